@@ -1,0 +1,64 @@
+"""Rows of many proteins, one after another: the one form per-residue values travel in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ragged:
+    """n arrays of different lengths, packed without padding.
+
+    Attributes
+    ----------
+    values : (R, D) array, any float dtype; the rows of item i are
+        ``values[offsets[i]:offsets[i + 1]]``.
+    offsets : (n + 1,) int64, ``offsets[0] == 0``, ``offsets[-1] == R``, non-decreasing.
+    """
+
+    values: npt.NDArray[Any]
+    offsets: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2:
+            raise ValueError(f"values must be (rows, dim), not {self.values.shape}")
+        if self.offsets.ndim != 1 or len(self.offsets) == 0 or self.offsets[0] != 0:
+            raise ValueError("offsets must be (n + 1,) and begin with 0")
+        if self.offsets[-1] != len(self.values) or np.any(np.diff(self.offsets) < 0):
+            raise ValueError("offsets must not decrease and must end at the number of rows")
+
+    @classmethod
+    def pack(cls, arrays: Sequence[npt.NDArray[Any]]) -> Ragged:
+        """Pack a list of (L_i, D) arrays; raises ValueError for an empty list or unequal D."""
+        if len(arrays) == 0:
+            raise ValueError("nothing to pack: the list is empty")
+        lengths = [len(array) for array in arrays]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return cls(np.concatenate([np.asarray(array) for array in arrays]), offsets)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(n,) int64 rows of each item."""
+        return np.diff(self.offsets)
+
+    @property
+    def dim(self) -> int:
+        """D, the width of a row."""
+        return int(self.values.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> npt.NDArray[Any]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        return (self[index] for index in range(len(self)))
