@@ -1,0 +1,24 @@
+"""Where the tests find real proteins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """The 40 real chains that ship with the project."""
+    return REPOSITORY / "examples" / "sample"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The development data beside the repository: larger, and not part of the project."""
+    path = REPOSITORY.parent / "shared"
+    if not (path / "data" / "manifest.csv").is_file():
+        pytest.skip("the development data (../shared/data) is not here")
+    return path
