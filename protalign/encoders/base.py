@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
-from typing import Any, ClassVar
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from protalign.errors import ProtAlignError
-from protalign.protein import Modality, Structure
+from protalign.errors import InputError, ProtAlignError
+from protalign.protein import SEQUENCE_LETTERS, Modality, Structure
 
 #: Entry-point group in which a package announces its Encoder classes.
 ENTRY_POINT_GROUP = "protalign.encoders"
@@ -44,6 +46,33 @@ class EncoderSpec:
     def on(self, device: str) -> EncoderSpec:
         """The same encoder on another device."""
         return replace(self, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsInfo:
+    """What is known of one model's weights, on this machine.
+
+    Attributes
+    ----------
+    model, modality : the model's name, and "sequence" or "structure".
+    dim, layers, parameters : D, number of layers and of parameters used; None where unknown.
+    source : "package" (ships with a package), "cache" (found on this machine) or "download".
+    path, size, sha256 : the file found, its bytes and its hash; "", 0 and "" where none is.
+    url : where it is published, "" where it needs no download.
+    licence : e.g. "MIT".
+    """
+
+    model: str
+    modality: Modality
+    dim: int | None = None
+    layers: int | None = None
+    parameters: int | None = None
+    source: Literal["package", "cache", "download"] = "package"
+    path: str = ""
+    size: int = 0
+    sha256: str = ""
+    url: str = ""
+    licence: str = ""
 
 
 class Encoder(ABC):
@@ -99,6 +128,11 @@ class Encoder(ABC):
         ``batch_rows`` the residues of a whole batch.
         """
 
+    @classmethod
+    def known_weights(cls) -> list[WeightsInfo]:
+        """One entry for each of ``models()``: where its weights are found on this machine."""
+        return [WeightsInfo(model=model, modality=cls.modality) for model in cls.models()]
+
     @property
     def batch_rows(self) -> int:
         """Residues that a batch should hold on this encoder's device."""
@@ -106,13 +140,38 @@ class Encoder(ABC):
 
 
 def encoder_classes() -> dict[str, type[Encoder]]:
-    """Every model name known, ours and other packages', with the class that loads it."""
+    """Every model name known, ours and other packages', with the class that loads it.
+
+    An entry point that cannot be loaded is left out, with a warning; of two packages with the same
+    model name ours comes first.
+    """
     classes: dict[str, type[Encoder]] = {}
-    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
-        cls = entry_point.load()
-        for model in cls.models():
+    points = entry_points(group=ENTRY_POINT_GROUP)
+    for point in sorted(points, key=lambda point: not point.value.startswith("protalign.")):
+        for model, cls in _announced(point).items():
             classes.setdefault(model, cls)
     return classes
+
+
+def _announced(point: EntryPoint) -> dict[str, type[Encoder]]:
+    """The models of one entry point, none where it is broken."""
+    try:
+        cls = point.load()
+        if not (isinstance(cls, type) and issubclass(cls, Encoder)):
+            raise TypeError("it is no subclass of protalign.encoders.Encoder")
+        return dict.fromkeys(cls.models(), cls)
+    except Exception as error:  # another package's code: whatever it raises must not stop ours
+        detail = (str(error).splitlines() or [""])[0]
+        _warn_once(
+            f"encoder entry point {point.name} = {point.value} is left out: "
+            f"{type(error).__name__}: {detail}"
+        )
+        return {}
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logging.getLogger("protalign").warning(message)
 
 
 def load_encoder(spec: EncoderSpec) -> Encoder:
@@ -133,3 +192,35 @@ def structure_items(batch: Sequence[Any]) -> Sequence[Structure]:
         if not isinstance(item, Structure):
             raise TypeError(f"a structure encoder takes Structure items, not {type(item).__name__}")
     return batch
+
+
+def sequence_items(batch: Sequence[Any]) -> Sequence[Sequences]:
+    """Check that a batch holds sequences that can be embedded.
+
+    Raises TypeError for items that are no tuples of strings, InputError for one without residues
+    and for a letter outside ``SEQUENCE_LETTERS``.
+    """
+    for item in batch:
+        if not isinstance(item, tuple) or not all(isinstance(chain, str) for chain in item):
+            raise TypeError(
+                f"a sequence encoder takes tuples of chain sequences, not {type(item).__name__}"
+            )
+        if not item or not all(item):
+            raise InputError("a protein has a chain without residues", "leave it out")
+        for number, chain in enumerate(item, start=1):
+            _check_letters(chain, f" of chain {number}" if len(item) > 1 else "")
+    return batch
+
+
+def _check_letters(sequence: str, where: str) -> None:
+    if SEQUENCE_LETTERS.issuperset(sequence):
+        return
+    position, letter = next(
+        (position, letter)
+        for position, letter in enumerate(sequence, start=1)
+        if letter not in SEQUENCE_LETTERS
+    )
+    raise InputError(
+        f"letter {letter!r} at position {position}{where} is no amino acid code",
+        f"use the capitals {''.join(sorted(SEQUENCE_LETTERS))}",
+    )
