@@ -1,1 +1,10 @@
-"""ProtAlign."""
+"""The command line, ``protalign``."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line; what a user did wrong ends in one line, not in a traceback."""
+    from protalign.cli.app import run
+
+    run()

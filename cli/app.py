@@ -1,0 +1,72 @@
+"""The typer app: its commands, and how an error becomes an exit code.
+
+Heavy libraries are imported by the commands that use them, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from protalign import __version__
+from protalign.cli import embed, inspect, model
+from protalign.errors import ProtAlignError
+
+#: Exit codes: all went well; wrong usage or something missing; some inputs failed; Ctrl-C.
+OK, USAGE, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
+
+app = typer.Typer(
+    name="protalign",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Embed proteins once, align sequence and structure, use the vectors anywhere.",
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"protalign {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Embed proteins once, align sequence and structure, use the vectors anywhere.
+
+    \b
+    protalign embed structures/ --out store.zarr
+    protalign fit store.zarr --out model/
+    protalign export store.zarr --model model/ --out vectors.parquet
+    """
+
+
+app.command("embed")(embed.embed)
+app.command("info")(inspect.info)
+app.command("verify")(inspect.verify)
+app.command("weights")(inspect.weights)
+app.command("fit")(model.fit)
+app.command("score")(model.score)
+app.command("export")(model.export)
+
+
+def run() -> None:
+    """Run the app; a ProtAlignError is printed as one line and exits with 2."""
+    try:
+        app()
+    except ProtAlignError as error:
+        print(f"protalign: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except BrokenPipeError:  # the reader of a pipe (head, less) has gone
+        sys.stderr.close()
+        sys.exit(OK)
+    except KeyboardInterrupt:
+        print("protalign: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(INTERRUPTED)

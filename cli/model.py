@@ -1,0 +1,202 @@
+"""``protalign fit``, ``protalign score`` and ``protalign export``: the heads and their vectors."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from protalign.cli.console import print_json, print_table
+
+if TYPE_CHECKING:
+    from protalign.estimator import ProtAlignEstimator
+    from protalign.stores import EmbeddingStore, StoreView
+
+StorePath = Annotated[Path, typer.Argument(help="A store that `protalign embed` made.")]
+ModelPath = Annotated[Path, typer.Option("--model", "-m", help="A folder that `fit` wrote.")]
+IdsPath = Annotated[
+    Path | None,
+    typer.Option("--ids", help="Only these entries: a text file, an id a line."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
+
+
+class Loss(StrEnum):
+    """The contrastive losses."""
+
+    clip = "clip"
+    siglip = "siglip"
+
+
+def fit(
+    store: StorePath,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")],
+    loss: Annotated[Loss, typer.Option(help="CLIP (softmax) or SigLIP (sigmoid).")] = Loss.clip,
+    temperature: Annotated[float, typer.Option(help="tau; similarities are divided by it.")] = 0.07,
+    bias: Annotated[float, typer.Option(help="SigLIP's bias at the start.")] = -10.0,
+    learnable_temperature: Annotated[
+        bool, typer.Option("--learnable-temperature", help="Learn tau too.")
+    ] = False,
+    embed_dim: Annotated[int, typer.Option(help="Length of the vectors.")] = 128,
+    heads: Annotated[int, typer.Option(help="Attention heads of each pooling head.")] = 4,
+    batch_size: Annotated[int, typer.Option(help="Pairs in a batch.")] = 1024,
+    learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 0.001,
+    max_epochs: Annotated[int | None, typer.Option(help="Passes over the pairs, at most.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 0,
+    ids: IdsPath = None,
+    validation_ids: Annotated[
+        Path | None,
+        typer.Option(help="Stop early on these entries (a text file, an id a line) instead of a "
+                     "random part."),
+    ] = None,
+    sequence_encoder: Annotated[
+        str | None, typer.Option(help="Which, where the store has several.")
+    ] = None,
+    structure_encoder: Annotated[
+        str | None, typer.Option(help="Which, where the store has several.")
+    ] = None,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the two pooling heads on a store's pairs of sequence and structure."""
+    from protalign.errors import InputError
+    from protalign.estimator import ProtAlignEstimator
+
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise InputError(f"{out} is there already", "name another folder or give --overwrite")
+    estimator = ProtAlignEstimator(
+        embed_dim=embed_dim,
+        n_heads=heads,
+        loss=loss.value,
+        temperature=temperature,
+        bias=bias,
+        learnable_temperature=learnable_temperature,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        random_state=seed,
+        device=device,
+        sequence_encoder=sequence_encoder,
+        structure_encoder=structure_encoder,
+        verbose=not (quiet or as_json),
+    )
+    if max_epochs is not None:
+        estimator.set_params(max_epochs=max_epochs)
+    opened = _open(store)
+    pairs = _select(opened, ids, leave_out=validation_ids if ids is None else None)
+    validation = _select(opened, validation_ids) if validation_ids is not None else None
+    estimator.fit(pairs, X_val=validation)
+    estimator.save(out)
+    if as_json:
+        print_json(_training_summary(estimator))
+    elif not quiet:
+        summary = _training_summary(estimator)
+        print(
+            f"{out}: {summary['pairs']:,} pairs, {summary['epochs']} epochs, "
+            f"best {summary['best_epoch']}, loss {summary['loss']:.4f}"
+        )
+
+
+def score(
+    store: StorePath, model: ModelPath, ids: IdsPath = None, device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Retrieval within the store (or --ids): Recall@1, 5, 10, MRR, median rank, both ways."""
+    from protalign.metrics import retrieval_report
+
+    estimator = _load(model, device)
+    report = retrieval_report(estimator, _select(_open(store), ids))
+    if as_json:
+        print_json(report)
+        return
+    _print_report(report)
+
+
+def export(
+    store: StorePath,
+    model: ModelPath,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file.")],
+    ids: IdsPath = None,
+    device: Device = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
+) -> None:
+    """Write the pooled, aligned vectors to Parquet: id, sequence vector, structure vector."""
+    view = _select(_open(store), ids)
+    estimator = _load(model, device)
+    estimator.export(view, out)
+    if not quiet:
+        print(
+            f"{out}: {len(view):,} ids, {int(view.has_sequence.sum()):,} sequence and "
+            f"{int(view.has_structure.sum()):,} structure vectors"
+        )
+
+
+def _open(path: Path) -> EmbeddingStore:
+    from protalign.stores import EmbeddingStore
+
+    return EmbeddingStore.open(path)
+
+
+def _load(model: Path, device: str) -> ProtAlignEstimator:
+    from protalign.estimator import ProtAlignEstimator
+
+    return ProtAlignEstimator.load(model).set_params(device=device)
+
+
+def _select(
+    store: EmbeddingStore, ids: Path | None, *, leave_out: Path | None = None
+) -> EmbeddingStore | StoreView:
+    """The whole store, the entries a file names, or all but those a file names."""
+    if ids is not None:
+        return store[_read_ids(ids)]
+    if leave_out is not None:
+        import numpy as np
+
+        return store[~np.isin(store.ids, _read_ids(leave_out))]
+    return store
+
+
+def _read_ids(path: Path) -> list[str]:
+    from protalign.errors import InputError
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error})", "give a text file, an id a line") from None
+    found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not found:
+        raise InputError(f"{path} names no id", "give a text file, an id a line")
+    return found
+
+
+def _training_summary(estimator: ProtAlignEstimator) -> dict[str, Any]:
+    return {
+        "pairs": int(estimator.n_pairs_),
+        "epochs": int(estimator.n_iter_),
+        "best_epoch": int(estimator.best_epoch_),
+        "loss": float(estimator.loss_curve_[-1]),
+        "loss_curve": [float(value) for value in estimator.loss_curve_],
+    }
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    header = ["", "Recall@1", "Recall@5", "Recall@10", "MRR", "median rank"]
+    rows = []
+    for direction in ("sequence_to_structure", "structure_to_sequence"):
+        figures = report[direction]
+        rows.append(
+            [
+                direction.replace("_", " "),
+                f"{100 * figures['recall_at_1']:.1f} %",
+                f"{100 * figures['recall_at_5']:.1f} %",
+                f"{100 * figures['recall_at_10']:.1f} %",
+                f"{figures['mrr']:.3f}",
+                f"{figures['median_rank']:g}",
+            ]
+        )
+    print(f"{report['n_queries']:,} queries among {report['n_candidates']:,} candidates")
+    print_table(header, rows)

@@ -1,0 +1,239 @@
+"""From files to a filled store: scan, plan, encode, commit.
+
+Data flows one way: ``reading`` turns files into Proteins, the store's writer keeps their sequences
+and coordinates and fixes the batch plan, Dask tasks run the encoders and write whole chunks. Each
+step can be cut off anywhere; the same call goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign.encoders import Encoder, EncoderSpec, load_encoder
+from protalign.errors import Failure, ProtAlignError
+from protalign.protein import Modality
+from protalign.reading import ReadOptions, SourceFile, find_sources, read_proteins
+from protalign.stores import EncoderRecord, StoreWriter
+from protalign.stores.fill import Progress, fill
+
+#: Proteins whose sequences and coordinates may wait in memory before they are committed.
+PROTEINS_PER_COMMIT = 2000
+#: What Python, torch, dask and zarr take once imported, measured on Linux x86-64.
+BASELINE_BYTES = 450 * 2**20
+#: Libraries whose versions are recorded, since they decide the numbers.
+RECORDED_LIBRARIES = ("protalign", "torch", "fair-esm", "numpy", "zarr", "dask", "gemmi")
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderChoice:
+    """One encoder of a run: what to load, and the name its embeddings have in the store."""
+
+    spec: EncoderSpec
+    name: str = ""
+
+    @property
+    def store_name(self) -> str:
+        """The given name, else the model's."""
+        return self.name or self.spec.model
+
+
+class Reporter(Protocol):
+    """What a run tells while it goes on; the command line draws it, ``None`` keeps silent."""
+
+    def say(self, line: str) -> None:
+        """One line of what is about to happen."""
+
+    def scanned(self, done: int, total: int) -> None:
+        """Files read so far."""
+
+    def encoded(self, encoder: str, progress: Progress) -> None:
+        """Residues embedded so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedReport:
+    """What a run did.
+
+    Attributes
+    ----------
+    files : files found; ``files_read`` of them were read now, the others were in the store already.
+    entries : entries in the store afterwards.
+    encoded : for each encoder's name, items and residues embedded by this run, and seconds.
+    failures : what could not be read or embedded, of these inputs, this time or earlier.
+    """
+
+    files: int
+    files_read: int
+    entries: int
+    encoded: dict[str, dict[str, float]]
+    failures: list[Failure]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@lru_cache(maxsize=4)
+def _loaded(spec: EncoderSpec) -> Encoder:
+    """One copy of a model per process: planning and encoding share it."""
+    return load_encoder(spec)
+
+
+def _encode_on(
+    device: str, *, spec: EncoderSpec
+) -> Callable[[list[Any]], list[npt.NDArray[np.float32]]]:
+    """What a worker calls once: the encode function of this encoder on its device."""
+    return _loaded(spec.on(device)).encode
+
+
+def embed(
+    paths: Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    encoders: Sequence[EncoderChoice],
+    *,
+    options: ReadOptions | None = None,
+    storage_dtype: str = "float16",
+    scheduler: str | None = None,
+    processes: int | None = None,
+    reporter: Reporter | None = None,
+) -> EmbedReport:
+    """Embed files and folders of proteins into a store; run again, it does what is missing.
+
+    Parameters
+    ----------
+    paths : files or folders of structures and sequences, searched recursively.
+    out : the store, made if it is not there, else added to.
+    encoders : which encoders to run; each embeds the items of its own modality.
+    options : how files are read; must be those that the store was made with.
+    storage_dtype : "float16" or "float32", of the stored embeddings.
+    scheduler : address of a Dask scheduler, e.g. "tcp://10.0.0.1:8786"; default: this machine,
+        one process per device.
+    processes : how many processes read files; default: one per core.
+    reporter : told what goes on.
+
+    Raises
+    ------
+    WeightsError : an encoder's weights are not to be had; nothing has been written then.
+    StoreError : the store is in use, or was made with other weights or settings.
+    """
+    options = options or ReadOptions()
+    say = reporter.say if reporter is not None else _silent
+    # Before anything is read: a missing weights file should not be found out after an hour.
+    models = [_loaded(choice.spec) for choice in encoders]
+    _check_names(encoders)
+    sources, failures = find_sources([Path(os.path.abspath(path)) for path in paths])
+    say(f"{len(sources):,} files to read")
+
+    with StoreWriter(out, asdict(options)) as writer:
+        for failure in failures:
+            writer.add_failure(failure)
+        files_read = _scan(sources, options, writer, processes, reporter)
+        plans = {}
+        for choice, model in zip(encoders, models, strict=True):
+            record = _record(choice, model, storage_dtype)
+            plans[choice.store_name] = writer.plan(choice.store_name, record, model.batch_rows)
+        encoded = {}
+        for choice, model in zip(encoders, models, strict=True):
+            name = choice.store_name
+            plan = plans[name]
+            if plan.pending_items == 0:
+                continue
+            say(_prediction(name, model, plan))
+            report = fill(
+                str(out),
+                name,
+                partial(_encode_on, spec=choice.spec),
+                devices=local_devices(model.device),
+                scheduler=scheduler,
+                on_progress=partial(reporter.encoded, name) if reporter is not None else None,
+            )
+            for failure in report.failures:
+                writer.add_failure(failure)
+            encoded[name] = {
+                "items": report.items,
+                "residues": report.rows,
+                "seconds": round(report.seconds, 3),
+            }
+        writer.commit()
+        return EmbedReport(
+            files=len(sources),
+            files_read=files_read,
+            entries=writer.n_entries,
+            encoded=encoded,
+            failures=writer.failures,
+        )
+
+
+def _scan(
+    sources: Sequence[SourceFile],
+    options: ReadOptions,
+    writer: StoreWriter,
+    processes: int | None,
+    reporter: Reporter | None,
+) -> int:
+    """Read what the store does not have yet, and commit it piece by piece; return files read."""
+
+    def stored(source: SourceFile, sha256: bytes) -> bool:
+        return writer.source_is_current(str(source.path), sha256)
+
+    done = read = waiting = 0
+    for result in read_proteins([], options, sources=sources, processes=processes, skip=stored):
+        if not result.skipped:
+            writer.add(
+                str(result.source.path),
+                result.sha256,
+                result.proteins,
+                result.failures,
+                last=result.last,
+            )
+            waiting += max(1, len(result.proteins))
+        if waiting >= PROTEINS_PER_COMMIT:
+            writer.commit()
+            waiting = 0
+        if result.last:
+            done += 1
+            read += not result.skipped
+            if reporter is not None:
+                reporter.scanned(done, len(sources))
+    writer.commit()
+    return read
+
+
+def choose_encoder(
+    modality: Modality, spec: EncoderSpec, name: str, out: str | os.PathLike[str]
+) -> EncoderChoice:
+    """Settle which encoder a run uses where the caller left it open (``spec.model == ""``).
+
+    The store's own, if it has exactly one of the modality and no weights are given; else the model
+    that the weights belong to; else the package's default: ProteinMPNN v_48_020 for structures, for
+    sequences an ESM2 (never the small embedded encoder: that is taken by name only).
+    """
+    raise ProtAlignError("unreachable")
+
+
+def _check_names(encoders: Sequence[EncoderChoice]) -> None:
+    names = [choice.store_name for choice in encoders]
+    if len(set(names)) != len(names):
+        raise ProtAlignError(f"two encoders of one run have the same name: {', '.join(names)}")
+
+
+def _record(choice: EncoderChoice, model: Encoder, storage_dtype: str) -> EncoderRecord:
+    """What the store keeps about an encoder, and checks before more is added under its name."""
+    return EncoderRecord(
+        model=choice.spec.model,
+        modality=model.modality,
+        dim=model.dim,
+        weights_sha256=model.weights_sha256,
+        settings=dict(model.settings),
+        dtype=storage_dtype,
+        versions={library: version(library) for library in RECORDED_LIBRARIES},
+    )
