@@ -178,12 +178,17 @@ def load_encoder(spec: EncoderSpec) -> Encoder:
     """Load the encoder that a spec names; raises ProtAlignError for an unknown name."""
     classes = encoder_classes()
     if spec.model not in classes:
-        from difflib import get_close_matches
-
-        close = get_close_matches(spec.model, classes, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(classes)
-        raise ProtAlignError(f"no encoder is called {spec.model!r}; {hint}")
+        raise unknown_model(spec.model, list(classes))
     return classes[spec.model].load(spec)
+
+
+def unknown_model(model: str, known: Sequence[str]) -> ProtAlignError:
+    """The error for a model name that nobody knows, with the nearest known one."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(model, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "known: " + (", ".join(known) or "none")
+    return ProtAlignError(f"no encoder is called {model!r}; {hint}")
 
 
 def structure_items(batch: Sequence[Any]) -> Sequence[Structure]:
