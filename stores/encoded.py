@@ -1,0 +1,157 @@
+"""An encoder's embeddings as a reader sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign.errors import StoreError
+from protalign.protein import Modality
+from protalign.stores.arrays import Arrays
+from protalign.stores.items import items_of
+from protalign.stores.state import EncoderRecord
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """An encoder in a store.
+
+    Attributes
+    ----------
+    name : its name in the store.
+    modality : "sequence" or "structure".
+    model : the model's name.
+    dim : D.
+    weights_sha256 : hex digest.
+    settings : layer, compute dtype and so on.
+    dtype : of the stored values.
+    versions : library versions at its first use on this store.
+    n_items : items embedded.
+    n_items_total : unique items of its modality in the store.
+    """
+
+    name: str
+    modality: Modality
+    model: str
+    dim: int
+    weights_sha256: str
+    settings: Mapping[str, str | int]
+    dtype: str
+    versions: Mapping[str, str]
+    n_items: int
+    n_items_total: int
+
+
+class EncodedRows:
+    """Where an encoder's rows of each item are.
+
+    ``start`` is (items,) int64, -1 where an item is not embedded; ``length`` is (items,) int64.
+    """
+
+    def __init__(self, arrays: Arrays, name: str) -> None:
+        self._arrays = arrays
+        self.name = name
+        self.record: EncoderRecord = arrays.state.encoders[name].record
+
+    @cached_property
+    def n_items_total(self) -> int:
+        return len(items_of(self._arrays, self.record.modality))
+
+    @cached_property
+    def start(self) -> npt.NDArray[np.int64]:
+        group = f"encoders/{self.name}"
+        start = np.full(self.n_items_total, -1, dtype=np.int64)
+        planned = self._arrays.read(f"{group}/start")
+        start[: len(planned)] = planned
+        start[self._waiting_items()] = -1
+        start[[item for item, _, _ in self._arrays.state.encoders[self.name].failed]] = -1
+        return start
+
+    @cached_property
+    def length(self) -> npt.NDArray[np.int64]:
+        length = np.zeros(self.n_items_total, dtype=np.int64)
+        planned = self._arrays.read(f"encoders/{self.name}/length")
+        length[: len(planned)] = planned
+        return length
+
+    def _waiting_items(self) -> npt.NDArray[np.int64]:
+        """Items of the tasks that are not done."""
+        done = self._arrays.done_tasks(self.name)
+        if done.all():
+            return np.empty(0, dtype=np.int64)
+        plan = f"encoders/{self.name}/plan"
+        items = self._arrays.read(f"{plan}/item")
+        batches = self._arrays.read(f"{plan}/batch")
+        first = batches[self._arrays.read(f"{plan}/task")]
+        counts = np.diff(first, append=len(items))
+        waiting: npt.NDArray[np.int64] = items[np.repeat(~done, counts)]
+        return waiting
+
+    def gather(
+        self, start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]
+    ) -> npt.NDArray[Any]:
+        """(R, D) rows of n ranges, one after another, in the stored dtype."""
+        return self._arrays.gather(f"encoders/{self.name}/values", start, length)
+
+    @cached_property
+    def info(self) -> EncoderInfo:
+        record = self.record
+        return EncoderInfo(
+            name=self.name,
+            modality=record.modality,
+            model=record.model,
+            dim=record.dim,
+            weights_sha256=record.weights_sha256,
+            settings=record.settings,
+            dtype=record.dtype,
+            versions=record.versions,
+            n_items=int(np.count_nonzero(self.start >= 0)),
+            n_items_total=self.n_items_total,
+        )
+
+
+class EncoderMap(Mapping[str, EncoderInfo]):
+    """The encoders of a store, by name; an unknown name's error lists those that are there."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._rows = {name: EncodedRows(arrays, name) for name in arrays.state.encoders}
+
+    def rows(self, name: str) -> EncodedRows:
+        """The rows of a named encoder; raises StoreError for an unknown name."""
+        if name not in self._rows:
+            known = ", ".join(self._rows) or "none yet"
+            raise StoreError(f"the store has no encoder {name!r}; it has: {known}")
+        return self._rows[name]
+
+    def __getitem__(self, name: str) -> EncoderInfo:
+        return self.rows(name).info
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def choose(self, modality: Modality, name: str | None = None) -> EncoderInfo:
+        """The named encoder, or the only one of the modality; StoreError if that settles none."""
+        if name is not None:
+            info = self[name]
+            if info.modality != modality:
+                raise StoreError(f"encoder {name!r} embeds the {info.modality}, not the {modality}")
+            return info
+        found = [key for key, rows in self._rows.items() if rows.record.modality == modality]
+        if len(found) == 1:
+            return self[found[0]]
+        if not found:
+            raise StoreError(
+                f"the store has no {modality} embeddings; make them with `protalign embed`"
+            )
+        raise StoreError(f"the store has several {modality} encoders: name one of {found}")

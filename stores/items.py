@@ -1,0 +1,135 @@
+"""The unique items of a store, rebuilt as the values that encoders take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign.protein import Backbone, Chain, Structure
+from protalign.stores.arrays import Arrays
+
+
+@dataclass(frozen=True, eq=False)
+class ResidueMap:
+    """Where each row of an entry's structure embedding is in the entry's sequence and in its file.
+
+    Attributes
+    ----------
+    sequence_index : (rows,) int64, position in the entry's chain sequences, one after another.
+    chain_ids : (rows,) object array of str, the author's chain names.
+    residue_numbers : (rows,) int32, the author's numbers.
+    insertion_codes : (rows,) uint8, ASCII; 32 (space) for none.
+    observed : (L,) bool over the whole sequence: residues that the coordinates hold.
+    """
+
+    sequence_index: npt.NDArray[np.int64]
+    chain_ids: npt.NDArray[np.object_]
+    residue_numbers: npt.NDArray[np.int32]
+    insertion_codes: npt.NDArray[np.uint8]
+    observed: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.sequence_index)
+
+    @classmethod
+    def of(cls, chains: tuple[Chain, ...]) -> ResidueMap:
+        """The map of an entry's chains, each of which has a backbone."""
+        rows = [chain.structure_rows for chain in chains]
+        begins = np.cumsum([0, *(len(chain) for chain in chains)])[:-1]
+        chain_ids = np.empty(sum(len(positions) for positions in rows), dtype=object)
+        chain_ids[:] = [
+            chain.id
+            for chain, positions in zip(chains, rows, strict=True)
+            for _ in range(len(positions))
+        ]
+        pairs = list(zip(chains, rows, strict=True))
+        return cls(
+            sequence_index=np.concatenate(
+                [positions + begin for positions, begin in zip(rows, begins, strict=True)]
+            ),
+            chain_ids=chain_ids,
+            residue_numbers=np.concatenate([c.residue_numbers[p] for c, p in pairs]),
+            insertion_codes=np.concatenate([c.insertion_codes[p] for c, p in pairs]),
+            observed=np.concatenate([chain.observed for chain in chains]),
+        )
+
+
+class SequenceItems:
+    """Unique tuples of chain sequences."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        return self._arrays.rows("sequences/hash")
+
+    def __getitem__(self, index: int) -> tuple[str, ...]:
+        letters = self._arrays.ragged("sequences/letters", index).tobytes().decode("ascii")
+        ends = np.cumsum(self._arrays.ragged("sequences/chain_length", index)).tolist()
+        return tuple(letters[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True))
+
+    def rows(self, start: int = 0) -> npt.NDArray[np.int64]:
+        """(n,) int64 residues of each item from ``start`` on: rows of an embedding."""
+        return self._arrays.read("sequences/letters/length", start).astype(np.int64)
+
+    def cost(self, start: int = 0) -> npt.NDArray[np.int64]:
+        """(n,) int64 residues that encoding an item takes."""
+        return self.rows(start)
+
+    def longest(self, start: int = 0) -> int:
+        """Residues of the longest single chain."""
+        if start >= len(self):
+            return 0
+        first = int(self._arrays.read("sequences/chain_length/start", start, start + 1)[0])
+        return int(self._arrays.read("sequences/chain_length/values", first).max(initial=0))
+
+
+class StructureItems:
+    """Unique complexes."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        return self._arrays.rows("structures/hash")
+
+    def __getitem__(self, index: int) -> Structure:
+        first = int(self._arrays.read("structures/chain", index, index + 1)[0])
+        count = int(self._arrays.read("structures/chains", index, index + 1)[0])
+        kept = self._arrays.read("chains/kept", first, first + count)
+        return Structure(
+            chains=tuple(self._chain(chain) for chain in range(first, first + count)),
+            kept=tuple(np.flatnonzero(kept).tolist()),
+        )
+
+    def _chain(self, index: int) -> Chain:
+        arrays = self._arrays
+        begin = int(arrays.read("chains/residue", index, index + 1)[0])
+        end = begin + int(arrays.read("chains/residues", index, index + 1)[0])
+        return Chain(
+            id=arrays.ragged("chains/id", index).tobytes().decode("utf-8"),
+            sequence=arrays.read("residues/letter", begin, end).tobytes().decode("ascii"),
+            residue_numbers=arrays.read("residues/number", begin, end),
+            insertion_codes=arrays.read("residues/insertion_code", begin, end),
+            observed=arrays.read("residues/observed", begin, end),
+            backbone=Backbone(arrays.read("residues/backbone", begin, end)),
+        )
+
+    def rows(self, start: int = 0) -> npt.NDArray[np.int64]:
+        """(n,) int64 kept residues with a complete backbone: rows of an embedding."""
+        return self._arrays.read("structures/rows", start).astype(np.int64)
+
+    def cost(self, start: int = 0) -> npt.NDArray[np.int64]:
+        """(n,) int64 residues of the whole complex: what encoding an item takes."""
+        return self._arrays.read("structures/context", start).astype(np.int64)
+
+    def longest(self, start: int = 0) -> int:
+        """Residues of the largest complex."""
+        return int(self.cost(start).max(initial=0))
+
+
+def items_of(arrays: Arrays, modality: str) -> SequenceItems | StructureItems:
+    """The unique items of a modality."""
+    return SequenceItems(arrays) if modality == "sequence" else StructureItems(arrays)

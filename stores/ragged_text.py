@@ -1,0 +1,30 @@
+"""Texts of many lengths as one array of UTF-8 bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def encode_texts(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """Texts to (bytes (B,) uint8, lengths (n,) int32 in bytes)."""
+    encoded = [text.encode("utf-8") for text in texts]
+    lengths = np.fromiter((len(text) for text in encoded), dtype=np.int32, count=len(encoded))
+    return np.frombuffer(b"".join(encoded), dtype=np.uint8), lengths
+
+
+def decode_texts(
+    values: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], length: npt.NDArray[np.int32]
+) -> npt.NDArray[np.object_]:
+    """(n,) object array of str; raises UnicodeDecodeError for bytes that are no UTF-8."""
+    data = values.tobytes()
+    bounds = zip(start.tolist(), (start + length).tolist(), strict=True)
+    texts = np.empty(len(start), dtype=object)
+    if data.isascii():  # one decoding for all: a character is a byte
+        whole = data.decode("ascii")
+        texts[:] = [whole[begin:end] for begin, end in bounds]
+    else:
+        texts[:] = [data[begin:end].decode("utf-8") for begin, end in bounds]
+    return texts

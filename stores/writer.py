@@ -1,0 +1,399 @@
+"""Putting proteins into a store: entries, unique items, failures, encoders' plans."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from protalign.errors import Failure, StoreError
+from protalign.protein import Protein, Structure, sequence_hash
+from protalign.stores.append import Appender, create_store, prepare_arrays
+from protalign.stores.entries import EntryLog, FailureLog, live_sources, read_failures
+from protalign.stores.items import items_of
+from protalign.stores.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
+from protalign.stores.lock import LOCK_FILE, StoreLock
+from protalign.stores.plan import Plan, plan_tasks
+from protalign.stores.progress import pending_work
+from protalign.stores.state import EncoderRecord, EncoderState, Option, StoreState, load_state
+
+#: Columns of the entries log that say what an id stands for, beside the id and its notes.
+ENTRY_COLUMNS = (
+    "source",
+    "sequence_item",
+    "structure_item",
+    "structure_chain",
+    "structure_chains",
+    "structure_offset",
+    "structure_length",
+)
+
+
+@dataclass
+class _Reading:
+    """A source whose entries are coming in."""
+
+    ids: set[str] = field(default_factory=set)
+    failures: set[tuple[str, str]] = field(default_factory=set)
+
+
+class StoreWriter:
+    """Opens a store for adding, or makes it; one process at a time.
+
+    What is added waits in memory until ``commit``. Leaving the ``with`` block commits, unless an
+    exception ends it.
+
+    Parameters
+    ----------
+    path : a local folder.
+    options : how files are read; a store keeps to the options that it was made with.
+
+    Raises
+    ------
+    StoreError : the path is something else, another process writes, or the options differ.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], options: Mapping[str, Option]) -> None:
+        if "://" in str(path):
+            raise StoreError(f"{path}: a store is written to a local or mounted folder only")
+        self.path = Path(path).absolute()
+        _make_folder(self.path)
+        self._lock = StoreLock(self.path)
+        self._lock.acquire()
+        try:
+            self._open(dict(options))
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, options: dict[str, Option]) -> None:
+        if not (self.path / "zarr.json").exists():
+            create_store(self.path, StoreState(options))
+        state = load_state(self.path)
+        _check_options(state.options, options, self.path)
+        prepare_arrays(self.path, state)
+        self._appender = Appender(self.path)
+        self._load_indexes()
+
+    def _load_indexes(self) -> None:
+        arrays = self._appender.arrays
+        log = EntryLog(arrays)
+        self._entry = {entry_id: row for row, entry_id in enumerate(log.ids.tolist())}
+        self._columns = {
+            name: array("q", arrays.read(f"entries/{name}").astype(np.int64).tobytes())
+            for name in ENTRY_COLUMNS
+        }
+        self._source_paths: list[str] = log.source_paths.tolist()
+        self._source_hashes = [row.tobytes() for row in arrays.read("sources/sha256")]
+        self._source = {path: row for row, path in enumerate(self._source_paths)}
+        self._open_sources = set(arrays.state.open_sources)
+        self._items = {
+            modality: {
+                row.tobytes(): item for item, row in enumerate(arrays.read(f"{modality}s/hash"))
+            }
+            for modality in ("sequence", "structure")
+        }
+        self._failures = {(f.id, f.file): f for f in read_failures(arrays)}
+        self._readings: dict[int, _Reading] = {}
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self.commit()
+        finally:
+            self._lock.release()
+
+    @property
+    def n_entries(self) -> int:
+        """Live entries, those waiting included."""
+        current = live_sources(np.array(self._source_paths, dtype=object))
+        rows = np.fromiter(self._entry.values(), dtype=np.int64, count=len(self._entry))
+        sources = np.frombuffer(self._columns["source"], dtype=np.int64)[rows]
+        return int(np.count_nonzero(current[sources]))
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Failures that stand, what encoders could not embed included; commits what waits."""
+        self.commit()
+        arrays = self._appender.arrays
+        return FailureLog(arrays, EntryLog(arrays)).live
+
+    def source_is_current(self, path: str, sha256: bytes) -> bool:
+        """Whether all entries of this file, with these contents, are in the store."""
+        row = self._source.get(path)
+        return (
+            row is not None and self._source_hashes[row] == sha256 and row not in self._open_sources
+        )
+
+    def add(
+        self,
+        source_path: str,
+        sha256: bytes,
+        proteins: Sequence[Protein],
+        failures: Sequence[Failure] = (),
+        last: bool = True,
+    ) -> list[Failure]:
+        """What was read from a file, or a part of it; ``last`` says that no more follows.
+
+        Returns the failures that the store itself adds: ids that are taken already.
+        """
+        source = self._source_row(source_path, sha256)
+        reading = self._readings.setdefault(source, _Reading())
+        refused = []
+        for protein in proteins:
+            failure = self._add_protein(protein, source, source_path, reading)
+            if failure is not None:
+                refused.append(failure)
+        for failure in [*failures, *refused]:
+            self.add_failure(failure)
+            reading.failures.add((failure.id, failure.file))
+        if last:
+            self._resolve(source_path, reading.failures)
+            del self._readings[source]
+            self._open_sources.discard(source)
+        return refused
+
+    def add_failure(self, failure: Failure) -> None:
+        """Keep a failure; the same one again is not kept twice."""
+        key = (failure.id, failure.file)
+        if self._failures.get(key) != failure:
+            self._failures[key] = failure
+            self._log_failure(failure)
+
+    def _resolve(self, source_path: str, still: set[tuple[str, str]]) -> None:
+        """Take back the file's failures that did not come up when it was read this time."""
+        gone = [key for key in self._failures if key[1] == source_path and key not in still]
+        for key in gone:
+            del self._failures[key]
+            self._log_failure(Failure(*key, reason="", advice=""))
+
+    def _log_failure(self, failure: Failure) -> None:
+        for name in ("id", "file", "reason", "advice"):
+            self._appender.append_texts(f"failures/{name}", [getattr(failure, name)])
+
+    def _source_row(self, path: str, sha256: bytes) -> int:
+        """The row of this version of the file, new unless it is the latest one known."""
+        row = self._source.get(path)
+        if row is None or self._source_hashes[row] != sha256:
+            if row is not None:
+                self._open_sources.discard(row)
+            row = self._source[path] = len(self._source_paths)
+            self._source_paths.append(path)
+            self._source_hashes.append(sha256)
+            self._appender.append_texts("sources/path", [path])
+            self._appender.append("sources/sha256", np.frombuffer(sha256, np.uint8))
+        self._open_sources.add(row)
+        return row
+
+    def _add_protein(
+        self, protein: Protein, source: int, path: str, reading: _Reading
+    ) -> Failure | None:
+        row = self._entry.get(protein.id)
+        if row is not None:
+            owner = self._columns["source"][row]
+            owner_path = self._source_paths[owner]
+            taken = owner_path != path and self._source[owner_path] == owner
+            if taken or protein.id in reading.ids:
+                return Failure(
+                    protein.id,
+                    path,
+                    f"duplicate id: {protein.id} was read from {owner_path} already",
+                    "give each protein an id of its own: rename one of the two",
+                )
+        reading.ids.add(protein.id)
+        values = self._entry_values(protein, source)
+        if row is None or values != tuple(self._columns[name][row] for name in ENTRY_COLUMNS):
+            self._append_entry(protein, values)
+        return None
+
+    def _entry_values(self, protein: Protein, source: int) -> tuple[int, ...]:
+        """The entry's columns, its items put into the store."""
+        sequence = self._sequence_item(protein.sequences)
+        if protein.structure is None:
+            return (source, sequence, -1, 0, 0, 0, 0)
+        first, count = _place_in_structure(protein)
+        lengths = [len(chain.structure_rows) for chain in protein.structure.kept_chains]
+        offset, length = sum(lengths[:first]), sum(lengths[first : first + count])
+        item = self._structure_item(protein.structure)
+        return (source, sequence, item, first, count, offset, length)
+
+    def _append_entry(self, protein: Protein, values: tuple[int, ...]) -> None:
+        self._entry[protein.id] = len(self._columns["source"])
+        self._appender.append_texts("entries/id", [protein.id])
+        self._appender.append_texts("entries/notes", ["\n".join(protein.notes)])
+        for name, value in zip(ENTRY_COLUMNS, values, strict=True):
+            self._columns[name].append(value)
+            self._appender.append(f"entries/{name}", [value])
+
+    def _sequence_item(self, sequences: tuple[str, ...]) -> int:
+        digest, known = sequence_hash(sequences), self._items["sequence"]
+        if digest not in known:
+            known[digest] = len(known)
+            lengths = np.array([len(sequence) for sequence in sequences])
+            self._appender.append("sequences/hash", np.frombuffer(digest, np.uint8))
+            self._appender.append_texts("sequences/letters", ["".join(sequences)])
+            self._appender.append_ragged(
+                "sequences/chain_length", lengths, np.array([len(lengths)])
+            )
+        return known[digest]
+
+    def _structure_item(self, structure: Structure) -> int:
+        digest, known = structure.content_hash, self._items["structure"]
+        if digest not in known:
+            known[digest] = len(known)
+            self._append_structure(structure, digest)
+        return known[digest]
+
+    def _append_structure(self, structure: Structure, digest: bytes) -> None:
+        append = self._appender.append
+        append("structures/hash", np.frombuffer(digest, np.uint8))
+        append("structures/chain", [self._appender.rows("chains/kept")])
+        append("structures/chains", [len(structure.chains)])
+        append("structures/rows", [len(structure)])
+        append("structures/context", [structure.context_length])
+        self._appender.append_texts("chains/id", [chain.id for chain in structure.chains])
+        append("chains/kept", [index in structure.kept for index in range(len(structure.chains))])
+        for chain in structure.chains:
+            assert chain.backbone is not None
+            append("chains/residue", [self._appender.rows("residues/letter")])
+            append("chains/residues", [len(chain)])
+            append("residues/letter", np.frombuffer(chain.sequence.encode("ascii"), np.uint8))
+            append("residues/number", chain.residue_numbers)
+            append("residues/insertion_code", chain.insertion_codes)
+            append("residues/observed", chain.observed)
+            append("residues/backbone", chain.backbone.coordinates)
+
+    def commit(self) -> None:
+        """Make everything added so far part of the store, in one step."""
+        open_sources = tuple(sorted(self._open_sources))
+        state = self._appender.arrays.state
+        if self._appender.waiting or state.open_sources != open_sources:
+            self._appender.commit(lambda state: replace(state, open_sources=open_sources))
+
+    def plan(
+        self,
+        encoder: str,
+        record: EncoderRecord,
+        batch_rows: int,
+        chunk_rows: int = ENCODER_CHUNK_ROWS,
+    ) -> Plan:
+        """Record which items the encoder is to embed, in which batches; commits what waits.
+
+        Parameters
+        ----------
+        encoder : name of these embeddings in the store.
+        record : provenance; must be that of the embeddings already under this name.
+        batch_rows : residues of a batch, at most (one item at least).
+        chunk_rows : rows of a chunk, for an encoder new to the store.
+
+        Returns
+        -------
+        What is to be encoded, earlier plans' unfinished tasks included.
+
+        Raises
+        ------
+        StoreError : the embeddings under this name are another encoder's.
+        """
+        self.commit()
+        self._register(encoder, record, chunk_rows)
+        self._plan_new_items(encoder, batch_rows)
+        return pending_work(self._appender.arrays, encoder)
+
+    def _register(self, name: str, record: EncoderRecord, chunk_rows: int) -> None:
+        known = self._appender.arrays.state.encoders.get(checked_encoder_name(name))
+        if known is None:
+            encoder = EncoderState(record, chunk_rows)
+            state = self._appender.commit(
+                lambda state: replace(state, encoders={**state.encoders, name: encoder})
+            )
+            prepare_arrays(self.path, state)
+            return
+        difference = known.record.difference(record)
+        if difference:
+            raise StoreError(
+                f"the embeddings {name!r} in {self.path} were made with another encoder "
+                f"({difference}); they are never mixed, unless they go in under another encoder's "
+                f"name (--{record.modality}-name)"
+            )
+
+    def _plan_new_items(self, encoder: str, batch_rows: int) -> None:
+        appender, group = self._appender, f"encoders/{encoder}"
+        state = appender.arrays.state.encoders[encoder]
+        items = items_of(appender.arrays, state.record.modality)
+        first = appender.rows(f"{group}/start")
+        if first == len(items):
+            return
+        rows = items.rows(first)
+        plan = plan_tasks(
+            rows,
+            items.cost(first),
+            batch_rows=batch_rows,
+            chunk_rows=state.chunk_rows,
+            first_row=appender.rows(f"{group}/values"),
+        )
+        tasks = appender.rows(f"{group}/done") + len(plan.task)
+        appender.append(f"{group}/plan/task", plan.task + appender.rows(f"{group}/plan/batch"))
+        appender.append(f"{group}/plan/batch", plan.batch + appender.rows(f"{group}/plan/item"))
+        appender.append(f"{group}/plan/item", np.arange(first, len(items)))
+        appender.append(f"{group}/plan/row", plan.row)
+        appender.append(f"{group}/start", plan.start)
+        appender.append(f"{group}/length", rows)
+        appender.grow(f"{group}/values", plan.end)
+        appender.grow(f"{group}/done", tasks)
+        appender.commit(lambda state: state)
+
+
+def _make_folder(path: Path) -> None:
+    """The store's folder, empty unless it is a store already."""
+    if path.exists():
+        if not path.is_dir():
+            raise StoreError(f"{path} is a file; name a folder for the store")
+        others = [f for f in path.iterdir() if f.name != LOCK_FILE and f.suffix != ".partial"]
+        if others and not (path / "zarr.json").exists():
+            raise StoreError(
+                f"{path} exists and is not a store; name a new folder, or one that "
+                "`protalign embed` made"
+            )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be made: {error.strerror}") from None
+
+
+def _check_options(stored: Mapping[str, Option], given: Mapping[str, Option], path: Path) -> None:
+    differing = [
+        f"{name} {stored.get(name)}, now {given.get(name)}"
+        for name in sorted({*stored, *given})
+        if stored.get(name) != given.get(name)
+    ]
+    if differing:
+        raise StoreError(
+            f"{path} was made with other options ({'; '.join(differing)}); use the same ones, or "
+            "make another store"
+        )
+
+
+def _place_in_structure(protein: Protein) -> tuple[int, int]:
+    """The protein's chains among its structure's kept chains: (first, count)."""
+    assert protein.structure is not None
+    kept = [(chain.id, chain.sequence) for chain in protein.structure.kept_chains]
+    wanted = [(chain.id, chain.sequence) for chain in protein.chains]
+    for first in range(len(kept) - len(wanted) + 1):
+        if kept[first : first + len(wanted)] == wanted:
+            return first, len(wanted)
+    raise ValueError(
+        f"protein {protein.id}: its chains are not a run of its structure's kept chains"
+    )
