@@ -49,8 +49,9 @@ def fit(
     ids: IdsPath = None,
     validation_ids: Annotated[
         Path | None,
-        typer.Option(help="Stop early on these entries (a text file, an id a line) instead of a "
-                     "random part."),
+        typer.Option(
+            help="Stop early on these entries (a text file, an id a line) instead of a random part."
+        ),
     ] = None,
     sequence_encoder: Annotated[
         str | None, typer.Option(help="Which, where the store has several.")
@@ -102,7 +103,10 @@ def fit(
 
 
 def score(
-    store: StorePath, model: ModelPath, ids: IdsPath = None, device: Device = "auto",
+    store: StorePath,
+    model: ModelPath,
+    ids: IdsPath = None,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Retrieval within the store (or --ids): Recall@1, 5, 10, MRR, median rank, both ways."""
@@ -166,7 +170,9 @@ def _read_ids(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error})", "give a text file, an id a line") from None
+        raise InputError(
+            f"{path} cannot be read ({error})", "give a text file, an id a line"
+        ) from None
     found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not found:
         raise InputError(f"{path} names no id", "give a text file, an id a line")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,11 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
+from protalign.encoders.choice import default_model, local_devices, model_of_weights
 from protalign.errors import Failure, ProtAlignError
 from protalign.protein import Modality
 from protalign.reading import ReadOptions, SourceFile, find_sources, read_proteins
-from protalign.stores import EncoderRecord, StoreWriter
+from protalign.stores import EmbeddingStore, EncoderInfo, EncoderRecord, Plan, StoreWriter
 from protalign.stores.fill import Progress, fill
+from protalign.stores.layout import ENCODER_CHUNK_ROWS
 
 #: Proteins whose sequences and coordinates may wait in memory before they are committed.
 PROTEINS_PER_COMMIT = 2000
@@ -130,7 +132,7 @@ def embed(
     # Before anything is read: a missing weights file should not be found out after an hour.
     models = [_loaded(choice.spec) for choice in encoders]
     _check_names(encoders)
-    sources, failures = find_sources([Path(os.path.abspath(path)) for path in paths])
+    sources, failures = find_sources([Path(path).absolute() for path in paths])
     say(f"{len(sources):,} files to read")
 
     with StoreWriter(out, asdict(options)) as writer:
@@ -213,11 +215,27 @@ def choose_encoder(
 ) -> EncoderChoice:
     """Settle which encoder a run uses where the caller left it open (``spec.model == ""``).
 
-    The store's own, if it has exactly one of the modality and no weights are given; else the model
-    that the weights belong to; else the package's default: ProteinMPNN v_48_020 for structures, for
-    sequences an ESM2 (never the small embedded encoder: that is taken by name only).
+    The model that ``spec.weights`` belongs to; else the store's own, if it has exactly one of the
+    modality; else the package's default: ProteinMPNN v_48_020 for structures, for sequences an ESM2
+    that is at hand or can be fetched (never the small embedded encoder: that is taken by name).
     """
-    raise ProtAlignError("unreachable")
+    if spec.model:
+        return EncoderChoice(spec, name)
+    if spec.weights:
+        return EncoderChoice(replace(spec, model=model_of_weights(modality, spec.weights)), name)
+    stored = _stored_encoders(modality, out)
+    if len(stored) != 1:
+        return EncoderChoice(replace(spec, model=default_model(modality)), name)
+    layer = stored[0].settings.get("layer") if spec.layer is None else spec.layer
+    own = replace(spec, model=stored[0].model, layer=None if layer is None else int(layer))
+    return EncoderChoice(own, name or stored[0].name)
+
+
+def _stored_encoders(modality: Modality, out: str | os.PathLike[str]) -> list[EncoderInfo]:
+    if not Path(out).exists():
+        return []
+    encoders = EmbeddingStore.open(out).encoders.values()
+    return [info for info in encoders if info.modality == modality]
 
 
 def _check_names(encoders: Sequence[EncoderChoice]) -> None:
@@ -237,3 +255,17 @@ def _record(choice: EncoderChoice, model: Encoder, storage_dtype: str) -> Encode
         dtype=storage_dtype,
         versions={library: version(library) for library in RECORDED_LIBRARIES},
     )
+
+
+def _prediction(name: str, model: Encoder, plan: Plan) -> str:
+    """The line printed before a run: what is to be done, and the memory it will take at most."""
+    task_bytes = max(ENCODER_CHUNK_ROWS, plan.longest) * model.dim * (4 + 2)
+    memory = BASELINE_BYTES + model.memory_bytes(plan.longest, model.batch_rows) + task_bytes
+    return (
+        f"{name} on {model.device}: {plan.pending_items:,} items, {plan.pending_rows:,} residues, "
+        f"in {plan.pending_tasks:,} tasks; up to {memory / 1e9:.1f} GB of memory per process"
+    )
+
+
+def _silent(line: str) -> None:
+    """Where nobody asked to be told."""

@@ -40,7 +40,9 @@ def source_files() -> list[Path]:
     """Every module of the package, where the repository is at hand."""
     if not (ROOT / "protalign").is_dir():
         pytest.skip("the source folders are not here: this runs over an installed wheel")
-    return [path for folder in ("protalign", "stores", "cli") for path in ROOT.glob(f"{folder}/**/*.py")]
+    return [
+        path for folder in ("protalign", "stores", "cli") for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
 
 
 def part_of(path: Path) -> str:
@@ -48,8 +50,10 @@ def part_of(path: Path) -> str:
     relative = path.relative_to(ROOT)
     if relative.parts[0] != "protalign":
         return relative.parts[0]
-    return "" if relative.name == "__init__.py" and len(relative.parts) == 2 else (
-        relative.parts[1] if len(relative.parts) > 2 else relative.stem
+    return (
+        ""
+        if relative.name == "__init__.py" and len(relative.parts) == 2
+        else (relative.parts[1] if len(relative.parts) > 2 else relative.stem)
     )
 
 

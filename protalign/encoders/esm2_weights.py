@@ -115,6 +115,11 @@ def read_esm2(path: str | Path, model: str, architecture: Architecture) -> dict[
     return state
 
 
+def model_in_file(path: str | Path) -> str | None:
+    """Name of fair-esm's model that has a file's number of layers and width; None if none has."""
+    return _name_of(_architecture(_without_prefixes(load_state_dict(path)), path))
+
+
 def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names as ``esm.pretrained`` makes them before it fills the model."""
     names = {}
@@ -139,11 +144,17 @@ def _architecture(state: Mapping[str, Tensor], path: str | Path) -> Architecture
 
 
 def _describe(found: Architecture) -> str:
+    name = _name_of(found)
     size = f"an ESM2 with {found.layers} layers of {found.dim}"
+    return f"{size} ({name})" if name else size
+
+
+def _name_of(found: Architecture) -> str | None:
+    """fair-esm's name for a number of layers and a width."""
     for name, known in ARCHITECTURES.items():
         if (known.layers, known.dim) == (found.layers, found.dim):
-            return f"{size} ({name})"
-    return size
+            return name
+    return None
 
 
 def expected_shapes(architecture: Architecture) -> dict[str, torch.Size]:

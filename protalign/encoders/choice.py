@@ -1,0 +1,63 @@
+"""Which model to take where the user names none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from protalign.encoders.base import encoder_classes
+from protalign.encoders.esm2_weights import cache_path, model_in_file
+from protalign.errors import InputError
+from protalign.protein import Modality
+
+#: The structure encoder that ships with the package, with the noise level its authors recommend.
+DEFAULT_STRUCTURE_MODEL = "proteinmpnn_v_48_020"
+#: ESM2 in the order in which a cached one is taken: the usual size first, then what a laptop runs,
+#: then what needs a large GPU. The first is the one that is downloaded where none is cached.
+ESM2_PREFERENCE = (
+    "esm2_t33_650M_UR50D",
+    "esm2_t30_150M_UR50D",
+    "esm2_t12_35M_UR50D",
+    "esm2_t6_8M_UR50D",
+    "esm2_t36_3B_UR50D",
+    "esm2_t48_15B_UR50D",
+)
+
+
+def default_model(modality: Modality) -> str:
+    """The model of a modality that is used when none is named.
+
+    For sequences an ESM2: one whose weights are in torch hub's cache, else the first of
+    ``ESM2_PREFERENCE``, to be downloaded. Never the embedded encoder, which is weaker.
+    """
+    if modality == "structure":
+        return DEFAULT_STRUCTURE_MODEL
+    cached = [model for model in ESM2_PREFERENCE if cache_path(model).is_file()]
+    return (cached or list(ESM2_PREFERENCE))[0]
+
+
+def model_of_weights(modality: Modality, path: str) -> str:
+    """The model that a weights file belongs to, by its name, else (ESM2) by its tensors' shapes.
+
+    Raises InputError where neither tells.
+    """
+    stem = Path(path).stem
+    known = [name for name, cls in encoder_classes().items() if cls.modality == modality]
+    named = [name for name in known if stem in name or name in stem]
+    if len(named) == 1:
+        return named[0]
+    model = model_in_file(path) if modality == "sequence" else None
+    if model is None:
+        raise InputError(
+            f"{path} does not tell which model it belongs to",
+            f"name it with --{modality}-encoder ({', '.join(known)})",
+        )
+    return model
+
+
+def local_devices(device: str) -> list[str]:
+    """One name for each device that a run on this machine uses: every GPU for plain "cuda"."""
+    if device == "cuda" and torch.cuda.device_count() > 1:
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return [device]
