@@ -10,9 +10,13 @@ from protalign.stores.items import ResidueMap
 from protalign.stores.plan import Plan
 from protalign.stores.state import EncoderRecord
 from protalign.stores.store import EmbeddingStore, Entries, StoreView
+from protalign.stores.vectors import AlignedVectors, VectorBatch, read_vectors, write_vectors
+from protalign.stores.verification import Damage, VerifyReport, verify
 from protalign.stores.writer import StoreWriter
 
 __all__ = [
+    "AlignedVectors",
+    "Damage",
     "EmbeddingStore",
     "EncoderInfo",
     "EncoderRecord",
@@ -21,4 +25,9 @@ __all__ = [
     "ResidueMap",
     "StoreView",
     "StoreWriter",
+    "VectorBatch",
+    "VerifyReport",
+    "read_vectors",
+    "verify",
+    "write_vectors",
 ]

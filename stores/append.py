@@ -102,6 +102,10 @@ class Appender:
         """Rows of an array, those waiting included."""
         return self.arrays.rows(name) + self._waiting_rows.get(name, 0)
 
+    def reload(self) -> None:
+        """See what else has been committed; nothing may be waiting."""
+        self.arrays = LocalArrays(self._path)
+
     @property
     def waiting(self) -> bool:
         """Whether there is anything to commit."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
@@ -166,16 +166,23 @@ class FailureLog:
         return list(found.values())
 
     def _of_encoders(self) -> list[Failure]:
-        failures = []
-        for encoder in self._arrays.state.encoders.values():
-            modality = encoder.record.modality
-            live = self._entries.live
-            items = self._entries.item(modality, live)
-            for item, reason, advice in encoder.failed:
-                for row in live[items == item].tolist():
-                    path = self._entries.source_path(row)
-                    failures.append(Failure(str(self._entries.ids[row]), path, reason, advice))
-        return failures
+        names = self._arrays.state.encoders
+        return [f for name in names for f in encoder_failures(self._arrays, self._entries, name)]
+
+
+def encoder_failures(
+    arrays: Arrays, entries: EntryLog, encoder: str, only: Container[int] | None = None
+) -> list[Failure]:
+    """A failure for each live entry whose item the encoder refused (one of ``only``)."""
+    state = arrays.state.encoders[encoder]
+    live = entries.live
+    items = entries.item(state.record.modality, live)
+    return [
+        Failure(str(entries.ids[row]), entries.source_path(row), reason, advice)
+        for item, reason, advice in state.failed
+        if only is None or item in only
+        for row in live[items == item].tolist()
+    ]
 
 
 def read_failures(arrays: Arrays) -> list[Failure]:

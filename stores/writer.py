@@ -14,6 +14,7 @@ import numpy as np
 from protalign.errors import Failure, StoreError
 from protalign.protein import Protein, Structure, sequence_hash
 from protalign.stores.append import Appender, create_store, prepare_arrays
+from protalign.stores.arrays import LocalArrays
 from protalign.stores.entries import EntryLog, FailureLog, live_sources, read_failures
 from protalign.stores.items import items_of
 from protalign.stores.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
@@ -128,7 +129,7 @@ class StoreWriter:
     def failures(self) -> list[Failure]:
         """Failures that stand, what encoders could not embed included; commits what waits."""
         self.commit()
-        arrays = self._appender.arrays
+        arrays = LocalArrays(self.path)
         return FailureLog(arrays, EntryLog(arrays)).live
 
     def source_is_current(self, path: str, sha256: bytes) -> bool:
@@ -308,6 +309,7 @@ class StoreWriter:
         StoreError : the embeddings under this name are another encoder's.
         """
         self.commit()
+        self._appender.reload()  # tasks may have been done since
         self._register(encoder, record, chunk_rows)
         self._plan_new_items(encoder, batch_rows)
         return pending_work(self._appender.arrays, encoder)
