@@ -158,14 +158,14 @@ class EncoderContract:
         raise AssertionError("layer 10000 was accepted")
 
     def test_memory_is_predicted(self) -> None:
-        """The prediction is positive, and grows with the longest item and with the batch."""
+        """The prediction is positive, and no smaller for a longer item or a larger batch."""
         encoder = self.encoder()
         small, long, wide = (
             encoder.memory_bytes(longest, rows)
             for longest, rows in [(100, 1000), (10_000, 10_000), (100, 100_000)]
         )
-        assert 0 < small < long, (small, long)
-        assert small < wide, (small, wide)
+        assert 0 < small <= long, (small, long)
+        assert small <= wide, (small, wide)
 
     def _assert_close(self, one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> None:
         np.testing.assert_allclose(one, other, rtol=self.tolerance, atol=self.tolerance)

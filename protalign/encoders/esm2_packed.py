@@ -20,6 +20,8 @@ from torch import Tensor, nn
 TOKEN_DROPOUT_SCALE = 1 - 0.15 * 0.8
 #: Rows that go through a feed-forward block at once: its hidden layer is four times as wide.
 FEED_FORWARD_ROWS = 1024
+#: What torch's threads and matrix multiplications take for themselves, as measured on a CPU.
+WORKSPACE_BYTES = 24 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class PackedESM2:
         self._last_norm = None
         if layer == architecture.layers:
             self._last_norm = self._norm(state, "emb_layer_norm_after")
+        self._file_bytes = state["embed_tokens.weight"].itemsize * architecture.parameters(layer)
         self._frequencies = _inverse_frequencies(architecture, state)
 
     @torch.inference_mode()
@@ -116,14 +119,17 @@ class PackedESM2:
         """Predicted peak in bytes: weights, and what a batch holds at its widest point.
 
         That is inside attention: the residual stream, queries, keys and values, the mixed values,
-        the projection of them, and one chain's part of them in the making.
+        the projection of them, and one chain's part of them in the making. On a CPU loading counts
+        too: there the file is mapped beside the weights made from it.
         """
         size, dim = self.dtype.itemsize, self.architecture.dim
         weights = size * self.architecture.parameters(len(self._layers))
         per_token = dim * (4 + 5 * size + 4) + 4 * self.architecture.head_dim
         in_float32 = 0 if size == 4 else 8 * dim  # queries and keys while they are turned
         feed_forward = FEED_FORWARD_ROWS * 4 * dim * 2 * size
-        return weights + tokens * (per_token + in_float32) + longest * dim * size + feed_forward
+        batch = tokens * (per_token + in_float32) + longest * dim * size + feed_forward
+        mapped = self._file_bytes if self.device.type == "cpu" else 0
+        return WORKSPACE_BYTES + weights + max(mapped, batch)
 
     def _attention(
         self, layer: _Layer, x: Tensor, lengths: Sequence[int], rotation: Tensor
