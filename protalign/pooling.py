@@ -1,0 +1,297 @@
+"""The pooling head: residues of one protein in, one unit-length vector out, without padding.
+
+The head is the paper's Eq. 1: one learnable query token attends to the residues (multi-head
+attention), then LayerNorm, then unit length. Because the query is one vector per head, no residue
+is ever projected:
+
+    scores_h = z (W_k,h^T q_h)          one (D, n_heads) product over all residues of a batch
+    pooled_h = sum_t softmax(scores_h)_t z_t
+    heads_h  = W_v,h pooled_h + b_v,h   on the pooled rows only
+
+which equals ``torch.nn.MultiheadAttention`` with far fewer operations and no padding. The key's
+bias adds the same number to every residue's score, so the softmax removes it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from protalign.ragged import Ragged
+
+#: Rows that one small matrix product sums over; a protein of 200 rows spans three or four tiles.
+_TILE_ROWS = 64
+#: Elements of a block held in the compute dtype: about one core's cache on a CPU, and enough to
+#: keep every multiprocessor busy on a GPU.
+_BLOCK_ELEMENTS = {"cpu": 1 << 20}
+_BLOCK_ELEMENTS_ACCELERATOR = 1 << 26
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """Whole tiles of one length inside a block, and which proteins each tile touches.
+
+    Attributes
+    ----------
+    rows : slice of the block's rows, ``tiles * tile`` of them.
+    tile : rows of one tile.
+    slots : most proteins that any tile of the piece touches.
+    places : (rows,) int64, ``row * slots + (the row's protein - its tile's first protein)``.
+    proteins : (tiles * slots,) int64 indices into the batch, repeated where a slot is unused.
+    """
+
+    rows: slice
+    tile: int
+    slots: int
+    places: Tensor
+    proteins: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Block:
+    """Consecutive whole proteins of a batch that are worked on at once.
+
+    Attributes
+    ----------
+    rows, proteins : slices of the batch.
+    lengths : (proteins,) int64.
+    segments : (rows,) int64, the protein of each row, counted from the block's first.
+    """
+
+    rows: slice
+    proteins: slice
+    lengths: Tensor
+    segments: Tensor
+    pieces: tuple[_Piece, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedBatch:
+    """Rows of n proteins on a device, with the plan of how to walk through them.
+
+    Attributes
+    ----------
+    values : (R, D) float16, bfloat16, float32 or float64 tensor.
+    size : n.
+    """
+
+    values: Tensor
+    size: int
+    blocks: tuple[_Block, ...]
+
+    @classmethod
+    def from_ragged(cls, rows: Ragged, device: torch.device | str = "cpu") -> PackedBatch:
+        """Move packed rows to a device; raises ValueError where a protein has no row."""
+        values = torch.from_numpy(np.require(rows.values, requirements=["C", "W"]))
+        return cls.from_tensor(values.to(device), rows.offsets)
+
+    @classmethod
+    def from_tensor(cls, values: Tensor, offsets: npt.NDArray[np.int64]) -> PackedBatch:
+        """Rows that are a tensor already; ``offsets`` (n + 1,) as in ``Ragged``."""
+        if np.any(np.diff(offsets) < 1):
+            raise ValueError("every protein needs at least one row to be pooled")
+        return cls(values, len(offsets) - 1, _plan(offsets, values.shape[1], values.device))
+
+
+def _plan(offsets: npt.NDArray[np.int64], dim: int, device: torch.device) -> tuple[_Block, ...]:
+    elements = _BLOCK_ELEMENTS.get(device.type, _BLOCK_ELEMENTS_ACCELERATOR)
+    row_limit = max(_TILE_ROWS, elements // dim)
+    blocks = []
+    first = 0
+    while first < len(offsets) - 1:
+        last = int(np.searchsorted(offsets, offsets[first] + row_limit, side="right")) - 1
+        last = max(last, first + 1)  # a protein above the limit is a block of its own
+        blocks.append(_block(offsets, first, last, device))
+        first = last
+    return tuple(blocks)
+
+
+def _block(offsets: npt.NDArray[np.int64], first: int, last: int, device: torch.device) -> _Block:
+    lengths = np.diff(offsets[first : last + 1])
+    rows = int(lengths.sum())
+    segments = np.repeat(np.arange(last - first), lengths)
+    # Tiles longer than the proteins would mostly hold zeros (a 2-D array is proteins of one row).
+    tile = min(_TILE_ROWS, 1 << int(math.log2(rows / len(lengths))))
+    whole = rows // tile * tile
+    pieces = [_piece(segments, first, 0, whole, tile, device)]
+    if whole < rows:
+        pieces.append(_piece(segments, first, whole, rows, rows - whole, device))
+    return _Block(
+        rows=slice(int(offsets[first]), int(offsets[last])),
+        proteins=slice(first, last),
+        lengths=torch.from_numpy(lengths).to(device),
+        segments=torch.from_numpy(segments).to(device),
+        pieces=tuple(pieces),
+    )
+
+
+def _piece(
+    segments: npt.NDArray[np.int64],
+    first: int,
+    start: int,
+    stop: int,
+    tile: int,
+    device: torch.device,
+) -> _Piece:
+    tiles = segments[start:stop].reshape(-1, tile)
+    slot = tiles - tiles[:, :1]
+    slots = int(slot.max()) + 1
+    places = np.arange(stop - start) * slots + slot.ravel()
+    proteins = np.minimum(tiles[:, :1] + np.arange(slots), segments[-1]).ravel() + first
+    return _Piece(
+        rows=slice(start, stop),
+        tile=tile,
+        slots=slots,
+        places=torch.from_numpy(places).to(device),
+        proteins=torch.from_numpy(proteins).to(device),
+    )
+
+
+def _add_weighted_sums(pooled: Tensor, block: _Block, weights: Tensor, rows: Tensor) -> None:
+    """Add ``sum_t weights[t, h] rows[t]`` of each protein to its place in ``pooled`` (n, H, D)."""
+    n_heads, dim = pooled.shape[1:]
+    for piece in block.pieces:
+        tiles = rows[piece.rows].view(-1, piece.tile, dim)
+        spread = weights.new_zeros(len(piece.places) * piece.slots, n_heads)
+        spread[piece.places] = weights[piece.rows]
+        spread = spread.view(-1, piece.tile, piece.slots * n_heads)
+        sums = torch.bmm(spread.transpose(1, 2), tiles)
+        pooled.index_add_(0, piece.proteins, sums.view(-1, n_heads, dim))
+
+
+def _dot_with_own(vectors: Tensor, block: _Block, rows: Tensor) -> Tensor:
+    """``rows[t] . vectors[protein of t, h]``: (rows, H), for vectors (n, H, D)."""
+    n_heads, dim = vectors.shape[1:]
+    products = []
+    for piece in block.pieces:
+        tiles = rows[piece.rows].view(-1, piece.tile, dim)
+        own = vectors[piece.proteins].view(len(tiles), piece.slots * n_heads, dim)
+        every = torch.bmm(tiles, own.transpose(1, 2)).view(-1, n_heads)
+        products.append(every[piece.places])
+    return torch.cat(products)
+
+
+class _AttentionPooling(torch.autograd.Function):
+    """Softmax-weighted sums of packed rows, reading the rows once forward and once backward.
+
+    With a = softmax(z w) over a protein's rows and pooled = sum_t a_t z_t, the gradient of the
+    scores is a_t (z_t . g - sum_s a_s z_s . g) = a_t (z_t . g - pooled . g), g being the gradient
+    of pooled: the softmax's correction needs no second pass over the rows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor, batch: PackedBatch) -> Tensor:
+        """values (R, D), weight (D, H) in the compute dtype -> pooled (n, H, D)."""
+        dim, n_heads = weight.shape
+        pooled = weight.new_zeros(batch.size, n_heads, dim)
+        attention = weight.new_empty(len(values), n_heads)
+        for block in batch.blocks:
+            rows = values[block.rows].to(weight.dtype)
+            scores = rows @ weight
+            highest = torch.segment_reduce(scores, "max", lengths=block.lengths, axis=0)
+            scores = (scores - highest[block.segments]).exp_()
+            total = torch.segment_reduce(scores, "sum", lengths=block.lengths, axis=0)
+            scores /= total[block.segments]
+            attention[block.rows] = scores
+            _add_weighted_sums(pooled, block, scores, rows)
+        ctx.save_for_backward(values, weight, attention, pooled)
+        ctx.batch = batch
+        return pooled
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        (gradient,) = gradients
+        values, weight, attention, pooled = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        correction = (pooled * gradient).sum(dim=2)
+        d_weight = torch.zeros_like(weight.T, memory_format=torch.contiguous_format)
+        d_values = torch.empty_like(values) if ctx.needs_input_grad[0] else None
+        for block in ctx.batch.blocks:
+            rows = values[block.rows].to(weight.dtype)
+            own = attention[block.rows]
+            d_scores = _dot_with_own(gradient, block, rows)
+            d_scores -= correction[block.proteins][block.segments]
+            d_scores *= own
+            d_weight.addmm_(d_scores.T, rows)  # (H, D): faster than rows.T @ d_scores
+            if d_values is not None:
+                through_sum = torch.einsum(
+                    "th,thd->td", own, gradient[block.proteins][block.segments]
+                )
+                d_values[block.rows] = (through_sum + d_scores @ weight.T).to(values.dtype)
+        return d_values, d_weight.T, None
+
+
+class PoolingHead(nn.Module):
+    """One learnable query token, multi-head attention, LayerNorm, unit length (paper, Eq. 1).
+
+    Equal to ``nn.MultiheadAttention(embed_dim, n_heads, kdim=input_dim, vdim=input_dim)`` with the
+    token as query and the residues as keys and values, then ``nn.LayerNorm(embed_dim)``, then
+    division by the length; parameters have that module's names and shapes under ``attention``, and
+    its packed form (``in_proj_weight``, used where ``input_dim == embed_dim``) is read too. Scores
+    are divided by sqrt(embed_dim / n_heads), as multi-head attention does; the paper's Eq. 1
+    prints sqrt(D), which is the same thing up to the scale of the learned query.
+
+    Parameters
+    ----------
+    input_dim : D, width of a residue's embedding.
+    embed_dim : width of the vectors given back.
+    n_heads : must divide ``embed_dim``.
+    """
+
+    def __init__(self, input_dim: int, embed_dim: int = 128, n_heads: int = 4) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.empty(embed_dim))
+        self.attention = _AttentionParameters(input_dim, embed_dim, n_heads)
+        self.norm = nn.LayerNorm(embed_dim)
+        nn.init.normal_(self.query, std=0.02)
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """(n, embed_dim) unit-length vectors in the parameters' dtype."""
+        vectors = self.norm(self.attention(self.query, batch))
+        return functional.normalize(vectors, dim=-1)
+
+
+class _AttentionParameters(nn.Module):
+    """``nn.MultiheadAttention``'s parameters, for one query token shared by all proteins."""
+
+    def __init__(self, input_dim: int, embed_dim: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.q_proj_weight = nn.Parameter(torch.empty(embed_dim, embed_dim))
+        self.k_proj_weight = nn.Parameter(torch.empty(embed_dim, input_dim))
+        self.v_proj_weight = nn.Parameter(torch.empty(embed_dim, input_dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim))
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        for weight in (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight):
+            nn.init.xavier_uniform_(weight)
+        nn.init.zeros_(self.out_proj.bias)
+        self.register_load_state_dict_pre_hook(_split_in_proj_weight)
+
+    def forward(self, query: Tensor, batch: PackedBatch) -> Tensor:
+        """query (E,) -> (n, E), the attention's output before LayerNorm."""
+        bias_q, _, bias_v = self.in_proj_bias.chunk(3)
+        head_dim = len(query) // self.n_heads
+        q = (self.q_proj_weight @ query + bias_q).view(self.n_heads, head_dim)
+        keys = self.k_proj_weight.view(self.n_heads, head_dim, -1)
+        weight = torch.einsum("hk,hkd->dh", q / math.sqrt(head_dim), keys)
+        pooled = _AttentionPooling.apply(batch.values, weight, batch)
+        values = self.v_proj_weight.view(self.n_heads, head_dim, -1)
+        heads = torch.einsum("nhd,hkd->nhk", pooled, values).flatten(1) + bias_v
+        return self.out_proj(heads)  # type: ignore[no-any-return]
+
+
+def _split_in_proj_weight(
+    module: nn.Module, state: dict[str, Tensor], prefix: str, *unused: object
+) -> None:
+    """Read the packed form that nn.MultiheadAttention keeps where kdim == vdim == embed_dim."""
+    packed = state.pop(prefix + "in_proj_weight", None)
+    if packed is not None:
+        for name, weight in zip("qkv", packed.chunk(3), strict=True):
+            state[f"{prefix}{name}_proj_weight"] = weight
