@@ -22,7 +22,7 @@ from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.encoders.choice import default_model, local_devices, model_of_weights
 from protalign.errors import Failure, ProtAlignError
 from protalign.protein import Modality
-from protalign.reading import ReadOptions, SourceFile, find_sources, read_proteins
+from protalign.reading import ReadOptions, SourceFile, find_sources, read_sources
 from protalign.stores import EmbeddingStore, EncoderInfo, EncoderRecord, Plan, StoreWriter
 from protalign.stores.fill import Progress, fill
 from protalign.stores.layout import ENCODER_CHUNK_ROWS
@@ -188,7 +188,7 @@ def _scan(
         return writer.source_is_current(str(source.path), sha256)
 
     done = read = waiting = 0
-    for result in read_proteins([], options, sources=sources, processes=processes, skip=stored):
+    for result in read_sources(sources, options, processes=processes, skip=stored):
         if not result.skipped:
             writer.add(
                 str(result.source.path),

@@ -1,0 +1,202 @@
+"""A file's bytes: read whole, decompressed under a limit, and checked for what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from protalign.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
+
+#: Largest file taken, after decompression: far above any structure, far below a gzip bomb.
+MAX_BYTES = 2 << 30
+_BLOCK = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
+
+#: What a file turns out to hold, by its first bytes, where that is not what its name says.
+_SIGNATURES = (
+    (re.compile(rb"\s*<(!doctype|html|head|body|\?xml|\w+[\s>])", re.IGNORECASE), "HTML or XML"),
+    (re.compile(rb"\s*[{\[]\s*[\"{\[\]}]"), "JSON"),
+    (re.compile(rb"PK\x03\x04"), "a ZIP archive"),
+    (re.compile(_GZIP_MAGIC), "gzip data"),
+    (re.compile(rb"BZh[1-9]"), "bzip2 data"),
+    (re.compile(rb"\xfd7zXZ\x00"), "xz data"),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), "zstandard data"),
+    (re.compile(rb"%PDF-"), "a PDF document"),
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer instead of the file"),
+    (re.compile(rb"\xff\xfe|\xfe\xff"), "UTF-16 text"),
+    (re.compile(rb"[\x81-\x8f](\xa7encoder|\xa7version|\xaadataBlocks)"), "bcif"),
+    (re.compile(rb"\s*(#[^\n]*\n\s*)*data_"), "mmcif"),
+    (re.compile(rb"\s*>"), "fasta"),
+    (re.compile(rb"(HEADER|TITLE |REMARK|CRYST1|EXPDTA|SEQRES|MODEL |ATOM  |HETATM) *"), "pdb"),
+)
+_NAMES = {"pdb": "PDB", "mmcif": "mmCIF", "bcif": "BinaryCIF", "fasta": "FASTA"}
+_SUFFIXES = {"pdb": ".pdb", "mmcif": ".cif", "bcif": ".bcif", "fasta": ".fasta"}
+
+
+def display_path(path: Path) -> str:
+    """The path as printable text, also where its bytes are no valid UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def open_file(path: Path) -> io.BufferedReader:
+    """Open a regular file; raises InputError, never OSError."""
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError("not a regular file", "give a file or a folder")
+        return path.open("rb")
+    except OSError as error:
+        raise InputError(
+            f"cannot be opened: {(error.strerror or str(error)).lower()}",
+            "check the path and its permissions",
+        ) from error
+
+
+def file_sha256(path: Path) -> bytes:
+    """SHA-256 (32 bytes) of the file's bytes as they are on disk; raises InputError."""
+    with open_file(path) as handle:
+        return hashlib.file_digest(handle, "sha256").digest()
+
+
+def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """The file's bytes as they are on disk; raises InputError above ``limit`` bytes."""
+    with open_file(path) as handle:
+        data = handle.read(limit + 1)
+    if len(data) > limit:
+        raise _too_large(limit)
+    return data
+
+
+def gunzip(data: bytes, limit: int = MAX_BYTES) -> bytes:
+    """Decompress gzip data whole: every member, its checksum and its length verified by zlib.
+
+    Raises InputError for damaged or truncated data, and above ``limit`` bytes of output.
+    """
+    parts = []
+    room = limit
+    try:
+        while data:
+            member = zlib.decompressobj(wbits=31)
+            part = member.decompress(data, room + 1)
+            if len(part) > room:
+                raise _too_large(limit)
+            if not member.eof:
+                raise _truncated_gzip()
+            room -= len(part)
+            parts.append(part)
+            data = member.unused_data.lstrip(b"\0")
+    except zlib.error as error:
+        raise _damaged_gzip(error) from error
+    return b"".join(parts)
+
+
+def gunzip_blocks(handle: io.BufferedReader) -> Iterator[bytes]:
+    """The same for a stream of any length, block by block; damage is raised where it is met."""
+    member = zlib.decompressobj(wbits=31)
+    between = True
+    try:
+        while data := handle.read(_BLOCK):
+            while data:
+                if between and not (data := data.lstrip(b"\0")):
+                    break
+                between = False
+                yield member.decompress(data, _BLOCK)
+                data = member.unconsumed_tail
+                if member.eof:
+                    data = member.unused_data
+                    member = zlib.decompressobj(wbits=31)
+                    between = True
+    except zlib.error as error:
+        raise _damaged_gzip(error) from error
+    if not between:
+        raise _truncated_gzip()
+
+
+class BlockReader(io.RawIOBase):
+    """A readable stream over blocks of bytes, for ``io.TextIOWrapper`` to stand on."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        target = memoryview(buffer)
+        while not self._rest:
+            block = next(self._blocks, None)
+            if block is None:
+                return 0
+            self._rest = memoryview(block)
+        count = min(len(target), len(self._rest))
+        target[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def unpack(data: bytes, name: str) -> bytes:
+    """The content of a file's bytes: decompressed where its name ends in .gz."""
+    if not data:
+        raise InputError("the file is empty", "download or copy it again")
+    if not name.lower().endswith(".gz"):
+        return data
+    if not data.startswith(_GZIP_MAGIC):
+        found = held_content(data[:4096])
+        raise InputError(
+            f"not gzip data, though its name ends in .gz{f': it holds {found}' if found else ''}",
+            "rename it, or download it again",
+        )
+    content = gunzip(data)
+    if not content:
+        raise InputError("the file is empty once decompressed", "download or copy it again")
+    return content
+
+
+def held_content(head: bytes) -> str:
+    """What the first bytes say the file holds, "" where they do not tell."""
+    head = head.removeprefix(b"\xef\xbb\xbf")
+    for pattern, name in _SIGNATURES:
+        if pattern.match(head):
+            return _NAMES.get(name, name)
+    return ""
+
+
+def check_content(data: bytes, kind: str) -> None:
+    """Raise InputError where the content is plainly not of the kind that its name says."""
+    found = held_content(data[:4096])
+    wanted = _NAMES[kind]
+    if found == wanted:
+        return
+    for other, name in _NAMES.items():
+        if found == name:
+            raise InputError(
+                f"holds {name}, not {wanted}", f"rename it so that it ends in {_SUFFIXES[other]}"
+            )
+    if found:
+        advice = "download the file itself" if "HTML" in found or "LFS" in found else "unpack it"
+        if found == "gzip data":
+            advice = "rename it so that it ends in .gz"
+        raise InputError(f"holds {found}, not {wanted}", advice)
+    if kind != "bcif" and b"\0" in data:
+        raise InputError(f"holds binary data, not {wanted}", "download or copy it again")
+
+
+def _too_large(limit: int) -> InputError:
+    return InputError(f"larger than {limit / 2**30:.0f} GiB", "split it into smaller files")
+
+
+def _truncated_gzip() -> InputError:
+    return InputError("truncated: its gzip data ends early", "download or copy it again")
+
+
+def _damaged_gzip(error: zlib.error) -> InputError:
+    text = str(error).rpartition(": ")[2]
+    return InputError(f"damaged gzip data ({text})", "download or copy it again")

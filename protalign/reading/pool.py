@@ -1,0 +1,99 @@
+"""A function over many items, in other processes or threads, in order and bounded."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import TypeVar
+
+from joblib.externals import loky
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def available_processors() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ordered_map(
+    executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], window: int
+) -> Iterator[Result]:
+    """``map(function, items)`` through an executor, at most ``window`` items ahead."""
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(executor.submit(function, item))
+            if len(pending) >= window:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def process_map(
+    function: Callable[[Item], Result],
+    recover: Callable[[Item], Result],
+    items: Iterable[Item],
+    processes: int,
+) -> Iterator[Result]:
+    """``map(function, items)`` in worker processes, in order, at most two items ahead for each.
+
+    Where a worker dies (killed, out of memory, a crash in a parser), ``recover(item)`` takes the
+    place of ``function(item)`` for the items that were under way, and new workers do the rest.
+    Workers do not import the caller's main module again, and leave Ctrl-C to it.
+    """
+    pending: deque[tuple[Item, Future[Result]]] = deque()
+    iterator = iter(items)
+    executor = _start(processes)
+    try:
+        while True:
+            room = 2 * processes - len(pending)
+            pending += [(item, executor.submit(function, item)) for item in islice(iterator, room)]
+            if not pending:
+                return
+            try:
+                result = pending[0][1].result()
+            except BrokenProcessPool:
+                executor.shutdown(kill_workers=True)
+                while pending:
+                    yield recover(pending.popleft()[0])
+                executor = _start(processes)
+            else:
+                pending.popleft()
+                yield result
+    finally:
+        executor.shutdown(kill_workers=True)
+
+
+def one_by_one(
+    function: Callable[[Item], Result], died: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[Result]:
+    """``map(function, items)`` in a worker process; ``died(item)`` for those that kill it."""
+    executor = _start(1)
+    try:
+        for item in items:
+            try:
+                yield executor.submit(function, item).result()
+            except BrokenProcessPool:
+                executor.shutdown(kill_workers=True)
+                yield died(item)
+                executor = _start(1)
+    finally:
+        executor.shutdown(kill_workers=True)
+
+
+def _start(processes: int) -> loky.ProcessPoolExecutor:
+    return loky.ProcessPoolExecutor(max_workers=processes, initializer=_ignore_interrupt)
+
+
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,278 @@
+"""A model's amino-acid residues as columns, one conformer each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import gemmi
+import numpy as np
+import numpy.typing as npt
+
+from protalign.errors import InputError
+from protalign.protein import BACKBONE_ATOMS
+
+BACKBONE_INDEX = {name: index for index, name in enumerate(BACKBONE_ATOMS)}
+#: A C and an N nearer than this, in Å, are peptide-bonded (the bond is 1.33 Å long).
+_BOND = 2.0
+_NO_ALTLOC = 0
+_HETATM = ord("H")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Residues:
+    """n amino-acid residues of one model, in the file's order.
+
+    Attributes
+    ----------
+    rows : (n,) int64, the residue's place among all residues of its chain in the model.
+    chains : (n,) int64, index of its chain in the model.
+    letters : (n,) S1, one-letter code; modified residues have their parent's, unknown ones X.
+    numbers : (n,) int32, the author's numbers.
+    insertion_codes : (n,) uint8, ASCII, 32 (space) for none.
+    coordinates : (n, 4, 3) float32, N, CA, C, O in Å, NaN where an atom is missing.
+    b_factors : (n,) float32, of CA, NaN where it is missing; pLDDT in a predicted structure.
+    same_b_factor : (n,) bool, whether all of the residue's atoms have the same B-factor.
+    """
+
+    rows: npt.NDArray[np.int64]
+    chains: npt.NDArray[np.int64]
+    letters: npt.NDArray[np.bytes_]
+    numbers: npt.NDArray[np.int32]
+    insertion_codes: npt.NDArray[np.uint8]
+    coordinates: npt.NDArray[np.float32]
+    b_factors: npt.NDArray[np.float32]
+    same_b_factor: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: slice | npt.NDArray[np.bool_]) -> Residues:
+        columns = (getattr(self, name)[index] for name in self.__slots__)
+        return Residues(*columns)
+
+
+@lru_cache(maxsize=100_000)
+def residue_letter(name: bytes | str) -> str:
+    """One-letter code of the amino acid's standard parent, "" for what is no known amino acid."""
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    info = gemmi.find_tabulated_residue(text)
+    if not info.is_amino_acid():
+        return ""
+    return info.one_letter_code.strip().upper() or "X"
+
+
+def read_residues(structure: gemmi.Structure, trust_entities: bool) -> Residues:
+    """The amino-acid residues of the first model: known by name, or having both N and CA.
+
+    Nucleic acids, water, ligands and free amino acids are left out. ``trust_entities``: the
+    file itself says what is polymer (mmCIF). Otherwise HETATM amino acids after a chain's last
+    ATOM residue count only where they are peptide-bonded to the chain.
+    Raises InputError where an atom occurs twice or has no finite coordinates.
+    """
+    atoms = _Atoms(structure)
+    place = np.full((len(atoms.sizes), 4), -1, dtype=np.int64)
+    occupancy = np.ones(len(atoms.sizes), dtype=np.float32)
+    _resolve(atoms, place, occupancy)
+    letters = [residue_letter(name) for name in atoms.names.tolist()]
+    named = np.array([letter != "" for letter in letters], dtype=np.bool_)
+    found = np.flatnonzero(named | ((place[:, 0] >= 0) & (place[:, 1] >= 0)))
+    xyz = atoms.coordinates(place[found])
+    keep = _is_polymer(atoms, found, xyz, trust_entities)
+    keep &= ~_lesser_heterogeneity(atoms, found, place[found], occupancy[found])
+    found, xyz = found[keep], xyz[keep]
+    ca = place[found, 1]
+    return Residues(
+        rows=atoms.rows[found],
+        chains=atoms.chains[found],
+        letters=np.array([letters[index] or "X" for index in found.tolist()], dtype="S1"),
+        numbers=atoms.numbers[found],
+        insertion_codes=atoms.insertion_codes[found],
+        coordinates=xyz,
+        b_factors=np.where(ca >= 0, atoms.b_factors[ca], np.float32(np.nan)),
+        same_b_factor=atoms.same_b_factor()[found],
+    )
+
+
+class _Atoms:
+    """Columns of a model's atoms and residues, by gemmi's flat view of it."""
+
+    def __init__(self, structure: gemmi.Structure) -> None:
+        flat = gemmi.FlatStructure(structure)
+        flat.strings_as_numbers = False
+        sizes, chain_sizes = [], []
+        for chain in structure[0]:
+            chain_sizes.append(len(chain))
+            sizes += [len(residue) for residue in chain]
+        self.chain_names = [chain.name for chain in structure[0]]
+        self.sizes = np.array(sizes, dtype=np.int64)
+        self.first = np.cumsum(self.sizes) - self.sizes
+        counts = np.array(chain_sizes, dtype=np.int64)
+        self.chains = np.repeat(np.arange(len(counts)), counts)
+        self.rows = np.arange(len(sizes)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.names = np.asarray(flat.residue_names)[self.first]
+        self.numbers = flat.resnums[self.first]
+        self.insertion_codes = flat.icodes[self.first].astype(np.uint8)
+        self.entity_types = flat.entity_type[self.first]
+        self.is_het = flat.het_flags[self.first] == _HETATM
+        self.atom_names = np.asarray(flat.atom_names)
+        self.altlocs = flat.altlocs
+        self.occupancies = flat.occ
+        self.positions = flat.pos
+        self.b_factors = flat.b_iso
+
+    def coordinates(self, place: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """(n, 4, 3) float32 of the atoms at ``place`` (n, 4), NaN where that is -1."""
+        xyz = self.positions[place].astype(np.float32)
+        missing = place < 0
+        xyz[missing] = 0
+        if not np.isfinite(xyz).all():
+            raise InputError(
+                "an atom's coordinates are no finite numbers", "give a file with coordinates"
+            )
+        xyz[missing] = np.nan
+        return xyz
+
+    def same_b_factor(self) -> npt.NDArray[np.bool_]:
+        """(residues,) bool: all atoms of the residue have the same B-factor."""
+        same: npt.NDArray[np.bool_] = np.equal(
+            np.minimum.reduceat(self.b_factors, self.first),
+            np.maximum.reduceat(self.b_factors, self.first),
+        )
+        return same
+
+    def label(self, residue: int) -> str:
+        """The residue as a reader would look for it: "chain A, GLY 12"."""
+        code = chr(self.insertion_codes[residue]).strip()
+        chain = self.chain_names[self.chains[residue]]
+        return (
+            f"chain {chain}, {self.names[residue].decode('latin-1')} {self.numbers[residue]}{code}"
+        )
+
+
+def _resolve(
+    atoms: _Atoms, place: npt.NDArray[np.int64], occupancy: npt.NDArray[np.float32]
+) -> None:
+    """Find each residue's backbone atoms, of one conformer, and that conformer's occupancy.
+
+    Fills ``place`` (residues, 4) with indices of atoms, and ``occupancy`` (residues,) where
+    there are alternate locations.
+    """
+    kinds = np.full(len(atoms.atom_names), -1, dtype=np.int64)
+    for name, index in BACKBONE_INDEX.items():
+        kinds[atoms.atom_names == name.encode()] = index
+    backbone = np.flatnonzero(kinds >= 0)
+    residues = np.repeat(np.arange(len(atoms.sizes)), atoms.sizes)[backbone]
+    altlocs = atoms.altlocs[backbone]
+    split = np.unique(residues[altlocs != _NO_ALTLOC])
+    plain = ~np.isin(residues, split)
+    place[residues[plain], kinds[backbone[plain]]] = backbone[plain]
+    if np.count_nonzero(place >= 0) != np.count_nonzero(plain):
+        _raise_twice(atoms, residues[plain], kinds[backbone[plain]])
+    begin, end = np.searchsorted(residues, split), np.searchsorted(residues, split, side="right")
+    for residue, start, stop in zip(split.tolist(), begin, end, strict=True):
+        chosen, occupancy[residue] = _conformer(atoms, backbone[start:stop], kinds, residue)
+        place[residue] = chosen
+
+
+def _conformer(
+    atoms: _Atoms, backbone: npt.NDArray[np.int64], kinds: npt.NDArray[np.int64], residue: int
+) -> tuple[list[int], float]:
+    """Indices (4) of the best conformer's atoms and its mean occupancy.
+
+    Atoms without a label belong to every conformer. The most complete conformer wins, then the
+    highest occupancy, then the first in the file.
+    """
+    by_label: dict[int, dict[int, int]] = {}
+    for atom in backbone.tolist():
+        conformer = by_label.setdefault(int(atoms.altlocs[atom]), {})
+        if kinds[atom] in conformer:
+            _raise_twice(atoms, np.array([residue, residue]), np.array([0, 0]))
+        conformer[int(kinds[atom])] = atom
+    shared = by_label.get(_NO_ALTLOC, {})
+    best: tuple[int, float] = (0, 0.0)
+    chosen: dict[int, int] = {}
+    for own in by_label.values():
+        whole = shared | own
+        mean = float(np.mean(atoms.occupancies[list(own.values())]))
+        if not chosen or (len(whole), mean) > best:
+            best, chosen = (len(whole), mean), whole
+    return [chosen.get(kind, -1) for kind in range(4)], best[1]
+
+
+def _raise_twice(
+    atoms: _Atoms, residues: npt.NDArray[np.int64], kinds: npt.NDArray[np.int64]
+) -> None:
+    keys, counts = np.unique(residues * 4 + kinds, return_counts=True)
+    residue = int(keys[np.argmax(counts)]) // 4
+    raise InputError(
+        f"{atoms.label(residue)} is there twice", "give each molecule a chain name of its own"
+    )
+
+
+def _is_polymer(
+    atoms: _Atoms,
+    found: npt.NDArray[np.int64],
+    xyz: npt.NDArray[np.float32],
+    trust_entities: bool,
+) -> npt.NDArray[np.bool_]:
+    """(n,) bool: residues that are part of a chain, not free amino acids beside it."""
+    types = atoms.entity_types[found]
+    polymer: npt.NDArray[np.bool_] = types == gemmi.EntityType.Polymer.value
+    known = trust_entities & (types != gemmi.EntityType.Unknown.value)
+    chains, het = atoms.chains[found], atoms.is_het[found]
+    last_atom_record = np.full(len(atoms.chain_names), -1, dtype=np.int64)
+    np.maximum.at(last_atom_record, chains[~het], found[~het])
+    polymer[~known] = True
+    for index in np.flatnonzero(~known & (found > last_atom_record[chains])).tolist():
+        polymer[index] = _is_bonded(xyz[chains == chains[index]], xyz[index])
+    return polymer
+
+
+def _is_bonded(chain: npt.NDArray[np.float32], residue: npt.NDArray[np.float32]) -> bool:
+    """Whether a (4, 3) residue has a peptide bond to any residue of its (n, 4, 3) chain.
+
+    To any, not to its neighbours in the file: some programs move modified residues to the end
+    of their chain.
+    """
+    with np.errstate(invalid="ignore"):
+        before = np.linalg.norm(chain[:, 2] - residue[0], axis=1)
+        after = np.linalg.norm(chain[:, 0] - residue[2], axis=1)
+    return bool(((before < _BOND) | (after < _BOND)).any())
+
+
+def _lesser_heterogeneity(
+    atoms: _Atoms,
+    found: npt.NDArray[np.int64],
+    place: npt.NDArray[np.int64],
+    occupancy: npt.NDArray[np.float32],
+) -> npt.NDArray[np.bool_]:
+    """(n,) bool: residues at a place that another residue type fills better.
+
+    At such a place (microheterogeneity) neighbours share chain, number and insertion code, and
+    all have alternate location labels.
+    """
+    lesser = np.zeros(len(found), dtype=np.bool_)
+    for group in _heterogeneous(atoms, found):
+        order = sorted(
+            group, key=lambda i: (np.count_nonzero(place[i] >= 0), occupancy[i]), reverse=True
+        )
+        lesser[order[1:]] = True
+    return lesser
+
+
+def _heterogeneous(atoms: _Atoms, found: npt.NDArray[np.int64]) -> Iterator[list[int]]:
+    key = np.stack([atoms.chains[found], atoms.numbers[found], atoms.insertion_codes[found]])
+    labelled = atoms.altlocs[atoms.first[found]] != _NO_ALTLOC
+    same = (key[:, 1:] == key[:, :-1]).all(axis=0) & labelled[1:] & labelled[:-1]
+    group: list[int] = []
+    for index in np.flatnonzero(same).tolist():
+        if group and group[-1] == index:
+            group.append(index + 1)
+        else:
+            if group:
+                yield group
+            group = [index, index + 1]
+    if group:
+        yield group
