@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from protalign.errors import InputError
 from protalign.protein import Modality
+from protalign.stores.nearest import nearest
 
 #: Key of the schema's metadata that holds ours, as JSON.
 METADATA_KEY = b"protalign"
@@ -94,6 +95,30 @@ class AlignedVectors:
             self.metadata,
         )
 
+    def search(
+        self, queries: Float32, k: int = 5, *, against: Modality = "structure"
+    ) -> tuple[npt.NDArray[np.int64], Float32]:
+        """The k nearest entries to each query by cosine: exact, in blocks of bounded memory.
+
+        Parameters
+        ----------
+        queries : (q, dim) float32, of unit length.
+        k : hits for each; fewer where there are fewer vectors.
+        against : whose vectors are ranked.
+
+        Returns
+        -------
+        rows : (q, k) int64 indices into ``ids``, best first.
+        cosine : (q, k) float32.
+        """
+        candidates = self.sequence if against == "sequence" else self.structure
+        if queries.ndim != 2 or queries.shape[1] != candidates.shape[1]:
+            raise InputError(
+                f"queries of shape {queries.shape} do not fit vectors of {candidates.shape[1]}",
+                "pool them with the model that made the vectors",
+            )
+        return nearest(np.ascontiguousarray(queries, dtype=np.float32), candidates, k)
+
 
 def write_vectors(
     path: str | os.PathLike[str],
@@ -153,7 +178,7 @@ def _table(batch: VectorBatch, dim: int, schema: pa.Schema) -> pa.Table:
             continue
         if vectors.shape != (count, dim):
             raise ValueError(f"{modality} vectors must be {(count, dim)}, not {vectors.shape}")
-        missing = np.isnan(vectors).any(axis=1)
+        missing: npt.NDArray[np.bool_] = np.isnan(vectors).any(axis=1)
         # A null still has its slot in a fixed-size list; zeros fill it.
         values = np.where(missing[:, None], np.float32(0), vectors).astype(np.float32, copy=False)
         columns.append(
