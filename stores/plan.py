@@ -66,7 +66,7 @@ def plan_tasks(
         room -= n_rows
         in_batch += n_cost
         if n_rows > chunk_rows:
-            room = 0
+            room = -1  # alone: not even an item without rows joins it
     return TaskPlan(
         np.array(batch, np.int64), np.array(task, np.int64), np.array(row, np.int64), start, end
     )
