@@ -1,0 +1,1 @@
+"""The parts of `train_language_model.py`: data, network, checkpoints."""
