@@ -66,11 +66,11 @@ def _alignment(
     """The deposited monomers, each residue's 1-based place among them, and a note."""
     chosen = [members[row] for row in rows]
     subchain = chosen[0].subchain
-    entity = structure.get_entity(subchain) if subchain else None
-    if entity is None or not entity.full_sequence:
+    sequences = [e.full_sequence for e in structure.entities if subchain in e.subchains]
+    if not sequences or not sequences[0]:
         return [], [], _NO_SEQRES
-    full = [gemmi.Entity.first_mon(monomers) for monomers in entity.full_sequence]
-    choices = [monomers.split(",") for monomers in entity.full_sequence]
+    choices = [monomers.split(",") for monomers in sequences[0]]
+    full = [monomers[0] for monomers in choices]
     places: list[int] = []
     for residue in chosen:
         place = residue.label_seq

@@ -56,7 +56,9 @@ class PdbLines:
         beyond = self.starts[:, None] + np.arange(6) >= self.ends[:, None]
         names[beyond | (names == _RETURN)] = _SPACE
         self.records = names.view("S6")[:, 0]
-        self.is_atom = (self.records == b"ATOM  ") | (self.records == b"HETATM")
+        # Six-digit serial numbers reach into the record name: "ATOM 100000".
+        atom = (names[:, :4] == np.frombuffer(b"ATOM", dtype=np.uint8)).all(axis=1)
+        self.is_atom = atom | (self.records == b"HETATM")
 
     def columns(self, starts: npt.NDArray[np.int64], first: int, stop: int) -> Columns:
         """(lines, stop - first) uint8: the same columns of each line, counted from 0."""

@@ -226,12 +226,14 @@ def _is_polymer(
     np.maximum.at(last_atom_record, chains[~het], found[~het])
     polymer[~known] = True
     for index in np.flatnonzero(~known & (found > last_atom_record[chains])).tolist():
-        polymer[index] = _is_bonded(xyz[chains == chains[index]], xyz[index])
+        others = chains == chains[index]
+        others[index] = False
+        polymer[index] = _is_bonded(xyz[others], xyz[index])
     return polymer
 
 
 def _is_bonded(chain: npt.NDArray[np.float32], residue: npt.NDArray[np.float32]) -> bool:
-    """Whether a (4, 3) residue has a peptide bond to any residue of its (n, 4, 3) chain.
+    """Whether a (4, 3) residue has a peptide bond to any other, (n, 4, 3), of its chain.
 
     To any, not to its neighbours in the file: some programs move modified residues to the end
     of their chain.

@@ -53,16 +53,17 @@ def read_structure(source: SourceFile, content: bytes, options: ReadOptions) -> 
             notes.append(KEPT_WHOLE)
         else:
             observed = mask
-    chains = []
+    chains, problems = [], set()
     for chain, note in _chains(parsed.structure, residues, observed, options):
-        if note:
-            notes.append(f"chain {chain.id}: {note}")
         if problem := _problem_of(chain):
+            problems.add(problem)
             notes.append(f"chain {chain.id}: {problem}, left out")
         else:
             chains.append(chain)
+            if note:
+                notes.append(f"chain {chain.id}: {note}")
     if not chains:
-        raise _unusable(notes)
+        raise _unusable(problems)
     return _proteins(source, tuple(chains), tuple(notes), options)
 
 
@@ -107,12 +108,10 @@ def _problem_of(chain: Chain) -> str:
     return ""
 
 
-def _unusable(notes: list[str]) -> InputError:
-    reasons = {note.rpartition(": ")[2].removesuffix(", left out") for note in notes}
-    reasons.discard(KEPT_WHOLE)
-    if reasons == {"one residue"}:
+def _unusable(problems: set[str]) -> InputError:
+    if problems == {"one residue"}:
         return InputError("no chain has more than one residue", "leave it out")
-    if reasons == {"only CA atoms"}:
+    if problems == {"only CA atoms"}:
         return InputError(
             "only CA atoms", "give a full-backbone model, or the sequence alone as FASTA"
         )
