@@ -1,0 +1,209 @@
+"""ProteinMPNN's view of a complex: residues as nodes, the 48 nearest as neighbours, distances.
+
+Follows the graph of Dauparas et al., Science 378, 49 (2022), as the authors' code builds it
+(``ProteinFeatures`` with ``augment_eps = 0``), without its tables over all pairs of residues.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from protalign.protein import Chain, Structure
+
+#: N, CA, C, O and the virtual CB.
+ATOMS = 5
+#: Offsets along a chain beyond this many residues count as this many.
+MAX_OFFSET = 32
+#: Row of the positional table for two residues of different chains.
+OTHER_CHAIN = 2 * MAX_OFFSET + 1
+RBF_CENTRES = 16
+RBF_FIRST, RBF_LAST = 2.0, 22.0  # Å
+RBF_WIDTH = (RBF_LAST - RBF_FIRST) / RBF_CENTRES
+#: Widths from a centre beyond which all count as this far: exp(-7**2) is 5e-22, next to nothing
+#: in a sum. Further out exp() gives denormals, on which every operation takes tens of times longer.
+_FURTHEST = 7.0
+#: Pairs of atoms, of the residue and of its neighbour, in the reference code's order, which the
+#: weights follow; N CA C O CB are 0 to 4.
+ATOM_PAIRS = (
+    *((1, 1), (0, 0), (2, 2), (3, 3), (4, 4)),
+    *((1, 0), (1, 2), (1, 3), (1, 4)),
+    *((0, 2), (0, 3), (0, 4), (4, 2), (4, 3), (3, 2)),
+    *((0, 1), (2, 1), (3, 1), (4, 1)),
+    *((2, 0), (3, 0), (4, 0), (2, 4), (3, 4), (2, 3)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Residues:
+    """The residues of a complex that have a complete backbone, in the order of its chains.
+
+    Attributes
+    ----------
+    atoms : (R, 3, 5) float32, x y z of N, CA, C, O and the virtual CB, in Å.
+    index : (R,) int64, place along the chain, counted as the reference code does.
+    chain : (R,) int64, number of the chain.
+    """
+
+    atoms: Tensor
+    index: Tensor
+    chain: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, rows: Tensor) -> Residues:
+        """The residues named by ``rows`` (int64), in that order."""
+        return Residues(self.atoms[rows], self.index[rows], self.chain[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What a pass over the network needs, with residues ordered by how often they are needed.
+
+    Attributes
+    ----------
+    residues : R residues, those whose embedding is wanted first.
+    neighbours : (needed[0], K) int64 into ``residues``: each one's nearest, itself first.
+    needed : how many residues, from the first, take part in the first, second and third layer;
+        descending. The embedding of the last is wanted; the others feed it.
+    """
+
+    residues: Residues
+    neighbours: Tensor
+    needed: tuple[int, int, int]
+
+    def to(self, device: torch.device) -> Graph:
+        """The same graph on another device."""
+        residues = self.residues
+        moved = Residues(*(t.to(device) for t in (residues.atoms, residues.index, residues.chain)))
+        return Graph(moved, self.neighbours.to(device), self.needed)
+
+
+def chain_index(chain: Chain) -> npt.NDArray[np.int64]:
+    """Place of each residue along its chain, as the reference code's parser counts.
+
+    A gap in the numbering takes as many places as there are numbers in it; residues of one number
+    that differ in their insertion code take one place each, in the code's order. Returns (L,)
+    int64; meaningless where a residue was not observed.
+    """
+    index = np.zeros(len(chain), dtype=np.int64)
+    observed = chain.observed
+    if not observed.any():
+        return index
+    numbers = chain.residue_numbers[observed].astype(np.int64)
+    labels, place = np.unique(numbers * 256 + chain.insertion_codes[observed], return_inverse=True)
+    present, rank = np.unique(labels // 256, return_inverse=True)
+    # Inserted residues before each label: places taken beyond one for each number.
+    inserted = np.arange(len(labels)) - rank
+    index[observed] = (labels // 256 - present[0] + inserted)[place]
+    return index
+
+
+def residues_of(structure: Structure, device: torch.device) -> tuple[Residues, Tensor]:
+    """The complete residues of all chains, and (R,) bool: which are of kept chains."""
+    coordinates, index = [np.empty((0, 4, 3), np.float32)], [np.empty(0, np.int64)]
+    lengths, kept = [], []
+    for number, chain in enumerate(structure.chains):
+        rows = chain.structure_rows
+        if chain.backbone is not None:
+            coordinates.append(chain.backbone.coordinates[rows])
+            index.append(chain_index(chain)[rows])
+        lengths.append(len(rows))
+        kept.append(number in structure.kept)
+    chains = np.repeat(np.arange(len(lengths)), lengths)
+    residues = Residues(
+        _with_virtual_cb(torch.from_numpy(np.concatenate(coordinates)).to(device)),
+        torch.from_numpy(np.concatenate(index)).to(device),
+        torch.from_numpy(chains).to(device),
+    )
+    wanted = np.repeat(np.array(kept, dtype=np.bool_), lengths)
+    return residues, torch.from_numpy(wanted).to(device)
+
+
+def _with_virtual_cb(backbone: Tensor) -> Tensor:
+    """(R, 4, 3) N, CA, C, O to (R, 3, 5) with an ideal CB (the reference code's constants)."""
+    n, ca, c, _ = backbone.unbind(1)
+    b, c = ca - n, c - ca
+    cb = -0.58273431 * torch.linalg.cross(b, c) + 0.56802827 * b - 0.54067466 * c + ca
+    return torch.cat([backbone, cb[:, None]], dim=1).transpose(1, 2).contiguous()
+
+
+def build_graph(residues: Residues, wanted: Tensor, k: int, block: int) -> Graph:
+    """The graph that the embeddings of the ``wanted`` residues depend on.
+
+    A layer lets a residue see its neighbours. So the last layer is needed for the wanted residues
+    only, the one before for these and their neighbours, the first for the neighbours of those.
+
+    Parameters
+    ----------
+    wanted : (R,) bool.
+    k : neighbours of each residue, itself among them; all residues where there are fewer.
+    block : residues at a time, which bounds memory to ``block`` rows of distances.
+    """
+    k = min(k, len(residues))
+    layer = torch.where(wanted, 0, 3)  # 0: in all layers, 1: in the first two, 2: in the first
+    neighbours = torch.empty((len(residues), k), dtype=torch.int64, device=wanted.device)
+    for reach in range(3):
+        rows = torch.nonzero(layer == reach).flatten()
+        for part in rows.split(block):
+            neighbours[part] = nearest(residues.atoms[:, :, 1], part, k)
+        reached = neighbours[rows].flatten()
+        layer[reached] = layer[reached].clamp(max=reach + 1)
+    order = torch.argsort(layer, stable=True)
+    new_row = torch.empty_like(order)
+    new_row[order] = torch.arange(len(order), device=order.device)
+    needed = [int((layer <= reach).sum()) for reach in (2, 1, 0)]
+    return Graph(
+        residues.take(order),
+        new_row[neighbours[order[: needed[0]]]],
+        (needed[0], needed[1], needed[2]),
+    )
+
+
+def nearest(ca: Tensor, rows: Tensor, k: int) -> Tensor:
+    """The k residues nearest to each of ``rows`` by CA distance, in order; (len(rows), k) int64.
+
+    Of residues equally far the earlier comes first, on every device. Distances are rounded as in
+    the reference code, so that the same residues are chosen.
+    """
+    squared = torch.zeros((), device=ca.device)
+    for axis in ca.T:
+        squared = squared + (axis[rows, None] - axis).square_()
+    distance = squared.add_(1e-6).sqrt_()
+    # A positive float orders as its bits do: distance above, row below, in one integer.
+    key = distance.view(torch.int32).to(torch.int64) << 32
+    key += torch.arange(len(ca), device=ca.device)
+    return key.topk(k, largest=False).values & 0xFFFFFFFF
+
+
+def relative_position(graph: Graph, start: int, stop: int) -> Tensor:
+    """Row of the positional table for each edge of residues start to stop; (edges,) int64."""
+    residues, neighbours = graph.residues, graph.neighbours[start:stop]
+    offset = residues.index[start:stop, None] - residues.index[neighbours]
+    same = residues.chain[start:stop, None] == residues.chain[neighbours]
+    offset = (offset + MAX_OFFSET).clamp_(0, 2 * MAX_OFFSET)
+    return torch.where(same, offset, OTHER_CHAIN).flatten()
+
+
+def distance_features(graph: Graph, start: int, stop: int, out: Tensor) -> None:
+    """Distances of all atom pairs over the edges of residues start to stop, as Gaussians.
+
+    Parameters
+    ----------
+    out : (edges, 400) float32, overwritten: 25 pairs in the reference code's order, 16 centres
+        each, the centres running fastest.
+    """
+    atoms, neighbours = graph.residues.atoms, graph.neighbours[start:stop]
+    near = atoms.flatten(1).index_select(0, neighbours.flatten())
+    here = atoms[start:stop, None, :, :, None]
+    squared = (here - near.view(*neighbours.shape, 3, 1, ATOMS)).square_().sum(2)
+    pairs = torch.tensor([a * ATOMS + b for a, b in ATOM_PAIRS], device=atoms.device)
+    distances = squared.add_(1e-6).sqrt_().flatten(2).flatten(0, 1).index_select(1, pairs)
+    centres = torch.linspace(RBF_FIRST, RBF_LAST, RBF_CENTRES, device=atoms.device)
+    gaps = torch.sub(distances[:, :, None], centres, out=out.unflatten(1, (-1, RBF_CENTRES)))
+    gaps.div_(RBF_WIDTH).clamp_(-_FURTHEST, _FURTHEST).square_().neg_().exp_()
