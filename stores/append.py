@@ -27,15 +27,12 @@ def create_store(path: Path, state: StoreState) -> None:
     zarr.create_group(path, zarr_format=3, attributes=state.attributes())
 
 
-def save_state(path: Path, state: StoreState) -> None:
-    """Commit: replace the root group's attributes in one atomic write."""
-    zarr.open_group(path, mode="r+", zarr_format=3).update_attributes(state.attributes())
-
-
 def change_state(path: Path, change: Callable[[StoreState], StoreState]) -> StoreState:
-    """Commit a change of what is on disk now; return the new state."""
-    state = change(load_state(path))
-    save_state(path, state)
+    """Commit a change of what is on disk now, in one atomic write; return the new state."""
+    before = load_state(path)
+    state = change(before)
+    if state != before:
+        zarr.open_group(path, mode="r+", zarr_format=3).update_attributes(state.attributes())
     return state
 
 
