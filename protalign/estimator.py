@@ -1,0 +1,517 @@
+"""The estimator: two pooling heads behind scikit-learn's interface."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from protalign import __version__
+from protalign.encoders.devices import resolve_device
+from protalign.errors import InputError
+from protalign.inputs import (
+    MODALITIES,
+    ArrayInputs,
+    Inputs,
+    PairInputs,
+    StoreInputs,
+    check_fits,
+    choose_encoder,
+    is_pairs,
+)
+from protalign.losses import LOSSES, ContrastiveLoss
+from protalign.metrics import RetrievalSet, recall_at_k
+from protalign.model_files import (
+    damaged_config,
+    model_card,
+    read_model,
+    weights_sha256,
+    write_model,
+)
+from protalign.protein import Modality
+from protalign.stores import EncoderInfo, Entries, VectorBatch, write_vectors
+from protalign.training import Heads, History, Pairs, TrainingOptions, pool, retrieval_set, train
+
+Float32 = npt.NDArray[np.float32]
+
+OUTPUTS = ("sequence", "structure", "both")
+#: Fewer validation pairs than this say nothing about when to stop.
+MIN_VALIDATION_PAIRS = 10
+#: Entries that are exported at a time.
+_EXPORT_BLOCK = 16384
+#: Fitted attributes (less the underscore) that a saved model's config holds.
+_TRAINING_SUMMARY = (
+    "n_pairs",
+    "n_validation_pairs",
+    "n_skipped",
+    "n_iter",
+    "best_epoch",
+    "loss_curve",
+    "validation_curve",
+    "source",
+)
+#: Attributes that scikit-learn sets for a 2-D X.
+_ARRAY_ATTRIBUTES = ("n_features_in_", "feature_names_in_")
+
+
+class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Aligns sequence and structure embeddings: a pooling head each, trained with CLIP or SigLIP.
+
+    X is, in every method,
+
+    - an ``EmbeddingStore`` or a view of one: ``store[ids]``, ``store[mask]``, slices; or
+    - a list of (sequence embeddings (L, D_P), structure embeddings (L', D_S)) pairs, float arrays;
+      None stands for a modality that an entry lacks; or
+    - a 2-D array (n, d): the first ceil(d / 2) columns are a sequence's pooled embedding, the
+      others a structure's, each taken as a protein of one residue.
+
+    Training uses each unique (sequence, structure) pair once, so that entries with the same
+    embeddings are not each other's negatives; entries that lack a modality are left out (a store
+    tells equal items by content; entries of lists and arrays are all different items).
+
+    Parameters
+    ----------
+    embed_dim, n_heads : width of the vectors and attention heads of each pooling head.
+    loss : "clip" (paper, Eq. 2) or "siglip" (Eq. 3, see ``protalign.losses.siglip_loss``).
+    temperature : similarities are divided by it.
+    bias : SigLIP's learned bias at the start.
+    learnable_temperature : learn the temperature too, starting from ``temperature``.
+    batch_size, learning_rate : of Adam; a last batch of one pair is left out.
+    max_epochs : passes over the pairs, at most.
+    early_stopping : keep a random part of the pairs back, stop when retrieval among them no longer
+        improves, and end with the best epoch's parameters. Left out where that part would be
+        smaller than 10 pairs.
+    validation_fraction : size of that part.
+    n_iter_no_change, tol : epochs without a gain of ``tol`` in the validation's mean reciprocal
+        rank after which training stops.
+    output : what ``transform`` gives: "sequence", "structure" or "both", side by side.
+    sequence_encoder, structure_encoder : names, where a store has several of a modality.
+    random_state : int, RandomState or None. The same int gives the same model on one machine with
+        the same number of threads.
+    device : "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
+    warm_start : go on from the last fit's heads, loss temperature and bias.
+    verbose : print a line an epoch to standard error.
+
+    Attributes
+    ----------
+    heads_ : the trained ``torch.nn.Module``, on the CPU.
+    loss_curve_, validation_curve_ : per epoch, mean training loss, and mean reciprocal rank of the
+        validation pairs (empty without any).
+    n_iter_, best_epoch_ : epochs run, and the (1-based) one whose parameters were kept.
+    best_loss_, best_validation_score_ : lowest loss; highest validation score, None without one.
+    n_pairs_, n_validation_pairs_, n_skipped_ : pairs trained on, pairs validated on, entries left
+        out for lack of a modality.
+    temperature_, bias_ : of the loss, after training; bias_ is None for CLIP.
+    sequence_dim_, structure_dim_ : D_P and D_S.
+    encoders_ : modality -> EncoderInfo, empty unless X was a store.
+    source_ : path of the store, "" for arrays.
+    n_features_in_, feature_names_in_ : only where X was a 2-D array (with column names).
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 128,
+        n_heads: int = 4,
+        loss: str = "clip",
+        temperature: float = 0.07,
+        bias: float = -10.0,
+        learnable_temperature: bool = False,
+        batch_size: int = 1024,
+        learning_rate: float = 0.001,
+        max_epochs: int = 200,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 20,
+        tol: float = 1e-4,
+        output: str = "sequence",
+        sequence_encoder: str | None = None,
+        structure_encoder: str | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+        warm_start: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        self.embed_dim = embed_dim
+        self.n_heads = n_heads
+        self.loss = loss
+        self.temperature = temperature
+        self.bias = bias
+        self.learnable_temperature = learnable_temperature
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.max_epochs = max_epochs
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.output = output
+        self.sequence_encoder = sequence_encoder
+        self.structure_encoder = structure_encoder
+        self.random_state = random_state
+        self.device = device
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: object = None, *, X_val: Any = None) -> ProtAlignEstimator:
+        """Train on the entries of X that have both modalities.
+
+        ``y`` is not used. ``X_val``, of any kind that X may be, is stopped early on in place of a
+        random part of X. Raises InputError where fewer than two pairs are left, ModelError where
+        ``X_val`` was embedded otherwise.
+        """
+        self._check_parameters()
+        device = resolve_device(self.device)
+        inputs = self._inputs(X, MODALITIES, fitting=True)
+        pairs = Pairs.of(inputs)
+        if len(pairs) < 2:
+            raise InputError("X holds 1 pair of sequence and structure", "training needs more")
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        generator = np.random.default_rng(seed)
+        heads = self._heads_to_train(inputs, seed).to(device)
+        if X_val is None:
+            training, validation = self._hold_out(pairs, generator)
+        else:
+            training, validation = pairs, self._validation_pairs(X_val, inputs)
+        n_validation = 0 if validation is None else len(validation)
+        self._report(
+            f"{len(training):,} pairs to train on, {n_validation:,} to validate on; "
+            f"{pairs.n_skipped:,} entries left out for lack of a modality"
+        )
+        options = TrainingOptions(
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            max_epochs=self.max_epochs,
+            n_iter_no_change=self.n_iter_no_change,
+            tol=self.tol,
+        )
+        history = train(heads, training, validation, options, generator, self._report)
+        self._add_history(history)
+        self.heads_ = heads.cpu()
+        self.n_pairs_, self.n_validation_pairs_ = len(training), n_validation
+        self.n_skipped_ = pairs.n_skipped
+        self.sequence_dim_, self.structure_dim_ = (inputs.dims[m] for m in MODALITIES)
+        self.encoders_ = inputs.encoders
+        self.source_ = inputs.entries.store.path if isinstance(inputs, StoreInputs) else ""
+        return self
+
+    def transform(self, X: Any) -> Float32:
+        """Unit-length vectors of every entry: (n, embed_dim) float32, or (n, 2 embed_dim).
+
+        Raises InputError, naming the entries, where one lacks a modality that ``output`` asks for,
+        and ModelError where X was embedded by other encoders.
+        """
+        check_is_fitted(self)
+        _check_choice("output", self.output, OUTPUTS)
+        modalities = self._output_modalities()
+        inputs = self._inputs(X, modalities)
+        for modality in modalities:
+            missing = np.flatnonzero(inputs.items(modality) < 0)
+            if len(missing):
+                raise InputError(
+                    f"no {modality} embedding of {inputs.named(missing)}",
+                    f"leave them out (store[store.has_{modality}]), or set another output",
+                )
+        everything = np.arange(len(inputs))
+        heads = self._heads_on_device()
+        return np.hstack([_vectors(heads, inputs, m, everything) for m in modalities])
+
+    def retrieval_set(self, X: Any) -> RetrievalSet:
+        """Vectors of X's unique sequences and structures, and which of them belong together.
+
+        Only entries that have both count; raises InputError if there is none.
+        """
+        check_is_fitted(self)
+        return retrieval_set(self._heads_on_device(), Pairs.of(self._inputs(X, MODALITIES)))
+
+    def score(self, X: Any, y: object = None) -> float:
+        """Recall@1, sequence -> structure, among the unique structures of X.
+
+        Entries that share one structure are one candidate; ties count as misses (see
+        ``protalign.metrics.retrieval_report``, which gives the other figures too).
+        """
+        return recall_at_k(self.retrieval_set(X).ranks(), 1)
+
+    def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
+        """Names of transform's columns: "sequence0", … and "structure0", …, as ``output`` says."""
+        check_is_fitted(self)
+        names = [f"{m}{i}" for m in self._output_modalities() for i in range(self.embed_dim)]
+        return np.array(names, dtype=object)
+
+    def export(self, X: Entries, path: str | Path) -> int:
+        """Write the vectors of a store's entries to Parquet; returns the number of entries.
+
+        Columns id, sequence_vector, structure_vector; null where an entry lacks a modality. A
+        block of entries is in memory at a time. The schema's metadata names the model (hash of its
+        weights) and the store (path, encoders and their weights' hashes). Raises InputError for
+        anything but a store or a view, or for one that holds an id twice.
+        """
+        check_is_fitted(self)
+        if not isinstance(X, Entries):
+            raise InputError("only a store's entries have ids to export", "use transform")
+        if len(set(X.ids)) != len(X):
+            raise InputError("an id is there twice", "export each entry once")
+        inputs = self._inputs(X, MODALITIES)
+        metadata = {
+            "protalign_version": __version__,
+            "model": {
+                "weights_sha256": weights_sha256(self.heads_.state_dict()),
+                "parameters": self._json_parameters(),
+                "encoders": self._encoder_records(),
+            },
+            "store": {
+                "path": X.store.path,
+                "encoders": {m: asdict(info) for m, info in inputs.encoders.items()},
+            },
+        }
+        return write_vectors(
+            path, self._export_batches(X, inputs), dim=self.embed_dim, metadata=metadata
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write a folder: model.safetensors, config.json, README.md (a model card).
+
+        It appears whole or not at all, and replaces a model that is there. Raises ModelError where
+        something else is there.
+        """
+        check_is_fitted(self)
+        config = {
+            "protalign_version": __version__,
+            "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")},
+            "parameters": self._json_parameters(),
+            "encoders": self._encoder_records(),
+            "training": {
+                **{name: getattr(self, f"{name}_") for name in _TRAINING_SUMMARY},
+                "temperature": self.temperature_,
+                "bias": self.bias_,
+            },
+            "array_input": {
+                name: list(value) if isinstance(value, np.ndarray) else int(value)
+                for name, value in vars(self).items()
+                if name in _ARRAY_ATTRIBUTES
+            },
+        }
+        write_model(path, config, self.heads_.state_dict(), model_card(config))
+
+    @classmethod
+    def load(cls, path: str | Path) -> ProtAlignEstimator:
+        """Read a folder that ``save`` wrote; no store is needed.
+
+        Raises ModelError, in one line, if it is missing, damaged or of a newer format.
+        """
+        config, tensors = read_model(path)
+        try:
+            estimator = cls(**config["parameters"])
+            estimator._check_parameters()
+            estimator._restore(config, tensors)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise damaged_config(path, error) from None
+        return estimator
+
+    @property
+    def best_loss_(self) -> float:
+        """Lowest training loss of an epoch."""
+        return min(self.loss_curve_)
+
+    @property
+    def best_validation_score_(self) -> float | None:
+        """Highest mean reciprocal rank of an epoch on the validation pairs."""
+        return max(self.validation_curve_, default=None)
+
+    @property
+    def temperature_(self) -> float:
+        """The loss's temperature after training."""
+        return self.heads_.loss.temperature
+
+    @property
+    def bias_(self) -> float | None:
+        """SigLIP's bias after training; None for CLIP."""
+        bias = self.heads_.loss.bias
+        return None if bias is None else float(bias)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]  # and float32 for float64
+        return tags
+
+    def _check_parameters(self) -> None:
+        _check_choice("loss", self.loss, LOSSES)
+        _check_choice("output", self.output, OUTPUTS)
+        for name in ("embed_dim", "n_heads", "max_epochs", "n_iter_no_change"):
+            _check_at_least(name, getattr(self, name), 1)
+        _check_at_least("batch_size", self.batch_size, 2)
+        for name in ("temperature", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}={getattr(self, name)!r}", "give a number above 0")
+        if not 0 < self.validation_fraction < 1:
+            raise InputError(
+                f"validation_fraction={self.validation_fraction!r}", "give a part between 0 and 1"
+            )
+        if self.embed_dim % self.n_heads:
+            raise InputError(
+                f"embed_dim={self.embed_dim} cannot be shared by n_heads={self.n_heads}",
+                "give a multiple",
+            )
+
+    def _inputs(self, X: Any, modalities: tuple[Modality, ...], *, fitting: bool = False) -> Inputs:
+        """X in its common form; checked against what the model was fitted on unless fitting."""
+        inputs = self._read(X, modalities, fitting=fitting)
+        if fitting:
+            missing = [m for m in MODALITIES if m not in inputs.dims]
+            if missing:
+                raise InputError(f"X has no {missing[0]} embeddings", "training needs both")
+            if not isinstance(inputs, ArrayInputs):
+                for name in _ARRAY_ATTRIBUTES:
+                    vars(self).pop(name, None)  # of an earlier fit
+        else:
+            check_fits(inputs, modalities, self._dims(), self.encoders_)
+        return inputs
+
+    def _read(self, X: Any, modalities: tuple[Modality, ...], *, fitting: bool) -> Inputs:
+        if isinstance(X, (str, Path)):
+            raise InputError("X is a path", "open it first: EmbeddingStore.open(path)")
+        if isinstance(X, Entries):
+            fitted = {} if fitting else self.encoders_
+            chosen = {
+                m: choose_encoder(X, m, getattr(self, f"{m}_encoder"), fitted.get(m))
+                for m in modalities
+            }
+            return StoreInputs(X, {m: info for m, info in chosen.items() if info is not None})
+        if is_pairs(X):
+            return PairInputs(X)
+        least = 2 if fitting else 1
+        return ArrayInputs(
+            validate_data(
+                self,
+                X,
+                reset=fitting,
+                dtype=np.float32,
+                ensure_min_samples=least,
+                ensure_min_features=least,
+            )
+        )
+
+    def _dims(self) -> dict[Modality, int]:
+        return {"sequence": self.sequence_dim_, "structure": self.structure_dim_}
+
+    def _heads_to_train(self, inputs: Inputs, seed: int) -> Heads:
+        """New heads, seeded; or, with warm_start, a copy of those of the last fit."""
+        if self.warm_start and hasattr(self, "heads_"):
+            check_fits(inputs, MODALITIES, self._dims(), self.encoders_)
+            return copy.deepcopy(self.heads_)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self._new_heads(inputs.dims)
+
+    def _new_heads(self, dims: dict[Modality, int]) -> Heads:
+        loss = ContrastiveLoss(self.loss, self.temperature, self.bias, self.learnable_temperature)
+        return Heads(dims, loss, embed_dim=self.embed_dim, n_heads=self.n_heads)
+
+    def _hold_out(self, pairs: Pairs, generator: np.random.Generator) -> tuple[Pairs, Pairs | None]:
+        count = int(self.validation_fraction * len(pairs))
+        if not self.early_stopping or count < MIN_VALIDATION_PAIRS:
+            return pairs, None
+        order = generator.permutation(len(pairs))
+        return pairs.select(np.sort(order[count:])), pairs.select(np.sort(order[:count]))
+
+    def _validation_pairs(self, X_val: Any, inputs: Inputs) -> Pairs:
+        validation = self._read(X_val, MODALITIES, fitting=True)
+        check_fits(validation, MODALITIES, inputs.dims, inputs.encoders)
+        return Pairs.of(validation)
+
+    def _report(self, line: str) -> None:
+        if self.verbose:
+            print(line, file=sys.stderr, flush=True)
+
+    def _add_history(self, history: History) -> None:
+        """Set the curves; with warm_start they go on from the last fit's."""
+        going_on = self.warm_start and hasattr(self, "heads_")
+        loss, validation = (self.loss_curve_, self.validation_curve_) if going_on else ([], [])
+        self.best_epoch_ = len(loss) + history.best_epoch
+        self.loss_curve_ = [*loss, *history.loss]
+        self.validation_curve_ = [*validation, *history.validation]
+        self.n_iter_ = len(self.loss_curve_)
+
+    def _output_modalities(self) -> tuple[Modality, ...]:
+        return tuple(m for m in MODALITIES if self.output in (m, "both"))
+
+    def _heads_on_device(self) -> Heads:
+        device = resolve_device(self.device)
+        return self.heads_ if device.type == "cpu" else copy.deepcopy(self.heads_).to(device)
+
+    def _export_batches(self, X: Entries, inputs: Inputs) -> Iterator[VectorBatch]:
+        heads = self._heads_on_device()
+        for start in range(0, len(X), _EXPORT_BLOCK):
+            positions = np.arange(start, min(start + _EXPORT_BLOCK, len(X)))
+            vectors = {m: _vectors(heads, inputs, m, positions) for m in inputs.dims}
+            yield VectorBatch(X.ids[positions], vectors.get("sequence"), vectors.get("structure"))
+
+    def _json_parameters(self) -> dict[str, Any]:
+        parameters: dict[str, Any] = self.get_params(deep=False)
+        if not isinstance(self.random_state, (int, np.integer)):
+            parameters["random_state"] = None  # a RandomState has no form in JSON
+        return {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in parameters.items()
+        }
+
+    def _encoder_records(self) -> dict[str, dict[str, Any]]:
+        """What is known of each modality's embeddings: the encoder, or their width alone."""
+        return {
+            m: asdict(self.encoders_[m]) if m in self.encoders_ else {"dim": dim}
+            for m, dim in self._dims().items()
+        }
+
+    def _restore(self, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """Set the fitted attributes to what ``save`` wrote."""
+        records = config["encoders"]
+        self.sequence_dim_, self.structure_dim_ = (int(records[m]["dim"]) for m in MODALITIES)
+        self.encoders_ = {m: EncoderInfo(**records[m]) for m in MODALITIES if "model" in records[m]}
+        for name in _TRAINING_SUMMARY:
+            setattr(self, f"{name}_", config["training"][name])
+        for name, value in config["array_input"].items():
+            setattr(self, name, np.array(value, dtype=object) if isinstance(value, list) else value)
+        self.heads_ = self._new_heads(self._dims())
+        self.heads_.load_state_dict(tensors)
+
+
+def _vectors(
+    heads: Heads, inputs: Inputs, modality: Modality, positions: npt.NDArray[np.int64]
+) -> Float32:
+    """(k, embed_dim) vectors of some entries; rows of NaN for those that lack the modality."""
+    items = inputs.items(modality)[positions]
+    there = np.flatnonzero(items >= 0)
+    _, first, item = np.unique(items[there], return_index=True, return_inverse=True)
+    head = heads.head(modality)
+    vectors = np.full((len(positions), len(head.query)), np.nan, dtype=np.float32)
+    if len(there):
+        blocks = list(pool(head, inputs, modality, positions[there[first]]))
+        vectors[there] = np.concatenate(blocks)[item]
+    return vectors
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value in choices:
+        return
+    close = get_close_matches(str(value), choices, n=1)
+    known = ", ".join(map(repr, choices))
+    raise InputError(
+        f"{name}={value!r} is none of {known}", f"did you mean {close[0]!r}?" if close else ""
+    )
+
+
+def _check_at_least(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise InputError(f"{name}={value!r}", f"give a whole number of at least {least}")

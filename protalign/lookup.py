@@ -1,0 +1,120 @@
+"""Aligned vectors as a scikit-learn transformer: ids in, vectors out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from protalign.errors import InputError
+from protalign.protein import Modality
+from protalign.stores import AlignedVectors, read_vectors
+
+Float32 = npt.NDArray[np.float32]
+
+OUTPUTS: dict[str, tuple[Modality, ...]] = {
+    "sequence": ("sequence",),
+    "structure": ("structure",),
+    "both": ("sequence", "structure"),
+}
+
+
+class VectorLookup(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Looks aligned vectors up by id, so that a pipeline takes ids as X.
+
+    ``make_pipeline(VectorLookup("vectors.parquet"), LogisticRegression()).fit(ids, labels)``
+
+    X is a list, array or column of n ids. Nothing is learned from them: ``fit`` does nothing, and
+    the file is read at the first ``transform``, and again if it changes.
+
+    Parameters
+    ----------
+    path : Parquet file that ``ProtAlignEstimator.export`` or ``protalign export`` wrote.
+    output : "sequence", "structure", or "both", side by side.
+    """
+
+    def __init__(self, path: str | Path, output: str = "sequence") -> None:
+        self.path = path
+        self.output = output
+
+    def fit(self, X: object = None, y: object = None) -> VectorLookup:
+        """Does nothing; here for pipelines."""
+        return self
+
+    def transform(self, X: Any) -> Float32:
+        """(n, dim) float32 unit-length vectors of n ids, or (n, 2 dim) for "both".
+
+        Raises InputError, naming them, for ids that the file lacks or that lack the modality.
+        """
+        found = self._vectors().select(_ids(X))
+        return np.hstack([_present(found, modality) for modality in self._modalities()])
+
+    def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
+        """Names of the columns: "sequence0", … and "structure0", …, as ``output`` says."""
+        dim = self._vectors().sequence.shape[1]
+        names = [f"{modality}{i}" for modality in self._modalities() for i in range(dim)]
+        return np.array(names, dtype=object)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(super().__getstate__())
+        state.pop("_cached", None)  # the file is read again where this is unpickled
+        return state
+
+    def _modalities(self) -> tuple[Modality, ...]:
+        if self.output not in OUTPUTS:
+            known = ", ".join(map(repr, OUTPUTS))
+            raise InputError(f"output={self.output!r} is none of {known}")
+        return OUTPUTS[self.output]
+
+    def _vectors(self) -> AlignedVectors:
+        """The file's vectors, read once for as long as the file stays the same."""
+        path = Path(self.path)
+        status = path.stat() if path.exists() else None
+        version = (str(path), status and (status.st_mtime_ns, status.st_size, status.st_ino))
+        cached: tuple[Any, AlignedVectors] | None = getattr(self, "_cached", None)
+        if cached is None or cached[0] != version:
+            cached = self._cached = (version, read_vectors(path))
+        return cached[1]
+
+
+def _ids(X: Any) -> npt.NDArray[np.object_]:
+    """X as (n,) ids; a single column is as good as a list."""
+    ids = np.asarray(X, dtype=object)
+    if ids.ndim == 2 and ids.shape[1] == 1:
+        ids = ids[:, 0]
+    if ids.ndim != 1 or not all(isinstance(entry_id, str) for entry_id in ids):
+        raise InputError(
+            f"X of shape {ids.shape} is no list of ids", "give the ids, as text, one per sample"
+        )
+    return ids
+
+
+def _present(vectors: AlignedVectors, modality: Modality) -> Float32:
+    values, there = (
+        (vectors.sequence, vectors.has_sequence)
+        if modality == "sequence"
+        else (vectors.structure, vectors.has_structure)
+    )
+    if not there.all():
+        missing = vectors.ids[~there]
+        more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+        raise InputError(
+            f"no {modality} vector of {', '.join(missing[:3])}{more}",
+            f"leave them out (has_{modality} of read_vectors), or set another output",
+        )
+    return values
