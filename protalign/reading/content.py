@@ -20,12 +20,14 @@ MAX_BYTES = 2 << 30
 _BLOCK = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 
+_GZIP = "gzip data"
+_NOT_THE_FILE = ("HTML or XML", "JSON", "UTF-16 text", "a Git LFS pointer instead of the file")
 #: What a file turns out to hold, by its first bytes, where that is not what its name says.
 _SIGNATURES = (
     (re.compile(rb"\s*<(!doctype|html|head|body|\?xml|\w+[\s>])", re.IGNORECASE), "HTML or XML"),
     (re.compile(rb"\s*[{\[]\s*[\"{\[\]}]"), "JSON"),
     (re.compile(rb"PK\x03\x04"), "a ZIP archive"),
-    (re.compile(_GZIP_MAGIC), "gzip data"),
+    (re.compile(_GZIP_MAGIC), _GZIP),
     (re.compile(rb"BZh[1-9]"), "bzip2 data"),
     (re.compile(rb"\xfd7zXZ\x00"), "xz data"),
     (re.compile(rb"\x28\xb5\x2f\xfd"), "zstandard data"),
@@ -173,20 +175,20 @@ def check_content(data: bytes, kind: str) -> None:
     """Raise InputError where the content is plainly not of the kind that its name says."""
     found = held_content(data[:4096])
     wanted = _NAMES[kind]
-    if found == wanted:
-        return
-    for other, name in _NAMES.items():
-        if found == name:
-            raise InputError(
-                f"holds {name}, not {wanted}", f"rename it so that it ends in {_SUFFIXES[other]}"
-            )
-    if found:
-        advice = "download the file itself" if "HTML" in found or "LFS" in found else "unpack it"
-        if found == "gzip data":
-            advice = "rename it so that it ends in .gz"
-        raise InputError(f"holds {found}, not {wanted}", advice)
+    if found not in ("", wanted):
+        raise InputError(f"holds {found}, not {wanted}", _advice_for(found))
     if kind != "bcif" and b"\0" in data:
         raise InputError(f"holds binary data, not {wanted}", "download or copy it again")
+
+
+def _advice_for(found: str) -> str:
+    """What to do about a file that holds something else than its name says."""
+    for kind, name in _NAMES.items():
+        if found == name:
+            return f"rename it so that it ends in {_SUFFIXES[kind]}"
+    if found == _GZIP:
+        return "rename it so that it ends in .gz"
+    return "download the file itself" if found in _NOT_THE_FILE else "unpack it"
 
 
 def _too_large(limit: int) -> InputError:
