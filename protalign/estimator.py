@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict
-from difflib import get_close_matches
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from protalign import __version__
 from protalign.encoders.devices import resolve_device
 from protalign.errors import InputError
 from protalign.inputs import (
@@ -26,6 +24,7 @@ from protalign.inputs import (
     ArrayInputs,
     Inputs,
     PairInputs,
+    Pairs,
     StoreInputs,
     check_fits,
     choose_encoder,
@@ -33,35 +32,26 @@ from protalign.inputs import (
 )
 from protalign.losses import LOSSES, ContrastiveLoss
 from protalign.metrics import RetrievalSet, recall_at_k
+from protalign.model import Heads, retrieval_set, vector_batches, vectors_of
 from protalign.model_files import (
     damaged_config,
+    describe,
     model_card,
     read_model,
+    restore,
     weights_sha256,
     write_model,
 )
+from protalign.parameters import check_between, check_choice, check_whole
 from protalign.protein import Modality
-from protalign.stores import EncoderInfo, Entries, VectorBatch, write_vectors
-from protalign.training import Heads, History, Pairs, TrainingOptions, pool, retrieval_set, train
+from protalign.stores import EncoderInfo, Entries, write_vectors
+from protalign.training import History, TrainingOptions, train
 
 Float32 = npt.NDArray[np.float32]
 
 OUTPUTS = ("sequence", "structure", "both")
 #: Fewer validation pairs than this say nothing about when to stop.
 MIN_VALIDATION_PAIRS = 10
-#: Entries that are exported at a time.
-_EXPORT_BLOCK = 16384
-#: Fitted attributes (less the underscore) that a saved model's config holds.
-_TRAINING_SUMMARY = (
-    "n_pairs",
-    "n_validation_pairs",
-    "n_skipped",
-    "n_iter",
-    "best_epoch",
-    "loss_curve",
-    "validation_curve",
-    "source",
-)
 #: Attributes that scikit-learn sets for a 2-D X.
 _ARRAY_ATTRIBUTES = ("n_features_in_", "feature_names_in_")
 
@@ -119,6 +109,11 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     source_ : path of the store, "" for arrays.
     n_features_in_, feature_names_in_ : only where X was a 2-D array (with column names).
     """
+
+    heads_: Heads
+    encoders_: dict[Modality, EncoderInfo]
+    loss_curve_: list[float]
+    validation_curve_: list[float]
 
     def __init__(
         self,
@@ -214,7 +209,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         and ModelError where X was embedded by other encoders.
         """
         check_is_fitted(self)
-        _check_choice("output", self.output, OUTPUTS)
+        check_choice("output", self.output, OUTPUTS)
         modalities = self._output_modalities()
         inputs = self._inputs(X, modalities)
         for modality in modalities:
@@ -226,7 +221,17 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 )
         everything = np.arange(len(inputs))
         heads = self._heads_on_device()
-        return np.hstack([_vectors(heads, inputs, m, everything) for m in modalities])
+        return np.hstack([vectors_of(heads, inputs, m, everything) for m in modalities])
+
+    def pool(self, modality: Modality, rows: Sequence[npt.ArrayLike]) -> Float32:
+        """Vectors of residue embeddings of one modality: n arrays (L, D) -> (n, embed_dim).
+
+        For proteins that are in no store. Raises ModelError where D is not what was fitted on.
+        """
+        check_is_fitted(self)
+        inputs = PairInputs([(r, None) if modality == "sequence" else (None, r) for r in rows])
+        check_fits(inputs, (modality,), self._dims(), self.encoders_)
+        return vectors_of(self._heads_on_device(), inputs, modality, np.arange(len(inputs)))
 
     def retrieval_set(self, X: Any) -> RetrievalSet:
         """Vectors of X's unique sequences and structures, and which of them belong together.
@@ -264,21 +269,21 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if len(set(X.ids)) != len(X):
             raise InputError("an id is there twice", "export each entry once")
         inputs = self._inputs(X, MODALITIES)
+        described = describe(self)
         metadata = {
-            "protalign_version": __version__,
+            "protalign_version": described["protalign_version"],
             "model": {
                 "weights_sha256": weights_sha256(self.heads_.state_dict()),
-                "parameters": self._json_parameters(),
-                "encoders": self._encoder_records(),
+                "parameters": described["parameters"],
+                "encoders": described["encoders"],
             },
             "store": {
                 "path": X.store.path,
                 "encoders": {m: asdict(info) for m, info in inputs.encoders.items()},
             },
         }
-        return write_vectors(
-            path, self._export_batches(X, inputs), dim=self.embed_dim, metadata=metadata
-        )
+        batches = vector_batches(self._heads_on_device(), inputs, X.ids)
+        return write_vectors(path, batches, dim=self.embed_dim, metadata=metadata)
 
     def save(self, path: str | Path) -> None:
         """Write a folder: model.safetensors, config.json, README.md (a model card).
@@ -287,22 +292,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         something else is there.
         """
         check_is_fitted(self)
-        config = {
-            "protalign_version": __version__,
-            "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")},
-            "parameters": self._json_parameters(),
-            "encoders": self._encoder_records(),
-            "training": {
-                **{name: getattr(self, f"{name}_") for name in _TRAINING_SUMMARY},
-                "temperature": self.temperature_,
-                "bias": self.bias_,
-            },
-            "array_input": {
-                name: list(value) if isinstance(value, np.ndarray) else int(value)
-                for name, value in vars(self).items()
-                if name in _ARRAY_ATTRIBUTES
-            },
-        }
+        config = describe(self)
         write_model(path, config, self.heads_.state_dict(), model_card(config))
 
     @classmethod
@@ -315,7 +305,9 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         try:
             estimator = cls(**config["parameters"])
             estimator._check_parameters()
-            estimator._restore(config, tensors)
+            restore(estimator, config)
+            estimator.heads_ = estimator._new_heads(estimator._dims())
+            estimator.heads_.load_state_dict(tensors)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise damaged_config(path, error) from None
         return estimator
@@ -347,18 +339,14 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _check_parameters(self) -> None:
-        _check_choice("loss", self.loss, LOSSES)
-        _check_choice("output", self.output, OUTPUTS)
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("output", self.output, OUTPUTS)
         for name in ("embed_dim", "n_heads", "max_epochs", "n_iter_no_change"):
-            _check_at_least(name, getattr(self, name), 1)
-        _check_at_least("batch_size", self.batch_size, 2)
+            check_whole(name, getattr(self, name), 1)
+        check_whole("batch_size", self.batch_size, 2)
         for name in ("temperature", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}={getattr(self, name)!r}", "give a number above 0")
-        if not 0 < self.validation_fraction < 1:
-            raise InputError(
-                f"validation_fraction={self.validation_fraction!r}", "give a part between 0 and 1"
-            )
+            check_between(name, getattr(self, name), 0, math.inf)
+        check_between("validation_fraction", self.validation_fraction, 0, 1)
         if self.embed_dim % self.n_heads:
             raise InputError(
                 f"embed_dim={self.embed_dim} cannot be shared by n_heads={self.n_heads}",
@@ -373,8 +361,9 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             if missing:
                 raise InputError(f"X has no {missing[0]} embeddings", "training needs both")
             if not isinstance(inputs, ArrayInputs):
-                for name in _ARRAY_ATTRIBUTES:
-                    vars(self).pop(name, None)  # of an earlier fit
+                for name in _ARRAY_ATTRIBUTES:  # of an earlier fit
+                    if hasattr(self, name):
+                        delattr(self, name)
         else:
             check_fits(inputs, modalities, self._dims(), self.encoders_)
         return inputs
@@ -450,68 +439,3 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _heads_on_device(self) -> Heads:
         device = resolve_device(self.device)
         return self.heads_ if device.type == "cpu" else copy.deepcopy(self.heads_).to(device)
-
-    def _export_batches(self, X: Entries, inputs: Inputs) -> Iterator[VectorBatch]:
-        heads = self._heads_on_device()
-        for start in range(0, len(X), _EXPORT_BLOCK):
-            positions = np.arange(start, min(start + _EXPORT_BLOCK, len(X)))
-            vectors = {m: _vectors(heads, inputs, m, positions) for m in inputs.dims}
-            yield VectorBatch(X.ids[positions], vectors.get("sequence"), vectors.get("structure"))
-
-    def _json_parameters(self) -> dict[str, Any]:
-        parameters: dict[str, Any] = self.get_params(deep=False)
-        if not isinstance(self.random_state, (int, np.integer)):
-            parameters["random_state"] = None  # a RandomState has no form in JSON
-        return {
-            name: value.item() if isinstance(value, np.generic) else value
-            for name, value in parameters.items()
-        }
-
-    def _encoder_records(self) -> dict[str, dict[str, Any]]:
-        """What is known of each modality's embeddings: the encoder, or their width alone."""
-        return {
-            m: asdict(self.encoders_[m]) if m in self.encoders_ else {"dim": dim}
-            for m, dim in self._dims().items()
-        }
-
-    def _restore(self, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-        """Set the fitted attributes to what ``save`` wrote."""
-        records = config["encoders"]
-        self.sequence_dim_, self.structure_dim_ = (int(records[m]["dim"]) for m in MODALITIES)
-        self.encoders_ = {m: EncoderInfo(**records[m]) for m in MODALITIES if "model" in records[m]}
-        for name in _TRAINING_SUMMARY:
-            setattr(self, f"{name}_", config["training"][name])
-        for name, value in config["array_input"].items():
-            setattr(self, name, np.array(value, dtype=object) if isinstance(value, list) else value)
-        self.heads_ = self._new_heads(self._dims())
-        self.heads_.load_state_dict(tensors)
-
-
-def _vectors(
-    heads: Heads, inputs: Inputs, modality: Modality, positions: npt.NDArray[np.int64]
-) -> Float32:
-    """(k, embed_dim) vectors of some entries; rows of NaN for those that lack the modality."""
-    items = inputs.items(modality)[positions]
-    there = np.flatnonzero(items >= 0)
-    _, first, item = np.unique(items[there], return_index=True, return_inverse=True)
-    head = heads.head(modality)
-    vectors = np.full((len(positions), len(head.query)), np.nan, dtype=np.float32)
-    if len(there):
-        blocks = list(pool(head, inputs, modality, positions[there[first]]))
-        vectors[there] = np.concatenate(blocks)[item]
-    return vectors
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value in choices:
-        return
-    close = get_close_matches(str(value), choices, n=1)
-    known = ", ".join(map(repr, choices))
-    raise InputError(
-        f"{name}={value!r} is none of {known}", f"did you mean {close[0]!r}?" if close else ""
-    )
-
-
-def _check_at_least(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise InputError(f"{name}={value!r}", f"give a whole number of at least {least}")

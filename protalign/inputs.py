@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,58 @@ def is_pairs(X: Any) -> bool:
     if not isinstance(first, (list, tuple)) or len(first) != 2:
         return False
     return any(part is None or np.ndim(part) == 2 for part in first)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """The unique (sequence item, structure item) pairs of X's entries that have both.
+
+    Attributes
+    ----------
+    inputs : where the rows are.
+    positions : (k,) int64 first entry of each pair, ascending.
+    items : (k, 2) int64, the pair's sequence and structure, numbered from 0 within these pairs.
+    n_skipped : entries that lack a modality.
+    """
+
+    inputs: Inputs
+    positions: Int64
+    items: Int64
+    n_skipped: int
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> Pairs:
+        """The pairs of X; raises InputError if there is none."""
+        both = np.stack([inputs.items(modality) for modality in MODALITIES], axis=1)
+        complete = np.flatnonzero((both >= 0).all(axis=1))
+        if len(complete) == 0:
+            lacking = [m for m, items in zip(MODALITIES, both.T, strict=True) if (items < 0).all()]
+            reason = f"all lack the {lacking[0]}" if lacking else "each has one of the two"
+            raise InputError(
+                f"no entry has both sequence and structure embeddings: {reason}",
+                "embed structures (PDB or mmCIF files) with both encoders",
+            )
+        _, first = np.unique(both[complete], axis=0, return_index=True)
+        positions = complete[np.sort(first)]
+        items = np.stack(
+            [np.unique(both[positions, column], return_inverse=True)[1] for column in (0, 1)],
+            axis=1,
+        )
+        return cls(inputs, positions, items, len(inputs) - len(complete))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def select(self, indices: Int64) -> Pairs:
+        """Some of the pairs."""
+        items = np.stack(
+            [np.unique(column, return_inverse=True)[1] for column in self.items[indices].T], axis=1
+        )
+        return Pairs(self.inputs, self.positions[indices], items, self.n_skipped)
+
+    def positions_of_items(self, column: int) -> Int64:
+        """The first entry of each unique sequence (column 0) or structure (column 1)."""
+        return self.positions[np.unique(self.items[:, column], return_index=True)[1]]
 
 
 def choose_encoder(

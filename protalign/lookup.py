@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from protalign.errors import InputError
+from protalign.parameters import check_choice
 from protalign.protein import Modality
 from protalign.stores import AlignedVectors, read_vectors
 
@@ -76,9 +77,7 @@ class VectorLookup(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return state
 
     def _modalities(self) -> tuple[Modality, ...]:
-        if self.output not in OUTPUTS:
-            known = ", ".join(map(repr, OUTPUTS))
-            raise InputError(f"output={self.output!r} is none of {known}")
+        check_choice("output", self.output, OUTPUTS)
         return OUTPUTS[self.output]
 
     def _vectors(self) -> AlignedVectors:

@@ -6,20 +6,89 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import numpy as np
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from protalign import __version__
 from protalign.errors import ModelError
+from protalign.inputs import MODALITIES
+from protalign.stores import EncoderInfo
+
+if TYPE_CHECKING:
+    from protalign.estimator import ProtAlignEstimator
 
 FORMAT = "protalign-model"
 #: Major.minor: a reader takes any minor version of its own major one.
 FORMAT_VERSION = "1.0"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+#: Fitted attributes (less the underscore) that the config's "training" holds.
+_TRAINING = (
+    "n_pairs",
+    "n_validation_pairs",
+    "n_skipped",
+    "n_iter",
+    "best_epoch",
+    "loss_curve",
+    "validation_curve",
+    "source",
+)
+
+
+def describe(estimator: ProtAlignEstimator) -> dict[str, Any]:
+    """All of a fitted estimator but its weights, as JSON values: a saved model's config."""
+    parameters = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in estimator.get_params(deep=False).items()
+    }
+    if not isinstance(parameters["random_state"], int):
+        parameters["random_state"] = None  # a RandomState has no form in JSON
+    names = getattr(estimator, "feature_names_in_", None)
+    return {
+        "protalign_version": __version__,
+        "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")},
+        "parameters": parameters,
+        "encoders": {
+            modality: asdict(estimator.encoders_[modality])
+            if modality in estimator.encoders_
+            else {"dim": getattr(estimator, f"{modality}_dim_")}
+            for modality in MODALITIES
+        },
+        "training": {
+            **{name: getattr(estimator, f"{name}_") for name in _TRAINING},
+            "temperature": estimator.temperature_,
+            "bias": estimator.bias_,
+        },
+        "array_input": {
+            "n_features_in": getattr(estimator, "n_features_in_", None),
+            "feature_names_in": None if names is None else list(names),
+        },
+    }
+
+
+def restore(estimator: ProtAlignEstimator, config: Mapping[str, Any]) -> None:
+    """Set the fitted attributes that ``describe`` recorded; KeyError or TypeError if some lack."""
+    for modality in MODALITIES:
+        setattr(estimator, f"{modality}_dim_", int(config["encoders"][modality]["dim"]))
+    estimator.encoders_ = {
+        modality: EncoderInfo(**config["encoders"][modality])
+        for modality in MODALITIES
+        if "model" in config["encoders"][modality]
+    }
+    for name in _TRAINING:
+        setattr(estimator, f"{name}_", config["training"][name])
+    array_input = config["array_input"]
+    if array_input["n_features_in"] is not None:
+        estimator.n_features_in_ = int(array_input["n_features_in"])
+    if array_input["feature_names_in"] is not None:
+        estimator.feature_names_in_ = np.array(array_input["feature_names_in"], dtype=object)
 
 
 def weights_sha256(tensors: Mapping[str, Tensor]) -> str:

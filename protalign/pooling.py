@@ -272,7 +272,7 @@ class _AttentionParameters(nn.Module):
         for weight in (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight):
             nn.init.xavier_uniform_(weight)
         nn.init.zeros_(self.out_proj.bias)
-        self.register_load_state_dict_pre_hook(_split_in_proj_weight)
+        self.register_load_state_dict_pre_hook(_split_in_proj_weight)  # type: ignore[no-untyped-call]
 
     def forward(self, query: Tensor, batch: PackedBatch) -> Tensor:
         """query (E,) -> (n, E), the attention's output before LayerNorm."""
@@ -281,7 +281,7 @@ class _AttentionParameters(nn.Module):
         q = (self.q_proj_weight @ query + bias_q).view(self.n_heads, head_dim)
         keys = self.k_proj_weight.view(self.n_heads, head_dim, -1)
         weight = torch.einsum("hk,hkd->dh", q / math.sqrt(head_dim), keys)
-        pooled = _AttentionPooling.apply(batch.values, weight, batch)
+        pooled: Tensor = _AttentionPooling.apply(batch.values, weight, batch)  # type: ignore[no-untyped-call]
         values = self.v_proj_weight.view(self.n_heads, head_dim, -1)
         heads = torch.einsum("nhd,hkd->nhk", pooled, values).flatten(1) + bias_v
         return self.out_proj(heads)  # type: ignore[no-any-return]

@@ -6,19 +6,18 @@ import copy
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
 
-from protalign.errors import InputError, ModelError
-from protalign.inputs import MODALITIES, Inputs
-from protalign.losses import ContrastiveLoss
-from protalign.metrics import RetrievalSet, mean_reciprocal_rank
-from protalign.pooling import PackedBatch, PoolingHead
+from protalign.errors import ModelError
+from protalign.inputs import MODALITIES, Pairs
+from protalign.metrics import mean_reciprocal_rank
+from protalign.model import Heads, not_finite, retrieval_set
+from protalign.pooling import PackedBatch
 from protalign.protein import Modality
 from protalign.ragged import Ragged
 
@@ -26,58 +25,6 @@ Int64 = npt.NDArray[np.int64]
 
 #: The training rows are held in memory while they take less than this part of it.
 MEMORY_PART = 0.25
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pairs:
-    """The unique (sequence item, structure item) pairs of X's entries that have both.
-
-    Attributes
-    ----------
-    inputs : where the rows are.
-    positions : (k,) int64 first entry of each pair, ascending.
-    items : (k, 2) int64, the pair's sequence and structure, numbered from 0 within these pairs.
-    n_skipped : entries that lack a modality.
-    """
-
-    inputs: Inputs
-    positions: Int64
-    items: Int64
-    n_skipped: int
-
-    @classmethod
-    def of(cls, inputs: Inputs) -> Pairs:
-        """The pairs of X; raises InputError if there is none."""
-        both = np.stack([inputs.items(modality) for modality in MODALITIES], axis=1)
-        complete = np.flatnonzero((both >= 0).all(axis=1))
-        if len(complete) == 0:
-            lacking = [m for m, items in zip(MODALITIES, both.T, strict=True) if (items < 0).all()]
-            reason = f"all lack the {lacking[0]}" if lacking else "each has one of the two"
-            raise InputError(
-                f"no entry has both sequence and structure embeddings: {reason}",
-                "embed structures (PDB or mmCIF files) with both encoders",
-            )
-        _, first = np.unique(both[complete], axis=0, return_index=True)
-        positions = complete[np.sort(first)]
-        items = np.stack(
-            [np.unique(both[positions, column], return_inverse=True)[1] for column in (0, 1)],
-            axis=1,
-        )
-        return cls(inputs, positions, items, len(inputs) - len(complete))
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def select(self, indices: Int64) -> Pairs:
-        """Some of the pairs."""
-        items = np.stack(
-            [np.unique(column, return_inverse=True)[1] for column in self.items[indices].T], axis=1
-        )
-        return Pairs(self.inputs, self.positions[indices], items, self.n_skipped)
-
-    def positions_of_items(self, column: int) -> Int64:
-        """The first entry of each unique sequence (column 0) or structure (column 1)."""
-        return self.positions[np.unique(self.items[:, column], return_index=True)[1]]
 
 
 class Rows:
@@ -129,61 +76,6 @@ def _physical_memory() -> float:
         return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # no such figure on this system
         return 8e9
-
-
-class Heads(nn.Module):
-    """The model: a pooling head per modality, and the loss with its temperature and bias."""
-
-    def __init__(self, dims: dict[Modality, int], loss: ContrastiveLoss, **shape: int) -> None:
-        super().__init__()
-        self.sequence = PoolingHead(dims["sequence"], **shape)
-        self.structure = PoolingHead(dims["structure"], **shape)
-        self.loss = loss
-
-    def head(self, modality: Modality) -> PoolingHead:
-        """The head of a modality."""
-        return self.sequence if modality == "sequence" else self.structure
-
-    def forward(self, sequence: PackedBatch, structure: PackedBatch) -> Tensor:
-        """The batch's loss, 0-d."""
-        loss: Tensor = self.loss(self.sequence(sequence), self.structure(structure))
-        return loss
-
-
-def pool(
-    head: PoolingHead, inputs: Inputs, modality: Modality, positions: Int64
-) -> Iterator[npt.NDArray[np.float32]]:
-    """Unit-length vectors of entries that have the modality, a block of them at a time.
-
-    Yields (block, embed_dim) float32 in the order of ``positions``. Raises InputError, naming the
-    entries, where embeddings hold NaN or infinity.
-    """
-    device = head.query.device
-    done = 0
-    for rows in inputs.blocks(modality, positions):
-        with torch.inference_mode():
-            vectors = head(PackedBatch.from_ragged(rows, device)).float().cpu().numpy()
-        broken = ~np.isfinite(vectors).all(axis=1)
-        if broken.any():
-            raise _not_finite(inputs, modality, positions[done:][np.flatnonzero(broken)])
-        done += len(vectors)
-        yield vectors
-
-
-def retrieval_set(heads: Heads, pairs: Pairs) -> RetrievalSet:
-    """Vectors of the unique items of some pairs, and which belong together."""
-    vectors = [
-        np.concatenate(list(pool(heads.head(m), pairs.inputs, m, pairs.positions_of_items(column))))
-        for column, m in enumerate(MODALITIES)
-    ]
-    return RetrievalSet(vectors[0], vectors[1], pairs.items)
-
-
-def _not_finite(inputs: Inputs, modality: Modality, positions: Int64) -> InputError:
-    return InputError(
-        f"{modality} embeddings of {inputs.named(positions)} hold NaN, infinity or huge values",
-        "embed them again, or leave them out",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,5 +189,5 @@ def _diverged(pairs: Pairs, indices: Int64, batch: dict[Modality, Ragged]) -> Va
     for modality, rows in batch.items():
         broken = [i for i, values in enumerate(rows) if not np.isfinite(values).all()]
         if broken:
-            return _not_finite(pairs.inputs, modality, pairs.positions[indices[broken]])
+            return not_finite(pairs.inputs, modality, pairs.positions[indices[broken]])
     return ModelError("training diverged: the loss is no number; use a lower learning_rate")
