@@ -116,7 +116,7 @@ class TaskRunner:
                 f"{what}: it returned values that are not finite; compute in float32 (--dtype)"
             )
         largest = float(np.abs(array).max(initial=0))
-        if largest > np.finfo(self._record.dtype).max:
+        if largest > float(np.finfo(self._record.dtype).max):
             raise StoreError(
                 f"{what}: a value of {largest:.3g} does not fit into {self._record.dtype}; store "
                 "float32 under another name"

@@ -272,7 +272,7 @@ def _local_cluster(devices: tuple[str, ...]) -> LocalCluster:
             threads_per_worker=1,
             processes=len(devices) > 1,
             memory_limit=0,  # a model's weights are no leak to be killed for
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # None would take port 8787, and warn if it is taken
             silence_logs=logging.CRITICAL,
         )
     except RuntimeError as error:

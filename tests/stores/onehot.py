@@ -1,13 +1,17 @@
-"""Two real, tiny, deterministic encoders for tests; a worker process imports them by name."""
+"""Real, tiny, deterministic encoders for tests; a worker process imports them by name."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from protalign.errors import InputError
 from protalign.protein import AMINO_ACIDS, Structure
 
 Arrays = list[npt.NDArray[np.float32]]
@@ -39,3 +43,49 @@ def load_one_hot(device: str) -> Callable[[list[Any]], Arrays]:
 def load_from_centre(device: str) -> Callable[[list[Any]], Arrays]:
     """What ``fill`` takes."""
     return from_centre
+
+
+def load_killed_once(device: str, *, marker: str) -> Callable[[list[Any]], Arrays]:
+    """One-hot, in a process that is killed (SIGKILL) in its second batch, but only once."""
+    calls = 0
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        nonlocal calls
+        calls += 1
+        if calls == 2 and not Path(marker).exists():
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return one_hot(batch)
+
+    return encode
+
+
+def load_always_killed(device: str) -> Callable[[list[Any]], Arrays]:
+    """A process that never survives a batch."""
+
+    def encode(batch: list[Any]) -> Arrays:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+    return encode
+
+
+def load_device_number(device: str) -> Callable[[list[Any]], Arrays]:
+    """(L, 20) filled with the device's number: tells which device a worker was given."""
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        number = np.float32(device.removeprefix("fake:"))
+        return [np.full((len("".join(item)), 20), number, np.float32) for item in batch]
+
+    return encode
+
+
+def load_refusing(device: str, *, unwanted: str) -> Callable[[list[Any]], Arrays]:
+    """One-hot, but refuses batches with a sequence that contains ``unwanted``."""
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        if any(unwanted in "".join(item) for item in batch):
+            raise InputError("the sequence is unwanted", "want it")
+        return one_hot(batch)
+
+    return encode
