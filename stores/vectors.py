@@ -178,7 +178,7 @@ def _table(batch: VectorBatch, dim: int, schema: pa.Schema) -> pa.Table:
             continue
         if vectors.shape != (count, dim):
             raise ValueError(f"{modality} vectors must be {(count, dim)}, not {vectors.shape}")
-        missing: npt.NDArray[np.bool_] = np.isnan(vectors).any(axis=1)
+        missing: npt.NDArray[np.bool_] = np.any(np.isnan(vectors), axis=1)
         # A null still has its slot in a fixed-size list; zeros fill it.
         values = np.where(missing[:, None], np.float32(0), vectors).astype(np.float32, copy=False)
         columns.append(
