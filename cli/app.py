@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from protalign import __version__
-from protalign.cli import embed, inspect, model
+from protalign.cli import embed, inspect, model, search
 from protalign.errors import ProtAlignError
 
 #: Exit codes: all went well; wrong usage or something missing; some inputs failed; Ctrl-C.
@@ -55,6 +55,7 @@ app.command("weights")(inspect.weights)
 app.command("fit")(model.fit)
 app.command("score")(model.score)
 app.command("export")(model.export)
+app.command("search")(search.search)
 
 
 def run() -> None:

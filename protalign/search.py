@@ -1,0 +1,157 @@
+"""Queries that are not in the store: read, embedded and pooled with a saved model's encoders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign.encoders import Encoder, EncoderSpec, load_encoder
+from protalign.errors import Failure, ModelError
+from protalign.estimator import ProtAlignEstimator
+from protalign.inputs import encoder_differences
+from protalign.protein import Modality, Protein
+from protalign.reading import ReadOptions, find_sources, read_sources
+from protalign.stores import EncoderInfo
+
+#: Proteins read, embedded and pooled at once.
+QUERIES_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Queries:
+    """Pooled queries.
+
+    Attributes
+    ----------
+    ids : n ids.
+    modality : what each was pooled from: a FASTA record from its sequence, a structure file from
+        its structure.
+    lengths : residues of each.
+    vectors : (n, dim) float32, unit length.
+    failures : inputs that could not be read.
+    """
+
+    ids: list[str]
+    modality: list[Modality]
+    lengths: list[int]
+    vectors: npt.NDArray[np.float32]
+    failures: list[Failure]
+
+
+def embed_queries(
+    paths: Iterable[str | os.PathLike[str]],
+    estimator: ProtAlignEstimator,
+    *,
+    options: ReadOptions | None = None,
+    weights: Mapping[Modality, str] | None = None,
+    device: str = "auto",
+) -> Queries:
+    """Read proteins and pool them with the encoders that a model was trained on.
+
+    Parameters
+    ----------
+    paths : FASTA or structure files, or folders of them.
+    estimator : fitted on a store, or loaded.
+    options : how structure files are read; as the store's were.
+    weights : files for encoders whose weights are not found by themselves.
+
+    Raises
+    ------
+    ModelError : the model was not trained on a store, or the weights found are others.
+    WeightsError : an encoder's weights are not to be had.
+    """
+    sources, failures = find_sources([Path(path) for path in paths])
+    encoders = _Encoders(estimator, dict(weights or {}), device)
+    ids: list[str] = []
+    modality: list[Modality] = []
+    lengths: list[int] = []
+    vectors: list[npt.NDArray[np.float32]] = []
+
+    def proteins() -> Iterator[Protein]:
+        for result in read_sources(sources, options or ReadOptions()):
+            failures.extend(result.failures)
+            yield from result.proteins
+
+    stream = proteins()
+    while block := list(islice(stream, QUERIES_AT_ONCE)):
+        for protein in block:
+            ids.append(protein.id)
+            modality.append("sequence" if protein.structure is None else "structure")
+            lengths.append(len(protein))
+        vectors.append(encoders.pool(block, modality[-len(block) :]))
+    empty = np.empty((0, estimator.embed_dim), dtype=np.float32)
+    return Queries(ids, modality, lengths, np.concatenate([empty, *vectors]), failures)
+
+
+class _Encoders:
+    """A model's encoders, each loaded when the first query needs it."""
+
+    def __init__(
+        self, estimator: ProtAlignEstimator, weights: dict[Modality, str], device: str
+    ) -> None:
+        self._estimator = estimator
+        self._weights = weights
+        self._device = device
+        self._loaded: dict[Modality, Encoder] = {}
+
+    def pool(
+        self, proteins: Sequence[Protein], modality: Sequence[Modality]
+    ) -> npt.NDArray[np.float32]:
+        vectors = np.empty((len(proteins), self._estimator.embed_dim), dtype=np.float32)
+        for kind in ("sequence", "structure"):
+            chosen = [index for index, own in enumerate(modality) if own == kind]
+            if not chosen:
+                continue
+            items: list[Any] = [
+                proteins[index].sequences if kind == "sequence" else proteins[index].structure
+                for index in chosen
+            ]
+            rows = self._encoder(kind).encode(items)
+            pairs = [(own, None) if kind == "sequence" else (None, own) for own in rows]
+            vectors[chosen] = copy(self._estimator).set_params(output=kind).transform(pairs)
+        return vectors
+
+    def _encoder(self, modality: Modality) -> Encoder:
+        if modality not in self._loaded:
+            fitted = self._estimator.encoders_.get(modality)
+            if fitted is None:
+                raise ModelError(
+                    "the model does not say which encoders it was trained on; fit it on a store"
+                )
+            self._loaded[modality] = self._load(modality, fitted)
+        return self._loaded[modality]
+
+    def _load(self, modality: Modality, fitted: EncoderInfo) -> Encoder:
+        layer = fitted.settings.get("layer")
+        spec = EncoderSpec(
+            fitted.model,
+            weights=self._weights.get(modality, ""),
+            layer=None if layer is None else int(layer),
+            device=self._device,
+        )
+        encoder = load_encoder(spec)
+        differences = encoder_differences(fitted, _info(fitted, encoder))
+        if differences:
+            raise ModelError(
+                f"the model was trained with {'; '.join(differences)}: name the file with "
+                f"--{modality}-weights"
+            )
+        return encoder
+
+
+def _info(fitted: EncoderInfo, encoder: Encoder) -> EncoderInfo:
+    return replace(
+        fitted,
+        model=encoder.name,
+        dim=encoder.dim,
+        weights_sha256=encoder.weights_sha256,
+        settings=dict(encoder.settings),
+    )

@@ -1,0 +1,323 @@
+"""The command line, run as a user runs it: real files, exit codes, what is printed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protalign import EmbeddingStore, read_vectors
+from protalign.encoders.embedded import EmbeddedEncoder
+
+PROTALIGN = Path(sysconfig.get_path("scripts")) / "protalign"
+
+
+def run(
+    *words: str | Path, code: int = 0, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a protalign command; it must end with this exit code and never with a traceback."""
+    done = subprocess.run(
+        [PROTALIGN, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    return done
+
+
+@pytest.fixture(scope="session")
+def encoder() -> str:
+    """The sequence encoder that ships with the package."""
+    return EmbeddedEncoder.models()[0]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, sample: Path, encoder: str) -> Path:
+    """A folder with the sample's store, model and vectors, made by the public commands."""
+    folder = tmp_path_factory.mktemp("finished")
+    store, model = folder / "store.zarr", folder / "model"
+    run("embed", sample, "--out", store, "--sequence-encoder", encoder)
+    run("fit", store, "--out", model, "--max-epochs", "20")
+    run("export", store, "--model", model, "--out", folder / "vectors.parquet")
+    return folder
+
+
+@pytest.fixture
+def few(tmp_path: Path, sample: Path) -> Path:
+    """A folder with four files of the sample."""
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for path in sorted(sample.glob("*.pdb.gz"))[:4]:
+        shutil.copy(path, folder)
+    return folder
+
+
+def test_embed_then_info_tells_what_is_in_the_store(finished: Path, encoder: str) -> None:
+    """All 40 proteins, both encoders complete, nothing failed."""
+    facts = json.loads(run("info", finished / "store.zarr", "--json").stdout)
+    assert facts["entries"] == 40
+    assert set(facts["encoders"]) == {encoder, "proteinmpnn_v_48_020"}
+    for described in facts["encoders"].values():
+        assert described["items"] == described["items_total"] > 0
+        assert len(described["weights_sha256"]) == 64
+    assert facts["failures"] == []
+    assert "40" in run("info", finished / "store.zarr").stdout
+
+
+def test_export_gives_unit_vectors_of_every_id(finished: Path) -> None:
+    """The Parquet file has all ids, and both vectors of each have length one."""
+    vectors = read_vectors(finished / "vectors.parquet")
+    assert sorted(vectors.ids) == sorted(EmbeddingStore.open(finished / "store.zarr").ids)
+    for modality in (vectors.sequence, vectors.structure):
+        assert modality.shape == (40, 128)
+        np.testing.assert_allclose(np.linalg.norm(modality, axis=1), 1, atol=1e-5)
+
+
+def test_score_prints_both_directions(finished: Path) -> None:
+    """Recall and MRR in a table and in JSON, the same numbers."""
+    arguments = ("score", finished / "store.zarr", "--model", finished / "model")
+    report = json.loads(run(*arguments, "--json").stdout)
+    shown = run(*arguments).stdout
+    for direction in ("sequence_to_structure", "structure_to_sequence"):
+        assert 0 <= report[direction]["recall_at_1"] <= report[direction]["recall_at_5"] <= 1
+        assert f"{100 * report[direction]['recall_at_1']:.1f} %" in shown
+
+
+def test_the_same_command_again_does_nothing(few: Path, tmp_path: Path, encoder: str) -> None:
+    """A second run reads no file, embeds nothing and leaves every byte as it was."""
+    store = tmp_path / "store.zarr"
+    command = ("embed", few, "--out", store, "--sequence-encoder", encoder, "--json")
+    first = json.loads(run(*command).stdout)
+    before = contents(store)
+    second = json.loads(run(*command).stdout)
+    assert first["files_read"] == 4
+    assert second["files_read"] == 0
+    assert second["encoded"] == {}
+    assert contents(store) == before
+
+
+def test_new_files_are_added_by_the_same_command(
+    few: Path, tmp_path: Path, sample: Path, encoder: str
+) -> None:
+    """A file that appears in the folder is embedded; the others are left alone."""
+    store = tmp_path / "store.zarr"
+    command = ("embed", few, "--out", store, "--sequence-encoder", encoder, "--json")
+    run(*command)
+    old = {
+        entry: EmbeddingStore.open(store)[entry].embeddings(encoder)[0]
+        for entry in EmbeddingStore.open(store).ids
+    }
+    shutil.copy(sorted(sample.glob("*.pdb.gz"))[5], few)
+    added = json.loads(run(*command).stdout)
+    assert (added["files_read"], added["entries"]) == (1, 5)
+    now = EmbeddingStore.open(store)
+    for entry, rows in old.items():
+        np.testing.assert_array_equal(now[entry].embeddings(encoder)[0], rows)
+
+
+def test_bad_files_are_lines_and_the_rest_is_embedded(
+    few: Path, tmp_path: Path, encoder: str
+) -> None:
+    """Truncated, empty, HTML and duplicate files: exit code 3, a line each, four embedded."""
+    good = sorted(few.glob("*.pdb.gz"))
+    (few / "truncated.pdb.gz").write_bytes(good[0].read_bytes()[:900])
+    (few / "empty.pdb").write_bytes(b"")
+    (few / "page.cif").write_text("<!DOCTYPE html><html><body>404 Not Found</body></html>")
+    (few / "again").mkdir()
+    shutil.copy(good[1], few / "again" / good[1].name)
+    store = tmp_path / "store.zarr"
+    done = run("embed", few, "--out", store, "--sequence-encoder", encoder, code=3)
+    failures = EmbeddingStore.open(store).failures
+    assert len(failures) == 4
+    assert len(EmbeddingStore.open(store)) == 4
+    for failure in failures:
+        assert failure.reason
+        assert failure.advice
+        assert failure.reason in done.stderr
+    # Still so the next time, and no longer once the files have gone or been mended.
+    run("embed", few, "--out", store, "--sequence-encoder", encoder, code=3)
+    assert len(EmbeddingStore.open(store).failures) == 4
+
+
+def test_a_mended_file_is_no_longer_a_failure(few: Path, tmp_path: Path, encoder: str) -> None:
+    """Replace a truncated file by the whole one and run again: exit code 0, one entry more."""
+    whole = sorted(few.glob("*.pdb.gz"))[0]
+    bytes_ = whole.read_bytes()
+    whole.write_bytes(bytes_[: len(bytes_) // 2])
+    store = tmp_path / "store.zarr"
+    command = ("embed", few, "--out", store, "--sequence-encoder", encoder, "--quiet")
+    run(*command, code=3)
+    assert len(EmbeddingStore.open(store)) == 3
+    whole.write_bytes(bytes_)
+    run(*command)
+    assert len(EmbeddingStore.open(store)) == 4
+    assert EmbeddingStore.open(store).failures == []
+
+
+def test_a_changed_file_replaces_its_entry(few: Path, tmp_path: Path, encoder: str) -> None:
+    """Other coordinates under the same name: the id now has the new embedding."""
+    store = tmp_path / "store.zarr"
+    command = ("embed", few, "--out", store, "--sequence-encoder", encoder, "--quiet")
+    run(*command)
+    path = sorted(few.glob("*.pdb.gz"))[0]
+    entry = path.name.removesuffix(".pdb.gz")
+    before = EmbeddingStore.open(store)[entry].embeddings("proteinmpnn_v_48_020")[0]
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines(keepends=True)
+    atoms = [line for line in lines if line.startswith("ATOM")]
+    last = atoms[-1][21:27]
+    path.write_bytes(gzip.compress("".join(x for x in lines if x[21:27] != last).encode()))
+    run(*command)
+    after = EmbeddingStore.open(store)
+    assert len(after) == 4
+    assert len(after[entry].embeddings("proteinmpnn_v_48_020")[0]) == len(before) - 1
+
+
+def test_fasta_has_sequences_only_and_is_exported_with_nulls(
+    finished: Path, tmp_path: Path, encoder: str
+) -> None:
+    """A FASTA record is embedded, and exported with a null in place of its structure vector."""
+    fasta = tmp_path / "query.fasta"
+    fasta.write_text(
+        ">ubq human ubiquitin\nMQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDG\n"
+    )
+    store = tmp_path / "store.zarr"
+    run("embed", fasta, "--out", store, "--sequence-encoder", encoder)
+    out = tmp_path / "vectors.parquet"
+    run("export", store, "--model", finished / "model", "--out", out)
+    vectors = read_vectors(out)
+    assert vectors.ids.tolist() == ["ubq"]
+    assert vectors.has_sequence.tolist() == [True]
+    assert vectors.has_structure.tolist() == [False]
+
+
+def test_per_chain_and_deposited_are_kept_by_the_store(
+    few: Path, tmp_path: Path, encoder: str
+) -> None:
+    """Other reading options than the store's are refused, with a line saying which."""
+    store = tmp_path / "store.zarr"
+    run("embed", few, "--out", store, "--sequence-encoder", encoder, "--per", "chain")
+    done = run("embed", few, "--out", store, "--sequence-encoder", encoder, code=2)
+    assert "per" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_other_settings_of_an_encoder_are_refused_unless_named(
+    few: Path, tmp_path: Path, encoder: str
+) -> None:
+    """Another layer under the same name is an error; under another name it stands beside."""
+    store = tmp_path / "store.zarr"
+    command = ("embed", few, "--out", store, "--sequence-encoder", encoder, "--quiet")
+    run(*command)
+    done = run(*command, "--layer", "2", code=2)
+    assert "layer" in done.stderr
+    run(*command, "--layer", "2", "--sequence-name", "second")
+    assert {"second", encoder} < set(EmbeddingStore.open(store).encoders)
+
+
+def test_verify_names_the_damaged_ids(few: Path, tmp_path: Path, encoder: str) -> None:
+    """A whole store passes; one flipped byte is found, with exit code 3 and the ids it hit."""
+    store = tmp_path / "store.zarr"
+    run("embed", few, "--out", store, "--sequence-encoder", encoder, "--quiet")
+    assert "whole" in run("verify", store).stdout
+    chunk = next((store / "encoders" / encoder / "values").glob("c*"))
+    damaged = bytearray(chunk.read_bytes())
+    damaged[1000] ^= 1
+    chunk.write_bytes(bytes(damaged))
+    shown = run("verify", store, code=3).stdout
+    assert EmbeddingStore.open(store).ids[0] in shown
+    assert json.loads(run("verify", store, "--json", code=3).stdout)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_leaves_a_store_that_resumes_to_the_same_bytes(
+    tmp_path: Path, sample: Path, encoder: str
+) -> None:
+    """Interrupted at several moments, then run to the end: equal to an undisturbed run."""
+    undisturbed, interrupted = tmp_path / "a.zarr", tmp_path / "b.zarr"
+    arguments = ["embed", str(sample), "--sequence-encoder", encoder, "--quiet", "--out"]
+    run(*arguments, undisturbed)
+    for seconds in (2.0, 5.0, 8.0):
+        process = subprocess.Popen(
+            [PROTALIGN, *arguments, str(interrupted)], stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.communicate()[1]
+    run(*arguments, interrupted)
+    assert contents(interrupted) == contents(undisturbed)
+
+
+def test_wrong_usage_is_exit_code_2(tmp_path: Path, few: Path) -> None:
+    """No such store, no such encoder, no such option value: one line, exit code 2."""
+    missing = run("info", tmp_path / "none.zarr", code=2)
+    assert "none.zarr" in missing.stderr
+    unknown = run(
+        "embed", few, "--out", tmp_path / "s.zarr", "--sequence-encoder", "esm2_t6_9M", code=2
+    )
+    assert "esm2_t6_8M_UR50D" in unknown.stderr
+    assert not (tmp_path / "s.zarr").exists()
+    run("embed", few, "--out", tmp_path / "s.zarr", "--per", "residue", code=2)
+    run("fit", tmp_path / "none.zarr", "--out", tmp_path / "model", code=2)
+
+
+def test_without_network_the_missing_weights_are_named(few: Path, tmp_path: Path) -> None:
+    """No ESM2 at hand and no network: which file, from where, to where; nothing is written."""
+    store = tmp_path / "store.zarr"
+    env = {"TORCH_HOME": str(tmp_path / "hub"), "https_proxy": "http://127.0.0.1:9"}
+    done = run("embed", few, "--out", store, code=2, env=env)
+    for word in ("esm2_t33_650M_UR50D.pt", str(tmp_path / "hub"), "--sequence-weights"):
+        assert word in done.stderr
+    assert "--sequence-encoder" in done.stderr  # the small one is offered, by name only
+    assert not store.exists()
+
+
+def test_a_model_refuses_a_store_of_another_encoder(
+    finished: Path, few: Path, tmp_path: Path, encoder: str
+) -> None:
+    """Vectors of another layer's embeddings are not pooled with heads that never saw them."""
+    store = tmp_path / "store.zarr"
+    run("embed", few, "--out", store, "--sequence-encoder", encoder, "--layer", "1", "--quiet")
+    done = run("score", store, "--model", finished / "model", code=2)
+    assert "layer" in done.stderr
+
+
+def test_weights_lists_every_model_and_where_it_is(encoder: str) -> None:
+    """The shipped ones with their SHA-256, ESM2 by name whether it is here or not."""
+    entries = {
+        entry["model"]: entry for entry in json.loads(run("weights", "--json").stdout)["weights"]
+    }
+    assert len(entries[encoder]["sha256"]) == 64
+    assert entries[encoder]["source"] == "package"
+    assert "esm2_t48_15B_UR50D" in entries
+    assert entries["proteinmpnn_v_48_020"]["sha256"]
+    assert encoder in run("weights").stdout
+
+
+def test_version_and_bare_call() -> None:
+    """--version prints it; a bare call shows the help."""
+    from protalign import __version__
+
+    assert __version__ in run("--version").stdout
+    assert "embed" in (lambda done: done.stdout + done.stderr)(run(code=2))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a store but its lock, with its bytes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
