@@ -62,8 +62,12 @@ class PdbLines:
 
     def columns(self, starts: npt.NDArray[np.int64], first: int, stop: int) -> Columns:
         """(lines, stop - first) uint8: the same columns of each line, counted from 0."""
-        windows = np.lib.stride_tricks.sliding_window_view(self._bytes, stop - first)
-        return np.ascontiguousarray(windows[starts + first])
+        width = stop - first
+        # Every window of this width, overlapping, without a copy (and without the checks that
+        # make sliding_window_view cost more than all else here).
+        shape = (len(self._bytes) - width + 1, width)
+        windows: Columns = np.ndarray(shape, np.uint8, self._bytes, strides=(1, 1))
+        return windows[starts + first]
 
     def is_record(self, name: bytes) -> npt.NDArray[np.bool_]:
         """(lines,) bool: lines of this record, whatever follows its name."""

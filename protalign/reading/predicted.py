@@ -36,7 +36,7 @@ def pdb_origin(header: str) -> Origin:
 
 def mmcif_origin(block: gemmi.cif.Block) -> Origin:
     """What an mmCIF block says."""
-    if block.find_values("_ma_qa_metric.id") or block.find_values("_ma_qa_metric.name"):
+    if any("plddt" in metric.lower() for metric in block.find_values("_ma_qa_metric.name")):
         return "predicted"
     methods = [gemmi.cif.as_string(value) for value in block.find_values("_exptl.method")]
     methods = [method for method in methods if method]
