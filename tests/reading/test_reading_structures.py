@@ -13,80 +13,24 @@ import gemmi
 import numpy as np
 import pytest
 from biotite.structure.io.pdb import PDBFile
-from biotite.structure.io.pdbx import (
-    BinaryCIFBlock,
-    BinaryCIFCategory,
-    BinaryCIFColumn,
-    BinaryCIFFile,
-    CIFFile,
-    get_structure,
+from biotite.structure.io.pdbx import CIFFile, get_structure
+from reading_files import (
+    DATA,
+    as_bcif,
+    assert_same_chain,
+    atom,
+    read,
+    read_one,
+    residue,
+    text_of,
+    write,
 )
 
 from protalign.errors import InputError
-from protalign.protein import Chain, Protein
-from protalign.reading import ReadOptions, SourceResult, find_sources, read_source, read_sources
+from protalign.reading import ReadOptions, find_sources, read_sources
 
-DATA = Path(__file__).parent / "data"
 DEPOSITED = ReadOptions(sequence="deposited")
 PER_CHAIN = ReadOptions(per="chain")
-
-
-def read(path: Path, options: ReadOptions | None = None) -> SourceResult:
-    [source], failures = find_sources([path])
-    assert failures == []
-    return read_source(source, options)
-
-
-def read_one(path: Path, options: ReadOptions | None = None) -> Protein:
-    result = read(path, options)
-    assert result.failures == []
-    [protein] = result.proteins
-    return protein
-
-
-def assert_same_chain(left: Chain, right: Chain) -> None:
-    assert left.id == right.id
-    assert left.sequence == right.sequence
-    np.testing.assert_array_equal(left.residue_numbers, right.residue_numbers)
-    np.testing.assert_array_equal(left.insertion_codes, right.insertion_codes)
-    np.testing.assert_array_equal(left.observed, right.observed)
-    assert left.backbone is not None
-    assert right.backbone is not None
-    np.testing.assert_array_equal(left.backbone.coordinates, right.backbone.coordinates)
-
-
-def text_of(name: str) -> str:
-    return gzip.decompress((DATA / name).read_bytes()).decode()
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
-def atom(
-    number: int,
-    name: str,
-    residue: str = "GLY",
-    chain: str = "A",
-    x: float = 0.0,
-    altloc: str = " ",
-    occupancy: float = 1.0,
-    b_factor: float = 20.0,
-    record: str = "ATOM",
-) -> str:
-    return (
-        f"{record:<6}{1:5d}  {name:<3}{altloc}{residue} {chain}{number:4d}    "
-        f"{x:8.3f}{float(number):8.3f}{0.0:8.3f}{occupancy:6.2f}{b_factor:6.2f}"
-        f"          {name[0]:>2}  \n"
-    )
-
-
-def residue(number: int, name: str = "GLY", chain: str = "A", **more: object) -> str:
-    return "".join(
-        atom(number, atom_name, name, chain, **more)  # type: ignore[arg-type]
-        for atom_name in ("N", "CA", "C", "O")
-    )
 
 
 def test_development_data_gives_exactly_the_manifests_sequences(shared: Path) -> None:
@@ -119,6 +63,7 @@ def test_sample_reads_whole(sample: Path) -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:Attribute .* not found:UserWarning")
 def test_coordinates_equal_those_of_an_independent_reader(sample: Path) -> None:
     """biotite's own PDB and mmCIF readers give the same backbone atoms, residue by residue."""
     for source in find_sources([sample])[0]:
@@ -175,7 +120,7 @@ def test_every_format_of_a_sample_chain_is_the_same_protein(
         text = structure.make_mmcif_document().as_string()
         data = text.encode()
         if "bcif" in suffix:
-            data = _as_bcif(text, tmp_path)
+            data = as_bcif(text, tmp_path)
     else:
         data = structure.make_pdb_string().encode()
     path.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
@@ -185,29 +130,6 @@ def test_every_format_of_a_sample_chain_is_the_same_protein(
     assert before.structure is not None
     assert after.structure is not None
     assert before.structure.content_hash == after.structure.content_hash
-
-
-def _as_bcif(text: str, folder: Path) -> bytes:
-    source = CIFFile.read(io.StringIO(text))
-    target = BinaryCIFFile()
-    for block_name, block in source.items():
-        target[block_name] = BinaryCIFBlock(
-            {
-                name: BinaryCIFCategory(
-                    {
-                        tag: BinaryCIFColumn(
-                            column.as_array(str, "" if column.mask is not None else None),
-                            column.mask.array if column.mask is not None else None,
-                        )
-                        for tag, column in category.items()
-                    }
-                )
-                for name, category in block.items()
-            }
-        )
-    path = folder / "made.bcif"
-    target.write(path)
-    return path.read_bytes()
 
 
 def test_first_model_of_an_ensemble_without_its_dna() -> None:
@@ -404,95 +326,6 @@ def test_six_digit_serial_numbers_are_atoms_too(sample: Path, tmp_path: Path) ->
     ]
     path = write(tmp_path / "1vqb_A.pdb", "".join(shifted))
     assert_same_chain(read_one(original).chains[0], read_one(path).chains[0])
-
-
-class TestPredicted:
-    """pLDDT in the B-factors, and a limit on it."""
-
-    @pytest.fixture
-    def plddt(self) -> list[float]:
-        return [50.0 + index % 50 for index in range(86)]
-
-    @pytest.fixture
-    def predicted(self, sample: Path, plddt: list[float]) -> gemmi.Structure:
-        structure = gemmi.read_pdb_string(gzip.decompress((sample / "1vqb_A.pdb.gz").read_bytes()))
-        structure.setup_entities()
-        structure.entities[0].full_sequence = [r.name for r in structure[0]["A"]]
-        structure.assign_label_seq_id()
-        for value, res in zip(plddt, structure[0]["A"], strict=True):
-            for one in res:
-                one.b_iso = value
-        return structure
-
-    @pytest.fixture
-    def modelcif(self, predicted: gemmi.Structure) -> str:
-        """As AlphaFold DB writes it: the metric declared, pLDDT as B-factor."""
-        block = predicted.make_mmcif_block()
-        block.init_mmcif_loop("_ma_qa_metric.", ["id", "mode", "name", "type"]).add_row(
-            ["2", "local", "pLDDT", "pLDDT"]
-        )
-        return block.as_string()
-
-    def test_residues_below_leave_the_observed_sequence(
-        self, modelcif: str, plddt: list[float], tmp_path: Path
-    ) -> None:
-        """mmCIF and BinaryCIF alike: what stays is what has at least the limit."""
-        whole = write(tmp_path / "m.cif", modelcif)
-        expected = "".join(
-            letter
-            for letter, value in zip(read_one(whole).sequences[0], plddt, strict=True)
-            if value >= 70
-        )
-        assert 0 < len(expected) < 86
-        cut = read_one(whole, ReadOptions(min_plddt=70))
-        assert cut.sequences == (expected,)
-        assert cut.structure is not None
-        assert len(cut.structure) == len(expected)
-        binary = tmp_path / "b.bcif.gz"
-        binary.write_bytes(gzip.compress(_as_bcif(modelcif, tmp_path)))
-        (tmp_path / "made.bcif").unlink()
-        assert_same_chain(cut.chains[0], read_one(binary, ReadOptions(min_plddt=70)).chains[0])
-
-    def test_residues_below_stay_in_the_deposited_sequence(
-        self, modelcif: str, plddt: list[float], tmp_path: Path
-    ) -> None:
-        """There they are letters without coordinates, not observed."""
-        path = write(tmp_path / "m.cif", modelcif)
-        options = ReadOptions(sequence="deposited", min_plddt=70)
-        protein = read_one(path, options)
-        assert protein.sequences == read_one(path).sequences
-        assert protein.chains[0].observed.tolist() == [value >= 70 for value in plddt]
-        assert protein.chains[0].backbone is not None
-        assert (protein.chains[0].backbone.complete == protein.chains[0].observed).all()
-
-    @pytest.mark.parametrize("scale", [1.0, 0.01])
-    def test_predictors_bare_pdb_files_are_known_by_their_numbers(
-        self, predicted: gemmi.Structure, tmp_path: Path, scale: float
-    ) -> None:
-        """No header: the same value for all atoms of a residue, 0 to 100 or 0 to 1."""
-        for res in predicted[0]["A"]:
-            for one in res:
-                one.b_iso *= scale
-        path = write(tmp_path / "m.pdb", predicted.make_minimal_pdb())
-        assert 0 < len(read_one(path, ReadOptions(min_plddt=70))) < 86
-
-    def test_all_below_is_a_failure(self, modelcif: str, tmp_path: Path) -> None:
-        """Nothing left is said, not stored."""
-        result = read(write(tmp_path / "m.cif", modelcif), ReadOptions(min_plddt=100))
-        assert result.proteins == []
-        assert "no residue has a pLDDT of 100" in result.failures[0].reason
-
-    def test_experimental_structures_are_kept_whole_with_a_note(self) -> None:
-        """Their B-factors are no pLDDT and filter nothing."""
-        protein = read_one(DATA / "1a8o.pdb.gz", ReadOptions(min_plddt=70))
-        assert len(protein) == 70
-        assert protein.notes == ("experimental structure: min_plddt not applied",)
-
-    def test_structures_of_unknown_origin_are_refused(self, sample: Path) -> None:
-        """B-factors that differ within residues, and no header: nobody knows, so nothing is cut."""
-        result = read(sample / "1vqb_A.pdb.gz", ReadOptions(min_plddt=70))
-        assert result.proteins == []
-        assert "nothing says that this structure is predicted" in result.failures[0].reason
 
 
 @pytest.mark.parametrize(
