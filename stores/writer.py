@@ -12,10 +12,11 @@ from types import TracebackType
 import numpy as np
 
 from protalign.errors import Failure, StoreError
-from protalign.protein import Protein, Structure, sequence_hash
+from protalign.protein import Protein
 from protalign.stores.append import Appender, create_store, prepare_arrays
 from protalign.stores.arrays import LocalArrays
 from protalign.stores.entries import EntryLog, FailureLog, live_sources, read_failures
+from protalign.stores.item_writer import ItemWriter, place_in_structure
 from protalign.stores.items import items_of
 from protalign.stores.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
 from protalign.stores.lock import LOCK_FILE, StoreLock
@@ -93,14 +94,11 @@ class StoreWriter:
         self._source_hashes = [row.tobytes() for row in arrays.read("sources/sha256")]
         self._source = {path: row for row, path in enumerate(self._source_paths)}
         self._open_sources = set(arrays.state.open_sources)
-        self._items = {
-            modality: {
-                row.tobytes(): item for item, row in enumerate(arrays.read(f"{modality}s/hash"))
-            }
-            for modality in ("sequence", "structure")
-        }
+        self._items = ItemWriter(self._appender)
         self._failures = {(f.id, f.file): f for f in read_failures(arrays)}
         self._readings: dict[int, _Reading] = {}
+        self._new_ids: list[str] = []
+        self._new_notes: list[str] = []
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -222,63 +220,36 @@ class StoreWriter:
 
     def _entry_values(self, protein: Protein, source: int) -> tuple[int, ...]:
         """The entry's columns, its items put into the store."""
-        sequence = self._sequence_item(protein.sequences)
+        sequence = self._items.sequence(protein.sequences)
         if protein.structure is None:
             return (source, sequence, -1, 0, 0, 0, 0)
-        first, count = _place_in_structure(protein)
+        first, count = place_in_structure(protein)
         lengths = [len(chain.structure_rows) for chain in protein.structure.kept_chains]
         offset, length = sum(lengths[:first]), sum(lengths[first : first + count])
-        item = self._structure_item(protein.structure)
+        item = self._items.structure(protein.structure)
         return (source, sequence, item, first, count, offset, length)
 
     def _append_entry(self, protein: Protein, values: tuple[int, ...]) -> None:
         self._entry[protein.id] = len(self._columns["source"])
-        self._appender.append_texts("entries/id", [protein.id])
-        self._appender.append_texts("entries/notes", ["\n".join(protein.notes)])
+        self._new_ids.append(protein.id)
+        self._new_notes.append("\n".join(protein.notes))
         for name, value in zip(ENTRY_COLUMNS, values, strict=True):
             self._columns[name].append(value)
-            self._appender.append(f"entries/{name}", [value])
 
-    def _sequence_item(self, sequences: tuple[str, ...]) -> int:
-        digest, known = sequence_hash(sequences), self._items["sequence"]
-        if digest not in known:
-            known[digest] = len(known)
-            lengths = np.array([len(sequence) for sequence in sequences])
-            self._appender.append("sequences/hash", np.frombuffer(digest, np.uint8))
-            self._appender.append_texts("sequences/letters", ["".join(sequences)])
-            self._appender.append_ragged(
-                "sequences/chain_length", lengths, np.array([len(lengths)])
-            )
-        return known[digest]
-
-    def _structure_item(self, structure: Structure) -> int:
-        digest, known = structure.content_hash, self._items["structure"]
-        if digest not in known:
-            known[digest] = len(known)
-            self._append_structure(structure, digest)
-        return known[digest]
-
-    def _append_structure(self, structure: Structure, digest: bytes) -> None:
-        append = self._appender.append
-        append("structures/hash", np.frombuffer(digest, np.uint8))
-        append("structures/chain", [self._appender.rows("chains/kept")])
-        append("structures/chains", [len(structure.chains)])
-        append("structures/rows", [len(structure)])
-        append("structures/context", [structure.context_length])
-        self._appender.append_texts("chains/id", [chain.id for chain in structure.chains])
-        append("chains/kept", [index in structure.kept for index in range(len(structure.chains))])
-        for chain in structure.chains:
-            assert chain.backbone is not None
-            append("chains/residue", [self._appender.rows("residues/letter")])
-            append("chains/residues", [len(chain)])
-            append("residues/letter", np.frombuffer(chain.sequence.encode("ascii"), np.uint8))
-            append("residues/number", chain.residue_numbers)
-            append("residues/insertion_code", chain.insertion_codes)
-            append("residues/observed", chain.observed)
-            append("residues/backbone", chain.backbone.coordinates)
+    def _append_new_entries(self) -> None:
+        """Hand over the entries since the last commit, a column at a time."""
+        if not self._new_ids:
+            return
+        first = self._appender.rows("entries/source")
+        self._appender.append_texts("entries/id", self._new_ids)
+        self._appender.append_texts("entries/notes", self._new_notes)
+        for name, column in self._columns.items():
+            self._appender.append(f"entries/{name}", column[first:])
+        self._new_ids, self._new_notes = [], []
 
     def commit(self) -> None:
         """Make everything added so far part of the store, in one step."""
+        self._append_new_entries()
         open_sources = tuple(sorted(self._open_sources))
         state = self._appender.arrays.state
         if self._appender.waiting or state.open_sources != open_sources:
@@ -386,16 +357,3 @@ def _check_options(stored: Mapping[str, Option], given: Mapping[str, Option], pa
             f"{path} was made with other options ({'; '.join(differing)}); use the same ones, or "
             "make another store"
         )
-
-
-def _place_in_structure(protein: Protein) -> tuple[int, int]:
-    """The protein's chains among its structure's kept chains: (first, count)."""
-    assert protein.structure is not None
-    kept = [(chain.id, chain.sequence) for chain in protein.structure.kept_chains]
-    wanted = [(chain.id, chain.sequence) for chain in protein.chains]
-    for first in range(len(kept) - len(wanted) + 1):
-        if kept[first : first + len(wanted)] == wanted:
-            return first, len(wanted)
-    raise ValueError(
-        f"protein {protein.id}: its chains are not a run of its structure's kept chains"
-    )
