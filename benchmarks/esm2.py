@@ -1,0 +1,198 @@
+"""Residues per second of ESM2: ProtAlign's packed forward against fair-esm's extract script.
+
+    python benchmarks/esm2.py                         # the 8M architecture, random weights
+    python benchmarks/esm2.py --model esm2_t30_150M_UR50D --residues 3000
+    python benchmarks/esm2.py --weights esm2_t6_8M_UR50D.pt --proteins pdbbind/ --threads 1
+
+fair-esm's side does what its scripts/extract.py does: sequences sorted by length, padded batches of
+at most 4,096 tokens, no truncation needed below 1,022 residues, one layer's representations copied
+out per sequence. All sides run in this process with the same threads, in turns, on the same
+sequences; a figure is the median over the turns. Speed does not depend on the weights' values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import esm
+import numpy as np
+import numpy.typing as npt
+import torch
+from esm.model.esm2 import ESM2
+from safetensors.torch import save_file
+
+from protalign.encoders import Encoder, EncoderSpec, load_encoder
+from protalign.encoders.esm2_weights import ARCHITECTURES, read_esm2
+from protalign.reading import find_sources, read_sources
+
+SAMPLE = Path(__file__).resolve().parent.parent / "examples" / "sample"
+TOKENS_PER_BATCH = 4096
+LONGEST = 1022
+
+Embeddings = list[npt.NDArray[np.float32]]
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    sequences = read_sequences(options.proteins, options.residues)
+    residues = sum(map(len, sequences))
+    with tempfile.TemporaryDirectory() as folder:
+        weights = options.weights or random_weights(options.model, Path(folder))
+        sides: dict[str, Callable[[], Embeddings]] = {
+            "fair-esm float32": extract(options.model, weights, sequences)
+        }
+        for dtype in ("float32", "bfloat16"):
+            spec = EncoderSpec(options.model, str(weights), device="cpu", dtype=dtype)
+            sides[f"protalign {dtype}"] = packed(load_encoder(spec), sequences)
+    seconds, outputs = take_turns(sides, options.turns)
+    rows = compare(seconds, outputs, residues)
+    print_table(rows, options, len(sequences), residues)
+    if options.json:
+        settings = {"model": options.model, "threads": options.threads, "turns": options.turns}
+        sizes = {"sequences": len(sequences), "residues": residues, "torch": torch.__version__}
+        options.json.write_text(json.dumps({**settings, **sizes, "rows": rows}, indent=2) + "\n")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--model", "--architecture", default="esm2_t6_8M_UR50D", choices=ARCHITECTURES
+    )
+    parser.add_argument("--weights", type=Path, help="weights of the model; random without")
+    parser.add_argument(
+        "--proteins", type=Path, default=SAMPLE, help="files to take sequences from"
+    )
+    parser.add_argument("--residues", type=int, default=20_000, help="about how many to embed")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    return parser.parse_args()
+
+
+def read_sequences(path: Path, residues: int) -> list[str]:
+    """Real sequences, shuffled with a fixed seed, repeated or cut to the number of residues."""
+    sources, _ = find_sources([path])
+    found = [
+        sequence
+        for result in read_sources(sources)
+        for protein in result.proteins
+        for sequence in protein.sequences
+        if len(sequence) <= LONGEST
+    ]
+    random.Random(0).shuffle(found)
+    chosen: list[str] = []
+    while sum(map(len, chosen)) < residues:
+        chosen.append(found[len(chosen) % len(found)])
+    return chosen
+
+
+def random_weights(model: str, folder: Path) -> Path:
+    """A file with random weights of a model's architecture."""
+    size = ARCHITECTURES[model]
+    torch.manual_seed(0)
+    state = ESM2(size.layers, size.dim, size.heads, "ESM-1b").state_dict()
+    path = folder / f"{model}.safetensors"
+    save_file({k: v for k, v in state.items() if not k.startswith(("lm_head", "contact"))}, path)
+    return path
+
+
+def extract(model: str, weights: Path, sequences: list[str]) -> Callable[[], Embeddings]:
+    """fair-esm's side."""
+    size = ARCHITECTURES[model]
+    network = ESM2(size.layers, size.dim, size.heads, "ESM-1b").eval()
+    network.load_state_dict(read_esm2(weights, model, size), strict=False)
+    convert = network.alphabet.get_batch_converter(LONGEST)
+    data = esm.FastaBatchedDataset([str(i) for i in range(len(sequences))], sequences)
+
+    def run() -> Embeddings:
+        found: dict[int, npt.NDArray[np.float32]] = {}
+        for indices in data.get_batch_indices(TOKENS_PER_BATCH, extra_toks_per_seq=1):
+            labels, strings, tokens = convert([data[index] for index in indices])
+            with torch.no_grad():
+                out = network(tokens, repr_layers=[size.layers], return_contacts=False)
+            rows = out["representations"][size.layers]
+            for i, (label, string) in enumerate(zip(labels, strings, strict=True)):
+                found[int(label)] = rows[i, 1 : len(string) + 1].clone().numpy()
+        return [found[i] for i in range(len(sequences))]
+
+    return run
+
+
+def packed(encoder: Encoder, sequences: list[str]) -> Callable[[], Embeddings]:
+    """ProtAlign's side: batches of ``encoder.batch_rows`` residues in the order given."""
+    batches: list[list[tuple[str, ...]]] = [[]]
+    rows = 0
+    for sequence in sequences:
+        if batches[-1] and rows + len(sequence) > encoder.batch_rows:
+            batches.append([])
+            rows = 0
+        batches[-1].append((sequence,))
+        rows += len(sequence)
+
+    def run() -> Embeddings:
+        return [output for batch in batches for output in encoder.encode(batch)]
+
+    return run
+
+
+def take_turns(
+    sides: dict[str, Callable[[], Embeddings]], turns: int
+) -> tuple[dict[str, list[float]], dict[str, Embeddings]]:
+    """Run the sides one after another, again and again, after one turn that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    outputs = {name: run() for name, run in sides.items()}
+    for _ in range(turns):
+        for name, run in sides.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds, outputs
+
+
+def compare(
+    seconds: dict[str, list[float]], outputs: dict[str, Embeddings], residues: int
+) -> list[dict[str, str | float]]:
+    """A row for each side; the first is what the others are compared with."""
+    base = next(iter(seconds))
+    reference = np.concatenate(outputs[base])
+    rows: list[dict[str, str | float]] = []
+    for name, times in seconds.items():
+        values = np.concatenate(outputs[name])
+        norms = np.linalg.norm(values, axis=1) * np.linalg.norm(reference, axis=1)
+        ratios = [one / other for one, other in zip(seconds[base], times, strict=True)]
+        rows.append(
+            {
+                "side": name,
+                "residues_per_second": residues / statistics.median(times),
+                "ratio": statistics.median(ratios),
+                "largest_difference": float(np.abs(values - reference).max()),
+                "smallest_cosine": float(((values * reference).sum(1) / norms).min()),
+            }
+        )
+    return rows
+
+
+def print_table(
+    rows: list[dict[str, str | float]], options: argparse.Namespace, sequences: int, residues: int
+) -> None:
+    source = options.weights.name if options.weights else "random weights"
+    print(f"{options.model} ({source}), {sequences} sequences, {residues} residues,")
+    print(f"{options.threads} thread(s), median of {options.turns} turns")
+    print(f"{'':20} {'residues/s':>10} {'ratio':>6} {'max. diff.':>10} {'min. cosine':>11}")
+    for row in rows:
+        print(
+            f"{row['side']:20} {row['residues_per_second']:10.0f} {row['ratio']:6.2f} "
+            f"{row['largest_difference']:10.1e} {row['smallest_cosine']:11.6f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
