@@ -126,3 +126,13 @@ def load_checkpoint(path: Path, network: Network, optimisers: Optimisers | None)
         }
         optimisers.load_state(state)
     return facts
+
+
+def open_checkpoint(
+    path: Path, precision: torch.dtype = torch.float32
+) -> tuple[Network, dict[str, Any]]:
+    """The network that a checkpoint holds, and the checkpoint's facts."""
+    with safe_open(path, framework="pt") as file:
+        config = json.loads(file.metadata()["facts"])["config"]
+    network = Network(config["layers"], config["dim"], config["heads"], precision)
+    return network, load_checkpoint(path, network, None)
