@@ -260,6 +260,51 @@ def test_ctrl_c_leaves_a_store_that_resumes_to_the_same_bytes(
     assert contents(interrupted) == contents(undisturbed)
 
 
+def test_a_dask_cluster_gives_the_same_bytes(
+    finished: Path, tmp_path: Path, sample: Path, encoder: str
+) -> None:
+    """--scheduler with worker processes of a real cluster: the store of one process, byte for byte."""
+    from distributed import LocalCluster
+
+    store = tmp_path / "store.zarr"
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        address = cluster.scheduler_address
+        run("embed", sample, "--out", store, "--sequence-encoder", encoder, "--scheduler", address)
+    assert contents(store) == contents(finished / "store.zarr")
+
+
+def test_a_sequence_is_searched_among_structures_and_back(finished: Path, tmp_path: Path) -> None:
+    """A mutant that is not in the store finds its family; a structure file finds itself."""
+    store = EmbeddingStore.open(finished / "store.zarr")
+    letters = store.sequence("1b5m_A")[0]
+    query = tmp_path / "query.fasta"
+    query.write_text(f">mutant\n{letters[:20]}A{letters[21:]}\n")
+    arguments = ("--vectors", finished / "vectors.parquet", "--model", finished / "model")
+    hits = json.loads(run("search", query, *arguments, "-k", "3", "--format", "json").stdout)[
+        "hits"
+    ]
+    assert [hit["rank"] for hit in hits] == [1, 2, 3]
+    assert hits[0]["cosine"] >= hits[1]["cosine"] >= hits[2]["cosine"]
+    assert {hit["against"] for hit in hits} == {"structure"}
+    path = store.source("1b5m_A")
+    table = run(
+        "search", path, *arguments, "-k", "1", "--against", "structure", "--format", "tsv"
+    ).stdout.splitlines()
+    assert table[1].split("\t")[:4] == ["1b5m_A", "1", "1b5m_A", "1.0000"]
+
+
+def test_a_query_that_cannot_be_read_is_a_line(finished: Path, tmp_path: Path) -> None:
+    """Search goes on with the other queries and exits with 3."""
+    query = tmp_path / "query.fasta"
+    query.write_text(">good\nMQIFVKTLTGKTITLEVEPSD\n>bad\nMQ1FVK\n")
+    arguments = ("--vectors", finished / "vectors.parquet", "--model", finished / "model")
+    done = run("search", query, *arguments, "-k", "1", code=3)
+    assert "good" in done.stdout
+    assert "bad" in done.stderr
+
+
 def test_wrong_usage_is_exit_code_2(tmp_path: Path, few: Path) -> None:
     """No such store, no such encoder, no such option value: one line, exit code 2."""
     missing = run("info", tmp_path / "none.zarr", code=2)
