@@ -331,7 +331,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def bias_(self) -> float | None:
         """SigLIP's bias after training; None for CLIP."""
         bias = self.heads_.loss.bias
-        return None if bias is None else float(bias)
+        return None if bias is None else bias.item()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,0 +1,149 @@
+"""Vectors to Parquet, and back into scikit-learn by id."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+
+from protalign import model
+from protalign.errors import InputError
+from protalign.estimator import ProtAlignEstimator
+from protalign.lookup import VectorLookup
+from protalign.stores import EmbeddingStore, read_vectors
+
+
+@pytest.fixture(scope="module")
+def vectors(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The whole store, exported. Only to be read."""
+    path = tmp_path_factory.mktemp("vectors") / "vectors.parquet"
+    assert fitted.export(store, path) == 43
+    return path
+
+
+def test_export_is_transform(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, vectors: Path
+) -> None:
+    """The file has every id with transform's vectors; a FASTA entry's structure is null."""
+    read = read_vectors(vectors)
+    assert read.ids.tolist() == store.ids.tolist()
+    np.testing.assert_array_equal(read.sequence, fitted.transform(store))
+    assert read.has_sequence.all()
+    assert read.ids[~read.has_structure].tolist() == ["fasta"]
+
+
+def test_export_says_where_it_comes_from(store: EmbeddingStore, vectors: Path) -> None:
+    """Model and store, with the hashes of their weights, are in the file's metadata."""
+    metadata = read_vectors(vectors).metadata
+    assert len(metadata["model"]["weights_sha256"]) == 64
+    assert metadata["model"]["parameters"]["loss"] == "clip"
+    assert metadata["store"]["path"] == store.path
+    for modality in ("sequence", "structure"):
+        expected = store.encoder_for(modality).weights_sha256
+        assert metadata["store"]["encoders"][modality]["weights_sha256"] == expected
+
+
+def test_export_goes_in_blocks(
+    store: EmbeddingStore,
+    fitted: ProtAlignEstimator,
+    vectors: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However few entries are in memory at once, the vectors are the same."""
+    monkeypatch.setattr(model, "_ENTRIES_AT_ONCE", 5)
+    fitted.export(store, tmp_path / "blocks.parquet")
+    blocks, whole = read_vectors(tmp_path / "blocks.parquet"), read_vectors(vectors)
+    assert blocks.ids.tolist() == whole.ids.tolist()
+    np.testing.assert_allclose(blocks.structure, whole.structure, atol=1e-6)
+
+
+def test_only_stores_are_exported(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, tmp_path: Path
+) -> None:
+    """Arrays have no ids; an id twice could not be looked up."""
+    with pytest.raises(InputError, match="use transform"):
+        fitted.export([(np.zeros((2, 20)), None)], tmp_path / "x.parquet")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="twice"):
+        fitted.export(store[[0, 0]], tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("output", ["sequence", "structure", "both"])
+def test_ids_become_vectors(vectors: Path, output: str) -> None:
+    """Lists, arrays, Series and single columns of ids; any order; an id may come twice."""
+    read = read_vectors(vectors)
+    rows = [4, 0, 4, 9]
+    ids = [str(read.ids[row]) for row in rows]
+    parts = {"sequence": [read.sequence], "structure": [read.structure]}
+    parts["both"] = parts["sequence"] + parts["structure"]
+    expected = np.hstack([part[rows] for part in parts[output]])
+    lookup = VectorLookup(vectors, output=output)
+    for X in (ids, np.array(ids), np.array(ids, dtype=object), pd.Series(ids), [[i] for i in ids]):
+        np.testing.assert_array_equal(lookup.transform(X), expected)
+    assert lookup.get_feature_names_out().shape == (expected.shape[1],)
+
+
+def test_it_feeds_a_classifier(store: EmbeddingStore, vectors: Path) -> None:
+    """A pipeline takes ids as X: fits, predicts, cross-validates."""
+    view = store[store.has_structure]
+    ids, labels = view.ids.tolist(), view.lengths > 120
+    pipeline = make_pipeline(VectorLookup(vectors), LogisticRegression(C=100))
+    assert pipeline.fit(ids, labels).score(ids, labels) > 0.8
+    assert len(cross_val_score(pipeline, np.array(ids), labels, cv=3)) == 3
+
+
+def test_set_output_names_the_columns(vectors: Path) -> None:
+    """A pandas table of vectors, named as get_feature_names_out says."""
+    lookup = VectorLookup(vectors, output="both").set_output(transform="pandas")
+    table = lookup.fit_transform(["copy"])
+    assert table.columns[0] == "sequence0"
+    assert table.columns[-1] == "structure127"
+
+
+def test_unknown_and_missing_are_named(vectors: Path) -> None:
+    """Ids that are not there, ids without the modality, things that are no ids."""
+    with pytest.raises(InputError, match="'9xyz'"):
+        VectorLookup(vectors).transform(["copy", "9xyz"])
+    with pytest.raises(InputError, match=r"no structure vector of fasta; .*has_structure"):
+        VectorLookup(vectors, output="structure").transform(["copy", "fasta"])
+    with pytest.raises(InputError, match="no list of ids"):
+        VectorLookup(vectors).transform(np.zeros((3, 2)))
+    with pytest.raises(InputError, match="did you mean 'structure'"):
+        VectorLookup(vectors, output="structur").transform(["copy"])
+    with pytest.raises(InputError, match="does not exist"):
+        VectorLookup("nowhere.parquet").transform(["copy"])
+
+
+def test_clone_and_pickle_take_the_path_along(vectors: Path) -> None:
+    """Neither carries the vectors: both read the file themselves."""
+    lookup = VectorLookup(vectors)
+    expected = lookup.transform(["copy"])
+    data = pickle.dumps(lookup)
+    assert len(data) < 1000
+    for copy in (pickle.loads(data), clone(lookup)):  # noqa: S301
+        np.testing.assert_array_equal(copy.transform(["copy"]), expected)
+
+
+def test_a_changed_file_is_read_again(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, tmp_path: Path
+) -> None:
+    """Vectors exported anew, or another path, are seen by a lookup that has read the old ones."""
+    path = tmp_path / "vectors.parquet"
+    fitted.export(store[:3], path)
+    lookup = VectorLookup(path)
+    lookup.transform(store[:1].ids)
+    fitted.export(store[3:6], path)
+    assert lookup.transform(store[3:4].ids).shape == (1, 128)
+    fitted.export(store[:1], tmp_path / "other.parquet")
+    lookup.set_params(path=tmp_path / "other.parquet")
+    with pytest.raises(InputError, match="the vectors have no"):
+        lookup.transform(store[3:4].ids)
