@@ -155,7 +155,7 @@ class ProteinMPNNEncoder(Encoder):
         # The edges; neighbours in both orders; residues of two layers and their four projections.
         kept = longest * (k * (DIM * edge + 2 * 8) + 2 * DIM * 4 + 5 * DIM * edge)
         # Distances and keys of all residues; features and hidden layers of the block's edges.
-        block = self._block * (longest * 32 + k * (FEATURES * (4 + edge) + 75 * 8 + 8 * DIM * edge))
+        block = self._block * (longest * 32 + k * (FEATURES * 4 + 75 * 8 + 8 * DIM * 4))
         return weights + kept + block + 4 * DIM * max(longest, batch_rows)
 
 

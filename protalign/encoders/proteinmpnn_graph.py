@@ -150,7 +150,8 @@ def build_graph(residues: Residues, wanted: Tensor, k: int, block: int) -> Graph
     neighbours = torch.empty((len(residues), k), dtype=torch.int64, device=wanted.device)
     for reach in range(3):
         rows = torch.nonzero(layer == reach).flatten()
-        for part in rows.split(block):
+        for start in range(0, len(rows), block):
+            part = rows[start : start + block]
             neighbours[part] = nearest(residues.atoms[:, :, 1], part, k)
         reached = neighbours[rows].flatten()
         layer[reached] = layer[reached].clamp(max=reach + 1)
@@ -205,5 +206,5 @@ def distance_features(graph: Graph, start: int, stop: int, out: Tensor) -> None:
     pairs = torch.tensor([a * ATOMS + b for a, b in ATOM_PAIRS], device=atoms.device)
     distances = squared.add_(1e-6).sqrt_().flatten(2).flatten(0, 1).index_select(1, pairs)
     centres = torch.linspace(RBF_FIRST, RBF_LAST, RBF_CENTRES, device=atoms.device)
-    gaps = torch.sub(distances[:, :, None], centres, out=out.unflatten(1, (-1, RBF_CENTRES)))
+    gaps = torch.sub(distances[:, :, None], centres, out=out.view(len(out), -1, RBF_CENTRES))
     gaps.div_(RBF_WIDTH).clamp_(-_FURTHEST, _FURTHEST).square_().neg_().exp_()
