@@ -20,7 +20,6 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from dask import config
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
 
 from protalign.errors import Failure, ProtAlignError, StoreError
@@ -254,8 +253,7 @@ def _failures(folder: Path, encoder: str, failed: set[int]) -> list[Failure]:
 @contextmanager
 def _client(devices: tuple[str, ...], scheduler: str | None) -> Iterator[Client]:
     """A client of the given scheduler, or of workers on this machine."""
-    quiet = {"logging.distributed": "critical", "distributed.comm.timeouts.connect": "30s"}
-    with _silenced("distributed"), config.set(quiet):
+    with _silenced("distributed"):
         if scheduler is not None:
             with _connected(scheduler) as client:
                 yield client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -57,6 +58,7 @@ class RemoteArrays(Arrays):
             raise StoreError(f"{url} cannot be opened as a store: {error}") from None
         super().__init__(url, StoreState.parse(self._group.attrs.asdict(), url))
         self._opened: dict[str, zarr.Array[Any]] = {}
+        self._lock = threading.Lock()
         self._chunks: OrderedDict[tuple[str, int], npt.NDArray[Any]] = OrderedDict()
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
@@ -77,15 +79,17 @@ class RemoteArrays(Arrays):
 
     def chunk(self, name: str, index: int) -> npt.NDArray[Any]:
         key = (name, index)
-        if key not in self._chunks:
-            rows = self._specs[name].chunk_rows
-            self._chunks[key] = self.read(
-                name, index * rows, min((index + 1) * rows, self.rows(name))
-            )
+        with self._lock:
+            if key in self._chunks:
+                self._chunks.move_to_end(key)
+                return self._chunks[key]
+        rows = self._specs[name].chunk_rows
+        found = self.read(name, index * rows, min((index + 1) * rows, self.rows(name)))
+        with self._lock:
+            self._chunks[key] = found
             while len(self._chunks) > CHUNKS_KEPT:
                 self._chunks.popitem(last=False)
-        self._chunks.move_to_end(key)
-        return self._chunks[key]
+        return found
 
     def done_tasks(self, name: str) -> npt.NDArray[np.bool_]:
         array = f"encoders/{name}/done"

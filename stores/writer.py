@@ -38,10 +38,10 @@ ENTRY_COLUMNS = (
 
 @dataclass
 class _Reading:
-    """A source whose entries are coming in."""
+    """A source whose entries are coming in: the ids seen so far, and those that failed."""
 
     ids: set[str] = field(default_factory=set)
-    failures: set[tuple[str, str]] = field(default_factory=set)
+    failures: set[str] = field(default_factory=set)
 
 
 class StoreWriter:
@@ -95,7 +95,9 @@ class StoreWriter:
         self._source = {path: row for row, path in enumerate(self._source_paths)}
         self._open_sources = set(arrays.state.open_sources)
         self._items = ItemWriter(self._appender)
-        self._failures = {(f.id, f.file): f for f in read_failures(arrays)}
+        self._failures: dict[str, dict[str, Failure]] = {}  # by file, then by id
+        for failure in read_failures(arrays):
+            self._failures.setdefault(failure.file, {})[failure.id] = failure
         self._readings: dict[int, _Reading] = {}
         self._new_ids: list[str] = []
         self._new_notes: list[str] = []
@@ -158,7 +160,7 @@ class StoreWriter:
                 refused.append(failure)
         for failure in [*failures, *refused]:
             self.add_failure(failure)
-            reading.failures.add((failure.id, failure.file))
+            reading.failures.add(failure.id)
         if last:
             self._resolve(source_path, reading.failures)
             del self._readings[source]
@@ -167,17 +169,17 @@ class StoreWriter:
 
     def add_failure(self, failure: Failure) -> None:
         """Keep a failure; the same one again is not kept twice."""
-        key = (failure.id, failure.file)
-        if self._failures.get(key) != failure:
-            self._failures[key] = failure
+        known = self._failures.setdefault(failure.file, {})
+        if known.get(failure.id) != failure:
+            known[failure.id] = failure
             self._log_failure(failure)
 
-    def _resolve(self, source_path: str, still: set[tuple[str, str]]) -> None:
+    def _resolve(self, source_path: str, still: set[str]) -> None:
         """Take back the file's failures that did not come up when it was read this time."""
-        gone = [key for key in self._failures if key[1] == source_path and key not in still]
-        for key in gone:
-            del self._failures[key]
-            self._log_failure(Failure(*key, reason="", advice=""))
+        known = self._failures.get(source_path, {})
+        for entry_id in [entry_id for entry_id in known if entry_id not in still]:
+            del known[entry_id]
+            self._log_failure(Failure(entry_id, source_path, reason="", advice=""))
 
     def _log_failure(self, failure: Failure) -> None:
         for name in ("id", "file", "reason", "advice"):
