@@ -174,12 +174,17 @@ class StoreWriter:
             known[failure.id] = failure
             self._log_failure(failure)
 
+    def forget_failure(self, failure: Failure) -> None:
+        """Take a logged failure back, e.g. because its file is gone."""
+        known = self._failures.get(failure.file, {})
+        if known.pop(failure.id, None) is not None:
+            self._log_failure(Failure(failure.id, failure.file, reason="", advice=""))
+
     def _resolve(self, source_path: str, still: set[str]) -> None:
         """Take back the file's failures that did not come up when it was read this time."""
-        known = self._failures.get(source_path, {})
-        for entry_id in [entry_id for entry_id in known if entry_id not in still]:
-            del known[entry_id]
-            self._log_failure(Failure(entry_id, source_path, reason="", advice=""))
+        for failure in list(self._failures.get(source_path, {}).values()):
+            if failure.id not in still:
+                self.forget_failure(failure)
 
     def _log_failure(self, failure: Failure) -> None:
         for name in ("id", "file", "reason", "advice"):

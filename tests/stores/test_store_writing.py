@@ -156,6 +156,21 @@ def test_failures_are_kept_once_and_resolved(path: Path) -> None:
     assert EmbeddingStore.open(path).failures == []
 
 
+def test_a_failure_can_be_forgotten(path: Path) -> None:
+    """It is gone for later readers; forgetting it again, or one that never was, changes nothing."""
+    failure = Failure("", "gone.pdb", "empty file", "fetch it again")
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add_failure(failure)
+        writer.forget_failure(failure)
+        assert writer.failures == []
+    before = tree(path)
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.forget_failure(failure)
+        writer.forget_failure(Failure("x", "y", "z", ""))
+    assert tree(path) == before
+    assert EmbeddingStore.open(path).failures == []
+
+
 def test_entries_may_be_parts_of_one_complex(path: Path, proteins: list[Protein]) -> None:
     """Per chain, a complex is encoded once, and each chain's entry has its own rows of it."""
     dimer = complex_of("dimer", proteins[3], proteins[8])
