@@ -30,7 +30,7 @@ from protalign.ragged import Ragged
 _TILE_ROWS = 64
 #: Elements of a block held in the compute dtype: about one core's cache on a CPU, and enough to
 #: keep every multiprocessor busy on a GPU.
-_BLOCK_ELEMENTS = {"cpu": 1 << 20}
+_BLOCK_ELEMENTS = {"cpu": 1 << 19}
 _BLOCK_ELEMENTS_ACCELERATOR = 1 << 26
 
 
@@ -79,11 +79,11 @@ class PackedBatch:
     Attributes
     ----------
     values : (R, D) float16, bfloat16, float32 or float64 tensor.
-    size : n.
+    lengths : (n,) int64 rows of each protein.
     """
 
     values: Tensor
-    size: int
+    lengths: Tensor
     blocks: tuple[_Block, ...]
 
     @classmethod
@@ -95,9 +95,11 @@ class PackedBatch:
     @classmethod
     def from_tensor(cls, values: Tensor, offsets: npt.NDArray[np.int64]) -> PackedBatch:
         """Rows that are a tensor already; ``offsets`` (n + 1,) as in ``Ragged``."""
-        if np.any(np.diff(offsets) < 1):
+        lengths = np.diff(offsets)
+        if np.any(lengths < 1):
             raise ValueError("every protein needs at least one row to be pooled")
-        return cls(values, len(offsets) - 1, _plan(offsets, values.shape[1], values.device))
+        blocks = _plan(offsets, values.shape[1], values.device)
+        return cls(values, torch.from_numpy(lengths).to(values.device), blocks)
 
 
 def _plan(offsets: npt.NDArray[np.int64], dim: int, device: torch.device) -> tuple[_Block, ...]:
@@ -144,13 +146,13 @@ def _piece(
     slot = tiles - tiles[:, :1]
     slots = int(slot.max()) + 1
     places = np.arange(stop - start) * slots + slot.ravel()
-    proteins = np.minimum(tiles[:, :1] + np.arange(slots), segments[-1]).ravel() + first
+    proteins = np.minimum(tiles[:, :1] + np.arange(slots), segments[-1]) + first
     return _Piece(
         rows=slice(start, stop),
         tile=tile,
         slots=slots,
         places=torch.from_numpy(places).to(device),
-        proteins=torch.from_numpy(proteins).to(device),
+        proteins=torch.from_numpy(proteins.ravel()).to(device),
     )
 
 
@@ -172,9 +174,9 @@ def _dot_with_own(vectors: Tensor, block: _Block, rows: Tensor) -> Tensor:
     products = []
     for piece in block.pieces:
         tiles = rows[piece.rows].view(-1, piece.tile, dim)
-        own = vectors[piece.proteins].view(len(tiles), piece.slots * n_heads, dim)
-        every = torch.bmm(tiles, own.transpose(1, 2)).view(-1, n_heads)
-        products.append(every[piece.places])
+        own = vectors[piece.proteins].view(len(tiles), -1, dim)
+        every = torch.bmm(own, tiles.transpose(1, 2))  # much faster than tiles @ own.T
+        products.append(every.transpose(1, 2).reshape(-1, n_heads)[piece.places])
     return torch.cat(products)
 
 
@@ -190,17 +192,19 @@ class _AttentionPooling(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, weight: Tensor, batch: PackedBatch) -> Tensor:
         """values (R, D), weight (D, H) in the compute dtype -> pooled (n, H, D)."""
         dim, n_heads = weight.shape
-        pooled = weight.new_zeros(batch.size, n_heads, dim)
+        by_head = weight.T.contiguous()
+        pooled = weight.new_zeros(len(batch.lengths), n_heads, dim)
         attention = weight.new_empty(len(values), n_heads)
         for block in batch.blocks:
             rows = values[block.rows].to(weight.dtype)
-            scores = rows @ weight
+            scores = (by_head @ rows.T).T.contiguous()  # much faster than rows @ weight
             highest = torch.segment_reduce(scores, "max", lengths=block.lengths, axis=0)
             scores = (scores - highest[block.segments]).exp_()
-            total = torch.segment_reduce(scores, "sum", lengths=block.lengths, axis=0)
-            scores /= total[block.segments]
             attention[block.rows] = scores
             _add_weighted_sums(pooled, block, scores, rows)
+        total = torch.segment_reduce(attention, "sum", lengths=batch.lengths, axis=0)
+        attention /= total.repeat_interleave(batch.lengths, dim=0)
+        pooled /= total[:, :, None]
         ctx.save_for_backward(values, weight, attention, pooled)
         ctx.batch = batch
         return pooled
@@ -210,15 +214,14 @@ class _AttentionPooling(torch.autograd.Function):
         (gradient,) = gradients
         values, weight, attention, pooled = ctx.saved_tensors
         gradient = gradient.contiguous()
-        correction = (pooled * gradient).sum(dim=2)
+        correction = (pooled * gradient).sum(dim=2).repeat_interleave(ctx.batch.lengths, dim=0)
         d_weight = torch.zeros_like(weight.T, memory_format=torch.contiguous_format)
         d_values = torch.empty_like(values) if ctx.needs_input_grad[0] else None
         for block in ctx.batch.blocks:
             rows = values[block.rows].to(weight.dtype)
             own = attention[block.rows]
             d_scores = _dot_with_own(gradient, block, rows)
-            d_scores -= correction[block.proteins][block.segments]
-            d_scores *= own
+            d_scores = (d_scores - correction[block.rows]) * own
             d_weight.addmm_(d_scores.T, rows)  # (H, D): faster than rows.T @ d_scores
             if d_values is not None:
                 through_sum = torch.einsum(
