@@ -61,6 +61,7 @@ def fit(
     ] = None,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A line an epoch.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -83,7 +84,7 @@ def fit(
         device=device,
         sequence_encoder=sequence_encoder,
         structure_encoder=structure_encoder,
-        verbose=not (quiet or as_json),
+        verbose=verbose,
     )
     if max_epochs is not None:
         estimator.set_params(max_epochs=max_epochs)

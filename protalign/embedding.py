@@ -132,12 +132,12 @@ def embed(
     # Before anything is read: a missing weights file should not be found out after an hour.
     models = [_loaded(choice.spec) for choice in encoders]
     _check_names(encoders)
-    sources, failures = find_sources([Path(path).absolute() for path in paths])
+    roots = [Path(path).absolute() for path in paths]
+    sources, failures = find_sources(roots)
     say(f"{len(sources):,} files to read")
 
     with StoreWriter(out, asdict(options)) as writer:
-        for failure in failures:
-            writer.add_failure(failure)
+        missing = _keep_failures(writer, roots, failures)
         files_read = _scan(sources, options, writer, processes, reporter)
         plans = {}
         for choice, model in zip(encoders, models, strict=True):
@@ -171,8 +171,37 @@ def embed(
             files_read=files_read,
             entries=writer.n_entries,
             encoded=encoded,
-            failures=writer.failures,
+            failures=[*missing, *_failures_below(writer, roots)],
         )
+
+
+def _keep_failures(
+    writer: StoreWriter, roots: Sequence[Path], failures: Sequence[Failure]
+) -> list[Failure]:
+    """Keep in the store what failed about files that exist; return what is about the others.
+
+    A path that is not there is this call's mistake, not the store's content; and a file that failed
+    once and was deleted since needs no mending any more.
+    """
+    for failure in _failures_below(writer, roots):
+        if not Path(failure.file).exists():
+            writer.forget_failure(failure)
+    missing = []
+    for failure in failures:
+        if Path(failure.file).exists():
+            writer.add_failure(failure)
+        else:
+            missing.append(failure)
+    return missing
+
+
+def _failures_below(writer: StoreWriter, roots: Sequence[Path]) -> list[Failure]:
+    """The store's failures that concern these files and folders."""
+    return [
+        failure
+        for failure in writer.failures
+        if any(Path(failure.file).is_relative_to(root) for root in roots)
+    ]
 
 
 def _scan(

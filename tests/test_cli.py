@@ -263,7 +263,7 @@ def test_ctrl_c_leaves_a_store_that_resumes_to_the_same_bytes(
 def test_a_dask_cluster_gives_the_same_bytes(
     finished: Path, tmp_path: Path, sample: Path, encoder: str
 ) -> None:
-    """--scheduler with worker processes of a real cluster: the store of one process, byte for byte."""
+    """--scheduler with worker processes of a real cluster: the same store, byte for byte."""
     from distributed import LocalCluster
 
     store = tmp_path / "store.zarr"
