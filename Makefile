@@ -15,8 +15,9 @@ TYPES := build/types
 demo: .venv/installed
 	$(BIN)/python examples/demo.py
 
+# One thread each for two workers; a file's tests stay together, since they share what they embed.
 test: .venv/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .

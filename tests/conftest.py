@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A property is about what comes out, not about how long it takes on a busy machine.
+settings.register_profile("protalign", deadline=None)
+settings.load_profile("protalign")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
