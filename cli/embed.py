@@ -12,6 +12,7 @@ from protalign.cli.console import ConsoleReporter, print_failures, print_json
 
 if TYPE_CHECKING:
     from protalign.embedding import EmbedReport
+    from protalign.protein import Modality
 
 
 class Per(StrEnum):
@@ -126,7 +127,7 @@ def embed(
 
     options = ReadOptions(per=per.value, sequence=sequence.value, min_plddt=min_plddt)
     with ConsoleReporter(quiet=quiet or as_json) as reporter:
-        wanted = {
+        wanted: dict[Modality, tuple[str | None, Path | None, int | None, str | None]] = {
             "sequence": (sequence_encoder, sequence_weights, layer, sequence_name),
             "structure": (structure_encoder, structure_weights, None, structure_name),
         }

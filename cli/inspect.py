@@ -83,20 +83,25 @@ def weights(as_json: AsJson = False) -> None:
         print_json({"weights": [asdict(entry) for entry in known]})
         return
     print_table(
-        ["model", "modality", "dim", "found", "size", "SHA-256", "licence"],
+        ["model", "modality", "dim", "here", "size", "licence"],
         [
             [
                 entry.model,
                 entry.modality,
-                str(entry.dim),
-                entry.source or "not here",
-                human_bytes(entry.size) if entry.size else "",
-                entry.sha256[:16],
+                "" if entry.dim is None else str(entry.dim),
+                entry.source if entry.path else "no",
+                human_bytes(entry.size) if entry.path else "",
                 entry.licence,
             ]
             for entry in known
         ],
     )
+    print("\nfiles and their SHA-256")
     for entry in known:
         if entry.path:
-            print(f"{entry.model}: {entry.path}")
+            print(f"  {entry.model}: {entry.path}\n    {entry.sha256}")
+    print("\nnot here")
+    for entry in known:
+        if not entry.path:
+            where = f"published at {entry.url}" if entry.url else "give its file by name"
+            print(f"  {entry.model}: {where}")

@@ -149,7 +149,9 @@ def _open(path: Path) -> EmbeddingStore:
 def _load(model: Path, device: str) -> ProtAlignEstimator:
     from protalign.estimator import ProtAlignEstimator
 
-    return ProtAlignEstimator.load(model).set_params(device=device)
+    estimator = ProtAlignEstimator.load(model)
+    estimator.set_params(device=device)
+    return estimator
 
 
 def _select(

@@ -12,6 +12,7 @@ import typer
 from protalign.cli.console import print_failures, print_json, print_table
 
 if TYPE_CHECKING:
+    from protalign.protein import Modality
     from protalign.search import Queries
     from protalign.stores import AlignedVectors
 
@@ -68,7 +69,10 @@ def search(
 
     targets = read_vectors(vectors)
     estimator = ProtAlignEstimator.load(model).set_params(device=device)
-    given = {"sequence": sequence_weights, "structure": structure_weights}
+    given: dict[Modality, Path | None] = {
+        "sequence": sequence_weights,
+        "structure": structure_weights,
+    }
     found = embed_queries(
         queries,
         estimator,

@@ -20,7 +20,9 @@ import numpy.typing as npt
 
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.encoders.choice import default_model, local_devices, model_of_weights
-from protalign.errors import Failure, ProtAlignError
+from protalign.encoders.embedded import EmbeddedEncoder
+from protalign.encoders.esm2 import ESM2Encoder
+from protalign.errors import Failure, ProtAlignError, WeightsError
 from protalign.protein import Modality
 from protalign.reading import ReadOptions, SourceFile, find_sources, read_sources
 from protalign.stores import EmbeddingStore, EncoderInfo, EncoderRecord, Plan, StoreWriter
@@ -90,6 +92,19 @@ def _loaded(spec: EncoderSpec) -> Encoder:
     return load_encoder(spec)
 
 
+def _load(choice: EncoderChoice) -> Encoder:
+    """Load an encoder; where its weights are not to be had, say what needs none fetched."""
+    try:
+        return _loaded(choice.spec)
+    except WeightsError as error:
+        shipped = EmbeddedEncoder.models()
+        if choice.spec.weights or not shipped or choice.spec.model not in ESM2Encoder.models():
+            raise
+        raise WeightsError(
+            f"{error}; for a first look without it: --sequence-encoder {shipped[0]}"
+        ) from error
+
+
 def _encode_on(
     device: str, *, spec: EncoderSpec
 ) -> Callable[[list[Any]], list[npt.NDArray[np.float32]]]:
@@ -130,8 +145,11 @@ def embed(
     options = options or ReadOptions()
     say = reporter.say if reporter is not None else _silent
     # Before anything is read: a missing weights file should not be found out after an hour.
-    models = [_loaded(choice.spec) for choice in encoders]
+    models = [_load(choice) for choice in encoders]
     _check_names(encoders)
+    for model in models:
+        if model.remark:
+            say(f"{model.name}: {model.remark}")
     roots = [Path(path).absolute() for path in paths]
     sources, failures = find_sources(roots)
     say(f"{len(sources):,} files to read")
@@ -158,8 +176,6 @@ def embed(
                 scheduler=scheduler,
                 on_progress=partial(reporter.encoded, name) if reporter is not None else None,
             )
-            for failure in report.failures:
-                writer.add_failure(failure)
             encoded[name] = {
                 "items": report.items,
                 "residues": report.rows,
@@ -263,7 +279,7 @@ def choose_encoder(
 def _stored_encoders(modality: Modality, out: str | os.PathLike[str]) -> list[EncoderInfo]:
     if not Path(out).exists():
         return []
-    encoders = EmbeddingStore.open(out).encoders.values()
+    encoders = EmbeddingStore.open(Path(out)).encoders.values()
     return [info for info in encoders if info.modality == modality]
 
 

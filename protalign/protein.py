@@ -45,8 +45,7 @@ class Backbone:
     @cached_property
     def complete(self) -> npt.NDArray[np.bool_]:
         """(L,) bool: residues with all four atoms; only these get a row of structure embedding."""
-        complete: npt.NDArray[np.bool_] = np.isfinite(self.coordinates).all(axis=(1, 2))
-        return complete
+        return np.asarray(np.isfinite(self.coordinates).all(axis=(1, 2)), dtype=np.bool_)
 
 
 @dataclass(frozen=True, eq=False)

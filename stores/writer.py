@@ -93,6 +93,7 @@ class StoreWriter:
         self._source_paths: list[str] = log.source_paths.tolist()
         self._source_hashes = [row.tobytes() for row in arrays.read("sources/sha256")]
         self._source = {path: row for row, path in enumerate(self._source_paths)}
+        self._source_of_hash = {sha256: row for row, sha256 in enumerate(self._source_hashes)}
         self._open_sources = set(arrays.state.open_sources)
         self._items = ItemWriter(self._appender)
         self._failures: dict[str, dict[str, Failure]] = {}  # by file, then by id
@@ -133,11 +134,21 @@ class StoreWriter:
         return FailureLog(arrays, EntryLog(arrays)).live
 
     def source_is_current(self, path: str, sha256: bytes) -> bool:
-        """Whether all entries of this file, with these contents, are in the store."""
-        row = self._source.get(path)
+        """Whether all entries of this file, with these contents, are in the store.
+
+        Also where the file was moved: the entries keep the path that they were read from.
+        """
+        row = self._source.get(path, self._moved_source(path, sha256))
         return (
             row is not None and self._source_hashes[row] == sha256 and row not in self._open_sources
         )
+
+    def _moved_source(self, path: str, sha256: bytes) -> int | None:
+        """The row of a file of the same name and contents whose own path is gone."""
+        row = self._source_of_hash.get(sha256)
+        if row is None or Path(self._source_paths[row]).name != Path(path).name:
+            return None
+        return None if Path(self._source_paths[row]).exists() else row
 
     def add(
         self,
@@ -199,6 +210,7 @@ class StoreWriter:
             row = self._source[path] = len(self._source_paths)
             self._source_paths.append(path)
             self._source_hashes.append(sha256)
+            self._source_of_hash[sha256] = row
             self._appender.append_texts("sources/path", [path])
             self._appender.append("sources/sha256", np.frombuffer(sha256, np.uint8))
         self._open_sources.add(row)

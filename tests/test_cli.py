@@ -167,6 +167,30 @@ def test_a_mended_file_is_no_longer_a_failure(few: Path, tmp_path: Path, encoder
     assert EmbeddingStore.open(store).failures == []
 
 
+def test_a_deleted_file_and_a_wrong_path_are_not_failures_for_ever(
+    few: Path, tmp_path: Path, encoder: str
+) -> None:
+    """Exit code 3 is about what was asked for now: a path mistyped once leaves nothing behind."""
+    (few / "empty.pdb").write_bytes(b"")
+    store = tmp_path / "store.zarr"
+    options = ("--out", store, "--sequence-encoder", encoder, "--quiet")
+    assert "nowhere" in run("embed", few, few / "nowhere.pdb", *options, code=3).stderr
+    assert [failure.id for failure in EmbeddingStore.open(store).failures] == ["empty"]
+    (few / "empty.pdb").unlink()
+    run("embed", few, *options)
+    assert EmbeddingStore.open(store).failures == []
+
+
+def test_a_moved_folder_is_known_by_its_content(few: Path, tmp_path: Path, encoder: str) -> None:
+    """The same files under another path are the entries that the store has: nothing is read."""
+    store = tmp_path / "store.zarr"
+    options = ("--out", store, "--sequence-encoder", encoder, "--json")
+    run("embed", few, *options)
+    moved = few.rename(few.with_name("moved"))
+    report = json.loads(run("embed", moved, *options).stdout)
+    assert (report["files_read"], report["entries"]) == (0, 4)
+
+
 def test_a_changed_file_replaces_its_entry(few: Path, tmp_path: Path, encoder: str) -> None:
     """Other coordinates under the same name: the id now has the new embedding."""
     store = tmp_path / "store.zarr"
@@ -209,7 +233,7 @@ def test_per_chain_and_deposited_are_kept_by_the_store(
     """Other reading options than the store's are refused, with a line saying which."""
     store = tmp_path / "store.zarr"
     run("embed", few, "--out", store, "--sequence-encoder", encoder, "--per", "chain")
-    done = run("embed", few, "--out", store, "--sequence-encoder", encoder, code=2)
+    done = run("embed", few, "--out", store, "--sequence-encoder", encoder, "--quiet", code=2)
     assert "per" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 

@@ -89,9 +89,11 @@ class Encoder(ABC):
     settings : what else decides the numbers (layer, compute dtype); JSON values, recorded in the
         store: an embedding made with other settings is another embedding.
     device : where it runs, e.g. "cpu".
+    remark : what a user should know whenever it is used, in a line; "" for nothing.
     """
 
     modality: ClassVar[Modality]
+    remark: ClassVar[str] = ""
 
     name: str
     dim: int

@@ -20,6 +20,8 @@ ARCHITECTURE_KEYS = ("num_layers", "embed_dim", "attention_heads")
 class EmbeddedEncoder(ESM2Encoder):
     """An ESM2 whose weights (float16 in the file) ship with ProtAlign: it needs no download."""
 
+    remark = "the small encoder that ships, for a first look; for results take an ESM2"
+
     @classmethod
     def models(cls) -> Sequence[str]:
         """The models whose files are in the package, smallest first."""
