@@ -85,7 +85,7 @@ class ProteinMPNNEncoder(Encoder):
         self._graph_device = torch.device("cpu") if device.type == "mps" else device
         self._network = ProteinMPNNNetwork()
         self._network.load_state_dict(from_upstream(upstream.tensors))
-        self._network.requires_grad_(False).eval().to(device).set_dtype(dtype)
+        self._network.requires_grad_(False).eval().place(device, dtype)
 
     @classmethod
     def models(cls) -> Sequence[str]:
@@ -153,7 +153,7 @@ class ProteinMPNNEncoder(Encoder):
         edge, k = self._network.dtype.itemsize, self._neighbours
         weights = sum(p.numel() * p.element_size() for p in self._network.parameters())
         # The edges; neighbours in both orders; residues of two layers and their four projections.
-        kept = longest * (k * (DIM * edge + 2 * 8) + 2 * DIM * 4 + 5 * DIM * edge)
+        kept = longest * (k * (DIM * edge + 2 * 8) + 2 * DIM * 8 + 5 * DIM * edge)
         # Distances and keys of all residues; features and hidden layers of the block's edges.
         block = self._block * (longest * 32 + k * (FEATURES * 4 + 75 * 8 + 8 * DIM * 4))
         return weights + kept + block + 4 * DIM * max(longest, batch_rows)

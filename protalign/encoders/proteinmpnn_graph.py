@@ -88,8 +88,9 @@ def chain_index(chain: Chain) -> npt.NDArray[np.int64]:
     """Place of each residue along its chain, as the reference code's parser counts.
 
     A gap in the numbering takes as many places as there are numbers in it; residues of one number
-    that differ in their insertion code take one place each, in the code's order. Returns (L,)
-    int64; meaningless where a residue was not observed.
+    that differ in their insertion code take one place each, in the code's order; where they do not
+    differ, which the reference code reads as one residue, they share a place. Returns (L,) int64;
+    meaningless where a residue was not observed.
     """
     index = np.zeros(len(chain), dtype=np.int64)
     observed = chain.observed
