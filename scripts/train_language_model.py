@@ -287,6 +287,7 @@ def parse(arguments: list[str] | None = None) -> Config:
     add("--log-every", type=int, default=50)
     add("--save-every", type=int, default=250)
     add("--minutes", type=float, default=float("inf"), help="stop after this time, to resume later")
+    add("--stop-at", type=int, help="stop after this step, to resume or branch")
     options = vars(parser.parse_args(arguments))
     return Config(**{**options, "fasta": tuple(options["fasta"])})
 

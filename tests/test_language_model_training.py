@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,15 @@ from language_model.structures import (  # noqa: E402
 from train_language_model import CHECKPOINT, Config, load_data, parse, train  # noqa: E402
 
 from protalign.reading import find_sources, read_sources  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_it_was() -> Iterator[None]:
+    """Training sets the number of threads and flushes denormals: of the whole process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +110,7 @@ def sampler(chains: dict[str, str], seed: int = 0) -> WindowSampler:
 def test_resumed_training_equals_uninterrupted_training(
     fasta: Path, states: Path, tmp_path: Path
 ) -> None:
-    """A run stopped after 5 of 12 steps and started again ends in the same bytes, both losses on."""
+    """A run stopped after 5 of 12 steps and started again ends in the same numbers."""
     whole = config(fasta, tmp_path / "whole", structures=states)
     train(whole)
     broken = config(fasta, tmp_path / "broken", structures=states)
@@ -264,9 +274,8 @@ def test_exported_weights_load_into_fair_esm(fasta: Path, tmp_path: Path) -> Non
     assert header["name"] == "protalign_test"
     assert header["licence"] == "MIT"
     frequencies = {name for name in state if name.endswith("inv_freq")}
-    assert all(
-        (value.dtype == torch.float16) == (name not in frequencies) for name, value in state.items()
-    )
+    halves = {name for name, value in state.items() if value.dtype == torch.float16}
+    assert halves == state.keys() - frequencies
     weight = trained.network.esm.layers[1].fc1.weight
     torch.testing.assert_close(model.layers[1].fc1.weight, weight, atol=1e-3, rtol=1e-3)
 
