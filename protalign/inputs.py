@@ -207,6 +207,8 @@ class Pairs:
     @classmethod
     def of(cls, inputs: Inputs) -> Pairs:
         """The pairs of X; raises InputError if there is none."""
+        if len(inputs) == 0:
+            raise InputError("X holds no entries", "choose some that are in the store")
         both = np.stack([inputs.items(modality) for modality in MODALITIES], axis=1)
         complete = np.flatnonzero((both >= 0).all(axis=1))
         if len(complete) == 0:

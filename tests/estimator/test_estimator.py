@@ -241,9 +241,11 @@ def test_missing_structures_are_named(store: EmbeddingStore, fitted: ProtAlignEs
 
 
 def test_nothing_to_train_on(store: EmbeddingStore) -> None:
-    """Only FASTA entries, or a single pair: one clear line."""
+    """Only FASTA entries, no entries, or a single pair: one clear line."""
     with pytest.raises(InputError, match="all lack the structure"):
         quick().fit(store["fasta"])
+    with pytest.raises(InputError, match="no entries"):
+        quick().fit(store[[]])
     with pytest.raises(InputError, match="1 pair"):
         quick().fit(store[:1])
 
