@@ -59,7 +59,7 @@ app.command("search")(search.search)
 
 
 def run() -> None:
-    """Run the app; a ProtAlignError is printed as one line and exits with 2."""
+    """Run the app; an error that is no fault of ours is one line, and exits with 2."""
     try:
         app()
     except ProtAlignError as error:
@@ -68,6 +68,9 @@ def run() -> None:
     except BrokenPipeError:  # the reader of a pipe (head, less) has gone
         sys.stderr.close()
         sys.exit(OK)
+    except OSError as error:  # no space left, no permission
+        print(f"protalign: {error}", file=sys.stderr)
+        sys.exit(USAGE)
     except KeyboardInterrupt:
-        print("protalign: interrupted; the same command goes on from here", file=sys.stderr)
+        print("protalign: interrupted; `embed` goes on from here if run again", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -68,8 +68,10 @@ def fit(
     """Train the two pooling heads on a store's pairs of sequence and structure."""
     from protalign.errors import InputError
     from protalign.estimator import ProtAlignEstimator
+    from protalign.model_files import check_place
 
-    if out.exists() and any(out.iterdir()) and not overwrite:
+    place = check_place(out)  # before the training, not after it
+    if place.exists() and any(place.iterdir()) and not overwrite:
         raise InputError(f"{out} is there already", "name another folder or give --overwrite")
     estimator = ProtAlignEstimator(
         embed_dim=embed_dim,
@@ -110,7 +112,10 @@ def score(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Retrieval within the store (or --ids): Recall@1, 5, 10, MRR, median rank, both ways."""
+    """Retrieval within the store (or --ids): Recall@1, 5, 10, MRR, median rank, both ways.
+
+    Under each recall is what a random order would give.
+    """
     from protalign.metrics import retrieval_report
 
     estimator = _load(model, device)
@@ -207,5 +212,7 @@ def _print_report(report: dict[str, Any]) -> None:
                 f"{figures['median_rank']:g}",
             ]
         )
+        chance = [f"{100 * figures[f'chance_recall_at_{k}']:.1f} %" for k in (1, 5, 10)]
+        rows.append(["  by chance", *chance, "", ""])
     print(f"{report['n_queries']:,} queries among {report['n_candidates']:,} candidates")
     print_table(header, rows)

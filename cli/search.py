@@ -64,11 +64,12 @@ def search(
     Exit code: 0 if nothing failed, 3 if some queries could not be read, 2 for wrong usage.
     """
     from protalign.estimator import ProtAlignEstimator
-    from protalign.search import embed_queries
+    from protalign.search import check_made_by, embed_queries
     from protalign.stores import read_vectors
 
     targets = read_vectors(vectors)
     estimator = ProtAlignEstimator.load(model).set_params(device=device)
+    check_made_by(targets, estimator)
     given: dict[Modality, Path | None] = {
         "sequence": sequence_weights,
         "structure": structure_weights,

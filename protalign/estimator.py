@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from protalign.encoders.devices import resolve_device
-from protalign.errors import InputError
+from protalign.errors import InputError, ModelError
 from protalign.inputs import (
     MODALITIES,
     ArrayInputs,
@@ -69,7 +69,8 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Training uses each unique (sequence, structure) pair once, so that entries with the same
     embeddings are not each other's negatives; entries that lack a modality are left out (a store
-    tells equal items by content; entries of lists and arrays are all different items).
+    tells equal items by content; entries of lists and arrays are all different items). A sequence
+    with two structures is two pairs, each a negative of the other where they meet in a batch.
 
     Parameters
     ----------
@@ -80,10 +81,10 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     learnable_temperature : learn the temperature too, starting from ``temperature``.
     batch_size, learning_rate : of Adam; a last batch of one pair is left out.
     max_epochs : passes over the pairs, at most.
-    early_stopping : keep a random part of the pairs back, stop when retrieval among them no longer
-        improves, and end with the best epoch's parameters. Left out where that part would be
-        smaller than 10 pairs.
-    validation_fraction : size of that part.
+    early_stopping : keep a random part of the pairs back, whole sequences with all their
+        structures, stop when retrieval among them no longer improves, and end with the best
+        epoch's parameters. Left out where that part would be smaller than 10 pairs.
+    validation_fraction : size of that part, at most.
     n_iter_no_change, tol : epochs without a gain of ``tol`` in the validation's mean reciprocal
         rank after which training stops.
     output : what ``transform`` gives: "sequence", "structure" or "both", side by side.
@@ -91,7 +92,8 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     random_state : int, RandomState or None. The same int gives the same model on one machine with
         the same number of threads.
     device : "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
-    warm_start : go on from the last fit's heads, loss temperature and bias.
+    warm_start : go on from the last fit's heads, loss temperature and bias; refused where
+        ``embed_dim``, ``n_heads`` or ``loss`` have changed since.
     verbose : print a line an epoch to standard error.
 
     Attributes
@@ -252,7 +254,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
         """Names of transform's columns: "sequence0", … and "structure0", …, as ``output`` says."""
         check_is_fitted(self)
-        names = [f"{m}{i}" for m in self._output_modalities() for i in range(self.embed_dim)]
+        names = [f"{m}{i}" for m in self._output_modalities() for i in range(self._width())]
         return np.array(names, dtype=object)
 
     def export(self, X: Entries, path: str | Path) -> int:
@@ -266,6 +268,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         if not isinstance(X, Entries):
             raise InputError("only a store's entries have ids to export", "use transform")
+        self._check_unchanged()
         if len(set(X.ids)) != len(X):
             raise InputError("an id is there twice", "export each entry once")
         inputs = self._inputs(X, MODALITIES)
@@ -283,15 +286,16 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             },
         }
         batches = vector_batches(self._heads_on_device(), inputs, X.ids)
-        return write_vectors(path, batches, dim=self.embed_dim, metadata=metadata)
+        return write_vectors(path, batches, dim=self._width(), metadata=metadata)
 
     def save(self, path: str | Path) -> None:
         """Write a folder: model.safetensors, config.json, README.md (a model card).
 
         It appears whole or not at all, and replaces a model that is there. Raises ModelError where
-        something else is there.
+        something else is there, or where the parameters no longer describe the fitted heads.
         """
         check_is_fitted(self)
+        self._check_unchanged()
         config = describe(self)
         write_model(path, config, self.heads_.state_dict(), model_card(config))
 
@@ -346,6 +350,8 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_whole("batch_size", self.batch_size, 2)
         for name in ("temperature", "learning_rate"):
             check_between(name, getattr(self, name), 0, math.inf)
+        check_between("bias", self.bias, -math.inf, math.inf)
+        check_between("tol", self.tol, -math.inf, math.inf)
         check_between("validation_fraction", self.validation_fraction, 0, 1)
         if self.embed_dim % self.n_heads:
             raise InputError(
@@ -355,7 +361,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _inputs(self, X: Any, modalities: tuple[Modality, ...], *, fitting: bool = False) -> Inputs:
         """X in its common form; checked against what the model was fitted on unless fitting."""
-        inputs = self._read(X, modalities, fitting=fitting)
+        inputs = self._read(X, modalities, None if fitting else self.encoders_)
         if fitting:
             missing = [m for m in MODALITIES if m not in inputs.dims]
             if missing:
@@ -368,29 +374,52 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             check_fits(inputs, modalities, self._dims(), self.encoders_)
         return inputs
 
-    def _read(self, X: Any, modalities: tuple[Modality, ...], *, fitting: bool) -> Inputs:
+    def _read(
+        self,
+        X: Any,
+        modalities: tuple[Modality, ...],
+        fitted: Mapping[Modality, EncoderInfo] | None,
+    ) -> Inputs:
+        """X in its common form; ``fitted``: the encoders to look for, None where X decides."""
         if isinstance(X, (str, Path)):
             raise InputError("X is a path", "open it first: EmbeddingStore.open(path)")
         if isinstance(X, Entries):
-            fitted = {} if fitting else self.encoders_
             chosen = {
-                m: choose_encoder(X, m, getattr(self, f"{m}_encoder"), fitted.get(m))
+                m: choose_encoder(X, m, getattr(self, f"{m}_encoder"), (fitted or {}).get(m))
                 for m in modalities
             }
             return StoreInputs(X, {m: info for m, info in chosen.items() if info is not None})
         if is_pairs(X):
             return PairInputs(X)
-        least = 2 if fitting else 1
+        least = 2 if fitted is None else 1
         return ArrayInputs(
             validate_data(
                 self,
                 X,
-                reset=fitting,
+                reset=fitted is None,
                 dtype=np.float32,
                 ensure_min_samples=least,
                 ensure_min_features=least,
             )
         )
+
+    def _check_unchanged(self) -> None:
+        """Raise ModelError where set_params made the parameters those of other heads."""
+        fitted = {
+            "embed_dim": self._width(),
+            "n_heads": self.heads_.sequence.attention.n_heads,
+            "loss": self.heads_.loss.kind,
+        }
+        for name, value in fitted.items():
+            if getattr(self, name) != value:
+                raise ModelError(
+                    f"{name} is {getattr(self, name)!r} now, the heads are fitted with {value!r}: "
+                    "set it back, or fit without warm_start"
+                )
+
+    def _width(self) -> int:
+        """Length of the fitted heads' vectors."""
+        return len(self.heads_.sequence.query)
 
     def _dims(self) -> dict[Modality, int]:
         return {"sequence": self.sequence_dim_, "structure": self.structure_dim_}
@@ -399,7 +428,10 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """New heads, seeded; or, with warm_start, a copy of those of the last fit."""
         if self.warm_start and hasattr(self, "heads_"):
             check_fits(inputs, MODALITIES, self._dims(), self.encoders_)
-            return copy.deepcopy(self.heads_)
+            self._check_unchanged()
+            heads = copy.deepcopy(self.heads_)
+            heads.loss.log_scale.requires_grad_(self.learnable_temperature)
+            return heads
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self._new_heads(inputs.dims)
@@ -412,11 +444,16 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         count = int(self.validation_fraction * len(pairs))
         if not self.early_stopping or count < MIN_VALIDATION_PAIRS:
             return pairs, None
-        order = generator.permutation(len(pairs))
-        return pairs.select(np.sort(order[count:])), pairs.select(np.sort(order[:count]))
+        sequences = pairs.items[:, 0]
+        place = generator.permutation(sequences.max() + 1)[sequences]  # of each pair's sequence
+        sizes = np.cumsum(np.bincount(place))
+        held_out = place < np.searchsorted(sizes, count, side="right")
+        if np.count_nonzero(held_out) < MIN_VALIDATION_PAIRS:
+            return pairs, None  # nearly all pairs are of a few sequences
+        return pairs.select(np.flatnonzero(~held_out)), pairs.select(np.flatnonzero(held_out))
 
     def _validation_pairs(self, X_val: Any, inputs: Inputs) -> Pairs:
-        validation = self._read(X_val, MODALITIES, fitting=True)
+        validation = self._read(X_val, MODALITIES, inputs.encoders)
         check_fits(validation, MODALITIES, inputs.dims, inputs.encoders)
         return Pairs.of(validation)
 

@@ -66,7 +66,9 @@ class ContrastiveLoss(nn.Module):
         self.kind = kind
         self.log_scale = nn.Parameter(torch.tensor(start), requires_grad=learnable_temperature)
         self.bias = (
-            nn.Parameter(torch.tensor(bias), requires_grad=True) if kind == "siglip" else None
+            nn.Parameter(torch.tensor(float(bias)), requires_grad=True)
+            if kind == "siglip"
+            else None
         )
         self._max_log_scale = max(math.log(MAX_LEARNED_SCALE), start)
 

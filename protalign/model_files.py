@@ -101,6 +101,17 @@ def _serialised(tensors: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save(contiguous)
 
 
+def check_place(path: str | Path) -> Path:
+    """Where a model's folder goes; raises ModelError where something that is no model is."""
+    folder = Path(path).absolute()
+    if folder.exists() and not (folder / CONFIG).is_file() and not _is_empty_folder(folder):
+        raise ModelError(f"{path} is there and is no saved model: name another folder")
+    above = next(parent for parent in folder.parents if parent.exists())
+    if not above.is_dir():
+        raise ModelError(f"{path} cannot be made, {above} is no folder: name another one")
+    return folder
+
+
 def write_model(
     path: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], card: str
 ) -> None:
@@ -109,9 +120,7 @@ def write_model(
     Replaces a model that is there. Raises ModelError where ``path`` is a file, or a folder that
     holds something else.
     """
-    folder = Path(path)
-    if folder.exists() and not (folder / CONFIG).is_file() and not _is_empty_folder(folder):
-        raise ModelError(f"{folder} is there and is no saved model: name another folder")
+    folder = check_place(path)
     weights = _serialised(tensors)
     whole = {
         "format": FORMAT,

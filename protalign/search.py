@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -16,10 +15,11 @@ import numpy.typing as npt
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.errors import Failure, ModelError
 from protalign.estimator import ProtAlignEstimator
-from protalign.inputs import encoder_differences
+from protalign.inputs import MODALITIES, encoder_differences
+from protalign.model_files import weights_sha256
 from protalign.protein import Modality, Protein
 from protalign.reading import ReadOptions, find_sources, read_sources
-from protalign.stores import EncoderInfo
+from protalign.stores import AlignedVectors, EncoderInfo
 
 #: Proteins read, embedded and pooled at once.
 QUERIES_AT_ONCE = 64
@@ -44,6 +44,17 @@ class Queries:
     lengths: list[int]
     vectors: npt.NDArray[np.float32]
     failures: list[Failure]
+
+
+def check_made_by(vectors: AlignedVectors, estimator: ProtAlignEstimator) -> None:
+    """Raise ModelError where exported vectors are another model's: no cosine would mean a thing."""
+    theirs = vectors.metadata.get("model", {}).get("weights_sha256")
+    ours = weights_sha256(estimator.heads_.state_dict())
+    if theirs != ours:
+        raise ModelError(
+            f"the vectors were made by another model (weights {str(theirs)[:12]}… and not "
+            f"{ours[:12]}…); search with that one, or export them again with this one"
+        )
 
 
 def embed_queries(
@@ -106,7 +117,7 @@ class _Encoders:
         self, proteins: Sequence[Protein], modality: Sequence[Modality]
     ) -> npt.NDArray[np.float32]:
         vectors = np.empty((len(proteins), self._estimator.embed_dim), dtype=np.float32)
-        for kind in ("sequence", "structure"):
+        for kind in MODALITIES:
             chosen = [index for index, own in enumerate(modality) if own == kind]
             if not chosen:
                 continue
@@ -115,8 +126,7 @@ class _Encoders:
                 for index in chosen
             ]
             rows = self._encoder(kind).encode(items)
-            pairs = [(own, None) if kind == "sequence" else (None, own) for own in rows]
-            vectors[chosen] = copy(self._estimator).set_params(output=kind).transform(pairs)
+            vectors[chosen] = self._estimator.pool(kind, rows)
         return vectors
 
     def _encoder(self, modality: Modality) -> Encoder:

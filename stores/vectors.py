@@ -55,7 +55,7 @@ class AlignedVectors:
     ----------
     ids : (n,) object array of str.
     sequence, structure : (n, dim) float32; a row of NaN where the entry lacks the modality. Views
-        of the file's memory (read-only, not copied) unless rows are missing.
+        of what Arrow read (read-only, not copied) unless rows are missing.
     has_sequence, has_structure : (n,) bool.
     metadata : provenance: the model that made them and the store.
     """
@@ -140,11 +140,13 @@ def write_vectors(
 
     Raises
     ------
-    InputError : the file's folder is not there.
+    InputError : the file's folder is not there, or a folder has the file's name.
     """
     target = Path(path)
     if not target.parent.is_dir():
         raise InputError(f"{target.parent} is no folder", "make it, or name another file")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder", "name a file")
     unfinished = target.with_name(f".{target.name}.{uuid4().hex}.partial")
     schema = _schema(dim, metadata)
     rows = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -156,6 +157,50 @@ def test_a_random_part_is_held_out() -> None:
     assert model.best_validation_score_ is None
 
 
+def test_a_sequence_is_held_out_with_all_its_structures(store: EmbeddingStore) -> None:
+    """No sequence that is trained on validates, however many pairs it has."""
+
+    class Shared(ArrayInputs):
+        def items(self, modality: str) -> npt.NDArray[np.int64]:  # type: ignore[override]
+            own = np.arange(len(self))
+            return own // 3 if modality == "sequence" else own
+
+    pairs = Pairs.of(Shared(families(300)))
+    parts = quick()._hold_out(pairs, np.random.default_rng(0))
+    trained, held_out = (set(part.positions // 3) for part in parts if part is not None)
+    assert not trained & held_out
+    assert (len(parts[0]), len(parts[1] or [])) == (270, 30)
+
+
+def test_x_val_leaves_the_columns_of_x() -> None:
+    """n_features_in_ and feature_names_in_ are X's; X_val of other columns is refused."""
+    X = pd.DataFrame(families(40), columns=[f"x{i}" for i in range(24)])
+    model = quick().fit(X, X_val=X[:12])
+    assert model.feature_names_in_.tolist() == X.columns.tolist()
+    with pytest.raises(ValueError, match="feature names"):
+        quick().fit(X, X_val=X.rename(columns={"x0": "y0"}))
+    by_list = quick().fit(
+        [(row[None, :12], row[None, 12:]) for row in families(40)], X_val=X.to_numpy()
+    )
+    assert not hasattr(by_list, "n_features_in_")
+
+
+def test_warm_start_refuses_other_heads() -> None:
+    """A loss or a width set since the last fit cannot be gone on with, and is not ignored."""
+    X = families(30)
+    model = quick(warm_start=True).fit(X)
+    with pytest.raises(ModelError, match="loss is 'siglip' now"):
+        model.set_params(loss="siglip").fit(X)
+    model.set_params(loss="clip", learnable_temperature=True).fit(X)
+    assert model.temperature_ != pytest.approx(0.07)
+
+
+def test_whole_numbers_will_do(store: EmbeddingStore) -> None:
+    """bias=-10 is bias=-10.0."""
+    whole = quick(loss="siglip", bias=-10).fit(store)
+    assert whole.loss_curve_ == quick(loss="siglip").fit(store).loss_curve_
+
+
 def test_warm_start_goes_on() -> None:
     """A second fit starts from the first one's parameters, and the curves go on."""
     X = families(200)
@@ -258,6 +303,8 @@ def test_nothing_to_train_on(store: EmbeddingStore) -> None:
         ({"output": "struct"}, "did you mean 'structure'"),
         ({"embed_dim": 30}, "cannot be shared by n_heads=4"),
         ({"temperature": 0}, "above 0"),
+        ({"bias": "low"}, "bias='low'"),
+        ({"tol": float("nan")}, "tol=nan"),
         ({"temperature": "hot"}, "temperature='hot'"),
         ({"batch_size": 1}, "at least 2"),
         ({"max_epochs": 2.5}, "whole number"),

@@ -14,9 +14,10 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from protalign import model
-from protalign.errors import InputError
+from protalign.errors import InputError, ModelError
 from protalign.estimator import ProtAlignEstimator
 from protalign.lookup import VectorLookup
+from protalign.search import check_made_by
 from protalign.stores import EmbeddingStore, read_vectors
 
 
@@ -39,6 +40,25 @@ def test_export_is_transform(
     np.testing.assert_array_equal(read.sequence, fitted.transform(store))
     assert read.has_sequence.all()
     assert read.ids[~read.has_structure].tolist() == ["fasta"]
+
+
+def test_another_model_s_vectors_are_not_searched(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, vectors: Path
+) -> None:
+    """The file knows the heads that made it: queries pooled by others would find nonsense."""
+    check_made_by(read_vectors(vectors), fitted)
+    other = ProtAlignEstimator(max_epochs=1, random_state=1, device="cpu").fit(store)
+    with pytest.raises(ModelError, match="made by another model"):
+        check_made_by(read_vectors(vectors), other)
+
+
+def test_a_folder_is_no_file_to_export_to(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, tmp_path: Path
+) -> None:
+    """Told before anything is pooled; nothing is left behind."""
+    with pytest.raises(InputError, match="is a folder; name a file"):
+        fitted.export(store, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_export_says_where_it_comes_from(store: EmbeddingStore, vectors: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from protalign.errors import ModelError
 from protalign.estimator import ProtAlignEstimator
+from protalign.model_files import check_place
 from protalign.stores import EmbeddingStore
 
 
@@ -95,6 +97,33 @@ def test_saving_replaces_a_model_and_nothing_else(
     with pytest.raises(ModelError, match="no saved model"):
         fitted.save(other)
     assert (other / "chapter.tex").read_text() == "words"
+
+
+def test_a_place_that_cannot_be_is_told_before_the_training(
+    fitted: ProtAlignEstimator, tmp_path: Path
+) -> None:
+    """A file has the folder's name, or that of a folder above it."""
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "model"):
+        with pytest.raises(ModelError, match="name another"):
+            check_place(path)
+        with pytest.raises(ModelError, match="name another"):
+            fitted.save(path)
+    assert check_place(tmp_path / "new" / "model") == tmp_path / "new" / "model"
+
+
+@pytest.mark.parametrize("changed", [{"embed_dim": 64}, {"n_heads": 8}, {"loss": "siglip"}])
+def test_parameters_set_since_the_fit_are_not_saved(
+    fitted: ProtAlignEstimator, store: EmbeddingStore, tmp_path: Path, changed: dict[str, object]
+) -> None:
+    """A model whose config does not describe its heads could not be loaded again."""
+    model = copy(fitted).set_params(**changed)
+    with pytest.raises(ModelError, match="the heads are fitted with"):
+        model.save(tmp_path / "model")
+    with pytest.raises(ModelError, match="the heads are fitted with"):
+        model.export(store, tmp_path / "vectors.parquet")
+    assert not list(tmp_path.iterdir())
+    assert len(model.get_feature_names_out()) == model.transform(store[:2]).shape[1] == 128
 
 
 def test_a_failed_save_leaves_the_old_model(
