@@ -19,15 +19,20 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
-from protalign.encoders.choice import default_model, local_devices, model_of_weights
+from protalign.encoders.choice import (
+    check_modality_of,
+    default_model,
+    local_devices,
+    model_of_weights,
+)
 from protalign.encoders.embedded import EmbeddedEncoder
 from protalign.encoders.esm2 import ESM2Encoder
-from protalign.errors import Failure, ProtAlignError, WeightsError
+from protalign.errors import Failure, InputError, ProtAlignError, WeightsError
 from protalign.protein import Modality
 from protalign.reading import ReadOptions, SourceFile, find_sources, read_sources
 from protalign.stores import EmbeddingStore, EncoderInfo, EncoderRecord, Plan, StoreWriter
 from protalign.stores.fill import Progress, fill
-from protalign.stores.layout import ENCODER_CHUNK_ROWS
+from protalign.stores.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
 
 #: Proteins whose sequences and coordinates may wait in memory before they are committed.
 PROTEINS_PER_COMMIT = 2000
@@ -140,26 +145,35 @@ def embed(
     Raises
     ------
     WeightsError : an encoder's weights are not to be had; nothing has been written then.
-    StoreError : the store is in use, or was made with other weights or settings.
+    StoreError : the store is in use, or was made with other weights or settings; no file has been
+        read then.
+    InputError : none of the paths exists; no store has been made then.
     """
     options = options or ReadOptions()
     say = reporter.say if reporter is not None else _silent
     # Before anything is read: a missing weights file should not be found out after an hour.
     models = [_load(choice) for choice in encoders]
     _check_names(encoders)
+    records = [
+        _record(choice, model, storage_dtype)
+        for choice, model in zip(encoders, models, strict=True)
+    ]
     for model in models:
         if model.remark:
             say(f"{model.name}: {model.remark}")
-    roots = [Path(path).absolute() for path in paths]
+    roots = [_only_name(path) for path in paths]
     sources, failures = find_sources(roots)
+    if not sources:
+        _check_any_exists(failures)
     say(f"{len(sources):,} files to read")
 
     with StoreWriter(out, asdict(options)) as writer:
+        for choice, record in zip(encoders, records, strict=True):
+            writer.check_encoder(choice.store_name, record)
         missing = _keep_failures(writer, roots, failures)
         files_read = _scan(sources, options, writer, processes, reporter)
         plans = {}
-        for choice, model in zip(encoders, models, strict=True):
-            record = _record(choice, model, storage_dtype)
+        for choice, model, record in zip(encoders, models, records, strict=True):
             plans[choice.store_name] = writer.plan(choice.store_name, record, model.batch_rows)
         encoded = {}
         for choice, model in zip(encoders, models, strict=True):
@@ -189,6 +203,21 @@ def embed(
             encoded=encoded,
             failures=[*missing, *_failures_below(writer, roots)],
         )
+
+
+def _only_name(path: str | os.PathLike[str]) -> Path:
+    """The one absolute path of a file or folder, from wherever and through links it is named."""
+    path = Path(path)
+    if path.is_dir():
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
+def _check_any_exists(failures: Sequence[Failure]) -> None:
+    """Raise InputError where all that failed to be found are paths that do not exist."""
+    if failures and not any(Path(failure.file).exists() for failure in failures):
+        first = failures[0]
+        raise InputError(f"{first.file}: {first.reason}", first.advice)
 
 
 def _keep_failures(
@@ -265,6 +294,7 @@ def choose_encoder(
     that is at hand or can be fetched (never the small embedded encoder: that is taken by name).
     """
     if spec.model:
+        check_modality_of(modality, spec.model)
         return EncoderChoice(spec, name)
     if spec.weights:
         return EncoderChoice(replace(spec, model=model_of_weights(modality, spec.weights)), name)
@@ -284,7 +314,7 @@ def _stored_encoders(modality: Modality, out: str | os.PathLike[str]) -> list[En
 
 
 def _check_names(encoders: Sequence[EncoderChoice]) -> None:
-    names = [choice.store_name for choice in encoders]
+    names = [checked_encoder_name(choice.store_name) for choice in encoders]
     if len(set(names)) != len(names):
         raise ProtAlignError(f"two encoders of one run have the same name: {', '.join(names)}")
 

@@ -41,8 +41,11 @@ class StoreLock:
         self.release()
 
     def acquire(self) -> None:
-        """Take the lock; raises StoreError if anyone has it."""
-        handle = os.open(self._path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        """Take the lock; raises StoreError if anyone has it, or the folder cannot be written to."""
+        try:
+            handle = os.open(self._path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreError(f"{self._path} cannot be written to: {error.strerror}") from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -136,9 +136,13 @@ class StoreWriter:
     def source_is_current(self, path: str, sha256: bytes) -> bool:
         """Whether all entries of this file, with these contents, are in the store.
 
-        Also where the file was moved: the entries keep the path that they were read from.
+        Also where the file was moved: the entries keep the path that they were read from. One that
+        something failed in is to be read again, so that its failures get its present path.
         """
-        row = self._source.get(path, self._moved_source(path, sha256))
+        moved = self._moved_source(path, sha256)
+        if moved is not None and self._failures.get(self._source_paths[moved]):
+            moved = None
+        row = self._source.get(path, moved)
         return (
             row is not None and self._source_hashes[row] == sha256 and row not in self._open_sources
         )
@@ -146,9 +150,13 @@ class StoreWriter:
     def _moved_source(self, path: str, sha256: bytes) -> int | None:
         """The row of a file of the same name and contents whose own path is gone."""
         row = self._source_of_hash.get(sha256)
-        if row is None or Path(self._source_paths[row]).name != Path(path).name:
-            return None
-        return None if Path(self._source_paths[row]).exists() else row
+        return row if row is not None and self._was_moved(row, path, sha256) else None
+
+    def _was_moved(self, source: int, path: str, sha256: bytes) -> bool:
+        """Whether the file at ``path`` is one in the store whose own path is gone."""
+        old = Path(self._source_paths[source])
+        same = self._source_hashes[source] == sha256 and old.name == Path(path).name
+        return same and not old.exists()
 
     def add(
         self,
@@ -160,8 +168,14 @@ class StoreWriter:
     ) -> list[Failure]:
         """What was read from a file, or a part of it; ``last`` says that no more follows.
 
-        Returns the failures that the store itself adds: ids that are taken already.
+        ``sha256`` is empty where the file cannot be opened: its failures are kept, and what the
+        store has of an earlier version. Returns the failures that the store itself adds: ids that
+        are taken already.
         """
+        if not sha256:
+            for failure in failures:
+                self.add_failure(failure)
+            return []
         source = self._source_row(source_path, sha256)
         reading = self._readings.setdefault(source, _Reading())
         refused = []
@@ -197,6 +211,12 @@ class StoreWriter:
             if failure.id not in still:
                 self.forget_failure(failure)
 
+    def _forget_failures_before_move(self, source: int | None) -> None:
+        """Take back the failures under the path that a file had before it was moved."""
+        if source is not None:
+            for failure in list(self._failures.get(self._source_paths[source], {}).values()):
+                self.forget_failure(failure)
+
     def _log_failure(self, failure: Failure) -> None:
         for name in ("id", "file", "reason", "advice"):
             self._appender.append_texts(f"failures/{name}", [getattr(failure, name)])
@@ -207,6 +227,7 @@ class StoreWriter:
         if row is None or self._source_hashes[row] != sha256:
             if row is not None:
                 self._open_sources.discard(row)
+            self._forget_failures_before_move(self._moved_source(path, sha256))
             row = self._source[path] = len(self._source_paths)
             self._source_paths.append(path)
             self._source_hashes.append(sha256)
@@ -223,7 +244,11 @@ class StoreWriter:
         if row is not None:
             owner = self._columns["source"][row]
             owner_path = self._source_paths[owner]
-            taken = owner_path != path and self._source[owner_path] == owner
+            taken = (
+                owner_path != path
+                and self._source[owner_path] == owner
+                and not self._was_moved(owner, path, self._source_hashes[source])
+            )
             if taken or protein.id in reading.ids:
                 return Failure(
                     protein.id,
@@ -274,6 +299,17 @@ class StoreWriter:
         if self._appender.waiting or state.open_sources != open_sources:
             self._appender.commit(lambda state: replace(state, open_sources=open_sources))
 
+    def check_encoder(self, name: str, record: EncoderRecord) -> None:
+        """Raise StoreError where the embeddings under this name are another encoder's."""
+        known = self._appender.arrays.state.encoders.get(checked_encoder_name(name))
+        difference = "" if known is None else known.record.difference(record)
+        if difference:
+            raise StoreError(
+                f"the embeddings {name!r} in {self.path} were made with another encoder "
+                f"({difference}); they are never mixed, unless they go in under another encoder's "
+                f"name (--{record.modality}-name)"
+            )
+
     def plan(
         self,
         encoder: str,
@@ -305,21 +341,13 @@ class StoreWriter:
         return pending_work(self._appender.arrays, encoder)
 
     def _register(self, name: str, record: EncoderRecord, chunk_rows: int) -> None:
-        known = self._appender.arrays.state.encoders.get(checked_encoder_name(name))
-        if known is None:
+        self.check_encoder(name, record)
+        if name not in self._appender.arrays.state.encoders:
             encoder = EncoderState(record, chunk_rows)
             state = self._appender.commit(
                 lambda state: replace(state, encoders={**state.encoders, name: encoder})
             )
             prepare_arrays(self.path, state)
-            return
-        difference = known.record.difference(record)
-        if difference:
-            raise StoreError(
-                f"the embeddings {name!r} in {self.path} were made with another encoder "
-                f"({difference}); they are never mixed, unless they go in under another encoder's "
-                f"name (--{record.modality}-name)"
-            )
 
     def _plan_new_items(self, encoder: str, batch_rows: int) -> None:
         appender, group = self._appender, f"encoders/{encoder}"

@@ -191,6 +191,33 @@ def test_a_moved_folder_is_known_by_its_content(few: Path, tmp_path: Path, encod
     assert (report["files_read"], report["entries"]) == (0, 4)
 
 
+def test_a_moved_folder_keeps_its_failures(few: Path, tmp_path: Path, encoder: str) -> None:
+    """What failed before the move is told, once, under the path that the file has now."""
+    (few / "records.fasta").write_text(">good\nMKVLITG\n>bad\nMK1LITG\n")
+    store = tmp_path / "store.zarr"
+    options = ("--out", store, "--sequence-encoder", encoder, "--quiet")
+    run("embed", few, *options, code=3)
+    moved = few.rename(few.with_name("moved"))
+    assert "moved" in run("embed", moved, *options, code=3).stderr
+    opened = EmbeddingStore.open(store)
+    assert len(opened) == 5
+    assert [Path(failure.file).parent.name for failure in opened.failures] == ["moved"]
+
+
+def test_a_file_is_the_same_from_wherever_it_is_named(
+    few: Path, tmp_path: Path, encoder: str
+) -> None:
+    """Through "..", or a link to the folder: the entries that the store has."""
+    options = ("--out", tmp_path / "store.zarr", "--sequence-encoder", encoder, "--json")
+    run("embed", few, *options)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "link").symlink_to(few)
+    for path in ("../few", "link"):
+        report = json.loads(run("embed", path, *options, cwd=elsewhere).stdout)
+        assert (report["files_read"], report["entries"]) == (0, 4), path
+
+
 def test_a_changed_file_replaces_its_entry(few: Path, tmp_path: Path, encoder: str) -> None:
     """Other coordinates under the same name: the id now has the new embedding."""
     store = tmp_path / "store.zarr"
@@ -245,8 +272,10 @@ def test_other_settings_of_an_encoder_are_refused_unless_named(
     store = tmp_path / "store.zarr"
     command = ("embed", few, "--out", store, "--sequence-encoder", encoder, "--quiet")
     run(*command)
+    (few / "new.fasta").write_text(">new\nMKVLITGAGSGIG\n")
     done = run(*command, "--layer", "2", code=2)
     assert "layer" in done.stderr
+    assert "new" not in EmbeddingStore.open(store)  # refused before anything is read
     run(*command, "--layer", "2", "--sequence-name", "second")
     assert {"second", encoder} < set(EmbeddingStore.open(store).encoders)
 
@@ -329,7 +358,7 @@ def test_a_query_that_cannot_be_read_is_a_line(finished: Path, tmp_path: Path) -
     assert "bad" in done.stderr
 
 
-def test_wrong_usage_is_exit_code_2(tmp_path: Path, few: Path) -> None:
+def test_wrong_usage_is_exit_code_2(tmp_path: Path, few: Path, encoder: str) -> None:
     """No such store, no such encoder, no such option value: one line, exit code 2."""
     missing = run("info", tmp_path / "none.zarr", code=2)
     assert "none.zarr" in missing.stderr
@@ -337,6 +366,17 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path, few: Path) -> None:
         "embed", few, "--out", tmp_path / "s.zarr", "--sequence-encoder", "esm2_t6_9M", code=2
     )
     assert "esm2_t6_8M_UR50D" in unknown.stderr
+    swapped = run(
+        *("embed", few, "--out", tmp_path / "s.zarr"),
+        *("--sequence-encoder", "proteinmpnn_v_48_020", "--structure-encoder", "none"),
+        code=2,
+    )
+    assert "--structure-encoder" in swapped.stderr
+    nowhere = run(
+        *("embed", few / "nowhere", "--out", tmp_path / "s.zarr", "--sequence-encoder", encoder),
+        code=2,
+    )
+    assert "nowhere" in nowhere.stderr
     assert not (tmp_path / "s.zarr").exists()
     run("embed", few, "--out", tmp_path / "s.zarr", "--per", "residue", code=2)
     run("fit", tmp_path / "none.zarr", "--out", tmp_path / "model", code=2)

@@ -37,6 +37,16 @@ def default_model(modality: Modality) -> str:
     return (cached or list(ESM2_PREFERENCE))[0]
 
 
+def check_modality_of(modality: Modality, model: str) -> None:
+    """Raise InputError where a model that is known is of the other modality."""
+    known = encoder_classes().get(model)
+    if known is not None and known.modality != modality:
+        raise InputError(
+            f"{model} embeds {known.modality}s, not {modality}s",
+            f"name it with --{known.modality}-encoder",
+        )
+
+
 def model_of_weights(modality: Modality, path: str) -> str:
     """The model that a weights file belongs to, by its name, else (ESM2) by its tensors' shapes.
 

@@ -25,7 +25,7 @@ from store_helpers import (
 )
 
 from protalign.errors import Failure, StoreError
-from protalign.protein import Protein, Structure
+from protalign.protein import Chain, Protein, Structure
 from protalign.stores import EmbeddingStore, StoreWriter, verify
 from protalign.stores.fill import fill
 
@@ -250,6 +250,28 @@ def test_second_writer_is_refused(path: Path) -> None:
         assert "being written to by another process" in other.stderr
     with StoreWriter(path, OPTIONS):
         pass
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(path: Path) -> None:
+    """Where the lock cannot be taken for another reason than a writer, the reason is said."""
+    (path / ".lock").mkdir(parents=True)
+    with pytest.raises(StoreError, match="cannot be written to"):
+        StoreWriter(path, OPTIONS)
+
+
+def test_a_file_that_cannot_be_opened_leaves_the_index_whole(path: Path, tmp_path: Path) -> None:
+    """It has no content hash: its failure is kept, and no row of sources goes out of step."""
+    failure = Failure("gone", "/data/gone.pdb", "cannot be opened", "check the path")
+    first, second = (Protein(i, f"/data/{i}", (Chain.from_sequence("ACDE"),)) for i in ("a", "b"))
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add(first.source, b"1" * 32, [first])
+        writer.add(failure.file, b"", [], [failure])
+        writer.add(second.source, b"2" * 32, [second])
+    assert verify(path).ok
+    with StoreWriter(path, OPTIONS) as writer:
+        assert writer.source_is_current(second.source, b"2" * 32)
+    opened = EmbeddingStore.open(path)
+    assert (opened.ids.tolist(), opened.failures) == (["a", "b"], [failure])
 
 
 def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
