@@ -16,8 +16,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 #: The command that belongs to the Python this runs under.
 PROTALIGN = Path(sysconfig.get_path("scripts")) / "protalign"
-#: One residue away from every chain of the sample: T4 lysozyme L99A (Eriksson et al., 1992), a
-#: cavity mutant, searched below among the structures of other lysozyme mutants and 31 more.
+#: T4 lysozyme L99A (Eriksson et al., 1992), a cavity mutant, two residues away from each of the
+#: sample's four mutants at position 44; it is searched among their structures and 36 others.
 QUERY = """>lysozyme_L99A
 MNIFEMLRIDEGLRLKIYKDTEGYYTIGIGHLLTKSPSLNAAKSELDKAIGRNTNGVITKDEAEKLFNQDVDAAVRGILRNAKLKPVYDS
 LDAVRRAAAINMVFQMGETGVAGFTNSLRMLQQKRWDEAAVNLAKSRWYNQTPNRAKRVITTFRTGTWDAYKNL
@@ -28,7 +28,8 @@ def run(*words: str | Path) -> None:
     """Print a protalign command and run it; stop the demo if it fails."""
     arguments = [str(word) for word in words]
     print(f"\n$ protalign {shlex.join(arguments)}", flush=True)
-    subprocess.run([PROTALIGN, *arguments], check=True)
+    if code := subprocess.run([PROTALIGN, *arguments]).returncode:
+        sys.exit(code)
 
 
 def embedded_encoder() -> str:
