@@ -103,6 +103,12 @@ class PairInputs(Inputs):
     """A list of (sequence embeddings, structure embeddings), (L, D_P) and (L', D_S), or None."""
 
     def __init__(self, pairs: Sequence[Sequence[Any]]) -> None:
+        for index, pair in enumerate(pairs):
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+                raise InputError(
+                    f"entry {index} of the list is no pair",
+                    "give (sequence embeddings, structure embeddings), None for what is missing",
+                )
         columns = {
             modality: [_rows(pair[column], index, modality) for index, pair in enumerate(pairs)]
             for column, modality in enumerate(MODALITIES)

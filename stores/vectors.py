@@ -103,14 +103,18 @@ class AlignedVectors:
         Parameters
         ----------
         queries : (q, dim) float32, of unit length.
-        k : hits for each; fewer where there are fewer vectors.
-        against : whose vectors are ranked.
+        k : hits for each, at least 1; fewer where there are fewer vectors.
+        against : whose vectors are ranked, "sequence" or "structure".
 
         Returns
         -------
         rows : (q, k) int64 indices into ``ids``, best first.
         cosine : (q, k) float32.
         """
+        if against not in _MODALITIES or k < 1:
+            raise InputError(
+                f"against={against!r}, k={k!r}", "give sequence or structure, and a k of at least 1"
+            )
         candidates = self.sequence if against == "sequence" else self.structure
         if queries.ndim != 2 or queries.shape[1] != candidates.shape[1]:
             raise InputError(

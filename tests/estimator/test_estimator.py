@@ -326,6 +326,11 @@ def test_wrong_parameters(parameters: dict[str, Any], message: str) -> None:
         ([(np.zeros((3, 4)), np.zeros((0, 4)))], "entry 0: structure embeddings of shape"),
         ([(np.full((3, 4), np.nan), np.zeros((3, 4)))], "entry 0: sequence .* NaN"),
         ([(np.zeros((3, 4)), None)] * 3, "no structure embeddings"),
+        (
+            [(np.zeros((3, 4)), np.zeros((3, 4))), np.zeros((3, 4))],
+            "entry 1 of the list is no pair",
+        ),
+        ([(np.zeros((3, 4)), None), (None,)], "entry 1 of the list is no pair"),
         ([(np.array([["a", "b"]]), np.zeros((3, 4)))], "give a float array"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,14 @@ def test_another_model_s_vectors_are_not_searched(
     other = ProtAlignEstimator(max_epochs=1, random_state=1, device="cpu").fit(store)
     with pytest.raises(ModelError, match="made by another model"):
         check_made_by(read_vectors(vectors), other)
+
+
+@pytest.mark.parametrize("wrong", [{"against": "sequnce"}, {"k": 0}, {"k": -1}])
+def test_a_wrong_search_is_refused(vectors: Path, wrong: dict[str, Any]) -> None:
+    """A misspelt modality is not taken for the other one, and no hits are not asked for."""
+    read = read_vectors(vectors)
+    with pytest.raises(InputError, match="give sequence or structure"):
+        read.search(read.sequence[:1], **wrong)
 
 
 def test_a_folder_is_no_file_to_export_to(
