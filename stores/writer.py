@@ -180,9 +180,9 @@ class StoreWriter:
         reading = self._readings.setdefault(source, _Reading())
         refused = []
         for protein in proteins:
-            failure = self._add_protein(protein, source, source_path, reading)
-            if failure is not None:
-                refused.append(failure)
+            refusal = self._add_protein(protein, source, source_path, reading)
+            if refusal is not None:
+                refused.append(refusal)
         for failure in [*failures, *refused]:
             self.add_failure(failure)
             reading.failures.add(failure.id)
