@@ -141,6 +141,8 @@ def embed(
             for modality, (model, weights, model_layer, name) in wanted.items()
             if model != "none"
         ]
+        if sequence_encoder == "none" and layer is not None:
+            raise InputError("--layer is the sequence encoder's", "drop it, or name the encoder")
         if not choices:
             raise InputError("no encoder is left to run", "drop one of the two 'none'")
         report = run(

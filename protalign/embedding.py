@@ -38,6 +38,8 @@ from protalign.stores.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
 PROTEINS_PER_COMMIT = 2000
 #: What Python, torch, dask and zarr take once imported, measured on Linux x86-64.
 BASELINE_BYTES = 450 * 2**20
+#: What the writer's index takes for each entry, measured at 100,000 FASTA records.
+BYTES_PER_ENTRY = 700
 #: Libraries whose versions are recorded, since they decide the numbers.
 RECORDED_LIBRARIES = ("protalign", "torch", "fair-esm", "numpy", "zarr", "dask", "gemmi")
 
@@ -181,7 +183,7 @@ def embed(
             plan = plans[name]
             if plan.pending_items == 0:
                 continue
-            say(_prediction(name, model, plan))
+            say(_prediction(name, model, plan, writer.n_entries))
             report = fill(
                 str(out),
                 name,
@@ -299,7 +301,12 @@ def choose_encoder(
     if spec.weights:
         return EncoderChoice(replace(spec, model=model_of_weights(modality, spec.weights)), name)
     stored = _stored_encoders(modality, out)
-    if len(stored) != 1:
+    if len(stored) > 1:
+        raise InputError(
+            f"{out} has {len(stored)} {modality} encoders: {', '.join(i.name for i in stored)}",
+            f"say which with --{modality}-encoder and --{modality}-name",
+        )
+    if not stored:
         return EncoderChoice(replace(spec, model=default_model(modality)), name)
     layer = stored[0].settings.get("layer") if spec.layer is None else spec.layer
     own = replace(spec, model=stored[0].model, layer=None if layer is None else int(layer))
@@ -332,10 +339,11 @@ def _record(choice: EncoderChoice, model: Encoder, storage_dtype: str) -> Encode
     )
 
 
-def _prediction(name: str, model: Encoder, plan: Plan) -> str:
+def _prediction(name: str, model: Encoder, plan: Plan, entries: int) -> str:
     """The line printed before a run: what is to be done, and the memory it will take at most."""
     task_bytes = max(ENCODER_CHUNK_ROWS, plan.longest) * model.dim * (4 + 2)
     memory = BASELINE_BYTES + model.memory_bytes(plan.longest, model.batch_rows) + task_bytes
+    memory += entries * BYTES_PER_ENTRY
     return (
         f"{name} on {model.device}: {plan.pending_items:,} items, {plan.pending_rows:,} residues, "
         f"in {plan.pending_tasks:,} tasks; up to {memory / 1e9:.1f} GB of memory per process"

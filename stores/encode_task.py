@@ -32,12 +32,14 @@ class TaskResult:
     items, rows : embedded by it.
     failed : items that the encoder refused: (item, reason, advice). The task is then not marked
         as done yet: that waits until they are recorded.
+    mended : items that an earlier run's encoder refused and this one's took.
     """
 
     index: int
     items: int
     rows: int
     failed: tuple[tuple[int, str, str], ...]
+    mended: tuple[int, ...] = ()
 
 
 class InterruptedRunError(ProtAlignError):
@@ -54,6 +56,7 @@ class TaskRunner:
         self._arrays = LocalArrays(self._path)
         state = self._arrays.state.encoders[encoder]
         self._record, self._chunk_rows = state.record, state.chunk_rows
+        self._refused = {item for item, _, _ in state.failed}
         self._items = items_of(self._arrays, self._record.modality)
         self._plan = PlanReader(self._arrays, encoder)
         self._start = self._arrays.read(f"encoders/{encoder}/start")
@@ -82,7 +85,10 @@ class TaskRunner:
         self._write(task, values)
         if not failed:
             mark_done(self._path, self._encoder, index)
-        return TaskResult(index, items, rows, tuple(failed))
+        still = {item for item, _, _ in failed}
+        here = {item for batch in task.batches for item in batch}
+        mended = tuple(sorted((self._refused & here) - still))
+        return TaskResult(index, items, rows, tuple(failed), mended)
 
     def _encode_batch(self, batch: list[int]) -> list[npt.NDArray[Any] | InputError]:
         """An array in the stored dtype for each item, or why there is none."""

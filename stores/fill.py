@@ -120,7 +120,7 @@ def fill(
     job = _Job(str(folder), encoder, load, tuple(devices))
     with _writing(folder):
         plan = PlanReader(LocalArrays(folder), encoder)
-        pending = np.flatnonzero(~plan.done).tolist()
+        pending = np.flatnonzero(plan.pending).tolist()
         tally = _Tally(len(pending), int(plan.task_rows[pending].sum()), on_progress)
         if pending:
             with _client(job.devices, scheduler) as client:
@@ -221,12 +221,14 @@ def _result(future: Future, encoder: str) -> TaskResult:
 
 
 def _record_failed(job: _Job, result: TaskResult) -> None:
-    """Keep what the encoder refused, then let the task count as done."""
-    if not result.failed:
+    """Keep what the encoder refused, or takes now; then let the task count as done."""
+    if not result.failed and not result.mended:
         return
 
     def add(encoder: EncoderState) -> EncoderState:
         failed = {row[0]: row for row in (*encoder.failed, *result.failed)}
+        for item in result.mended:
+            del failed[item]
         return replace(encoder, failed=tuple(failed[item] for item in sorted(failed)))
 
     change_state(Path(job.path), lambda state: _with_encoder(state, job.encoder, add))

@@ -42,6 +42,7 @@ class PlanReader:
         self.row: npt.NDArray[np.int64] = arrays.read(f"{group}/plan/row")
         self.done = arrays.done_tasks(encoder)
         self._end = arrays.rows(f"{group}/values")
+        self._refused = [item for item, _, _ in arrays.state.encoders[encoder].failed]
         lengths = arrays.read(f"{group}/length").astype(np.int64)[self.item]
         first_items = self.batch[self.task]
         self.task_items = np.diff(first_items, append=len(self.item))
@@ -49,6 +50,18 @@ class PlanReader:
 
     def __len__(self) -> int:
         return len(self.task)
+
+    @property
+    def pending(self) -> npt.NDArray[np.bool_]:
+        """(tasks,) bool: those to run.
+
+        A refused item is tried again with its whole task: what refused it, a device's memory say,
+        may be other this time.
+        """
+        pending = ~self.done
+        refused = np.flatnonzero(np.isin(self.item, self._refused))
+        pending[np.searchsorted(self.batch[self.task], refused, side="right") - 1] = True
+        return pending
 
     def read(self, index: int) -> Task:
         """Task number ``index``."""
@@ -69,7 +82,7 @@ def pending_work(arrays: Arrays, encoder: str) -> Plan:
     """What of an encoder's plan is still to be done."""
     state = arrays.state.encoders[encoder]
     plan = PlanReader(arrays, encoder)
-    pending = ~plan.done
+    pending = plan.pending
     values = f"encoders/{encoder}/values"
     return Plan(
         encoder=encoder,

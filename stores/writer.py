@@ -244,10 +244,11 @@ class StoreWriter:
         if row is not None:
             owner = self._columns["source"][row]
             owner_path = self._source_paths[owner]
+            # A file that is gone keeps no id: it was renamed, moved, or replaced by this one.
             taken = (
                 owner_path != path
                 and self._source[owner_path] == owner
-                and not self._was_moved(owner, path, self._source_hashes[source])
+                and Path(owner_path).exists()
             )
             if taken or protein.id in reading.ids:
                 return Failure(

@@ -218,6 +218,27 @@ def test_a_file_is_the_same_from_wherever_it_is_named(
         assert (report["files_read"], report["entries"]) == (0, 4), path
 
 
+def test_a_file_that_replaces_another_takes_its_id(
+    few: Path, tmp_path: Path, sample: Path, encoder: str
+) -> None:
+    """x.pdb.gz is deleted and x.cif is there: the id is the new file's, not a duplicate."""
+    import gemmi
+
+    store = tmp_path / "store.zarr"
+    options = ("--out", store, "--sequence-encoder", encoder, "--quiet")
+    run("embed", few, *options)
+    old = sorted(few.glob("*.pdb.gz"))[0]
+    entry = old.name.removesuffix(".pdb.gz")
+    structure = gemmi.read_structure(str(old))
+    structure.setup_entities()
+    structure.make_mmcif_document().write_file(str(few / f"{entry}.cif"))
+    old.unlink()
+    run("embed", few, *options)
+    opened = EmbeddingStore.open(store)
+    assert len(opened) == 4
+    assert opened.source(entry).endswith(".cif")
+
+
 def test_a_changed_file_replaces_its_entry(few: Path, tmp_path: Path, encoder: str) -> None:
     """Other coordinates under the same name: the id now has the new embedding."""
     store = tmp_path / "store.zarr"

@@ -38,7 +38,8 @@ class SourceResult:
     Attributes
     ----------
     source : the file.
-    sha256 : of the file's bytes as they are on disk (32 bytes); empty where it cannot be opened.
+    sha256 : of the file's bytes as they are on disk (32 bytes); empty where it cannot be opened, or
+        was not read for lack of memory.
     proteins, failures : in the order of the file.
     skipped : the caller's ``skip`` said that the file is known: nothing was read but its hash.
     last : no further result comes for this source.
@@ -69,7 +70,8 @@ def read_source(source: SourceFile, options: ReadOptions | None = None) -> Sourc
     except InputError as error:
         return _failed(source, sha256, error.reason, error.advice)
     except MemoryError:
-        return _failed(source, sha256, "too large for this machine's memory", "split it")
+        # Without its hash: another machine, or a quieter moment, may have the memory.
+        return _failed(source, b"", "too large for this machine's memory", "split it")
 
 
 def read_sources(
@@ -158,7 +160,7 @@ def _read_tasks(options: ReadOptions, tasks: list[_Task]) -> list[SourceResult]:
 def _killed(task: _Task) -> SourceResult:
     source = task[0]
     reason = "the process that read it died: too little memory, or damage that stops the parser"
-    return _failed(source, _sha256_or_empty(source), reason, "check the file, or leave it out")
+    return _failed(source, b"", reason, "check the file, or leave it out")
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -211,12 +211,31 @@ def test_refused_items_become_failures(path: Path, proteins: list[Protein]) -> N
     for view, rows in zip(store[there], store[there].embeddings("one_hot"), strict=True):
         np.testing.assert_array_equal(rows, one_hot([store.sequence(view.ids[0])])[0])
     assert verify(path).ok
-    before = tree(path)
-    assert fill(path, "one_hot", load_one_hot).tasks == 0
-    assert tree(path) == before
     with StoreWriter(path, OPTIONS) as writer:
         assert {failure.id for failure in writer.failures} == names
-        assert writer.plan("one_hot", ONE_HOT, 200).pending_tasks == 0
+        assert writer.plan("one_hot", ONE_HOT, 200).pending_tasks > 0
+
+
+def test_refused_items_are_tried_again(
+    path: Path, tmp_path: Path, planned: Path, proteins: list[Protein]
+) -> None:
+    """What refused an item, memory above all, may be other the next time: same bytes as at once."""
+    at_once = Path(shutil.copytree(planned, tmp_path / "at_once.zarr"))
+    fill(at_once, "one_hot", load_one_hot)
+    load = partial(load_refusing, unwanted=proteins[5].sequences[0][:40])
+    refused = tree_after(path, load)
+    assert tree_after(path, load) == refused  # refused again: nothing changes
+    report = fill(path, "one_hot", load_one_hot)
+    assert report.failures == []
+    assert EmbeddingStore.open(path).failures == []
+    assert tree(path) == tree(at_once)
+    assert fill(path, "one_hot", load_one_hot).tasks == 0
+
+
+def tree_after(path: Path, load: Callable[[str], Callable[[list[Any]], list[Any]]]) -> Any:
+    """The store's files after one more run."""
+    fill(path, "one_hot", load)
+    return tree(path)
 
 
 def test_interrupted_refusals_end_the_same(

@@ -105,8 +105,12 @@ def test_a_freed_id_can_move_to_another_file(path: Path) -> None:
     assert store.source("a") == "y.fasta"
 
 
-def test_duplicate_ids_are_failures(path: Path) -> None:
+def test_duplicate_ids_are_failures(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first file keeps the id; the second, and a second record of one file, are reported."""
+    monkeypatch.chdir(tmp_path)
+    Path("x.fasta").write_text(">a\nACDE\n")
     with StoreWriter(path, OPTIONS) as writer:
         writer.add("x.fasta", digest("1"), [sequence_only("a", "ACDE")])
         refused = writer.add("y.fasta", digest("2"), [sequence_only("a", "GGG")])
@@ -118,6 +122,17 @@ def test_duplicate_ids_are_failures(path: Path) -> None:
     assert store.sequence("a") == ("ACDE",)
     assert store.sequence("b") == ("AAA",)
     assert [f.file for f in store.failures] == ["y.fasta", "z.fasta"]
+
+
+def test_a_file_that_is_gone_keeps_no_id(path: Path) -> None:
+    """An id whose file was deleted or renamed is the next file's that has it."""
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("gone.fasta", digest("1"), [sequence_only("a", "ACDE")])
+        assert writer.add("new.fasta", digest("2"), [sequence_only("a", "GGG")]) == []
+    store = EmbeddingStore.open(path)
+    assert len(store) == 1
+    assert store.sequence("a") == ("GGG",)
+    assert store.source("a") == "new.fasta"
 
 
 def test_a_file_in_parts_counts_when_its_last_part_is_in(path: Path) -> None:
