@@ -50,7 +50,8 @@ def fit(
     validation_ids: Annotated[
         Path | None,
         typer.Option(
-            help="Stop early on these entries (a text file, an id a line) instead of a random part."
+            help="Stop early on these entries (a file like --ids), and never train on them; "
+            "default: a random part."
         ),
     ] = None,
     sequence_encoder: Annotated[
@@ -91,7 +92,7 @@ def fit(
     if max_epochs is not None:
         estimator.set_params(max_epochs=max_epochs)
     opened = _open(store)
-    pairs = _select(opened, ids, leave_out=validation_ids if ids is None else None)
+    pairs = _select(opened, ids, leave_out=validation_ids)
     validation = _select(opened, validation_ids) if validation_ids is not None else None
     estimator.fit(pairs, X_val=validation)
     estimator.save(out)
@@ -162,14 +163,13 @@ def _load(model: Path, device: str) -> ProtAlignEstimator:
 def _select(
     store: EmbeddingStore, ids: Path | None, *, leave_out: Path | None = None
 ) -> EmbeddingStore | StoreView:
-    """The whole store, the entries a file names, or all but those a file names."""
-    if ids is not None:
-        return store[_read_ids(ids)]
-    if leave_out is not None:
-        import numpy as np
+    """The whole store or the entries that a file names, without those that another file names."""
+    chosen = store if ids is None else store[_read_ids(ids)]
+    if leave_out is None:
+        return chosen
+    import numpy as np
 
-        return store[~np.isin(store.ids, _read_ids(leave_out))]
-    return store
+    return chosen[~np.isin(chosen.ids, _read_ids(leave_out))]
 
 
 def _read_ids(path: Path) -> list[str]:

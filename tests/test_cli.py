@@ -96,6 +96,21 @@ def test_score_prints_both_directions(finished: Path) -> None:
         assert f"{100 * report[direction]['recall_at_1']:.1f} %" in shown
 
 
+def test_validation_entries_are_not_trained_on(finished: Path, tmp_path: Path) -> None:
+    """--validation-ids leaves them out of training, also where --ids names them."""
+    ids = EmbeddingStore.open(finished / "store.zarr").ids.tolist()
+    (tmp_path / "ids.txt").write_text("\n".join(ids[:30]))
+    (tmp_path / "validation.txt").write_text("\n".join(ids[20:40]))
+    summary = json.loads(
+        run(
+            *("fit", finished / "store.zarr", "--out", tmp_path / "model", "--max-epochs", "1"),
+            *("--ids", tmp_path / "ids.txt", "--validation-ids", tmp_path / "validation.txt"),
+            "--json",
+        ).stdout
+    )
+    assert summary["pairs"] == 20
+
+
 def test_the_same_command_again_does_nothing(few: Path, tmp_path: Path, encoder: str) -> None:
     """A second run reads no file, embeds nothing and leaves every byte as it was."""
     store = tmp_path / "store.zarr"
