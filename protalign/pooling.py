@@ -15,8 +15,10 @@ bias adds the same number to every residue's score, so the softmax removes it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from protalign.ragged import Ragged
+
+Result = TypeVar("Result")
 
 #: Rows that one small matrix product sums over; a protein of 200 rows spans three or four tiles.
 _TILE_ROWS = 64
@@ -180,6 +184,31 @@ def _dot_with_own(vectors: Tensor, block: _Block, rows: Tensor) -> Tensor:
     return torch.cat(products)
 
 
+def _for_each_block(batch: PackedBatch, work: Callable[[_Block], Result]) -> list[Result]:
+    """Run ``work`` on every block, without gradients; returns what it gave, in order.
+
+    On a CPU the blocks are shared out among torch's number of threads, each of which computes
+    alone: the operations are too small to be split, and threads that meet at the end of each one
+    spend their time waiting, above all where other programs keep the cores busy. The numbers do
+    not depend on how many threads there are.
+    """
+
+    def work_alone(block: _Block) -> Result:
+        with torch.no_grad():  # its state is each thread's own
+            return work(block)
+
+    threads = torch.get_num_threads()
+    workers = min(threads, len(batch.blocks)) if batch.values.device.type == "cpu" else 1
+    if workers == 1:
+        return [work_alone(block) for block in batch.blocks]
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work_alone, batch.blocks))
+    finally:
+        # It counts for the calling thread, and for those that start later: for them, as it was.
+        torch.set_num_threads(threads)
+
+
 class _AttentionPooling(torch.autograd.Function):
     """Softmax-weighted sums of packed rows, reading the rows once forward and once backward.
 
@@ -195,13 +224,16 @@ class _AttentionPooling(torch.autograd.Function):
         by_head = weight.T.contiguous()
         pooled = weight.new_zeros(len(batch.lengths), n_heads, dim)
         attention = weight.new_empty(len(values), n_heads)
-        for block in batch.blocks:
+
+        def pool(block: _Block) -> None:
             rows = values[block.rows].to(weight.dtype)
             scores = (by_head @ rows.T).T.contiguous()  # much faster than rows @ weight
             highest = torch.segment_reduce(scores, "max", lengths=block.lengths, axis=0)
             scores = (scores - highest[block.segments]).exp_()
             attention[block.rows] = scores
             _add_weighted_sums(pooled, block, scores, rows)
+
+        _for_each_block(batch, pool)
         total = torch.segment_reduce(attention, "sum", lengths=batch.lengths, axis=0)
         attention /= total.repeat_interleave(batch.lengths, dim=0)
         pooled /= total[:, :, None]
@@ -215,19 +247,22 @@ class _AttentionPooling(torch.autograd.Function):
         values, weight, attention, pooled = ctx.saved_tensors
         gradient = gradient.contiguous()
         correction = (pooled * gradient).sum(dim=2).repeat_interleave(ctx.batch.lengths, dim=0)
-        d_weight = torch.zeros_like(weight.T, memory_format=torch.contiguous_format)
         d_values = torch.empty_like(values) if ctx.needs_input_grad[0] else None
-        for block in ctx.batch.blocks:
+
+        def differentiate(block: _Block) -> Tensor:
+            """The block's part of the weight's gradient, (H, D)."""
             rows = values[block.rows].to(weight.dtype)
             own = attention[block.rows]
             d_scores = _dot_with_own(gradient, block, rows)
             d_scores = (d_scores - correction[block.rows]) * own
-            d_weight.addmm_(d_scores.T, rows)  # (H, D): faster than rows.T @ d_scores
             if d_values is not None:
-                through_sum = torch.einsum(
-                    "th,thd->td", own, gradient[block.proteins][block.segments]
-                )
+                upstream = gradient[block.proteins][block.segments]
+                through_sum = torch.einsum("th,thd->td", own, upstream)
                 d_values[block.rows] = (through_sum + d_scores @ weight.T).to(values.dtype)
+            part: Tensor = d_scores.T @ rows  # much faster than rows.T @ d_scores
+            return part
+
+        d_weight = torch.stack(_for_each_block(ctx.batch, differentiate)).sum(dim=0)
         return d_values, d_weight.T, None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Thread
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +111,32 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, elements: int) -
     upstream = torch.randn_like(ours)
     mine = torch.autograd.grad(ours, head.query, upstream)
     torch.testing.assert_close(mine, torch.autograd.grad(theirs, head.query, upstream))
+
+
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums and gradients are the same bits on one thread and on three; settings stay as set."""
+    monkeypatch.setitem(pooling._BLOCK_ELEMENTS, "cpu", 1024)
+    torch.manual_seed(0)
+    proteins = [torch.randn(length, 16) for length in LENGTHS]
+    weight = torch.randn(16, 4, requires_grad=True)
+    batch = packed(proteins)
+    upstream = torch.randn(len(LENGTHS), 4, 16)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            pooled = pooling._AttentionPooling.apply(batch.values, weight, batch)
+            found.append((pooled.detach(), *torch.autograd.grad(pooled, weight, upstream)))
+            seen: list[int] = []
+            other = Thread(target=lambda seen=seen: seen.append(torch.get_num_threads()))
+            other.start()
+            other.join()
+            assert seen == [torch.get_num_threads()] == [threads]
+    finally:
+        torch.set_num_threads(before)
+    for one, three in zip(*found, strict=True):
+        assert torch.equal(one, three)
 
 
 @settings(max_examples=30, deadline=None)
