@@ -193,8 +193,10 @@ def _for_each_block(batch: PackedBatch, work: Callable[[_Block], Result]) -> lis
     not depend on how many threads there are.
     """
 
+    inference = torch.is_inference_mode_enabled()
+
     def work_alone(block: _Block) -> Result:
-        with torch.no_grad():  # its state is each thread's own
+        with torch.inference_mode(inference), torch.no_grad():  # each thread has its own state
             return work(block)
 
     threads = torch.get_num_threads()

@@ -128,6 +128,9 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.set_num_threads(threads)
             pooled = pooling._AttentionPooling.apply(batch.values, weight, batch)
             found.append((pooled.detach(), *torch.autograd.grad(pooled, weight, upstream)))
+            with torch.inference_mode():
+                inferred = pooling._AttentionPooling.apply(batch.values, weight, batch)
+            assert torch.equal(inferred, pooled)
             seen: list[int] = []
             other = Thread(target=lambda seen=seen: seen.append(torch.get_num_threads()))
             other.start()
