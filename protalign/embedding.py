@@ -181,22 +181,26 @@ def embed(
         for choice, model in zip(encoders, models, strict=True):
             name = choice.store_name
             plan = plans[name]
-            if plan.pending_items == 0:
-                continue
-            say(_prediction(name, model, plan, writer.n_entries))
+            pending = plan.pending_items > 0
+            if pending:
+                say(_prediction(name, model, plan, writer.n_entries))
+            # Also with nothing to encode: a run cut off after its last task left that to record.
             report = fill(
                 str(out),
                 name,
                 partial(_encode_on, spec=choice.spec),
                 devices=local_devices(model.device),
                 scheduler=scheduler,
-                on_progress=partial(reporter.encoded, name) if reporter is not None else None,
+                on_progress=(
+                    partial(reporter.encoded, name) if pending and reporter is not None else None
+                ),
             )
-            encoded[name] = {
-                "items": report.items,
-                "residues": report.rows,
-                "seconds": round(report.seconds, 3),
-            }
+            if pending:
+                encoded[name] = {
+                    "items": report.items,
+                    "residues": report.rows,
+                    "seconds": round(report.seconds, 3),
+                }
         writer.commit()
         return EmbedReport(
             files=len(sources),
