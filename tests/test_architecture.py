@@ -16,10 +16,14 @@ ROOT = Path(__file__).parent.parent
 #: Layers from the bottom up; a part imports from layers below, nothing from its own.
 LAYERS: list[set[str]] = [
     {"errors", "ragged", "protein"},
-    {"reading", "stores", "encoders", "pooling", "losses", "metrics", "parameters"},
-    {"inputs"},
+    {
+        *{"reading", "stores", "encoders", "pooling", "losses", "metrics", "parameters"},
+        *{"homology", "superposition"},
+    },
+    {"inputs", "splits"},
+    {"mean_pooling", "early_stopping"},
     {"model"},
-    {"training", "model_files"},
+    {"training", "model_files", "estimator_checks", "estimator_inputs"},
     {"estimator", "lookup", "embedding"},
     {"search"},
     {"cli"},
