@@ -24,6 +24,14 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
 
 
+class Pooling(StrEnum):
+    """How a protein's residues become one vector."""
+
+    attention = "attention"
+    mean_linear = "mean-linear"
+    mean_mlp = "mean-mlp"
+
+
 class Loss(StrEnum):
     """The contrastive losses."""
 
@@ -42,6 +50,9 @@ def fit(
     ] = False,
     embed_dim: Annotated[int, typer.Option(help="Length of the vectors.")] = 128,
     heads: Annotated[int, typer.Option(help="Attention heads of each pooling head.")] = 4,
+    pooling: Annotated[
+        Pooling, typer.Option(help="Attention, or the residues' mean through a layer or an MLP.")
+    ] = Pooling.attention,
     batch_size: Annotated[int, typer.Option(help="Pairs in a batch.")] = 1024,
     learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 0.001,
     max_epochs: Annotated[int | None, typer.Option(help="Passes over the pairs, at most.")] = None,
@@ -77,6 +88,7 @@ def fit(
     estimator = ProtAlignEstimator(
         embed_dim=embed_dim,
         n_heads=heads,
+        pooling=pooling.value,
         loss=loss.value,
         temperature=temperature,
         bias=bias,
@@ -130,15 +142,23 @@ def score(
 def export(
     store: StorePath,
     model: ModelPath,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The file: .parquet, .csv or .h5ad (AnnData).")
+    ],
+    features: Annotated[
+        str,
+        typer.Option(
+            help="aligned; or aligned,mean: the means of the residues' embeddings beside them."
+        ),
+    ] = "aligned",
     ids: IdsPath = None,
     device: Device = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
-    """Write the pooled, aligned vectors to Parquet: id, sequence vector, structure vector."""
+    """Write the pooled, aligned vectors to a file: id, length, sequence and structure vector."""
     view = _select(_open(store), ids)
     estimator = _load(model, device)
-    estimator.export(view, out)
+    estimator.export(view, out, features=[name.strip() for name in features.split(",")])
     if not quiet:
         print(
             f"{out}: {len(view):,} ids, {int(view.has_sequence.sum()):,} sequence and "

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +13,19 @@ import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from protalign.early_stopping import hold_out
 from protalign.encoders.devices import resolve_device
-from protalign.errors import InputError, ModelError
-from protalign.inputs import (
-    MODALITIES,
-    ArrayInputs,
-    Inputs,
-    PairInputs,
-    Pairs,
-    StoreInputs,
-    check_fits,
-    choose_encoder,
-    is_pairs,
-)
-from protalign.losses import LOSSES, ContrastiveLoss
+from protalign.errors import InputError
+from protalign.estimator_checks import OUTPUTS, check_parameters, check_unchanged
+from protalign.estimator_inputs import fitted_inputs, fitting_inputs
+from protalign.exporting import export_vectors
+from protalign.inputs import MODALITIES, Inputs, PairInputs, Pairs, check_fits
+from protalign.losses import ContrastiveLoss
+from protalign.mean_pooling import MeanInputs
 from protalign.metrics import RetrievalSet, recall_at_k
-from protalign.model import Heads, retrieval_set, vector_batches, vectors_of
+from protalign.model import Heads, residue_weights, retrieval_set, vectors_of
 from protalign.model_files import (
     damaged_config,
     describe,
@@ -42,18 +35,12 @@ from protalign.model_files import (
     weights_sha256,
     write_model,
 )
-from protalign.parameters import check_between, check_choice, check_whole
+from protalign.parameters import check_choice
 from protalign.protein import Modality
-from protalign.stores import EncoderInfo, Entries, write_vectors
+from protalign.stores import EncoderInfo, Entries
 from protalign.training import History, TrainingOptions, train
 
 Float32 = npt.NDArray[np.float32]
-
-OUTPUTS = ("sequence", "structure", "both")
-#: Fewer validation pairs than this say nothing about when to stop.
-MIN_VALIDATION_PAIRS = 10
-#: Attributes that scikit-learn sets for a 2-D X.
-_ARRAY_ATTRIBUTES = ("n_features_in_", "feature_names_in_")
 
 
 class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -75,6 +62,8 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     embed_dim, n_heads : width of the vectors and attention heads of each pooling head.
+    pooling : how residues become one vector: "attention" (paper, Eq. 1); "mean-linear" or
+        "mean-mlp", their mean through one or two layers, where ``n_heads`` counts for nothing.
     loss : "clip" (paper, Eq. 2) or "siglip" (Eq. 3, see ``protalign.losses.siglip_loss``).
     temperature : similarities are divided by it.
     bias : SigLIP's learned bias at the start.
@@ -93,7 +82,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         the same number of threads.
     device : "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
     warm_start : go on from the last fit's heads, loss temperature and bias; refused where
-        ``embed_dim``, ``n_heads`` or ``loss`` have changed since.
+        ``embed_dim``, ``n_heads``, ``pooling`` or ``loss`` have changed since.
     verbose : print a line an epoch to standard error.
 
     Attributes
@@ -105,6 +94,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     best_loss_, best_validation_score_ : lowest loss; highest validation score, None without one.
     n_pairs_, n_validation_pairs_, n_skipped_ : pairs trained on, pairs validated on, entries left
         out for lack of a modality.
+    validation_ : what chose the best epoch, in words.
     temperature_, bias_ : of the loss, after training; bias_ is None for CLIP.
     sequence_dim_, structure_dim_ : D_P and D_S.
     encoders_ : modality -> EncoderInfo, empty unless X was a store.
@@ -122,6 +112,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         *,
         embed_dim: int = 128,
         n_heads: int = 4,
+        pooling: str = "attention",
         loss: str = "clip",
         temperature: float = 0.07,
         bias: float = -10.0,
@@ -143,6 +134,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         self.embed_dim = embed_dim
         self.n_heads = n_heads
+        self.pooling = pooling
         self.loss = loss
         self.temperature = temperature
         self.bias = bias
@@ -162,27 +154,27 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.warm_start = warm_start
         self.verbose = verbose
 
-    def fit(self, X: Any, y: object = None, *, X_val: Any = None) -> ProtAlignEstimator:
+    def fit(
+        self, X: Any, y: object = None, *, X_val: Any = None, validation: str = "given"
+    ) -> ProtAlignEstimator:
         """Train on the entries of X that have both modalities.
 
         ``y`` is not used. ``X_val``, of any kind that X may be, is stopped early on in place of a
-        random part of X. Raises InputError where fewer than two pairs are left, ModelError where
-        ``X_val`` was embedded otherwise.
+        random part of X; ``validation`` says in words what it is, for the model's card. Raises
+        InputError where fewer than two pairs are left, ModelError where ``X_val`` was embedded
+        otherwise.
         """
-        self._check_parameters()
+        check_parameters(self)
         device = resolve_device(self.device)
-        inputs = self._inputs(X, MODALITIES, fitting=True)
+        inputs = self._averaged(fitting_inputs(self, X))
         pairs = Pairs.of(inputs)
         if len(pairs) < 2:
             raise InputError("X holds 1 pair of sequence and structure", "training needs more")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         generator = np.random.default_rng(seed)
         heads = self._heads_to_train(inputs, seed).to(device)
-        if X_val is None:
-            training, validation = self._hold_out(pairs, generator)
-        else:
-            training, validation = pairs, self._validation_pairs(X_val, inputs)
-        n_validation = 0 if validation is None else len(validation)
+        training, held_out = self._parts(pairs, X_val, inputs, generator)
+        n_validation = 0 if held_out is None else len(held_out)
         self._report(
             f"{len(training):,} pairs to train on, {n_validation:,} to validate on; "
             f"{pairs.n_skipped:,} entries left out for lack of a modality"
@@ -194,14 +186,16 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
         )
-        history = train(heads, training, validation, options, generator, self._report)
+        history = train(heads, training, held_out, options, generator, self._report)
         self._add_history(history)
         self.heads_ = heads.cpu()
         self.n_pairs_, self.n_validation_pairs_ = len(training), n_validation
         self.n_skipped_ = pairs.n_skipped
         self.sequence_dim_, self.structure_dim_ = (inputs.dims[m] for m in MODALITIES)
         self.encoders_ = inputs.encoders
-        self.source_ = inputs.entries.store.path if isinstance(inputs, StoreInputs) else ""
+        self.source_ = X.store.path if isinstance(X, Entries) else ""
+        random = f"a random {n_validation / len(pairs):.0%} of the pairs, whole sequences"
+        self.validation_ = "none" if not n_validation else random if X_val is None else validation
         return self
 
     def transform(self, X: Any) -> Float32:
@@ -235,6 +229,19 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_fits(inputs, (modality,), self._dims(), self.encoders_)
         return vectors_of(self._heads_on_device(), inputs, modality, np.arange(len(inputs)))
 
+    def attention(self, X: Any) -> dict[Modality, list[Float32 | None]]:
+        """Which residues the heads look at: a weight for each residue and attention head.
+
+        Returns a list for each modality, an entry each in X's order: (L, n_heads) float32, where
+        each head's weights sum to 1 over the L rows; None where an entry lacks the modality. Rows
+        are those of the embeddings: of "sequence" the entry's residues, all chains one after
+        another; of "structure" the residues with a complete backbone, which
+        ``store.residue_map(id)`` names. Raises InputError where ``pooling`` is not "attention".
+        """
+        check_is_fitted(self)
+        inputs, heads = self._inputs(X, MODALITIES), self._heads_on_device()
+        return {m: residue_weights(heads, inputs, m) for m in MODALITIES}
+
     def retrieval_set(self, X: Any) -> RetrievalSet:
         """Vectors of X's unique sequences and structures, and which of them belong together.
 
@@ -257,36 +264,35 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         names = [f"{m}{i}" for m in self._output_modalities() for i in range(self._width())]
         return np.array(names, dtype=object)
 
-    def export(self, X: Entries, path: str | Path) -> int:
-        """Write the vectors of a store's entries to Parquet; returns the number of entries.
+    def export(
+        self, X: Entries, path: str | Path, *, features: Sequence[str] = ("aligned",)
+    ) -> int:
+        """Write the vectors of a store's entries to a file; returns the number of entries.
 
-        Columns id, sequence_vector, structure_vector; null where an entry lacks a modality. A
-        block of entries is in memory at a time. The schema's metadata names the model (hash of its
-        weights) and the store (path, encoders and their weights' hashes). Raises InputError for
-        anything but a store or a view, or for one that holds an id twice.
+        ``.parquet``, ``.csv`` or ``.h5ad``, as ``path`` ends (``protalign.stores.write_vectors``):
+        id, length, sequence_vector, structure_vector; with ``features=("aligned", "mean")`` also
+        the means of the residues' embeddings, sequence_mean and structure_mean; null where an
+        entry lacks a modality. A block of entries is in memory at a time. The provenance names the
+        model (hash of its weights) and the store (path, encoders and their weights' hashes).
+        Raises InputError for anything but a store or a view, or for one that holds an id twice.
         """
         check_is_fitted(self)
         if not isinstance(X, Entries):
             raise InputError("only a store's entries have ids to export", "use transform")
-        self._check_unchanged()
-        if len(set(X.ids)) != len(X):
-            raise InputError("an id is there twice", "export each entry once")
+        check_unchanged(self)
         inputs = self._inputs(X, MODALITIES)
         described = describe(self)
-        metadata = {
-            "protalign_version": described["protalign_version"],
-            "model": {
-                "weights_sha256": weights_sha256(self.heads_.state_dict()),
-                "parameters": described["parameters"],
-                "encoders": described["encoders"],
-            },
-            "store": {
-                "path": X.store.path,
-                "encoders": {m: asdict(info) for m, info in inputs.encoders.items()},
-            },
-        }
-        batches = vector_batches(self._heads_on_device(), inputs, X.ids)
-        return write_vectors(path, batches, dim=self._width(), metadata=metadata)
+        model = {name: described[name] for name in ("protalign_version", "parameters", "encoders")}
+        model["weights_sha256"] = weights_sha256(self.heads_.state_dict())
+        return export_vectors(
+            self._heads_on_device(),
+            X,
+            inputs,
+            path,
+            mean_dims=self._dims(),
+            features=features,
+            model=model,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a folder: model.safetensors, config.json, README.md (a model card).
@@ -295,7 +301,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         something else is there, or where the parameters no longer describe the fitted heads.
         """
         check_is_fitted(self)
-        self._check_unchanged()
+        check_unchanged(self)
         config = describe(self)
         write_model(path, config, self.heads_.state_dict(), model_card(config))
 
@@ -308,7 +314,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         config, tensors = read_model(path)
         try:
             estimator = cls(**config["parameters"])
-            estimator._check_parameters()
+            check_parameters(estimator)
             restore(estimator, config)
             estimator.heads_ = estimator._new_heads(estimator._dims())
             estimator.heads_.load_state_dict(tensors)
@@ -342,84 +348,17 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.transformer_tags.preserves_dtype = ["float32"]  # and float32 for float64
         return tags
 
-    def _check_parameters(self) -> None:
-        check_choice("loss", self.loss, LOSSES)
-        check_choice("output", self.output, OUTPUTS)
-        for name in ("embed_dim", "n_heads", "max_epochs", "n_iter_no_change"):
-            check_whole(name, getattr(self, name), 1)
-        check_whole("batch_size", self.batch_size, 2)
-        for name in ("temperature", "learning_rate"):
-            check_between(name, getattr(self, name), 0, math.inf)
-        check_between("bias", self.bias, -math.inf, math.inf)
-        check_between("tol", self.tol, -math.inf, math.inf)
-        check_between("validation_fraction", self.validation_fraction, 0, 1)
-        if self.embed_dim % self.n_heads:
-            raise InputError(
-                f"embed_dim={self.embed_dim} cannot be shared by n_heads={self.n_heads}",
-                "give a multiple",
-            )
+    def _inputs(self, X: Any, modalities: tuple[Modality, ...]) -> Inputs:
+        """X in its common form, checked against what the model was fitted on."""
+        return fitted_inputs(self, X, modalities, self._dims(), self.encoders_)
 
-    def _inputs(self, X: Any, modalities: tuple[Modality, ...], *, fitting: bool = False) -> Inputs:
-        """X in its common form; checked against what the model was fitted on unless fitting."""
-        inputs = self._read(X, modalities, None if fitting else self.encoders_)
-        if fitting:
-            missing = [m for m in MODALITIES if m not in inputs.dims]
-            if missing:
-                raise InputError(f"X has no {missing[0]} embeddings", "training needs both")
-            if not isinstance(inputs, ArrayInputs):
-                for name in _ARRAY_ATTRIBUTES:  # of an earlier fit
-                    if hasattr(self, name):
-                        delattr(self, name)
-        else:
-            check_fits(inputs, modalities, self._dims(), self.encoders_)
-        return inputs
-
-    def _read(
-        self,
-        X: Any,
-        modalities: tuple[Modality, ...],
-        fitted: Mapping[Modality, EncoderInfo] | None,
-    ) -> Inputs:
-        """X in its common form; ``fitted``: the encoders to look for, None where X decides."""
-        if isinstance(X, (str, Path)):
-            raise InputError("X is a path", "open it first: EmbeddingStore.open(path)")
-        if isinstance(X, Entries):
-            chosen = {
-                m: choose_encoder(X, m, getattr(self, f"{m}_encoder"), (fitted or {}).get(m))
-                for m in modalities
-            }
-            return StoreInputs(X, {m: info for m, info in chosen.items() if info is not None})
-        if is_pairs(X):
-            return PairInputs(X)
-        least = 2 if fitted is None else 1
-        return ArrayInputs(
-            validate_data(
-                self,
-                X,
-                reset=fitted is None,
-                dtype=np.float32,
-                ensure_min_samples=least,
-                ensure_min_features=least,
-            )
-        )
-
-    def _check_unchanged(self) -> None:
-        """Raise ModelError where set_params made the parameters those of other heads."""
-        fitted = {
-            "embed_dim": self._width(),
-            "n_heads": self.heads_.sequence.attention.n_heads,
-            "loss": self.heads_.loss.kind,
-        }
-        for name, value in fitted.items():
-            if getattr(self, name) != value:
-                raise ModelError(
-                    f"{name} is {getattr(self, name)!r} now, the heads are fitted with {value!r}: "
-                    "set it back, or fit without warm_start"
-                )
+    def _averaged(self, inputs: Inputs) -> Inputs:
+        """To train on: where residues only count by their mean, the means."""
+        return inputs if self.pooling == "attention" else MeanInputs(inputs)
 
     def _width(self) -> int:
         """Length of the fitted heads' vectors."""
-        return len(self.heads_.sequence.query)
+        return self.heads_.embed_dim
 
     def _dims(self) -> dict[Modality, int]:
         return {"sequence": self.sequence_dim_, "structure": self.structure_dim_}
@@ -428,7 +367,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """New heads, seeded; or, with warm_start, a copy of those of the last fit."""
         if self.warm_start and hasattr(self, "heads_"):
             check_fits(inputs, MODALITIES, self._dims(), self.encoders_)
-            self._check_unchanged()
+            check_unchanged(self)
             heads = copy.deepcopy(self.heads_)
             heads.loss.log_scale.requires_grad_(self.learnable_temperature)
             return heads
@@ -438,24 +377,20 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _new_heads(self, dims: dict[Modality, int]) -> Heads:
         loss = ContrastiveLoss(self.loss, self.temperature, self.bias, self.learnable_temperature)
-        return Heads(dims, loss, embed_dim=self.embed_dim, n_heads=self.n_heads)
+        return Heads(
+            dims, loss, pooling=self.pooling, embed_dim=self.embed_dim, n_heads=self.n_heads
+        )
 
-    def _hold_out(self, pairs: Pairs, generator: np.random.Generator) -> tuple[Pairs, Pairs | None]:
-        count = int(self.validation_fraction * len(pairs))
-        if not self.early_stopping or count < MIN_VALIDATION_PAIRS:
+    def _parts(
+        self, pairs: Pairs, X_val: Any, inputs: Inputs, generator: np.random.Generator
+    ) -> tuple[Pairs, Pairs | None]:
+        """(training, validation) pairs."""
+        if X_val is not None:
+            given = fitted_inputs(self, X_val, MODALITIES, inputs.dims, inputs.encoders)
+            return pairs, Pairs.of(self._averaged(given))
+        if not self.early_stopping:
             return pairs, None
-        sequences = pairs.items[:, 0]
-        place = generator.permutation(sequences.max() + 1)[sequences]  # of each pair's sequence
-        sizes = np.cumsum(np.bincount(place))
-        held_out = place < np.searchsorted(sizes, count, side="right")
-        if np.count_nonzero(held_out) < MIN_VALIDATION_PAIRS:
-            return pairs, None  # nearly all pairs are of a few sequences
-        return pairs.select(np.flatnonzero(~held_out)), pairs.select(np.flatnonzero(held_out))
-
-    def _validation_pairs(self, X_val: Any, inputs: Inputs) -> Pairs:
-        validation = self._read(X_val, MODALITIES, inputs.encoders)
-        check_fits(validation, MODALITIES, inputs.dims, inputs.encoders)
-        return Pairs.of(validation)
+        return hold_out(pairs, self.validation_fraction, generator)
 
     def _report(self, line: str) -> None:
         if self.verbose:

@@ -12,30 +12,72 @@ from torch import Tensor, nn
 from protalign.errors import InputError
 from protalign.inputs import MODALITIES, Inputs, Pairs
 from protalign.losses import ContrastiveLoss
+from protalign.mean_pooling import MEAN_POOLINGS, MeanPoolingHead
 from protalign.metrics import RetrievalSet
 from protalign.pooling import PackedBatch, PoolingHead
 from protalign.protein import Modality
-from protalign.stores import VectorBatch
+from protalign.ragged import Ragged
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
-#: Entries whose vectors are in memory at once when they go to a file.
-_ENTRIES_AT_ONCE = 16384
+#: How residues become one vector: the paper's projection strategies.
+POOLINGS = ("attention", *MEAN_POOLINGS)
+
+Head = PoolingHead | MeanPoolingHead
 
 
 class Heads(nn.Module):
-    """The model: a pooling head per modality, and the loss with its temperature and bias."""
+    """The model: a pooling head per modality, and the loss with its temperature and bias.
 
-    def __init__(self, dims: dict[Modality, int], loss: ContrastiveLoss, **shape: int) -> None:
+    Parameters
+    ----------
+    dims : D of each modality's residue embeddings.
+    loss : what to train with.
+    pooling : one of ``POOLINGS``.
+    embed_dim, n_heads : of each head; ``n_heads`` counts for "attention" alone.
+    """
+
+    def __init__(
+        self,
+        dims: dict[Modality, int],
+        loss: ContrastiveLoss,
+        *,
+        pooling: str = "attention",
+        embed_dim: int = 128,
+        n_heads: int = 4,
+    ) -> None:
         super().__init__()
-        self.sequence = PoolingHead(dims["sequence"], **shape)
-        self.structure = PoolingHead(dims["structure"], **shape)
+
+        def head(input_dim: int) -> Head:
+            if pooling == "attention":
+                return PoolingHead(input_dim, embed_dim, n_heads)
+            return MeanPoolingHead(input_dim, embed_dim, pooling)
+
+        self.pooling = pooling
+        self.sequence = head(dims["sequence"])
+        self.structure = head(dims["structure"])
         self.loss = loss
 
-    def head(self, modality: Modality) -> PoolingHead:
+    def head(self, modality: Modality) -> Head:
         """The head of a modality."""
         return self.sequence if modality == "sequence" else self.structure
+
+    @property
+    def embed_dim(self) -> int:
+        """Length of the vectors."""
+        return self.sequence.embed_dim
+
+    @property
+    def n_heads(self) -> int | None:
+        """Attention heads of each pooling head; None where nothing attends."""
+        head = self.sequence
+        return head.attention.n_heads if isinstance(head, PoolingHead) else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.loss.log_scale.device
 
     def forward(self, sequence: PackedBatch, structure: PackedBatch) -> Tensor:
         """The batch's loss, 0-d."""
@@ -43,19 +85,17 @@ class Heads(nn.Module):
         return loss
 
 
-def pool(
-    head: PoolingHead, inputs: Inputs, modality: Modality, positions: Int64
-) -> Iterator[Float32]:
+def pool(heads: Heads, inputs: Inputs, modality: Modality, positions: Int64) -> Iterator[Float32]:
     """Unit-length vectors of entries that have the modality, a block of them at a time.
 
     Yields (block, embed_dim) float32 in the order of ``positions``. Raises InputError, naming the
     entries, where embeddings hold NaN or infinity.
     """
-    device = head.query.device
+    head = heads.head(modality)
     done = 0
     for rows in inputs.blocks(modality, positions):
         with torch.inference_mode():
-            vectors = head(PackedBatch.from_ragged(rows, device)).float().cpu().numpy()
+            vectors = head(PackedBatch.from_ragged(rows, heads.device)).float().cpu().numpy()
         broken = ~np.isfinite(vectors).all(axis=1)
         if broken.any():
             raise not_finite(inputs, modality, positions[done:][np.flatnonzero(broken)])
@@ -66,7 +106,7 @@ def pool(
 def retrieval_set(heads: Heads, pairs: Pairs) -> RetrievalSet:
     """Vectors of the unique items of some pairs, and which belong together."""
     vectors = [
-        np.concatenate(list(pool(heads.head(m), pairs.inputs, m, pairs.positions_of_items(column))))
+        np.concatenate(list(pool(heads, pairs.inputs, m, pairs.positions_of_items(column))))
         for column, m in enumerate(MODALITIES)
     ]
     return RetrievalSet(vectors[0], vectors[1], pairs.items)
@@ -77,22 +117,36 @@ def vectors_of(heads: Heads, inputs: Inputs, modality: Modality, positions: Int6
     items = inputs.items(modality)[positions]
     there = np.flatnonzero(items >= 0)
     _, first, item = np.unique(items[there], return_index=True, return_inverse=True)
-    head = heads.head(modality)
-    vectors = np.full((len(positions), len(head.query)), np.nan, dtype=np.float32)
+    vectors = np.full((len(positions), heads.embed_dim), np.nan, dtype=np.float32)
     if len(there):
-        blocks = list(pool(head, inputs, modality, positions[there[first]]))
+        blocks = list(pool(heads, inputs, modality, positions[there[first]]))
         vectors[there] = np.concatenate(blocks)[item]
     return vectors
 
 
-def vector_batches(
-    heads: Heads, inputs: Inputs, ids: npt.NDArray[np.object_]
-) -> Iterator[VectorBatch]:
-    """Both modalities' vectors of all entries, to write to a file, some thousands at a time."""
-    for start in range(0, len(ids), _ENTRIES_AT_ONCE):
-        positions = np.arange(start, min(start + _ENTRIES_AT_ONCE, len(ids)))
-        vectors = {m: vectors_of(heads, inputs, m, positions) for m in inputs.dims}
-        yield VectorBatch(ids[positions], vectors.get("sequence"), vectors.get("structure"))
+def residue_weights(
+    heads: Heads, inputs: Inputs, modality: Modality
+) -> list[npt.NDArray[np.float32] | None]:
+    """(L, n_heads) attention of every entry's residues, None for entries without the modality.
+
+    Raises InputError where the heads do not attend.
+    """
+    head = heads.head(modality)
+    if not isinstance(head, PoolingHead):
+        raise InputError(
+            f"pooling={heads.pooling!r} weighs all residues alike: there is no attention to see",
+            'fit with pooling="attention"',
+        )
+    there = np.flatnonzero(inputs.items(modality) >= 0)
+    found: list[npt.NDArray[np.float32] | None] = [None] * len(inputs)
+    done = 0
+    for rows in inputs.blocks(modality, there):
+        with torch.inference_mode():
+            weights = head.residue_weights(PackedBatch.from_ragged(rows, heads.device))
+        for own in Ragged(weights.float().cpu().numpy(), rows.offsets):
+            found[there[done]] = own
+            done += 1
+    return found
 
 
 def not_finite(inputs: Inputs, modality: Modality, positions: Int64) -> InputError:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT = "protalign-model"
 #: Major.minor: a reader takes any minor version of its own major one.
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 #: Fitted attributes (less the underscore) that the config's "training" holds.
 _TRAINING = (
@@ -39,7 +39,10 @@ _TRAINING = (
     "loss_curve",
     "validation_curve",
     "source",
+    "validation",
 )
+#: What models of format 1.0 do not say.
+_ADDED = {"validation": "not recorded"}
 
 
 def describe(estimator: ProtAlignEstimator) -> dict[str, Any]:
@@ -83,7 +86,7 @@ def restore(estimator: ProtAlignEstimator, config: Mapping[str, Any]) -> None:
         if "model" in config["encoders"][modality]
     }
     for name in _TRAINING:
-        setattr(estimator, f"{name}_", config["training"][name])
+        setattr(estimator, f"{name}_", {**_ADDED, **config["training"]}[name])
     array_input = config["array_input"]
     if array_input["n_features_in"] is not None:
         estimator.n_features_in_ = int(array_input["n_features_in"])
@@ -232,6 +235,7 @@ It reads embeddings of exactly these encoders, and refuses a store of others.
 - pairs of sequence and structure: {training["n_pairs"]:,}, \
 and {training["n_validation_pairs"]:,} more to choose the best epoch
 - out of: {training["source"] or "arrays in memory"}
+- pooling: {parameters["pooling"]}
 - loss: {parameters["loss"]}, temperature {training["temperature"]:.4g}; \
 batch {parameters["batch_size"]}, Adam, learning rate {parameters["learning_rate"]}
 - epochs: {training["n_iter"]}, best {training["best_epoch"]}; \
@@ -271,5 +275,5 @@ def _validation_line(training: Mapping[str, Any]) -> str:
     best = max(training["validation_curve"])
     return (
         f"validation: mean reciprocal rank {best:.4f}, sequence -> structure, among "
-        f"{training['n_validation_pairs']:,} pairs"
+        f"{training['n_validation_pairs']:,} pairs ({training['validation']})"
     )

@@ -297,6 +297,18 @@ class PoolingHead(nn.Module):
         vectors = self.norm(self.attention(self.query, batch))
         return functional.normalize(vectors, dim=-1)
 
+    @property
+    def embed_dim(self) -> int:
+        """Width of the vectors given back."""
+        return len(self.query)
+
+    def residue_weights(self, batch: PackedBatch) -> Tensor:
+        """(R, n_heads) attention of each row; over a protein's rows each head's sum to 1.
+
+        What ``nn.MultiheadAttention`` gives with ``average_attn_weights=False``.
+        """
+        return self.attention.residue_weights(self.query, batch)
+
 
 class _AttentionParameters(nn.Module):
     """``nn.MultiheadAttention``'s parameters, for one query token shared by all proteins."""
@@ -316,15 +328,26 @@ class _AttentionParameters(nn.Module):
 
     def forward(self, query: Tensor, batch: PackedBatch) -> Tensor:
         """query (E,) -> (n, E), the attention's output before LayerNorm."""
-        bias_q, _, bias_v = self.in_proj_bias.chunk(3)
+        weight = self._score_weight(query)
+        pooled: Tensor = _AttentionPooling.apply(batch.values, weight, batch)  # type: ignore[no-untyped-call]
+        values = self.v_proj_weight.view(self.n_heads, len(query) // self.n_heads, -1)
+        bias_v = self.in_proj_bias.chunk(3)[2]
+        heads = torch.einsum("nhd,hkd->nhk", pooled, values).flatten(1) + bias_v
+        return self.out_proj(heads)  # type: ignore[no-any-return]
+
+    def residue_weights(self, query: Tensor, batch: PackedBatch) -> Tensor:
+        """query (E,) -> (R, n_heads), the softmax of each protein's scores."""
+        weight = self._score_weight(query)
+        proteins = batch.values.split(batch.lengths.tolist())
+        return torch.cat([(rows.to(weight.dtype) @ weight).softmax(dim=0) for rows in proteins])
+
+    def _score_weight(self, query: Tensor) -> Tensor:
+        """(D, n_heads): a residue's embedding times this is its score for each head."""
+        bias_q = self.in_proj_bias.chunk(3)[0]
         head_dim = len(query) // self.n_heads
         q = (self.q_proj_weight @ query + bias_q).view(self.n_heads, head_dim)
         keys = self.k_proj_weight.view(self.n_heads, head_dim, -1)
-        weight = torch.einsum("hk,hkd->dh", q / math.sqrt(head_dim), keys)
-        pooled: Tensor = _AttentionPooling.apply(batch.values, weight, batch)  # type: ignore[no-untyped-call]
-        values = self.v_proj_weight.view(self.n_heads, head_dim, -1)
-        heads = torch.einsum("nhd,hkd->nhk", pooled, values).flatten(1) + bias_v
-        return self.out_proj(heads)  # type: ignore[no-any-return]
+        return torch.einsum("hk,hkd->dh", q / math.sqrt(head_dim), keys)
 
 
 def _split_in_proj_weight(

@@ -164,7 +164,7 @@ def _epoch(
 ) -> float:
     """One pass over the pairs in a random order; returns the mean loss."""
     order = generator.permutation(len(pairs))
-    device = heads.sequence.query.device
+    device = heads.device
     total, count = 0.0, 0
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]

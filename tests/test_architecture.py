@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     {"inputs", "splits"},
     {"mean_pooling", "early_stopping"},
     {"model"},
-    {"training", "model_files", "estimator_checks", "estimator_inputs"},
+    {"training", "model_files", "exporting", "estimator_checks", "estimator_inputs"},
     {"estimator", "lookup", "embedding"},
     {"search"},
     {"cli"},

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protalign import training
+from protalign.early_stopping import hold_out
 from protalign.errors import InputError, ModelError, ProtAlignError
 from protalign.estimator import ProtAlignEstimator
 from protalign.inputs import MODALITIES, ArrayInputs, Pairs, StoreInputs
@@ -166,7 +167,7 @@ def test_a_sequence_is_held_out_with_all_its_structures(store: EmbeddingStore) -
             return own // 3 if modality == "sequence" else own
 
     pairs = Pairs.of(Shared(families(300)))
-    parts = quick()._hold_out(pairs, np.random.default_rng(0))
+    parts = hold_out(pairs, 0.1, np.random.default_rng(0))
     trained, held_out = (set(part.positions // 3) for part in parts if part is not None)
     assert not trained & held_out
     assert (len(parts[0]), len(parts[1] or [])) == (270, 30)

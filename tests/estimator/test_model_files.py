@@ -74,7 +74,7 @@ def test_config_and_card_say_what_it_is(saved: Path, store: EmbeddingStore) -> N
     """Encoders with hashes, format, versions, parameters, and where the pairs came from."""
     config = json.loads((saved / "config.json").read_text())
     info = store.encoder_for("structure")
-    assert config["format_version"] == "1.0"
+    assert config["format_version"] == "1.1"
     assert config["encoders"]["structure"]["weights_sha256"] == info.weights_sha256
     assert config["encoders"]["sequence"]["settings"] == {"layer": 1}
     assert set(config["versions"]) == {"torch", "numpy", "scikit-learn"}
@@ -112,7 +112,9 @@ def test_a_place_that_cannot_be_is_told_before_the_training(
     assert check_place(tmp_path / "new" / "model") == tmp_path / "new" / "model"
 
 
-@pytest.mark.parametrize("changed", [{"embed_dim": 64}, {"n_heads": 8}, {"loss": "siglip"}])
+@pytest.mark.parametrize(
+    "changed", [{"embed_dim": 64}, {"n_heads": 8}, {"loss": "siglip"}, {"pooling": "mean-mlp"}]
+)
 def test_parameters_set_since_the_fit_are_not_saved(
     fitted: ProtAlignEstimator, store: EmbeddingStore, tmp_path: Path, changed: dict[str, object]
 ) -> None:
@@ -149,7 +151,7 @@ def test_a_failed_save_leaves_the_old_model(
         (lambda f: (f / "config.json").write_text("{"), "damaged .*config.json cannot be read"),
         (lambda f: (f / "model.safetensors").unlink(), "model.safetensors cannot be read"),
         (lambda f: flip_a_bit(f / "model.safetensors"), "damaged .*not the file"),
-        (lambda f: edit(f, format_version="2.0"), "format 2.0, this version reads 1.0"),
+        (lambda f: edit(f, format_version="2.0"), "format 2.0, this version reads 1.1"),
         (lambda f: edit(f, format="other"), "no model of ProtAlign"),
         (lambda f: edit(f, encoders={}), "damaged .*KeyError"),
         (lambda f: edit(f, parameters={"heads": 3}), "damaged .*TypeError"),

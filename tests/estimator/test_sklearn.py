@@ -27,7 +27,7 @@ def quick(**parameters: Any) -> ProtAlignEstimator:
     )
 
 
-@parametrize_with_checks([quick()])
+@parametrize_with_checks([quick(), quick(pooling="mean-mlp")])
 def test_scikit_learn_s_own_checks(estimator: Any, check: Any) -> None:
     """Every check of scikit-learn's that a transformer of 2-D arrays gets; none is left out."""
     check(estimator)
