@@ -1,4 +1,4 @@
-"""Aligned vectors as a scikit-learn transformer: ids in, vectors out."""
+"""Exported vectors as a scikit-learn transformer: ids in, vectors out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from protalign.errors import InputError
 from protalign.parameters import check_choice
 from protalign.protein import Modality
 from protalign.stores import AlignedVectors, read_vectors
+from protalign.stores.vector_table import feature_names
 
 Float32 = npt.NDArray[np.float32]
 
@@ -21,10 +22,16 @@ OUTPUTS: dict[str, tuple[Modality, ...]] = {
     "structure": ("structure",),
     "both": ("sequence", "structure"),
 }
+#: ``features`` -> what a column's name ends in.
+FEATURES: dict[str, tuple[str, ...]] = {
+    "aligned": ("vector",),
+    "mean": ("mean",),
+    "both": ("vector", "mean"),
+}
 
 
 class VectorLookup(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Looks aligned vectors up by id, so that a pipeline takes ids as X.
+    """Looks exported vectors up by id, so that a pipeline takes ids as X.
 
     ``make_pipeline(VectorLookup("vectors.parquet"), LogisticRegression()).fit(ids, labels)``
 
@@ -35,28 +42,37 @@ class VectorLookup(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     path : Parquet file that ``ProtAlignEstimator.export`` or ``protalign export`` wrote.
     output : "sequence", "structure", or "both", side by side.
+    features : "aligned"; "mean", the means of the residues' embeddings, where they were exported
+        (``features=("aligned", "mean")``); or "both": first the aligned vectors, then the means.
     """
 
-    def __init__(self, path: str | Path, output: str = "sequence") -> None:
+    def __init__(
+        self, path: str | Path, output: str = "sequence", features: str = "aligned"
+    ) -> None:
         self.path = path
         self.output = output
+        self.features = features
 
     def fit(self, X: object = None, y: object = None) -> VectorLookup:
         """Does nothing; here for pipelines."""
         return self
 
     def transform(self, X: Any) -> Float32:
-        """(n, dim) float32 unit-length vectors of n ids, or (n, 2 dim) for "both".
+        """(n, width) float32, n ids' vectors: aligned ones of unit length, means as they are.
 
-        Raises InputError, naming them, for ids that the file lacks or that lack the modality.
+        Raises InputError, naming them, for ids that the file lacks or that lack the modality, and
+        where the file has no means.
         """
         found = self._vectors().select(_ids(X))
-        return np.hstack([_present(found, modality) for modality in self._modalities()])
+        columns = self._columns(found)
+        for modality in OUTPUTS[self.output]:
+            _check_present(found, modality)
+        return np.hstack(list(columns.values()))
 
     def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
-        """Names of the columns: "sequence0", … and "structure0", …, as ``output`` says."""
-        dim = self._vectors().sequence.shape[1]
-        names = [f"{modality}{i}" for modality in self._modalities() for i in range(dim)]
+        """Names of the columns: "sequence0", …, "structure_mean0", …, as in an exported CSV."""
+        columns = self._columns(self._vectors()).items()
+        names = [name for c, values in columns for name in feature_names(c, values.shape[1])]
         return np.array(names, dtype=object)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -76,9 +92,22 @@ class VectorLookup(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         state.pop("_cached", None)  # the file is read again where this is unpickled
         return state
 
-    def _modalities(self) -> tuple[Modality, ...]:
+    def _columns(self, vectors: AlignedVectors) -> dict[str, Float32]:
+        """The file's columns that are asked for, by name, (n, width) each."""
         check_choice("output", self.output, OUTPUTS)
-        return OUTPUTS[self.output]
+        check_choice("features", self.features, FEATURES)
+        columns = {}
+        for ending in FEATURES[self.features]:
+            for modality in OUTPUTS[self.output]:
+                name = f"{modality}_{ending}"
+                values = getattr(vectors, name.removesuffix("_vector"))
+                if values is None:
+                    raise InputError(
+                        f"{self.path} has no column {name}",
+                        'export it: features=("aligned", "mean"), or --features aligned,mean',
+                    )
+                columns[name] = values
+        return columns
 
     def _vectors(self) -> AlignedVectors:
         """The file's vectors, read once for as long as the file stays the same."""
@@ -103,17 +132,13 @@ def _ids(X: Any) -> npt.NDArray[np.object_]:
     return ids
 
 
-def _present(vectors: AlignedVectors, modality: Modality) -> Float32:
-    values, there = (
-        (vectors.sequence, vectors.has_sequence)
-        if modality == "sequence"
-        else (vectors.structure, vectors.has_structure)
+def _check_present(vectors: AlignedVectors, modality: Modality) -> None:
+    there = vectors.has_sequence if modality == "sequence" else vectors.has_structure
+    if there.all():
+        return
+    missing = vectors.ids[~there]
+    more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+    raise InputError(
+        f"no {modality} vector of {', '.join(missing[:3])}{more}",
+        f"leave them out (has_{modality} of read_vectors), or set another output",
     )
-    if not there.all():
-        missing = vectors.ids[~there]
-        more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
-        raise InputError(
-            f"no {modality} vector of {', '.join(missing[:3])}{more}",
-            f"leave them out (has_{modality} of read_vectors), or set another output",
-        )
-    return values

@@ -10,7 +10,9 @@ from protalign.stores.items import ResidueMap
 from protalign.stores.plan import Plan
 from protalign.stores.state import EncoderRecord
 from protalign.stores.store import EmbeddingStore, Entries, StoreView
-from protalign.stores.vectors import AlignedVectors, VectorBatch, read_vectors, write_vectors
+from protalign.stores.vector_files import write_vectors
+from protalign.stores.vector_table import VectorBatch
+from protalign.stores.vectors import AlignedVectors, read_vectors
 from protalign.stores.verification import Damage, VerifyReport, verify
 from protalign.stores.writer import StoreWriter
 

@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,10 +15,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from protalign import model
+from protalign import exporting
 from protalign.errors import InputError, ModelError
 from protalign.estimator import ProtAlignEstimator
 from protalign.lookup import VectorLookup
+from protalign.mean_pooling import mean_rows
 from protalign.search import check_made_by
 from protalign.stores import EmbeddingStore, read_vectors
 
@@ -28,7 +30,7 @@ def vectors(
 ) -> Path:
     """The whole store, exported. Only to be read."""
     path = tmp_path_factory.mktemp("vectors") / "vectors.parquet"
-    assert fitted.export(store, path) == 43
+    assert fitted.export(store, path, features=("aligned", "mean")) == 43
     return path
 
 
@@ -89,11 +91,80 @@ def test_export_goes_in_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """However few entries are in memory at once, the vectors are the same."""
-    monkeypatch.setattr(model, "_ENTRIES_AT_ONCE", 5)
-    fitted.export(store, tmp_path / "blocks.parquet")
+    monkeypatch.setattr(exporting, "_ENTRIES_AT_ONCE", 5)
+    fitted.export(store, tmp_path / "blocks.parquet", features=("aligned", "mean"))
     blocks, whole = read_vectors(tmp_path / "blocks.parquet"), read_vectors(vectors)
     assert blocks.ids.tolist() == whole.ids.tolist()
     np.testing.assert_allclose(blocks.structure, whole.structure, atol=1e-6)
+    np.testing.assert_array_equal(blocks.structure_mean, whole.structure_mean)
+
+
+def test_means_are_of_the_residues(store: EmbeddingStore, vectors: Path) -> None:
+    """The plain mean of each entry's stored rows; nothing where there are none."""
+    read = read_vectors(vectors)
+    for modality in ("sequence", "structure"):
+        encoder = store.encoder_for(modality).name
+        there = np.flatnonzero(getattr(store, f"has_{modality}"))
+        rows = store.embeddings(encoder, there)
+        means = getattr(read, f"{modality}_mean")
+        expected = [np.asarray(own, dtype=np.float64).mean(axis=0) for own in rows]
+        np.testing.assert_allclose(means[there], expected, atol=1e-6)
+        assert np.isnan(means[~getattr(store, f"has_{modality}")]).all()
+
+
+def test_lengths_are_of_the_sequence(store: EmbeddingStore, vectors: Path) -> None:
+    """Residues of each entry's sequence, also where a few have no structure row."""
+    assert read_vectors(vectors).lengths.tolist() == store.lengths.tolist()
+
+
+def test_an_embedding_that_entries_share_is_averaged_once(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """43 entries have 42 sequences: the copy's mean is its original's."""
+    averaged = []
+    monkeypatch.setattr(
+        exporting,
+        "mean_rows",
+        lambda batch: averaged.append(len(batch.lengths)) or mean_rows(batch),
+    )
+    fitted.export(store, tmp_path / "v.parquet", features=("aligned", "mean"))
+    unique = [len(set(store.items(m)[store.items(m) >= 0])) for m in ("sequence", "structure")]
+    assert sum(averaged) == sum(unique) < 43 + 42
+
+
+@pytest.mark.parametrize(
+    ("features", "reason"),
+    [
+        (("mean",), "without aligned vectors"),
+        (("aligned", "means"), "did you mean 'mean'"),
+        ("aligned", "give a tuple"),
+    ],
+)
+def test_wrong_features_are_refused(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, tmp_path: Path, features: Any, reason: str
+) -> None:
+    """In one line, before anything is pooled."""
+    with pytest.raises(InputError, match=reason):
+        fitted.export(store, tmp_path / "v.parquet", features=features)
+
+
+@pytest.mark.parametrize("ending", ["csv", "h5ad"])
+def test_other_formats(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, vectors: Path, tmp_path: Path, ending: str
+) -> None:
+    """As the file's name ends, with the same numbers."""
+    path = tmp_path / f"vectors.{ending}"
+    assert fitted.export(store, path, features=("aligned", "mean")) == 43
+    read = read_vectors(vectors)
+    if ending == "csv":
+        frame = pd.read_csv(path, index_col="id")
+        names = VectorLookup(vectors, output="both", features="both").get_feature_names_out()
+        assert sorted(frame.columns) == sorted(["length", *names])
+        assert frame.index.tolist() == read.ids.tolist()
+        found = frame[[f"sequence{i}" for i in range(128)]].to_numpy(np.float32)
+    else:
+        found = anndata.read_h5ad(path).obsm["sequence_vector"]
+    np.testing.assert_array_equal(found, read.sequence)
 
 
 def test_only_stores_are_exported(
@@ -106,16 +177,21 @@ def test_only_stores_are_exported(
         fitted.export(store[[0, 0]], tmp_path / "x.parquet")
 
 
+@pytest.mark.parametrize("features", ["aligned", "mean", "both"])
 @pytest.mark.parametrize("output", ["sequence", "structure", "both"])
-def test_ids_become_vectors(vectors: Path, output: str) -> None:
+def test_ids_become_vectors(vectors: Path, output: str, features: str) -> None:
     """Lists, arrays, Series and single columns of ids; any order; an id may come twice."""
     read = read_vectors(vectors)
     rows = [4, 0, 4, 9]
     ids = [str(read.ids[row]) for row in rows]
-    parts = {"sequence": [read.sequence], "structure": [read.structure]}
-    parts["both"] = parts["sequence"] + parts["structure"]
-    expected = np.hstack([part[rows] for part in parts[output]])
-    lookup = VectorLookup(vectors, output=output)
+    aligned = {"sequence": [read.sequence], "structure": [read.structure]}
+    mean = {"sequence": [read.sequence_mean], "structure": [read.structure_mean]}
+    for parts in (aligned, mean):
+        parts["both"] = parts["sequence"] + parts["structure"]
+    chosen = {"aligned": aligned[output], "mean": mean[output]}
+    chosen["both"] = chosen["aligned"] + chosen["mean"]
+    expected = np.hstack([part[rows] for part in chosen[features]])
+    lookup = VectorLookup(vectors, output=output, features=features)
     for X in (ids, np.array(ids), np.array(ids, dtype=object), pd.Series(ids), [[i] for i in ids]):
         np.testing.assert_array_equal(lookup.transform(X), expected)
     assert lookup.get_feature_names_out().shape == (expected.shape[1],)
@@ -136,6 +212,20 @@ def test_set_output_names_the_columns(vectors: Path) -> None:
     table = lookup.fit_transform(["copy"])
     assert table.columns[0] == "sequence0"
     assert table.columns[-1] == "structure127"
+    means = lookup.set_params(features="mean").fit_transform(["copy"])
+    assert list(means.columns[[0, 20]]) == ["sequence_mean0", "structure_mean0"]
+
+
+def test_means_that_were_not_exported_are_asked_for(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, tmp_path: Path
+) -> None:
+    """The error says how to export them; a misspelt choice is told too."""
+    path = tmp_path / "aligned.parquet"
+    fitted.export(store[:3], path)
+    with pytest.raises(InputError, match="no column sequence_mean; export it"):
+        VectorLookup(path, features="mean").transform(store[:3].ids)
+    with pytest.raises(InputError, match="did you mean 'mean'"):
+        VectorLookup(path, features="means").transform(store[:3].ids)
 
 
 def test_unknown_and_missing_are_named(vectors: Path) -> None:
