@@ -18,8 +18,9 @@ LAYERS: list[set[str]] = [
     {"errors", "ragged", "protein"},
     {
         *{"reading", "stores", "encoders", "pooling", "losses", "metrics", "parameters"},
-        *{"homology", "superposition"},
+        *{"superposition", "kmers"},
     },
+    {"homology"},
     {"inputs", "splits"},
     {"mean_pooling", "early_stopping"},
     {"model"},
