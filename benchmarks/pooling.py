@@ -31,7 +31,8 @@ from torch.nn import functional
 
 from protalign.losses import ContrastiveLoss
 from protalign.model import Heads
-from protalign.pooling import PackedBatch, PoolingHead
+from protalign.packed import PackedBatch
+from protalign.pooling import PoolingHead
 from protalign.ragged import Ragged
 
 STRUCTURE_DIM = 128

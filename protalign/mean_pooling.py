@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from protalign.inputs import Inputs
-from protalign.pooling import PackedBatch
+from protalign.packed import PackedBatch
 from protalign.protein import Modality
 from protalign.ragged import Ragged
 
@@ -28,10 +28,9 @@ def mean_rows(batch: PackedBatch, dtype: torch.dtype = torch.float32) -> Tensor:
 
     Each protein is summed by itself: its mean is the same to the last bit in every batch.
     """
-    if len(batch.values) == len(batch.lengths):  # one row each: nothing to average
-        return batch.values.to(dtype)
-    proteins = batch.values.split(batch.lengths.tolist())
-    return torch.stack([rows.mean(dim=0, dtype=dtype) for rows in proteins])
+    if (batch.lengths == 1).all():  # nothing to average
+        return batch.values[torch.from_numpy(batch.starts).to(batch.values.device)].to(dtype)
+    return torch.stack([rows.mean(dim=0, dtype=dtype) for rows in batch])
 
 
 class MeanPoolingHead(nn.Module):

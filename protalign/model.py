@@ -14,7 +14,8 @@ from protalign.inputs import MODALITIES, Inputs, Pairs
 from protalign.losses import ContrastiveLoss
 from protalign.mean_pooling import MEAN_POOLINGS, MeanPoolingHead
 from protalign.metrics import RetrievalSet
-from protalign.pooling import PackedBatch, PoolingHead
+from protalign.packed import PackedBatch
+from protalign.pooling import PoolingHead
 from protalign.protein import Modality
 from protalign.ragged import Ragged
 
@@ -91,16 +92,27 @@ def pool(heads: Heads, inputs: Inputs, modality: Modality, positions: Int64) -> 
     Yields (block, embed_dim) float32 in the order of ``positions``. Raises InputError, naming the
     entries, where embeddings hold NaN or infinity.
     """
-    head = heads.head(modality)
     done = 0
     for rows in inputs.blocks(modality, positions):
-        with torch.inference_mode():
-            vectors = head(PackedBatch.from_ragged(rows, heads.device)).float().cpu().numpy()
-        broken = ~np.isfinite(vectors).all(axis=1)
-        if broken.any():
-            raise not_finite(inputs, modality, positions[done:][np.flatnonzero(broken)])
-        done += len(vectors)
-        yield vectors
+        batch = PackedBatch.from_ragged(rows, heads.device)
+        own = positions[done : done + len(batch)]
+        yield finite_vectors(heads, batch, inputs, modality, own)
+        done += len(batch)
+
+
+def finite_vectors(
+    heads: Heads, batch: PackedBatch, inputs: Inputs, modality: Modality, positions: Int64
+) -> Float32:
+    """(n, embed_dim) vectors of a batch, which are those entries of the inputs.
+
+    Raises InputError, naming the entries, where embeddings hold NaN or infinity.
+    """
+    with torch.inference_mode():
+        vectors: Float32 = heads.head(modality)(batch).float().cpu().numpy()
+    broken = ~np.isfinite(vectors).all(axis=1)
+    if broken.any():
+        raise not_finite(inputs, modality, positions[broken])
+    return vectors
 
 
 def retrieval_set(heads: Heads, pairs: Pairs) -> RetrievalSet:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,67 +14,11 @@ import torch
 
 from protalign.errors import ModelError
 from protalign.inputs import MODALITIES, Pairs
-from protalign.metrics import mean_reciprocal_rank
-from protalign.model import Heads, not_finite, retrieval_set
-from protalign.pooling import PackedBatch
-from protalign.protein import Modality
-from protalign.ragged import Ragged
+from protalign.metrics import RetrievalSet, mean_reciprocal_rank
+from protalign.model import Heads, finite_vectors, not_finite, retrieval_set
+from protalign.training_rows import Batch, Rows
 
 Int64 = npt.NDArray[np.int64]
-
-#: The training rows are held in memory while they take less than this part of it.
-MEMORY_PART = 0.25
-
-
-class Rows:
-    """Rows of the training pairs, a batch at a time: out of memory, else out of X."""
-
-    def __init__(self, pairs: Pairs, memory: float | None = None) -> None:
-        self._pairs = pairs
-        self._held: list[Ragged] | None = None
-        if self._bytes() <= (MEMORY_PART * _physical_memory() if memory is None else memory):
-            self._held = [
-                pairs.inputs.rows(modality, pairs.positions_of_items(column))
-                for column, modality in enumerate(MODALITIES)
-            ]
-
-    @property
-    def held(self) -> bool:
-        """Whether all rows are in memory."""
-        return self._held is not None
-
-    def batch(self, indices: Int64) -> tuple[Ragged, Ragged]:
-        """(sequence rows, structure rows) of some pairs, in order."""
-        if self._held is None:
-            positions = self._pairs.positions[indices]
-            sequence, structure = (self._pairs.inputs.rows(m, positions) for m in MODALITIES)
-        else:
-            items = self._pairs.items[indices].T
-            sequence, structure = (take(*each) for each in zip(self._held, items, strict=True))
-        return sequence, structure
-
-    def _bytes(self) -> float:
-        """Of all rows, taken as float16 from a store, which is its default, else as float32."""
-        inputs = self._pairs.inputs
-        total = 0.0
-        for column, modality in enumerate(MODALITIES):
-            rows = inputs.lengths(modality)[self._pairs.positions_of_items(column)].sum()
-            info = inputs.encoders.get(modality)
-            itemsize = np.dtype(info.dtype).itemsize if info else 4
-            total += float(rows) * inputs.dims[modality] * itemsize
-        return total
-
-
-def take(rows: Ragged, indices: Int64) -> Ragged:
-    """Items ``indices`` of packed rows, in that order, repeated where an index is."""
-    return Ragged.pack([rows[int(index)] for index in indices])
-
-
-def _physical_memory() -> float:
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # no such figure on this system
-        return 8e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +62,8 @@ def train(
     -> structure) among them, and training stops after ``n_iter_no_change`` epochs without a gain
     of more than ``tol``. Without, it is the last. Ctrl-C stops training and keeps the best so far.
     """
-    rows = Rows(pairs)
+    rows = Rows(pairs, heads.device)
+    score_of = _validate_on(validation, heads.device)
     optimiser = torch.optim.Adam(
         [parameter for parameter in heads.parameters() if parameter.requires_grad],
         lr=options.learning_rate,
@@ -131,11 +75,11 @@ def train(
             loss = _epoch(heads, rows, pairs, optimiser, options.batch_size, generator)
             history.loss.append(loss)
             line = f"epoch {epoch}: loss {loss:.4f}"
-            if validation is None:
+            if score_of is None:
                 history.best_epoch = epoch
                 report(line)
                 continue
-            score = mean_reciprocal_rank(retrieval_set(heads, validation).ranks())
+            score = score_of(heads)
             history.validation.append(score)
             report(f"{line}, validation MRR {score:.4f}")
             waited = waited + 1 if score < best_score + options.tol else 0
@@ -164,19 +108,14 @@ def _epoch(
 ) -> float:
     """One pass over the pairs in a random order; returns the mean loss."""
     order = generator.permutation(len(pairs))
-    device = heads.device
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = [indices for indices in batches if len(indices) > 1]  # one alone has no negatives
     total, count = 0.0, 0
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        if len(indices) < 2:
-            continue  # one pair has no negatives: nothing to learn from
-        sequence, structure = rows.batch(indices)
+    for indices, batch in zip(batches, rows.batches(batches), strict=True):
         optimiser.zero_grad()
-        loss = heads(
-            PackedBatch.from_ragged(sequence, device), PackedBatch.from_ragged(structure, device)
-        )
+        loss = heads(*batch)
         if not torch.isfinite(loss):
-            raise _diverged(pairs, indices, {"sequence": sequence, "structure": structure})
+            raise _diverged(pairs, indices, batch)
         loss.backward()
         optimiser.step()
         total += loss.item() * len(indices)
@@ -184,10 +123,28 @@ def _epoch(
     return total / count
 
 
-def _diverged(pairs: Pairs, indices: Int64, batch: dict[Modality, Ragged]) -> ValueError:
+def _validate_on(pairs: Pairs | None, device: torch.device) -> Callable[[Heads], float] | None:
+    """What gives the heads' mean reciprocal rank on some pairs, which are read once if they fit."""
+    if pairs is None:
+        return None
+    items = Rows(pairs, device).unique_items()
+
+    def score(heads: Heads) -> float:
+        if items is None:
+            return mean_reciprocal_rank(retrieval_set(heads, pairs).ranks())
+        sequence, structure = (
+            finite_vectors(heads, batch, pairs.inputs, modality, pairs.positions_of_items(column))
+            for column, (modality, batch) in enumerate(zip(MODALITIES, items, strict=True))
+        )
+        return mean_reciprocal_rank(RetrievalSet(sequence, structure, pairs.items).ranks())
+
+    return score
+
+
+def _diverged(pairs: Pairs, indices: Int64, batch: Batch) -> ValueError:
     """Why a loss is not finite: the first modality with broken rows, else the training itself."""
-    for modality, rows in batch.items():
-        broken = [i for i, values in enumerate(rows) if not np.isfinite(values).all()]
+    for modality, proteins in zip(MODALITIES, batch, strict=True):
+        broken = [i for i, rows in enumerate(proteins) if not rows.isfinite().all()]
         if broken:
             return not_finite(pairs.inputs, modality, pairs.positions[indices[broken]])
     return ModelError("training diverged: the loss is no number; use a lower learning_rate")

@@ -16,17 +16,20 @@ ROOT = Path(__file__).parent.parent
 #: Layers from the bottom up; a part imports from layers below, nothing from its own.
 LAYERS: list[set[str]] = [
     {"errors", "ragged", "protein"},
+    {"packed"},
     {
         *{"reading", "stores", "encoders", "pooling", "losses", "metrics", "parameters"},
-        *{"superposition", "kmers"},
+        *{"superposition", "kmers", "pdbbind", "delimited", "baselines", "bootstrap", "cca"},
     },
     {"homology"},
-    {"inputs", "splits"},
-    {"mean_pooling", "early_stopping"},
-    {"model"},
+    {"inputs", "splits", "ranking", "leakage"},
+    {"mean_pooling", "early_stopping", "training_rows", "retrieval_tasks"},
+    {"model", "evaluation_set"},
     {"training", "model_files", "exporting", "estimator_checks", "estimator_inputs"},
     {"estimator", "lookup", "embedding"},
     {"search"},
+    {"evaluation"},
+    {"report"},
     {"cli"},
 ]
 #: Libraries that only these parts may import.
@@ -34,7 +37,10 @@ CONFINED = {
     "dask": {"stores/fill.py"},
     "distributed": {"stores/fill.py"},
     "gemmi": {"protalign/reading"},
-    "biotite": {"protalign/reading"},
+    "biotite": {"protalign/reading", "protalign/report/alignment.py"},
+    "matplotlib": {"protalign/report/figures.py"},
+    "plotly": {"protalign/report/page.py"},
+    "jinja2": {"protalign/report/page.py"},
     "typer": {"cli"},
     "rich": {"cli"},
     "esm": {"protalign/encoders"},

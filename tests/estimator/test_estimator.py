@@ -16,7 +16,7 @@ from protalign import training
 from protalign.early_stopping import hold_out
 from protalign.errors import InputError, ModelError, ProtAlignError
 from protalign.estimator import ProtAlignEstimator
-from protalign.inputs import MODALITIES, ArrayInputs, Pairs, StoreInputs
+from protalign.inputs import MODALITIES, ArrayInputs, Pairs
 from protalign.metrics import retrieval_report
 from protalign.stores import EmbeddingStore
 
@@ -213,20 +213,6 @@ def test_warm_start_goes_on() -> None:
     assert model.loss_curve_[20] < once[0] / 2
     cold = quick(early_stopping=False).fit(X).fit(X)
     assert cold.n_iter_ == 3
-
-
-def test_batches_out_of_the_store_are_those_in_memory(store: EmbeddingStore) -> None:
-    """A training set that exceeds the memory budget is read from the store: the same rows."""
-    view = store[store.has_structure]
-    encoders = {m: view.encoder_for(m) for m in MODALITIES}
-    pairs = Pairs.of(StoreInputs(view, encoders))
-    held, streamed = training.Rows(pairs), training.Rows(pairs, memory=0)
-    assert held.held
-    assert not streamed.held
-    indices = np.array([5, 0, 39, 5, 17])
-    for a, b in zip(held.batch(indices), streamed.batch(indices), strict=True):
-        np.testing.assert_array_equal(a.values, b.values)
-        np.testing.assert_array_equal(a.offsets, b.offsets)
 
 
 @settings(max_examples=30, deadline=None)

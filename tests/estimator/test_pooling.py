@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from protalign import pooling
-from protalign.pooling import PackedBatch, PoolingHead
+from protalign import packed as packed_module
+from protalign.packed import PackedBatch
+from protalign.pooling import PoolingHead
 from protalign.ragged import Ragged
 
 LENGTHS = [1, 5, 300, 2, 70, 64, 63, 65, 1, 1, 1000, 128]
@@ -95,7 +96,7 @@ def test_backward_agrees_with_finite_differences() -> None:
 
     def pool(rows: Tensor, weight: Tensor) -> Tensor:
         batch = PackedBatch.from_tensor(rows, offsets)
-        return pooling._AttentionPooling.apply(rows, weight, batch)
+        return packed_module.AttentionPooling.apply(rows, weight, batch)
 
     assert torch.autograd.gradcheck(pool, (rows, weight))
 
@@ -105,7 +106,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, elements: int) -
     """However the rows are cut into blocks, values and gradients are the same."""
     head, reference = head_and_reference(16, torch.float64)
     proteins = [torch.randn(length, 16, dtype=torch.float64) for length in LENGTHS]
-    monkeypatch.setitem(pooling._BLOCK_ELEMENTS, "cpu", elements)
+    monkeypatch.setitem(packed_module._BLOCK_ELEMENTS, "cpu", elements)
     ours, theirs = head(packed(proteins)), by_reference(head, reference, proteins)
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
     upstream = torch.randn_like(ours)
@@ -115,7 +116,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, elements: int) -
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums and gradients are the same bits on one thread and on three; settings stay as set."""
-    monkeypatch.setitem(pooling._BLOCK_ELEMENTS, "cpu", 1024)
+    monkeypatch.setitem(packed_module._BLOCK_ELEMENTS, "cpu", 1024)
     torch.manual_seed(0)
     proteins = [torch.randn(length, 16) for length in LENGTHS]
     weight = torch.randn(16, 4, requires_grad=True)
@@ -126,10 +127,10 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            pooled = pooling._AttentionPooling.apply(batch.values, weight, batch)
+            pooled = packed_module.AttentionPooling.apply(batch.values, weight, batch)
             found.append((pooled.detach(), *torch.autograd.grad(pooled, weight, upstream)))
             with torch.inference_mode():
-                inferred = pooling._AttentionPooling.apply(batch.values, weight, batch)
+                inferred = packed_module.AttentionPooling.apply(batch.values, weight, batch)
             assert torch.equal(inferred, pooled)
             seen: list[int] = []
             other = Thread(target=lambda seen=seen: seen.append(torch.get_num_threads()))
