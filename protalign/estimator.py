@@ -19,11 +19,10 @@ from protalign.early_stopping import hold_out
 from protalign.encoders.devices import resolve_device
 from protalign.errors import InputError
 from protalign.estimator_checks import OUTPUTS, check_parameters, check_unchanged
-from protalign.estimator_inputs import fitted_inputs, fitting_inputs
+from protalign.estimator_inputs import dims_of, fitted_inputs, fitting_inputs, validation_inputs
 from protalign.exporting import export_vectors
 from protalign.inputs import MODALITIES, Inputs, PairInputs, Pairs, check_fits
 from protalign.losses import ContrastiveLoss
-from protalign.mean_pooling import MeanInputs
 from protalign.metrics import RetrievalSet, recall_at_k
 from protalign.model import Heads, residue_weights, retrieval_set, vectors_of
 from protalign.model_files import (
@@ -166,7 +165,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_parameters(self)
         device = resolve_device(self.device)
-        inputs = self._averaged(fitting_inputs(self, X))
+        inputs = fitting_inputs(self, X)
         pairs = Pairs.of(inputs)
         if len(pairs) < 2:
             raise InputError("X holds 1 pair of sequence and structure", "training needs more")
@@ -207,7 +206,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         check_choice("output", self.output, OUTPUTS)
         modalities = self._output_modalities()
-        inputs = self._inputs(X, modalities)
+        inputs = fitted_inputs(self, X, modalities)
         for modality in modalities:
             missing = np.flatnonzero(inputs.items(modality) < 0)
             if len(missing):
@@ -226,7 +225,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         inputs = PairInputs([(r, None) if modality == "sequence" else (None, r) for r in rows])
-        check_fits(inputs, (modality,), self._dims(), self.encoders_)
+        check_fits(inputs, (modality,), dims_of(self), self.encoders_)
         return vectors_of(self._heads_on_device(), inputs, modality, np.arange(len(inputs)))
 
     def attention(self, X: Any) -> dict[Modality, list[Float32 | None]]:
@@ -239,7 +238,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         ``store.residue_map(id)`` names. Raises InputError where ``pooling`` is not "attention".
         """
         check_is_fitted(self)
-        inputs, heads = self._inputs(X, MODALITIES), self._heads_on_device()
+        inputs, heads = fitted_inputs(self, X), self._heads_on_device()
         return {m: residue_weights(heads, inputs, m) for m in MODALITIES}
 
     def retrieval_set(self, X: Any) -> RetrievalSet:
@@ -248,7 +247,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Only entries that have both count; raises InputError if there is none.
         """
         check_is_fitted(self)
-        return retrieval_set(self._heads_on_device(), Pairs.of(self._inputs(X, MODALITIES)))
+        return retrieval_set(self._heads_on_device(), Pairs.of(fitted_inputs(self, X)))
 
     def score(self, X: Any, y: object = None) -> float:
         """Recall@1, sequence -> structure, among the unique structures of X.
@@ -261,7 +260,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
         """Names of transform's columns: "sequence0", … and "structure0", …, as ``output`` says."""
         check_is_fitted(self)
-        names = [f"{m}{i}" for m in self._output_modalities() for i in range(self._width())]
+        names = [f"{m}{i}" for m in self._output_modalities() for i in range(self.heads_.embed_dim)]
         return np.array(names, dtype=object)
 
     def export(
@@ -280,7 +279,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if not isinstance(X, Entries):
             raise InputError("only a store's entries have ids to export", "use transform")
         check_unchanged(self)
-        inputs = self._inputs(X, MODALITIES)
+        inputs = fitted_inputs(self, X)
         described = describe(self)
         model = {name: described[name] for name in ("protalign_version", "parameters", "encoders")}
         model["weights_sha256"] = weights_sha256(self.heads_.state_dict())
@@ -289,7 +288,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             X,
             inputs,
             path,
-            mean_dims=self._dims(),
+            mean_dims=dims_of(self),
             features=features,
             model=model,
         )
@@ -316,7 +315,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             estimator = cls(**config["parameters"])
             check_parameters(estimator)
             restore(estimator, config)
-            estimator.heads_ = estimator._new_heads(estimator._dims())
+            estimator.heads_ = estimator._new_heads(dims_of(estimator))
             estimator.heads_.load_state_dict(tensors)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise damaged_config(path, error) from None
@@ -348,25 +347,10 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.transformer_tags.preserves_dtype = ["float32"]  # and float32 for float64
         return tags
 
-    def _inputs(self, X: Any, modalities: tuple[Modality, ...]) -> Inputs:
-        """X in its common form, checked against what the model was fitted on."""
-        return fitted_inputs(self, X, modalities, self._dims(), self.encoders_)
-
-    def _averaged(self, inputs: Inputs) -> Inputs:
-        """To train on: where residues only count by their mean, the means."""
-        return inputs if self.pooling == "attention" else MeanInputs(inputs)
-
-    def _width(self) -> int:
-        """Length of the fitted heads' vectors."""
-        return self.heads_.embed_dim
-
-    def _dims(self) -> dict[Modality, int]:
-        return {"sequence": self.sequence_dim_, "structure": self.structure_dim_}
-
     def _heads_to_train(self, inputs: Inputs, seed: int) -> Heads:
         """New heads, seeded; or, with warm_start, a copy of those of the last fit."""
         if self.warm_start and hasattr(self, "heads_"):
-            check_fits(inputs, MODALITIES, self._dims(), self.encoders_)
+            check_fits(inputs, MODALITIES, dims_of(self), self.encoders_)
             check_unchanged(self)
             heads = copy.deepcopy(self.heads_)
             heads.loss.log_scale.requires_grad_(self.learnable_temperature)
@@ -386,8 +370,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ) -> tuple[Pairs, Pairs | None]:
         """(training, validation) pairs."""
         if X_val is not None:
-            given = fitted_inputs(self, X_val, MODALITIES, inputs.dims, inputs.encoders)
-            return pairs, Pairs.of(self._averaged(given))
+            return pairs, Pairs.of(validation_inputs(self, X_val, inputs))
         if not self.early_stopping:
             return pairs, None
         return hold_out(pairs, self.validation_fraction, generator)

@@ -20,6 +20,7 @@ from protalign.inputs import (
     choose_encoder,
     is_pairs,
 )
+from protalign.mean_pooling import MeanInputs
 from protalign.protein import Modality
 from protalign.stores import EncoderInfo, Entries
 
@@ -31,7 +32,10 @@ _ARRAY_ATTRIBUTES = ("n_features_in_", "feature_names_in_")
 
 
 def fitting_inputs(estimator: ProtAlignEstimator, X: Any) -> Inputs:
-    """X to fit on; raises InputError where it lacks a modality."""
+    """X to fit on; raises InputError where it lacks a modality.
+
+    Where residues only count by their mean, the means: no residue is read again in training.
+    """
     inputs = read_inputs(estimator, X, MODALITIES, None)
     missing = [m for m in MODALITIES if m not in inputs.dims]
     if missing:
@@ -40,20 +44,32 @@ def fitting_inputs(estimator: ProtAlignEstimator, X: Any) -> Inputs:
         for name in _ARRAY_ATTRIBUTES:  # of an earlier fit
             if hasattr(estimator, name):
                 delattr(estimator, name)
-    return inputs
+    return _averaged(estimator, inputs)
+
+
+def validation_inputs(estimator: ProtAlignEstimator, X_val: Any, fitting: Inputs) -> Inputs:
+    """X_val beside the X that is fitted on; raises ModelError where it was embedded otherwise."""
+    inputs = read_inputs(estimator, X_val, MODALITIES, fitting.encoders)
+    check_fits(inputs, MODALITIES, fitting.dims, fitting.encoders)
+    return _averaged(estimator, inputs)
+
+
+def _averaged(estimator: ProtAlignEstimator, inputs: Inputs) -> Inputs:
+    return inputs if estimator.pooling == "attention" else MeanInputs(inputs)
 
 
 def fitted_inputs(
-    estimator: ProtAlignEstimator,
-    X: Any,
-    modalities: tuple[Modality, ...],
-    dims: Mapping[Modality, int],
-    encoders: Mapping[Modality, EncoderInfo],
+    estimator: ProtAlignEstimator, X: Any, modalities: tuple[Modality, ...] = MODALITIES
 ) -> Inputs:
-    """X for a model fitted on embeddings of these widths and encoders; ModelError for others."""
-    inputs = read_inputs(estimator, X, modalities, encoders)
-    check_fits(inputs, modalities, dims, encoders)
+    """X for a fitted estimator; raises ModelError for embeddings of another kind."""
+    inputs = read_inputs(estimator, X, modalities, estimator.encoders_)
+    check_fits(inputs, modalities, dims_of(estimator), estimator.encoders_)
     return inputs
+
+
+def dims_of(estimator: ProtAlignEstimator) -> dict[Modality, int]:
+    """D_P and D_S that an estimator is fitted on."""
+    return {"sequence": estimator.sequence_dim_, "structure": estimator.structure_dim_}
 
 
 def read_inputs(

@@ -1,0 +1,53 @@
+"""Canonical correlation of mean-pooled embeddings: alignment in closed form, as a baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+#: Added to each covariance's eigenvalues, as a part of their mean. Of 1e-4 to 1, values up to 1e-2
+#: did best on validation proteins, and nearly alike.
+REGULARISATION = 1e-2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CCA:
+    """Two linear maps into one space, where the paired rows that they were fitted on correlate.
+
+    The canonical directions are the singular vectors of the whitened cross-covariance (Hotelling,
+    1936; regularised as by Vinod, 1976). Each counts by its correlation, so that directions in
+    which the modalities have nothing in common do not add noise to the cosine.
+    """
+
+    means: tuple[Float64, Float64]
+    maps: tuple[Float64, Float64]
+
+    @classmethod
+    def fit(cls, left: Float32, right: Float32) -> CCA:
+        """On k paired rows, (k, D_1) and (k, D_2)."""
+        a, b = left.astype(np.float64), right.astype(np.float64)
+        means = a.mean(axis=0), b.mean(axis=0)
+        a, b = a - means[0], b - means[1]
+        white_a, white_b = _whitening(a.T @ a / len(a)), _whitening(b.T @ b / len(b))
+        u, correlations, v = np.linalg.svd(
+            white_a @ (a.T @ b / len(a)) @ white_b, full_matrices=False
+        )
+        return cls(means, (white_a @ u * correlations, white_b @ v.T * correlations))
+
+    def project(self, rows: Float32, side: int) -> Float32:
+        """(n, min(D_1, D_2)) unit-length vectors of rows of the left (0) or the right (1)."""
+        vectors = (rows.astype(np.float64) - self.means[side]) @ self.maps[side]
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+
+
+def _whitening(covariance: Float64) -> Float64:
+    """Inverse square root of a covariance with its eigenvalues lifted."""
+    values, vectors = np.linalg.eigh(covariance)
+    lifted = np.maximum(values, 0) + REGULARISATION * max(float(values.mean()), 1e-12)
+    return np.asarray((vectors / np.sqrt(lifted)) @ vectors.T, dtype=np.float64)

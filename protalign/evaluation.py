@@ -1,0 +1,255 @@
+"""Retrieval measured honestly: figures with intervals, baselines beside them, a leakage audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign import __version__
+from protalign.baselines import (
+    Scorer,
+    by_chance,
+    by_cosine,
+    by_family,
+    by_family_and_length,
+    by_kmers,
+    by_length,
+)
+from protalign.bootstrap import LEVEL, Bootstrap
+from protalign.cca import CCA
+from protalign.errors import InputError
+from protalign.estimator_inputs import fitted_inputs
+from protalign.evaluation_set import (
+    SCOP_LEVELS,
+    Side,
+    chains_of,
+    computed_families,
+    families_of,
+    scop_of,
+    sides_of,
+)
+from protalign.inputs import MODALITIES, Pairs
+from protalign.leakage import IDENTITIES, Leakage
+from protalign.mean_pooling import MeanInputs
+from protalign.model_files import weights_sha256
+from protalign.parameters import check_whole
+from protalign.ranking import Standing
+from protalign.retrieval_tasks import Outcome, outcomes, paired, related
+from protalign.stores import Entries
+
+if TYPE_CHECKING:
+    from protalign.estimator import ProtAlignEstimator
+
+Int64 = npt.NDArray[np.int64]
+
+#: k of Recall@k.
+KS = (1, 5, 10)
+DIRECTIONS = ("sequence_to_structure", "structure_to_sequence")
+#: What each baseline knows.
+BASELINES = {
+    "chance": "a random order",
+    "family": "the true family is told, the order within it is random",
+    "length": "the nearest number of residues",
+    "family_and_length": "the true family is told, the nearest number of residues within it",
+    "kmers": "3-letter words; a structure's letters are read off it, which no encoder does: a "
+    "ceiling by leakage",
+    "cca": "regularised CCA of mean-pooled embeddings, fitted on the training entries",
+}
+
+
+def evaluate(
+    estimator: ProtAlignEstimator,
+    test: Entries,
+    *,
+    train: Entries | None = None,
+    families: Mapping[str, str] | None = None,
+    scop: Mapping[str, str] | None = None,
+    n_bootstrap: int = 1000,
+    random_state: int = 0,
+) -> dict[str, Any]:
+    """Retrieval among a test set's unique sequences and structures, both ways.
+
+    Entries that share an embedding are one query and one candidate; those that lack a modality are
+    left out. A model's ties count as misses; a baseline's ties are resolved in expectation over
+    their orders.
+
+    Parameters
+    ----------
+    estimator : fitted on a store, or loaded.
+    test : entries of a store; all their unique structures (sequences) are the candidates.
+    train : the entries trained on: for the leakage audit, the figures on the part that is not in
+        training, and CCA. None leaves these out.
+    families : id -> family; an id that is missing, or has "", is a family of its own. None
+        computes them: clusters of the sequences at 95 % identity.
+    scop : id -> SCOPe sccs such as "b.1.1.1", several behind commas, "" where there is none. None
+        leaves the graded figures out.
+    n_bootstrap : resamples for the intervals (95 %, percentiles). Whole families are resampled,
+        since siblings succeed and fail together (see ``protalign.bootstrap``).
+    random_state : of the resampling.
+
+    Returns
+    -------
+    dict of JSON values:
+
+    - "protalign_version", "store", "model" (weights_sha256, validation: what chose the epoch)
+    - "n_entries", "n_skipped" (of them, for lack of a modality), "n_sequences", "n_structures"
+    - "families": n, how; "intervals": level, resamples, units, random_state
+    - "baselines": name -> what it knows, of those that are there
+    - "leakage": None, or n_sequences, exact, at_95, at_30, n_training_sequences
+    - "sequence_to_structure", "structure_to_sequence": n_queries, n_candidates, and "tasks": task
+      -> n_queries, left_out (alone, unlabelled, others), "model" and each baseline ->
+      recall_at_1, recall_at_5, recall_at_10, mrr, median_rank, each of which is value, low, high
+      (low and high None where there is no interval: fewer than two units, or a baseline's median).
+      Tasks: protein, family, within_family, scop_fold, scop_superfamily, scop_family
+      (``protalign.retrieval_tasks`` defines them), and clean_95, clean_30: "protein" for the
+      queries whose sequences are not in training at that identity, among the same candidates. A
+      task that no query is left for has n_queries 0 and no figures.
+
+    Raises
+    ------
+    InputError : no entry has both modalities; ``test`` is no store or view of one.
+    ModelError : the entries were embedded otherwise than the model's.
+    HomologyError : MMseqs2 fails.
+    """
+    if not isinstance(test, Entries):
+        raise InputError("only a store's entries can be evaluated", "use retrieval_report")
+    check_whole("n_bootstrap", n_bootstrap, 0)
+    pairs = Pairs.of(fitted_inputs(estimator, test))
+    retrieval = estimator.retrieval_set(test)
+    sides = sides_of(test, pairs, (retrieval.sequence, retrieval.structure))
+    how = "given"
+    if families is None:
+        families, how = computed_families(test)
+    leakage = None if train is None else Leakage.of(sides[0].chains, _training_chains(train))
+    known = _Known(families, scop, None if train is None else _fitted_cca(estimator, train))
+    resampling = (n_bootstrap, random_state)
+    directions = [
+        _direction(sides, pairs.items, column, known, leakage, resampling) for column in (0, 1)
+    ]
+    labels = families_of(sides[0].ids, families).of
+    return {
+        "protalign_version": __version__,
+        "store": test.store.path,
+        "model": {
+            "weights_sha256": weights_sha256(estimator.heads_.state_dict()),
+            "validation": estimator.validation_,
+        },
+        "n_entries": len(test),
+        "n_skipped": pairs.n_skipped,
+        "n_sequences": len(sides[0].ids),
+        "n_structures": len(sides[1].ids),
+        "families": {"n": len(set(labels)), "how": how},
+        "intervals": {
+            "level": LEVEL,
+            "resamples": n_bootstrap,
+            "units": "families",
+            "random_state": random_state,
+        },
+        "baselines": {k: v for k, v in BASELINES.items() if k != "cca" or known.cca is not None},
+        "leakage": None if leakage is None else leakage.counts(),
+        **dict(zip(DIRECTIONS, directions, strict=True)),
+    }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """What is known about the test set beside its embeddings."""
+
+    families: Mapping[str, str]
+    scop: Mapping[str, str] | None
+    cca: CCA | None
+
+
+def _fitted_cca(estimator: ProtAlignEstimator, train: Entries) -> CCA:
+    pairs = Pairs.of(MeanInputs(fitted_inputs(estimator, train)))
+    left, right = (pairs.inputs.rows(m, pairs.positions).values for m in MODALITIES)
+    return CCA.fit(left, right)
+
+
+def _training_chains(train: Entries) -> list[tuple[str, ...]]:
+    """The chains of each unique training sequence."""
+    items = train.items("sequence")
+    first = np.unique(items, return_index=True)[1]
+    return chains_of(train, train.ids[first[items[first] >= 0]].tolist(), "sequence")
+
+
+def _direction(
+    sides: tuple[Side, Side],
+    pairs: Int64,
+    column: int,
+    known: _Known,
+    leakage: Leakage | None,
+    resampling: tuple[int, int],
+) -> dict[str, Any]:
+    """One direction's part of the report; queries are ``sides[column]``, as are pairs' columns."""
+    queries, candidates = sides[column], sides[1 - column]
+    n, m = len(queries.ids), len(candidates.ids)
+    labels = families_of(queries.ids, known.families)
+    family = labels.matrices(families_of(candidates.ids, known.families))
+    scorers = {
+        "model": by_cosine(queries.vectors, candidates.vectors),
+        **_baselines(queries, candidates, by_family(*family)),
+    }
+    if known.cca is not None:
+        scorers["cca"] = by_cosine(
+            known.cca.project(queries.means, column),
+            known.cca.project(candidates.means, 1 - column),
+        )
+    scop = {}
+    for level in SCOP_LEVELS if known.scop is not None else ():
+        own = scop_of(queries.ids, known.scop or {}, level)
+        matrices = own.matrices(scop_of(candidates.ids, known.scop or {}, level))
+        scop[level] = related(*matrices), np.array([bool(found) for found in own.of])
+    partners = paired(pairs[:, [column, 1 - column]], n, m)
+    found = outcomes(n, m, scorers, partners, related(*family), scop)
+    if leakage is not None:
+        identity = np.zeros(n, dtype=np.float32)
+        np.maximum.at(identity, pairs[:, column], leakage.identity[pairs[:, 0]])
+        for limit in IDENTITIES:
+            found[f"clean_{100 * limit:.0f}"] = found["protein"].select(identity < limit)
+    units = np.array([min(own) for own in labels.of])
+    return {
+        "n_queries": n,
+        "n_candidates": m,
+        "tasks": {task: _figures(outcome, units, resampling) for task, outcome in found.items()},
+    }
+
+
+def _baselines(queries: Side, candidates: Side, family: Scorer) -> dict[str, Scorer]:
+    length = by_length(queries.lengths, candidates.lengths)
+    return {
+        "chance": by_chance(len(candidates.ids)),
+        "family": family,
+        "length": length,
+        "family_and_length": by_family_and_length(family, length),
+        "kmers": by_kmers(queries.chains, candidates.chains),
+    }
+
+
+def _figures(
+    outcome: Outcome, units: npt.NDArray[Any], bootstrap: tuple[int, int]
+) -> dict[str, Any]:
+    """One task's part of the report."""
+    report: dict[str, Any] = {"n_queries": len(outcome.queries), "left_out": outcome.left_out}
+    if len(outcome.queries):
+        resampling = Bootstrap(units[outcome.queries], *bootstrap)
+        for name, standing in outcome.standings.items():
+            report[name] = _of(standing, resampling, model=name == "model")
+    return report
+
+
+def _of(standing: Standing, resampling: Bootstrap, *, model: bool) -> dict[str, Any]:
+    if model:
+        standing = standing.ties_lost()
+        median = resampling.median(1 + standing.above)
+    else:
+        median = {"value": standing.median_rank(), "low": None, "high": None}
+    return {
+        **{f"recall_at_{k}": resampling.mean(standing.recall_at(k)) for k in KS},
+        "mrr": resampling.mean(standing.reciprocal_rank()),
+        "median_rank": median,
+    }

@@ -1,0 +1,140 @@
+"""What is evaluated: the unique sequences and structures of a test set, with all that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from protalign.homology import cluster_proteins
+from protalign.inputs import MODALITIES, Pairs
+from protalign.mean_pooling import MeanInputs
+from protalign.protein import Modality
+from protalign.stores import Entries
+
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Chains = tuple[str, ...]
+
+#: Levels of a SCOPe sccs (class.fold.superfamily.family), by how many of its numbers name them.
+SCOP_LEVELS = {"fold": 2, "superfamily": 3, "family": 4}
+#: Identity at which families are computed where none are given.
+FAMILY_IDENTITY = 0.95
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """The n unique items of one modality.
+
+    Attributes
+    ----------
+    ids : first entry of each item.
+    vectors : (n, E) float32, what the model makes of them.
+    means : (n, D) float32 means of the residues' embeddings.
+    lengths : (n,) int64 rows of embedding: residues of a sequence, residues of a structure that
+        have a complete backbone.
+    chains : their letters; of a structure those of the same residues.
+    """
+
+    ids: list[str]
+    vectors: Float32
+    means: Float32
+    lengths: Int64
+    chains: list[Chains]
+
+
+def sides_of(entries: Entries, pairs: Pairs, vectors: Sequence[Float32]) -> tuple[Side, Side]:
+    """Sequences and structures of some pairs; ``vectors`` of each modality's items."""
+    means = MeanInputs(pairs.inputs)
+    sides = []
+    for column, modality in enumerate(MODALITIES):
+        positions = pairs.positions_of_items(column)
+        ids = [str(entry_id) for entry_id in entries.ids[positions]]
+        sides.append(
+            Side(
+                ids=ids,
+                vectors=vectors[column],
+                means=means.rows(modality, positions).values,
+                lengths=pairs.inputs.lengths(modality)[positions],
+                chains=chains_of(entries, ids, modality),
+            )
+        )
+    return sides[0], sides[1]
+
+
+def chains_of(entries: Entries, ids: Iterable[str], modality: Modality) -> list[Chains]:
+    """The letters of entries' chains; for structures, of the residues that have a row."""
+    sequences = [entries.store.sequence(entry_id) for entry_id in ids]
+    if modality == "sequence":
+        return sequences
+    return [
+        _observed(chains, entries.store.residue_map(entry_id).sequence_index)
+        for entry_id, chains in zip(ids, sequences, strict=True)
+    ]
+
+
+def _observed(chains: Chains, index: Int64) -> Chains:
+    """The letters at positions of the chains one after another, chain by chain."""
+    letters = np.frombuffer("".join(chains).encode("ascii"), dtype=np.uint8)[index]
+    ends = np.searchsorted(index, np.cumsum([len(chain) for chain in chains]))
+    return tuple(part.tobytes().decode("ascii") for part in np.split(letters, ends[:-1]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """Labels of n items, as a matrix that tells at once which items share one.
+
+    Attributes
+    ----------
+    of : n sets of labels; an empty one where nothing is known.
+    """
+
+    of: list[frozenset[str]]
+
+    def matrices(self, other: Labels) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """(n, labels) and (m, labels) matrices of ones: items share a label where the product is
+        above 0.
+        """
+        names = sorted(frozenset().union(*self.of, *other.of))
+        column = {name: index for index, name in enumerate(names)}
+        return self._matrix(column), other._matrix(column)
+
+    def _matrix(self, column: Mapping[str, int]) -> sparse.csr_array:
+        rows = np.repeat(np.arange(len(self.of)), [len(labels) for labels in self.of])
+        columns = np.array([column[name] for labels in self.of for name in labels], dtype=np.int64)
+        ones = np.ones(len(rows), dtype=np.float32)
+        return sparse.coo_array((ones, (rows, columns)), shape=(len(self.of), len(column))).tocsr()
+
+
+def families_of(ids: Sequence[str], families: Mapping[str, str]) -> Labels:
+    """An item's family; one that has none given is a family of its own."""
+    return Labels([frozenset([families.get(i) or f"of its own: {i}"]) for i in ids])
+
+
+def computed_families(entries: Entries) -> tuple[dict[str, str], str]:
+    """(id -> family, how): clusters of the entries' sequences at ``FAMILY_IDENTITY``."""
+    ids = [str(entry_id) for entry_id in entries.ids]
+    found = cluster_proteins([entries.store.sequence(i) for i in ids], FAMILY_IDENTITY)
+    how = f"clusters at {FAMILY_IDENTITY:.0%} sequence identity, {found.method}"
+    return dict(zip(ids, map(str, found.labels.tolist()), strict=True)), how
+
+
+def scop_of(ids: Sequence[str], scop: Mapping[str, str], level: str) -> Labels:
+    """Labels of a SCOPe level, out of an sccs each ("b.1.1.1"), or several behind commas.
+
+    A number 0 is SCOPe's for what is matched automatically and not classified there: no label.
+    """
+    depth = SCOP_LEVELS[level]
+    return Labels(
+        [
+            frozenset(
+                ".".join(parts[:depth])
+                for sccs in scop.get(entry_id, "").replace(";", ",").split(",")
+                if len(parts := sccs.strip().split(".")) >= depth and parts[depth - 1] != "0"
+            )
+            for entry_id in ids
+        ]
+    )
