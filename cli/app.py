@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from protalign import __version__
-from protalign.cli import embed, inspect, model, search
+from protalign.cli import embed, inspect, model, reproduce, search
 from protalign.errors import ProtAlignError
 
 #: Exit codes: all went well; wrong usage or something missing; some inputs failed; Ctrl-C.
@@ -56,6 +56,7 @@ app.command("fit")(model.fit)
 app.command("score")(model.score)
 app.command("export")(model.export)
 app.command("search")(search.search)
+app.command("reproduce")(reproduce.reproduce)
 
 
 def run() -> None:
@@ -72,5 +73,5 @@ def run() -> None:
         print(f"protalign: {error}", file=sys.stderr)
         sys.exit(USAGE)
     except KeyboardInterrupt:
-        print("protalign: interrupted; `embed` goes on from here if run again", file=sys.stderr)
+        print("protalign: interrupted; run again, the command goes on from here", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -116,13 +116,17 @@ class ConsoleReporter:
         """Residues embedded so far."""
         self._update(encoder, progress.rows_done, progress.rows_total, "residues")
 
-    def _update(self, name: str, done: int, total: int, unit: str) -> None:
+    def trained(self, done: int, total: int, under_way: Sequence[str]) -> None:
+        """Training runs that are complete, and those that are under way."""
+        self._update("training", done, total, "runs", "; ".join(under_way))
+
+    def _update(self, name: str, done: int, total: int, unit: str, note: str = "") -> None:
         if self._quiet or not sys.stderr.isatty():
             return
         bar = self._started_bar()
         if name not in self._tasks:
-            self._tasks[name] = bar.add_task(name, total=total, unit=unit)
-        bar.update(self._tasks[name], completed=done, total=total)
+            self._tasks[name] = bar.add_task(name, total=total, unit=unit, note=note)
+        bar.update(self._tasks[name], completed=done, total=total, note=note)
 
     def _started_bar(self) -> Bar:
         if self._bar is None:
@@ -138,8 +142,10 @@ def _new_bar() -> Bar:
 
     class Rate(ProgressColumn):
         def render(self, task: Any) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "")
+            speed, unit = task.finished_speed or task.speed, task.fields["unit"]
+            if not speed:
+                return Text("")
+            return Text(f"{speed:,.0f} {unit}/s" if speed >= 1 else f"{60 * speed:.1f} {unit}/min")
 
     return Progress(
         TextColumn("{task.description}"),
@@ -147,5 +153,6 @@ def _new_bar() -> Bar:
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
         Rate(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )

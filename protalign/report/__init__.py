@@ -1,0 +1,19 @@
+"""The paper's experiments on a store and a split, and one page that shows them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from protalign.errors import ProtAlignError
+
+#: Libraries that the report needs and that are optional.
+_NEEDED = ("matplotlib", "plotly", "jinja2")
+
+
+def check_installed() -> None:
+    """Raise ProtAlignError where a library is missing: to be called before hours of training."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise ProtAlignError(
+            f'the report needs {", ".join(missing)}: pip install "protalign[report]"'
+        )

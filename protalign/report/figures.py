@@ -1,0 +1,278 @@
+"""The paper's figures 2 to 4, drawn with matplotlib; PNG and SVG of each.
+
+Colours are from the palette of Okabe and Ito (2008), which colour-blind readers can tell apart;
+shapes say the same as colours.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from protalign.report.space import Space
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
+GREY, INK = "#8a8f98", "#22262e"
+MODALITY_COLOURS = {"sequence": BLUE, "structure": ORANGE}
+_MARKERS = {"sequence": "o", "structure": "^"}
+_LOSS_COLOURS = {"CLIP": GREEN, "SigLIP": PURPLE}
+#: Pixels per inch of the PNG: two for each on the page, where a figure is 9 inches wide.
+_PNG_DPI = 200
+
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "protalign",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionTrack:
+    """One protein's attention: (L, heads) weights along its sequence, NaN where no row is."""
+
+    id: str
+    family: str
+    sequence: Float32
+    structure: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawn figure: its file name without ending, and both forms."""
+
+    name: str
+    png: bytes
+    svg: bytes
+
+    def save(self, folder: Path) -> None:
+        """Write ``{name}.png`` and ``{name}.svg``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self.name}.png").write_bytes(self.png)
+        (folder / f"{self.name}.svg").write_bytes(self.svg)
+
+
+def tsne(space: Space, before: Float64, after: Float64, ringed: Sequence[int]) -> Picture:
+    """Figure 2: both modalities' points before and after training, pairs joined by a line.
+
+    ``before``, ``after``: (2 n, 2), sequences first. ``ringed``: positions of Table 1's proteins.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 4.9), layout="constrained")
+        axes = figure.subplots(1, 2)
+        titles = "(a) before training", "(b) after training"
+        for axis, points, title in zip(axes, (before, after), titles, strict=True):
+            _pairs(axis, points, len(space))
+            axis.set_title(title)
+            axis.set_xlabel("t-SNE 1")
+            axis.set_ylabel("t-SNE 2")
+            axis.set_xticks([])
+            axis.set_yticks([])
+        if len(ringed):
+            _ring(
+                axes[1], np.vstack([after[list(ringed)], after[[len(space) + i for i in ringed]]])
+            )
+        handles, labels = axes[1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        return _picture(figure, "figure2_tsne")
+
+
+def _pairs(axis: Any, points: Float64, n: int) -> None:
+    sequence, structure = points[:n], points[n:]
+    lines = np.stack([sequence, structure], axis=1)
+    axis.plot(
+        *lines.transpose(2, 1, 0),
+        color=GREY,
+        linewidth=0.5,
+        alpha=0.45,
+        zorder=1,
+        solid_capstyle="round",
+    )
+    size = 26 if n <= 400 else 12
+    for name, part in (("sequence", sequence), ("structure", structure)):
+        axis.scatter(
+            *part.T,
+            s=size,
+            marker=_MARKERS[name],
+            facecolor=MODALITY_COLOURS[name],
+            edgecolor="white",
+            linewidth=0.4,
+            alpha=0.85,
+            label=f"{name}s",
+            zorder=2,
+        )
+
+
+def _ring(axis: Any, points: Float64) -> None:
+    low, high = axis.get_xlim()
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    radius = np.linalg.norm(points - middle, axis=1).max() + 0.03 * (high - low)
+    angle = np.linspace(0, 2 * math.pi, 80)
+    axis.plot(
+        middle[0] + radius * np.cos(angle),
+        middle[1] + radius * np.sin(angle),
+        color=INK,
+        linewidth=1.4,
+        zorder=3,
+        label="cluster of Table 1",
+    )
+
+
+def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
+    """Figure 3: training loss and validation MRR of both losses, mean and spread of the seeds.
+
+    The losses have different scales and units: each has an axis of its own; what they can be
+    compared by is the third.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 3.7), layout="constrained")
+        axes = figure.subplots(1, 3)
+        for axis, (name, records) in zip(axes, runs.items(), strict=False):
+            _curve(axis, [record["loss_curve"] for record in records], name)
+            axis.set_title(f"{name}: training loss")
+            axis.set_ylabel("loss per pair (nats)")
+            axis.set_xlabel("epoch")
+            axis.set_ylim(bottom=0)
+        for name, records in runs.items():
+            _curve(axes[2], [record["validation_curve"] for record in records], name)
+            for record in records:
+                if record["validation_curve"]:
+                    best = record["best_epoch"]
+                    height = record["validation_curve"][best - 1]
+                    axes[2].plot(best, height, "o", color=_LOSS_COLOURS[name], markersize=4.5)
+        axes[2].set_title("validation MRR")
+        axes[2].set_ylabel("mean reciprocal rank")
+        axes[2].set_xlabel("epoch (dot: the best)")
+        axes[2].set_ylim(bottom=0)
+        axes[2].legend(loc="lower right")
+        for axis in axes:
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        return _picture(figure, "figure3_loss")
+
+
+def _curve(axis: Any, curves: Sequence[Sequence[float]], name: str) -> None:
+    """Each seed thin; mean and range of all of them as far as all of them go."""
+    colour = _LOSS_COLOURS[name]
+    whole = min((len(curve) for curve in curves), default=0)
+    for curve in curves:
+        axis.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=0.6, alpha=0.5)
+    if whole == 0:
+        return
+    together = np.array([curve[:whole] for curve in curves])
+    epochs = np.arange(1, whole + 1)
+    axis.fill_between(
+        epochs, together.min(axis=0), together.max(axis=0), color=colour, alpha=0.2, linewidth=0
+    )
+    axis.plot(epochs, together.mean(axis=0), color=colour, linewidth=1.8, label=name)
+
+
+def heatmap(space: Space) -> Picture:
+    """Figure 4: cosines of all sequences with all structures, families together."""
+    order = space.family_order()
+    cosines = space.similarity[np.ix_(order, order)]
+    families = [space.families[i] for i in order]
+    starts = [0, *(i for i, (a, b) in enumerate(pairwise(families), 1) if a != b), len(order)]
+    with mpl.rc_context({**_STYLE, "axes.spines.top": True, "axes.spines.right": True}):
+        figure = Figure(figsize=(7.6, 6.6), layout="constrained")
+        axis = figure.subplots()
+        low = float(np.percentile(cosines, 1))
+        image = axis.imshow(
+            cosines, cmap="viridis", vmin=low, vmax=1.0, interpolation="nearest", aspect="equal"
+        )
+        for first, last in pairwise(starts):
+            if last - first > 1:
+                axis.add_patch(
+                    mpl.patches.Rectangle(
+                        (first - 0.5, first - 0.5),
+                        last - first,
+                        last - first,
+                        fill=False,
+                        edgecolor="white",
+                        linewidth=0.9,
+                    )
+                )
+        axis.set_xlabel("structures, in the order of the sequences")
+        axis.set_ylabel("sequences, families together")
+        several = sum(last - first > 1 for first, last in pairwise(starts))
+        axis.set_title(f"{len(order):,} pairs; {several:,} families of two or more framed")
+        figure.colorbar(image, ax=axis, label="cosine", shrink=0.85, extend="min")
+        return _picture(figure, "figure4_heatmap")
+
+
+def attention(tracks: Sequence[AttentionTrack]) -> Picture:
+    """Which residues each head looks at: a strip per head, two modalities for each protein."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 0.5 + 1.75 * len(tracks)), layout="constrained")
+        parts = np.atleast_1d(figure.subfigures(len(tracks), 1))
+        for part, track in zip(parts, tracks, strict=True):
+            axes = part.subplots(2, 1, sharex=True)
+            for axis, name in zip(axes, ("sequence", "structure"), strict=True):
+                image = _strips(axis, getattr(track, name))
+                axis.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=16)
+            axes[0].set_title(f"{track.id} ({len(track.sequence)} residues)")
+            bar = part.colorbar(
+                image,
+                ax=axes,
+                label="times the mean",
+                pad=0.01,
+                aspect=12,
+                extend="both",
+                ticks=[0.1, 1, 10],
+                format="%g",
+            )
+            bar.ax.minorticks_off()
+        axes[1].set_xlabel("residue along the sequence")
+        return _picture(figure, "attention")
+
+
+def _strips(axis: Any, weights: Float32) -> Any:
+    """Weights in multiples of the mean, on a logarithmic scale; grey where there is no row."""
+    relative = weights / np.nanmean(weights, axis=0)
+    colours = mpl.colormaps["viridis"].with_extremes(bad="#e4e6ea")
+    axis.set_yticks(range(weights.shape[1]), [str(head + 1) for head in range(weights.shape[1])])
+    axis.tick_params(axis="y", length=0, labelsize=8)
+    return axis.imshow(
+        relative.T,
+        aspect="auto",
+        interpolation="nearest",
+        cmap=colours,
+        norm=mpl.colors.LogNorm(0.1, 10),
+        extent=(0.5, len(weights) + 0.5, weights.shape[1] - 0.5, -0.5),
+    )
+
+
+def _picture(figure: Figure, name: str) -> Picture:
+    parts = {}
+    for kind in ("png", "svg"):
+        file = io.BytesIO()
+        figure.savefig(
+            file, format=kind, dpi=_PNG_DPI, metadata=None if kind == "png" else {"Date": None}
+        )
+        parts[kind] = file.getvalue()
+    return Picture(name, parts["png"], parts["svg"])
