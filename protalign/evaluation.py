@@ -21,6 +21,7 @@ from protalign.baselines import (
 )
 from protalign.bootstrap import LEVEL, Bootstrap
 from protalign.cca import CCA
+from protalign.cropping import cropped
 from protalign.errors import InputError
 from protalign.estimator_inputs import fitted_inputs
 from protalign.evaluation_set import (
@@ -35,6 +36,7 @@ from protalign.evaluation_set import (
 from protalign.inputs import MODALITIES, Pairs
 from protalign.leakage import IDENTITIES, Leakage
 from protalign.mean_pooling import MeanInputs
+from protalign.model_encoders import ModelEncoders
 from protalign.model_files import weights_sha256
 from protalign.parameters import check_whole
 from protalign.ranking import Standing
@@ -68,6 +70,8 @@ def evaluate(
     train: Entries | None = None,
     families: Mapping[str, str] | None = None,
     scop: Mapping[str, str] | None = None,
+    crop: float | None = None,
+    encoders: ModelEncoders | None = None,
     n_bootstrap: int = 1000,
     random_state: int = 0,
 ) -> dict[str, Any]:
@@ -87,9 +91,13 @@ def evaluate(
         computes them: clusters of the sequences at 95 % identity.
     scop : id -> SCOPe sccs such as "b.1.1.1", several behind commas, "" where there is none. None
         leaves the graded figures out.
+    crop : cut up to this part off each end of the queries' chains, at random, before they are
+        embedded (``protalign.cropping``): lengths, and ends that are missing in both, no longer
+        give a pair away. The candidates stay whole. None leaves the queries whole.
+    encoders : to embed the cut queries with; None loads the model's own, as they are found.
     n_bootstrap : resamples for the intervals (95 %, percentiles). Whole families are resampled,
         since siblings succeed and fail together (see ``protalign.bootstrap``).
-    random_state : of the resampling.
+    random_state : of the resampling and of the cuts.
 
     Returns
     -------
@@ -97,7 +105,7 @@ def evaluate(
 
     - "protalign_version", "store", "model" (weights_sha256, validation: what chose the epoch)
     - "n_entries", "n_skipped" (of them, for lack of a modality), "n_sequences", "n_structures"
-    - "families": n, how; "intervals": level, resamples, units, random_state
+    - "crop": as given; "families": n, how; "intervals": level, resamples, units, random_state
     - "baselines": name -> what it knows, of those that are there
     - "leakage": None, or n_sequences, exact, at_95, at_30, n_training_sequences
     - "sequence_to_structure", "structure_to_sequence": n_queries, n_candidates, and "tasks": task
@@ -112,7 +120,8 @@ def evaluate(
     Raises
     ------
     InputError : no entry has both modalities; ``test`` is no store or view of one.
-    ModelError : the entries were embedded otherwise than the model's.
+    ModelError : the entries were embedded otherwise than the model's, or its encoders' weights
+        (needed for ``crop``) are not those found.
     HomologyError : MMseqs2 fails.
     """
     if not isinstance(test, Entries):
@@ -127,8 +136,18 @@ def evaluate(
     leakage = None if train is None else Leakage.of(sides[0].chains, _training_chains(train))
     known = _Known(families, scop, None if train is None else _fitted_cca(estimator, train))
     resampling = (n_bootstrap, random_state)
+    queries = sides
+    if crop is not None:
+        rng = np.random.default_rng(random_state)
+        loaded = encoders or ModelEncoders(estimator, device=estimator.device)
+        first, second = (
+            cropped(side, modality, test, estimator, loaded, crop, rng)
+            for side, modality in zip(sides, MODALITIES, strict=True)
+        )
+        queries = first, second
     directions = [
-        _direction(sides, pairs.items, column, known, leakage, resampling) for column in (0, 1)
+        _direction(queries, sides, pairs.items, column, known, leakage, resampling)
+        for column in (0, 1)
     ]
     labels = families_of(sides[0].ids, families).of
     return {
@@ -142,6 +161,7 @@ def evaluate(
         "n_skipped": pairs.n_skipped,
         "n_sequences": len(sides[0].ids),
         "n_structures": len(sides[1].ids),
+        "crop": crop,
         "families": {"n": len(set(labels)), "how": how},
         "intervals": {
             "level": LEVEL,
@@ -178,6 +198,7 @@ def _training_chains(train: Entries) -> list[tuple[str, ...]]:
 
 
 def _direction(
+    asked: tuple[Side, Side],
     sides: tuple[Side, Side],
     pairs: Int64,
     column: int,
@@ -185,8 +206,11 @@ def _direction(
     leakage: Leakage | None,
     resampling: tuple[int, int],
 ) -> dict[str, Any]:
-    """One direction's part of the report; queries are ``sides[column]``, as are pairs' columns."""
-    queries, candidates = sides[column], sides[1 - column]
+    """One direction's part of the report.
+
+    Queries are ``asked[column]`` and candidates ``sides[1 - column]``; pairs have both columns.
+    """
+    queries, candidates = asked[column], sides[1 - column]
     n, m = len(queries.ids), len(candidates.ids)
     labels = families_of(queries.ids, known.families)
     family = labels.matrices(families_of(candidates.ids, known.families))

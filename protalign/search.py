@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.errors import Failure, ModelError
 from protalign.estimator import ProtAlignEstimator
-from protalign.inputs import MODALITIES, encoder_differences
+from protalign.inputs import MODALITIES
+from protalign.model_encoders import ModelEncoders
 from protalign.model_files import weights_sha256
 from protalign.protein import Modality, Protein
 from protalign.reading import ReadOptions, find_sources, read_sources
-from protalign.stores import AlignedVectors, EncoderInfo
+from protalign.stores import AlignedVectors
 
 #: Proteins read, embedded and pooled at once.
 QUERIES_AT_ONCE = 64
@@ -80,7 +80,7 @@ def embed_queries(
     WeightsError : an encoder's weights are not to be had.
     """
     sources, failures = find_sources([Path(path) for path in paths])
-    encoders = _Encoders(estimator, dict(weights or {}), device)
+    encoders = ModelEncoders(estimator, weights, device)
     ids: list[str] = []
     modality: list[Modality] = []
     lengths: list[int] = []
@@ -97,71 +97,25 @@ def embed_queries(
             ids.append(protein.id)
             modality.append("sequence" if protein.structure is None else "structure")
             lengths.append(len(protein))
-        vectors.append(encoders.pool(block, modality[-len(block) :]))
+        vectors.append(_pooled(block, modality[-len(block) :], estimator, encoders))
     empty = np.empty((0, estimator.embed_dim), dtype=np.float32)
     return Queries(ids, modality, lengths, np.concatenate([empty, *vectors]), failures)
 
 
-class _Encoders:
-    """A model's encoders, each loaded when the first query needs it."""
-
-    def __init__(
-        self, estimator: ProtAlignEstimator, weights: dict[Modality, str], device: str
-    ) -> None:
-        self._estimator = estimator
-        self._weights = weights
-        self._device = device
-        self._loaded: dict[Modality, Encoder] = {}
-
-    def pool(
-        self, proteins: Sequence[Protein], modality: Sequence[Modality]
-    ) -> npt.NDArray[np.float32]:
-        vectors = np.empty((len(proteins), self._estimator.embed_dim), dtype=np.float32)
-        for kind in MODALITIES:
-            chosen = [index for index, own in enumerate(modality) if own == kind]
-            if not chosen:
-                continue
-            items: list[Any] = [
-                proteins[index].sequences if kind == "sequence" else proteins[index].structure
-                for index in chosen
-            ]
-            rows = self._encoder(kind).encode(items)
-            vectors[chosen] = self._estimator.pool(kind, rows)
-        return vectors
-
-    def _encoder(self, modality: Modality) -> Encoder:
-        if modality not in self._loaded:
-            fitted = self._estimator.encoders_.get(modality)
-            if fitted is None:
-                raise ModelError(
-                    "the model does not say which encoders it was trained on; fit it on a store"
-                )
-            self._loaded[modality] = self._load(modality, fitted)
-        return self._loaded[modality]
-
-    def _load(self, modality: Modality, fitted: EncoderInfo) -> Encoder:
-        layer = fitted.settings.get("layer")
-        spec = EncoderSpec(
-            fitted.model,
-            weights=self._weights.get(modality, ""),
-            layer=None if layer is None else int(layer),
-            device=self._device,
-        )
-        encoder = load_encoder(spec)
-        differences = encoder_differences(fitted, _info(fitted, encoder))
-        if differences:
-            raise ModelError(
-                f"the model was trained with {'; '.join(differences)}: name the file with "
-                f"--{modality}-weights"
-            )
-        return encoder
-
-
-def _info(fitted: EncoderInfo, encoder: Encoder) -> EncoderInfo:
-    return replace(
-        fitted,
-        model=encoder.name,
-        dim=encoder.dim,
-        weights_sha256=encoder.weights_sha256,
-        settings=dict(encoder.settings),
-    )
+def _pooled(
+    proteins: Sequence[Protein],
+    modality: Sequence[Modality],
+    estimator: ProtAlignEstimator,
+    encoders: ModelEncoders,
+) -> npt.NDArray[np.float32]:
+    vectors = np.empty((len(proteins), estimator.embed_dim), dtype=np.float32)
+    for kind in MODALITIES:
+        chosen = [index for index, own in enumerate(modality) if own == kind]
+        if not chosen:
+            continue
+        items: list[Any] = [
+            proteins[index].sequences if kind == "sequence" else proteins[index].structure
+            for index in chosen
+        ]
+        vectors[chosen] = estimator.pool(kind, encoders.encode(kind, items))
+    return vectors
