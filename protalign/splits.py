@@ -5,15 +5,28 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from protalign.delimited import Table, some
 from protalign.errors import InputError
+from protalign.homology import cluster_proteins
+from protalign.parameters import check_choice
+from protalign.pdbbind import PDBbindIndex
 from protalign.stores import Entries, StoreView
 
 PARTS = ("train", "validation", "test")
+#: The paper's sizes, after duplicates were removed.
+PAPER_COUNTS = {"train": 10_071, "validation": 3_387, "test": 215}
+PAPER_VALIDATION_FRACTION = 3_387 / (10_071 + 3_387)
+#: What may be stopped early on, of PDBbind.
+VALIDATIONS = ("refined", "random", "cluster")
+_TRAIN, _VALIDATION, _TEST = range(3)
+_IN_NO_SET = 3
 #: What a user's file may call a part.
 _SPELLINGS = {
     **{part: part for part in PARTS},
@@ -74,7 +87,7 @@ class Split:
         missing = [i for part in PARTS for i in self.ids(part) if i not in known]
         if missing:
             raise InputError(
-                f"the store lacks {len(missing):,} of the split's ids: {_some(missing)}",
+                f"the store lacks {len(missing):,} of the split's ids: {some(missing)}",
                 "embed them, or make the split from this store",
             )
         return {part: entries[list(self.ids(part))] for part in PARTS}
@@ -101,7 +114,7 @@ def read_split(path: str | os.PathLike[str]) -> Split:
 
     Raises InputError, naming file and line, if it is missing or says something else.
     """
-    table = _Table.read(path)
+    table = Table.read(path)
     if not {"id", "part"} <= set(table.header):
         raise InputError(
             f"{path} has no columns id and part", "make one with `protalign split --by column`"
@@ -145,7 +158,7 @@ def by_column(
     ------
     InputError : no such file or column, an id in two parts, or no id in common with ``entries``.
     """
-    table = _Table.read(path)
+    table = Table.read(path)
     id_column = table.column(id_column, _ID_COLUMNS, "ids")
     part_column = table.column(part_column, _PART_COLUMNS, "parts")
     known = set(entries.ids.tolist())
@@ -167,10 +180,10 @@ def by_column(
     if not part_of:
         raise InputError(
             f"{path} puts no entry of the store into a part ({absent:,} ids that it lacks)",
-            f"the store's ids are like {_some(entries.ids.tolist())}",
+            f"the store's ids are like {some(entries.ids.tolist())}",
         )
     left_out = [
-        (sum(other.values()), f"rows of other values ({_some(list(other))})"),
+        (sum(other.values()), f"rows of other values ({some(list(other))})"),
         (absent, "ids that the store lacks"),
         (len(known) - len(part_of), "entries of the store in no part"),
     ]
@@ -179,66 +192,155 @@ def by_column(
     return Split.from_parts(part_of, f"{how}; left out: {counted}" if counted else how)
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A delimited text file with a header, after comment lines."""
+def by_cluster(
+    entries: Entries,
+    identity: float = 0.3,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    *,
+    random_state: int = 0,
+    method: str = "auto",
+) -> Split:
+    """A random split that keeps whole sequence clusters in one part.
 
-    path: str
-    comment: str
-    first_line: int
-    lines: list[str]
-    delimiter: str
-    header: list[str]
+    No chain of one part is then similar, at that identity, to a chain of another (see
+    ``protalign.homology``). A cluster is larger than the room that is left in a part goes
+    elsewhere, so that the parts come close to their sizes.
 
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> _Table:
-        try:
-            lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} cannot be read ({error})", "give a CSV file") from None
-        begin = next((n for n, line in enumerate(lines) if line[:1] not in ("#", "")), len(lines))
-        if begin == len(lines):
-            raise InputError(f"{path} is empty", "give a CSV file with a header")
-        comment = " ".join(line.lstrip("# ").rstrip() for line in lines[:begin] if line)
-        head = lines[begin]
-        delimiter = max(",\t;", key=head.count)
-        header = [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
-        return cls(str(path), comment, begin + 2, lines[begin + 1 :], delimiter, header)
-
-    def column(self, name: str | None, usual: Iterable[str], what: str) -> str:
-        """The column asked for, or the first of the usual names."""
-        if name is not None:
-            if name in self.header:
-                return name
-            close = get_close_matches(name, self.header, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {_some(self.header)}"
-            raise InputError(f"{self.path} has no column {name!r}", hint)
-        lowered = {column.lower(): column for column in reversed(self.header)}
-        for candidate in usual:
-            if candidate in lowered:
-                return lowered[candidate]
+    Parameters
+    ----------
+    entries : a store or a view.
+    identity : above 0, at most 1.
+    fractions : of the entries that train, validation and test should have; they add up to 1.
+    random_state : the same number gives the same split of the same clusters.
+    method : how to cluster: "auto", "mmseqs" or "kmer".
+    """
+    if len(fractions) != len(PARTS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise InputError(
-            f"{self.path} has no column of {what} that goes by a usual name ({_some(list(usual))})",
-            f"name it: the columns are {', '.join(self.header)}",
+            f"fractions={tuple(fractions)}", "give three for train, validation and test, sum 1"
         )
-
-    def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """(line number, column -> text) of each row; raises InputError for a row cut short."""
-        reader = csv.reader(self.lines, delimiter=self.delimiter)
-        for cells in reader:
-            if not cells:
-                continue
-            line = self.first_line + reader.line_num - 1
-            if len(cells) != len(self.header):
-                raise InputError(
-                    f"{self.path}, line {line}: {len(cells)} cells under {len(self.header)} names",
-                    "quote cells that hold the delimiter",
-                )
-            stripped = (cell.strip() for cell in cells)
-            yield line, dict(zip(self.header, stripped, strict=True))
+    clusters = cluster_proteins(chain_sequences(entries), identity, method=method)
+    part = _deal(clusters.labels, fractions, random_state)
+    ids = entries.ids.tolist()
+    how = (
+        f"by cluster: {len(clusters):,} clusters of {len(ids):,} entries at {identity:g} identity "
+        f"(single linkage of chains, {clusters.method}), seed {random_state}"
+    )
+    return Split.from_parts({i: PARTS[own] for i, own in zip(ids, part, strict=True)}, how)
 
 
-def _some(names: list[str]) -> str:
-    """The first three, and how many more."""
-    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return ", ".join(map(repr, names[:3])) + more
+def by_pdbbind(
+    entries: Entries,
+    index: PDBbindIndex,
+    *,
+    validation: str = "refined",
+    identity: float = 0.3,
+    random_state: int = 0,
+    method: str = "auto",
+) -> Split:
+    """The paper's protocol on PDBbind.
+
+    The core set is the test part; general and refined set are training and validation. An entry
+    whose sequences (all chains) an earlier entry has is left out: core comes first, then the
+    general, then the refined set, each in the order of ``entries``. So no test sequence is trained
+    on whole; homologs are, as in the paper, unless ``by_cluster`` is asked.
+
+    Parameters
+    ----------
+    entries : a store or a view; an id is a PDB code, or begins with one and an underscore.
+    index : what ``read_index`` read.
+    validation : "refined", the refined set (the paper's three sets are PDBbind's three); "random",
+        entries of both sets in the paper's proportion; or "cluster", whole clusters of both sets in
+        that proportion, so that no validation family is trained on.
+    identity, method : of the clusters.
+    random_state : the same number gives the same random or cluster part.
+    """
+    check_choice("validation", validation, VALIDATIONS)
+    if validation == "refined" and not index.refined:
+        raise InputError(
+            "the index has no refined set", "put INDEX_refined_data there, or validate otherwise"
+        )
+    ids = entries.ids.tolist()
+    core, refined = set(index.core), set(index.refined)
+    known = core | refined | set(index.general)
+    rank = np.array([_set_rank(_pdb_code(i), core, refined, known) for i in ids], dtype=np.int64)
+    order = np.argsort(rank, kind="stable")
+    order = order[rank[order] < _IN_NO_SET]
+    _, first = np.unique(entries.items("sequence")[order], return_index=True)
+    kept = order[np.sort(first)]
+    if not (rank[kept] == 0).any() or not (rank[kept] > 0).any():
+        raise InputError(
+            "the store holds no complex of the core set, or none of the others",
+            f"embed PDBbind's folders; the store's ids are like {some(ids)}",
+        )
+    part = np.where(rank[kept] == 0, _TEST, np.where(rank[kept] == 1, _TRAIN, _VALIDATION))
+    rest, note = part != _TEST, "refined set"
+    if validation != "refined":
+        labels, note = np.arange(int(rest.sum())), "random"
+        if validation == "cluster":
+            pool = entries[kept[rest]]
+            clusters = cluster_proteins(chain_sequences(pool), identity, method=method)
+            labels, note = (
+                clusters.labels,
+                (
+                    f"whole clusters at {identity:g} identity that are not in training "
+                    f"(single linkage of chains, {clusters.method})"
+                ),
+            )
+        fractions = (1 - PAPER_VALIDATION_FRACTION, PAPER_VALIDATION_FRACTION, 0)
+        part[rest] = _deal(labels, fractions, random_state)
+        note += f", seed {random_state}"
+    how = (
+        f"PDBbind ({', '.join(index.files)}); validation: {note}; "
+        f"{len(known) - len({_pdb_code(i) for i in ids} & known):,} complexes are not in the "
+        f"store, {len(order) - len(kept):,} entries repeat an earlier one's sequences, "
+        f"{len(ids) - len(order):,} entries of the store are in no set"
+    )
+    chosen = {ids[row]: PARTS[own] for row, own in zip(kept.tolist(), part, strict=True)}
+    return Split.from_parts(chosen, how)
+
+
+def chain_sequences(entries: Entries) -> list[tuple[str, ...]]:
+    """n tuples: the sequences of each entry's chains."""
+    items = entries.items("sequence").tolist()
+    of_item = {item: str(entry_id) for item, entry_id in zip(items, entries.ids, strict=True)}
+    found = {item: entries.store.sequence(entry_id) for item, entry_id in of_item.items()}
+    return [found[item] for item in items]
+
+
+def _deal(
+    labels: npt.NDArray[np.int64], fractions: Sequence[float], random_state: int
+) -> npt.NDArray[np.int64]:
+    """(n,) part of each entry; the largest clusters are dealt first.
+
+    A cluster goes to a part where it fits, by chance in proportion to the room there: so clusters
+    of every size are in every part, and the small ones at the end even out the sizes.
+    """
+    generator = np.random.default_rng(random_state)
+    sizes = np.bincount(labels)
+    shuffled = generator.permutation(len(sizes))
+    room = np.array(fractions) * len(labels)
+    part = np.empty(len(sizes), dtype=np.int64)
+    for label in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        weight = np.where(room >= sizes[label] - 0.5, np.maximum(room, 0), 0)
+        if weight.sum() > 0:
+            part[label] = generator.choice(len(room), p=weight / weight.sum())
+        else:
+            part[label] = np.argmax(room)
+        room[part[label]] -= sizes[label]
+    return part[labels]
+
+
+def _pdb_code(entry_id: str) -> str:
+    """1a30 of 1a30, 1A30_A and 1a30_protein; the id itself where it is nothing like it."""
+    return entry_id[:4].lower() if entry_id[4:5] in ("", "_", "-", ".") else entry_id
+
+
+def _set_rank(
+    code: str, core: Container[str], refined: Container[str], any_: Container[str]
+) -> int:
+    """0 for the core set, 1 for the rest of the general set, 2 for the refined one."""
+    if code in core:
+        return 0
+    if code in refined:
+        return 2
+    return 1 if code in any_ else _IN_NO_SET
