@@ -1,41 +1,44 @@
 """One training step of both pooling heads: packed rows against padding + nn.MultiheadAttention.
 
     python benchmarks/pooling.py                       # D = 320 and 1280, batch 1024
-    python benchmarks/pooling.py --dims 320 --longest 1000 --threads 1 --json pooling.json
+    python benchmarks/pooling.py --dims 320 --longest 1000 --turns 3 --json pooling.json
 
-A step is what training does with a batch: put it together out of per-protein float16 rows in
-memory, both heads, the CLIP loss, backward, Adam. The padded side fills float32 tensors of
-(batch, longest, D) and masks the rest, as a collate function does; it has the same parameters, and
-the two losses are compared. All runs in turns in this process, with the same threads; a figure is
-the median over the turns. Lengths are log-normal (median 245, as PDBbind's complexes have them),
-cut at --longest, because the padded side's memory grows with the longest; so does its time: the
-longer the longest, the larger the ratio. Memory is the growth of the peak, in a fresh process for
-each side, over what the proteins themselves take.
+A step is what training does with a batch out of float16 rows in memory: both heads, the CLIP loss,
+backward, Adam. ProtAlign reads the rows where they lie; the padded side fills float32 tensors of
+(batch, longest, D) and masks the rest, as a collate function does. It has the same parameters, and
+the two losses and gradients are compared. All runs in turns in this process, with the same threads;
+a figure is the median over the turns. Lengths are log-normal (median 245, as PDBbind's complexes
+have them), cut at --longest, because the padded side's memory grows with the longest; so does its
+time: the longer the longest, the larger the ratio. Memory is the growth of the peak, in a fresh
+process for each side, over what the proteins themselves take. The limit is two reads of the
+float16 rows, one forward and one backward, at the memory bandwidth of the same threads.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from measuring import Summary, arguments, read_bandwidth, take_turns, times_faster, write
 from torch import Tensor, nn
 from torch.nn import functional
 
 from protalign.losses import ContrastiveLoss
 from protalign.model import Heads
-from protalign.packed import PackedBatch
+from protalign.packed import PackedBatch, tensor
 from protalign.pooling import PoolingHead
 from protalign.ragged import Ragged
 
 STRUCTURE_DIM = 128
+TARGET = 40
+
 Proteins = list[npt.NDArray[np.float16]]
 
 
@@ -44,32 +47,25 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rows = [measure(dim, options) for dim in options.dims]
     print_table(rows, options)
-    if options.json:
-        settings = {key: value for key, value in vars(options).items() if key != "json"}
-        settings["torch"] = torch.__version__
-        options.json.write_text(json.dumps({**settings, "rows": rows}, indent=2) + "\n")
+    write(options, "pooling", rows, [summary(row, options) for row in rows])
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--dims", type=int, nargs="+", default=[320, 1280], help="D of sequences")
     parser.add_argument("--batch", type=int, default=1024, help="pairs")
     parser.add_argument("--longest", type=int, default=400, help="residues, at most")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args()
 
 
-def proteins(dim: int, options: argparse.Namespace) -> tuple[Proteins, Proteins]:
+def proteins(dim: int, options: argparse.Namespace) -> tuple[Ragged, Ragged]:
     """Embeddings of a batch: (L, dim) of the sequences, (L, 128) of the structures."""
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(5.5, 0.5, options.batch), 30, options.longest).astype(int)
     sequence, structure = (
-        [
-            rng.standard_normal((length, d), dtype=np.float32).astype(np.float16)
-            for length in lengths
-        ]
+        Ragged.pack(
+            [rng.standard_normal((n, d), dtype=np.float32).astype(np.float16) for n in lengths]
+        )
         for d in (dim, STRUCTURE_DIM)
     )
     return sequence, structure
@@ -84,7 +80,8 @@ class PaddedHead(nn.Module):
         self.attention = nn.MultiheadAttention(128, 4, kdim=dim, vdim=dim, batch_first=True)
         self.attention._qkv_same_embed_dim = False  # one naming of weights, whatever D is
         for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight"):
-            setattr(self.attention, name, nn.Parameter(getattr(head.attention, name).detach()))
+            weight = getattr(head.attention, name).detach().clone()
+            setattr(self.attention, name, nn.Parameter(weight))
         self.attention.in_proj_weight = None
         self.attention.load_state_dict(head.attention.state_dict())
         self.norm = nn.LayerNorm(128)
@@ -106,43 +103,47 @@ def pad(arrays: Proteins) -> tuple[Tensor, Tensor]:
     return rows, missing
 
 
-def packed_step(sequence: Proteins, structure: Proteins) -> Callable[[], float]:
-    """ProtAlign's step; returns the loss."""
-    heads = new_heads(sequence[0].shape[1])
-    optimiser = torch.optim.Adam([p for p in heads.parameters() if p.requires_grad])
+class PackedStep:
+    """ProtAlign's step."""
 
-    def step() -> float:
-        optimiser.zero_grad()
-        batches = [PackedBatch.from_ragged(Ragged.pack(each)) for each in (sequence, structure)]
-        loss = heads(*batches)
+    def __init__(self, *data: Ragged) -> None:
+        self.model: nn.Module = new_heads(data[0].dim)
+        self._values = [tensor(rows.values) for rows in data]
+        self._offsets = [rows.offsets for rows in data]
+        self._optimiser = optimiser(self.model)
+
+    def __call__(self) -> float:
+        """Returns the loss."""
+        self._optimiser.zero_grad()
+        batches = map(PackedBatch.from_tensor, self._values, self._offsets)
+        loss = self.model(*batches)
         loss.backward()
-        optimiser.step()
+        self._optimiser.step()
         return float(loss.detach())
 
-    return step
 
+class PaddedStep:
+    """The peer's step."""
 
-def padded_step(sequence: Proteins, structure: Proteins) -> Callable[[], float]:
-    """The peer's step; returns the loss."""
-    dim = sequence[0].shape[1]
-    heads = new_heads(dim)
-    loss_of = ContrastiveLoss("clip")
-    peers = nn.ModuleList(
-        [PaddedHead(heads.sequence, dim), PaddedHead(heads.structure, STRUCTURE_DIM)]
-    )
-    optimiser = torch.optim.Adam(peers.parameters())
+    def __init__(self, *data: Ragged) -> None:
+        heads = new_heads(data[0].dim)
+        self.model: nn.Module = nn.ModuleDict(
+            {
+                "sequence": PaddedHead(heads.sequence, data[0].dim),
+                "structure": PaddedHead(heads.structure, data[1].dim),
+            }
+        )
+        self._data = dict(zip(self.model, map(list, data), strict=True))
+        self._loss = ContrastiveLoss("clip")
+        self._optimiser = optimiser(self.model)
 
-    def step() -> float:
-        optimiser.zero_grad()
-        vectors = [
-            head(*pad(each)) for head, each in zip(peers, (sequence, structure), strict=True)
-        ]
-        loss = loss_of(*vectors)
+    def __call__(self) -> float:
+        """Returns the loss."""
+        self._optimiser.zero_grad()
+        loss = self._loss(*[head(*pad(self._data[name])) for name, head in self.model.items()])
         loss.backward()
-        optimiser.step()
+        self._optimiser.step()
         return float(loss.detach())
-
-    return step
 
 
 def new_heads(dim: int) -> Heads:
@@ -151,7 +152,11 @@ def new_heads(dim: int) -> Heads:
     return Heads({"sequence": dim, "structure": STRUCTURE_DIM}, ContrastiveLoss("clip"))
 
 
-SIDES = {"packed": packed_step, "padded": padded_step}
+def optimiser(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.001)
+
+
+SIDES: dict[str, Callable[..., Any]] = {"padded": PaddedStep, "packed": PackedStep}
 
 
 def measure(dim: int, options: argparse.Namespace) -> dict[str, float]:
@@ -161,54 +166,84 @@ def measure(dim: int, options: argparse.Namespace) -> dict[str, float]:
     for name in SIDES:  # before this process holds anything
         with context.Pool(1) as pool:
             memory[name] = pool.apply(extra_memory, (name, dim, options))
+    bandwidth = read_bandwidth(options.threads)
     data = proteins(dim, options)
     steps = {name: make(*data) for name, make in SIDES.items()}
-    losses = {name: step() for name, step in steps.items()}  # not timed
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(options.turns):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
+    losses = {name: step() for name, step in steps.items()}
+    difference = gradient_difference(steps["packed"].model, steps["padded"].model)
+    seconds = take_turns(steps, options.turns, threads=options.threads, warm=False)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "dim": dim,
-        "residues": sum(map(len, data[0])),
-        "longest": max(map(len, data[0])),
+        "residues": len(data[0].values),
+        "longest": int(data[0].lengths.max()),
         "packed_seconds": median["packed"],
         "padded_seconds": median["padded"],
-        "ratio": median["padded"] / median["packed"],
+        "ratio": times_faster(seconds, "padded", "packed"),
+        "limit_seconds": 2 * sum(rows.values.nbytes for rows in data) / bandwidth,
+        "bandwidth_gb_per_second": bandwidth / 1e9,
         "packed_extra_bytes": memory["packed"],
         "padded_extra_bytes": memory["padded"],
         "loss_difference": abs(losses["packed"] - losses["padded"]),
+        "gradient_difference": difference,
     }
+
+
+def gradient_difference(packed: nn.Module, padded: nn.Module) -> float:
+    """Largest difference of a gradient after the first step, by the gradient's largest value."""
+    theirs = dict(padded.named_parameters())
+    return max(
+        float((p.grad - theirs[name].grad).abs().max() / theirs[name].grad.abs().max())
+        for name, p in packed.named_parameters()
+        if name in theirs and p.grad is not None
+    )
 
 
 def extra_memory(name: str, dim: int, options: argparse.Namespace) -> int:
     """Bytes that one step adds to this process's peak."""
     torch.set_num_threads(options.threads)
-    data = proteins(dim, options)
-    step = SIDES[name](*data)
-    before = peak_bytes()
+    small = argparse.Namespace(batch=8, longest=options.longest)
+    SIDES[name](*proteins(dim, small))()  # what libraries take once is not the step's
+    step = SIDES[name](*proteins(dim, options))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = resident_bytes("VmHWM")
     step()
-    return peak_bytes() - before
+    return resident_bytes("VmHWM") - before
 
 
-def peak_bytes() -> int:
-    """Largest resident size of this process so far (Linux: getrusage would count its parent's)."""
+def resident_bytes(field: str) -> int:
+    """VmHWM, the peak, of this process (Linux: getrusage would count its parent's)."""
     status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    return 1024 * int(status.partition(f"{field}:")[2].split()[0])
+
+
+def summary(row: dict[str, float], options: argparse.Namespace) -> Summary:
+    return {
+        "part": f"pooling step (both heads, loss, Adam), batch {options.batch}, D = {row['dim']}",
+        "peer": "padding + nn.MultiheadAttention",
+        "ratio": row["ratio"],
+        "target": TARGET,
+        "figure": f"{1e3 * row['packed_seconds']:.0f} ms; extra memory "
+        f"{row['packed_extra_bytes'] / 1e6:.0f} MB against {row['padded_extra_bytes'] / 1e6:,.0f}",
+        "limit": f"two reads of the embeddings at {row['bandwidth_gb_per_second']:.0f} GB/s: "
+        f"{1e3 * row['limit_seconds']:.0f} ms",
+        "equal": f"loss {row['loss_difference']:.0e}, gradients {row['gradient_difference']:.0e}",
+    }
 
 
 def print_table(rows: list[dict[str, float]], options: argparse.Namespace) -> None:
-    print(f"batch {options.batch}, {options.threads} threads, median of {options.turns} turns")
-    print("   D  residues  longest  packed s  padded s  ratio  packed MB  padded MB  loss differs")
+    print(f"batch {options.batch}, {options.threads} thread(s), median of {options.turns} turns")
+    print(
+        "   D  residues  longest  packed s  padded s  ratio  limit s  packed MB  padded MB  "
+        "loss differs  gradients differ"
+    )
     for row in rows:
         print(
             f"{row['dim']:4}  {row['residues']:8,}  {row['longest']:7}  "
             f"{row['packed_seconds']:8.3f}  {row['padded_seconds']:8.3f}  {row['ratio']:5.1f}  "
+            f"{row['limit_seconds']:7.3f}  "
             f"{row['packed_extra_bytes'] / 1e6:9.0f}  {row['padded_extra_bytes'] / 1e6:9.0f}  "
-            f"{row['loss_difference']:.1e}"
+            f"{row['loss_difference']:12.1e}  {row['gradient_difference']:16.1e}"
         )
 
 

@@ -29,8 +29,8 @@ def mean_rows(batch: PackedBatch, dtype: torch.dtype = torch.float32) -> Tensor:
     Each protein is summed by itself: its mean is the same to the last bit in every batch.
     """
     if (batch.lengths == 1).all():  # nothing to average
-        return batch.values[torch.from_numpy(batch.starts).to(batch.values.device)].to(dtype)
-    return torch.stack([rows.mean(dim=0, dtype=dtype) for rows in batch])
+        return torch.cat(batch.proteins).to(dtype)
+    return torch.stack([rows.mean(dim=0, dtype=dtype) for rows in batch.proteins])
 
 
 class MeanPoolingHead(nn.Module):

@@ -39,37 +39,36 @@ class _Block:
 
     Attributes
     ----------
-    proteins : slice of the batch's proteins, in the order of blocks.
-    longest : rows of the longest.
-    rows : each protein's (L, D) rows of the batch's values.
+    proteins : each one's (L, D) rows, in ascending length.
     sizes : by protein, L and ``longest - L``.
-    missing : (proteins, longest) bool, which rows a protein lacks; None where all are as long.
+    longest : rows of the longest.
+    missing : (proteins, 1, longest) bool, which rows a protein lacks; None where all are as long.
     """
 
-    proteins: slice
-    longest: int
-    rows: tuple[Tensor, ...]
+    proteins: tuple[Tensor, ...]
     sizes: tuple[int, ...]
+    longest: int
     missing: Tensor | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedBatch:
-    """n proteins, each some consecutive rows of one array, and the plan of how to walk through.
+    """n proteins' rows, wherever they lie, and the plan of how to walk through them.
 
     Attributes
     ----------
-    values : (R, D) float16, bfloat16, float32 or float64 tensor; it may hold other rows too.
-    starts, lengths : (n,) int64, first row and number of rows of each protein.
+    proteins : (L, D) float16, bfloat16, float32 or float64 tensors.
+    lengths : (n,) int64 rows of each.
     blocks : the proteins, sorted by length.
     places : (n,) int64 tensor, the place of each protein in the order of blocks.
+    values : (R, D) tensor that all rows are of, one protein after another, where there is one.
     """
 
-    values: Tensor
-    starts: Int64
+    proteins: tuple[Tensor, ...]
     lengths: Int64
     blocks: tuple[_Block, ...]
     places: Tensor
+    values: Tensor | None
 
     @classmethod
     def from_ragged(cls, rows: Ragged, device: torch.device | str = "cpu") -> PackedBatch:
@@ -79,29 +78,34 @@ class PackedBatch:
     @classmethod
     def from_tensor(cls, values: Tensor, offsets: Int64) -> PackedBatch:
         """Rows that are a tensor already; ``offsets`` (n + 1,) as in ``Ragged``."""
-        return cls.of(values, offsets[:-1], np.diff(offsets))
+        lengths = np.diff(offsets)
+        return cls.of(values.detach().split_with_sizes(lengths.tolist()), lengths, values)
 
     @classmethod
-    def of(cls, values: Tensor, starts: Int64, lengths: Int64) -> PackedBatch:
-        """Some proteins among the rows of ``values``, which are not copied."""
+    def of(
+        cls, proteins: Sequence[Tensor], lengths: Int64, values: Tensor | None = None
+    ) -> PackedBatch:
+        """Proteins whose rows are tensors already, on one device, (L, D) each; none is copied."""
         if np.any(lengths < 1):
             raise ValueError("every protein needs at least one row to be pooled")
         order = np.argsort(lengths, kind="stable")
+        ascending = lengths[order]
+        in_order = [proteins[index] for index in order.tolist()]
+        blocks = tuple(
+            _block(tuple(in_order[first:last]), ascending[first:last])
+            for first, last in _cut(ascending, _row_limit(proteins[0]))
+        )
         places = np.empty_like(order)
         places[order] = np.arange(len(order))
-        blocks = tuple(
-            _block(values, starts[order], lengths[order], first, last)
-            for first, last in _cut(lengths[order], _row_limit(values))
-        )
-        return cls(values, starts, lengths, blocks, torch.from_numpy(places).to(values.device))
+        on_device = torch.from_numpy(places).to(proteins[0].device)
+        return cls(tuple(proteins), lengths, blocks, on_device, values)
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.proteins)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """Each protein's (L, D) rows, as stored."""
-        for start, length in zip(self.starts.tolist(), self.lengths.tolist(), strict=True):
-            yield self.values[start : start + length]
+    def by_block(self, of_proteins: Tensor) -> tuple[Tensor, ...]:
+        """Something of every protein, in the order of blocks: each block's part."""
+        return of_proteins.split_with_sizes([len(block.proteins) for block in self.blocks])
 
 
 def tensor(values: npt.NDArray[Any]) -> Tensor:
@@ -109,9 +113,9 @@ def tensor(values: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.require(values, requirements=["C", "W"]))
 
 
-def _row_limit(values: Tensor) -> int:
-    elements = _BLOCK_ELEMENTS.get(values.device.type, _BLOCK_ELEMENTS_ACCELERATOR)
-    return max(1, elements // values.shape[1])
+def _row_limit(rows: Tensor) -> int:
+    elements = _BLOCK_ELEMENTS.get(rows.device.type, _BLOCK_ELEMENTS_ACCELERATOR)
+    return max(1, elements // rows.shape[1])
 
 
 def _cut(lengths: Int64, row_limit: int) -> Iterator[tuple[int, int]]:
@@ -130,39 +134,34 @@ def _cut(lengths: Int64, row_limit: int) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _block(values: Tensor, starts: Int64, lengths: Int64, first: int, last: int) -> _Block:
-    own = lengths[first:last]
-    longest = int(own[-1])
+def _block(proteins: tuple[Tensor, ...], lengths: Int64) -> _Block:
+    longest = int(lengths[-1])
     missing = None
-    if own[0] != longest:
-        missing = torch.from_numpy(np.arange(longest) >= own[:, None]).to(values.device)
-    spans = list(zip(starts[first:last].tolist(), own.tolist(), strict=True))
-    return _Block(
-        proteins=slice(first, last),
-        longest=longest,
-        rows=tuple(values[start : start + length] for start, length in spans),
-        sizes=tuple(size for _, length in spans for size in (length, longest - length)),
-        missing=missing,
-    )
+    if lengths[0] != longest:
+        mask = np.arange(longest) >= lengths[:, None, None]
+        missing = torch.from_numpy(mask).to(proteins[0].device)
+    sizes = np.stack([lengths, longest - lengths], axis=1).ravel()
+    return _Block(proteins, tuple(sizes.tolist()), longest, missing)
 
 
 class _Buffer:
     """Memory for the rows of one block after another."""
 
     def __init__(self, blocks: Sequence[_Block], dtype: torch.dtype) -> None:
-        size = max(sum(block.sizes) for block in blocks)
-        self._rows = blocks[0].rows[0].new_empty(size, blocks[0].rows[0].shape[1], dtype=dtype)
+        some = blocks[0].proteins[0]
+        size = max(len(block.proteins) * block.longest for block in blocks)
+        self._rows = some.new_empty(size, some.shape[1], dtype=dtype)
 
     def fill(self, block: _Block) -> Tensor:
         """(proteins, longest, D) in the compute dtype, 0 where missing; good until the next."""
-        rows = self._rows[: sum(block.sizes)]
+        rows = self._rows[: len(block.proteins) * block.longest]
         parts = rows.split_with_sizes(block.sizes)
-        for own, stored in zip(parts[::2], block.rows, strict=True):
+        for own, stored in zip(parts[::2], block.proteins, strict=True):
             own.copy_(stored)
         if block.missing is not None:
             for nothing in parts[1::2]:
                 nothing.zero_()
-        return rows.view(-1, block.longest, rows.shape[1])
+        return rows.view(len(block.proteins), block.longest, -1)
 
 
 def _share_out(
@@ -184,7 +183,7 @@ def _share_out(
     count = len(batch.blocks)
     shares = [slice(i, min(i + _BLOCKS_AT_ONCE, count)) for i in range(0, count, _BLOCKS_AT_ONCE)]
     threads = torch.get_num_threads()
-    workers = min(threads, len(shares)) if batch.values.device.type == "cpu" else 1
+    workers = min(threads, len(shares)) if batch.places.device.type == "cpu" else 1
     if workers == 1:
         return [work_alone(share) for share in shares]
     try:
@@ -200,23 +199,21 @@ def attention_weights(weight: Tensor, batch: PackedBatch) -> list[Tensor]:
     by_head = weight.detach().T.contiguous()
 
     def attend(share: slice, buffer: _Buffer) -> list[Tensor]:
-        return [_attention(by_head, block, buffer.fill(block)) for block in batch.blocks[share]]
+        blocks = batch.blocks[share]
+        return [_attention(by_head, block, buffer.fill(block)) for block in blocks]
 
-    blocks = [each for share in _share_out(batch, weight.dtype, attend) for each in share]
-    weights = [protein for block in blocks for protein in block]
-    return [
-        weights[place][:, :length].T
-        for place, length in zip(batch.places.tolist(), batch.lengths.tolist(), strict=True)
-    ]
+    shares = _share_out(batch, weight.dtype, attend)
+    weights = [protein for share in shares for block in share for protein in block]
+    spans = zip(batch.places.tolist(), batch.lengths.tolist(), strict=True)
+    return [weights[place][:, :length].T for place, length in spans]
 
 
 def _attention(by_head: Tensor, block: _Block, rows: Tensor) -> Tensor:
     """(proteins, H, longest): softmax of the scores over each protein's rows; 0 where missing."""
-    # Much faster than rows @ weight.
-    scores = (by_head @ rows.flatten(0, 1).T).view(len(by_head), -1, block.longest)
+    scores = torch.bmm(by_head.expand(len(rows), -1, -1), rows.transpose(1, 2))
     if block.missing is not None:
         scores.masked_fill_(block.missing, -torch.inf)
-    return scores.softmax(dim=2).transpose(0, 1)
+    return scores.softmax(dim=2)
 
 
 class AttentionPooling(torch.autograd.Function):
@@ -228,58 +225,72 @@ class AttentionPooling(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, weight: Tensor, batch: PackedBatch) -> Tensor:
+    def forward(ctx: Any, values: Tensor | None, weight: Tensor, batch: PackedBatch) -> Tensor:
         """weight (D, H) in the compute dtype -> pooled (n, H, D), in the order of blocks.
 
         ``values`` are the batch's, named once more for their gradient.
         """
         by_head = weight.T.contiguous()
         pooled = weight.new_empty(len(batch), *by_head.shape)
+        targets = batch.by_block(pooled)
 
         def pool(share: slice, buffer: _Buffer) -> list[Tensor]:
-            attention = []
-            for block in batch.blocks[share]:
+            kept = []
+            for block, target in zip(batch.blocks[share], targets[share], strict=True):
                 rows = buffer.fill(block)
-                attention.append(_attention(by_head, block, rows))
-                torch.bmm(attention[-1], rows, out=pooled[block.proteins])
-            return attention
+                attention = _attention(by_head, block, rows)
+                torch.bmm(attention, rows, out=target)
+                kept.append(attention)
+            return kept
 
         shares = _share_out(batch, weight.dtype, pool)
-        ctx.save_for_backward(values, weight, pooled)
+        ctx.save_for_backward(weight, pooled)
         ctx.batch, ctx.attention = batch, [each for share in shares for each in share]
         return pooled
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        weight, pooled = ctx.saved_tensors
         batch: PackedBatch = ctx.batch
-        values, weight, pooled = ctx.saved_tensors
+        keep = ctx.needs_input_grad[0]
         gradient = gradients[0].contiguous()
-        correction = (pooled * gradient).sum(dim=2, keepdim=True)
-        d_values = torch.zeros_like(values) if ctx.needs_input_grad[0] else None
+        parts = batch.by_block(gradient)
+        corrections = batch.by_block((pooled * gradient).sum(dim=2, keepdim=True))
 
         def differentiate(share: slice, buffer: _Buffer) -> tuple[Tensor, list[Tensor]]:
             """The blocks' part of the weight's gradient, (H, D), and the gradients of scores."""
-            part = torch.zeros_like(weight.T)
+            total = torch.zeros_like(weight.T)
             kept = []
-            for block, attention in zip(batch.blocks[share], ctx.attention[share], strict=True):
+            known = (batch.blocks, parts, corrections, ctx.attention)
+            for block, part, correction, attention in zip(
+                *(each[share] for each in known), strict=True
+            ):
                 rows = buffer.fill(block)
-                d_scores = torch.bmm(gradient[block.proteins], rows.transpose(1, 2))
-                d_scores = d_scores.sub_(correction[block.proteins]).mul_(attention)
-                part.addmm_(d_scores.transpose(0, 1).flatten(1), rows.flatten(0, 1))
-                if d_values is not None:
+                d_scores = torch.bmm(part, rows.transpose(1, 2))
+                d_scores.sub_(correction).mul_(attention)
+                total.addbmm_(d_scores, rows)
+                if keep:
                     kept.append(d_scores)
-            return part, kept
+            return total, kept
 
         shares = _share_out(batch, weight.dtype, differentiate)
-        if d_values is not None:
-            by_scores = [each for _, kept in shares for each in kept]
-            own: list[Tensor] = []
-            for block, attention, d_scores in zip(
-                batch.blocks, ctx.attention, by_scores, strict=True
-            ):
-                through_sum = attention.transpose(1, 2) @ gradient[block.proteins]
-                own += through_sum + d_scores.transpose(1, 2) @ weight.T
-            spans = (batch.starts.tolist(), batch.lengths.tolist(), batch.places.tolist())
-            for start, length, place in zip(*spans, strict=True):
-                d_values[start : start + length] += own[place][:length].to(values.dtype)
-        return d_values, torch.stack([part for part, _ in shares]).sum(dim=0).T, None
+        d_values = None
+        if keep:
+            d_scores = [each for _, kept in shares for each in kept]
+            d_values = _by_rows(batch, weight, ctx.attention, parts, d_scores)
+        return d_values, torch.stack([total for total, _ in shares]).sum(dim=0).T, None
+
+
+def _by_rows(
+    batch: PackedBatch,
+    weight: Tensor,
+    attention: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    d_scores: Sequence[Tensor],
+) -> Tensor:
+    """The gradient of ``batch.values``: through the sum, and through the scores."""
+    own: list[Tensor] = []
+    for weights, gradient, by_score in zip(attention, gradients, d_scores, strict=True):
+        own += weights.transpose(1, 2) @ gradient + by_score.transpose(1, 2) @ weight.T
+    spans = zip(batch.places.tolist(), batch.lengths.tolist(), strict=True)
+    return torch.cat([own[place][:length] for place, length in spans]).to(batch.proteins[0].dtype)

@@ -143,8 +143,8 @@ def _validate_on(pairs: Pairs | None, device: torch.device) -> Callable[[Heads],
 
 def _diverged(pairs: Pairs, indices: Int64, batch: Batch) -> ValueError:
     """Why a loss is not finite: the first modality with broken rows, else the training itself."""
-    for modality, proteins in zip(MODALITIES, batch, strict=True):
-        broken = [i for i, rows in enumerate(proteins) if not rows.isfinite().all()]
+    for modality, packed in zip(MODALITIES, batch, strict=True):
+        broken = [i for i, rows in enumerate(packed.proteins) if not rows.isfinite().all()]
         if broken:
             return not_finite(pairs.inputs, modality, pairs.positions[indices[broken]])
     return ModelError("training diverged: the loss is no number; use a lower learning_rate")

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from protalign.inputs import MODALITIES, Pairs
 from protalign.packed import PackedBatch, tensor
@@ -107,8 +106,8 @@ class _Held:
     def __init__(self, pairs: Pairs, column: int) -> None:
         modality: Modality = MODALITIES[column]
         rows = pairs.inputs.rows(modality, pairs.positions_of_items(column))
-        self._values: Tensor = tensor(rows.values)
-        self._starts, self._lengths = rows.offsets[:-1], rows.lengths
+        self._lengths = rows.lengths
+        self._proteins = tensor(rows.values).split_with_sizes(rows.lengths.tolist())
 
     @property
     def everything(self) -> Int64:
@@ -116,14 +115,12 @@ class _Held:
 
     def batch(self, items: Int64, device: torch.device) -> PackedBatch:
         """Some items, in order, repeated where one is; on a CPU without a copy."""
-        starts, lengths = self._starts[items], self._lengths[items]
+        lengths = self._lengths[items]
+        proteins = [self._proteins[item] for item in items.tolist()]
         if device.type == "cpu":
-            return PackedBatch.of(self._values, starts, lengths)
-        spans = zip(starts.tolist(), lengths.tolist(), strict=True)
-        values = torch.cat([self._values[start : start + length] for start, length in spans])
-        return PackedBatch.from_tensor(
-            values.to(device), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        )
+            return PackedBatch.of(proteins, lengths)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return PackedBatch.from_tensor(torch.cat(proteins).to(device), offsets)
 
 
 def usable_memory() -> float:

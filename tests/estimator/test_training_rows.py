@@ -37,7 +37,9 @@ def test_batches_out_of_the_store_are_those_in_memory(store: EmbeddingStore) -> 
     for ours, theirs in zip(*found, strict=True):
         for one, other in zip(ours, theirs, strict=True):
             assert len(one) == len(other)
-            assert all(torch.equal(*rows) for rows in zip(one, other, strict=True))
+            assert all(
+                torch.equal(*rows) for rows in zip(one.proteins, other.proteins, strict=True)
+            )
 
 
 def test_training_out_of_the_store_is_training_in_memory(
