@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from protalign import __version__
-from protalign.cli import embed, inspect, model, reproduce, search
+from protalign.cli import embed, evaluate, inspect, model, reproduce, search, split
 from protalign.errors import ProtAlignError
 
 #: Exit codes: all went well; wrong usage or something missing; some inputs failed; Ctrl-C.
@@ -52,8 +52,10 @@ app.command("embed")(embed.embed)
 app.command("info")(inspect.info)
 app.command("verify")(inspect.verify)
 app.command("weights")(inspect.weights)
+app.command("split")(split.split)
 app.command("fit")(model.fit)
 app.command("score")(model.score)
+app.command("evaluate")(evaluate.evaluate)
 app.command("export")(model.export)
 app.command("search")(search.search)
 app.command("reproduce")(reproduce.reproduce)

@@ -20,6 +20,9 @@ IdsPath = Annotated[
     Path | None,
     typer.Option("--ids", help="Only these entries: a text file, an id a line."),
 ]
+SplitPath = Annotated[
+    Path | None, typer.Option("--split", help="A split that `protalign split` wrote.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
 
@@ -30,6 +33,14 @@ class Pooling(StrEnum):
     attention = "attention"
     mean_linear = "mean-linear"
     mean_mlp = "mean-mlp"
+
+
+class Part(StrEnum):
+    """The parts of a split."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
 
 
 class Loss(StrEnum):
@@ -63,6 +74,13 @@ def fit(
         typer.Option(
             help="Stop early on these entries (a file like --ids), and never train on them; "
             "default: a random part."
+        ),
+    ] = None,
+    split: Annotated[
+        Path | None,
+        typer.Option(
+            help="A split that `protalign split` wrote, in place of --ids and --validation-ids: "
+            "train on its train part, stop early on its validation part."
         ),
     ] = None,
     sequence_encoder: Annotated[
@@ -104,8 +122,7 @@ def fit(
     if max_epochs is not None:
         estimator.set_params(max_epochs=max_epochs)
     opened = _open(store)
-    pairs = _select(opened, ids, leave_out=validation_ids)
-    validation = _select(opened, validation_ids) if validation_ids is not None else None
+    pairs, validation = _training_parts(opened, split, ids, validation_ids)
     estimator.fit(pairs, X_val=validation)
     estimator.save(out)
     if as_json:
@@ -122,17 +139,22 @@ def score(
     store: StorePath,
     model: ModelPath,
     ids: IdsPath = None,
+    split: SplitPath = None,
+    part: Annotated[Part, typer.Option(help="Which part of --split.")] = Part.test,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Retrieval within the store (or --ids): Recall@1, 5, 10, MRR, median rank, both ways.
+    """Retrieval within the store, --ids or a --split's part: Recall@1, 5, 10, MRR, median rank.
 
     Under each recall is what a random order would give.
     """
     from protalign.metrics import retrieval_report
 
     estimator = _load(model, device)
-    report = retrieval_report(estimator, _select(_open(store), ids))
+    _refuse_both(split, ids)
+    opened = _open(store)
+    chosen = _select(opened, ids) if split is None else _parts(opened, split)[part.value]
+    report = retrieval_report(estimator, chosen)
     if as_json:
         print_json(report)
         return
@@ -178,6 +200,32 @@ def _load(model: Path, device: str) -> ProtAlignEstimator:
     estimator = ProtAlignEstimator.load(model)
     estimator.set_params(device=device)
     return estimator
+
+
+def _training_parts(
+    store: EmbeddingStore, split: Path | None, ids: Path | None, validation_ids: Path | None
+) -> tuple[EmbeddingStore | StoreView, StoreView | None]:
+    """What is trained on, and what training is stopped early on, if that is given."""
+    if split is None:
+        validation = None if validation_ids is None else store[_read_ids(validation_ids)]
+        return _select(store, ids, leave_out=validation_ids), validation
+    _refuse_both(split, ids)
+    _refuse_both(split, validation_ids)
+    parts = _parts(store, split)
+    return parts["train"], parts["validation"] if len(parts["validation"]) else None
+
+
+def _parts(store: EmbeddingStore, split: Path) -> dict[str, StoreView]:
+    from protalign.splits import read_split
+
+    return read_split(split).of(store)
+
+
+def _refuse_both(split: Path | None, ids: Path | None) -> None:
+    from protalign.errors import InputError
+
+    if split is not None and ids is not None:
+        raise InputError("--split says which entries are meant", "drop the other file of ids")
 
 
 def _select(

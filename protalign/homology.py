@@ -31,6 +31,9 @@ METHODS = ("auto", "mmseqs", "kmer")
 COVERAGE = 0.8
 #: Alignments less significant than this (E-value in a search of all targets) are none.
 MAX_E_VALUE = 1e-3
+#: Clusters at up to this identity are made of representatives: a sequence stands for those with
+#: about this identity by k-mers and this ratio of lengths.
+REPRESENTED_UP_TO, NEAR_IDENTITY, NEAR_LENGTH = 0.8, 0.9, 0.95
 KMER_FALLBACK = "k-mer fallback (coarse: misses homologs below about 50 % identity)"
 
 Int64 = npt.NDArray[np.int64]
@@ -95,7 +98,7 @@ def cluster_proteins(
         raise InputError(f"identity={identity!r}", "give a number above 0 and at most 1")
     chains = sorted(set(chain.from_iterable(proteins)))
     number = {sequence: index for index, sequence in enumerate(chains)}
-    found = _pairs(chains, chains, identity, method)
+    found = _pairs_among(chains, identity, method)
     similar = found.identity >= np.float32(identity)
     owner = np.repeat(np.arange(len(proteins)), [len(protein) for protein in proteins])
     owned = np.array([number[s] for protein in proteins for s in protein], dtype=np.int64)
@@ -156,6 +159,49 @@ def _pairs(queries: Sequence[str], targets: Sequence[str], identity: float, meth
         return _Pairs(*kmer_pairs(queries, targets), KMER_FALLBACK)
     columns = _mmseqs_pairs(program, queries, targets, identity)
     return _Pairs(*columns, f"MMseqs2 {_version(program)}")
+
+
+def _pairs_among(sequences: Sequence[str], identity: float, method: str) -> _Pairs:
+    """Enough pairs to link all that is similar: near-identical ones are represented by one.
+
+    Of 1,000 mutants one is compared with everything else, and each of the others with it: without
+    that, a family's size would cost its square in alignments.
+    """
+    if method == "kmer" or identity > REPRESENTED_UP_TO:
+        return _pairs(sequences, sequences, identity, method)
+    representative = _representatives(sequences)
+    member = np.flatnonzero(representative != np.arange(len(sequences)))
+    chosen = np.unique(representative)
+    found = _pairs(*([sequences[index] for index in chosen],) * 2, identity, method)
+    return _Pairs(
+        np.concatenate([chosen[found.query], member]),
+        np.concatenate([chosen[found.target], representative[member]]),
+        np.concatenate([found.identity, np.ones(len(member), dtype=np.float32)]),
+        found.method,
+    )
+
+
+def _representatives(sequences: Sequence[str]) -> Int64:
+    """(n,) int64 index of the sequence that stands for each: itself, or a longer one.
+
+    Longest first, a sequence stands for all that share nearly all k-mers and the length with it.
+    """
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    query, target, identity = kmer_pairs(sequences, sequences)
+    ratio = np.minimum(lengths[query], lengths[target]) / np.maximum(
+        lengths[query], lengths[target]
+    )
+    near = (identity >= NEAR_IDENTITY) & (ratio >= NEAR_LENGTH)
+    order = np.argsort(query[near], kind="stable")
+    query, target = query[near][order], target[near][order]
+    begins = np.searchsorted(query, np.arange(len(sequences) + 1))
+    representative = np.full(len(sequences), -1, dtype=np.int64)
+    for index in np.argsort(-lengths, kind="stable").tolist():
+        if representative[index] < 0:
+            close = target[begins[index] : begins[index + 1]]
+            representative[close[representative[close] < 0]] = index
+            representative[index] = index
+    return representative
 
 
 def _mmseqs_pairs(
