@@ -61,10 +61,14 @@ def print_failures(failures: Sequence[Failure], *, file: Any = None) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns wide enough for their longest cell; numbers to the right."""
+    """Columns wide enough for their longest cell; numbers to the right; one cell is a heading."""
     table = [list(header), *[list(row) for row in rows]]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    whole = [row for row in table if len(row) == len(header)]
+    widths = [max(len(row[column]) for row in whole) for column in range(len(header))]
     for row in table:
+        if len(row) < len(header):
+            print(row[0])
+            continue
         cells = [
             cell.rjust(width) if _is_number(cell) else cell.ljust(width)
             for cell, width in zip(row, widths, strict=True)

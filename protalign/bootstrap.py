@@ -48,6 +48,9 @@ class Bootstrap:
 
     def median(self, values: npt.NDArray[Any]) -> dict[str, Any]:
         """The median of (n,) values and its interval."""
+        value = float(np.median(values))
+        if len(self._draws) == 0:
+            return self._figure(value, np.empty(0))
         order = np.argsort(values, kind="stable")
         ordered, unit = np.asarray(values, dtype=float)[order], self._unit[order]
         step = max(1, _BLOCK // len(values))
@@ -57,8 +60,7 @@ class Bootstrap:
             doubled, total = 2 * reached, reached[:, -1:]
             lower, upper = (doubled >= total).argmax(axis=1), (doubled > total).argmax(axis=1)
             medians.append((ordered[lower] + ordered[upper]) / 2)
-        none: Float64 = np.empty(0)
-        return self._figure(float(np.median(values)), np.concatenate([none, *medians]))
+        return self._figure(value, np.concatenate(medians))
 
     def _figure(self, value: float, resampled: Float64) -> dict[str, Any]:
         if self.n_units < 2 or len(resampled) == 0:  # nothing varies: no interval to be had

@@ -193,7 +193,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.sequence_dim_, self.structure_dim_ = (inputs.dims[m] for m in MODALITIES)
         self.encoders_ = inputs.encoders
         self.source_ = X.store.path if isinstance(X, Entries) else ""
-        random = f"a random {n_validation / len(pairs):.0%} of the pairs, whole sequences"
+        random = f"a random {100 * n_validation / len(pairs):.0f} % of the pairs, whole sequences"
         self.validation_ = "none" if not n_validation else random if X_val is None else validation
         return self
 

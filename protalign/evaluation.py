@@ -130,6 +130,9 @@ def evaluate(
     pairs = Pairs.of(fitted_inputs(estimator, test))
     retrieval = estimator.retrieval_set(test)
     sides = sides_of(test, pairs, (retrieval.sequence, retrieval.structure))
+    for name, labels in (("families", families), ("scop", scop)):
+        if labels is not None and not set(labels) & set(test.ids.tolist()):
+            raise InputError(f"{name} names none of the entries", "give labels of the store's ids")
     how = "given"
     if families is None:
         families, how = computed_families(test)

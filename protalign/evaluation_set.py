@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from protalign.delimited import Table
+from protalign.errors import InputError
 from protalign.homology import cluster_proteins
 from protalign.inputs import MODALITIES, Pairs
 from protalign.mean_pooling import MeanInputs
@@ -21,6 +24,10 @@ Chains = tuple[str, ...]
 
 #: Levels of a SCOPe sccs (class.fold.superfamily.family), by how many of its numbers name them.
 SCOP_LEVELS = {"fold": 2, "superfamily": 3, "family": 4}
+#: Usual names of the columns of a table of families, and of SCOPe labels.
+FAMILY_COLUMNS = ("family", "cluster", "label")
+SCOP_COLUMNS = ("scop", "scope", "sccs", "label")
+_ID_COLUMNS = ("id", "entry", "name", "pdbid", "pdb_id", "pdb")
 #: Identity at which families are computed where none are given.
 FAMILY_IDENTITY = 0.95
 
@@ -109,6 +116,26 @@ class Labels:
         return sparse.coo_array((ones, (rows, columns)), shape=(len(self.of), len(column))).tocsr()
 
 
+def read_labels(
+    path: str | os.PathLike[str], column: str | None, usual: Sequence[str]
+) -> dict[str, str]:
+    """id -> label out of a column of a user's table, by default the first of the usual names.
+
+    Raises InputError, naming file and line, for a file that is no table, a column that is not
+    there, or an id with two labels.
+    """
+    table = Table.read(path)
+    ids = table.column(None, _ID_COLUMNS, "ids")
+    labels = table.column(column, usual, "labels")
+    found: dict[str, str] = {}
+    for line, row in table.rows():
+        if found.setdefault(row[ids], row[labels]) != row[labels]:
+            raise InputError(
+                f"{path}, line {line}: {row[ids]!r} had another label before", "keep one of them"
+            )
+    return found
+
+
 def families_of(ids: Sequence[str], families: Mapping[str, str]) -> Labels:
     """An item's family; one that has none given is a family of its own."""
     return Labels([frozenset([families.get(i) or f"of its own: {i}"]) for i in ids])
@@ -118,7 +145,7 @@ def computed_families(entries: Entries) -> tuple[dict[str, str], str]:
     """(id -> family, how): clusters of the entries' sequences at ``FAMILY_IDENTITY``."""
     ids = [str(entry_id) for entry_id in entries.ids]
     found = cluster_proteins([entries.store.sequence(i) for i in ids], FAMILY_IDENTITY)
-    how = f"clusters at {FAMILY_IDENTITY:.0%} sequence identity, {found.method}"
+    how = f"clusters at {100 * FAMILY_IDENTITY:g} % sequence identity, {found.method}"
     return dict(zip(ids, map(str, found.labels.tolist()), strict=True)), how
 
 
