@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -161,6 +161,39 @@ class Entries(ABC):
         offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
         return Ragged(self.store.encoders.rows(encoder).gather(start, length), offsets)
 
+    def embeddings_at(
+        self, encoder: str, residues: Sequence[int] | npt.NDArray[np.integer[Any]]
+    ) -> npt.NDArray[Any]:
+        """One residue's embedding of every entry: (n, D), in the stored dtype.
+
+        What a point mutation changes most is at its place: ``store[mutants].embeddings_at(encoder,
+        places) - store[wild_types].embeddings_at(encoder, places)``. Only these rows are read.
+
+        Parameters
+        ----------
+        encoder : its name in the store.
+        residues : (n,) rows of each entry, counted from 0: residues of its sequence for a sequence
+            encoder, and for a structure encoder those of ``store.residue_map``.
+
+        Raises
+        ------
+        InputError : an entry without the modality or not embedded, or a row that it does not have.
+        """
+        rows = np.asarray(residues, dtype=np.int64)
+        start, length = self.rows(encoder)
+        if (start < 0).any():
+            self._refuse_missing(encoder, start < 0)
+        if rows.shape != self.shape:
+            raise InputError(f"residues of shape {rows.shape}", f"give one for each of {len(self)}")
+        outside = np.flatnonzero((rows < 0) | (rows >= length))
+        if len(outside):
+            first = outside[0]
+            raise InputError(
+                f"{self.ids[first]} has no residue {rows[first]}",
+                f"it has {length[first]}, counted from 0",
+            )
+        return self.store.encoders.rows(encoder).gather(start + rows, np.ones_like(rows))
+
     def _refuse_missing(self, encoder: str, missing: npt.NDArray[np.bool_]) -> None:
         named = ", ".join(self.ids[missing][:3].tolist())
         count = int(missing.sum())
@@ -294,6 +327,10 @@ class EmbeddingStore(Entries):
     def source(self, entry_id: str) -> str:
         """Path of the file that the entry was read from."""
         return self.log.source_path(int(self.log.rows_of([entry_id])[0]))
+
+    def source_sha256(self, entry_id: str) -> bytes:
+        """SHA-256 (32 bytes) of that file's bytes, as they were when it was read."""
+        return self.log.source_sha256(int(self.log.rows_of([entry_id])[0]))
 
     def info(self) -> dict[str, Any]:
         """Counts, encoders and size, for JSON; bytes is None for a remote store."""

@@ -90,6 +90,32 @@ def test_structure_embeddings(entries: Entries, proteins: list[Protein]) -> None
     np.testing.assert_array_equal(again[2], ragged[0])
 
 
+def test_embeddings_at_a_residue(entries: Entries) -> None:
+    """One row of every entry: the same as out of all its rows."""
+    some = entries[entries.has_structure][::-1]
+    for encoder in ("one_hot", "from_centre"):
+        ragged = some.embeddings(encoder)
+        residues = ragged.lengths // 2
+        found = some.embeddings_at(encoder, residues.tolist())
+        assert found.dtype == ragged.values.dtype
+        expected = [own[place] for own, place in zip(ragged, residues, strict=True)]
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_residue_that_is_not_there_is_refused(entries: Entries) -> None:
+    """Past the end, before the beginning, too few, or of an entry without the modality."""
+    some = entries[entries.has_structure][:2]
+    length = int(some.lengths[0])
+    with pytest.raises(InputError, match=rf"has no residue {length}; it has {length}, counted"):
+        some.embeddings_at("one_hot", [length, 0])
+    with pytest.raises(InputError, match="has no residue -1"):
+        some.embeddings_at("one_hot", [0, -1])
+    with pytest.raises(InputError, match="give one for each of 2"):
+        some.embeddings_at("one_hot", [0])
+    with pytest.raises(InputError, match="no from_centre embedding"):
+        entries.embeddings_at("from_centre", np.zeros(len(entries)))
+
+
 def test_missing_modality_is_refused(entries: Entries) -> None:
     """Asking a FASTA record for structure rows names it."""
     with pytest.raises(InputError, match="no from_centre embedding of twin, long;"):
