@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from protalign import __version__
-from protalign.cli import embed, evaluate, inspect, model, reproduce, search, split
+from protalign.cli import attention, embed, evaluate, inspect, model, reproduce, search, split
 from protalign.errors import ProtAlignError
 
 #: Exit codes: all went well; wrong usage or something missing; some inputs failed; Ctrl-C.
@@ -57,6 +57,7 @@ app.command("fit")(model.fit)
 app.command("score")(model.score)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(model.export)
+app.command("attention")(attention.attention)
 app.command("search")(search.search)
 app.command("reproduce")(reproduce.reproduce)
 

@@ -123,7 +123,7 @@ def fit(
         estimator.set_params(max_epochs=max_epochs)
     opened = _open(store)
     pairs, validation = _training_parts(opened, split, ids, validation_ids)
-    estimator.fit(pairs, X_val=validation)
+    estimator.fit(pairs, X_val=validation, validation=_chosen_by(split, validation_ids))
     estimator.save(out)
     if as_json:
         print_json(_training_summary(estimator))
@@ -207,12 +207,22 @@ def _training_parts(
 ) -> tuple[EmbeddingStore | StoreView, StoreView | None]:
     """What is trained on, and what training is stopped early on, if that is given."""
     if split is None:
-        validation = None if validation_ids is None else store[_read_ids(validation_ids)]
+        validation = None if validation_ids is None else store[read_ids(validation_ids)]
         return _select(store, ids, leave_out=validation_ids), validation
     _refuse_both(split, ids)
     _refuse_both(split, validation_ids)
     parts = _parts(store, split)
     return parts["train"], parts["validation"] if len(parts["validation"]) else None
+
+
+def _chosen_by(split: Path | None, validation_ids: Path | None) -> str:
+    """What the validation entries are, in words."""
+    from protalign.splits import read_split
+
+    if split is None:
+        return "given" if validation_ids is None else f"the entries of {validation_ids.name}"
+    how = read_split(split).how
+    return f"the validation part of {split.name}" + (f": {how}" if how else "")
 
 
 def _parts(store: EmbeddingStore, split: Path) -> dict[str, StoreView]:
@@ -232,15 +242,16 @@ def _select(
     store: EmbeddingStore, ids: Path | None, *, leave_out: Path | None = None
 ) -> EmbeddingStore | StoreView:
     """The whole store or the entries that a file names, without those that another file names."""
-    chosen = store if ids is None else store[_read_ids(ids)]
+    chosen = store if ids is None else store[read_ids(ids)]
     if leave_out is None:
         return chosen
     import numpy as np
 
-    return chosen[~np.isin(chosen.ids, _read_ids(leave_out))]
+    return chosen[~np.isin(chosen.ids, read_ids(leave_out))]
 
 
-def _read_ids(path: Path) -> list[str]:
+def read_ids(path: Path) -> list[str]:
+    """The ids of a text file, one a line; lines after # are passed over."""
     from protalign.errors import InputError
 
     try:

@@ -149,6 +149,12 @@ class EntryLog:
         """Path of the entry's file."""
         return str(self.source_paths[self.source[row]])
 
+    def source_sha256(self, row: int) -> bytes:
+        """SHA-256 of the entry's file, as it was read."""
+        source = int(self.source[row])
+        sha256: bytes = self._arrays.read("sources/sha256", source, source + 1).tobytes()
+        return sha256
+
 
 class FailureLog:
     """The failures log, and what encoders could not embed."""

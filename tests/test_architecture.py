@@ -20,6 +20,7 @@ LAYERS: list[set[str]] = [
     {
         *{"reading", "stores", "encoders", "pooling", "losses", "metrics", "parameters"},
         *{"superposition", "kmers", "pdbbind", "delimited", "baselines", "bootstrap", "cca"},
+        *{"writing"},
     },
     {"homology"},
     {"inputs", "splits", "ranking", "leakage"},
@@ -28,7 +29,7 @@ LAYERS: list[set[str]] = [
     {"training", "model_files", "exporting", "estimator_checks", "estimator_inputs"},
     {"model_encoders"},
     {"estimator", "lookup", "embedding"},
-    {"search", "cropping"},
+    {"search", "cropping", "attention_files"},
     {"evaluation"},
     {"report"},
     {"cli"},
@@ -37,7 +38,7 @@ LAYERS: list[set[str]] = [
 CONFINED = {
     "dask": {"stores/fill.py"},
     "distributed": {"stores/fill.py"},
-    "gemmi": {"protalign/reading"},
+    "gemmi": {"protalign/reading", "protalign/writing.py"},
     "biotite": {"protalign/reading", "protalign/report/alignment.py"},
     "matplotlib": {"protalign/report/figures.py"},
     "plotly": {"protalign/report/page.py"},

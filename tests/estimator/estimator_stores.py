@@ -84,7 +84,9 @@ def build(
     options = {"per": "protein", "sequence": "observed", "min_plddt": None}
     with StoreWriter(path, options) as writer:
         for protein in proteins:
-            sha256 = hashlib.sha256(protein.source.encode()).digest()
+            file = Path(protein.source)
+            content = file.read_bytes() if file.is_file() else protein.source.encode()
+            sha256 = hashlib.sha256(content).digest()
             assert writer.add(protein.source, sha256, [protein], []) == []
         writer.commit()
         writer.plan("one_hot", sequence_encoder, 1024, 4096)

@@ -1,0 +1,64 @@
+"""``protalign attention``: which residues the heads look at, in structure files."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protalign.cli.console import print_failures, shown_path
+
+
+class Of(StrEnum):
+    """Whose attention."""
+
+    structure = "structure"
+    sequence = "sequence"
+
+
+def attention(
+    store: Annotated[Path, typer.Argument(help="A store that `protalign embed` made.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="A folder that `fit` wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files, one an id.")],
+    entries: Annotated[list[str] | None, typer.Argument(help="Ids of the store.")] = None,
+    ids: Annotated[
+        Path | None, typer.Option("--ids", help="Ids in a text file, one a line.")
+    ] = None,
+    head: Annotated[
+        int | None, typer.Option(help="One attention head, from 0; default: mean over heads.")
+    ] = None,
+    of: Annotated[Of, typer.Option(help="Whose attention.")] = Of.structure,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
+) -> None:
+    """Write each residue's attention into the B-factors of a structure file.
+
+    1 is an even share, 10 ten times that; 0 is a residue without a weight. Colour by B-factor in
+    any viewer.
+
+    Exit code: 0 if nothing failed, 3 if some ids have no structure, 2 for wrong usage.
+    """
+    from protalign.attention_files import write_attention
+    from protalign.cli.model import read_ids
+    from protalign.errors import InputError
+    from protalign.estimator import ProtAlignEstimator
+    from protalign.stores import EmbeddingStore
+
+    named = [*(entries or []), *(read_ids(ids) if ids is not None else [])]
+    if not named:
+        raise InputError("no ids are given", "name some behind the store, or give --ids")
+    estimator = ProtAlignEstimator.load(model).set_params(device=device)
+    written, failures = write_attention(
+        estimator, EmbeddingStore.open(store)[named], out, head=head, modality=of.value
+    )
+    if not quiet:
+        for file in written:
+            atoms = "all atoms" if file.all_atoms else "backbone atoms of the store"
+            print(f"{shown_path(str(file.path))}: {atoms}, highest {file.highest:.1f}")
+    if failures:
+        print(f"{len(failures):,} failed:", file=sys.stderr)
+        print_failures(failures)
+        raise typer.Exit(3)
