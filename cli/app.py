@@ -75,6 +75,7 @@ def run() -> None:
     except OSError as error:  # no space left, no permission
         print(f"protalign: {error}", file=sys.stderr)
         sys.exit(USAGE)
-    except KeyboardInterrupt:
-        print("protalign: interrupted; run again, the command goes on from here", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:  # what typer makes of Ctrl-C
+        if end.code == INTERRUPTED:
+            print("protalign: interrupted; run again, it goes on from here", file=sys.stderr)
+        raise

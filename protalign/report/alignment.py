@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 from biotite.sequence import ProteinSequence
-from biotite.sequence.align import SubstitutionMatrix, align_multiple
+from biotite.sequence.align import SubstitutionMatrix, align_multiple, align_optimal
 
 GAP = "-"
 #: Letters that BLOSUM62 has no scores for are aligned as what they stand in for.
@@ -17,18 +19,28 @@ _AS_KNOWN = str.maketrans("UO", "CK")
 def align(sequences: Sequence[str]) -> list[str]:
     """The sequences with gaps, all of one length: progressive alignment (Feng & Doolittle, 1987).
 
-    BLOSUM62, affine gaps of 10 + 1 a residue, end gaps free.
+    BLOSUM62, gaps of 10 and 1 for each further residue, end gaps free. The guide tree is UPGMA
+    over 1 - identity of the optimal pairwise alignments.
     """
     if len(set(sequences)) == 1:
         return list(sequences)
     known = [ProteinSequence(sequence.translate(_AS_KNOWN)) for sequence in sequences]
     matrix = SubstitutionMatrix.std_protein_matrix()
-    alignment, _, _, _ = align_multiple(
-        known, matrix, gap_penalty=(-10, -1), terminal_penalty=False
-    )
+    options = {"gap_penalty": (-10, -1), "terminal_penalty": False}
+    distances = np.zeros((len(known), len(known)))
+    for i, j in combinations(range(len(known)), 2):
+        pair = align_optimal(known[i], known[j], matrix, max_number=1, **options)[0]
+        rows = _with_gaps((sequences[i], sequences[j]), pair.trace)
+        distances[i, j] = distances[j, i] = 1 - identity(*rows)
+    alignment = align_multiple(known, matrix, distances=distances, **options)[0]
+    return _with_gaps(sequences, alignment.trace)
+
+
+def _with_gaps(sequences: Sequence[str], trace: npt.ArrayLike) -> list[str]:
+    """The letters that a trace, (columns, sequences) positions or -1, puts in each column."""
     return [
-        "".join(GAP if row < 0 else sequence[row] for row in column)
-        for sequence, column in zip(sequences, np.asarray(alignment.trace).T, strict=True)
+        "".join(GAP if place < 0 else sequence[place] for place in column)
+        for sequence, column in zip(sequences, np.asarray(trace).T, strict=True)
     ]
 
 

@@ -31,6 +31,12 @@ _TASKS = {
     "clean_30": "its own; clean at 30 %",
 }
 
+_BASELINES = {
+    "family_and_length": "family and length",
+    "kmers": "k-mers",
+    "cca": "CCA of means",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -74,6 +80,7 @@ def write_page(path: Path, report: Report) -> Path:
         map_script=own("map.js"),
         plotly=Markup(get_plotlyjs()),
         task_names=_TASKS,
+        baseline_names=_BASELINES,
     )
     write_text(path, text)
     return path

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -151,11 +152,19 @@ def train_all(
 
 
 def _in_worker() -> None:
-    """One thread, and Ctrl-C left to the parent."""
+    """One thread, Ctrl-C left to the parent, and no life without it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is no more: a killed parent cannot say so."""
+    while os.getppid() == parent:
+        time.sleep(_HEARTBEAT)
+    os._exit(1)
 
 
 def _train_one(run: Run, files: RunFiles, parts: Mapping[str, StoreView]) -> Outcome:

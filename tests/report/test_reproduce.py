@@ -1,0 +1,178 @@
+"""`protalign reproduce`, run as a user runs it: what it trains, keeps, resumes and writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from report_files import ODD_ID, TEST, Files, run
+
+from protalign import EmbeddingStore, ProtAlignEstimator
+from protalign.metrics import retrieval_report
+from protalign.splits import read_split
+
+FIGURES = ("attention", "figure2_tsne", "figure3_loss", "figure4_heatmap")
+RUNS = 8  # four configurations, two seeds
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def numbers(results: dict[str, Any]) -> dict[str, Any]:
+    """Results without what depends on the clock."""
+    runs = {k: {**record, "seconds": 0} for k, record in results["runs"].items()}
+    tables = [
+        {**table, "rows": [{**row, "seconds": None} for row in table["rows"]]}
+        for table in results["tables"]
+    ]
+    return {**results, "runs": runs, "tables": tables}
+
+
+def test_the_folder_holds_page_numbers_and_pictures(report: Path) -> None:
+    """index.html, results.json, config.json, PNG and SVG of each figure, a file for each run."""
+    for name in FIGURES:
+        assert (report / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        assert "<svg" in (report / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+    assert len(list((report / "runs").glob("*[0-9a-f].json"))) == RUNS + 1  # and the evaluation
+    config = read(report / "config.json")
+    assert config["split"] == {
+        "how": "two families to test on",
+        "train": 21,
+        "validation": 11,
+        "test": 9,
+    }
+    assert config["command"].startswith("protalign reproduce ")
+    assert set(config["fingerprints"]) == {"split", "sequence", "structure"}
+
+
+def test_figures_are_those_of_the_saved_models(files: Files, report: Path) -> None:
+    """Each run's figures, and each table's mean and deviation, come out again from the models."""
+    parts = read_split(files.split).of(EmbeddingStore.open(files.store))
+    results = read(report / "results.json")
+    assert len(results["runs"]) == RUNS
+    for key, record in results["runs"].items():
+        model = ProtAlignEstimator.load(report / "runs" / key)
+        for part in ("test", "validation"):
+            found = retrieval_report(model, parts[part])
+            for way in ("sequence_to_structure", "structure_to_sequence"):
+                assert record[part][way] == pytest.approx(found[way])
+        assert record["best_epoch"] == 1 + int(np.argmax(record["validation_curve"]))
+    for table in results["tables"]:
+        for row in table["rows"]:
+            values = [
+                results["runs"][key]["test"]["sequence_to_structure"]["mrr"] for key in row["runs"]
+            ]
+            shown = row["test"]["sequence_to_structure"]["mrr"]
+            assert shown["mean"] == pytest.approx(np.mean(values))
+            assert shown["sd"] == pytest.approx(np.std(values, ddof=1))
+            assert len(values) == 2
+
+
+def test_the_main_model_is_chosen_by_validation(report: Path) -> None:
+    """The main model is the main configuration's seed of the best validation MRR, not test MRR."""
+    results, config = read(report / "results.json"), read(report / "config.json")
+    main = [
+        record
+        for record in results["runs"].values()
+        if config["main"].items() <= record["parameters"].items()
+    ]
+    best = max(main, key=lambda record: max(record["validation_curve"]))
+    assert results["main"]["run"] == best["key"]
+    protein = results["evaluation"]["sequence_to_structure"]["tasks"]["protein"]
+    ours = best["test"]["sequence_to_structure"]
+    assert protein["model"]["recall_at_1"]["value"] == pytest.approx(ours["recall_at_1"])
+
+
+def test_the_cluster_is_of_the_test_part_and_aligned(files: Files, report: Path) -> None:
+    """Table 1: four or more test proteins; their rows without gaps are their sequences."""
+    store = EmbeddingStore.open(files.store)
+    cluster = read(report / "results.json")["cluster"]
+    assert len(cluster["members"]) >= 4
+    for member in cluster["members"]:
+        assert member["id"] in TEST
+        assert member["aligned"].replace("-", "") == "".join(store.sequence(member["id"]))
+
+
+def test_a_second_call_does_what_is_missing(files: Files, report: Path, tmp_path: Path) -> None:
+    """Interrupted after its first runs it ends with 130 and one line, and all runs are whole.
+
+    Called again, it keeps them but for one whose file was cut off, and ends with the very numbers
+    of a call that was not interrupted.
+    """
+    out = tmp_path / "report"
+    running = subprocess.Popen(
+        files.words(out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    while running.poll() is None and len(list(out.glob("runs/*.json"))) < 2:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, error = running.communicate(timeout=60)
+    assert running.returncode == 130, error
+    assert "Traceback" not in error
+    assert "goes on from here" in error
+    kept = sorted(out.glob("runs/*.json"))
+    assert 2 <= len(kept) < RUNS
+    assert all(read(path)["key"] == path.stem for path in kept)
+    kept[0].write_text(kept[0].read_text(encoding="utf-8")[:200], encoding="utf-8")
+    times = {path: path.stat().st_mtime_ns for path in kept[1:]}
+    summary = json.loads(run(*files.words(out), "--json").stdout)
+    assert summary["kept"] == len(kept) - 1
+    assert summary["trained"] == RUNS - summary["kept"]
+    assert {path: path.stat().st_mtime_ns for path in kept[1:]} == times
+    ours, theirs = (numbers(read(folder / "results.json")) for folder in (out, report))
+    assert ours == theirs
+
+
+def test_a_missing_library_is_one_line_before_any_training(files: Files, tmp_path: Path) -> None:
+    """Without jinja2 nothing is trained; the line says what to install."""
+    out = tmp_path / "report"
+    code = (
+        "import sys\nsys.modules['jinja2'] = None\nfrom protalign.cli import main\n"
+        f"sys.argv = {['protalign', *files.words(out)[1:]]!r}\nmain()"
+    )
+    done = run(sys.executable, "-c", code, code=2)
+    assert done.stderr.splitlines() == [
+        'protalign: the report needs jinja2: pip install "protalign[report]"'
+    ]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("id,family\n107l_A,t4\n", "names no family for 8 of the test proteins"),
+        ("id,cluster\n107l_A,t4\n", "has no columns id and family"),
+    ],
+)
+def test_families_that_do_not_cover_the_test_part_are_refused(
+    files: Files, tmp_path: Path, rows: str, said: str
+) -> None:
+    """One line, exit code 2, nothing trained."""
+    table, out = tmp_path / "families.csv", tmp_path / "report"
+    table.write_text(rows, encoding="utf-8")
+    done = run(*files.words(out), "--families", table, code=2)
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_an_odd_id_is_text_on_the_page(report: Path) -> None:
+    """An id with markup in it is escaped wherever it stands."""
+    page = (report / "index.html").read_text(encoding="utf-8")
+    assert ODD_ID not in page
+    assert "\\u003cb\\u003e\\u00261vqb" in page
