@@ -17,6 +17,7 @@ float16 rows, one forward and one backward, at the memory bandwidth of the same 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import multiprocessing
 import statistics
 from collections.abc import Callable
@@ -205,16 +206,17 @@ def extra_memory(name: str, dim: int, options: argparse.Namespace) -> int:
     small = argparse.Namespace(batch=8, longest=options.longest)
     SIDES[name](*proteins(dim, small))()  # what libraries take once is not the step's
     step = SIDES[name](*proteins(dim, options))
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not there to be used again
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = resident_bytes("VmHWM")
+    before = peak_bytes()
     step()
-    return resident_bytes("VmHWM") - before
+    return peak_bytes() - before
 
 
-def resident_bytes(field: str) -> int:
-    """VmHWM, the peak, of this process (Linux: getrusage would count its parent's)."""
+def peak_bytes() -> int:
+    """Largest resident size of this process (Linux: getrusage would count its parent's)."""
     status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.partition(f"{field}:")[2].split()[0])
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def summary(row: dict[str, float], options: argparse.Namespace) -> Summary:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 #: In inference no token is masked, so that ESM2's token dropout scales every embedding by the
 #: share of tokens that training left unmasked: 15 % are chosen, 80 % of those become <mask>.
 TOKEN_DROPOUT_SCALE = 1 - 0.15 * 0.8
-#: Rows that go through a feed-forward block at once: its hidden layer is four times as wide.
-FEED_FORWARD_ROWS = 1024
+#: Rows that go through a feed-forward block at once: its hidden layer is four times as wide, and
+#: stays in a core's cache between the two products.
+FEED_FORWARD_ROWS = 256
 #: What torch's threads and matrix multiplications take for themselves, as measured on a CPU.
 WORKSPACE_BYTES = 24 * 2**20
 
@@ -110,9 +111,9 @@ class PackedESM2:
         rotation = self._rotation(lengths) if self._layers else None
         for layer in self._layers:
             assert rotation is not None
-            x += self._attention(layer, x, lengths, rotation)
+            self._add_attention(layer, x, lengths, rotation)
             for rows in torch.split(x, FEED_FORWARD_ROWS):
-                rows += self._feed_forward(layer, rows)
+                self._add_feed_forward(layer, rows)
         return x if self._last_norm is None else self._normalised(x, self._last_norm)
 
     def memory_bytes(self, longest: int, tokens: int) -> int:
@@ -131,10 +132,10 @@ class PackedESM2:
         mapped = self._file_bytes if self.device.type == "cpu" else 0
         return WORKSPACE_BYTES + weights + max(mapped, batch)
 
-    def _attention(
+    def _add_attention(
         self, layer: _Layer, x: Tensor, lengths: Sequence[int], rotation: Tensor
-    ) -> Tensor:
-        """(T, D) -> (T, D) float32: multi-head self-attention within each chain."""
+    ) -> None:
+        """Add to x (T, D) float32 its multi-head self-attention within each chain."""
         heads, width = self.architecture.heads, self.architecture.head_dim
         hidden = self._normalised(x, layer.attention_norm).to(self.dtype)
         qkv = nn.functional.linear(hidden, layer.qkv.weight, layer.qkv.bias).view(
@@ -149,14 +150,12 @@ class PackedESM2:
             attended = nn.functional.scaled_dot_product_attention(q, k, v)
             mixed[rows] = attended[0].transpose(0, 1)
             start += length
-        return nn.functional.linear(
-            mixed.view(len(x), -1), layer.out.weight, layer.out.bias
-        ).float()
+        _add_linear(x, mixed.view(len(x), -1), layer.out)
 
-    def _feed_forward(self, layer: _Layer, x: Tensor) -> Tensor:
+    def _add_feed_forward(self, layer: _Layer, x: Tensor) -> None:
         hidden = self._normalised(x, layer.feed_forward_norm).to(self.dtype)
-        hidden = nn.functional.gelu(nn.functional.linear(hidden, layer.fc1.weight, layer.fc1.bias))
-        return nn.functional.linear(hidden, layer.fc2.weight, layer.fc2.bias).float()
+        hidden = nn.functional.linear(hidden, layer.fc1.weight, layer.fc1.bias)
+        _add_linear(x, nn.functional.gelu(hidden), layer.fc2)
 
     def _normalised(self, x: Tensor, norm: _Affine) -> Tensor:
         return nn.functional.layer_norm(x, (self.architecture.dim,), norm.weight, norm.bias)
@@ -197,6 +196,15 @@ class PackedESM2:
     def _cast(self, tensor: Tensor) -> Tensor:
         # A copy always: the file is memory-mapped, and may change or go while the model runs.
         return tensor.to(self.device, self.dtype, copy=True)
+
+
+def _add_linear(x: Tensor, hidden: Tensor, affine: _Affine) -> None:
+    """Add a linear layer's output to x, which is float32 in every dtype."""
+    if hidden.dtype == x.dtype:
+        x += affine.bias
+        x.addmm_(hidden, affine.weight.T)  # the sum is part of the product
+    else:
+        x += nn.functional.linear(hidden, affine.weight, affine.bias)
 
 
 def _inverse_frequencies(architecture: Architecture, state: Mapping[str, Tensor]) -> Tensor:
