@@ -12,12 +12,13 @@ import numpy.typing as npt
 from protalign.estimator import ProtAlignEstimator
 from protalign.evaluation_set import Chains, Side
 from protalign.model_encoders import ModelEncoders
-from protalign.parameters import check_between
 from protalign.protein import Backbone, Chain, Modality, Structure
 from protalign.stores import Entries
 
 Float32 = npt.NDArray[np.float32]
 
+#: Most that each end may lose: something must be left between them.
+MAX_CROP = 0.5
 #: Items embedded at once.
 _AT_ONCE = 64
 
@@ -37,9 +38,8 @@ def cropped(
     chain's residues; of a structure those residues that have a complete backbone count. A
     structure's other chains, which the encoder sees beside it, stay whole.
 
-    Raises InputError unless ``crop`` is between 0 and 0.5.
+    ``crop`` is between 0 and ``MAX_CROP``.
     """
-    check_between("crop", crop, 0, 0.5)
     items: list[Any] = []
     chains: list[Chains] = []
     for entry_id in side.ids:

@@ -21,7 +21,7 @@ from protalign.baselines import (
 )
 from protalign.bootstrap import LEVEL, Bootstrap
 from protalign.cca import CCA
-from protalign.cropping import cropped
+from protalign.cropping import MAX_CROP, cropped
 from protalign.errors import InputError
 from protalign.estimator_inputs import fitted_inputs
 from protalign.evaluation_set import (
@@ -38,7 +38,7 @@ from protalign.leakage import IDENTITIES, Leakage
 from protalign.mean_pooling import MeanInputs
 from protalign.model_encoders import ModelEncoders
 from protalign.model_files import weights_sha256
-from protalign.parameters import check_whole
+from protalign.parameters import check_between, check_whole
 from protalign.ranking import Standing
 from protalign.retrieval_tasks import Outcome, outcomes, paired, related
 from protalign.stores import Entries
@@ -127,6 +127,8 @@ def evaluate(
     if not isinstance(test, Entries):
         raise InputError("only a store's entries can be evaluated", "use retrieval_report")
     check_whole("n_bootstrap", n_bootstrap, 0)
+    if crop is not None:
+        check_between("crop", crop, 0, MAX_CROP)
     pairs = Pairs.of(fitted_inputs(estimator, test))
     retrieval = estimator.retrieval_set(test)
     sides = sides_of(test, pairs, (retrieval.sequence, retrieval.structure))
