@@ -2,39 +2,48 @@
 
     python benchmarks/esm2.py                         # the 8M architecture, random weights
     python benchmarks/esm2.py --model esm2_t30_150M_UR50D --residues 3000
-    python benchmarks/esm2.py --weights esm2_t6_8M_UR50D.pt --proteins pdbbind/ --threads 1
+    python benchmarks/esm2.py --weights esm2_t6_8M_UR50D.pt --proteins pdbbind/ --threads 2
 
 fair-esm's side does what its scripts/extract.py does: sequences sorted by length, padded batches of
 at most 4,096 tokens, no truncation needed below 1,022 residues, one layer's representations copied
 out per sequence. All sides run in this process with the same threads, in turns, on the same
-sequences; a figure is the median over the turns. Speed does not depend on the weights' values.
+sequences; a figure is the median over the turns. Speed does not depend on the weights' values, but
+does on the sequences' lengths: longer ones, padded and with attention written out, cost fair-esm
+more. The limit is the operations of the linear layers at the speed of torch's matrix product.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import esm
 import numpy as np
 import numpy.typing as npt
 import torch
 from esm.model.esm2 import ESM2
+from measuring import SAMPLE, Summary, arguments, matrix_peak, take_turns, times_faster, write
 from safetensors.torch import save_file
 
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.encoders.esm2_weights import ARCHITECTURES, read_esm2
 from protalign.reading import find_sources, read_sources
 
-SAMPLE = Path(__file__).resolve().parent.parent / "examples" / "sample"
 TOKENS_PER_BATCH = 4096
 LONGEST = 1022
+BASE = "fair-esm float32"
+#: How many times fair-esm's speed is wanted, by model and dtype.
+TARGETS = {
+    ("esm2_t6_8M_UR50D", "float32"): 3.5,
+    ("esm2_t6_8M_UR50D", "bfloat16"): 7.0,
+    ("esm2_t30_150M_UR50D", "float32"): 1.7,
+    ("esm2_t30_150M_UR50D", "bfloat16"): 5.0,
+}
 
 Embeddings = list[npt.NDArray[np.float32]]
 
@@ -46,23 +55,19 @@ def main() -> None:
     residues = sum(map(len, sequences))
     with tempfile.TemporaryDirectory() as folder:
         weights = options.weights or random_weights(options.model, Path(folder))
-        sides: dict[str, Callable[[], Embeddings]] = {
-            "fair-esm float32": extract(options.model, weights, sequences)
-        }
+        sides = {BASE: extract(options.model, weights, sequences)}
         for dtype in ("float32", "bfloat16"):
             spec = EncoderSpec(options.model, str(weights), device="cpu", dtype=dtype)
             sides[f"protalign {dtype}"] = packed(load_encoder(spec), sequences)
-    seconds, outputs = take_turns(sides, options.turns)
+    outputs = {name: run() for name, run in sides.items()}
+    seconds = take_turns(sides, options.turns, threads=options.threads, warm=False)
     rows = compare(seconds, outputs, residues)
     print_table(rows, options, len(sequences), residues)
-    if options.json:
-        settings = {"model": options.model, "threads": options.threads, "turns": options.turns}
-        sizes = {"sequences": len(sequences), "residues": residues, "torch": torch.__version__}
-        options.json.write_text(json.dumps({**settings, **sizes, "rows": rows}, indent=2) + "\n")
+    write(options, "esm2", rows, summary(rows, options), ["fair-esm"])
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument(
         "--model", "--architecture", default="esm2_t6_8M_UR50D", choices=ARCHITECTURES
     )
@@ -71,9 +76,6 @@ def parse() -> argparse.Namespace:
         "--proteins", type=Path, default=SAMPLE, help="files to take sequences from"
     )
     parser.add_argument("--residues", type=int, default=20_000, help="about how many to embed")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args()
 
 
@@ -143,41 +145,51 @@ def packed(encoder: Encoder, sequences: list[str]) -> Callable[[], Embeddings]:
     return run
 
 
-def take_turns(
-    sides: dict[str, Callable[[], Embeddings]], turns: int
-) -> tuple[dict[str, list[float]], dict[str, Embeddings]]:
-    """Run the sides one after another, again and again, after one turn that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    outputs = {name: run() for name, run in sides.items()}
-    for _ in range(turns):
-        for name, run in sides.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds, outputs
-
-
 def compare(
     seconds: dict[str, list[float]], outputs: dict[str, Embeddings], residues: int
 ) -> list[dict[str, str | float]]:
     """A row for each side; the first is what the others are compared with."""
-    base = next(iter(seconds))
-    reference = np.concatenate(outputs[base])
+    reference = np.concatenate(outputs[BASE])
     rows: list[dict[str, str | float]] = []
     for name, times in seconds.items():
         values = np.concatenate(outputs[name])
         norms = np.linalg.norm(values, axis=1) * np.linalg.norm(reference, axis=1)
-        ratios = [one / other for one, other in zip(seconds[base], times, strict=True)]
         rows.append(
             {
                 "side": name,
                 "residues_per_second": residues / statistics.median(times),
-                "ratio": statistics.median(ratios),
+                "ratio": times_faster(seconds, BASE, name),
                 "largest_difference": float(np.abs(values - reference).max()),
                 "smallest_cosine": float(((values * reference).sum(1) / norms).min()),
             }
         )
     return rows
+
+
+def summary(rows: list[dict[str, Any]], options: argparse.Namespace) -> list[Summary]:
+    size = ARCHITECTURES[options.model]
+    operations = 24 * size.layers * size.dim**2  # of the linear layers, a residue
+    lines: list[Summary] = []
+    for row in rows[1:]:
+        dtype = row["side"].split()[1]
+        peak = matrix_peak(getattr(torch, dtype), threads=options.threads)
+        share = row["residues_per_second"] * operations / peak
+        exact = dtype == "float32"
+        lines.append(
+            {
+                "part": f"{options.model}, {dtype}",
+                "peer": "fair-esm's extract script, float32",
+                "ratio": row["ratio"],
+                "target": TARGETS.get((options.model, dtype)),
+                "figure": f"{row['residues_per_second']:,.0f} residues/s",
+                "limit": f"matrix product {peak / 1e9:,.0f} GFLOP/s; linear layers reach "
+                f"{share:.0%} of it",
+                "equal": f"differs by {row['largest_difference']:.0e}"
+                if exact
+                else f"cosine {row['smallest_cosine']:.5f} at least",
+            }
+        )
+    return lines
 
 
 def print_table(

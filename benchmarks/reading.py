@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import statistics
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +24,10 @@ from Bio.PDB.Polypeptide import is_aa
 from biotite.structure import filter_amino_acids, filter_peptide_backbone
 from biotite.structure.io.pdb import PDBFile
 from biotite.structure.io.pdbx import CIFFile, get_structure
+from measuring import SAMPLE, Summary, write
 
 from protalign.reading import ReadOptions, SourceFile, find_sources, read_source
 
-SAMPLE = Path(__file__).resolve().parent.parent / "examples" / "sample"
 BACKBONE = ("N", "CA", "C", "O")
 
 
@@ -75,6 +73,9 @@ READERS: dict[str, Callable[[SourceFile], int]] = {
     "biotite": with_biotite,
     "biopython": with_biopython,
 }
+
+
+TARGETS = {"biopython": 10.0, "biotite": None}
 
 
 def measure(sources: list[SourceFile], rounds: int) -> dict[str, dict[str, float]]:
@@ -124,10 +125,22 @@ def main() -> None:
         rate = row["files_per_second"]
         line = f"{name:<12}{rate:>10.1f}{row['spread']:>9.0%}{row['residues']:>11,}"
         print(line + f"{ours / rate:>12.1f} x")
-    if options.json:
-        versions = {name: version(name) for name in ("gemmi", "biotite", "biopython", "numpy")}
-        report = {"files": len(sources), "readers": results, "versions": versions}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    rows = [{"reader": name, **row} for name, row in results.items()]
+    lines = [summary(results, peer, target) for peer, target in TARGETS.items()]
+    write(options, "reading", rows, lines, ["gemmi", "biotite", "biopython"])
+
+
+def summary(results: dict[str, dict[str, float]], peer: str, target: float | None) -> Summary:
+    ours, theirs = results["protalign"], results[peer]
+    return {
+        "part": "structure files to sequences and backbones",
+        "peer": peer.capitalize(),
+        "ratio": ours["files_per_second"] / theirs["files_per_second"],
+        "target": target,
+        "figure": f"{ours['files_per_second']:,.0f} files/s",
+        "limit": "",
+        "equal": f"{ours['residues']:,} residues, {peer} {theirs['residues']:,}",
+    }
 
 
 if __name__ == "__main__":
