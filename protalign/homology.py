@@ -220,7 +220,7 @@ def _mmseqs_pairs(
         databases = (folder / "queries", folder / "targets")
         # Every target may be a hit: near-identical ones must not crowd out the distant ones.
         # Nothing is masked: repeats are similar to themselves.
-        seeding = ("-s", "7.5" if identity < 0.6 else "4", "--mask", "0")
+        seeding = ("-s", "5.7" if identity < 0.6 else "4", "--mask", "0")
         most = ("--max-seqs", str(max(300, len(targets))))
         _run(program, "prefilter", *databases, folder / "seeds", *seeding, *most, *threads)
         wanted = ("--alignment-mode", "3", "--min-seq-id", str(identity), "-e", str(MAX_E_VALUE))

@@ -1,50 +1,185 @@
-"""Exact nearest neighbours by inner product, block by block: bounded memory at any size."""
+"""Exact nearest neighbours by inner product, in blocks that stay in the processor's cache.
+
+A block of similarities is reduced to the maxima of groups of rows, by elementwise maxima of whole
+vectors; only groups whose maximum beats a query's k-th best so far are looked into. After a few
+blocks these are rare, so a search costs the matrix product and one pass over the cached block.
+"""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-#: Similarities held at once, as float32: 64 MB.
-BLOCK_ELEMENTS = 1 << 24
+#: Similarities of a block, float32: 512 kB, which a usual second-level cache holds.
+BLOCK_ELEMENTS = 1 << 17
+#: Rows of a group, of which the maximum is taken.
+GROUP = 16
+#: Rows sorted outright, which give the first k-th best.
+FIRST_ROWS = 256
+#: Queries searched in one pass over the candidates.
+QUERIES_AT_ONCE = 256
+#: Fewer similarities than this are not worth a second thread.
+THREAD_ELEMENTS = 1 << 20
 
 Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 
 
-def nearest(queries: Float32, candidates: Float32, k: int) -> tuple[npt.NDArray[np.int64], Float32]:
+def nearest(
+    queries: Float32, candidates: Float32, k: int, present: Bool | None = None
+) -> tuple[Int64, Float32]:
     """The k candidates with the largest inner product for each query.
 
     Parameters
     ----------
     queries : (q, dim) float32.
-    candidates : (n, dim) float32; rows with NaN are never found.
+    candidates : (n, dim) float32.
     k : how many; all of them where there are fewer.
+    present : (n,) bool, rows that may be found; default: those that are not NaN.
 
     Returns
     -------
-    rows : (q, k) int64 indices into ``candidates``, best first.
+    rows : (q, k) int64 indices into ``candidates``, best first, equal ones in ascending order.
     similarity : (q, k) float32, the inner products (cosines, for vectors of unit length).
     """
-    usable = np.flatnonzero(np.isfinite(candidates[:, 0]))
-    k = min(k, len(usable))
-    step = max(k, 1, BLOCK_ELEMENTS // max(1, len(queries)))
-    best_rows = np.empty((len(queries), 0), dtype=np.int64)
-    best = np.empty((len(queries), 0), dtype=np.float32)
-    for start in range(0, len(usable), step):
-        rows = usable[start : start + step]
-        block = candidates[rows] if len(usable) < len(candidates) else candidates[start:][:step]
-        similarity = queries @ block.T
-        top = _top(similarity, k)
-        best = np.hstack([best, np.take_along_axis(similarity, top, axis=1)])
-        best_rows = np.hstack([best_rows, rows[top]])
-        order = np.lexsort((best_rows, -best), axis=1)[:, :k]
-        best = np.take_along_axis(best, order, axis=1)
-        best_rows = np.take_along_axis(best_rows, order, axis=1)
-    return best_rows, best
+    if present is None:
+        present = np.isfinite(candidates[:, 0])
+    k = min(k, int(np.count_nonzero(present)))
+    parts = [
+        _nearest(queries[start : start + QUERIES_AT_ONCE], candidates, k, present)
+        for start in range(0, len(queries), QUERIES_AT_ONCE)
+    ]
+    empty = np.empty((0, k), dtype=np.int64), np.empty((0, k), dtype=np.float32)
+    rows, similarity = zip(*parts, strict=True) if parts else ([empty[0]], [empty[1]])
+    return np.concatenate(rows), np.concatenate(similarity)
 
 
-def _top(similarity: Float32, k: int) -> npt.NDArray[np.int64]:
-    """(q, ≤ k) columns of the largest values, in no order."""
-    if similarity.shape[1] <= k:
-        return np.broadcast_to(np.arange(similarity.shape[1]), similarity.shape).copy()
-    return np.argpartition(similarity, -k, axis=1)[:, -k:]
+def _nearest(queries: Float32, candidates: Float32, k: int, present: Bool) -> tuple[Int64, Float32]:
+    """One pass over the candidates, shared out among threads that each compute alone."""
+    n_threads = min(_cores(), max(1, len(queries) * len(candidates) // THREAD_ELEMENTS))
+    bounds = np.linspace(0, len(candidates), n_threads + 1).astype(np.int64)
+    shares = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+
+    def search(share: tuple[int, int]) -> _Best:
+        return _search(queries, candidates, k, present, *share)
+
+    if n_threads == 1:
+        found = [search(shares[0])]
+    else:
+        with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
+            found = list(pool.map(search, shares))
+    best = found[0]
+    for other in found[1:]:
+        best.add(other.query, other.row, other.value)
+    best.settle()
+    return best.sorted()
+
+
+class _Best:
+    """The best (query, row, value) triples so far, and each query's k-th best value."""
+
+    def __init__(self, n_queries: int, k: int) -> None:
+        self._k = k
+        self._pending: list[tuple[Int64, Int64, Float32]] = []
+        self._n_pending = 0
+        self.query = np.empty(0, dtype=np.int64)
+        self.row = np.empty(0, dtype=np.int64)
+        self.value = np.empty(0, dtype=np.float32)
+        self.least = np.full(n_queries, -np.inf, dtype=np.float32)
+
+    def add(self, query: Int64, row: Int64, value: Float32) -> None:
+        """Take in some triples; ``least`` follows when they have become a good part of all."""
+        self._pending.append((query, row, value))
+        self._n_pending += len(query)
+        if self._n_pending >= len(self.query) // 4:
+            self.settle()
+
+    def sorted(self) -> tuple[Int64, Float32]:
+        """(rows, values), (q, k) each, best first, of settled triples."""
+        shape = (len(self.least), self._k)
+        return self.row.reshape(shape), self.value.reshape(shape)
+
+    def settle(self) -> None:
+        """Keep the k best of each query, in order, and nothing pending."""
+        columns = zip((self.query, self.row, self.value), *self._pending, strict=True)
+        query, row, value = (np.concatenate(column) for column in columns)
+        order = np.lexsort((row, -value, query))
+        counts = np.bincount(query, minlength=len(self.least))
+        begins = np.cumsum(counts) - counts
+        order = order[np.arange(len(order)) - begins[query[order]] < self._k]
+        self.query, self.row, self.value = query[order], row[order], value[order]
+        self._pending, self._n_pending = [], 0
+        kept = np.minimum(counts, self._k)
+        full = kept == self._k
+        self.least[full] = self.value[np.cumsum(kept)[full] - 1] if self._k else np.inf
+
+
+def _search(
+    queries: Float32, candidates: Float32, k: int, present: Bool, begin: int, end: int
+) -> _Best:
+    """The best of the candidates from ``begin`` to ``end``."""
+    best = _Best(len(queries), k)
+    if k == 0:
+        return best
+    across = np.ascontiguousarray(queries.T)
+    size = max(GROUP, BLOCK_ELEMENTS // max(1, len(queries)) // GROUP * GROUP)
+    buffer = np.empty((size, len(queries)), dtype=np.float32)
+    for start, stop in _blocks(begin, end, size):
+        similarity = np.matmul(candidates[start:stop], across, out=buffer[: stop - start])
+        here = present[start:stop]
+        if not here.all():
+            similarity[~here] = -np.inf
+        row, query = _promising(similarity, best.least)
+        if len(row):
+            best.add(query, row + start, similarity[row, query])
+    best.settle()
+    return best
+
+
+def _blocks(begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    start, step = begin, min(FIRST_ROWS, size)
+    while start < end:
+        stop = min(start + step, end)
+        yield start, stop
+        start, step = stop, size
+
+
+def _promising(similarity: Float32, least: Float32) -> tuple[Int64, Int64]:
+    """(rows, queries) of all similarities (m, q) above their query's ``least``."""
+    n_rows, n_queries = similarity.shape
+    per_group = n_rows // GROUP
+    whole = per_group * GROUP
+    # Group j has the rows j, j + per_group, …: their maximum is one of whole vectors.
+    maxima = similarity[:whole].reshape(GROUP, per_group * n_queries).max(axis=0)
+    maxima = maxima.reshape(per_group, n_queries)
+    group, query = np.nonzero(maxima > least)
+    rows = (group[:, None] + np.arange(GROUP) * per_group).reshape(-1)
+    queries = np.repeat(query, GROUP)
+    above = similarity[rows, queries] > least[queries]
+    last_row, last_query = np.nonzero(similarity[whole:] > least)
+    return (
+        np.concatenate([rows[above], last_row + whole]),
+        np.concatenate([queries[above], last_query]),
+    )
+
+
+@cache
+def _blas() -> Any:
+    """Sets the matrix library's own threads; looking for it takes a while, so once."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def _cores() -> int:
+    """Cores to use: all that this process may, or as many as OMP_NUM_THREADS says."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return int(limit) if limit.isdigit() and int(limit) > 0 else allowed or 1

@@ -97,13 +97,19 @@ class AlignedVectors:
             raise InputError(
                 f"against={against!r}, k={k!r}", "give sequence or structure, and a k of at least 1"
             )
-        candidates = self.sequence if against == "sequence" else self.structure
+        candidates, present = self.candidates(against)
         if queries.ndim != 2 or queries.shape[1] != candidates.shape[1]:
             raise InputError(
                 f"queries of shape {queries.shape} do not fit vectors of {candidates.shape[1]}",
                 "pool them with the model that made the vectors",
             )
-        return nearest(np.ascontiguousarray(queries, dtype=np.float32), candidates, k)
+        return nearest(np.ascontiguousarray(queries, dtype=np.float32), candidates, k, present)
+
+    def candidates(self, against: Modality) -> tuple[Float32, npt.NDArray[np.bool_]]:
+        """((n, dim) float32, (n,) bool): a modality's vectors, and which of them are there."""
+        if against == "sequence":
+            return self.sequence, self.has_sequence
+        return self.structure, self.has_structure
 
 
 def read_vectors(path: str | os.PathLike[str]) -> AlignedVectors:

@@ -23,6 +23,9 @@ def test_equals_a_full_sort(count: int, queries: int, k: int, block: int) -> Non
     candidates, asked = unit_vectors(count, 0), unit_vectors(queries, 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK_ELEMENTS", block)
+        patch.setattr(module, "FIRST_ROWS", 1 + block % 7)
+        patch.setattr(module, "THREAD_ELEMENTS", 20)  # as many threads as there are cores
+        patch.setattr(module, "_cores", lambda: 3)
         rows, cosine = nearest(asked, candidates, k)
     similarity = asked @ candidates.T
     expected = -np.sort(-similarity, axis=1)[:, :k]
