@@ -50,7 +50,7 @@ def reproduce(
 
     check_installed()
     from protalign.reading.pool import available_processors
-    from protalign.report.reproduce import Options, Summary
+    from protalign.report.plan import Options
     from protalign.report.reproduce import reproduce as run
     from protalign.splits import read_split
     from protalign.stores import EmbeddingStore
@@ -66,7 +66,7 @@ def reproduce(
     )
     chosen = read_split(split)
     with ConsoleReporter(quiet=quiet or as_json) as reporter:
-        summary: Summary = run(EmbeddingStore.open(store), chosen, out, options, reporter)
+        summary = run(EmbeddingStore.open(store), chosen, out, options, reporter)
     if as_json:
         print_json(
             {

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 from protalign.errors import InputError
-from protalign.homology import cluster_proteins
+from protalign.evaluation_set import FAMILY_COLUMNS, computed_families, read_labels
 from protalign.stores import Entries
-
-#: Sequences at least this alike are one family where no table says otherwise.
-FAMILY_IDENTITY = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +16,7 @@ class Families:
 
     Attributes
     ----------
-    of : id -> name of its family.
+    of : id -> name of its family; a protein without relatives is a family of its own.
     how : one line that says where they come from.
     """
 
@@ -29,34 +25,26 @@ class Families:
 
 
 def read_families(path: Path, entries: Entries) -> Families:
-    """The families of ``entries`` out of a CSV file with the columns id and family.
+    """The families of ``entries`` out of a table with the columns id and family.
 
-    Raises InputError where the file cannot be used, or lacks an entry.
+    An entry that the table does not name is a family of its own. Raises InputError where it names
+    none of them, or cannot be read.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(line for line in file if not line.startswith("#"))
-            if not {"id", "family"} <= set(rows.fieldnames or ()):
-                raise InputError(f"{path} has no columns id and family", "name them so")
-            named = {(row["id"] or "").strip(): (row["family"] or "").strip() for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error})", "give a CSV file: id,family") from None
-    lacking = [entry_id for entry_id in entries.ids if not named.get(entry_id)]
-    if lacking:
-        shown = ", ".join(map(repr, lacking[:3]))
-        raise InputError(
-            f"{path} names no family for {len(lacking):,} of the test proteins: {shown}",
-            "add them, or leave --families out to have families computed",
-        )
-    return Families({entry_id: named[entry_id] for entry_id in entries.ids}, f"of {path.name}")
+    labels = read_labels(path, None, FAMILY_COLUMNS)
+    ids = [str(entry_id) for entry_id in entries.ids]
+    alone = sum(not labels.get(i) for i in ids)
+    if alone == len(ids):
+        raise InputError(f"{path} names none of the test proteins", f"ids are like {ids[0]!r}")
+    others = f"; {alone:,} proteins that it does not name are families of their own"
+    return Families(
+        {i: labels.get(i) or i for i in ids}, f"given by {path.name}" + (others if alone else "")
+    )
 
 
 def compute_families(entries: Entries) -> Families:
-    """Clusters of the entries' sequences at 95 % identity, each named after its first member."""
-    ids = entries.ids.tolist()
-    found = cluster_proteins([entries.store.sequence(i) for i in ids], FAMILY_IDENTITY)
-    first: dict[int, str] = {}
-    for entry_id, label in zip(ids, found.labels.tolist(), strict=True):
+    """Clusters of the entries' sequences, each named after its first member."""
+    labels, how = computed_families(entries)
+    first: dict[str, str] = {}
+    for entry_id, label in labels.items():
         first.setdefault(label, entry_id)
-    names = {i: first[label] for i, label in zip(ids, found.labels.tolist(), strict=True)}
-    return Families(names, f"clusters at {FAMILY_IDENTITY:.0%} sequence identity ({found.method})")
+    return Families({entry_id: first[label] for entry_id, label in labels.items()}, how)

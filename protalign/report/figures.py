@@ -229,8 +229,8 @@ def attention(tracks: Sequence[AttentionTrack]) -> Picture:
     """Which residues each head looks at: a strip per head, two modalities for each protein."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9, 0.5 + 1.75 * len(tracks)), layout="constrained")
-        parts = np.atleast_1d(figure.subfigures(len(tracks), 1))
-        for part, track in zip(parts, tracks, strict=True):
+        parts = figure.subfigures(len(tracks), 1, squeeze=False)
+        for part, track in zip(parts[:, 0], tracks, strict=True):
             axes = part.subplots(2, 1, sharex=True)
             for axis, name in zip(axes, ("sequence", "structure"), strict=True):
                 image = _strips(axis, getattr(track, name))

@@ -64,7 +64,7 @@ def draw(
 
 def _cluster(space: Space, members: Sequence[int], lowest: float) -> dict[str, Any]:
     """Table 1: the members, their sequences aligned and what differs."""
-    sequences = ["".join(space.view.store.sequence(space.ids[i])) for i in members]
+    sequences = [joined(space.view.store.sequence(space.ids[i])) for i in members]
     aligned = align(sequences)
     marks = differences(aligned)
     identities = [identity(a, b) for a, b in combinations(aligned, 2)]
@@ -82,6 +82,11 @@ def _cluster(space: Space, members: Sequence[int], lowest: float) -> dict[str, A
             for i, sequence, row, own in zip(members, sequences, aligned, marks, strict=True)
         ],
     }
+
+
+def joined(chains: Sequence[str]) -> str:
+    """The chains of a protein for its alignment: the longest first, whatever the file's order."""
+    return "".join(sorted(chains, key=len, reverse=True))
 
 
 def _map(space: Space, points: figures.Float64) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from protalign import __version__
+from protalign.protein import Modality
 from protalign.stores import EncoderInfo, Entries, StoreView
 
 _LIBRARIES = (
@@ -30,7 +31,7 @@ _BLOCK = 256
 
 
 def data_fingerprint(
-    parts: Mapping[str, StoreView], encoders: Mapping[str, EncoderInfo]
+    parts: Mapping[str, StoreView], encoders: Mapping[Modality, EncoderInfo]
 ) -> dict[str, str]:
     """What training depends on besides parameters: SHA-256 of split and embeddings.
 
@@ -42,7 +43,7 @@ def data_fingerprint(
     split = hashlib.sha256()
     for part, view in parts.items():
         split.update("\n".join([f"# {part}", *view.ids]).encode())
-    found = {"split": split.hexdigest()}
+    found: dict[str, str] = {"split": split.hexdigest()}
     for modality, encoder in encoders.items():
         digest = hashlib.sha256(f"{encoder.name} {encoder.weights_sha256}".encode())
         for view in parts.values():
@@ -58,7 +59,7 @@ def _add_embeddings(digest: Any, view: Entries, encoder: str) -> None:
         digest.update(lengths.astype("<i8").tobytes())
         present = block[lengths > 0]
         if len(present):
-            digest.update(memoryview(present.embeddings(encoder).values).cast("B"))
+            digest.update(present.embeddings(encoder).values.view("u1").data)
 
 
 def versions() -> dict[str, str]:
@@ -101,6 +102,6 @@ def _memory() -> int | None:
         return None
 
 
-def described_encoders(encoders: Mapping[str, EncoderInfo]) -> dict[str, Any]:
+def described_encoders(encoders: Mapping[Modality, EncoderInfo]) -> dict[str, Any]:
     """The encoders by modality, as JSON."""
     return {modality: asdict(info) for modality, info in encoders.items()}

@@ -17,6 +17,8 @@ from report_files import ODD_ID, TEST, Files, run
 
 from protalign import EmbeddingStore, ProtAlignEstimator
 from protalign.metrics import retrieval_report
+from protalign.report.families import compute_families, read_families
+from protalign.report.pictures import joined
 from protalign.splits import read_split
 
 FIGURES = ("attention", "figure2_tsne", "figure3_loss", "figure4_heatmap")
@@ -101,7 +103,7 @@ def test_the_cluster_is_of_the_test_part_and_aligned(files: Files, report: Path)
     assert len(cluster["members"]) >= 4
     for member in cluster["members"]:
         assert member["id"] in TEST
-        assert member["aligned"].replace("-", "") == "".join(store.sequence(member["id"]))
+        assert member["aligned"].replace("-", "") == joined(store.sequence(member["id"]))
 
 
 def test_a_second_call_does_what_is_missing(files: Files, report: Path, tmp_path: Path) -> None:
@@ -152,23 +154,30 @@ def test_a_missing_library_is_one_line_before_any_training(files: Files, tmp_pat
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        ("id,family\n107l_A,t4\n", "names no family for 8 of the test proteins"),
-        ("id,cluster\n107l_A,t4\n", "has no columns id and family"),
-    ],
-)
-def test_families_that_do_not_cover_the_test_part_are_refused(
-    files: Files, tmp_path: Path, rows: str, said: str
-) -> None:
-    """One line, exit code 2, nothing trained."""
+def test_families_of_other_proteins_are_refused(files: Files, tmp_path: Path) -> None:
+    """A table that names no test protein: one line, exit code 2, nothing trained."""
     table, out = tmp_path / "families.csv", tmp_path / "report"
-    table.write_text(rows, encoding="utf-8")
+    table.write_text("id,family\n1abc,globin\n", encoding="utf-8")
     done = run(*files.words(out), "--families", table, code=2)
-    assert said in done.stderr
+    assert "names none of the test proteins" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not out.exists()
+
+
+def test_families_are_named_by_the_table_or_after_their_first_member(
+    files: Files, tmp_path: Path
+) -> None:
+    """Given: as the table says, and an id that it lacks is alone. Computed: by their sequences."""
+    test = read_split(files.split).of(EmbeddingStore.open(files.store))["test"]
+    computed = compute_families(test).of
+    assert {computed[i] for i in TEST[:4]} == {"107l_A"}
+    assert {computed[i] for i in TEST[4:8]} == {"1a2p_A"}
+    assert computed[ODD_ID] == ODD_ID
+    table = tmp_path / "families.csv"
+    table.write_text("id,family\n107l_A,lysozyme\n108l_A,lysozyme\n", encoding="utf-8")
+    given = read_families(table, test)
+    assert [given.of[i] for i in TEST[:3]] == ["lysozyme", "lysozyme", "109l_A"]
+    assert "7 proteins that it does not name" in given.how
 
 
 def test_an_odd_id_is_text_on_the_page(report: Path) -> None:
