@@ -86,6 +86,20 @@ def test_export_gives_unit_vectors_of_every_id(finished: Path) -> None:
         np.testing.assert_allclose(np.linalg.norm(modality, axis=1), 1, atol=1e-5)
 
 
+def test_export_of_means_in_another_format(finished: Path, tmp_path: Path) -> None:
+    """--features aligned,mean beside the vectors, CSV by the file's name; unknown ones are told."""
+    export = ("export", finished / "store.zarr", "--model", finished / "model", "--out")
+    run(*export, tmp_path / "v.csv", "--features", "aligned, mean")
+    header, *rows = (tmp_path / "v.csv").read_text().splitlines()
+    assert len(rows) == 40
+    assert {"id", "length", "structure127", "sequence_mean0"} <= {
+        name.strip('"') for name in header.split(",")
+    }
+    wrong = run(*export, tmp_path / "w.csv", "--features", "aligned,meen", code=2)
+    assert "did you mean 'mean'" in wrong.stderr
+    assert "no known format" in run(*export, tmp_path / "w.txt", code=2).stderr
+
+
 def test_score_prints_both_directions(finished: Path) -> None:
     """Recall and MRR in a table and in JSON, the same numbers."""
     arguments = ("score", finished / "store.zarr", "--model", finished / "model")

@@ -1,0 +1,1 @@
+"""What benchmarks/downstream.py is made of."""
