@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -102,13 +102,19 @@ def evaluate(
         "sequence": sequence_weights,
         "structure": structure_weights,
     }
+
+    def labels(
+        file: Path | None, column: str | None, usual: Sequence[str]
+    ) -> dict[str, str] | None:
+        return None if file is None else read_labels(file, column, usual)
+
     weights = {kind: str(path) for kind, path in given.items() if path is not None}
     report = evaluated(
         estimator,
         views[part.value],
         train=views["train"] if part is not Part.train and len(views["train"]) else None,
-        families=families and read_labels(families, family_column, FAMILY_COLUMNS),
-        scop=scop and read_labels(scop, scop_column, SCOP_COLUMNS),
+        families=labels(families, family_column, FAMILY_COLUMNS),
+        scop=labels(scop, scop_column, SCOP_COLUMNS),
         crop=crop,
         encoders=ModelEncoders(estimator, weights, device),
         n_bootstrap=bootstrap,

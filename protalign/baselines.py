@@ -42,7 +42,7 @@ def by_length(queries: Int64, candidates: Int64) -> Scorer:
     """The nearest number of residues first: equal ones, then those that differ by 1, …"""
 
     def scores(part: slice) -> Scores:
-        return -abs(queries[part, None] - candidates).astype(np.float64)
+        return np.asarray(-abs(queries[part, None] - candidates), dtype=np.float64)
 
     return scores
 
@@ -52,7 +52,7 @@ def by_family(queries: sparse.csr_array, candidates: sparse.csr_array) -> Scorer
     transposed = candidates.T.tocsr()
 
     def scores(part: slice) -> Scores:
-        return ((queries[part] @ transposed).toarray() > 0).astype(np.float64)
+        return np.asarray((queries[part] @ transposed).toarray() > 0, dtype=np.float64)
 
     return scores
 
@@ -76,7 +76,7 @@ def by_kmers(queries: Sequence[tuple[str, ...]], candidates: Sequence[tuple[str,
     left, right = _kmer_profiles(queries), _kmer_profiles(candidates).T.tocsr()
 
     def scores(part: slice) -> Scores:
-        return (left[part] @ right).toarray()
+        return np.asarray((left[part] @ right).toarray())
 
     return scores
 
@@ -85,7 +85,7 @@ def by_cosine(queries: Float32, candidates: Float32) -> Scorer:
     """Dot products of unit-length vectors."""
 
     def scores(part: slice) -> Scores:
-        return queries[part] @ candidates.T
+        return np.asarray(queries[part] @ candidates.T)
 
     return scores
 
@@ -95,17 +95,17 @@ def _kmer_profiles(proteins: Sequence[tuple[str, ...]]) -> sparse.csr_array:
     base = len(AMINO_ACIDS) + 1
     powers = base ** np.arange(KMER)
     rows, words = [], []
-    for row, chains in enumerate(proteins):
+    for place, chains in enumerate(proteins):
         for chain in chains:
             codes = _CODES[np.frombuffer(chain.encode("ascii"), dtype=np.uint8)]
             if len(codes) >= KMER:
                 own = np.lib.stride_tricks.sliding_window_view(codes, KMER) @ powers
-                rows.append(np.full(len(own), row))
+                rows.append(np.full(len(own), place))
                 words.append(own)
     none = [np.empty(0, dtype=np.int64)]
-    row, word = np.concatenate([*none, *rows]), np.concatenate([*none, *words])
+    index = np.concatenate([*none, *rows]), np.concatenate([*none, *words])
     counts = sparse.coo_array(
-        (np.ones(len(row)), (row, word)), shape=(len(proteins), base**KMER)
+        (np.ones(len(index[0])), index), shape=(len(proteins), base**KMER)
     ).tocsr()
     norms = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
     return sparse.csr_array(sparse.diags_array(1 / np.maximum(norms, 1e-12)) @ counts)

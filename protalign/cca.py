@@ -43,7 +43,7 @@ class CCA:
         """(n, min(D_1, D_2)) unit-length vectors of rows of the left (0) or the right (1)."""
         vectors = (rows.astype(np.float64) - self.means[side]) @ self.maps[side]
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+        return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
 def _whitening(covariance: Float64) -> Float64:

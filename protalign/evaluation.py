@@ -132,8 +132,8 @@ def evaluate(
     pairs = Pairs.of(fitted_inputs(estimator, test))
     retrieval = estimator.retrieval_set(test)
     sides = sides_of(test, pairs, (retrieval.sequence, retrieval.structure))
-    for name, labels in (("families", families), ("scop", scop)):
-        if labels is not None and not set(labels) & set(test.ids.tolist()):
+    for name, given in (("families", families), ("scop", scop)):
+        if given is not None and not set(given) & set(test.ids.tolist()):
             raise InputError(f"{name} names none of the entries", "give labels of the store's ids")
     how = "given"
     if families is None:
@@ -154,7 +154,7 @@ def evaluate(
         _direction(queries, sides, pairs.items, column, known, leakage, resampling)
         for column in (0, 1)
     ]
-    labels = families_of(sides[0].ids, families).of
+    n_families = len(set(families_of(sides[0].ids, families).of))
     return {
         "protalign_version": __version__,
         "store": test.store.path,
@@ -167,7 +167,7 @@ def evaluate(
         "n_sequences": len(sides[0].ids),
         "n_structures": len(sides[1].ids),
         "crop": crop,
-        "families": {"n": len(set(labels)), "how": how},
+        "families": {"n": n_families, "how": how},
         "intervals": {
             "level": LEVEL,
             "resamples": n_bootstrap,

@@ -122,7 +122,9 @@ def _tasks(
 def _answerable(task: str, hits: Bool, candidates: Bool) -> Bool:
     """(b,) queries with something to find, and with something to mistake for it."""
     found = hits.any(axis=1)
-    return found & (candidates & ~hits).any(axis=1) if task == "within_family" else found
+    if task == "within_family":
+        found = found & (candidates & ~hits).any(axis=1)
+    return np.asarray(found)
 
 
 def _joined(

@@ -69,18 +69,23 @@ def write_backbone(structure: Structure, values: Mapping[ResidueKey, float], pat
 def read_b_factors(path: Path) -> dict[ResidueKey, float]:
     """The B-factor of each residue's first atom, in a file's first model."""
     return {
-        (chain.name, residue.seqid.num, residue.seqid.icode): residue[0].b_iso
+        _key(chain, residue): residue[0].b_iso
         for chain in gemmi.read_structure(str(path))[0]
         for residue in chain
     }
+
+
+def _key(chain: gemmi.Chain, residue: gemmi.Residue) -> ResidueKey:
+    number = residue.seqid.num
+    assert number is not None  # gemmi refuses files with unnumbered residues
+    return chain.name, number, residue.seqid.icode
 
 
 def _set_b_factors(structure: gemmi.Structure, values: Mapping[ResidueKey, float]) -> None:
     for model in structure:
         for chain in model:
             for residue in chain:
-                key = (chain.name, residue.seqid.num, residue.seqid.icode)
-                value = min(values.get(key, 0.0), MAX_B_FACTOR)
+                value = min(values.get(_key(chain, residue), 0.0), MAX_B_FACTOR)
                 for atom in residue:
                     atom.b_iso = value
 
