@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +26,13 @@ class Against(StrEnum):
     structure = "structure"
 
 
+class Kind(StrEnum):
+    """Which of an entry's two vectors asks."""
+
+    sequence = "sequence"
+    structure = "structure"
+
+
 class Format(StrEnum):
     """How hits are printed."""
 
@@ -33,23 +41,44 @@ class Format(StrEnum):
     json = "json"
 
 
-#: A hit's columns.
-COLUMNS = ("query", "rank", "id", "cosine", "against")
+#: A hit's columns; tm_score follows where it is asked for.
+COLUMNS = ("query", "rank", "id", "cosine", "length", "against")
 
 
 def search(
     queries: Annotated[
-        list[Path], typer.Argument(help="FASTA or structure files, or folders of them.")
+        list[str],
+        typer.Argument(
+            help="FASTA or structure files or folders of them; ids that the vectors have; or other "
+            "Parquet files of vectors."
+        ),
     ],
     vectors: Annotated[
         Path, typer.Option("--vectors", help="A Parquet file that `protalign export` wrote.")
     ],
-    model: Annotated[Path, typer.Option("--model", "-m", help="The model that made the vectors.")],
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", help="The model that made the vectors; for files only."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits for each query.")] = 5,
     against: Annotated[
         Against,
         typer.Option(help="other: a sequence among structures, a structure among sequences."),
     ] = Against.other,
+    query_by: Annotated[
+        Kind, typer.Option(help="Ids and Parquet files: which of an entry's vectors asks.")
+    ] = Kind.sequence,
+    tm_score: Annotated[
+        bool,
+        typer.Option(
+            "--tm-score",
+            help="Add the TM-score of each hit superimposed on the query, by the query's length.",
+        ),
+    ] = False,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="--tm-score: the store with the hits' coordinates, if it was moved."),
+    ] = None,
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
     sequence_weights: Annotated[
         Path | None, typer.Option(help="The sequence encoder's weights, if not found by itself.")
@@ -61,30 +90,81 @@ def search(
 ) -> None:
     """Find the nearest entries of an exported file by cosine similarity.
 
+    \b
+    protalign search query.fasta --vectors vectors.parquet --model model/ -k 5
+    protalign search 1a30 3ebp --vectors vectors.parquet --tm-score
+
     Exit code: 0 if nothing failed, 3 if some queries could not be read, 2 for wrong usage.
     """
-    from protalign.estimator import ProtAlignEstimator
-    from protalign.search import check_made_by, embed_queries
+    from protalign.search import open_coordinates
     from protalign.stores import read_vectors
 
     targets = read_vectors(vectors)
-    estimator = ProtAlignEstimator.load(model).set_params(device=device)
-    check_made_by(targets, estimator)
-    given: dict[Modality, Path | None] = {
+    coordinates = open_coordinates(targets, store) if tm_score else None
+    weights: dict[Modality, Path | None] = {
         "sequence": sequence_weights,
         "structure": structure_weights,
     }
-    found = embed_queries(
-        queries,
-        estimator,
-        weights={kind: str(path) for kind, path in given.items() if path is not None},
-        device=device,
-    )
-    _print(_hits(found, targets, k, against), output)
+    found = _queries(queries, targets, query_by.value, model, weights, device)
+    hits = _hits(found, targets, k, against)
+    if coordinates is not None:
+        _add_tm_scores(hits, found, coordinates)
+    _print(hits, output, [*COLUMNS, "tm_score"] if tm_score else list(COLUMNS))
     if found.failures:
         print(f"{len(found.failures):,} failed:", file=sys.stderr)
         print_failures(found.failures)
         raise typer.Exit(3)
+
+
+def _queries(
+    given: list[str],
+    targets: AlignedVectors,
+    query_by: Modality,
+    model: Path | None,
+    weights: dict[Modality, Path | None],
+    device: str,
+) -> Queries:
+    """Files' proteins, embedded; then ids; then the entries of files of vectors."""
+    from protalign.errors import InputError
+    from protalign.search import check_same_model, stored_queries
+    from protalign.stores import read_vectors
+
+    paths = [text for text in given if Path(text).exists()]
+    tables = [path for path in paths if Path(path).suffix == ".parquet"]
+    files = [path for path in paths if path not in tables]
+    found = stored_queries(targets, [text for text in given if text not in paths], query_by)
+    for table in tables:
+        asked = read_vectors(table)
+        check_same_model(asked, targets)
+        found = found.and_also(stored_queries(asked, asked.ids.tolist(), query_by))
+    if not files:
+        return found
+    if model is None:
+        raise InputError(
+            f"{files[0]} has no vectors yet", "give --model, the one that made the others"
+        )
+    return _embedded(files, targets, model, weights, device).and_also(found)
+
+
+def _embedded(
+    files: list[str],
+    targets: AlignedVectors,
+    model: Path,
+    weights: dict[Modality, Path | None],
+    device: str,
+) -> Queries:
+    from protalign.estimator import ProtAlignEstimator
+    from protalign.search import check_made_by, embed_queries, read_options
+
+    estimator = ProtAlignEstimator.load(model).set_params(device=device)
+    check_made_by(targets, estimator)
+    return embed_queries(
+        files,
+        estimator,
+        options=read_options(targets),
+        weights={kind: str(path) for kind, path in weights.items() if path is not None},
+        device=device,
+    )
 
 
 def _hits(
@@ -106,23 +186,50 @@ def _hits(
         for index, own_rows, own_cosine in zip(chosen, rows, cosine, strict=True):
             ranked[index] = zip(own_rows.tolist(), own_cosine.tolist(), strict=True)
     return [
-        dict(zip(COLUMNS, (query, rank, str(targets.ids[row]), cosine, kind), strict=True))
+        {
+            "query": query,
+            "rank": rank,
+            "id": str(targets.ids[row]),
+            "cosine": cosine,
+            "length": None if targets.lengths is None else int(targets.lengths[row]),
+            "against": kind,
+        }
         for query, kind, hits in zip(queries.ids, kinds, ranked, strict=True)
         for rank, (row, cosine) in enumerate(hits, start=1)
     ]
 
 
-def _print(hits: list[dict[str, Any]], output: Format) -> None:
+def _add_tm_scores(hits: list[dict[str, Any]], queries: Queries, store: Any) -> None:
+    """None where the query or the hit has no coordinates."""
+    from protalign.search import stored_backbone
+    from protalign.superposition import tm_score
+
+    known = dict(zip(queries.ids, queries.backbones, strict=True))
+    for name, backbone in known.items():
+        if backbone is None:
+            known[name] = stored_backbone(store, name)
+    for hit in hits:
+        query, target = known[hit["query"]], stored_backbone(store, hit["id"])
+        score = math.nan if query is None or target is None else tm_score(query, target)
+        hit["tm_score"] = None if math.isnan(score) else score
+
+
+def _print(hits: list[dict[str, Any]], output: Format, columns: list[str]) -> None:
     if output is Format.json:
         print_json({"hits": hits})
         return
-    rows = [
-        [hit["query"], str(hit["rank"]), hit["id"], f"{hit['cosine']:.4f}", hit["against"]]
-        for hit in hits
-    ]
+    rows = [[_cell(column, hit[column]) for column in columns] for hit in hits]
     if output is Format.tsv:
-        print("\t".join(COLUMNS))
+        print("\t".join(columns))
         for row in rows:
             print("\t".join(row))
         return
-    print_table(COLUMNS, rows)
+    print_table(columns, rows)
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if column == "cosine":
+        return f"{value:.4f}"
+    return f"{value:.3f}" if column == "tm_score" else str(value)

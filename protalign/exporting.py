@@ -62,6 +62,7 @@ def export_vectors(
         "model": facts,
         "store": {
             "path": entries.store.path,
+            "options": dict(entries.store.options),  # as queries must be read
             "encoders": {m: asdict(info) for m, info in inputs.encoders.items()},
         },
     }

@@ -1,10 +1,10 @@
-"""Queries that are not in the store: read, embedded and pooled with a saved model's encoders."""
+"""Queries: read, embedded and pooled with a saved model's encoders, or vectors that are there."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protalign.errors import Failure, ModelError
+from protalign.errors import Failure, InputError, ModelError
 from protalign.estimator import ProtAlignEstimator
 from protalign.inputs import MODALITIES
 from protalign.model_encoders import ModelEncoders
 from protalign.model_files import weights_sha256
 from protalign.protein import Modality, Protein
 from protalign.reading import ReadOptions, find_sources, read_sources
-from protalign.stores import AlignedVectors
+from protalign.stores import AlignedVectors, EmbeddingStore
+from protalign.superposition import backbone_of
 
 #: Proteins read, embedded and pooled at once.
 QUERIES_AT_ONCE = 64
+_READ_OPTIONS = {option.name for option in fields(ReadOptions)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,16 +36,29 @@ class Queries:
     ids : n ids.
     modality : what each was pooled from: a FASTA record from its sequence, a structure file from
         its structure.
-    lengths : residues of each.
+    lengths : residues of each, None where vectors were given without.
     vectors : (n, dim) float32, unit length.
+    backbones : (L, 4, 3) float32 in Å of each query that was read from a structure file, else None.
     failures : inputs that could not be read.
     """
 
     ids: list[str]
     modality: list[Modality]
-    lengths: list[int]
+    lengths: list[int | None]
     vectors: npt.NDArray[np.float32]
+    backbones: list[npt.NDArray[np.float32] | None]
     failures: list[Failure]
+
+    def and_also(self, others: Queries) -> Queries:
+        """These queries, then the others."""
+        return Queries(
+            self.ids + others.ids,
+            self.modality + others.modality,
+            self.lengths + others.lengths,
+            np.concatenate([self.vectors, others.vectors]),
+            self.backbones + others.backbones,
+            self.failures + others.failures,
+        )
 
 
 def check_made_by(vectors: AlignedVectors, estimator: ProtAlignEstimator) -> None:
@@ -71,7 +86,7 @@ def embed_queries(
     ----------
     paths : FASTA or structure files, or folders of them.
     estimator : fitted on a store, or loaded.
-    options : how structure files are read; as the store's were.
+    options : how structure files are read: as the store's were (``read_options``).
     weights : files for encoders whose weights are not found by themselves.
 
     Raises
@@ -83,7 +98,8 @@ def embed_queries(
     encoders = ModelEncoders(estimator, weights, device)
     ids: list[str] = []
     modality: list[Modality] = []
-    lengths: list[int] = []
+    lengths: list[int | None] = []
+    backbones: list[npt.NDArray[np.float32] | None] = []
     vectors: list[npt.NDArray[np.float32]] = []
 
     def proteins() -> Iterator[Protein]:
@@ -95,11 +111,84 @@ def embed_queries(
     while block := list(islice(stream, QUERIES_AT_ONCE)):
         for protein in block:
             ids.append(protein.id)
-            modality.append("sequence" if protein.structure is None else "structure")
+            backbone = backbone_of(protein.chains)
+            modality.append("structure" if len(backbone) else "sequence")
             lengths.append(len(protein))
+            backbones.append(backbone if len(backbone) else None)
         vectors.append(_pooled(block, modality[-len(block) :], estimator, encoders))
     empty = np.empty((0, estimator.embed_dim), dtype=np.float32)
-    return Queries(ids, modality, lengths, np.concatenate([empty, *vectors]), failures)
+    pooled = np.concatenate([empty, *vectors])
+    return Queries(ids, modality, lengths, pooled, backbones, failures)
+
+
+def stored_queries(
+    vectors: AlignedVectors, ids: Sequence[str], modality: Modality = "sequence"
+) -> Queries:
+    """Queries whose vectors are there already: no model is needed.
+
+    Parameters
+    ----------
+    vectors : an exported file's.
+    ids : some of its ids; raises InputError for others.
+    modality : which of an entry's two vectors to search with; the other one where it lacks that.
+    """
+    chosen = vectors.select(ids)
+    values, there = chosen.candidates(modality)
+    other: Modality = "structure" if modality == "sequence" else "sequence"
+    return Queries(
+        [str(entry_id) for entry_id in ids],
+        [modality if own else other for own in there.tolist()],
+        [None] * len(ids) if chosen.lengths is None else chosen.lengths.tolist(),
+        np.where(there[:, None], values, chosen.candidates(other)[0]),
+        [None] * len(ids),
+        [],
+    )
+
+
+def check_same_model(queries: AlignedVectors, vectors: AlignedVectors) -> None:
+    """Raise ModelError where two exported files are of different models."""
+    theirs, ours = (v.metadata.get("model", {}).get("weights_sha256") for v in (queries, vectors))
+    if theirs != ours:
+        raise ModelError(
+            f"the two files' vectors were made by different models (weights {str(theirs)[:12]}… "
+            f"and {str(ours)[:12]}…): export both with one"
+        )
+
+
+def read_options(vectors: AlignedVectors) -> ReadOptions:
+    """How the structure files behind exported vectors were read: queries are read the same way.
+
+    The file says; an older one names its store, which says; else the defaults.
+    """
+    facts = vectors.metadata.get("store", {})
+    options = facts.get("options")
+    if options is None and Path(facts.get("path", "")).is_dir():
+        options = EmbeddingStore.open(facts["path"]).options
+    known = {key: value for key, value in (options or {}).items() if key in _READ_OPTIONS}
+    return ReadOptions(**known)
+
+
+def open_coordinates(
+    vectors: AlignedVectors, path: str | os.PathLike[str] | None
+) -> EmbeddingStore:
+    """The store that holds the vectors' structures: the one named, else the one recorded.
+
+    Raises InputError where neither is there.
+    """
+    recorded = vectors.metadata.get("store", {}).get("path", "")
+    place = str(path or recorded)
+    if "://" not in place and not Path(place).is_dir():
+        raise InputError(f"the store {place} is not there", "name it with --store")
+    return EmbeddingStore.open(place)
+
+
+def stored_backbone(store: EmbeddingStore, entry_id: str) -> npt.NDArray[np.float32] | None:
+    """(L, 4, 3) float32 in Å of an entry's residues, None for one that has no structure."""
+    if entry_id not in store or not store[entry_id].has_structure[0]:
+        return None
+    kept = store.structure(entry_id).kept_chains
+    first, count = store.log.chains(int(store.log.rows_of([entry_id])[0]))
+    return backbone_of(kept[first : first + count])
 
 
 def _pooled(
@@ -113,9 +202,28 @@ def _pooled(
         chosen = [index for index, own in enumerate(modality) if own == kind]
         if not chosen:
             continue
-        items: list[Any] = [
-            proteins[index].sequences if kind == "sequence" else proteins[index].structure
-            for index in chosen
-        ]
-        vectors[chosen] = estimator.pool(kind, encoders.encode(kind, items))
+        if kind == "sequence":
+            rows = encoders.encode(kind, [proteins[index].sequences for index in chosen])
+        else:
+            rows = _structure_rows([proteins[index] for index in chosen], encoders)
+        vectors[chosen] = estimator.pool(kind, rows)
     return vectors
+
+
+def _structure_rows(proteins: Sequence[Protein], encoders: ModelEncoders) -> list[Any]:
+    """(rows, D) of each protein's own chains; a complex that several share is encoded once."""
+    structures = {id(protein.structure): protein.structure for protein in proteins}
+    encoded = dict(
+        zip(structures, encoders.encode("structure", list(structures.values())), strict=True)
+    )
+    return [_rows_of(protein, encoded[id(protein.structure)]) for protein in proteins]
+
+
+def _rows_of(protein: Protein, rows: Any) -> Any:
+    assert protein.structure is not None
+    own = {id(chain) for chain in protein.chains}
+    kept = [
+        np.full(len(chain.structure_rows), id(chain) in own)
+        for chain in protein.structure.kept_chains
+    ]
+    return rows[np.concatenate(kept)]
