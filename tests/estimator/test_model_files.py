@@ -83,6 +83,18 @@ def test_config_and_card_say_what_it_is(saved: Path, store: EmbeddingStore) -> N
         assert expected in card
 
 
+def test_a_model_of_format_1_0_is_read(
+    fitted: ProtAlignEstimator, store: EmbeddingStore, saved: Path
+) -> None:
+    """It knew attention alone, and did not record what chose the epoch."""
+    config = json.loads((saved / "config.json").read_text())
+    del config["parameters"]["pooling"], config["training"]["validation"]
+    (saved / "config.json").write_text(json.dumps({**config, "format_version": "1.0"}))
+    old = ProtAlignEstimator.load(saved)
+    assert (old.pooling, old.validation_) == ("attention", "not recorded")
+    np.testing.assert_array_equal(old.transform(store[:3]), fitted.transform(store[:3]))
+
+
 def test_saving_replaces_a_model_and_nothing_else(
     fitted: ProtAlignEstimator, saved: Path, tmp_path: Path
 ) -> None:
