@@ -129,7 +129,7 @@ def with_numpy(queries: Float32, candidates: Float32, k: int) -> Found:
 def summary(row: dict[str, float], options: argparse.Namespace) -> Summary:
     batch = int(row["batch"])
     return {
-        "part": f"search of {options.vectors:,} vectors, {batch} at once, {options.threads} threads",
+        "part": f"search of {options.vectors:,} vectors, {batch} queries at once",
         "peer": "faiss-cpu flat, tuned",
         "ratio": row["ratio"],
         "target": TARGET if batch == TARGET_BATCH else None,

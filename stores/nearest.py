@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-#: Similarities of a block, float32: 512 kB, which a usual second-level cache holds.
-BLOCK_ELEMENTS = 1 << 17
+#: Similarities of a block, float32: 1 MB, which a usual second-level cache holds.
+BLOCK_ELEMENTS = 1 << 18
 #: Rows of a group, of which the maximum is taken.
-GROUP = 16
+GROUP = 32
 #: Rows sorted outright, which give the first k-th best.
 FIRST_ROWS = 256
 #: Queries searched in one pass over the candidates.
