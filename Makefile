@@ -1,10 +1,12 @@
 # make demo   sets up .venv, embeds the sample, fits, exports, searches
 # make test   sets up the same, runs the tests
+# make bench  measures against peers, writes docs/performance.md; by hand, on a quiet machine:
+#             make bench PROTEINS=pdbbind/ WEIGHTS=esm2_t6_8M_UR50D.pt (default: sample, random weights)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 TYPES := build/types
 
-.PHONY: demo test lint types clean
+.PHONY: demo test bench lint types clean
 
 # The build warns of editable installs as such.
 .venv/installed: pyproject.toml constraints.txt
@@ -19,6 +21,29 @@ demo: .venv/installed
 # One thread each for two workers; a file's tests stay together, since they share what they embed.
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+PROTEINS ?= examples/sample
+WEIGHTS ?=
+SIZES ?= 1000 10000 100000
+STORE_GB ?= 2
+MEMORY_GB ?= 1
+RESULTS := benchmarks/results
+BENCH = OMP_NUM_THREADS=1 $(BIN)/python benchmarks
+ESM2_8M := $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	$(BENCH)/pooling.py --json $(RESULTS)/pooling.json
+	$(BENCH)/esm2.py --proteins $(PROTEINS) $(ESM2_8M) --json $(RESULTS)/esm2-8M.json
+	$(BENCH)/esm2.py --model esm2_t30_150M_UR50D --residues 3000 --turns 3 --proteins $(PROTEINS) --json $(RESULTS)/esm2-150M.json
+	$(BENCH)/proteinmpnn.py --proteins $(PROTEINS) --json $(RESULTS)/proteinmpnn.json
+	$(BENCH)/store.py --json $(RESULTS)/store.json
+	$(BENCH)/search.py --json $(RESULTS)/search.json
+	$(BENCH)/reading.py $(PROTEINS) --json $(RESULTS)/reading.json
+	$(BENCH)/embed.py --proteins $(PROTEINS) $(ESM2_8M) --json $(RESULTS)/embed.json
+	$(BENCH)/larger_than_memory.py --store-gb $(STORE_GB) --memory-gb $(MEMORY_GB) --json $(RESULTS)/larger_than_memory.json
+	$(BENCH)/scaling.py --sizes $(SIZES) --json $(RESULTS)/scaling.json
+	$(BIN)/python benchmarks/report.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

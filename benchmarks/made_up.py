@@ -37,7 +37,7 @@ def made_up_store(path: Path, count: int, *, median: int, dims: tuple[int, int])
     """A store of ``count`` proteins of one chain, both modalities embedded."""
     options = {"per": "protein", "sequence": "observed", "min_plddt": None}
     with StoreWriter(path, options) as writer:
-        for number, protein in enumerate(_proteins(count, median)):
+        for number, protein in enumerate(proteins(count, median)):
             writer.add(protein.source, number.to_bytes(32, "little"), [protein])
             if number % PROTEINS_PER_COMMIT == PROTEINS_PER_COMMIT - 1:
                 writer.commit()
@@ -50,7 +50,8 @@ def made_up_store(path: Path, count: int, *, median: int, dims: tuple[int, int])
     return path
 
 
-def _proteins(count: int, median: int) -> Iterator[Protein]:
+def proteins(count: int, median: int) -> Iterator[Protein]:
+    """Each with a sequence and a backbone of its own."""
     rng = np.random.default_rng(1)
     for number, length in enumerate(lengths(count, median).tolist()):
         mixture = rng.dirichlet(np.full(len(_LETTERS), 0.5))
