@@ -86,6 +86,7 @@ def _built(kind: str, vectors: Float32) -> Any:
     except ImportError:
         raise InputError("faiss is not installed", 'pip install "protalign[faiss]"') from None
     count, dim = vectors.shape
+    index: Any
     if kind == "flat":
         index = faiss.IndexFlatIP(dim)
     elif kind == "hnsw":

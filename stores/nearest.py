@@ -173,7 +173,7 @@ def _promising(similarity: Float32, least: Float32) -> tuple[Int64, Int64]:
 @cache
 def _blas() -> Any:
     """Sets the matrix library's own threads; looking for it takes a while, so once."""
-    from threadpoolctl import ThreadpoolController
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
     return ThreadpoolController()
 

@@ -74,7 +74,9 @@ class AlignedVectors:
             for column in fields(self)
             if column.name != "metadata"
         }
-        chosen = {name: None if old is None else old[rows] for name, old in columns.items()}
+        chosen: dict[str, Any] = {
+            name: None if old is None else old[rows] for name, old in columns.items()
+        }
         return AlignedVectors(**chosen, metadata=self.metadata)
 
     def search(
