@@ -36,6 +36,7 @@ from downstream_parts import function, stability, why
 from downstream_parts.labels import Pool, geostab, protherm, ssym
 from downstream_parts.log_odds import log_probabilities
 from downstream_parts.mutations import Features, Mutations, Placing
+from downstream_parts.preferences import preferences
 from downstream_parts.preparation import Work, sequences_of
 from downstream_parts.stability import Task
 
@@ -43,6 +44,7 @@ from protalign.homology import cluster
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("function", "stability", "why")
+MODELS = ("ridge", "boosting")
 REFERENCE = {"function": "mean ESM2", "stability": "mean ESM2"}
 
 
@@ -81,6 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "downstream.json")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--boosting-seeds", type=int, default=1, help="boosting is slow")
     return parser.parse_args()
@@ -104,9 +107,10 @@ def of_function(
         sequences = function.sequences_of(pool, proteins.ids)
         sets = [function.feature_sets(v.select(proteins.ids), sequences) for v in vectors]
         report[name] = function.summary(proteins)
-        # Boosting grows a tree per class in every round: too slow for dozens of folds.
-        boosting = [("boosting", options.boosting_seeds)] if name == "class" else []
-        for model, seeds in [("ridge", len(sets)), *boosting]:
+        for model in options.models:
+            if model == "boosting" and name != "class":
+                continue  # it grows a tree per class in every round: too slow for dozens
+            seeds = len(sets) if model == "ridge" else options.boosting_seeds
             found = function.evaluate(proteins, sets[:seeds], model, REFERENCE["function"])
             report[name][model] = found
             say(start, f"SCOPe {name}, {model}: {function.summary(proteins)}")
@@ -130,15 +134,17 @@ def of_mutations(
     clusters = dict(zip(wild, cluster(wild, 0.3).labels.tolist(), strict=True))
     place = Placing(mutants, pool.store)
     sets = {name: place(table, clusters) for name, table in tables.items()}
-    known = log_probabilities(
+    places = {pair for own in sets.values() for pair in _places(own)}
+    decoder = log_probabilities(
         pool.store,
-        {pair for own in sets.values() for pair in _places(own)},
+        places,
         work.shared / "weights" / "proteinmpnn_v_48_020.pt",
         work.folder / "log_probabilities.npz",
     )
+    known = preferences(pool, places)
     of_mutants = [work.vectors(mutants, model, seed) for seed, model in enumerate(models)]
     features = [
-        Features(mutants, pool.store, own, structures, known)
+        Features(mutants, pool.store, own, structures, decoder, known)
         for own, structures in zip(of_mutants, vectors, strict=True)
     ]
     return _tasks(sets), features, mutants, of_mutants[0]
@@ -179,9 +185,10 @@ def of_stability(
         }
         for task in tasks
     }
-    columns = ["spearman", "pearson", "rmse", "reversed_spearman"]
+    columns = ["spearman", "spearman_with_structure", "pearson", "rmse", "reversed_spearman"]
     columns += ["antisymmetry_pearson", "antisymmetry_mean_sum"]
-    for model, seeds in (("ridge", len(features)), ("boosting", options.boosting_seeds)):
+    for model in options.models:
+        seeds = len(features) if model == "ridge" else options.boosting_seeds
         for task in tasks:
             counts = {k: v for k, v in report[task.name].items() if not isinstance(v, dict)}
             found = stability.evaluate(task, features[:seeds], model, names, REFERENCE["stability"])

@@ -147,7 +147,9 @@ class Features:
     ----------
     mutants, pool : the stores of sequences and of structures.
     sequence_vectors, structure_vectors : their exported vectors, rows as in the stores.
-    log_odds : (rows of structures of the pool) see ``downstream_parts.log_odds``.
+    decoder, preferences : log-probabilities of the amino acids at mutated residues, by
+        ProteinMPNN's decoder (``downstream_parts.log_odds``) and as read from its encoder
+        (``downstream_parts.preferences``).
     """
 
     def __init__(
@@ -156,11 +158,12 @@ class Features:
         pool: EmbeddingStore,
         sequence_vectors: AlignedVectors,
         structure_vectors: AlignedVectors,
-        log_probabilities: dict[tuple[int, int], Float32],
+        decoder: dict[tuple[int, int], Float32],
+        preferences: dict[tuple[int, int], Float32],
     ) -> None:
         self._mutants, self._pool = mutants, pool
         self._sequence, self._structure = sequence_vectors, structure_vectors
-        self._log_probabilities = log_probabilities
+        self._decoder, self._preferences = decoder, preferences
         letters = [np.array(list("".join(mutants.sequence(i)))) for i in mutants.ids]
         self._composition = np.array(
             [[np.mean(own == letter) for letter in LETTERS] for own in letters], dtype=np.float32
@@ -178,10 +181,12 @@ class Features:
             "ESM2 at the residue and its wild type, ProteinMPNN there": _joined(
                 self._residue, self._context
             ),
-            "ProteinMPNN log-odds": self._log_odds,
+            "log-odds": self._log_odds,
             "composition and length, log-odds": _joined(self._counted, self._log_odds),
             "ESM2 at the residue, log-odds": _joined(self._residue, self._log_odds),
-            "all at the residue, log-odds": _joined(self._residue, self._context, self._log_odds),
+            "preference": self._preference,
+            "composition and length, preference": _joined(self._counted, self._preference),
+            "ESM2 at the residue, preference": _joined(self._residue, self._preference),
         }
 
     def _counted(self, m: Mutations) -> Float32:
@@ -230,12 +235,19 @@ class Features:
         return np.hstack([self.wild_residues(m), structure])
 
     def _log_odds(self, m: Mutations) -> Float32:
-        """log p(mutant) - log p(wild type) in the wild type's structure, 0 without; and if so."""
-        odds = np.zeros((len(m), 2), dtype=np.float32)
-        for i in np.flatnonzero(m.wild_structure >= 0).tolist():
-            known = self._log_probabilities[int(m.wild_structure[i]), int(m.wild_row[i])]
-            odds[i] = known[m.to_letter[i]] - known[m.from_letter[i]], 1
-        return odds
+        return _odds(self._decoder, m)
+
+    def _preference(self, m: Mutations) -> Float32:
+        return _odds(self._preferences, m)
+
+
+def _odds(log_probabilities: dict[tuple[int, int], Float32], m: Mutations) -> Float32:
+    """log p(mutant) - log p(wild type) in the wild type's structure, 0 without; and if so."""
+    odds = np.zeros((len(m), 2), dtype=np.float32)
+    for i in np.flatnonzero(m.wild_structure >= 0).tolist():
+        known = log_probabilities[int(m.wild_structure[i]), int(m.wild_row[i])]
+        odds[i] = known[m.to_letter[i]] - known[m.from_letter[i]], 1
+    return odds
 
 
 def _of_structures(vectors: Float32, m: Mutations) -> Float32:

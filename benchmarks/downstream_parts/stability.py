@@ -135,13 +135,16 @@ def evaluate(
         name: [predict(task, f.sets[name], model, seed) for seed, f in enumerate(features)]
         for name in names
     }
-    target = task.test.target
+    target, there = task.test.target, task.test.wild_structure >= 0
     rank = intervals.compare(
         {name: _forward(spearman, target, predictions[name]) for name in names}, reference
     )
     return {
         name: {
             "spearman": rank[name],
+            "spearman_with_structure": float(
+                np.mean([spearman(target[there], own[0][there]) for own in found])
+            ),
             "pearson": intervals.value(_forward(pearson, target, found)),
             "rmse": intervals.value(_forward(rmse, target, found)),
             "reversed_spearman": intervals.value(_backward(spearman, target, found)),
