@@ -268,11 +268,11 @@ def _strips(axis: Any, weights: Float32) -> Any:
 
 
 def _picture(figure: Figure, name: str) -> Picture:
+    figure.draw_without_rendering()  # lays it out, once for both forms
+    figure.set_layout_engine("none")
     parts = {}
-    for kind in ("png", "svg"):
+    for kind, metadata in (("png", {}), ("svg", {"Date": None})):
         file = io.BytesIO()
-        figure.savefig(
-            file, format=kind, dpi=_PNG_DPI, metadata=None if kind == "png" else {"Date": None}
-        )
+        figure.savefig(file, format=kind, dpi=_PNG_DPI, metadata=metadata)
         parts[kind] = file.getvalue()
     return Picture(name, parts["png"], parts["svg"])

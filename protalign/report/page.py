@@ -99,12 +99,10 @@ def number(summary: Mapping[str, Any] | float | None, digits: int = 3) -> Markup
 def spread(figure: Mapping[str, float | None], scale: float, digits: int) -> Markup | str:
     """A figure of ``protalign.evaluation`` with its interval, as "17.8 [12.1, 23.0]"."""
     text = _shown(figure["value"], scale, digits)
-    low, high = (figure[end] for end in ("low", "high"))
-    if low is None or high is None or low == high:
+    low, high = (_shown(figure[end], scale, digits) for end in ("low", "high"))
+    if low == high:  # none, or none that this many digits show
         return text
-    return Markup('{} <span class="sd">[{}, {}]</span>').format(
-        text, _shown(low, scale, digits), _shown(high, scale, digits)
-    )
+    return Markup('{} <span class="sd">[{}, {}]</span>').format(text, low, high)
 
 
 def _shown(summary: Mapping[str, Any] | float | None, scale: float, digits: int) -> Markup | str:

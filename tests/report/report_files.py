@@ -23,10 +23,10 @@ class Files:
     split: Path
     out: Path
 
-    def words(self, out: Path | None = None) -> list[str]:
+    def words(self, out: Path | None = None, jobs: int = 2) -> list[str]:
         """The command that makes the report."""
         words = ["reproduce", self.store, "--split", self.split, "--out", out or self.out]
-        return [str(PROTALIGN), *map(str, words), "--quick", "--seeds", "2", "--jobs", "2"]
+        return [str(PROTALIGN), *map(str, words), "--quick", "--seeds", "2", "--jobs", str(jobs)]
 
 
 def run(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:

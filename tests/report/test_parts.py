@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -45,6 +46,17 @@ def test_a_configuration_of_several_tables_is_trained_once(grid: Grid) -> None:
         assert (dict(grid.main) in [dict(row.parameters) for row in table.rows]) == (
             table.key != "bias"
         )
+
+
+def test_the_document_counts_the_configurations() -> None:
+    """docs/report.md says how many configurations and runs there are, and when they stop."""
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    grid = full_grid()
+    count = len(grid.configurations())
+    assert f"{count} configurations, {3 * count} runs" in text.replace("\n", " ")
+    for parameters in (grid.main, grid.siglip):
+        for name in ("max_epochs", "n_iter_no_change"):
+            assert str(parameters[name]) in text
 
 
 def test_an_alignment_finds_a_deletion_and_an_exchange() -> None:
