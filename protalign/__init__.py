@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from protalign.embedding import embed as embed
     from protalign.errors import ProtAlignError as ProtAlignError
     from protalign.estimator import ProtAlignEstimator as ProtAlignEstimator
+    from protalign.evaluation import evaluate as evaluate
     from protalign.lookup import VectorLookup as VectorLookup
     from protalign.stores import AlignedVectors as AlignedVectors
     from protalign.stores import EmbeddingStore as EmbeddingStore
@@ -26,6 +27,7 @@ _HOMES = {
     "ProtAlignEstimator": "protalign.estimator",
     "VectorLookup": "protalign.lookup",
     "embed": "protalign.embedding",
+    "evaluate": "protalign.evaluation",
     "read_vectors": "protalign.stores",
 }
 
