@@ -39,7 +39,12 @@ CONFINED = {
     "dask": {"stores/fill.py"},
     "distributed": {"stores/fill.py"},
     "gemmi": {"protalign/reading", "protalign/writing.py"},
-    "biotite": {"protalign/reading", "protalign/report/alignment.py"},
+    "biotite": {
+        "protalign/reading",
+        "protalign/report/alignment.py",
+        "protalign/superposition.py",
+    },
+    "faiss": {"stores/faiss_index.py"},
     "matplotlib": {"protalign/report/figures.py"},
     "plotly": {"protalign/report/page.py"},
     "jinja2": {"protalign/report/page.py"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,3 +130,34 @@ def test_a_name_that_is_nothing(work: Path) -> None:
         InputError, match=rf"the vectors have no '{entry}x'; close to it: .*{entry}"
     ):
         search(work, f"{entry}x")
+
+
+def test_fit_and_score_take_a_split(work: Path, tmp_path: Path) -> None:
+    """Eight entries train, two stop training, two are tested; other files of ids are refused."""
+    store = EmbeddingStore.open(work / "store.zarr")
+    parts = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
+    table = tmp_path / "table.csv"
+    rows = [f"{i},{part}\n" for i, part in zip(store.ids, parts, strict=True)]
+    table.write_text("id,split\n" + "".join(rows))
+    split = tmp_path / "split.csv"
+
+    def run(*words: object) -> dict[str, Any]:
+        done = RUNNER.invoke(app, [*map(str, words), "--json"])
+        if isinstance(done.exception, ProtAlignError):
+            raise done.exception
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    where = work / "store.zarr"
+    made = run("split", where, "--by", "column", table, "--out", split)
+    assert made["counts"] == {"train": 8, "validation": 2, "test": 2}
+    fitted = run("fit", where, "--out", tmp_path / "m", "--split", split, "--max-epochs", "2")
+    assert fitted["pairs"] == 8
+    assert ProtAlignEstimator.load(tmp_path / "m").n_validation_pairs_ == 2
+    scored = run("score", where, "--model", tmp_path / "m", "--split", split, "--part", "train")
+    assert scored["n_queries"] == 8
+    assert run("score", where, "--model", tmp_path / "m", "--split", split)["n_queries"] == 2
+    with pytest.raises(InputError, match="--split says which entries are meant"):
+        run("score", where, "--model", tmp_path / "m", "--split", split, "--ids", table)
+    with pytest.raises(InputError, match="a table goes with --by column"):
+        run("split", where, "--by", "column", "--out", split)
