@@ -27,6 +27,8 @@ ARCHITECTURES = {
 
 #: Prefixes under which fair-esm's published files keep the names, the longest first.
 _PREFIXES = ("encoder.sentence_encoder.", "encoder.")
+#: Tokens of ESM2's alphabet.
+ALPHABET = 33
 #: Parts of a file that embedding does not need.
 _UNUSED = ("lm_head.", "contact_head.", "version")
 
@@ -157,17 +159,25 @@ def _name_of(found: Architecture) -> str | None:
     return None
 
 
-def expected_shapes(architecture: Architecture) -> dict[str, torch.Size]:
-    """Name and shape of every parameter and buffer in fair-esm's own ESM2, embedding's part."""
-    fair_esm()
-    from esm.model.esm2 import ESM2
+def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter and buffer in fair-esm's own ESM2, embedding's part.
 
-    with torch.device("meta"):
-        model = ESM2(architecture.layers, architecture.dim, architecture.heads, "ESM-1b")
+    Written out: building fair-esm's model to ask it takes seconds.
+    """
+    dim, hidden = architecture.dim, 4 * architecture.dim
+    linear = {f"self_attn.{name}_proj": (dim, dim) for name in ("q", "k", "v", "out")}
+    linear |= {"fc1": (hidden, dim), "fc2": (dim, hidden)}
+    angles = architecture.head_dim // 2
+    layer: dict[str, tuple[int, ...]] = {"self_attn.rot_emb.inv_freq": (angles,)}
+    for name, shape in linear.items():
+        layer |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    for name in ("self_attn_layer_norm", "final_layer_norm"):
+        layer |= {f"{name}.weight": (dim,), f"{name}.bias": (dim,)}
     return {
-        name: tensor.shape
-        for name, tensor in model.state_dict().items()
-        if not name.startswith(_UNUSED)
+        "embed_tokens.weight": (ALPHABET, dim),
+        **{f"layers.{i}.{n}": s for i in range(architecture.layers) for n, s in layer.items()},
+        "emb_layer_norm_after.weight": (dim,),
+        "emb_layer_norm_after.bias": (dim,),
     }
 
 

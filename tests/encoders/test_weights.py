@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import http.server
 import inspect
+import math
 import os
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_architectures_are_those_of_their_names(model: str, architecture: Archit
     unit = {"M": 1e6, "B": 1e9}[size[-1]]
     assert architecture.parameters() / unit == pytest.approx(float(size[:-1]), rel=0.1)
     shapes = expected_shapes(architecture)
-    counted = sum(shape.numel() for name, shape in shapes.items() if "inv_freq" not in name)
+    counted = sum(math.prod(shape) for name, shape in shapes.items() if "inv_freq" not in name)
     assert architecture.parameters() == counted
 
 
@@ -303,3 +304,17 @@ def test_unused_parts_of_a_file_are_left_out(published: Path) -> None:
     """Neither lm_head nor contact regression comes back, and neither is needed."""
     state = read_esm2(published, TINY, ARCHITECTURES[TINY])
     assert not [name for name in state if name.startswith(("lm_head", "contact_head"))]
+
+
+@pytest.mark.parametrize("model", ["esm2_t6_8M_UR50D", "esm2_t33_650M_UR50D"])
+def test_shapes_expected_are_fair_esms(model: str) -> None:
+    """Every name and shape that a file is checked for is that of fair-esm's own model."""
+    size = ARCHITECTURES[model]
+    with torch.device("meta"):
+        theirs = ESM2(size.layers, size.dim, size.heads, "ESM-1b").state_dict()
+    needed = {
+        name: tuple(tensor.shape)
+        for name, tensor in theirs.items()
+        if not name.startswith(("lm_head.", "contact_head."))
+    }
+    assert expected_shapes(size) == needed
