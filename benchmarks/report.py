@@ -18,8 +18,8 @@ PAGE = ROOT / "docs" / "performance.md"
 HEAD = """# Performance
 
 Each figure is a ratio against the peer named beside it, both run in turns in one process
-(`protalign embed`: one program each), with the same threads, in the same run; on one thread CPU time
-is compared, which other programs disturb less. The limit is measured in the same run too. The
+(`protalign embed`: one program each), with the same threads, in the same run; on one thread CPU
+time is compared, which other programs disturb less. The limit is measured in the same run too. The
 results are equal within what the last column says. `make bench` measures all of it and writes this
 page (`benchmarks/report.py`, out of the files in `benchmarks/results/`); each benchmark is one
 command, whose options its `--help` lists.
