@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -175,15 +176,22 @@ def _share_out(
     how many threads there are.
     """
     inference = torch.is_inference_mode_enabled()
-
-    def work_alone(blocks: slice) -> Result:
-        with torch.inference_mode(inference), torch.no_grad():  # each thread has its own state
-            return work(blocks, _Buffer(batch.blocks[blocks], dtype))
-
     count = len(batch.blocks)
     shares = [slice(i, min(i + _BLOCKS_AT_ONCE, count)) for i in range(0, count, _BLOCKS_AT_ONCE)]
     threads = torch.get_num_threads()
     workers = min(threads, len(shares)) if batch.places.device.type == "cpu" else 1
+    buffers: SimpleQueue[_Buffer] = SimpleQueue()  # new memory for each share would cost as much
+    for _ in range(workers):
+        buffers.put(_Buffer(batch.blocks, dtype))
+
+    def work_alone(blocks: slice) -> Result:
+        buffer = buffers.get()
+        try:
+            with torch.inference_mode(inference), torch.no_grad():  # each thread has its own state
+                return work(blocks, buffer)
+        finally:
+            buffers.put(buffer)
+
     if workers == 1:
         return [work_alone(share) for share in shares]
     try:
@@ -253,21 +261,18 @@ class AttentionPooling(torch.autograd.Function):
         weight, pooled = ctx.saved_tensors
         batch: PackedBatch = ctx.batch
         keep = ctx.needs_input_grad[0]
-        gradient = gradients[0].contiguous()
-        parts = batch.by_block(gradient)
-        corrections = batch.by_block((pooled * gradient).sum(dim=2, keepdim=True))
+        parts = batch.by_block(gradients[0])
+        sums = batch.by_block(pooled)
 
         def differentiate(share: slice, buffer: _Buffer) -> tuple[Tensor, list[Tensor]]:
             """The blocks' part of the weight's gradient, (H, D), and the gradients of scores."""
             total = torch.zeros_like(weight.T)
             kept = []
-            known = (batch.blocks, parts, corrections, ctx.attention)
-            for block, part, correction, attention in zip(
-                *(each[share] for each in known), strict=True
-            ):
+            known = (batch.blocks, parts, sums, ctx.attention)
+            for block, part, own, attention in zip(*(each[share] for each in known), strict=True):
                 rows = buffer.fill(block)
                 d_scores = torch.bmm(part, rows.transpose(1, 2))
-                d_scores.sub_(correction).mul_(attention)
+                d_scores.sub_((part * own).sum(dim=2, keepdim=True)).mul_(attention)
                 total.addbmm_(d_scores, rows)
                 if keep:
                     kept.append(d_scores)
