@@ -170,7 +170,8 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
         axes[2].set_ylabel("mean reciprocal rank")
         axes[2].set_xlabel("epoch (dot: the best)")
         axes[2].set_ylim(bottom=0)
-        axes[2].legend(loc="lower right")
+        if axes[2].get_legend_handles_labels()[0]:
+            axes[2].legend(loc="lower right")
         for axis in axes:
             axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         return _picture(figure, "figure3_loss")
