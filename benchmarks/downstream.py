@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from downstream_parts.mutations import Features, Mutations, Placing
 from downstream_parts.preferences import preferences
 from downstream_parts.preparation import Work, sequences_of
 from downstream_parts.stability import Task
+from measuring import MACHINE
 
 from protalign.homology import cluster
 
@@ -55,7 +55,7 @@ def main() -> None:
     work = Work(options.shared.resolve(), options.work.resolve())
     report: dict[str, Any] = {
         "seeds": options.seeds,
-        "python": platform.python_version(),
+        "machine": MACHINE,
         "scikit_learn": sklearn.__version__,
     }
     pool = work.pool()
@@ -195,7 +195,6 @@ def of_stability(
             report[task.name][model] = found
             say(start, f"{task.name}, {model}: {counts}")
             show(found, columns)
-            write(options.out, {"stability": report})
     return report
 
 
