@@ -1,17 +1,17 @@
 """One training step of both pooling heads: packed rows against padding + nn.MultiheadAttention.
 
     python benchmarks/pooling.py                       # D = 320 and 1280, batch 1024
-    python benchmarks/pooling.py --dims 320 --longest 1000 --turns 3 --json pooling.json
+    python benchmarks/pooling.py --dims 320 --longest 400 --turns 3 --json pooling.json
 
 A step is what training does with a batch out of float16 rows in memory: both heads, the CLIP loss,
 backward, Adam. ProtAlign reads the rows where they lie; the padded side fills float32 tensors of
 (batch, longest, D) and masks the rest, as a collate function does. It has the same parameters, and
 the two losses and gradients are compared. All runs in turns in this process, with the same threads;
-a figure is the median over the turns. Lengths are log-normal (median 245, as PDBbind's complexes
-have them), cut at --longest, because the padded side's memory grows with the longest; so does its
-time: the longer the longest, the larger the ratio. Memory is the growth of the peak, in a fresh
-process for each side, over what the proteins themselves take. The limit is two reads of the
-float16 rows, one forward and one backward, at the memory bandwidth of the same threads.
+a figure is the median over the turns. Lengths are log-normal (median 245, the longest about 1,200,
+as PDBbind's complexes have them). They are cut at --longest where the padded side would not fit in
+24 GB: at D = 1280 at 400. The longer the longest, the larger the ratio. Memory is the growth of the
+peak, in a fresh process for each side, over what the proteins themselves take. The limit is two
+reads of the float16 rows, one forward and one backward, at the same threads' memory bandwidth.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import ctypes
 import multiprocessing
 import statistics
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,10 @@ Proteins = list[npt.NDArray[np.float16]]
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
-    rows = [measure(dim, options) for dim in options.dims]
+    rows = [
+        measure(dim, longest, options)
+        for dim, longest in zip(options.dims, options.longest, strict=False)
+    ]
     print_table(rows, options)
     write(options, "pooling", rows, [summary(row, options) for row in rows])
 
@@ -55,14 +59,16 @@ def parse() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--dims", type=int, nargs="+", default=[320, 1280], help="D of sequences")
     parser.add_argument("--batch", type=int, default=1024, help="pairs")
-    parser.add_argument("--longest", type=int, default=400, help="residues, at most")
+    parser.add_argument(
+        "--longest", type=int, nargs="+", default=[1200, 400], help="residues at most, for each D"
+    )
     return parser.parse_args()
 
 
-def proteins(dim: int, options: argparse.Namespace) -> tuple[Ragged, Ragged]:
+def proteins(dim: int, longest: int, batch: int) -> tuple[Ragged, Ragged]:
     """Embeddings of a batch: (L, dim) of the sequences, (L, 128) of the structures."""
     rng = np.random.default_rng(0)
-    lengths = np.clip(rng.lognormal(5.5, 0.5, options.batch), 30, options.longest).astype(int)
+    lengths = np.clip(rng.lognormal(5.5, 0.5, batch), 30, longest).astype(int)
     sequence, structure = (
         Ragged.pack(
             [rng.standard_normal((n, d), dtype=np.float32).astype(np.float16) for n in lengths]
@@ -160,15 +166,15 @@ def optimiser(model: nn.Module) -> torch.optim.Optimizer:
 SIDES: dict[str, Callable[..., Any]] = {"padded": PaddedStep, "packed": PackedStep}
 
 
-def measure(dim: int, options: argparse.Namespace) -> dict[str, float]:
+def measure(dim: int, longest: int, options: argparse.Namespace) -> dict[str, float]:
     """Seconds and memory of both sides at one D."""
     context = multiprocessing.get_context("spawn")
     memory = {}
     for name in SIDES:  # before this process holds anything
-        with context.Pool(1) as pool:
-            memory[name] = pool.apply(extra_memory, (name, dim, options))
+        with ProcessPoolExecutor(1, mp_context=context) as pool:  # fails where a Pool would hang
+            memory[name] = pool.submit(extra_memory, name, dim, longest, options).result()
     bandwidth = read_bandwidth(options.threads)
-    data = proteins(dim, options)
+    data = proteins(dim, longest, options.batch)
     steps = {name: make(*data) for name, make in SIDES.items()}
     losses = {name: step() for name, step in steps.items()}
     difference = gradient_difference(steps["packed"].model, steps["padded"].model)
@@ -200,12 +206,11 @@ def gradient_difference(packed: nn.Module, padded: nn.Module) -> float:
     )
 
 
-def extra_memory(name: str, dim: int, options: argparse.Namespace) -> int:
+def extra_memory(name: str, dim: int, longest: int, options: argparse.Namespace) -> int:
     """Bytes that one step adds to this process's peak."""
     torch.set_num_threads(options.threads)
-    small = argparse.Namespace(batch=8, longest=options.longest)
-    SIDES[name](*proteins(dim, small))()  # what libraries take once is not the step's
-    step = SIDES[name](*proteins(dim, options))
+    SIDES[name](*proteins(dim, longest, 8))()  # what libraries take once is not the step's
+    step = SIDES[name](*proteins(dim, longest, options.batch))
     ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not there to be used again
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = peak_bytes()
@@ -221,7 +226,8 @@ def peak_bytes() -> int:
 
 def summary(row: dict[str, float], options: argparse.Namespace) -> Summary:
     return {
-        "part": f"pooling step (both heads, loss, Adam), batch {options.batch}, D = {row['dim']}",
+        "part": f"pooling step (both heads, loss, Adam), batch {options.batch}, D = {row['dim']}, "
+        f"longest {row['longest']}",
         "peer": "padding + nn.MultiheadAttention",
         "ratio": row["ratio"],
         "target": TARGET,
