@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from protalign.cli.console import print_failures, shown_path
+from protalign.cli.model import Device, IdsPath, ModelPath, StorePath, read_ids
 
 
 class Of(StrEnum):
@@ -20,18 +21,19 @@ class Of(StrEnum):
 
 
 def attention(
-    store: Annotated[Path, typer.Argument(help="A store that `protalign embed` made.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="A folder that `fit` wrote.")],
+    store: StorePath,
+    model: ModelPath,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files, one an id.")],
     entries: Annotated[list[str] | None, typer.Argument(help="Ids of the store.")] = None,
-    ids: Annotated[
-        Path | None, typer.Option("--ids", help="Ids in a text file, one a line.")
-    ] = None,
+    ids: IdsPath = None,
     head: Annotated[
         int | None, typer.Option(help="One attention head, from 0; default: mean over heads.")
     ] = None,
     of: Annotated[Of, typer.Option(help="Whose attention.")] = Of.structure,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there; never a source.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
     """Write each residue's attention into the B-factors of a structure file.
@@ -39,10 +41,10 @@ def attention(
     1 is an even share, 10 ten times that; 0 is a residue without a weight. Colour by B-factor in
     any viewer.
 
-    Exit code: 0 if nothing failed, 3 if some ids have no structure, 2 for wrong usage.
+    Exit code: 0 if nothing failed, 3 if some ids have no structure or their file is there already,
+    2 for wrong usage.
     """
     from protalign.attention_files import write_attention
-    from protalign.cli.model import read_ids
     from protalign.errors import InputError
     from protalign.estimator import ProtAlignEstimator
     from protalign.stores import EmbeddingStore
@@ -50,9 +52,16 @@ def attention(
     named = [*(entries or []), *(read_ids(ids) if ids is not None else [])]
     if not named:
         raise InputError("no ids are given", "name some behind the store, or give --ids")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is no folder", "name a folder for the files")
     estimator = ProtAlignEstimator.load(model).set_params(device=device)
     written, failures = write_attention(
-        estimator, EmbeddingStore.open(store)[named], out, head=head, modality=of.value
+        estimator,
+        EmbeddingStore.open(store)[list(dict.fromkeys(named))],
+        out,
+        head=head,
+        modality=of.value,
+        overwrite=overwrite,
     )
     if not quiet:
         for file in written:

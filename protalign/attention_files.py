@@ -18,7 +18,13 @@ from protalign.protein import Modality
 from protalign.reading.content import read_file, unpack
 from protalign.reading.sources import split_name
 from protalign.stores import EmbeddingStore, Entries
-from protalign.writing import ResidueKey, write_backbone, write_with_b_factors
+from protalign.writing import (
+    MAX_B_FACTOR,
+    ResidueKey,
+    with_suffixes,
+    write_backbone,
+    write_with_b_factors,
+)
 
 Float32 = npt.NDArray[np.float32]
 
@@ -48,6 +54,7 @@ def write_attention(
     *,
     head: int | None = None,
     modality: Modality = "structure",
+    overwrite: bool = False,
 ) -> tuple[list[Written], list[Failure]]:
     """Write a structure file per entry, each residue's attention in its B-factors.
 
@@ -64,6 +71,8 @@ def write_attention(
     head : attention head, from 0; None for the mean over heads.
     modality : "structure", what the structures' head looks at; "sequence", the sequences' head, on
         the same residues.
+    overwrite : replace files that are there already; without it they are failures. A file that the
+        store was made from, or one of this call's, is never replaced.
 
     Raises
     ------
@@ -77,6 +86,7 @@ def write_attention(
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Written] = []
     failures: list[Failure] = []
+    never = set(map(str, entries.store.log.source_paths))
     for place, entry_id in enumerate(map(str, entries.ids)):
         own = weights[modality][place]
         if own is None or weights["structure"][place] is None:
@@ -84,9 +94,17 @@ def write_attention(
             failures.append(Failure(entry_id, source, "no structure embedded", "leave it out"))
             continue
         shares = len(own) * (own.mean(axis=1) if head is None else own[:, head])
+        base = folder / entry_id.replace("/", "_")
+        there = [path for path in with_suffixes(base) if path.exists()]
+        if there and not (overwrite and never.isdisjoint(str(path.resolve()) for path in there)):
+            advice = "name another folder, or overwrite it unless it is a source"
+            failures.append(Failure(entry_id, str(there[0]), "it is there already", advice))
+            continue
         values = _by_residue(entries.store, entry_id, shares, modality)
-        path, all_atoms = _write(entries.store, entry_id, values, folder)
-        written.append(Written(entry_id, path, all_atoms, max(values.values())))
+        path, all_atoms = _write(entries.store, entry_id, values, base)
+        never.add(str(path.resolve()))
+        highest = min(max(values.values()), MAX_B_FACTOR)
+        written.append(Written(entry_id, path, all_atoms, highest))
     return written, failures
 
 
@@ -107,10 +125,9 @@ def _by_residue(
 
 
 def _write(
-    store: EmbeddingStore, entry_id: str, values: Mapping[ResidueKey, float], folder: Path
+    store: EmbeddingStore, entry_id: str, values: Mapping[ResidueKey, float], path: Path
 ) -> tuple[Path, bool]:
     """(the file, whether it holds all atoms)."""
-    path = folder / entry_id.replace("/", "_")
     source = Path(store.source(entry_id))
     kind = split_name(source.name)[1]
     try:

@@ -124,13 +124,18 @@ def _backbone_of(chain: Chain) -> gemmi.Chain:
     return made
 
 
+def with_suffixes(path: Path) -> tuple[Path, Path]:
+    """The PDB and the mmCIF file that ``path`` may become."""
+    return path.with_name(f"{path.name}.pdb"), path.with_name(f"{path.name}.cif")
+
+
 def _write_pdb(structure: gemmi.Structure, path: Path) -> Path:
-    file = path.with_name(f"{path.name}.pdb")
+    file, _ = with_suffixes(path)
     structure.write_pdb(str(file))
     return file
 
 
 def _write_mmcif(structure: gemmi.Structure, path: Path) -> Path:
-    file = path.with_name(f"{path.name}.cif")
+    _, file = with_suffixes(path)
     structure.make_mmcif_document().write_file(str(file))
     return file

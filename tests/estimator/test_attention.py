@@ -179,3 +179,25 @@ def test_no_such_head(files: Path, fitted: ProtAlignEstimator, tmp_path: Path) -
     with pytest.raises(InputError, match="heads 0 to 3"):
         write_attention(fitted, store, tmp_path / "out", head=4)
     assert not (tmp_path / "out").exists()
+
+
+def test_no_source_is_lost(fitted: ProtAlignEstimator, tmp_path: Path, sample: Path) -> None:
+    """A file that is there stays, unless it is to be replaced; a source stays in any case."""
+    for name in ("107l_A.pdb.gz", "110l_A.cif"):
+        shutil.copy(sample / name, tmp_path)
+    store = EmbeddingStore.open(build(tmp_path / "store.zarr", read(tmp_path)))
+    source = (tmp_path / "110l_A.cif").read_bytes()
+
+    def written(head: int, overwrite: bool) -> list[str]:
+        files, failures = write_attention(fitted, store, tmp_path, head=head, overwrite=overwrite)
+        assert {failure.reason for failure in failures} == {"it is there already"}
+        assert len(files) + len(failures) == 2
+        return [file.id for file in files]
+
+    assert written(0, False) == ["107l_A"]
+    first = (tmp_path / "107l_A.pdb").read_bytes()
+    assert written(1, False) == []
+    assert (tmp_path / "107l_A.pdb").read_bytes() == first
+    assert written(1, True) == ["107l_A"]
+    assert (tmp_path / "107l_A.pdb").read_bytes() != first
+    assert (tmp_path / "110l_A.cif").read_bytes() == source
