@@ -8,6 +8,8 @@ from protalign.inputs import Pairs
 
 #: Fewer validation pairs than this say nothing about when to stop.
 MIN_VALIDATION_PAIRS = 10
+#: Fewer pairs than this cannot be told apart: there is nothing to train on.
+_MIN_TRAINING_PAIRS = 2
 
 
 def hold_out(
@@ -17,7 +19,7 @@ def hold_out(
 
     None for the validation where it would be smaller than ``MIN_VALIDATION_PAIRS``.
     """
-    count = int(fraction * len(pairs))
+    count = min(int(fraction * len(pairs)), len(pairs) - _MIN_TRAINING_PAIRS)
     if count < MIN_VALIDATION_PAIRS:
         return pairs, None
     sequences = pairs.items[:, 0]

@@ -171,6 +171,8 @@ def test_a_sequence_is_held_out_with_all_its_structures(store: EmbeddingStore) -
     trained, held_out = (set(part.positions // 3) for part in parts if part is not None)
     assert not trained & held_out
     assert (len(parts[0]), len(parts[1] or [])) == (270, 30)
+    few = quick(validation_fraction=0.99).fit(families(13))
+    assert (few.n_pairs_, few.n_validation_pairs_) == (2, 11)  # one alone has no negatives
 
 
 def test_x_val_leaves_the_columns_of_x() -> None:
