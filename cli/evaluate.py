@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from protalign.cli.console import print_json, print_table
+from protalign.cli.model import AsJson, Device, ModelPath, Part, StorePath
 
 if TYPE_CHECKING:
     from protalign.protein import Modality
@@ -38,17 +38,9 @@ SCORERS = {
 LEFT_OUT = {"alone": "that are alone", "unlabelled": "without a label"}
 
 
-class Part(StrEnum):
-    """A part of a split."""
-
-    train = "train"
-    validation = "validation"
-    test = "test"
-
-
 def evaluate(
-    store: Annotated[Path, typer.Argument(help="A store that `protalign embed` made.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="A folder that `fit` wrote.")],
+    store: StorePath,
+    model: ModelPath,
     split: Annotated[Path, typer.Option("--split", help="A file that `protalign split` wrote.")],
     part: Annotated[Part, typer.Option(help="The part to evaluate on.")] = Part.test,
     families: Annotated[
@@ -72,11 +64,11 @@ def evaluate(
     structure_weights: Annotated[
         Path | None, typer.Option(help="For --crop: the encoder's, if not found by itself.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the report as JSON, too.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Retrieval on a part of a split: recall, MRR and median rank, both ways, with intervals.
 
@@ -93,6 +85,8 @@ def evaluate(
 
     if out is not None and not out.absolute().parent.is_dir():
         raise InputError(f"{out.parent} is no folder", "make it, or name another file")
+    if out is not None and out.is_dir():
+        raise InputError(f"{out} is a folder", "name a file in it")
     estimator = ProtAlignEstimator.load(model).set_params(device=device)
     parts = read_split(split)
     views = parts.of(EmbeddingStore.open(store))
@@ -145,12 +139,17 @@ def _print_report(report: dict[str, Any]) -> None:
             f"queries cut: each end of a chain by 0 to {100 * report['crop']:g} % of its residues, "
             "at random; candidates whole; length is the cut query's"
         )
-    print(f"families: {report['families']['n']:,} ({report['families']['how']})")
-    intervals = report["intervals"]
+    families, intervals = report["families"], report["intervals"]
+    unlabelled = families["n_unlabelled"]
     print(
-        f"in brackets: {100 * intervals['level']:.0f} % bootstrap intervals, "
-        f"{intervals['resamples']:,} resamples of whole {intervals['units']}"
+        f"families: {families['n']:,} ({families['how']})"
+        + (f"; {unlabelled:,} entries without one are each its own" if unlabelled else "")
     )
+    if intervals["resamples"] and families["n"] > 1:
+        print(
+            f"in brackets: {100 * intervals['level']:.0f} % bootstrap intervals, "
+            f"{intervals['resamples']:,} resamples of whole {intervals['units']}"
+        )
     for direction in ("sequence_to_structure", "structure_to_sequence"):
         _print_direction(direction, report[direction])
     _print_baselines(report)
@@ -209,5 +208,12 @@ def _print_leakage(report: dict[str, Any]) -> None:
     print(
         f"\nleakage: of {n:,} sequences, {leakage['exact']:,} are in training exactly, "
         f"{leakage['at_95']:,} with a chain at 95 % identity or more, {leakage['at_30']:,} at 30 % "
-        f"(among {leakage['n_training_sequences']:,} training sequences)"
+        f"(among {leakage['n_training_sequences']:,} training sequences; {leakage['how']})"
     )
+    if not leakage["pairs_agree"]:
+        fitted = report["model"]
+        print(
+            f"  but the model was trained on {fitted['n_pairs']:,} pairs "
+            f"({fitted['n_validation_pairs']:,} more chose its epoch), and the split's train part "
+            f"has {leakage['n_training_pairs']:,}: what it saw outside that part is not counted"
+        )

@@ -54,8 +54,8 @@ def cropped(
     rows: list[Float32] = []
     for start in range(0, len(items), _AT_ONCE):
         rows += encoders.encode(modality, items[start : start + _AT_ONCE])
-    return Side(
-        ids=side.ids,
+    return replace(
+        side,
         vectors=estimator.pool(modality, rows),
         means=np.stack([own.mean(axis=0) for own in rows]),
         lengths=np.array([len(own) for own in rows], dtype=np.int64),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.utils.validation import check_is_fitted
 
 from protalign import __version__
 from protalign.baselines import (
@@ -26,6 +27,7 @@ from protalign.errors import InputError
 from protalign.estimator_inputs import fitted_inputs
 from protalign.evaluation_set import (
     SCOP_LEVELS,
+    Labels,
     Side,
     chains_of,
     computed_families,
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 
 Int64 = npt.NDArray[np.int64]
 
+#: Pairs that CCA is fitted on, at most; more would not change a covariance of 2,560 columns.
+MAX_CCA_PAIRS = 50_000
 #: k of Recall@k.
 KS = (1, 5, 10)
 DIRECTIONS = ("sequence_to_structure", "structure_to_sequence")
@@ -79,18 +83,19 @@ def evaluate(
 
     Entries that share an embedding are one query and one candidate; those that lack a modality are
     left out. A model's ties count as misses; a baseline's ties are resolved in expectation over
-    their orders.
+    their orders. What is known of one of the entries that share a sequence or a structure (family,
+    SCOPe label) is known of it.
 
     Parameters
     ----------
     estimator : fitted on a store, or loaded.
     test : entries of a store; all their unique structures (sequences) are the candidates.
     train : the entries trained on: for the leakage audit, the figures on the part that is not in
-        training, and CCA. None leaves these out.
+        training, and CCA (fitted on ``MAX_CCA_PAIRS`` of them at most). None leaves these out.
     families : id -> family; an id that is missing, or has "", is a family of its own. None
         computes them: clusters of the sequences at 95 % identity.
-    scop : id -> SCOPe sccs such as "b.1.1.1", several behind commas, "" where there is none. None
-        leaves the graded figures out.
+    scop : id -> SCOPe sccs such as "b.1.1.1", several with commas or blanks between, ""
+        where there is none. None leaves the graded figures out.
     crop : cut up to this part off each end of the queries' chains, at random, before they are
         embedded (``protalign.cropping``): lengths, and ends that are missing in both, no longer
         give a pair away. The candidates stay whole. None leaves the queries whole.
@@ -103,11 +108,15 @@ def evaluate(
     -------
     dict of JSON values:
 
-    - "protalign_version", "store", "model" (weights_sha256, validation: what chose the epoch)
+    - "protalign_version", "store", "model" (weights_sha256, n_pairs, n_validation_pairs,
+      validation: what chose the epoch)
     - "n_entries", "n_skipped" (of them, for lack of a modality), "n_sequences", "n_structures"
-    - "crop": as given; "families": n, how; "intervals": level, resamples, units, random_state
+    - "crop": as given; "families": n, how, n_unlabelled (entries whose family is not known);
+      "intervals": level, resamples, units, random_state
     - "baselines": name -> what it knows, of those that are there
-    - "leakage": None, or n_sequences, exact, at_95, at_30, n_training_sequences
+    - "leakage": None, or how (what compared them), n_sequences, exact, at_95, at_30,
+      n_training_sequences, n_training_pairs, pairs_agree (False where the model was trained on
+      another number of pairs: then ``train`` is not what it was trained on)
     - "sequence_to_structure", "structure_to_sequence": n_queries, n_candidates, and "tasks": task
       -> n_queries, left_out (alone, unlabelled, others), "model" and each baseline ->
       recall_at_1, recall_at_5, recall_at_10, mrr, median_rank, each of which is value, low, high
@@ -119,27 +128,33 @@ def evaluate(
 
     Raises
     ------
-    InputError : no entry has both modalities; ``test`` is no store or view of one.
+    InputError : no entry has both modalities; ``test`` is no store or view of one; labels of
+        other ids; no label of ``scop`` is an sccs.
+    NotFittedError : the estimator is not fitted.
     ModelError : the entries were embedded otherwise than the model's, or its encoders' weights
         (needed for ``crop``) are not those found.
     HomologyError : MMseqs2 fails.
     """
     if not isinstance(test, Entries):
         raise InputError("only a store's entries can be evaluated", "use retrieval_report")
+    check_is_fitted(estimator)
     check_whole("n_bootstrap", n_bootstrap, 0)
     if crop is not None:
         check_between("crop", crop, 0, MAX_CROP)
     pairs = Pairs.of(fitted_inputs(estimator, test))
     retrieval = estimator.retrieval_set(test)
     sides = sides_of(test, pairs, (retrieval.sequence, retrieval.structure))
-    for name, given in (("families", families), ("scop", scop)):
-        if given is not None and not set(given) & set(test.ids.tolist()):
-            raise InputError(f"{name} names none of the entries", "give labels of the store's ids")
+    _check_labels(test, families, scop)
     how = "given"
     if families is None:
         families, how = computed_families(test)
-    leakage = None if train is None else Leakage.of(sides[0].chains, _training_chains(train))
-    known = _Known(families, scop, None if train is None else _fitted_cca(estimator, train))
+    trained = None if train is None else Pairs.of(fitted_inputs(estimator, train))
+    leakage, cca = None, None
+    if train is not None and trained is not None:
+        seen = train.ids[trained.positions_of_items(0)].tolist()
+        leakage = Leakage.of(sides[0].chains, chains_of(train, seen, "sequence"))
+        cca = _fitted_cca(estimator, train, trained.positions, random_state)
+    known = _Known(families, scop, cca)
     resampling = (n_bootstrap, random_state)
     queries = sides
     if crop is not None:
@@ -154,12 +169,14 @@ def evaluate(
         _direction(queries, sides, pairs.items, column, known, leakage, resampling)
         for column in (0, 1)
     ]
-    n_families = len(set(families_of(sides[0].ids, families).of))
+    n_families = len(set(_units(families_of(sides[0].entries, families)).tolist()))
     return {
         "protalign_version": __version__,
         "store": test.store.path,
         "model": {
             "weights_sha256": weights_sha256(estimator.heads_.state_dict()),
+            "n_pairs": estimator.n_pairs_,
+            "n_validation_pairs": estimator.n_validation_pairs_,
             "validation": estimator.validation_,
         },
         "n_entries": len(test),
@@ -167,15 +184,21 @@ def evaluate(
         "n_sequences": len(sides[0].ids),
         "n_structures": len(sides[1].ids),
         "crop": crop,
-        "families": {"n": n_families, "how": how},
+        "families": {
+            "n": n_families,
+            "how": how,
+            "n_unlabelled": sum(not families.get(str(i)) for i in test.ids),
+        },
         "intervals": {
             "level": LEVEL,
             "resamples": n_bootstrap,
             "units": "families",
             "random_state": random_state,
         },
-        "baselines": {k: v for k, v in BASELINES.items() if k != "cca" or known.cca is not None},
-        "leakage": None if leakage is None else leakage.counts(),
+        "baselines": {k: v for k, v in BASELINES.items() if k != "cca" or cca is not None},
+        "leakage": None
+        if leakage is None or trained is None
+        else {**leakage.counts(), **_same_pairs(estimator, len(trained))},
         **dict(zip(DIRECTIONS, directions, strict=True)),
     }
 
@@ -189,17 +212,42 @@ class _Known:
     cca: CCA | None
 
 
-def _fitted_cca(estimator: ProtAlignEstimator, train: Entries) -> CCA:
-    pairs = Pairs.of(MeanInputs(fitted_inputs(estimator, train)))
-    left, right = (pairs.inputs.rows(m, pairs.positions).values for m in MODALITIES)
+def _check_labels(
+    test: Entries, families: Mapping[str, str] | None, scop: Mapping[str, str] | None
+) -> None:
+    ids = [str(i) for i in test.ids]
+    for name, given in (("families", families), ("scop", scop)):
+        if given is not None and not any(given.get(i) for i in ids):
+            raise InputError(
+                f"{name} names none of the entries", f"give labels of ids such as {ids[0]!r}"
+            )
+    if scop is not None and not any(scop_of([ids], scop, "fold").of):
+        example = next(scop[i] for i in ids if scop.get(i))
+        raise InputError(
+            f"scop: no label is an sccs, such as b.1.1.1 ({example!r})", "name the column of them"
+        )
+
+
+def _fitted_cca(
+    estimator: ProtAlignEstimator, train: Entries, positions: Int64, random_state: int
+) -> CCA:
+    if len(positions) > MAX_CCA_PAIRS:
+        rng = np.random.default_rng(random_state)
+        positions = np.sort(rng.choice(positions, MAX_CCA_PAIRS, replace=False))
+    inputs = MeanInputs(fitted_inputs(estimator, train[positions]))
+    left, right = (inputs.rows(m, np.arange(len(positions))).values for m in MODALITIES)
     return CCA.fit(left, right)
 
 
-def _training_chains(train: Entries) -> list[tuple[str, ...]]:
-    """The chains of each unique training sequence."""
-    items = train.items("sequence")
-    first = np.unique(items, return_index=True)[1]
-    return chains_of(train, train.ids[first[items[first] >= 0]].tolist(), "sequence")
+def _same_pairs(estimator: ProtAlignEstimator, n_pairs: int) -> dict[str, Any]:
+    """Whether as many pairs were trained on, with or without a random part kept back of them."""
+    fitted = estimator.n_pairs_, estimator.n_pairs_ + estimator.n_validation_pairs_
+    return {"n_training_pairs": n_pairs, "pairs_agree": n_pairs in fitted}
+
+
+def _units(families: Labels) -> npt.NDArray[np.str_]:
+    """(n,) what is resampled; the first family of an item whose entries have several."""
+    return np.array([min(own) for own in families.of])
 
 
 def _direction(
@@ -217,8 +265,8 @@ def _direction(
     """
     queries, candidates = asked[column], sides[1 - column]
     n, m = len(queries.ids), len(candidates.ids)
-    labels = families_of(queries.ids, known.families)
-    family = labels.matrices(families_of(candidates.ids, known.families))
+    labels = families_of(queries.entries, known.families)
+    family = labels.matrices(families_of(candidates.entries, known.families))
     scorers = {
         "model": by_cosine(queries.vectors, candidates.vectors),
         **_baselines(queries, candidates, by_family(*family)),
@@ -230,8 +278,8 @@ def _direction(
         )
     scop = {}
     for level in SCOP_LEVELS if known.scop is not None else ():
-        own = scop_of(queries.ids, known.scop or {}, level)
-        matrices = own.matrices(scop_of(candidates.ids, known.scop or {}, level))
+        own = scop_of(queries.entries, known.scop or {}, level)
+        matrices = own.matrices(scop_of(candidates.entries, known.scop or {}, level))
         scop[level] = related(*matrices), np.array([bool(found) for found in own.of])
     partners = paired(pairs[:, [column, 1 - column]], n, m)
     found = outcomes(n, m, scorers, partners, related(*family), scop)
@@ -240,7 +288,7 @@ def _direction(
         np.maximum.at(identity, pairs[:, column], leakage.identity[pairs[:, 0]])
         for limit in IDENTITIES:
             found[f"clean_{100 * limit:.0f}"] = found["protein"].select(identity < limit)
-    units = np.array([min(own) for own in labels.of])
+    units = _units(labels)
     return {
         "n_queries": n,
         "n_candidates": m,

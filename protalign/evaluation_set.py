@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ class Side:
     Attributes
     ----------
     ids : first entry of each item.
+    entries : all entries of each item, what is known of one of them being known of the item.
     vectors : (n, E) float32, what the model makes of them.
     means : (n, D) float32 means of the residues' embeddings.
     lengths : (n,) int64 rows of embedding: residues of a sequence, residues of a structure that
@@ -47,6 +49,7 @@ class Side:
     """
 
     ids: list[str]
+    entries: list[list[str]]
     vectors: Float32
     means: Float32
     lengths: Int64
@@ -63,6 +66,7 @@ def sides_of(entries: Entries, pairs: Pairs, vectors: Sequence[Float32]) -> tupl
         sides.append(
             Side(
                 ids=ids,
+                entries=_entries_of_items(entries, pairs, modality, positions),
                 vectors=vectors[column],
                 means=means.rows(modality, positions).values,
                 lengths=pairs.inputs.lengths(modality)[positions],
@@ -70,6 +74,18 @@ def sides_of(entries: Entries, pairs: Pairs, vectors: Sequence[Float32]) -> tupl
             )
         )
     return sides[0], sides[1]
+
+
+def _entries_of_items(
+    entries: Entries, pairs: Pairs, modality: Modality, positions: Int64
+) -> list[list[str]]:
+    """Ids of the entries, of those with both modalities, that share the items at ``positions``."""
+    both = np.stack([pairs.inputs.items(m) >= 0 for m in MODALITIES]).all(axis=0)
+    items = pairs.inputs.items(modality)
+    found: dict[int, list[str]] = {item: [] for item in items[positions].tolist()}
+    for item, entry_id in zip(items[both].tolist(), entries.ids[both].tolist(), strict=True):
+        found[item].append(entry_id)
+    return list(found.values())
 
 
 def chains_of(entries: Entries, ids: Iterable[str], modality: Modality) -> list[Chains]:
@@ -136,9 +152,15 @@ def read_labels(
     return found
 
 
-def families_of(ids: Sequence[str], families: Mapping[str, str]) -> Labels:
-    """An item's family; one that has none given is a family of its own."""
-    return Labels([frozenset([families.get(i) or f"of its own: {i}"]) for i in ids])
+def families_of(items: Sequence[Sequence[str]], families: Mapping[str, str]) -> Labels:
+    """The families of items' entries; an item none of whose entries has one is its own."""
+    return Labels(
+        [
+            frozenset(families[i] for i in ids if families.get(i))
+            or frozenset(f"of its own: {i}" for i in ids)
+            for ids in items
+        ]
+    )
 
 
 def computed_families(entries: Entries) -> tuple[dict[str, str], str]:
@@ -149,8 +171,8 @@ def computed_families(entries: Entries) -> tuple[dict[str, str], str]:
     return dict(zip(ids, map(str, found.labels.tolist()), strict=True)), how
 
 
-def scop_of(ids: Sequence[str], scop: Mapping[str, str], level: str) -> Labels:
-    """Labels of a SCOPe level, out of an sccs each ("b.1.1.1"), or several behind commas.
+def scop_of(items: Sequence[Sequence[str]], scop: Mapping[str, str], level: str) -> Labels:
+    """Labels of a SCOPe level of items' entries, out of an sccs each ("b.1.1.1"), or several.
 
     A number 0 is SCOPe's for what is matched automatically and not classified there: no label.
     """
@@ -159,9 +181,10 @@ def scop_of(ids: Sequence[str], scop: Mapping[str, str], level: str) -> Labels:
         [
             frozenset(
                 ".".join(parts[:depth])
-                for sccs in scop.get(entry_id, "").replace(";", ",").split(",")
-                if len(parts := sccs.strip().split(".")) >= depth and parts[depth - 1] != "0"
+                for entry_id in ids
+                for sccs in re.split(r"[,;\s]+", scop.get(entry_id, ""))
+                if len(parts := sccs.split(".")) >= depth and parts[depth - 1] != "0"
             )
-            for entry_id in ids
+            for ids in items
         ]
     )

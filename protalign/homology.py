@@ -121,9 +121,16 @@ def best_identity(
     found = _pairs(asked, known, 0.0, method)
     best = np.zeros(len(asked), dtype=np.float32)
     np.maximum.at(best, found.query, found.identity)
-    best[np.isin(asked, known)] = 1
+    equal = set(known)  # and no array of texts, all as wide as the longest
+    best[[sequence in equal for sequence in asked]] = 1
     number = {sequence: index for index, sequence in enumerate(asked)}
     return best[[number[sequence] for sequence in queries]]
+
+
+def method_in_words(method: str = "auto") -> str:
+    """What finds similarity: "MMseqs2 18-8cc5c", or the k-mer fallback. Raises as ``cluster``."""
+    program = _program(method)
+    return KMER_FALLBACK if program is None else f"MMseqs2 {_version(program)}"
 
 
 def find_mmseqs() -> Path | None:
@@ -147,7 +154,8 @@ class _Pairs:
     method: str
 
 
-def _pairs(queries: Sequence[str], targets: Sequence[str], identity: float, method: str) -> _Pairs:
+def _program(method: str) -> Path | None:
+    """MMseqs2, None for the fallback."""
     if method not in METHODS:
         raise InputError(f"method={method!r}", f"give one of {', '.join(METHODS)}")
     program = None if method == "kmer" else find_mmseqs()
@@ -155,10 +163,17 @@ def _pairs(queries: Sequence[str], targets: Sequence[str], identity: float, meth
         raise HomologyError(
             'MMseqs2 was not found: pip install "protalign[cluster]", or put mmseqs on the PATH'
         )
-    if program is None:
-        return _Pairs(*kmer_pairs(queries, targets), KMER_FALLBACK)
-    columns = _mmseqs_pairs(program, queries, targets, identity)
-    return _Pairs(*columns, f"MMseqs2 {_version(program)}")
+    return program
+
+
+def _pairs(queries: Sequence[str], targets: Sequence[str], identity: float, method: str) -> _Pairs:
+    program = _program(method)
+    columns = (
+        kmer_pairs(queries, targets)
+        if program is None
+        else _mmseqs_pairs(program, queries, targets, identity)
+    )
+    return _Pairs(*columns, method_in_words(method))
 
 
 def _pairs_among(sequences: Sequence[str], identity: float, method: str) -> _Pairs:
@@ -228,7 +243,7 @@ def _mmseqs_pairs(
         columns = ("--format-output", "query,target,fident,qcov,tcov")
         table = folder / "hits.tsv"
         _run(program, "convertalis", *databases, folder / "hits", table, *columns, *threads)
-        hits = np.array(table.read_text().split(), dtype=np.float64).reshape(-1, 5)
+        hits = np.fromfile(table, sep=" ").reshape(-1, 5)  # any white space separates
     hits = hits[hits[:, 3:].max(axis=1) >= COVERAGE]
     query, target = hits[:, 0].astype(np.int64), hits[:, 1].astype(np.int64)
     # Identities are printed rounded; the program compared them unrounded.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protalign.homology import best_identity
+from protalign.homology import best_identity, method_in_words
 
 #: Identities at which a test protein counts as seen in training.
 IDENTITIES = (0.95, 0.3)
@@ -27,11 +27,13 @@ class Leakage:
     identity : (n,) float32, highest sequence identity of any of its chains to any chain trained
         on, 0 where nothing is similar; see ``protalign.homology``.
     n_training : unique sequences trained on.
+    how : what compared them, in words; the k-mer fallback sees no identity below about 50 %.
     """
 
     exact: npt.NDArray[np.bool_]
     identity: npt.NDArray[np.float32]
     n_training: int
+    how: str
 
     @classmethod
     def of(cls, test: Sequence[Chains], train: Sequence[Chains]) -> Leakage:
@@ -43,15 +45,16 @@ class Leakage:
         owner = np.repeat(np.arange(len(test)), [len(protein) for protein in test])
         highest = np.zeros(len(test), dtype=np.float32)
         np.maximum.at(highest, owner, identity)
-        return cls(exact, highest, len(trained))
+        return cls(exact, highest, len(trained), method_in_words())
 
     def clean(self, identity: float) -> npt.NDArray[np.bool_]:
         """(n,) bool: not in training at this identity."""
         return self.identity < np.float32(identity)
 
     def counts(self) -> dict[str, Any]:
-        """n_sequences, n_training_sequences, exact, and at_{percent} for each of ``IDENTITIES``."""
+        """how, n_sequences, n_training_sequences, exact; at_{percent} by ``IDENTITIES``."""
         return {
+            "how": self.how,
             "n_sequences": len(self.exact),
             "n_training_sequences": self.n_training,
             "exact": int(self.exact.sum()),

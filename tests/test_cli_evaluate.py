@@ -120,6 +120,18 @@ def test_the_table_has_figures_baselines_and_leakage(folder: Path) -> None:
     assert f"{100 * recall['value']:.1f} ({100 * recall['low']:.1f}-" in text
 
 
+def test_an_audit_of_another_split_says_so(folder: Path, tmp_path: Path) -> None:
+    """A model that saw other entries than the split's train part is not called clean by it."""
+    ids = EmbeddingStore.open(folder / "store.zarr").ids.tolist()
+    other = tmp_path / "other.csv"
+    write_split(Split(tuple(ids[:5]), (), tuple(ids[30:])), other)
+    words = ["evaluate", folder / "store.zarr", "--model", folder / "model", "--bootstrap", 0]
+    said = run(*words, "--split", other).stdout
+    assert "the model was trained on 20 pairs (10 more chose its epoch)" in said
+    assert "in brackets" not in said
+    assert "the model was trained on" not in run(*words, "--split", folder / "split.csv").stdout
+
+
 def test_parts_can_be_chosen(folder: Path) -> None:
     """Another part has its own queries; nothing is said of leakage into what was trained on."""
     found = evaluated(folder, "--part", "validation")
@@ -175,6 +187,7 @@ def test_what_is_cut(folder: Path) -> None:
         (["--crop", "0.6"], "crop=0.6"),
         (["--families", "labels.csv"], "no column of labels"),
         (["--out", "nowhere/report.json"], "nowhere is no folder"),
+        (["--out", "."], ". is a folder"),
     ],
 )
 def test_wrong_usage(folder: Path, options: list[str], message: str) -> None:
@@ -193,6 +206,11 @@ def test_attention_files(folder: Path, tmp_path: Path) -> None:
         *("--model", folder / "model", "--out", out, "--head", 1),
     ).stdout
     assert said.count("all atoms, highest") == 3
+    once_more = run(
+        *("attention", folder / "store.zarr", ids[0], "--model", folder / "model", "--out", out),
+        code=3,
+    )
+    assert "it is there already" in once_more.stderr
     files = sorted(out.iterdir())
     assert [path.stem for path in files] == sorted(ids)
     for path in files:
@@ -207,5 +225,8 @@ def test_attention_of_a_mean(folder: Path, tmp_path: Path) -> None:
     run("fit", store, "--out", model, "--pooling", "mean-mlp", "--max-epochs", "2")
     words = ["attention", store, "--model", model, "--out", tmp_path / "out"]
     assert "no ids are given" in run(*words, code=2).stderr
+    (tmp_path / "file").touch()
+    named = ["--out", tmp_path / "file"]
+    assert "file is no folder" in run(*words[:-2], *named, "1a2p_A", code=2).stderr
     one = EmbeddingStore.open(store).ids[0]
     assert "weighs all residues alike" in run(*words, one, code=2).stderr

@@ -28,7 +28,7 @@ EVERYTHING = slice(0, 40)
 def family_scorer(families: list[str]) -> object:
     """Of one set on both sides."""
     ids = [str(i) for i in range(len(families))]
-    labels = families_of(ids, dict(zip(ids, families, strict=True)))
+    labels = families_of([[i] for i in ids], dict(zip(ids, families, strict=True)))
     return by_family(*labels.matrices(labels))
 
 
@@ -49,9 +49,18 @@ def test_family_is_a_guess_within_it(families: list[str]) -> None:
 
 def test_a_family_that_nobody_knows_is_its_own() -> None:
     """A missing or an empty label says nothing about who belongs together."""
-    labels = families_of(["a", "b", "c"], {"a": "", "b": "x"})
+    labels = families_of([["a"], ["b"], ["c"]], {"a": "", "b": "x"})
     assert len(set(labels.of)) == 3
     assert by_family(*labels.matrices(labels))(slice(0, 3)).tolist() == np.eye(3).tolist()
+
+
+def test_what_is_known_of_one_entry_is_known_of_the_item() -> None:
+    """A structure of two entries belongs with each one's sequence, whichever has the label."""
+    sequences = families_of([["a"], ["b"]], {"b": "x"})
+    structures = families_of([["a", "b"]], {"b": "x"})
+    assert by_family(*sequences.matrices(structures))(slice(0, 2)).tolist() == [[0], [1]]
+    sequences, structures = (families_of(items, {}) for items in ([["a"], ["b"]], [["a", "b"]]))
+    assert by_family(*sequences.matrices(structures))(slice(0, 2)).tolist() == [[1], [1]]
 
 
 def test_length_takes_the_nearest() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from protalign.errors import InputError
 from protalign.estimator import ProtAlignEstimator
@@ -97,6 +98,37 @@ def test_the_audit_counts_what_was_trained_on(
     assert "95 % sequence identity" in without["families"]["how"]
 
 
+def test_what_the_model_was_trained_on(store: EmbeddingStore, fitted: ProtAlignEstimator) -> None:
+    """An audit of other entries than the model's says so; entries without a pair train nothing."""
+    report = evaluate(fitted, store[30:], train=store, n_bootstrap=0)
+    assert report["leakage"]["pairs_agree"]
+    model, others = report["model"], evaluate(fitted, store[:5], train=store[30:], n_bootstrap=0)
+    n_pairs = model["n_pairs"] + model["n_validation_pairs"]
+    assert report["leakage"]["n_training_pairs"] == n_pairs
+    assert not others["leakage"]["pairs_agree"]
+    paired = store.items("sequence")[store.has_structure]
+    assert report["leakage"]["n_training_sequences"] == len(set(paired.tolist()))
+
+
+def test_an_audit_by_the_fallback_says_so(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot see 30 % identity: nobody should read its figure as if it could."""
+    monkeypatch.setattr("protalign.homology.find_mmseqs", lambda: None)
+    report = evaluate(fitted, store[:8], train=store[8:20], n_bootstrap=0)
+    assert "k-mer fallback" in report["leakage"]["how"]
+    assert "k-mer fallback" in report["families"]["how"]
+
+
+def test_families_that_are_not_told_are_counted(
+    store: EmbeddingStore, fitted: ProtAlignEstimator
+) -> None:
+    """Each such entry is a family of its own, and the report says how many there are."""
+    known = {str(i): "one" for i in store.ids[:6]}
+    found = evaluate(fitted, store[:9], families=known, n_bootstrap=0)
+    assert found["families"] == {"n": 4, "how": "given", "n_unlabelled": 3}
+
+
 def test_all_seen_leaves_nothing_clean(store: EmbeddingStore, fitted: ProtAlignEstimator) -> None:
     """A task without a query has no figures, and does not fail."""
     found = evaluate(fitted, store[:8], train=store, n_bootstrap=10)
@@ -119,9 +151,11 @@ def test_structures_have_the_letters_of_their_rows(store: EmbeddingStore) -> Non
 
 def test_scop_labels() -> None:
     """A level is the sccs up to its number; several are several; 0 is no class of SCOPe's."""
-    labels = {"a": "b.1.1.1", "b": "b.1.1.0, c.2.1.3", "c": "", "d": "b.1"}
-    ids = ["a", "b", "c", "d", "e"]
-    by_level = {level: scop_of(ids, labels, level).of for level in ("fold", "family")}
+    labels = {"a": "b.1.1.1", "b": "b.1.1.0, c.2.1.3", "c": "", "d": "b.1", "f": "d.1.1.1 e.2.1.1"}
+    items = [["a"], ["b"], ["c"], ["d"], ["e"]]
+    by_level = {level: scop_of(items, labels, level).of for level in ("fold", "family")}
+    (both,) = scop_of([["a", "f"]], labels, "superfamily").of
+    assert sorted(both) == ["b.1.1", "d.1.1", "e.2.1"]
     assert [sorted(own) for own in by_level["fold"]] == [["b.1"], ["b.1", "c.2"], [], ["b.1"], []]
     assert [sorted(own) for own in by_level["family"]] == [["b.1.1.1"], ["c.2.1.3"], [], [], []]
 
@@ -130,6 +164,10 @@ def test_what_cannot_be_evaluated(store: EmbeddingStore, fitted: ProtAlignEstima
     """Labels of other ids, arrays, and entries without structures are told in a line."""
     with pytest.raises(InputError, match="names none of the entries"):
         evaluate(fitted, store[:5], families={"nobody": "x"})
+    with pytest.raises(InputError, match=r"no label is an sccs.*'Ig-like'"):
+        evaluate(fitted, store[:5], scop={str(store.ids[0]): "Ig-like"})
+    with pytest.raises(NotFittedError):
+        evaluate(ProtAlignEstimator(), store[:5])
     with pytest.raises(InputError, match="use retrieval_report"):
         evaluate(fitted, np.zeros((5, 4)))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no entry has both"):
