@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from protalign.errors import InputError
 from protalign.protein import Modality
 from protalign.stores.nearest import nearest
-from protalign.stores.vector_table import METADATA_KEY, MODALITIES, vectors_in
+from protalign.stores.vector_table import METADATA_KEY, MODALITIES, vector_columns, vectors_in
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -125,7 +125,8 @@ def read_vectors(path: str | os.PathLike[str]) -> AlignedVectors:
         raise InputError(f"{path} does not exist", "write it with `protalign export`") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
-            f"{path} is no readable Parquet file ({error})", "export it again"
+            f"{path} is no readable Parquet file ({error})",
+            "export to a name that ends in .parquet",
         ) from None
     metadata = _metadata(table.schema, path)
     (sequence, has_sequence), (structure, has_structure) = (
@@ -136,7 +137,7 @@ def read_vectors(path: str | os.PathLike[str]) -> AlignedVectors:
     means = {
         f"{m}_mean": vectors_in(table, f"{m}_mean")[0]
         for m in MODALITIES
-        if f"{m}_mean" in table.column_names
+        if f"{m}_mean" in vector_columns(table.schema)
     }
     return AlignedVectors(
         ids,
@@ -159,11 +160,15 @@ def _lengths(table: pa.Table) -> Int64 | None:
 
 
 def _metadata(schema: pa.Schema, path: object) -> dict[str, Any]:
-    raw = (schema.metadata or {}).get(METADATA_KEY)
-    wanted = {"id", *(f"{modality}_vector" for modality in MODALITIES)}
-    if raw is None or not wanted <= set(schema.names):
+    raw = (schema.metadata or {}).get(METADATA_KEY, b"")
+    wanted = {f"{modality}_vector" for modality in MODALITIES}
+    try:
+        metadata = json.loads(raw)
+    except ValueError:
+        metadata = None
+    columns = vector_columns(schema)
+    if not isinstance(metadata, dict) or "id" not in schema.names or not wanted <= set(columns):
         raise InputError(
             f"{path} holds no aligned vectors", "name a file that `protalign export` wrote"
         )
-    metadata: dict[str, Any] = json.loads(raw)
     return metadata

@@ -274,6 +274,26 @@ def test_same_vectors_same_bytes(path: Path, tmp_path: Path, batches: list[Vecto
     assert again.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("metadata", "kind"),
+    [
+        (None, pa.list_(pa.float32(), 2)),
+        (b"{", pa.list_(pa.float32(), 2)),
+        (b"[]", pa.list_(pa.float32(), 2)),
+        (b"{}", pa.list_(pa.float32())),
+        (b"{}", pa.float32()),
+    ],
+)
+def test_tables_of_another_kind(tmp_path: Path, metadata: bytes | None, kind: pa.DataType) -> None:
+    """Columns of the same names are not enough: rewritten by other programs, they may differ."""
+    column = pa.array([1.0 if kind == pa.float32() else [1.0, 0.0]], type=kind)
+    table = pa.table({"id": ["a"], "sequence_vector": column, "structure_vector": column})
+    path = tmp_path / "other.parquet"
+    pq.write_table(table.replace_schema_metadata(metadata and {b"protalign": metadata}), path)
+    with pytest.raises(InputError, match="holds no aligned vectors"):
+        read_vectors(path)
+
+
 def test_what_is_no_vectors_file(tmp_path: Path) -> None:
     """Missing, foreign and broken files are told apart; a misfitting batch is a fault."""
     with pytest.raises(InputError, match="does not exist"):
