@@ -27,9 +27,14 @@ def run(command: list[str | Path], folder: Path) -> str:
     return ran.stdout
 
 
-def test_the_tutorial_runs(tmp_path: Path) -> None:
-    """Every block, in order: commands in a shell, all Python in one session."""
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder after every block of the tutorial, in order, and what its Python printed.
+
+    Commands run in a shell, all Python in one session.
+    """
+    folder = tmp_path_factory.mktemp("tutorial")
+    (folder / "examples").symlink_to(ROOT / "examples")
     blocks = BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
     assert {kind for kind, _ in blocks} == {"console", "python"}
     python = []
@@ -39,14 +44,19 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
             continue
         for line in text.splitlines():
             assert line.startswith("$ "), f"a console block holds commands alone: {line}"
-            run(["bash", "-c", line[2:]], tmp_path)
-    printed = run([sys.executable, "-c", "\n".join(python)], tmp_path)
+            run(["bash", "-c", line[2:]], folder)
+    return folder, run([sys.executable, "-c", "\n".join(python)], folder)
+
+
+def test_the_tutorial_runs(tutorial: tuple[Path, str]) -> None:
+    """Its commands write what they should, and its figures say what the text says."""
+    folder, printed = tutorial
     at_random, by_group = map(
         float,
         re.search(r"at random: (\S+); whole groups: (\S+)", printed).groups(),  # type: ignore[union-attr]
     )
     assert at_random > by_group  # the point that the text makes
-    assert (tmp_path / "vectors.csv").is_file()
+    assert (folder / "vectors.csv").is_file()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +66,8 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
         ("stability.py", r"mean embeddings times length +0\.\d\d +\d\.\d\d kcal/mol"),
     ],
 )
-def test_the_examples_run(example: str, line: str, tmp_path: Path) -> None:
-    """From files to figures in one command."""
-    printed = run([sys.executable, ROOT / "examples" / example, "--out", tmp_path], ROOT)
+def test_the_examples_run(example: str, line: str, tutorial: tuple[Path, str]) -> None:
+    """To figures in one command; store and model, the same, are those that the tutorial made."""
+    folder, _ = tutorial
+    printed = run([sys.executable, ROOT / "examples" / example, "--out", folder], ROOT)
     assert re.search(line, printed), printed
