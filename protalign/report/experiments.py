@@ -38,7 +38,7 @@ class Row:
     Attributes
     ----------
     label : what the table calls it.
-    parameters : all of the estimator's parameters that are not its defaults' business.
+    parameters : what the estimator is given; its other parameters are its defaults.
     paper : the paper's figures, as fractions, keys as in ``protalign.metrics``; may be empty.
     """
 
@@ -77,8 +77,13 @@ class Grid:
         found: dict[str, Parameters] = {}
         for table in self.tables:
             for row in table.rows:
-                found.setdefault(repr(sorted(row.parameters.items())), row.parameters)
+                found.setdefault(configuration_name(row.parameters), row.parameters)
         return sorted(found.values(), key=lambda parameters: -parameters["max_epochs"])
+
+
+def configuration_name(parameters: Parameters) -> str:
+    """One text for one configuration, whatever the order of its parameters."""
+    return repr(sorted(parameters.items()))
 
 
 def full_grid() -> Grid:
@@ -160,7 +165,7 @@ def _grid(name: str, base: Parameters, siglip: Parameters, choices: Mapping[str,
             "bias",
             "SigLIP's bias at the start",
             f"The paper found b = {_signed(-10)} best of those it tried and prints no figures. The "
-            "bias is learned, by steps of about the learning rate: it stays near where it starts.",
+            "bias is learned, by steps of about the learning rate: the last column says where to.",
             tuple(Row(f"b = {_signed(value)}", {**with_siglip, "bias": value}) for value in biases),
         ),
         Table(

@@ -14,7 +14,7 @@ from protalign.report import figures
 from protalign.report.alignment import align, differences, identity
 from protalign.report.families import Families
 from protalign.report.figures import AttentionTrack, Picture
-from protalign.report.space import Space, project_after, project_before
+from protalign.report.space import Encoders, Space, project_after, project_before
 from protalign.stores import Entries
 
 #: Longest protein whose attention is drawn: residues of longer ones are narrower than a pixel.
@@ -28,7 +28,7 @@ class Shown:
     Attributes
     ----------
     pictures : in the page's order, by name.
-    cluster : Table 1 (see docs/report.md); None where there are too few proteins.
+    cluster : Table 1 (see docs/report.md); None where there is none of its size.
     map : the interactive map's points, as JSON.
     n_shown, n_all : proteins in the pictures, and in the test part.
     """
@@ -43,14 +43,15 @@ class Shown:
 def draw(
     estimator: ProtAlignEstimator,
     test: Entries,
+    encoders: Encoders,
     families: Families,
     loss_records: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> Shown:
     """All pictures, of the main model on the test part."""
-    space = Space.of(estimator, test, families.of)
+    space = Space.of(estimator, test, encoders, families.of)
     found = space.tightest()
     members = [] if found is None else found[0]
-    before, after = project_before(space, estimator), project_after(space)
+    before, after = project_before(space, encoders), project_after(space)
     pictures = [
         figures.tsne(space, before, after, members),
         figures.curves(loss_records),
@@ -113,7 +114,7 @@ def _map(space: Space, points: figures.Float64) -> dict[str, Any]:
 def _tracks(
     estimator: ProtAlignEstimator, space: Space, members: Sequence[int]
 ) -> list[AttentionTrack]:
-    """Two proteins of Table 1's cluster, which should look alike, and two of other families."""
+    """Two of Table 1's cluster, if short enough to draw, and some of other families: four."""
     fitting = [i for i in members if space.view.lengths[i] <= _LONGEST_DRAWN]
     shown = fitting[:2]
     seen = {space.families[i] for i in members}

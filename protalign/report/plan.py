@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from protalign.errors import InputError
+from protalign.estimator import ProtAlignEstimator
 from protalign.inputs import MODALITIES
 from protalign.protein import Modality
 from protalign.report.experiments import Grid, Parameters, full_grid, quick_grid
 from protalign.report.families import Families, compute_families, read_families
 from protalign.report.provenance import data_fingerprint, described_encoders, machine, versions
 from protalign.report.runs import Run
+from protalign.report.space import distinct
 from protalign.splits import Split
 from protalign.stores import EmbeddingStore, EncoderInfo, StoreView
 
 CONFIG_FORMAT = 1
-#: Fewer test entries than this make no figure.
+#: Fewer different test proteins than this make no figure.
 _LEAST_TEST = 4
 
 Records = Mapping[Run, Mapping[str, Any]]
@@ -76,8 +78,9 @@ class Plan:
         Raises InputError for a split that leaves nothing to train or to test on, and where a table
         of families cannot be used.
         """
-        parts = _parts(store, split)
+        parts = split.of(store)
         encoders = {m: store.encoder_for(m, getattr(options, f"{m}_encoder")) for m in MODALITIES}
+        _check(parts, encoders)
         families = (
             compute_families(parts["test"])
             if options.families is None
@@ -130,13 +133,17 @@ class Plan:
             "fingerprints": dict(self.data),
             "families": self.families.how,
             "main": dict(self.grid.main),
+            "estimator": ProtAlignEstimator(**self.whole(self.grid.main)).get_params(),
             "configurations": [dict(c) for c in self.grid.configurations()],
         }
 
 
-def _parts(store: EmbeddingStore, split: Split) -> dict[str, StoreView]:
-    parts = split.of(store)
-    if len(parts["train"]) < 2 or len(parts["test"]) < _LEAST_TEST:
-        counts = ", ".join(f"{len(view):,} {part}" for part, view in parts.items())
-        raise InputError(f"the split has {counts}", "it needs entries to train and to test on")
-    return parts
+def _check(parts: Mapping[str, StoreView], encoders: Mapping[Modality, EncoderInfo]) -> None:
+    needed = {"train": 2, "test": _LEAST_TEST}
+    for part, least in needed.items():
+        found = len(distinct(parts[part], encoders))
+        if found < least:
+            raise InputError(
+                f"the split's {part} part has {found:,} different proteins with both embeddings",
+                f"it needs {least} or more",
+            )

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from protalign.errors import ProtAlignError
+from protalign.errors import InputError, ProtAlignError
 from protalign.estimator import ProtAlignEstimator
 from protalign.evaluation import evaluate
 from protalign.leakage import Leakage
+from protalign.report.experiments import configuration_name
 from protalign.report.page import Report, write_page
 from protalign.report.pictures import Shown, draw
 from protalign.report.plan import Options, Plan, Records
-from protalign.report.results import configuration_name, tables
+from protalign.report.results import tables
 from protalign.report.runs import Run, RunFiles, missing, train_all, write_json
 from protalign.splits import Split
 from protalign.stores import EmbeddingStore, StoreView
 
 RESULTS_FORMAT = 1
+#: In the report's folder: the finished runs, and what is written anew from them.
+_RUNS = "runs"
+_WRITTEN = ("index.html", "results.json", "config.json", "figures")
 
 
 class Reporter(Protocol):
@@ -59,10 +64,11 @@ def reproduce(
     """Train every configuration that has no run in ``out`` yet, evaluate, draw, write the page.
 
     A run that fails is a row without figures; where all runs of the main configuration fail, there
-    is nothing to show: ProtAlignError. Raises as ``Plan.of``, before anything is trained.
+    is nothing to show: ProtAlignError. Raises as ``Plan.of``, and InputError for a folder that
+    cannot be written to or that holds something else, before anything is trained.
     """
     plan = Plan.of(store, split, options)
-    runs, files = plan.runs(), RunFiles(out / "runs")
+    runs, files = plan.runs(), RunFiles(_prepared(out))
     todo = missing(runs, files)
     reporter.say(f"{len(runs)} runs: {len(runs) - len(todo)} are there, {len(todo)} to train")
     errors = _train(todo, len(runs), files, plan, reporter)
@@ -72,6 +78,23 @@ def reproduce(
     page = _write(out, plan.config(), results, shown)
     failed = {run.label: error for run, error in errors.items()}
     return Summary(page, len(todo) - len(errors), len(runs) - len(todo), failed, results)
+
+
+def _prepared(out: Path) -> Path:
+    """The folder of the runs; InputError where no report can be written, before any training."""
+    runs = out / _RUNS
+    others = [name for name in _WRITTEN if (out / name).exists()]
+    if others and not runs.is_dir():
+        raise InputError(f"{out} has another {others[0]}, not a report's", "name another folder")
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=runs):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{out}: no report can be written there ({error.strerror})", "name another folder"
+        ) from None
+    return runs
 
 
 def _train(
@@ -151,7 +174,7 @@ def _show_main(
         name: list(plan.of_configuration(records, parameters).values())
         for name, parameters in (("CLIP", plan.grid.main), ("SigLIP", plan.grid.siglip))
     }
-    shown = draw(estimator, plan.parts["test"], plan.families, losses)
+    shown = draw(estimator, plan.parts["test"], plan.encoders, plan.families, losses)
     results["cluster"] = shown.cluster
     return shown
 
@@ -160,7 +183,8 @@ def _main(plan: Plan, records: Records, errors: Mapping[Run, str]) -> tuple[Run,
     """The main configuration's seed of the best validation MRR: the test part has no say."""
     found = plan.of_configuration(records, plan.grid.main)
     if not found:
-        why = next((errors[run] for run in errors), "")
+        main = plan.whole(plan.grid.main)
+        why = next((error for run, error in errors.items() if dict(run.parameters) == main), "")
         raise ProtAlignError(f"the main model could not be trained: {why}")
     return max(found.items(), key=lambda item: max(item[1]["validation_curve"], default=0.0))
 

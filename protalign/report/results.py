@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from protalign.report.experiments import Grid, Row
+from protalign.report.experiments import Grid, Row, configuration_name
 
 #: Figures of a direction that tables show; keys as in ``protalign.metrics.retrieval_figures``.
 FIGURES = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "median_rank")
@@ -33,11 +33,6 @@ def tables(
         }
         for table in grid.tables
     ]
-
-
-def configuration_name(parameters: Mapping[str, Any]) -> str:
-    """One text for one configuration, whatever the order of its parameters."""
-    return repr(sorted(parameters.items()))
 
 
 def _row(

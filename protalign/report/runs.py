@@ -79,6 +79,14 @@ class Run:
         return f"{', '.join(words)}, seed {self.seed}"
 
 
+#: What a run's file holds (docs/report.md).
+_RECORDED = {
+    *("key", "label", "parameters", "seed", "test", "validation", "loss_curve", "validation_curve"),
+    *("epochs", "best_epoch", "training_pairs", "validation_pairs", "temperature", "bias"),
+    "seconds",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class RunFiles:
     """Where the runs are kept: ``{key}.json``, and the model in the folder ``{key}``."""
@@ -99,7 +107,7 @@ class RunFiles:
             found = json.loads(self.record(run).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        whole = isinstance(found, dict) and found.get("key") == run.key
+        whole = isinstance(found, dict) and found.keys() >= _RECORDED and found["key"] == run.key
         return found if whole and self.model(run).is_dir() else None
 
 

@@ -13,15 +13,16 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from protalign.errors import StoreError
 from protalign.estimator import ProtAlignEstimator
-from protalign.inputs import MODALITIES, choose_encoder
+from protalign.inputs import MODALITIES
 from protalign.protein import Modality
-from protalign.stores import Entries, StoreView
+from protalign.stores import EncoderInfo, Entries, StoreView
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+#: By modality, whose residue embeddings are read.
+Encoders = Mapping[Modality, EncoderInfo]
 
 #: More proteins than this are drawn at random for the pictures: a page holds no more.
 MOST_SHOWN = 1200
@@ -56,11 +57,12 @@ class Space:
         cls,
         estimator: ProtAlignEstimator,
         test: Entries,
+        encoders: Encoders,
         families: Mapping[str, str],
         most: int = MOST_SHOWN,
     ) -> Space:
         """The different proteins of ``test`` that have both modalities, ``most`` at most."""
-        chosen = distinct(estimator, test)
+        chosen = distinct(test, encoders)
         n_all = len(chosen)
         if n_all > most:
             chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:most])
@@ -93,8 +95,8 @@ class Space:
         """Positions of the tightest cluster of different sequences, and its lowest cosine.
 
         Proteins are merged by complete linkage on the lowest of the four cosines between their
-        vectors: all points of a cluster, of both modalities, are that near to each other. None
-        where there are fewer than ``least`` proteins.
+        vectors: any two proteins of a cluster, by either modality, are that near to each other.
+        None where no cluster has ``least`` to ``most`` members.
         """
         _, different = np.unique(self.view.items("sequence"), return_index=True)
         different = different[self.view.lengths[different] <= _LONGEST_ALIGNED]
@@ -131,25 +133,15 @@ class Space:
         }
 
 
-def distinct(estimator: ProtAlignEstimator, entries: Entries) -> Int64:
+def distinct(entries: Entries, encoders: Encoders) -> Int64:
     """Positions of the first entry of each different (sequence, structure) that has both."""
     there = np.ones(len(entries), dtype=np.bool_)
     for modality in MODALITIES:
-        there &= entries.rows(encoder_name(estimator, entries, modality))[1] > 0
+        there &= entries.rows(encoders[modality].name)[1] > 0
     items = np.stack([entries.items(m) for m in MODALITIES], axis=1)
     positions = np.flatnonzero(there)
     _, first = np.unique(items[positions], axis=0, return_index=True)
     return positions[np.sort(first)].astype(np.int64)
-
-
-def encoder_name(estimator: ProtAlignEstimator, entries: Entries, modality: Modality) -> str:
-    """Name in the store of the encoder that the model was fitted on."""
-    info = choose_encoder(
-        entries, modality, getattr(estimator, f"{modality}_encoder"), estimator.encoders_[modality]
-    )
-    if info is None:
-        raise StoreError(f"{entries.store.path} has no {modality} embeddings")
-    return info.name
 
 
 def mean_embeddings(entries: Entries, encoder: str) -> Float32:
@@ -161,7 +153,7 @@ def mean_embeddings(entries: Entries, encoder: str) -> Float32:
     return np.stack(means)
 
 
-def project_before(space: Space, estimator: ProtAlignEstimator) -> Float64:
+def project_before(space: Space, encoders: Encoders) -> Float64:
     """(2 n, 2) t-SNE of the raw embeddings, sequences first.
 
     The modalities' embeddings differ in width and share no axes: each residue mean is centred on
@@ -171,7 +163,7 @@ def project_before(space: Space, estimator: ProtAlignEstimator) -> Float64:
     width = min(_COMMON_WIDTH, len(space) - 1)
     parts = []
     for modality in MODALITIES:
-        means = mean_embeddings(space.view, encoder_name(estimator, space.view, modality))
+        means = mean_embeddings(space.view, encoders[modality].name)
         part = PCA(min(width, means.shape[1]), random_state=0).fit_transform(means)
         part = np.pad(part, ((0, 0), (0, width - part.shape[1])))
         parts.append(part / np.linalg.norm(part, axis=1).mean())
