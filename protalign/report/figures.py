@@ -47,6 +47,7 @@ _STYLE: dict[str, Any] = {
     "ytick.color": INK,
     "text.color": INK,
     "legend.frameon": False,
+    "text.parse_math": False,  # a $ in an id is a $
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "svg.hashsalt": "protalign",
@@ -94,10 +95,9 @@ def tsne(space: Space, before: Float64, after: Float64, ringed: Sequence[int]) -
             axis.set_ylabel("t-SNE 2")
             axis.set_xticks([])
             axis.set_yticks([])
+            axis.set_aspect("equal", adjustable="datalim")
         if len(ringed):
-            _ring(
-                axes[1], np.vstack([after[list(ringed)], after[[len(space) + i for i in ringed]]])
-            )
+            _ring(axes[1], after[list(ringed)], after[[len(space) + i for i in ringed]])
         handles, labels = axes[1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
         return _picture(figure, "figure2_tsne")
@@ -129,7 +129,19 @@ def _pairs(axis: Any, points: Float64, n: int) -> None:
         )
 
 
-def _ring(axis: Any, points: Float64) -> None:
+def _ring(axis: Any, sequence: Float64, structure: Float64) -> None:
+    """A circle round the points; they are outlined, since others may lie in it too."""
+    for name, part in (("sequence", sequence), ("structure", structure)):
+        axis.scatter(
+            *part.T,
+            s=26,
+            marker=_MARKERS[name],
+            facecolor=MODALITY_COLOURS[name],
+            edgecolor=INK,
+            linewidth=0.9,
+            zorder=3,
+        )
+    points = np.vstack([sequence, structure])
     low, high = axis.get_xlim()
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     radius = np.linalg.norm(points - middle, axis=1).max() + 0.03 * (high - low)
@@ -221,7 +233,7 @@ def heatmap(space: Space) -> Picture:
         axis.set_xlabel("structures, in the order of the sequences")
         axis.set_ylabel("sequences, families together")
         several = sum(last - first > 1 for first, last in pairwise(starts))
-        axis.set_title(f"{len(order):,} pairs; {several:,} families of two or more framed")
+        axis.set_title(f"{len(order):,} proteins; {several:,} families of two or more framed")
         figure.colorbar(image, ax=axis, label="cosine", shrink=0.85, extend="min")
         return _picture(figure, "figure4_heatmap")
 
@@ -236,7 +248,9 @@ def attention(tracks: Sequence[AttentionTrack]) -> Picture:
             for axis, name in zip(axes, ("sequence", "structure"), strict=True):
                 image = _strips(axis, getattr(track, name))
                 axis.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=16)
-            axes[0].set_title(f"{track.id} ({len(track.sequence)} residues)")
+            residues = f"{len(track.sequence)} residues"
+            axes[0].set_title(f"{track.id}, family {track.family} ({residues})")
+            axes[0].annotate("head", (-0.012, 1.06), xycoords="axes fraction", ha="right", size=8)
             bar = part.colorbar(
                 image,
                 ax=axes,

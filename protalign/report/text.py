@@ -28,7 +28,7 @@ def table_lines(table: Mapping[str, Any]) -> tuple[str, list[str], list[list[str
 
 
 def _paper(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
+    return "" if value is None else f"{round(100 * value, 2)}"
 
 
 def _spread(summary: Mapping[str, Any] | None, scale: float, digits: int) -> str:

@@ -13,13 +13,16 @@
   const modalities = ["sequence", "structure"];
   let pinned = null;
 
+  // Plotly reads a few tags and entities in its labels: an id is to be shown as it is.
+  const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
   const points = (modality) => ({
     type: "scatter",
     mode: "markers",
     name: modality + "s",
     x: data[modality].x,
     y: data[modality].y,
-    text: data.ids.map((id, i) => `${id} · ${modality}<br>family ${data.families[i]}`),
+    text: data.ids.map((id, i) => `${plain(id)} · ${modality}<br>family ${plain(data.families[i])}`),
     hovertemplate: "%{text}<extra></extra>",
     marker: {
       color: colour[modality], symbol: symbol[modality], size: 9,
@@ -68,7 +71,10 @@
       const go = element("button", data.ids[j]);
       go.type = "button";
       go.title = `show the ${other[modality]} of ${data.ids[j]}`;
-      go.addEventListener("click", () => pin(other[modality], j));
+      go.addEventListener("click", () => {
+        pin(other[modality], j);
+        panel.focus(); // the button that had it is gone
+      });
       const item = element("li");
       item.append(go, element("span", own.cosine[i][place].toFixed(3), "cosine"));
       if (j === i) item.append(element("span", "its own", "own"));
