@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from report_files import ODD_ID, PROTALIGN, TEST, Files, run
+from report_files import ODD_ID, PROTALIGN, TEST, Files, Interrupted, run
 
 from protalign.splits import Split, write_split
 from protalign.stores import EmbeddingStore
@@ -29,7 +34,30 @@ def files(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Files:
 
 
 @pytest.fixture(scope="session")
-def report(files: Files) -> Path:
+def interrupted(files: Files) -> Interrupted:
+    """The report made by two calls: Ctrl-C after the first's first run, a file cut off, again."""
+    running = subprocess.Popen(
+        files.words(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    runs = files.out / "runs"
+    while running.poll() is None and not list(runs.glob("*.json")):
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, error = running.communicate(timeout=120)
+    kept = {path.name: path.read_text(encoding="utf-8") for path in sorted(runs.glob("*.json"))}
+    damaged = min(kept)
+    (runs / damaged).write_text(kept[damaged][:200], encoding="utf-8")
+    times = {name: (runs / name).stat().st_mtime_ns for name in kept if name != damaged}
+    summary = json.loads(run(*files.words(jobs=1), "--json").stdout)
+    return Interrupted(running.returncode, error, kept, damaged, times, summary)
+
+
+@pytest.fixture(scope="session")
+def report(files: Files, interrupted: Interrupted) -> Path:
     """The report's folder. Only to be read."""
-    run(*files.words())
+    assert interrupted.summary["page"] == str(files.out / "index.html")
     return files.out

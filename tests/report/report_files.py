@@ -7,12 +7,34 @@ import subprocess
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROTALIGN = Path(sysconfig.get_path("scripts")) / "protalign"
-#: An id that a page must not take for markup.
-ODD_ID = "<b>&1vqb"
+#: An id that page and figures must not take for markup.
+ODD_ID = "<b>&$_$1vqb"
 #: Families that only the test part has: T4 lysozyme and barnase.
 TEST = ("107l_A", "108l_A", "109l_A", "110l_A", "1a2p_A", "1ban_A", "1bao_B", "1bns_C", ODD_ID)
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A report whose command was ended by Ctrl-C, and called again after one run was damaged.
+
+    Attributes
+    ----------
+    code, error : how the first call ended.
+    kept : its runs by file name, as they were then.
+    damaged : file name of the one that was cut off.
+    times : of the others' files, then.
+    summary : what the second call printed.
+    """
+
+    code: int
+    error: str
+    kept: dict[str, str]
+    damaged: str
+    times: dict[str, int]
+    summary: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,7 @@ def test_search_finds_ids_and_says_what_it_does_not_find(opened: Opened) -> None
     neighbour.click()
     assert opened.page.inner_text("#map-panel h3") == name
     assert "nearest sequences" in opened.panel
+    assert opened.page.evaluate("document.activeElement.id") == "map-panel"
     assert opened.problems == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from protalign.report.alignment import align, differences, identity
 from protalign.report.alignment_view import alignment_blocks
-from protalign.report.experiments import BASE, Grid, full_grid, quick_grid
-from protalign.report.results import configuration_name, summary
+from protalign.report.experiments import BASE, Grid, configuration_name, full_grid, quick_grid
+from protalign.report.results import summary
+from protalign.report.runs import Run, RunFiles
 
 SEQUENCES = st.lists(
     st.text("ACDEFGHIKLMNPQRSTVWYX", min_size=1, max_size=40), min_size=2, max_size=5
@@ -108,3 +110,21 @@ def test_a_summary_is_mean_and_sample_deviation() -> None:
     assert found["sd"] == pytest.approx(math.sqrt(7 / 3))
     assert summary([3.0]) == {"mean": 3.0, "sd": None, "values": [3.0]}
     assert summary([]) is None
+
+
+@pytest.mark.parametrize("lacks", ["test", "loss_curve", "key"])
+def test_a_run_whose_file_lacks_something_is_not_complete(tmp_path: Path, lacks: str) -> None:
+    """JSON that is well formed but not a whole record counts as no record."""
+    names = {
+        *("key", "label", "parameters", "seed", "test", "validation", "loss_curve"),
+        *("validation_curve", "epochs", "best_epoch", "training_pairs", "validation_pairs"),
+        *("temperature", "bias", "seconds"),
+    }
+    run, files = Run.of(BASE, 0, {}), RunFiles(tmp_path)
+    files.model(run).mkdir()
+    record = {**dict.fromkeys(names), "key": run.key}
+    files.record(run).write_text(json.dumps(record), encoding="utf-8")
+    assert files.read(run) == record
+    del record[lacks]
+    files.record(run).write_text(json.dumps(record), encoding="utf-8")
+    assert files.read(run) is None

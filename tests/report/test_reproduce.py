@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from report_files import ODD_ID, TEST, Files, run
+from report_files import ODD_ID, TEST, Files, Interrupted, run
 
 from protalign import EmbeddingStore, ProtAlignEstimator
+from protalign.cli.console import ConsoleReporter
+from protalign.errors import InputError
 from protalign.metrics import retrieval_report
 from protalign.report.families import compute_families, read_families
 from protalign.report.pictures import joined
-from protalign.splits import read_split
+from protalign.report.plan import Options, Plan
+from protalign.report.reproduce import reproduce
+from protalign.splits import Split, read_split
 
 FIGURES = ("attention", "figure2_tsne", "figure3_loss", "figure4_heatmap")
 RUNS = 8  # four configurations, two seeds
@@ -29,16 +29,6 @@ def read(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
-
-
-def numbers(results: dict[str, Any]) -> dict[str, Any]:
-    """Results without what depends on the clock."""
-    runs = {k: {**record, "seconds": 0} for k, record in results["runs"].items()}
-    tables = [
-        {**table, "rows": [{**row, "seconds": None} for row in table["rows"]]}
-        for table in results["tables"]
-    ]
-    return {**results, "runs": runs, "tables": tables}
 
 
 def test_the_folder_holds_page_numbers_and_pictures(report: Path) -> None:
@@ -55,6 +45,8 @@ def test_the_folder_holds_page_numbers_and_pictures(report: Path) -> None:
         "test": 9,
     }
     assert config["command"].startswith("protalign reproduce ")
+    assert config["estimator"].items() >= config["main"].items()
+    assert config["estimator"]["early_stopping"] is True
     assert set(config["fingerprints"]) == {"split", "sequence", "structure"}
 
 
@@ -106,38 +98,49 @@ def test_the_cluster_is_of_the_test_part_and_aligned(files: Files, report: Path)
         assert member["aligned"].replace("-", "") == joined(store.sequence(member["id"]))
 
 
-def test_a_second_call_does_what_is_missing(files: Files, report: Path, tmp_path: Path) -> None:
-    """Interrupted after its first runs it ends with 130 and one line, and all runs are whole.
+def test_a_second_call_does_what_is_missing(files: Files, interrupted: Interrupted) -> None:
+    """Interrupted after its first run it ends with 130 and one line, and all runs are whole.
 
-    Called again, it keeps them but for one whose file was cut off, and ends with the very numbers
-    of a call that was not interrupted.
+    Called again, it keeps them but for one whose file was cut off, which comes out the very same.
     """
-    out = tmp_path / "report"
-    running = subprocess.Popen(
-        files.words(out),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    while running.poll() is None and len(list(out.glob("runs/*.json"))) < 2:
-        time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
-    _, error = running.communicate(timeout=60)
-    assert running.returncode == 130, error
-    assert "Traceback" not in error
-    assert "goes on from here" in error
-    kept = sorted(out.glob("runs/*.json"))
-    assert 2 <= len(kept) < RUNS
-    assert all(read(path)["key"] == path.stem for path in kept)
-    kept[0].write_text(kept[0].read_text(encoding="utf-8")[:200], encoding="utf-8")
-    times = {path: path.stat().st_mtime_ns for path in kept[1:]}
-    summary = json.loads(run(*files.words(out, jobs=1), "--json").stdout)
+    assert interrupted.code == 130, interrupted.error
+    assert "Traceback" not in interrupted.error
+    assert "goes on from here" in interrupted.error
+    kept = {name: json.loads(text) for name, text in interrupted.kept.items()}
+    assert 1 <= len(kept) < RUNS
+    assert all(f"{record['key']}.json" == name for name, record in kept.items())
+    summary = interrupted.summary
     assert summary["kept"] == len(kept) - 1
     assert summary["trained"] == RUNS - summary["kept"]
-    assert {path: path.stat().st_mtime_ns for path in kept[1:]} == times
-    ours, theirs = (numbers(read(folder / "results.json")) for folder in (out, report))
-    assert ours == theirs
+    runs = files.out / "runs"
+    assert {name: (runs / name).stat().st_mtime_ns for name in interrupted.times} == (
+        interrupted.times
+    )
+    again = read(runs / interrupted.damaged)
+    assert again == {**kept[interrupted.damaged], "seconds": again["seconds"]}
+
+
+@pytest.mark.parametrize("is_file", [False, True], ids=["another page", "a file"])
+def test_what_is_not_a_report_is_left_alone(files: Files, tmp_path: Path, is_file: bool) -> None:
+    """A folder with another index.html, or a file: InputError before any training."""
+    out = tmp_path / "site"
+    other = out if is_file else out / "index.html"
+    other.parent.mkdir(exist_ok=True)
+    other.write_text("mine", encoding="utf-8")
+    store, split = EmbeddingStore.open(files.store), read_split(files.split)
+    with pytest.raises(InputError, match="name another folder"):
+        reproduce(store, split, out, Options(quick=True), ConsoleReporter(quiet=True))
+    assert other.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_test_part_of_too_few_proteins_is_refused_before_training(
+    files: Files,
+) -> None:
+    """Three different proteins: InputError that says how many there are and are needed."""
+    split = read_split(files.split)
+    few = Split(split.train, split.validation, split.test[:3])
+    with pytest.raises(InputError, match=r"test part has 3 different proteins.*needs 4 or more"):
+        Plan.of(EmbeddingStore.open(files.store), few, Options())
 
 
 def test_a_missing_library_is_one_line_before_any_training(files: Files, tmp_path: Path) -> None:
@@ -184,4 +187,4 @@ def test_an_odd_id_is_text_on_the_page(report: Path) -> None:
     """An id with markup in it is escaped wherever it stands."""
     page = (report / "index.html").read_text(encoding="utf-8")
     assert ODD_ID not in page
-    assert "\\u003cb\\u003e\\u00261vqb" in page
+    assert "\\u003cb\\u003e\\u0026$_$1vqb" in page
