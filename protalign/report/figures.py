@@ -95,7 +95,6 @@ def tsne(space: Space, before: Float64, after: Float64, ringed: Sequence[int]) -
             axis.set_ylabel("t-SNE 2")
             axis.set_xticks([])
             axis.set_yticks([])
-            axis.set_aspect("equal", adjustable="datalim")
         if len(ringed):
             _ring(axes[1], after[list(ringed)], after[[len(space) + i for i in ringed]])
         handles, labels = axes[1].get_legend_handles_labels()
@@ -130,7 +129,7 @@ def _pairs(axis: Any, points: Float64, n: int) -> None:
 
 
 def _ring(axis: Any, sequence: Float64, structure: Float64) -> None:
-    """A circle round the points; they are outlined, since others may lie in it too."""
+    """A ring round the points; they are outlined, since others may lie in it too."""
     for name, part in (("sequence", sequence), ("structure", structure)):
         axis.scatter(
             *part.T,
@@ -142,13 +141,13 @@ def _ring(axis: Any, sequence: Float64, structure: Float64) -> None:
             zorder=3,
         )
     points = np.vstack([sequence, structure])
-    low, high = axis.get_xlim()
+    scale = np.array([high - low for low, high in (axis.get_xlim(), axis.get_ylim())])
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    radius = np.linalg.norm(points - middle, axis=1).max() + 0.03 * (high - low)
+    radius = scale * (np.linalg.norm((points - middle) / scale, axis=1).max() + 0.03)
     angle = np.linspace(0, 2 * math.pi, 80)
     axis.plot(
-        middle[0] + radius * np.cos(angle),
-        middle[1] + radius * np.sin(angle),
+        middle[0] + radius[0] * np.cos(angle),
+        middle[1] + radius[1] * np.sin(angle),
         color=INK,
         linewidth=1.4,
         zorder=3,
