@@ -11,10 +11,13 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from protalign.errors import InputError
 
 #: Similarities of a block, float32: 1 MB, which a usual second-level cache holds.
 BLOCK_ELEMENTS = 1 << 18
@@ -24,8 +27,13 @@ GROUP = 32
 FIRST_ROWS = 256
 #: Queries searched in one pass over the candidates.
 QUERIES_AT_ONCE = 256
+#: Hits kept in one pass, over all of its queries: fewer queries are in it where k is large.
+HITS_AT_ONCE = 1 << 20
 #: Fewer similarities than this are not worth a second thread.
 THREAD_ELEMENTS = 1 << 20
+#: The matrix library's threads are the process's: two searches that set them, each putting back
+#: what it found, would leave them at one for good.
+_LIMITED = Lock()
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -48,13 +56,24 @@ def nearest(
     -------
     rows : (q, k) int64 indices into ``candidates``, best first, equal ones in ascending order.
     similarity : (q, k) float32, the inner products (cosines, for vectors of unit length).
+
+    Raises
+    ------
+    InputError : a query has a number that is not finite.
     """
+    missing = np.flatnonzero(~np.isfinite(queries).all(axis=1))
+    if len(missing):
+        raise InputError(
+            f"{len(missing):,} queries are not finite, the first in row {missing[0]:,}",
+            "leave out entries that lack the modality",
+        )
     if present is None:
         present = np.isfinite(candidates[:, 0])
     k = min(k, int(np.count_nonzero(present)))
+    at_once = min(QUERIES_AT_ONCE, max(1, HITS_AT_ONCE // max(1, k)))
     parts = [
-        _nearest(queries[start : start + QUERIES_AT_ONCE], candidates, k, present)
-        for start in range(0, len(queries), QUERIES_AT_ONCE)
+        _nearest(queries[start : start + at_once], candidates, k, present)
+        for start in range(0, len(queries), at_once)
     ]
     empty = np.empty((0, k), dtype=np.int64), np.empty((0, k), dtype=np.float32)
     rows, similarity = zip(*parts, strict=True) if parts else ([empty[0]], [empty[1]])
@@ -73,7 +92,11 @@ def _nearest(queries: Float32, candidates: Float32, k: int, present: Bool) -> tu
     if n_threads == 1:
         found = [search(shares[0])]
     else:
-        with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
+        with (
+            _LIMITED,
+            _blas().limit(limits=1, user_api="blas"),
+            ThreadPoolExecutor(n_threads) as pool,
+        ):
             found = list(pool.map(search, shares))
     best = found[0]
     for other in found[1:]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protalign.errors import InputError
 from protalign.stores import nearest as module
 from protalign.stores.nearest import nearest
 
@@ -44,3 +45,11 @@ def test_missing_vectors_are_never_found() -> None:
     assert np.isfinite(cosine).all()
     assert rows.shape == (2, 19)
     assert nearest(asked, candidates, 50)[0].shape == (2, 19)
+
+
+def test_queries_that_are_missing_are_told() -> None:
+    """An entry that lacks the modality cannot ask."""
+    asked = unit_vectors(3, 3)
+    asked[1] = np.nan
+    with pytest.raises(InputError, match="1 queries are not finite, the first in row 1"):
+        nearest(asked, unit_vectors(20, 4), 2)
