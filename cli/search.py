@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +17,7 @@ from protalign.cli.console import print_failures, print_json, print_table
 if TYPE_CHECKING:
     from protalign.protein import Modality
     from protalign.search import Queries
-    from protalign.stores import AlignedVectors
+    from protalign.stores import AlignedVectors, EmbeddingStore
 
 
 class Against(StrEnum):
@@ -49,8 +51,8 @@ def search(
     queries: Annotated[
         list[str],
         typer.Argument(
-            help="FASTA or structure files or folders of them; ids that the vectors have; or other "
-            "Parquet files of vectors."
+            help="Ids that the vectors have; FASTA or structure files or folders of them (./1a30 "
+            "where 1a30 is an id too); or other Parquet files of vectors."
         ),
     ],
     vectors: Annotated[
@@ -105,11 +107,11 @@ def search(
         "sequence": sequence_weights,
         "structure": structure_weights,
     }
-    found = _queries(queries, targets, query_by.value, model, weights, device)
+    found = _queries(queries, targets, query_by.value, model, weights, device, coordinates)
     hits = _hits(found, targets, k, against)
     if coordinates is not None:
         _add_tm_scores(hits, found, coordinates)
-    _print(hits, output, [*COLUMNS, "tm_score"] if tm_score else list(COLUMNS))
+    _print(list(chain(*hits)), output, [*COLUMNS, "tm_score"] if tm_score else list(COLUMNS))
     if found.failures:
         print(f"{len(found.failures):,} failed:", file=sys.stderr)
         print_failures(found.failures)
@@ -123,20 +125,25 @@ def _queries(
     model: Path | None,
     weights: dict[Modality, Path | None],
     device: str,
+    coordinates: EmbeddingStore | None,
 ) -> Queries:
     """Files' proteins, embedded; then ids; then the entries of files of vectors."""
     from protalign.errors import InputError
-    from protalign.search import check_same_model, stored_queries
+    from protalign.search import check_same_model, coordinates_of, stored_queries
     from protalign.stores import read_vectors
 
-    paths = [text for text in given if Path(text).exists()]
+    entries = set(targets.ids.tolist())
+    # os.path: Path("") is a folder, and a name too long is an error to it.
+    paths = [text for text in given if text not in entries and os.path.exists(text)]  # noqa: PTH110
     tables = [path for path in paths if Path(path).suffix == ".parquet"]
     files = [path for path in paths if path not in tables]
-    found = stored_queries(targets, [text for text in given if text not in paths], query_by)
+    ids = [text for text in given if text not in paths]
+    found = stored_queries(targets, ids, query_by, coordinates)
     for table in tables:
         asked = read_vectors(table)
         check_same_model(asked, targets)
-        found = found.and_also(stored_queries(asked, asked.ids.tolist(), query_by))
+        theirs = coordinates and coordinates_of(asked, targets, coordinates)
+        found = found.and_also(stored_queries(asked, asked.ids.tolist(), query_by, theirs))
     if not files:
         return found
     if model is None:
@@ -169,8 +176,8 @@ def _embedded(
 
 def _hits(
     queries: Queries, targets: AlignedVectors, k: int, against: Against
-) -> list[dict[str, Any]]:
-    """A dict for each hit, queries in their order, best hit first."""
+) -> list[list[dict[str, Any]]]:
+    """A dict for each hit of each query, best hit first."""
     ranked: list[Any] = [None] * len(queries.ids)
     kinds = [
         {"sequence": "structure", "structure": "sequence"}[modality]
@@ -186,32 +193,33 @@ def _hits(
         for index, own_rows, own_cosine in zip(chosen, rows, cosine, strict=True):
             ranked[index] = zip(own_rows.tolist(), own_cosine.tolist(), strict=True)
     return [
-        {
-            "query": query,
-            "rank": rank,
-            "id": str(targets.ids[row]),
-            "cosine": cosine,
-            "length": None if targets.lengths is None else int(targets.lengths[row]),
-            "against": kind,
-        }
+        [
+            {
+                "query": query,
+                "rank": rank,
+                "id": str(targets.ids[row]),
+                "cosine": cosine,
+                "length": None if targets.lengths is None else int(targets.lengths[row]),
+                "against": kind,
+            }
+            for rank, (row, cosine) in enumerate(hits, start=1)
+        ]
         for query, kind, hits in zip(queries.ids, kinds, ranked, strict=True)
-        for rank, (row, cosine) in enumerate(hits, start=1)
     ]
 
 
-def _add_tm_scores(hits: list[dict[str, Any]], queries: Queries, store: Any) -> None:
+def _add_tm_scores(
+    hits: list[list[dict[str, Any]]], queries: Queries, store: EmbeddingStore
+) -> None:
     """None where the query or the hit has no coordinates."""
     from protalign.search import stored_backbone
     from protalign.superposition import tm_score
 
-    known = dict(zip(queries.ids, queries.backbones, strict=True))
-    for name, backbone in known.items():
-        if backbone is None:
-            known[name] = stored_backbone(store, name)
-    for hit in hits:
-        query, target = known[hit["query"]], stored_backbone(store, hit["id"])
-        score = math.nan if query is None or target is None else tm_score(query, target)
-        hit["tm_score"] = None if math.isnan(score) else score
+    for query, own in zip(queries.backbones, hits, strict=True):
+        for hit in own:
+            target = None if query is None else stored_backbone(store, hit["id"])
+            score = math.nan if query is None or target is None else tm_score(query, target)
+            hit["tm_score"] = None if math.isnan(score) else score
 
 
 def _print(hits: list[dict[str, Any]], output: Format, columns: list[str]) -> None:

@@ -38,7 +38,7 @@ class Queries:
         its structure.
     lengths : residues of each, None where vectors were given without.
     vectors : (n, dim) float32, unit length.
-    backbones : (L, 4, 3) float32 in Å of each query that was read from a structure file, else None.
+    backbones : (L, 4, 3) float32 in Å of each query whose coordinates are known, else None.
     failures : inputs that could not be read.
     """
 
@@ -122,7 +122,10 @@ def embed_queries(
 
 
 def stored_queries(
-    vectors: AlignedVectors, ids: Sequence[str], modality: Modality = "sequence"
+    vectors: AlignedVectors,
+    ids: Sequence[str],
+    modality: Modality = "sequence",
+    coordinates: EmbeddingStore | None = None,
 ) -> Queries:
     """Queries whose vectors are there already: no model is needed.
 
@@ -131,6 +134,7 @@ def stored_queries(
     vectors : an exported file's.
     ids : some of its ids; raises InputError for others.
     modality : which of an entry's two vectors to search with; the other one where it lacks that.
+    coordinates : the store that the vectors are of, for the queries' backbones.
     """
     chosen = vectors.select(ids)
     values, there = chosen.candidates(modality)
@@ -140,7 +144,7 @@ def stored_queries(
         [modality if own else other for own in there.tolist()],
         [None] * len(ids) if chosen.lengths is None else chosen.lengths.tolist(),
         np.where(there[:, None], values, chosen.candidates(other)[0]),
-        [None] * len(ids),
+        [None if coordinates is None else stored_backbone(coordinates, str(i)) for i in ids],
         [],
     )
 
@@ -148,7 +152,7 @@ def stored_queries(
 def check_same_model(queries: AlignedVectors, vectors: AlignedVectors) -> None:
     """Raise ModelError where two exported files are of different models."""
     theirs, ours = (v.metadata.get("model", {}).get("weights_sha256") for v in (queries, vectors))
-    if theirs != ours:
+    if theirs != ours or queries.sequence.shape[1] != vectors.sequence.shape[1]:
         raise ModelError(
             f"the two files' vectors were made by different models (weights {str(theirs)[:12]}… "
             f"and {str(ours)[:12]}…): export both with one"
@@ -162,8 +166,9 @@ def read_options(vectors: AlignedVectors) -> ReadOptions:
     """
     facts = vectors.metadata.get("store", {})
     options = facts.get("options")
-    if options is None and Path(facts.get("path", "")).is_dir():
-        options = EmbeddingStore.open(facts["path"]).options
+    path = facts.get("path", "")
+    if options is None and path and Path(path).is_dir():
+        options = EmbeddingStore.open(path).options
     known = {key: value for key, value in (options or {}).items() if key in _READ_OPTIONS}
     return ReadOptions(**known)
 
@@ -175,11 +180,30 @@ def open_coordinates(
 
     Raises InputError where neither is there.
     """
-    recorded = vectors.metadata.get("store", {}).get("path", "")
-    place = str(path or recorded)
+    place = str(path or _recorded_store(vectors))
+    if not place:
+        raise InputError("the vectors do not say which store they are of", "name it with --store")
     if "://" not in place and not Path(place).is_dir():
         raise InputError(f"the store {place} is not there", "name it with --store")
     return EmbeddingStore.open(place)
+
+
+def coordinates_of(
+    queries: AlignedVectors, vectors: AlignedVectors, coordinates: EmbeddingStore
+) -> EmbeddingStore | None:
+    """The store with the coordinates of a second file's entries; None where it is not there.
+
+    ``coordinates``, which are of ``vectors``, where both files are of one store: in another one an
+    equal id may be another protein's.
+    """
+    place = _recorded_store(queries)
+    if place == _recorded_store(vectors):
+        return coordinates
+    return EmbeddingStore.open(place) if place and Path(place).is_dir() else None
+
+
+def _recorded_store(vectors: AlignedVectors) -> str:
+    return str(vectors.metadata.get("store", {}).get("path", ""))
 
 
 def stored_backbone(store: EmbeddingStore, entry_id: str) -> npt.NDArray[np.float32] | None:

@@ -161,3 +161,34 @@ def test_fit_and_score_take_a_split(work: Path, tmp_path: Path) -> None:
         run("score", where, "--model", tmp_path / "m", "--split", split, "--ids", table)
     with pytest.raises(InputError, match="a table goes with --by column"):
         run("split", where, "--by", "column", "--out", split)
+
+
+def test_an_id_is_not_taken_for_a_file(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PDBbind's folders bear the ids: the id asks, its vectors being there; ./id is the file."""
+    entry = str(read_vectors(work / "vectors.parquet").ids[0])
+    folder = work / "named"
+    (folder / entry).mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert search(work, entry, "-k", "1")[0]["query"] == entry
+    with pytest.raises(InputError, match="give --model"):
+        search(work, f"./{entry}")
+    for nothing in ("", "x" * 300):
+        with pytest.raises(InputError, match="the vectors have no"):
+            search(work, nothing)
+
+
+def test_a_sequence_with_a_stored_id_has_no_coordinates(work: Path, tmp_path: Path) -> None:
+    """The TM-score is the query's own: none of a FASTA record, whatever it is called."""
+    entry = str(read_vectors(work / "vectors.parquet").ids[0])
+    query = tmp_path / "query.fasta"
+    query.write_text(f">{entry}\nMKVLAAGIVGLCAKAYLVETRW\n>bad\nMK1\n")
+    words = ["search", query, entry, "--vectors", work / "vectors.parquet", "-k", "1"]
+    words += ["--model", work / "model", "--tm-score", "--format", "tsv"]
+    done = RUNNER.invoke(app, [*map(str, words)])
+    assert done.exit_code == 3
+    assert "(bad)" in done.stderr
+    header, record, stored = (line.split("\t") for line in done.stdout.splitlines())
+    assert header == ["query", "rank", "id", "cosine", "length", "against", "tm_score"]
+    assert record[0] == stored[0] == entry
+    assert record[-1] == ""
+    assert 0 < float(stored[-1]) <= 1
