@@ -41,7 +41,6 @@ class Method(StrEnum):
 
 def split(
     store: Annotated[Path, typer.Argument(help="A store that `protalign embed` made.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file: CSV, columns id and part.")],
     by: Annotated[
         By,
         typer.Option(help="PDBbind's sets, whole sequence clusters, or a column of your table."),
@@ -50,6 +49,9 @@ def split(
         Path | None,
         typer.Argument(help="--by column: a CSV or TSV file with a header.", show_default=False),
     ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The file: CSV, columns id and part; replaced.")
+    ] = Path("split.csv"),
     id_column: Annotated[
         str | None, typer.Option(help="--by column: its name; default: id, or one like it.")
     ] = None,
@@ -86,7 +88,7 @@ def split(
     """Write a split: a small file of ids that `fit`, `score`, `evaluate` and `reproduce` take.
 
     \b
-    protalign split store.zarr --by pdbbind --index index/ --out split.csv
+    protalign split store.zarr --by pdbbind --index index/
     protalign split store.zarr --by cluster --identity 0.3 --out split.csv
     protalign split store.zarr --by column table.csv --out split.csv
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,13 +27,16 @@ class Table:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Table:
         try:
-            lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+            text = Path(path).read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} cannot be read ({error})", "give a CSV file") from None
-        begin = next((n for n, line in enumerate(lines) if line[:1] not in ("#", "")), len(lines))
+        lines = list(io.StringIO(text, newline=""))  # ends stay: a quoted cell may hold some
+        begin = next(
+            (n for n, line in enumerate(lines) if line.strip() and line[0] != "#"), len(lines)
+        )
         if begin == len(lines):
             raise InputError(f"{path} is empty", "give a CSV file with a header")
-        comment = " ".join(line.lstrip("# ").rstrip() for line in lines[:begin] if line)
+        comment = " ".join(line.lstrip("# ").rstrip() for line in lines[:begin] if line.strip())
         head = lines[begin]
         delimiter = max(",\t;", key=head.count)
         header = [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
@@ -58,8 +62,17 @@ class Table:
     def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
         """(line number, column -> text) of each row; raises InputError for a row cut short."""
         reader = csv.reader(self.lines, delimiter=self.delimiter)
-        for cells in reader:
-            if not cells:
+        while True:
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                line = self.first_line + reader.line_num - 1
+                raise InputError(
+                    f"{self.path}, line {line}: {error}", "close the quotes that are open"
+                ) from None
+            if cells is None:
+                return
+            if not any(map(str.strip, cells)):
                 continue
             line = self.first_line + reader.line_num - 1
             if len(cells) != len(self.header):

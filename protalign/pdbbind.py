@@ -3,14 +3,17 @@
 A line is a complex: its PDB code first, then resolution, year, affinity; comments begin with #.
 General and refined sets come as ``INDEX_general_PL_data.2020`` and ``INDEX_refined_data.2020`` (or
 of another year, or without ``_data``); the core set, CASF, as ``INDEX_core_data.2016`` up to v2016
-and as ``CoreSet.dat`` in the CASF-2016 package. PDBbind: Wang et al., J Med Chem 47, 2977 (2004);
-CASF-2016: Su et al., J Chem Inf Model 59, 895 (2019).
+and as ``CoreSet.dat`` in the CASF-2016 package; each may be compressed
+(.gz). PDBbind: Wang et al., J Med Chem 47, 2977 (2004); CASF-2016: Su et al., J Chem Inf Model 59,
+895 (2019).
 """
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from protalign.errors import InputError
 
 _FILE = re.compile(r"INDEX_(general_PL|refined|core)(?:_(data|set|name))?\.(\d{4})\w*(?:\.\w+)?")
 _CORE_SET = "CoreSet.dat"
+#: Ways that a file may end that begins as an index does, and is none.
+_NO_TEXT = (".pdf", ".zip", ".tgz", ".tar", ".xlsx", ".xls", ".html")
 _CODE = re.compile(r"[0-9][A-Za-z0-9]{3}")
 #: Of one set's several files; all of them name the same complexes.
 _PREFERRED = ("data", "set", None, "name")
@@ -86,20 +91,25 @@ def _find(root: Path) -> dict[tuple[str, int], Path]:
         match = _FILE.fullmatch(path.name)
         if match is not None:
             key, rank = (match[1], int(match[3])), _PREFERRED.index(match[2])
-        elif path.name == _CORE_SET:
+        elif path.name.removesuffix(".gz") == _CORE_SET:
             key, rank = ("core", 2016), len(_PREFERRED)
         else:
             continue
-        if path.is_file() and (key not in found or rank < found[key][0]):
+        if path.suffix in _NO_TEXT or not path.is_file():
+            continue
+        if key not in found or rank < found[key][0]:
             found[key] = (rank, path)
     return {key: path for key, (_, path) in found.items()}
 
 
 def _codes(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read ({error})", "get it again") from None
+    lines = content.decode("utf-8-sig", errors="replace").splitlines()
     codes: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):

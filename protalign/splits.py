@@ -203,7 +203,7 @@ def by_cluster(
     """A random split that keeps whole sequence clusters in one part.
 
     No chain of one part is then similar, at that identity, to a chain of another (see
-    ``protalign.homology``). A cluster is larger than the room that is left in a part goes
+    ``protalign.homology``). A cluster that is larger than the room left in a part goes
     elsewhere, so that the parts come close to their sizes.
 
     Parameters
@@ -214,7 +214,11 @@ def by_cluster(
     random_state : the same number gives the same split of the same clusters.
     method : how to cluster: "auto", "mmseqs" or "kmer".
     """
-    if len(fractions) != len(PARTS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if not len(entries):
+        raise InputError("the store has no entries", "embed proteins first")
+    # Comparisons that NaN fails too.
+    usable = len(fractions) == len(PARTS) and all(own >= 0 for own in fractions)
+    if not (usable and abs(sum(fractions) - 1) <= 1e-6):
         raise InputError(
             f"fractions={tuple(fractions)}", "give three for train, validation and test, sum 1"
         )
@@ -315,6 +319,8 @@ def _deal(
     A cluster goes to a part where it fits, by chance in proportion to the room there: so clusters
     of every size are in every part, and the small ones at the end even out the sizes.
     """
+    if random_state < 0:
+        raise InputError(f"random_state={random_state}", "give 0 or a positive number as the seed")
     generator = np.random.default_rng(random_state)
     sizes = np.bincount(labels)
     shuffled = generator.permutation(len(sizes))

@@ -165,3 +165,24 @@ def test_clusters_stay_whole(shared: Path, tmp_path: Path) -> None:
     assert by_cluster(store, 0.5, random_state=1, method="kmer").test != split.test
     with pytest.raises(InputError, match="sum 1"):
         by_cluster(store, 0.5, (0.7, 0.2, 0.2))
+    for wrong in ((float("nan"), 0.5, 0.5), (0.5, 0.5)):
+        with pytest.raises(InputError, match="sum 1"):
+            by_cluster(store, 0.5, wrong, method="kmer")
+    with pytest.raises(InputError, match="random_state=-1"):
+        by_cluster(store[:3], 0.5, random_state=-1, method="kmer")
+    with pytest.raises(InputError, match="no entries"):
+        by_cluster(store[:0], 0.5, method="kmer")
+
+
+def test_an_index_in_other_clothes(tmp_path: Path) -> None:
+    """Compressed, with a byte order mark and Windows' line ends, beside a PDF of the same name."""
+    core = gzip.compress(b"#code resl\n2abc 1.0\n")
+    (tmp_path / "CoreSet.dat.gz").write_bytes(core)
+    general = "# PDB code\r\n1ABC 2.0\r\n2abc 1.0\r\n".encode("utf-8-sig")
+    (tmp_path / "INDEX_general_PL_data.2020").write_bytes(general)
+    (tmp_path / "INDEX_general_PL_data.2021.pdf").write_bytes(b"%PDF-1.4")
+    index = read_index(tmp_path)
+    assert (index.general, index.core) == (("1abc", "2abc"), ("2abc",))
+    (tmp_path / "CoreSet.dat.gz").write_bytes(core[:20])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_index(tmp_path)

@@ -125,3 +125,18 @@ def test_a_column_that_gives_no_split(
         by_column(store, path)
     with pytest.raises(InputError, match="did you mean 'id'"):
         by_column(store, path, id_column="idd")
+
+
+def test_tables_as_people_have_them(tmp_path: Path, store: EmbeddingStore) -> None:
+    """A byte order mark, Windows' line ends, blank lines and spaces; a line end within quotes."""
+    path = tmp_path / "table.csv"
+    path.write_bytes(
+        "# by hand\r\n\r\n id ; part \r\n a ; train \r\n  \r\nc;test\r\n".encode("utf-8-sig")
+    )
+    assert read_split(path) == Split(("a",), (), ("c",), "by hand")
+    path.write_bytes(b'note,id,split\n"two\nlines",a,train\nx,c,test\nx,a,test\n')
+    with pytest.raises(InputError, match="line 5: 'a' is in train and in test"):
+        by_column(store, path)
+    path.write_text('id,split\n"a' + "x" * 200_000 + ",train\n")
+    with pytest.raises(InputError, match=r"table\.csv, line 2: field larger"):
+        by_column(store, path)
