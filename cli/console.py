@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -77,7 +78,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _is_number(cell: str) -> bool:
-    return bool(cell) and cell.lstrip("-")[:1].isdigit()
+    """Figures, perhaps with a unit behind a space; 1a30, an id, is none."""
+    return re.match(r"-?\d[\d.,/]*(\s|$)", cell) is not None
 
 
 class ConsoleReporter:
