@@ -57,7 +57,8 @@ def process_map(
     try:
         while True:
             room = 2 * processes - len(pending)
-            pending += [(item, executor.submit(function, item)) for item in islice(iterator, room)]
+            for item in islice(iterator, room):
+                pending.append((item, _submit(executor, function, item)))
             if not pending:
                 return
             try:
@@ -72,6 +73,16 @@ def process_map(
                 yield result
     finally:
         executor.shutdown(kill_workers=True)
+
+
+def _submit(executor: Executor, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+    """The item's future; where a worker has died already, one that says so."""
+    try:
+        return executor.submit(function, item)
+    except BrokenProcessPool as error:
+        broken: Future[Result] = Future()
+        broken.set_exception(error)
+        return broken
 
 
 def one_by_one(

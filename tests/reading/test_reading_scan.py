@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -115,13 +117,23 @@ def _double_or_die(number: int) -> int:
     return 2 * number
 
 
-def test_killed_worker_costs_its_own_item_only() -> None:
-    """Items under way when a worker dies are done again, each at its place."""
+@pytest.mark.parametrize("slow", [None, 6, 7])
+def test_killed_worker_costs_its_own_item_only(slow: int | None) -> None:
+    """Items under way when a worker dies are done again, each at its place.
+
+    So are those that come after its death, before it was noticed (``slow``: waits for that).
+    """
 
     def recover(number: int) -> int:
         return next(one_by_one(_double_or_die, lambda _: -1, [number]))
 
-    doubled = list(process_map(_double_or_die, recover, range(12), processes=2))
+    def numbers() -> Iterator[int]:
+        for number in range(12):
+            if number == slow:
+                time.sleep(2)
+            yield number
+
+    doubled = list(process_map(_double_or_die, recover, numbers(), processes=2))
     assert doubled == [-1 if number == 5 else 2 * number for number in range(12)]
 
 
