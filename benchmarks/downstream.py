@@ -85,7 +85,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--boosting-seeds", type=int, default=1, help="boosting is slow")
+    parser.add_argument("--boosting-seeds", type=int, default=5, help="boosting is slow")
     return parser.parse_args()
 
 

@@ -95,17 +95,18 @@ class AlignedVectors:
         rows : (q, k) int64 indices into ``ids``, best first.
         cosine : (q, k) float32.
         """
-        if against not in MODALITIES or k < 1:
+        if against not in MODALITIES or not isinstance(k, (int, np.integer)) or k < 1:
             raise InputError(
-                f"against={against!r}, k={k!r}", "give sequence or structure, and a k of at least 1"
+                f"against={against!r}, k={k!r}", "give sequence or structure, and a whole k above 0"
             )
         candidates, present = self.candidates(against)
+        queries = np.asarray(queries, dtype=np.float32)
         if queries.ndim != 2 or queries.shape[1] != candidates.shape[1]:
             raise InputError(
                 f"queries of shape {queries.shape} do not fit vectors of {candidates.shape[1]}",
                 "pool them with the model that made the vectors",
             )
-        return nearest(np.ascontiguousarray(queries, dtype=np.float32), candidates, k, present)
+        return nearest(np.ascontiguousarray(queries), candidates, k, present)
 
     def candidates(self, against: Modality) -> tuple[Float32, npt.NDArray[np.bool_]]:
         """((n, dim) float32, (n,) bool): a modality's vectors, and which of them are there."""
