@@ -12,6 +12,9 @@ from pathlib import Path
 
 from protalign.errors import InputError
 
+#: Usual names of a column of ids, the likeliest first.
+ID_COLUMNS = ("id", "entry", "name", "pdbid", "pdb_id", "pdb")
+
 
 @dataclass(frozen=True, slots=True)
 class Table:

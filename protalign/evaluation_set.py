@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from protalign.delimited import Table
+from protalign.delimited import ID_COLUMNS, Table
 from protalign.errors import InputError
 from protalign.homology import cluster_proteins
 from protalign.inputs import MODALITIES, Pairs
@@ -28,7 +28,6 @@ SCOP_LEVELS = {"fold": 2, "superfamily": 3, "family": 4}
 #: Usual names of the columns of a table of families, and of SCOPe labels.
 FAMILY_COLUMNS = ("family", "cluster", "label")
 SCOP_COLUMNS = ("scop", "scope", "sccs", "label")
-_ID_COLUMNS = ("id", "entry", "name", "pdbid", "pdb_id", "pdb")
 #: Identity at which families are computed where none are given.
 FAMILY_IDENTITY = 0.95
 
@@ -141,7 +140,7 @@ def read_labels(
     there, or an id with two labels.
     """
     table = Table.read(path)
-    ids = table.column(None, _ID_COLUMNS, "ids")
+    ids = table.column(None, ID_COLUMNS, "ids")
     labels = table.column(column, usual, "labels")
     found: dict[str, str] = {}
     for line, row in table.rows():

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from protalign.delimited import Table, some
+from protalign.delimited import ID_COLUMNS, Table, some
 from protalign.errors import InputError
 from protalign.homology import cluster_proteins
 from protalign.parameters import check_choice
@@ -34,7 +34,6 @@ _SPELLINGS = {
     "val": "validation",
     "valid": "validation",
 }
-_ID_COLUMNS = ("id", "entry", "name", "pdbid", "pdb_id", "pdb")
 _PART_COLUMNS = ("part", "split", "set", "subset", "partition")
 
 
@@ -159,7 +158,7 @@ def by_column(
     InputError : no such file or column, an id in two parts, or no id in common with ``entries``.
     """
     table = Table.read(path)
-    id_column = table.column(id_column, _ID_COLUMNS, "ids")
+    id_column = table.column(id_column, ID_COLUMNS, "ids")
     part_column = table.column(part_column, _PART_COLUMNS, "parts")
     known = set(entries.ids.tolist())
     other: Counter[str] = Counter()
