@@ -37,9 +37,13 @@ def change_state(path: Path, change: Callable[[StoreState], StoreState]) -> Stor
 
 
 def open_for_writing(path: Path, name: str) -> zarr.Array[Any]:
-    """An array whose chunks are always written, all-zero ones too."""
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        return zarr.open_array(path / name, mode="r+", zarr_format=3)
+    """An array whose chunks are always written, all-zero ones too.
+
+    Set on the array and not in zarr.config, which is one for all threads: the other thread's
+    return from a ``with`` would take the setting away between ours and the opening.
+    """
+    array = zarr.open_array(path / name, mode="r+", zarr_format=3)
+    return array.with_config({"write_empty_chunks": True})
 
 
 def prepare_arrays(path: Path, state: StoreState) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from onehot import load_from_centre, load_one_hot
 from store_helpers import (
     CENTRE,
@@ -27,6 +31,7 @@ from store_helpers import (
 from protalign.errors import Failure, StoreError
 from protalign.protein import Chain, Protein, Structure
 from protalign.stores import EmbeddingStore, StoreWriter, verify
+from protalign.stores.append import open_for_writing
 from protalign.stores.fill import fill
 
 
@@ -327,3 +332,23 @@ def test_planning_twice_plans_nothing_new(path: Path, proteins: list[Protein]) -
         again = writer.plan("one_hot", ONE_HOT, 12345)
         assert (again.tasks, again.pending_tasks, again.pending_rows) == (first.tasks, 0, 0)
         assert again.longest == max(len(s) for p in proteins for s in p.sequences)
+
+
+def test_chunks_of_zeros_are_written_beside_other_threads(tmp_path: Path) -> None:
+    """A task whose every item was refused is zeros: its chunk is there whatever threads open."""
+    zarr.create_array(tmp_path / "a", shape=(4,), chunks=(1,), dtype="u1", zarr_format=3)
+
+    def write(row: int) -> None:
+        together.wait()
+        open_for_writing(tmp_path, "a")[row] = 0
+
+    for _ in range(20):
+        together = threading.Barrier(4)
+        with (
+            zarr.config.set({"array.write_empty_chunks": False}),  # Zarr's default
+            ThreadPoolExecutor(4) as pool,
+        ):
+            list(pool.map(write, range(4)))
+        chunks = sorted(file.name for file in (tmp_path / "a" / "c").iterdir())
+        assert chunks == ["0", "1", "2", "3"]
+        shutil.rmtree(tmp_path / "a" / "c")
