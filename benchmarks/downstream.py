@@ -108,8 +108,6 @@ def of_function(
         sets = [function.feature_sets(v.select(proteins.ids), sequences) for v in vectors]
         report[name] = function.summary(proteins)
         for model in options.models:
-            if model == "boosting" and name != "class":
-                continue  # it grows a tree per class in every round: too slow for dozens
             seeds = len(sets) if model == "ridge" else options.boosting_seeds
             found = function.evaluate(proteins, sets[:seeds], model, REFERENCE["function"])
             report[name][model] = found

@@ -3,6 +3,7 @@
 A block of similarities is reduced to the maxima of groups of rows, by elementwise maxima of whole
 vectors; only groups whose maximum beats a query's k-th best so far are looked into. After a few
 blocks these are rare, so a search costs the matrix product and one pass over the cached block.
+Where the processor has AMX, long searches take that product in bfloat16 (see ``half``).
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from functools import cache
+from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from protalign.errors import InputError
+
+if TYPE_CHECKING:
+    from protalign.stores.half import HalfProduct, HalfVectors
 
 #: Similarities of a block, float32: 1 MB, which a usual second-level cache holds.
 BLOCK_ELEMENTS = 1 << 18
@@ -31,6 +37,9 @@ QUERIES_AT_ONCE = 256
 HITS_AT_ONCE = 1 << 20
 #: Fewer similarities than this are not worth a second thread.
 THREAD_ELEMENTS = 1 << 20
+#: Vectors are converted to bfloat16 for searches of that many queries or more, in that many
+#: vectors or more, once that many queries were asked: fewer do not pay for it.
+HALF_BATCH, HALF_VECTORS, HALF_QUERIES = 8, 1 << 16, 256
 #: The matrix library's threads are the process's: two searches that set them, each putting back
 #: what it found, would leave them at one for good.
 _LIMITED = Lock()
@@ -40,69 +49,112 @@ Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 
-def nearest(
-    queries: Float32, candidates: Float32, k: int, present: Bool | None = None
-) -> tuple[Int64, Float32]:
-    """The k candidates with the largest inner product for each query.
+class Candidates:
+    """Vectors to search among, as often as wanted.
 
     Parameters
     ----------
-    queries : (q, dim) float32.
-    candidates : (n, dim) float32.
-    k : how many; all of them where there are fewer.
+    vectors : (n, dim) float32.
     present : (n,) bool, rows that may be found; default: those that are not NaN.
-
-    Returns
-    -------
-    rows : (q, k) int64 indices into ``candidates``, best first, equal ones in ascending order.
-    similarity : (q, k) float32, the inner products (cosines, for vectors of unit length).
-
-    Raises
-    ------
-    InputError : a query has a number that is not finite.
     """
-    missing = np.flatnonzero(~np.isfinite(queries).all(axis=1))
-    if len(missing):
-        raise InputError(
-            f"{len(missing):,} queries are not finite, the first in row {missing[0]:,}",
-            "leave out entries that lack the modality",
-        )
-    if present is None:
-        present = np.isfinite(candidates[:, 0])
-    k = min(k, int(np.count_nonzero(present)))
-    at_once = min(QUERIES_AT_ONCE, max(1, HITS_AT_ONCE // max(1, k)))
-    parts = [
-        _nearest(queries[start : start + at_once], candidates, k, present)
-        for start in range(0, len(queries), at_once)
-    ]
-    empty = np.empty((0, k), dtype=np.int64), np.empty((0, k), dtype=np.float32)
-    rows, similarity = zip(*parts, strict=True) if parts else ([empty[0]], [empty[1]])
-    return np.concatenate(rows), np.concatenate(similarity)
+
+    def __init__(self, vectors: Float32, present: Bool | None = None) -> None:
+        self.vectors = vectors
+        self.present = np.isfinite(vectors[:, 0]) if present is None else present
+        self.n_present = int(np.count_nonzero(self.present))
+        self._asked = 0
+        self._half: HalfVectors | None = None
+        self._preparing = Lock()
+
+    def nearest(self, queries: Float32, k: int) -> tuple[Int64, Float32]:
+        """The k candidates with the largest inner product for each query.
+
+        Parameters
+        ----------
+        queries : (q, dim) float32.
+        k : how many; all of them where there are fewer.
+
+        Returns
+        -------
+        rows : (q, k) int64 indices into ``vectors``, best first, equal ones in ascending order.
+        similarity : (q, k) float32, the inner products (cosines, for vectors of unit length).
+
+        Raises
+        ------
+        InputError : a query has a number that is not finite.
+        """
+        missing = np.flatnonzero(~np.isfinite(queries).all(axis=1))
+        if len(missing):
+            raise InputError(
+                f"{len(missing):,} queries are not finite, the first in row {missing[0]:,}",
+                "leave out entries that lack the modality",
+            )
+        k = min(k, self.n_present)
+        at_once = min(QUERIES_AT_ONCE, max(1, HITS_AT_ONCE // max(1, k)))
+        parts = [
+            self._pass(queries[start : start + at_once], k)
+            for start in range(0, len(queries), at_once)
+        ]
+        empty = np.empty((0, k), dtype=np.int64), np.empty((0, k), dtype=np.float32)
+        rows, similarity = zip(*parts, strict=True) if parts else ([empty[0]], [empty[1]])
+        return np.concatenate(rows), np.concatenate(similarity)
+
+    def _pass(self, queries: Float32, k: int) -> tuple[Int64, Float32]:
+        """One pass over the candidates, shared out among threads that each compute alone."""
+        n = len(self.vectors)
+        n_threads = min(_cores(), max(1, len(queries) * n // THREAD_ELEMENTS))
+        bounds = np.linspace(0, n, n_threads + 1).astype(np.int64)
+        shares = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+        half = self._in_half(len(queries))
+
+        def search(share: tuple[int, int]) -> _Best:
+            return _search(self._product(queries, half), len(queries), k, *share)
+
+        if n_threads == 1:
+            found = [search(shares[0])]
+        else:
+            with _alone(half is not None), ThreadPoolExecutor(n_threads) as pool:
+                found = list(pool.map(search, shares))
+        best = found[0]
+        for other in found[1:]:
+            best.add(other.query, other.row, other.value)
+        best.settle()
+        return best.sorted()
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds beside the vectors: their copy in bfloat16, once there is one."""
+        return 0 if self._half is None else self._half.rounded.nbytes
+
+    def _in_half(self, n_queries: int) -> HalfVectors | None:
+        """The vectors in bfloat16, where that is quicker for so many queries."""
+        if n_queries < HALF_BATCH or len(self.vectors) < HALF_VECTORS or not processor_has_amx():
+            return None
+        with self._preparing:
+            self._asked += n_queries
+            if self._half is None and self._asked > HALF_QUERIES:
+                from protalign.stores.half import HalfVectors
+
+                self._half = HalfVectors(self.vectors, self.present)
+            return self._half
+
+    def _product(self, queries: Float32, half: HalfVectors | None) -> _Product | HalfProduct:
+        if half is None:
+            return _Product(queries, self.vectors, self.present)
+        from protalign.stores.half import HalfProduct
+
+        return HalfProduct(queries, half, 4 * BLOCK_ELEMENTS, GROUP)
 
 
-def _nearest(queries: Float32, candidates: Float32, k: int, present: Bool) -> tuple[Int64, Float32]:
-    """One pass over the candidates, shared out among threads that each compute alone."""
-    n_threads = min(_cores(), max(1, len(queries) * len(candidates) // THREAD_ELEMENTS))
-    bounds = np.linspace(0, len(candidates), n_threads + 1).astype(np.int64)
-    shares = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+@contextmanager
+def _alone(with_torch: bool) -> Iterator[None]:
+    """Each thread computes by itself: no matrix library takes more."""
+    with _LIMITED, _blas().limit(limits=1, user_api="blas"), ExitStack() as stack:
+        if with_torch:
+            from protalign.stores.half import threads_that_compute_alone
 
-    def search(share: tuple[int, int]) -> _Best:
-        return _search(queries, candidates, k, present, *share)
-
-    if n_threads == 1:
-        found = [search(shares[0])]
-    else:
-        with (
-            _LIMITED,
-            _blas().limit(limits=1, user_api="blas"),
-            ThreadPoolExecutor(n_threads) as pool,
-        ):
-            found = list(pool.map(search, shares))
-    best = found[0]
-    for other in found[1:]:
-        best.add(other.query, other.row, other.value)
-    best.settle()
-    return best.sorted()
+            stack.enter_context(threads_that_compute_alone())
+        yield
 
 
 class _Best:
@@ -144,24 +196,15 @@ class _Best:
         self.least[full] = self.value[np.cumsum(kept)[full] - 1] if self._k else np.inf
 
 
-def _search(
-    queries: Float32, candidates: Float32, k: int, present: Bool, begin: int, end: int
-) -> _Best:
+def _search(product: _Product | HalfProduct, n_queries: int, k: int, begin: int, end: int) -> _Best:
     """The best of the candidates from ``begin`` to ``end``."""
-    best = _Best(len(queries), k)
+    best = _Best(n_queries, k)
     if k == 0:
         return best
-    across = np.ascontiguousarray(queries.T)
-    size = max(GROUP, BLOCK_ELEMENTS // max(1, len(queries)) // GROUP * GROUP)
-    buffer = np.empty((size, len(queries)), dtype=np.float32)
-    for start, stop in _blocks(begin, end, size):
-        similarity = np.matmul(candidates[start:stop], across, out=buffer[: stop - start])
-        here = present[start:stop]
-        if not here.all():
-            similarity[~here] = -np.inf
-        row, query = _promising(similarity, best.least)
+    for start, stop in _blocks(begin, end, product.block_rows):
+        row, query, value = product.above(start, stop, best.least)
         if len(row):
-            best.add(query, row + start, similarity[row, query])
+            best.add(query, row + start, value)
     best.settle()
     return best
 
@@ -174,7 +217,30 @@ def _blocks(begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:
         start, step = stop, size
 
 
-def _promising(similarity: Float32, least: Float32) -> tuple[Int64, Int64]:
+class _Product:
+    """Similarities of some queries in float32, a block of candidates at a time."""
+
+    def __init__(self, queries: Float32, candidates: Float32, present: Bool) -> None:
+        self._candidates, self._present = candidates, present
+        self._across = np.ascontiguousarray(queries.T)
+        self.block_rows = max(GROUP, BLOCK_ELEMENTS // len(queries) // GROUP * GROUP)
+        self._buffer = np.empty((self.block_rows, len(queries)), dtype=np.float32)
+
+    def above(self, start: int, stop: int, least: Float32) -> tuple[Int64, Int64, Float32]:
+        """(rows, queries, similarities) of all from ``start`` to ``stop`` over ``least``.
+
+        ``least`` is (q,) float32. Rows count from ``start``.
+        """
+        block = self._buffer[: stop - start]
+        similarity = np.matmul(self._candidates[start:stop], self._across, out=block)
+        here = self._present[start:stop]
+        if not here.all():
+            similarity[~here] = -np.inf
+        row, query = _above(similarity, least)
+        return row, query, similarity[row, query]
+
+
+def _above(similarity: Float32, least: Float32) -> tuple[Int64, Int64]:
     """(rows, queries) of all similarities (m, q) above their query's ``least``."""
     n_rows, n_queries = similarity.shape
     per_group = n_rows // GROUP
@@ -206,3 +272,13 @@ def _cores() -> int:
     limit = os.environ.get("OMP_NUM_THREADS", "")
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return int(limit) if limit.isdigit() and int(limit) > 0 else allowed or 1
+
+
+@cache
+def processor_has_amx() -> bool:
+    """Whether this machine multiplies bfloat16 matrices in hardware (AMX; Linux tells)."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return False
+    return any("amx_bf16" in line.split() for line in lines if line.startswith("flags"))

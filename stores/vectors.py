@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from protalign.errors import InputError
 from protalign.protein import Modality
-from protalign.stores.nearest import nearest
+from protalign.stores.nearest import Candidates
 from protalign.stores.vector_table import METADATA_KEY, MODALITIES, vector_columns, vectors_in
 
 Float32 = npt.NDArray[np.float32]
@@ -84,6 +84,9 @@ class AlignedVectors:
     ) -> tuple[npt.NDArray[np.int64], Float32]:
         """The k nearest entries to each query by cosine: exact, in blocks of bounded memory.
 
+        On a processor with AMX many queries among many vectors take a copy of these in bfloat16,
+        made once: half their size more memory.
+
         Parameters
         ----------
         queries : (q, dim) float32, of unit length.
@@ -99,14 +102,19 @@ class AlignedVectors:
             raise InputError(
                 f"against={against!r}, k={k!r}", "give sequence or structure, and a whole k above 0"
             )
-        candidates, present = self.candidates(against)
+        candidates = self._searched[against]
         queries = np.asarray(queries, dtype=np.float32)
-        if queries.ndim != 2 or queries.shape[1] != candidates.shape[1]:
+        if queries.ndim != 2 or queries.shape[1] != candidates.vectors.shape[1]:
             raise InputError(
-                f"queries of shape {queries.shape} do not fit vectors of {candidates.shape[1]}",
+                f"queries of shape {queries.shape} do not fit vectors of "
+                f"{candidates.vectors.shape[1]}",
                 "pool them with the model that made the vectors",
             )
-        return nearest(np.ascontiguousarray(queries), candidates, k, present)
+        return candidates.nearest(np.ascontiguousarray(queries), k)
+
+    @cached_property
+    def _searched(self) -> dict[str, Candidates]:
+        return {modality: Candidates(*self.candidates(modality)) for modality in MODALITIES}
 
     def candidates(self, against: Modality) -> tuple[Float32, npt.NDArray[np.bool_]]:
         """((n, dim) float32, (n,) bool): a modality's vectors, and which of them are there."""

@@ -75,16 +75,21 @@ def _ends(draws: Float64) -> dict[str, float]:
     return {"low": float(low), "high": float(high)}
 
 
+def is_constant(target: Float64, predicted: Float64) -> bool:
+    """Whether a prediction varies so little that it is a constant and rounding."""
+    return bool(np.std(predicted) <= CONSTANT * np.std(target))
+
+
 def pearson(target: Float64, predicted: Float64) -> float:
     """Pearson's correlation; 0 where a prediction does not vary at all."""
-    if np.std(predicted) <= CONSTANT * np.std(target):
+    if is_constant(target, predicted):
         return 0.0
     return float(np.corrcoef(target, predicted)[0, 1])
 
 
 def spearman(target: Float64, predicted: Float64) -> float:
     """Spearman's rank correlation; 0 where a prediction does not vary at all."""
-    if np.std(predicted) <= CONSTANT * np.std(target):
+    if is_constant(target, predicted):
         return 0.0
     return pearson(rankdata(target), rankdata(predicted))
 
