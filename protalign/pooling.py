@@ -87,7 +87,9 @@ class _AttentionParameters(nn.Module):
         pooled: Tensor = AttentionPooling.apply(batch.values, weight, batch)  # type: ignore[no-untyped-call]
         values = self.v_proj_weight.view(self.n_heads, len(query) // self.n_heads, -1)
         bias_v = self.in_proj_bias.chunk(3)[2]
-        heads = torch.einsum("nhd,hkd->nhk", pooled, values).flatten(1) + bias_v
+        # (H, n, D) x (H, D, E / H); einsum would copy what is the largest tensor here.
+        heads = torch.bmm(pooled.transpose(0, 1), values.transpose(1, 2))
+        heads = heads.transpose(0, 1).flatten(1) + bias_v
         vectors: Tensor = self.out_proj(heads)
         return vectors[batch.places]
 
