@@ -23,6 +23,7 @@ IdsPath = Annotated[
 SplitPath = Annotated[
     Path | None, typer.Option("--split", help="A split that `protalign split` wrote.")
 ]
+EncoderName = Annotated[str | None, typer.Option(help="Which, where the store has several.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
 
@@ -83,12 +84,8 @@ def fit(
             "train on its train part, stop early on its validation part."
         ),
     ] = None,
-    sequence_encoder: Annotated[
-        str | None, typer.Option(help="Which, where the store has several.")
-    ] = None,
-    structure_encoder: Annotated[
-        str | None, typer.Option(help="Which, where the store has several.")
-    ] = None,
+    sequence_encoder: EncoderName = None,
+    structure_encoder: EncoderName = None,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A line an epoch.")] = False,

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from protalign.cli.console import ConsoleReporter, print_json, print_table
+from protalign.cli.model import EncoderName
 
 
 def reproduce(
@@ -30,12 +31,8 @@ def reproduce(
     quick: Annotated[
         bool, typer.Option("--quick", help="A few configurations and epochs, to try it out.")
     ] = False,
-    sequence_encoder: Annotated[
-        str | None, typer.Option(help="Which, where the store has several.")
-    ] = None,
-    structure_encoder: Annotated[
-        str | None, typer.Option(help="Which, where the store has several.")
-    ] = None,
+    sequence_encoder: EncoderName = None,
+    structure_encoder: EncoderName = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document, nothing else.")
