@@ -25,12 +25,14 @@ from protalign.encoders.choice import (
     local_devices,
     model_of_weights,
 )
+from protalign.encoders.devices import compute_alone, threads_kept
 from protalign.encoders.embedded import EmbeddedEncoder
 from protalign.encoders.esm2 import ESM2Encoder
 from protalign.errors import Failure, InputError, ProtAlignError, WeightsError
 from protalign.protein import Modality
 from protalign.reading import ReadOptions, SourceFile, find_sources, read_sources
 from protalign.stores import EmbeddingStore, EncoderInfo, EncoderRecord, Plan, StoreWriter
+from protalign.stores.encode_task import Threads
 from protalign.stores.fill import Progress, fill
 from protalign.stores.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
 
@@ -185,16 +187,20 @@ def embed(
             if pending:
                 say(_prediction(name, model, plan, writer.n_entries))
             # Also with nothing to encode: a run cut off after its last task left that to record.
-            report = fill(
-                str(out),
-                name,
-                partial(_encode_on, spec=choice.spec),
-                devices=local_devices(model.device),
-                scheduler=scheduler,
-                on_progress=(
-                    partial(reporter.encoded, name) if pending and reporter is not None else None
-                ),
-            )
+            with threads_kept():
+                report = fill(
+                    str(out),
+                    name,
+                    partial(_encode_on, spec=choice.spec),
+                    devices=local_devices(model.device),
+                    scheduler=scheduler,
+                    threads=_threads(model, scheduler),
+                    on_progress=(
+                        partial(reporter.encoded, name)
+                        if pending and reporter is not None
+                        else None
+                    ),
+                )
             if pending:
                 encoded[name] = {
                     "items": report.items,
@@ -209,6 +215,11 @@ def embed(
             encoded=encoded,
             failures=[*missing, *_failures_below(writer, roots)],
         )
+
+
+def _threads(model: Encoder, scheduler: str | None) -> Threads:
+    """Batches that one process encodes at once; a cluster's workers are as many as it likes."""
+    return Threads(1 if scheduler else model.batches_at_once, compute_alone)
 
 
 def _only_name(path: str | os.PathLike[str]) -> Path:
@@ -346,7 +357,9 @@ def _record(choice: EncoderChoice, model: Encoder, storage_dtype: str) -> Encode
 def _prediction(name: str, model: Encoder, plan: Plan, entries: int) -> str:
     """The line printed before a run: what is to be done, and the memory it will take at most."""
     task_bytes = max(ENCODER_CHUNK_ROWS, plan.longest) * model.dim * (4 + 2)
-    memory = BASELINE_BYTES + model.memory_bytes(plan.longest, model.batch_rows) + task_bytes
+    beside = (model.batches_at_once - 1) * model.batch_rows  # where the longest is in a batch
+    at_once = max(plan.longest, model.batch_rows) + beside if beside else model.batch_rows
+    memory = BASELINE_BYTES + model.memory_bytes(plan.longest, at_once) + task_bytes
     memory += entries * BYTES_PER_ENTRY
     return (
         f"{name} on {model.device}: {plan.pending_items:,} items, {plan.pending_rows:,} residues, "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,17 @@ from protalign.stores.progress import PlanReader, Task
 Item = tuple[str, ...] | Structure
 #: Embeds a batch of items: one (L, D) array each.
 Encode = Callable[[list[Any]], list[npt.NDArray[np.float32]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """In how many threads of a process ``encode`` is called at once, and what each calls first.
+
+    ``begin`` is picklable.
+    """
+
+    count: int = 1
+    begin: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,9 @@ class TaskResult:
     mended: tuple[int, ...] = ()
 
 
+ONE_THREAD = Threads()
+
+
 class InterruptedRunError(ProtAlignError):
     """The run was asked to stop before this task was finished."""
 
@@ -49,10 +64,13 @@ class InterruptedRunError(ProtAlignError):
 class TaskRunner:
     """Runs tasks of one encoder's plan in this process; opened once for many tasks."""
 
-    def __init__(self, path: str, encoder: str, encode: Encode) -> None:
+    def __init__(self, path: str, encoder: str, encode: Encode, threads: Threads) -> None:
         self._path = Path(path)
         self._encoder = encoder
         self._encode = encode
+        self._pool = None
+        if threads.count > 1:
+            self._pool = ThreadPoolExecutor(threads.count, initializer=threads.begin)
         self._arrays = LocalArrays(self._path)
         state = self._arrays.state.encoders[encoder]
         self._record, self._chunk_rows = state.record, state.chunk_rows
@@ -72,10 +90,9 @@ class TaskRunner:
         values = np.zeros((task.end - task.row, self._record.dim), dtype=self._record.dtype)
         items = rows = 0
         failed: list[tuple[int, str, str]] = []
-        for batch in task.batches:
-            if stopped():
-                raise InterruptedRunError("the run was interrupted")
-            for item, result in zip(batch, self._encode_batch(batch), strict=True):
+        results = self._encode_batches(task.batches, stopped)
+        for batch, encoded in zip(task.batches, results, strict=True):
+            for item, result in zip(batch, encoded, strict=True):
                 if isinstance(result, InputError):
                     failed.append((item, result.reason, result.advice))
                     continue
@@ -89,6 +106,21 @@ class TaskRunner:
         here = {item for batch in task.batches for item in batch}
         mended = tuple(sorted((self._refused & here) - still))
         return TaskResult(index, items, rows, tuple(failed), mended)
+
+    def _encode_batches(
+        self, batches: list[list[int]], stopped: Callable[[], bool]
+    ) -> Iterator[list[npt.NDArray[Any] | InputError]]:
+        """Of each batch, in order; several at once where there are threads for it."""
+
+        def encode(batch: list[int]) -> list[npt.NDArray[Any] | InputError]:
+            if stopped():
+                raise InterruptedRunError("the run was interrupted")
+            return self._encode_batch(batch)
+
+        # One batch alone has all cores: the encoder's own operations are shared out then.
+        if self._pool is None or len(batches) == 1:
+            return map(encode, batches)
+        return self._pool.map(encode, batches)
 
     def _encode_batch(self, batch: list[int]) -> list[npt.NDArray[Any] | InputError]:
         """An array in the stored dtype for each item, or why there is none."""

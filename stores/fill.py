@@ -26,10 +26,12 @@ from protalign.errors import Failure, ProtAlignError, StoreError
 from protalign.stores.append import change_state
 from protalign.stores.arrays import LocalArrays
 from protalign.stores.encode_task import (
+    ONE_THREAD,
     Encode,
     InterruptedRunError,
     TaskResult,
     TaskRunner,
+    Threads,
     mark_done,
 )
 from protalign.stores.entries import EntryLog, encoder_failures
@@ -79,6 +81,7 @@ class _Job:
     encoder: str
     load: Callable[[str], Encode]
     devices: tuple[str, ...]
+    threads: Threads
     run: str = field(default_factory=lambda: uuid4().hex)
 
 
@@ -89,6 +92,7 @@ def fill(
     *,
     devices: Sequence[str] = ("cpu",),
     scheduler: str | None = None,
+    threads: Threads = ONE_THREAD,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> FillReport:
     """Embed what the encoder's plan has not done yet.
@@ -103,6 +107,7 @@ def fill(
     devices : of this machine. One: encoding runs in this process. Several: a process for each.
     scheduler : address of a Dask scheduler to use instead. Its workers see the store under the same
         path; start one per GPU, with ``--nthreads 1``. They load on ``devices[0]``.
+    threads : of each process, in which batches are encoded at once; one by default.
     on_progress : called at the start and after each task.
 
     Raises
@@ -117,7 +122,7 @@ def fill(
     if encoder not in arrays.state.encoders:
         known = ", ".join(arrays.state.encoders) or "none yet"
         raise StoreError(f"{folder} has no plan for encoder {encoder!r}; it has: {known}")
-    job = _Job(str(folder), encoder, load, tuple(devices))
+    job = _Job(str(folder), encoder, load, tuple(devices), threads)
     with _writing(folder):
         plan = PlanReader(LocalArrays(folder), encoder)
         pending = np.flatnonzero(plan.pending).tolist()
@@ -328,7 +333,9 @@ def _run_task(job: _Job, index: int) -> TaskResult:
             raise InterruptedRunError("the run was interrupted")
         if job.run not in _runners:
             _runners.clear()  # at most one model in a process
-            _runners[job.run] = TaskRunner(job.path, job.encoder, job.load(_device(job)))
+            _runners[job.run] = TaskRunner(
+                job.path, job.encoder, job.load(_device(job)), job.threads
+            )
         return _runners[job.run].run(index, lambda: job.run in _stopped)
 
 

@@ -127,7 +127,7 @@ class Encoder(ABC):
         """Predicted peak memory in bytes, weights included.
 
         ``longest`` is the length of the longest single chain (sequence) or complex (structure),
-        ``batch_rows`` the residues of a whole batch.
+        ``batch_rows`` the residues of a whole batch, or of all batches that are encoded at once.
         """
 
     @classmethod
@@ -139,6 +139,14 @@ class Encoder(ABC):
     def batch_rows(self) -> int:
         """Residues that a batch should hold on this encoder's device."""
         return 1024 if self.device == "cpu" else 16384
+
+    @property
+    def batches_at_once(self) -> int:
+        """Calls of ``encode`` that may run at once, in threads for which torch takes one core.
+
+        More than one where that is quicker and the encoder changes nothing of itself in ``encode``.
+        """
+        return 1
 
 
 def encoder_classes() -> dict[str, type[Encoder]]:

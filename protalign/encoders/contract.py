@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from protalign.encoders.base import Encoder, EncoderSpec, encoder_classes, load_encoder
+from protalign.encoders.devices import compute_alone
 from protalign.errors import InputError, ProtAlignError
 from protalign.protein import Structure
 
@@ -117,6 +119,16 @@ class EncoderContract:
         for again in (self.encoder().encode(items), load_encoder(self.spec).encode(items)):
             for one, other in zip(first, again, strict=True):
                 np.testing.assert_array_equal(one, other)
+
+    def test_batches_encoded_at_once_are_the_same(self) -> None:
+        """As many calls at once as the encoder allows give what one after another does."""
+        encoder, items = self.encoder(), self.items()
+        assert encoder.batches_at_once >= 1, encoder.batches_at_once
+        batches = [[item] for item in items] * 4
+        with ThreadPoolExecutor(encoder.batches_at_once, initializer=compute_alone) as pool:
+            at_once = list(pool.map(encoder.encode, batches))
+        for batch, found in zip(batches, at_once, strict=True):
+            self._assert_close(encoder.encode(batch)[0], found[0])
 
     def test_outputs_may_be_changed_by_the_caller(self) -> None:
         """Writing into an output changes no later one: nothing inside the encoder is shared."""

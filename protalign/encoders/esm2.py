@@ -130,6 +130,11 @@ class ESM2Encoder(Encoder):
         assert sum(residues) == len(values)
         return np.split(values, np.cumsum(residues)[:-1])
 
+    @property
+    def batches_at_once(self) -> int:
+        """One for each of torch's threads on a CPU."""
+        return devices.batches_at_once(self.device)
+
     def memory_bytes(self, longest: int, batch_rows: int) -> int:
         """Predicted peak memory in bytes, weights included; linear in the number of residues."""
         return self._network.memory_bytes(longest, max(longest, batch_rows))

@@ -145,15 +145,20 @@ class ProteinMPNNEncoder(Encoder):
             )
         return values
 
+    @property
+    def batches_at_once(self) -> int:
+        """One for each of torch's threads on a CPU."""
+        return devices.batches_at_once(self.device)
+
     def memory_bytes(self, longest: int, batch_rows: int) -> int:
         """Predicted peak memory in bytes, weights included; linear in the number of residues.
 
-        Structures are encoded one after another: of a batch only the outputs add up.
+        Structures of a batch are encoded one after another; those of several batches, at once.
         """
         edge, k = self._network.dtype.itemsize, self._neighbours
         weights = sum(p.numel() * p.element_size() for p in self._network.parameters())
         # The edges; neighbours in both orders; residues of two layers and their four projections.
-        kept = longest * (k * (DIM * edge + 2 * 8) + 2 * DIM * 8 + 5 * DIM * edge)
+        kept = max(longest, batch_rows) * (k * (DIM * edge + 2 * 8) + 2 * DIM * 8 + 5 * DIM * edge)
         # Distances and keys of all residues; features and hidden layers of the block's edges.
         block = self._block * (longest * 32 + k * (FEATURES * 4 + 75 * 8 + 8 * DIM * 4))
         return weights + kept + block + 4 * DIM * max(longest, batch_rows)

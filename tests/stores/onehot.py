@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,25 @@ def load_one_hot(device: str) -> Callable[[list[Any]], Arrays]:
 def load_from_centre(device: str) -> Callable[[list[Any]], Arrays]:
     """What ``fill`` takes."""
     return from_centre
+
+
+_begun = threading.local()
+
+
+def begin_thread() -> None:
+    """What each of several threads calls first."""
+    _begun.yes = True
+
+
+def load_in_named_threads(device: str) -> Callable[[list[Any]], Arrays]:
+    """One-hot; fails in a thread that has not begun with ``begin_thread``."""
+    alone = threading.get_ident()  # a task of one batch is encoded where the encoder was loaded
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        assert threading.get_ident() == alone or _begun.yes
+        return one_hot(batch)
+
+    return encode
 
 
 def load_killed_once(device: str, *, marker: str) -> Callable[[list[Any]], Arrays]:

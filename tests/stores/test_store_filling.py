@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 from onehot import (
+    begin_thread,
     load_always_killed,
     load_device_number,
     load_from_centre,
+    load_in_named_threads,
     load_killed_once,
     load_one_hot,
     load_refusing,
@@ -40,7 +42,10 @@ from store_helpers import (
 from protalign.errors import InputError, ProtAlignError, StoreError
 from protalign.protein import Protein
 from protalign.stores import EmbeddingStore, StoreWriter, verify
+from protalign.stores.encode_task import Threads
 from protalign.stores.fill import Progress, fill
+
+FOUR = Threads(4, begin_thread)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +89,29 @@ def test_several_processes_write_the_same_bytes(path: Path, undisturbed: dict[st
     """One process per device, each on its own device, and nothing shows it in the store."""
     fill(path, "one_hot", load_one_hot, devices=["cpu", "cpu"])
     assert tree(path) == undisturbed
+
+
+@pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"]])
+def test_several_threads_write_the_same_bytes(
+    devices: list[str], path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    """Batches of a task are encoded at once; their rows and their order are the same."""
+    fill(path, "one_hot", load_in_named_threads, devices=devices, threads=FOUR)
+    assert tree(path) == undisturbed
+
+
+def test_errors_in_threads(path: Path, tmp_path: Path, planned: Path) -> None:
+    """A refused item, a bug and Ctrl-C come out of several threads as they do out of one."""
+    load = partial(load_refusing, unwanted="AA")
+    whole = Path(shutil.copytree(planned, tmp_path / "whole.zarr"))
+    fill(whole, "one_hot", load)
+    with pytest.raises(ProtAlignError, match="encoding with one_hot stopped: ZeroDivisionError"):
+        fill(path, "one_hot", _raising, threads=FOUR)
+    with pytest.raises(KeyboardInterrupt):
+        fill(path, "one_hot", load, on_progress=_interrupt_after(2), threads=FOUR)
+    assert verify(path).ok
+    fill(path, "one_hot", load, threads=FOUR)
+    assert tree(path) == tree(whole)
 
 
 def test_each_process_has_its_device(path: Path) -> None:
@@ -133,12 +161,8 @@ def test_no_scheduler_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_ctrl_c_keeps_finished_tasks(path: Path, undisturbed: dict[str, bytes]) -> None:
     """KeyboardInterrupt comes through; what is done is readable; the next run does the rest."""
 
-    def interrupt(progress: Progress) -> None:
-        if progress.tasks_done == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        fill(path, "one_hot", load_one_hot, on_progress=interrupt)
+        fill(path, "one_hot", load_one_hot, on_progress=_interrupt_after(3))
     store = EmbeddingStore.open(path)
     done = store[store.rows("one_hot")[0] >= 0]
     assert 0 < len(done) < len(store)
@@ -246,14 +270,18 @@ def test_interrupted_refusals_end_the_same(
     whole = Path(shutil.copytree(planned, tmp_path / "whole.zarr"))
     fill(whole, "one_hot", load)
 
-    def interrupt(progress: Progress) -> None:
-        if progress.tasks_done == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        fill(path, "one_hot", load, on_progress=interrupt)
+        fill(path, "one_hot", load, on_progress=_interrupt_after(2))
     fill(path, "one_hot", load)
     assert tree(path) == tree(whole)
+
+
+def _interrupt_after(tasks: int) -> Callable[[Progress], None]:
+    def interrupt(progress: Progress) -> None:
+        if progress.tasks_done == tasks:
+            raise KeyboardInterrupt
+
+    return interrupt
 
 
 def _raising(device: str) -> Callable[[list[Any]], list[Any]]:
