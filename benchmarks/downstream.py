@@ -197,12 +197,10 @@ def of_stability(
 
 
 def show(found: dict[str, Any], columns: list[str]) -> None:
-    """A row per feature set: value, and the interval where there is one."""
+    """A row per feature set: value and interval."""
 
-    def text(figure: Any) -> str:
-        if isinstance(figure, dict):
-            return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
-        return f"{figure:.3f}"
+    def text(figure: dict[str, float]) -> str:
+        return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
     table = pd.DataFrame(
         {name: [text(figures[c]) for c in columns] for name, figures in found.items()}

@@ -25,7 +25,6 @@ from protalign.encoders.choice import (
     local_devices,
     model_of_weights,
 )
-from protalign.encoders.devices import compute_alone, threads_kept
 from protalign.encoders.embedded import EmbeddedEncoder
 from protalign.encoders.esm2 import ESM2Encoder
 from protalign.errors import Failure, InputError, ProtAlignError, WeightsError
@@ -35,6 +34,7 @@ from protalign.stores import EmbeddingStore, EncoderInfo, EncoderRecord, Plan, S
 from protalign.stores.encode_task import Threads
 from protalign.stores.fill import Progress, fill
 from protalign.stores.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
+from protalign.threads import compute_alone, threads_that_compute_alone
 
 #: Proteins whose sequences and coordinates may wait in memory before they are committed.
 PROTEINS_PER_COMMIT = 2000
@@ -187,7 +187,7 @@ def embed(
             if pending:
                 say(_prediction(name, model, plan, writer.n_entries))
             # Also with nothing to encode: a run cut off after its last task left that to record.
-            with threads_kept():
+            with threads_that_compute_alone():
                 report = fill(
                     str(out),
                     name,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from protalign.ragged import Ragged
+from protalign.threads import compute_alone, threads_that_compute_alone
 
 Int64 = npt.NDArray[np.int64]
 Result = TypeVar("Result")
@@ -178,8 +179,7 @@ def _share_out(
     inference = torch.is_inference_mode_enabled()
     count = len(batch.blocks)
     shares = [slice(i, min(i + _BLOCKS_AT_ONCE, count)) for i in range(0, count, _BLOCKS_AT_ONCE)]
-    threads = torch.get_num_threads()
-    workers = min(threads, len(shares)) if batch.places.device.type == "cpu" else 1
+    workers = min(torch.get_num_threads(), len(shares)) if batch.places.device.type == "cpu" else 1
     buffers: SimpleQueue[_Buffer] = SimpleQueue()  # new memory for each share would cost as much
     for _ in range(workers):
         buffers.put(_Buffer(batch.blocks, dtype))
@@ -194,12 +194,11 @@ def _share_out(
 
     if workers == 1:
         return [work_alone(share) for share in shares]
-    try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work_alone, shares))
-    finally:
-        # It counts for the calling thread, and for those that start later: for them, as it was.
-        torch.set_num_threads(threads)
+    with (
+        threads_that_compute_alone(),
+        ThreadPoolExecutor(workers, initializer=compute_alone) as pool,
+    ):
+        return list(pool.map(work_alone, shares))
 
 
 def attention_weights(weight: Tensor, batch: PackedBatch) -> list[Tensor]:

@@ -1,13 +1,14 @@
 """Similarities in bfloat16, for processors that multiply such matrices in hardware.
 
-Four times as fast as float32 where there is AMX, and off by a bounded error: what may be among the
-best is told by them and then computed in float32, so that what is found stays exact.
+The product is four times as fast as in float32 where there is AMX, and off by a bounded error: what
+may be among the best is told by it and then computed in float32, so that what is found stays exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,23 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
+#: Rows of a group, of which the maximum is taken.
+GROUP = 32
+#: Similarities of a block: 2 MB of them.
+BLOCK_ELEMENTS = 1 << 20
 #: Rows converted at a time.
 _ROWS = 1 << 13
 #: (query, row) pairs whose similarity is computed at a time.
 _PAIRS = 1 << 13
-#: Largest relative error of rounding to bfloat16, which has 8 significant bits.
-_ROUNDING = 2.0**-9
+#: A block is multiplied in float32 where more than this part of its groups has to be looked into,
+#: or of its similarities to be computed again; after so many such blocks in a row, all the rest is.
+_GROUPS, _AGAIN, _CROWDED = 1 / 2, 1 / 64, 4
+#: Largest relative error of rounding to bfloat16, whose significand has 8 bits.
+_ROUNDING = 2.0**-8
+#: Lengths of vectors for which nothing overflows, or is so small that it is rounded to 0.
+_LENGTHS = (1e-6, 1e6)
+#: Rows and queries of the products that are timed.
+_TIMED = (8192, 64)
 
 
 class HalfVectors:
@@ -32,20 +44,55 @@ class HalfVectors:
     ----------
     vectors : (n, dim) float32.
     present : (n,) bool; the others become zeros.
+
+    Attributes
+    ----------
+    length, error : largest length of a vector, and of the difference that rounding makes.
+    is_quick : whether the product is quicker than in float32 on this machine, by trying.
     """
 
     def __init__(self, vectors: Float32, present: Bool) -> None:
         self.exact = vectors
         self.present = present
         self.rounded = torch.empty(vectors.shape, dtype=torch.bfloat16)
-        #: Largest length of a vector, and of the difference that rounding makes.
-        self.length = self.error = 0.0
+        lengths, errors = [], []
         for start in range(0, len(vectors), _ROWS):
             rows = slice(start, start + _ROWS)
             exact = torch.from_numpy(np.where(present[rows, None], vectors[rows], 0))
             rounded = self.rounded[rows].copy_(exact)
-            self.length = max(self.length, float(exact.norm(dim=1).max()))
-            self.error = max(self.error, float((exact - rounded.float()).norm(dim=1).max()))
+            lengths.append(exact.norm(dim=1).max())
+            errors.append((exact - rounded.float()).norm(dim=1).max())
+        # torch's maximum of something and NaN is NaN, which no comparison finds in order.
+        self.length, self.error = (float(torch.stack(each).max()) for each in (lengths, errors))
+        self.is_quick = self._is_quick()
+
+    def serve(self, queries: Float32) -> bool:
+        """Whether these queries' similarities stay within what the error is known for."""
+        lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
+        shortest, longest = _LENGTHS
+        both = (self.length, float(lengths.min()), float(lengths.max()))
+        return all(shortest < length < longest for length in both)
+
+    def _is_quick(self) -> bool:
+        rows, queries = _TIMED
+        rounded, exact = self.rounded[:rows], self.exact[:rows]
+        across = torch.ones(self.rounded.shape[1], queries, dtype=torch.bfloat16)
+        exactly = across.float().numpy()
+        block, exact_block = torch.empty(len(rounded), queries).bfloat16(), exact @ exactly
+        half = _seconds(lambda: torch.mm(rounded, across, out=block))
+        return half < _seconds(lambda: np.matmul(exact, exactly, out=exact_block))
+
+
+class Product(Protocol):
+    """Similarities of some queries, a block of vectors at a time."""
+
+    block_rows: int
+
+    def above(self, start: int, stop: int, least: Float32) -> tuple[Int64, Int64, Float32]:
+        """(rows, queries, float32 similarities) of all from ``start`` to ``stop`` over ``least``.
+
+        ``least`` is (q,) float32. Rows count from ``start``.
+        """
 
 
 class HalfProduct:
@@ -53,63 +100,54 @@ class HalfProduct:
 
     Parameters
     ----------
-    queries : (q, dim) float32.
+    queries : (q, dim) float32 that the vectors ``serve``.
     vectors : to compare them with.
-    block_elements, group : as in ``nearest``: similarities of a block, and rows of a group.
+    in_float32 : the same similarities, not estimated.
     """
 
-    def __init__(
-        self, queries: Float32, vectors: HalfVectors, block_elements: int, group: int
-    ) -> None:
-        exact = torch.from_numpy(queries)
+    def __init__(self, queries: Float32, vectors: HalfVectors, in_float32: Product) -> None:
+        exact = torch.tensor(queries)  # a copy: the array may be read-only
         rounded = exact.bfloat16()
-        self._queries, self._vectors, self._group = queries, vectors, group
+        self._queries, self._vectors, self._exact = queries, vectors, in_float32
         self._across = rounded.T.contiguous()
-        self.block_rows = max(group, block_elements // len(queries) // group * group)
+        self.block_rows = max(GROUP, BLOCK_ELEMENTS // len(queries) // GROUP * GROUP)
         self._buffer = torch.empty((self.block_rows, len(queries)), dtype=torch.bfloat16)
         # |q c - q' c'| <= |q - q'| |c| + |q'| |c - c'|, and sums of products in float32.
         length, change = exact.norm(dim=1), (exact - rounded.float()).norm(dim=1)
         accumulated = 2.0**-22 * queries.shape[1] * length * vectors.length
         error = change * vectors.length + (length + change) * vectors.error + accumulated
         self._error: Float32 = error.numpy()
+        self._crowded = 0
 
     def above(self, start: int, stop: int, least: Float32) -> tuple[Int64, Int64, Float32]:
-        """(rows, queries, float32 similarities) of all from ``start`` to ``stop`` over ``least``.
-
-        ``least`` is (q,) float32. Rows count from ``start``.
-        """
+        """As every ``Product``: estimated, and computed where it may be over ``least``."""
+        if self._crowded >= _CROWDED:
+            return self._exactly_above(start, stop, least)
         block = self._buffer[: stop - start]
         torch.mm(self._vectors.rounded[start:stop], self._across, out=block)
         lowest = least - self._error
         lowest -= _ROUNDING * np.abs(lowest)  # the product itself was rounded
-        row, query = self._may_be_above(block, lowest)
+        found = _reaching(block, lowest)
+        if found is None:  # no k-th best yet that keeps most out, or vectors nearly all alike
+            self._crowded += 1
+            return self._exactly_above(start, stop, least)
+        self._crowded = 0
+        row, query = found
         there = self._vectors.present[start:stop][row]
         row, query = row[there], query[there]
         value = self._similarity(row + start, query)
         chosen = value > least[query]
         return row[chosen], query[chosen], value[chosen]
 
-    def _may_be_above(self, block: torch.Tensor, lowest: Float32) -> tuple[Int64, Int64]:
-        """(rows, queries) of estimates (m, q) that reach ``lowest``, by the maxima of groups."""
-        n_rows, n_queries = block.shape
-        per_group = n_rows // self._group
-        whole = per_group * self._group
-        # Group j has the rows j, j + per_group, …: their maximum is one of whole vectors.
-        groups = block[:whole].view(self._group, per_group * n_queries)
-        if (lowest > 0).all():
-            # Positive floats are ordered as their bits are, and above negative ones, whose order
-            # does not matter here: maxima of integers are eight times as quick.
-            groups = groups.view(torch.int16)
-        maxima = groups.amax(dim=0).view(torch.bfloat16).float().numpy()
-        group, query = np.nonzero(maxima.reshape(per_group, n_queries) >= lowest)
-        rows = (group[:, None] + np.arange(self._group) * per_group).reshape(-1)
-        queries = np.repeat(query, self._group)
-        reach = _floats(block, rows, queries) >= lowest[queries]
-        last_row, last_query = np.nonzero(block[whole:].float().numpy() >= lowest)
-        return (
-            np.concatenate([rows[reach], last_row + whole]),
-            np.concatenate([queries[reach], last_query]),
-        )
+    def _exactly_above(self, start: int, stop: int, least: Float32) -> tuple[Int64, Int64, Float32]:
+        """The same by the product in float32."""
+        size = self._exact.block_rows
+        parts = []
+        for begin in range(start, stop, size):
+            row, query, value = self._exact.above(begin, min(begin + size, stop), least)
+            parts.append((row + (begin - start), query, value))
+        rows, queries, values = zip(*parts, strict=True)
+        return np.concatenate(rows), np.concatenate(queries), np.concatenate(values)
 
     def _similarity(self, row: Int64, query: Int64) -> Float32:
         """(m,) float32 inner products of rows and queries."""
@@ -121,18 +159,48 @@ class HalfProduct:
         return similarity
 
 
+def _reaching(block: torch.Tensor, lowest: Float32) -> tuple[Int64, Int64] | None:
+    """(rows, queries) of estimates (m, q) that reach ``lowest``, by the maxima of groups.
+
+    None where they are many.
+    """
+    n_rows, n_queries = block.shape
+    per_group = n_rows // GROUP
+    whole = per_group * GROUP
+    # Group j has the rows j, j + per_group, …: their maximum is one of whole vectors.
+    groups = block[:whole].view(GROUP, per_group * n_queries)
+    if (lowest > 0).all():
+        # Positive floats are ordered as their bits are, and above negative ones, whose order
+        # does not matter here: maxima of integers are eight times as quick.
+        groups = groups.view(torch.int16)
+    maxima = groups.amax(dim=0).view(torch.bfloat16).float().numpy()
+    group, query = np.nonzero(maxima.reshape(per_group, n_queries) >= lowest)
+    if len(group) > _GROUPS * maxima.size:
+        return None
+    rows = (group[:, None] + np.arange(GROUP) * per_group).reshape(-1)
+    queries = np.repeat(query, GROUP)
+    reach = _floats(block, rows, queries) >= lowest[queries]
+    if np.count_nonzero(reach) > _AGAIN * block.numel():
+        return None
+    last_row, last_query = np.nonzero(block[whole:].float().numpy() >= lowest)
+    return (
+        np.concatenate([rows[reach], last_row + whole]),
+        np.concatenate([queries[reach], last_query]),
+    )
+
+
 def _floats(block: torch.Tensor, row: Int64, column: Int64) -> Float32:
     """(m,) float32 elements of a bfloat16 matrix: its bits are the upper half of a float32's."""
     bits = block.view(torch.int16).numpy()[row, column].astype(np.uint16)
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-@contextmanager
-def threads_that_compute_alone() -> Iterator[None]:
-    """Torch splits no operation of threads that start in it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _seconds(run: Callable[[], object]) -> float:
+    """The least of three runs, after one that warms up."""
+    run()
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - start)
+    return min(taken)

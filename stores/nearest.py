@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from protalign.errors import InputError
 
 if TYPE_CHECKING:
-    from protalign.stores.half import HalfProduct, HalfVectors
+    from protalign.stores.half import HalfVectors, Product
 
 #: Similarities of a block, float32: 1 MB, which a usual second-level cache holds.
 BLOCK_ELEMENTS = 1 << 18
@@ -39,7 +39,7 @@ HITS_AT_ONCE = 1 << 20
 THREAD_ELEMENTS = 1 << 20
 #: Vectors are converted to bfloat16 for searches of that many queries or more, in that many
 #: vectors or more, once that many queries were asked: fewer do not pay for it.
-HALF_BATCH, HALF_VECTORS, HALF_QUERIES = 8, 1 << 16, 256
+HALF_BATCH, HALF_VECTORS, HALF_QUERIES = 32, 1 << 17, 256
 #: The matrix library's threads are the process's: two searches that set them, each putting back
 #: what it found, would leave them at one for good.
 _LIMITED = Lock()
@@ -82,6 +82,11 @@ class Candidates:
         Raises
         ------
         InputError : a query has a number that is not finite.
+
+        Notes
+        -----
+        Inner products are summed in one order or another, as it is quicker: candidates whose
+        similarities differ by rounding only (1e-7 for unit vectors) may come in either order.
         """
         missing = np.flatnonzero(~np.isfinite(queries).all(axis=1))
         if len(missing):
@@ -105,7 +110,7 @@ class Candidates:
         n_threads = min(_cores(), max(1, len(queries) * n // THREAD_ELEMENTS))
         bounds = np.linspace(0, n, n_threads + 1).astype(np.int64)
         shares = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
-        half = self._in_half(len(queries))
+        half = self._in_half(queries)
 
         def search(share: tuple[int, int]) -> _Best:
             return _search(self._product(queries, half), len(queries), k, *share)
@@ -113,7 +118,7 @@ class Candidates:
         if n_threads == 1:
             found = [search(shares[0])]
         else:
-            with _alone(half is not None), ThreadPoolExecutor(n_threads) as pool:
+            with _threads(n_threads, with_torch=half is not None) as pool:
                 found = list(pool.map(search, shares))
         best = found[0]
         for other in found[1:]:
@@ -126,8 +131,9 @@ class Candidates:
         """What it holds beside the vectors: their copy in bfloat16, once there is one."""
         return 0 if self._half is None else self._half.rounded.nbytes
 
-    def _in_half(self, n_queries: int) -> HalfVectors | None:
-        """The vectors in bfloat16, where that is quicker for so many queries."""
+    def _in_half(self, queries: Float32) -> HalfVectors | None:
+        """The vectors in bfloat16, where that is quicker for these queries."""
+        n_queries = len(queries)
         if n_queries < HALF_BATCH or len(self.vectors) < HALF_VECTORS or not processor_has_amx():
             return None
         with self._preparing:
@@ -136,25 +142,33 @@ class Candidates:
                 from protalign.stores.half import HalfVectors
 
                 self._half = HalfVectors(self.vectors, self.present)
-            return self._half
+            half = self._half
+        return half if half is not None and half.is_quick and half.serve(queries) else None
 
-    def _product(self, queries: Float32, half: HalfVectors | None) -> _Product | HalfProduct:
+    def _product(self, queries: Float32, half: HalfVectors | None) -> Product:
+        in_float32 = _Product(queries, self.vectors, self.present)
         if half is None:
-            return _Product(queries, self.vectors, self.present)
+            return in_float32
         from protalign.stores.half import HalfProduct
 
-        return HalfProduct(queries, half, 4 * BLOCK_ELEMENTS, GROUP)
+        return HalfProduct(queries, half, in_float32)
 
 
 @contextmanager
-def _alone(with_torch: bool) -> Iterator[None]:
-    """Each thread computes by itself: no matrix library takes more."""
-    with _LIMITED, _blas().limit(limits=1, user_api="blas"), ExitStack() as stack:
-        if with_torch:
-            from protalign.stores.half import threads_that_compute_alone
+def _threads(count: int, *, with_torch: bool) -> Iterator[ThreadPoolExecutor]:
+    """Threads of which each computes by itself: no matrix library takes more."""
+    with _LIMITED, _blas().limit(limits=1, user_api="blas"):
+        if not with_torch:
+            with ThreadPoolExecutor(count) as pool:
+                yield pool
+            return
+        from protalign.threads import compute_alone, threads_that_compute_alone
 
-            stack.enter_context(threads_that_compute_alone())
-        yield
+        with (
+            threads_that_compute_alone(),
+            ThreadPoolExecutor(count, initializer=compute_alone) as pool,
+        ):
+            yield pool
 
 
 class _Best:
@@ -196,7 +210,7 @@ class _Best:
         self.least[full] = self.value[np.cumsum(kept)[full] - 1] if self._k else np.inf
 
 
-def _search(product: _Product | HalfProduct, n_queries: int, k: int, begin: int, end: int) -> _Best:
+def _search(product: Product, n_queries: int, k: int, begin: int, end: int) -> _Best:
     """The best of the candidates from ``begin`` to ``end``."""
     best = _Best(n_queries, k)
     if k == 0:
@@ -214,7 +228,7 @@ def _blocks(begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:
     while start < end:
         stop = min(start + step, end)
         yield start, stop
-        start, step = stop, size
+        start, step = stop, min(4 * step, size)
 
 
 class _Product:
@@ -227,10 +241,7 @@ class _Product:
         self._buffer = np.empty((self.block_rows, len(queries)), dtype=np.float32)
 
     def above(self, start: int, stop: int, least: Float32) -> tuple[Int64, Int64, Float32]:
-        """(rows, queries, similarities) of all from ``start`` to ``stop`` over ``least``.
-
-        ``least`` is (q,) float32. Rows count from ``start``.
-        """
+        """As every ``Product``."""
         block = self._buffer[: stop - start]
         similarity = np.matmul(self._candidates[start:stop], self._across, out=block)
         here = self._present[start:stop]

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 #: Layers from the bottom up; a part imports from layers below, nothing from its own.
 LAYERS: list[set[str]] = [
-    {"errors", "ragged", "protein"},
+    {"errors", "ragged", "protein", "threads"},
     {"packed"},
     {
         *{"reading", "stores", "encoders", "pooling", "losses", "metrics", "parameters"},
@@ -143,6 +143,17 @@ def test_libraries_stay_where_they_belong(library: str) -> None:
         if any(module.split(".")[0] == library for module in imported_modules(path)):
             wrong.append(relative)
     assert wrong == []
+
+
+def test_torch_in_stores_is_in_one_place() -> None:
+    """Only what multiplies in bfloat16 imports it, when a search is long enough to need it."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in source_files()
+        if part_of(path) == "stores"
+        and any(module.split(".")[0] == "torch" for module in imported_modules(path))
+    }
+    assert found == {"stores/half.py"}
 
 
 def test_import_is_light() -> None:

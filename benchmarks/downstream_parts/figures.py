@@ -45,8 +45,12 @@ class Intervals:
             for _ in range(DRAWS)
         ]
 
-    def value(self, metric: Metric) -> float:
-        """The mean over the seeds."""
+    def of(self, metric: Metric) -> dict[str, float]:
+        """The mean over the seeds, low, high."""
+        draws = np.array([metric(seed, rows) for seed, rows in self._draws])
+        return {"value": self._value(metric), **_ends(draws)}
+
+    def _value(self, metric: Metric) -> float:
         return float(np.mean([metric(seed, self._everything) for seed in range(self._seeds)]))
 
     def compare(self, metrics: Mapping[str, Metric], reference: str) -> dict[str, dict[str, Any]]:
@@ -55,7 +59,7 @@ class Intervals:
             name: np.array([metric(seed, rows) for seed, rows in self._draws])
             for name, metric in metrics.items()
         }
-        values = {name: self.value(metric) for name, metric in metrics.items()}
+        values = {name: self._value(metric) for name, metric in metrics.items()}
         return {
             name: {
                 "value": values[name],

@@ -127,7 +127,7 @@ def evaluate(
     return {
         name: {
             "macro_f1": f1[name],
-            "accuracy": intervals.value(_metric(proteins, own, 1)),
+            "accuracy": intervals.of(_metric(proteins, own, 1)),
         }
         for name, own in found.items()
     }

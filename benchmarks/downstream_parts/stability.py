@@ -20,6 +20,7 @@ from downstream_parts.mutations import Features, Mutations
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 
 FOLDS = 5
 ALPHAS = [1e1, 1e2, 1e3, 1e4, 1e5, 1e6]
@@ -142,18 +143,26 @@ def evaluate(
     return {
         name: {
             "spearman": rank[name],
-            "spearman_with_structure": float(
-                np.mean([spearman(target[there], own[0][there]) for own in found])
-            ),
-            "pearson": intervals.value(_forward(pearson, target, found)),
-            "rmse": intervals.value(_forward(rmse, target, found)),
-            "reversed_spearman": intervals.value(_backward(spearman, target, found)),
-            "reversed_rmse": intervals.value(_backward(rmse, target, found)),
-            "antisymmetry_pearson": intervals.value(_antisymmetry(target, found)),
-            "antisymmetry_mean_sum": intervals.value(_mean_sum(found)),
+            "spearman_with_structure": intervals.of(_with_structure(target, there, found)),
+            "pearson": intervals.of(_forward(pearson, target, found)),
+            "rmse": intervals.of(_forward(rmse, target, found)),
+            "reversed_spearman": intervals.of(_backward(spearman, target, found)),
+            "reversed_rmse": intervals.of(_backward(rmse, target, found)),
+            "antisymmetry_pearson": intervals.of(_antisymmetry(target, found)),
+            "antisymmetry_mean_sum": intervals.of(_mean_sum(found)),
         }
         for name, found in predictions.items()
     }
+
+
+def _with_structure(target: Float64, there: Bool, found: list[Any]) -> Metric:
+    """Among the rows whose wild type has a structure."""
+
+    def metric(seed: int, rows: Int64) -> float:
+        chosen = rows[there[rows]]
+        return spearman(target[chosen], found[seed][0][chosen]) if len(chosen) > 1 else np.nan
+
+    return metric
 
 
 def _antisymmetry(target: Float64, found: list[Any]) -> Metric:

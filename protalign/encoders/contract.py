@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.encoders.base import Encoder, EncoderSpec, encoder_classes, load_encoder
-from protalign.encoders.devices import compute_alone
 from protalign.errors import InputError, ProtAlignError
 from protalign.protein import Structure
+from protalign.threads import compute_alone, threads_that_compute_alone
 
 #: Real sequences: human ubiquitin (UniProt P0CG48), chains A and B of human insulin (P01308),
 #: bovine pancreatic trypsin inhibitor (P00974).
@@ -125,7 +125,10 @@ class EncoderContract:
         encoder, items = self.encoder(), self.items()
         assert encoder.batches_at_once >= 1, encoder.batches_at_once
         batches = [[item] for item in items] * 4
-        with ThreadPoolExecutor(encoder.batches_at_once, initializer=compute_alone) as pool:
+        with (
+            threads_that_compute_alone(),
+            ThreadPoolExecutor(encoder.batches_at_once, initializer=compute_alone) as pool,
+        ):
             at_once = list(pool.map(encoder.encode, batches))
         for batch, found in zip(batches, at_once, strict=True):
             self._assert_close(encoder.encode(batch)[0], found[0])

@@ -1,0 +1,65 @@
+"""Threads of which each computes alone: torch splits no operation of theirs.
+
+Operations that torch shares out among threads wait for the slowest at the end of each, which costs
+more than it gives where they are small, or where another program takes one of the cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Lock
+from typing import TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+
+def compute_alone() -> None:
+    """Let torch's operations take one core, in the thread that this is called from."""
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def threads_that_compute_alone() -> Iterator[None]:
+    """Where threads may begin with ``compute_alone``.
+
+    What torch sets for one thread counts for all that use torch for the first time later: for them
+    it is put back at the end.
+    """
+    _default.enter()
+    try:
+        yield
+    finally:
+        _default.leave()
+
+
+class _Default:
+    """The number of cores that torch takes in a thread that is new to it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = self._kept = 0
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._kept = _in_new_thread(torch.get_num_threads)
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                _in_new_thread(lambda: torch.set_num_threads(self._kept))
+
+
+_default = _Default()
+
+
+def _in_new_thread(run: Callable[[], Result]) -> Result:
+    """For a thread that exists its own number counts, which is to stay as it is."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
