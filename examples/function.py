@@ -80,7 +80,7 @@ def main() -> None:
             print(f"  {name:26s} accuracy {accuracy:.2f}   macro-F1 {f1:.2f}")
     print(
         "\nThe first split flatters: a mutant's sibling gives it away. The second is what a new\n"
-        "protein would see: 40 chains are too few to do better than to guess the most common class,\n"
+        "protein would see: 40 chains are too few to do better than guess the most common class,\n"
         "and their figures move by 0.1 and more with the folds.\n"
         "docs/downstream.md has the same on a thousand proteins."
     )

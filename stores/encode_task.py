@@ -112,26 +112,30 @@ class TaskRunner:
     ) -> Iterator[list[npt.NDArray[Any] | InputError]]:
         """Of each batch, in order; several at once where there are threads for it."""
 
+        first, last = batches[0][0], batches[-1][-1]  # a plan takes items as they are numbered
+        inputs: dict[int, Item] = dict(enumerate(self._items.several(first, last + 1), start=first))
+
         def encode(batch: list[int]) -> list[npt.NDArray[Any] | InputError]:
             if stopped():
                 raise InterruptedRunError("the run was interrupted")
-            return self._encode_batch(batch)
+            return self._encode_batch(batch, inputs)
 
         # One batch alone has all cores: the encoder's own operations are shared out then.
         if self._pool is None or len(batches) == 1:
             return map(encode, batches)
         return self._pool.map(encode, batches)
 
-    def _encode_batch(self, batch: list[int]) -> list[npt.NDArray[Any] | InputError]:
+    def _encode_batch(
+        self, batch: list[int], inputs: dict[int, Item]
+    ) -> list[npt.NDArray[Any] | InputError]:
         """An array in the stored dtype for each item, or why there is none."""
-        inputs = [self._items[item] for item in batch]
         try:
-            results = self._encode(inputs)
+            results = self._encode([inputs[item] for item in batch])
         except InputError as error:
             if len(batch) == 1:
                 return [error]
             # One item spoils the batch: each by itself tells which, and keeps the others.
-            return [result for item in batch for result in self._encode_batch([item])]
+            return [result for item in batch for result in self._encode_batch([item], inputs)]
         if len(results) != len(batch):
             raise ProtAlignError(
                 f"encoder {self._encoder} returned {len(results)} arrays for {len(batch)} items; "

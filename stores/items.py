@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,9 +69,23 @@ class SequenceItems:
         return self._arrays.rows("sequences/hash")
 
     def __getitem__(self, index: int) -> tuple[str, ...]:
-        letters = self._arrays.ragged("sequences/letters", index).tobytes().decode("ascii")
-        ends = np.cumsum(self._arrays.ragged("sequences/chain_length", index)).tolist()
-        return tuple(letters[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True))
+        return self.several(index, index + 1)[0]
+
+    def several(self, first: int, stop: int) -> list[tuple[str, ...]]:
+        """Items first..stop, read at once."""
+        letters = self._ragged("letters", first, stop)
+        lengths = self._ragged("chain_length", first, stop)
+        return [
+            _cut(text.tobytes().decode("ascii"), own)
+            for text, own in zip(letters, lengths, strict=True)
+        ]
+
+    def _ragged(self, column: str, first: int, stop: int) -> list[npt.NDArray[Any]]:
+        start, length = (
+            self._arrays.read(f"sequences/{column}/{which}", first, stop)
+            for which in ("start", "length")
+        )
+        return _gathered(self._arrays, f"sequences/{column}/values", start, length)
 
     def rows(self, start: int = 0) -> npt.NDArray[np.int64]:
         """(n,) int64 residues of each item from ``start`` on: rows of an embedding."""
@@ -96,26 +113,42 @@ class StructureItems:
         return self._arrays.rows("structures/hash")
 
     def __getitem__(self, index: int) -> Structure:
-        first = int(self._arrays.read("structures/chain", index, index + 1)[0])
-        count = int(self._arrays.read("structures/chains", index, index + 1)[0])
-        kept = self._arrays.read("chains/kept", first, first + count)
-        return Structure(
-            chains=tuple(self._chain(chain) for chain in range(first, first + count)),
-            kept=tuple(np.flatnonzero(kept).tolist()),
-        )
+        return self.several(index, index + 1)[0]
 
-    def _chain(self, index: int) -> Chain:
+    def several(self, first: int, stop: int) -> list[Structure]:
+        """Items first..stop, read at once."""
         arrays = self._arrays
-        begin = int(arrays.read("chains/residue", index, index + 1)[0])
-        end = begin + int(arrays.read("chains/residues", index, index + 1)[0])
-        return Chain(
-            id=arrays.ragged("chains/id", index).tobytes().decode("utf-8"),
-            sequence=arrays.read("residues/letter", begin, end).tobytes().decode("ascii"),
-            residue_numbers=arrays.read("residues/number", begin, end),
-            insertion_codes=arrays.read("residues/insertion_code", begin, end),
-            observed=arrays.read("residues/observed", begin, end),
-            backbone=Backbone(arrays.read("residues/backbone", begin, end)),
+        begin = arrays.read("structures/chain", first, stop)
+        count = arrays.read("structures/chains", first, stop)
+        chains = iter(self._chains(begin, count))
+        return [
+            Structure(
+                chains=tuple(islice(chains, len(kept))), kept=tuple(np.flatnonzero(kept).tolist())
+            )
+            for kept in _gathered(arrays, "chains/kept", begin, count)
+        ]
+
+    def _chains(self, begin: npt.NDArray[Any], count: npt.NDArray[Any]) -> Iterator[Chain]:
+        """The chains of some ranges, one range after another."""
+        arrays = self._arrays
+        start, length, id_start, id_length = (
+            arrays.gather(f"chains/{column}", begin, count)
+            for column in ("residue", "residues", "id/start", "id/length")
         )
+        columns = [
+            _gathered(arrays, f"residues/{column}", start, length)
+            for column in ("letter", "number", "insertion_code", "observed", "backbone")
+        ]
+        ids = _gathered(arrays, "chains/id/values", id_start, id_length)
+        for name, letters, numbers, codes, observed, backbone in zip(ids, *columns, strict=True):
+            yield Chain(
+                id=name.tobytes().decode("utf-8"),
+                sequence=letters.tobytes().decode("ascii"),
+                residue_numbers=numbers,
+                insertion_codes=codes,
+                observed=observed,
+                backbone=Backbone(backbone),
+            )
 
     def rows(self, start: int = 0) -> npt.NDArray[np.int64]:
         """(n,) int64 kept residues with a complete backbone: rows of an embedding."""
@@ -128,6 +161,19 @@ class StructureItems:
     def longest(self, start: int = 0) -> int:
         """Residues of the largest complex."""
         return int(self.cost(start).max(initial=0))
+
+
+def _gathered(
+    arrays: Arrays, name: str, start: npt.NDArray[Any], length: npt.NDArray[Any]
+) -> list[npt.NDArray[Any]]:
+    """The rows of each of n ranges."""
+    return np.split(arrays.gather(name, start, length), np.cumsum(length)[:-1])
+
+
+def _cut(text: str, lengths: npt.NDArray[Any]) -> tuple[str, ...]:
+    """A text's parts of these lengths."""
+    ends = np.cumsum(lengths).tolist()
+    return tuple(text[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True))
 
 
 def items_of(arrays: Arrays, modality: str) -> SequenceItems | StructureItems:
