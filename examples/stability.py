@@ -85,7 +85,7 @@ def main() -> None:
         rmse = np.sqrt(np.mean((found - ddg) ** 2))
         print(f"  {name:30s} {spearmanr(ddg, found).statistic:5.2f}   {rmse:.2f} kcal/mol")
     print(f"  {'no change at all, always 0':30s}         {np.sqrt(np.mean(ddg**2)):.2f} kcal/mol")
-    print("\nNot much better than no change at all, or worse: six proteins say little of the seventh.")
+    print("\nNot much better than no change at all, or worse: six tell little of a seventh.")
     print("docs/downstream.md has the same on thousands of mutations, and what does better.")
 
 
