@@ -28,21 +28,22 @@ SIZES ?= 1000 10000 100000
 STORE_GB ?= 2
 MEMORY_GB ?= 1
 RESULTS := benchmarks/results
-BENCH = OMP_NUM_THREADS=1 $(BIN)/python benchmarks
+THREADS ?= 2
+BENCH = OMP_NUM_THREADS=$(THREADS) $(BIN)/python benchmarks
 ESM2_8M := $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
-	$(BENCH)/pooling.py --json $(RESULTS)/pooling.json
-	$(BENCH)/esm2.py --proteins $(PROTEINS) $(ESM2_8M) --json $(RESULTS)/esm2-8M.json
-	$(BENCH)/esm2.py --model esm2_t30_150M_UR50D --residues 3000 --turns 3 --proteins $(PROTEINS) --json $(RESULTS)/esm2-150M.json
-	$(BENCH)/proteinmpnn.py --proteins $(PROTEINS) --json $(RESULTS)/proteinmpnn.json
-	$(BENCH)/store.py --json $(RESULTS)/store.json
-	$(BENCH)/search.py --json $(RESULTS)/search.json
-	$(BENCH)/reading.py $(PROTEINS) --json $(RESULTS)/reading.json
-	$(BENCH)/embed.py --proteins $(PROTEINS) $(ESM2_8M) --json $(RESULTS)/embed.json
-	$(BENCH)/larger_than_memory.py --store-gb $(STORE_GB) --memory-gb $(MEMORY_GB) --json $(RESULTS)/larger_than_memory.json
-	$(BENCH)/scaling.py --sizes $(SIZES) --json $(RESULTS)/scaling.json
+	$(BENCH)/pooling.py --threads $(THREADS) --json $(RESULTS)/pooling.json
+	$(BENCH)/esm2.py --threads $(THREADS) --proteins $(PROTEINS) $(ESM2_8M) --json $(RESULTS)/esm2-8M.json
+	$(BENCH)/esm2.py --threads $(THREADS) --model esm2_t30_150M_UR50D --residues 3000 --turns 3 --proteins $(PROTEINS) --json $(RESULTS)/esm2-150M.json
+	$(BENCH)/proteinmpnn.py --threads $(THREADS) --proteins $(PROTEINS) --json $(RESULTS)/proteinmpnn.json
+	$(BENCH)/store.py --threads $(THREADS) --json $(RESULTS)/store.json
+	$(BENCH)/search.py --threads $(THREADS) --json $(RESULTS)/search.json
+	$(BENCH)/reading.py --threads $(THREADS) $(PROTEINS) --json $(RESULTS)/reading.json
+	$(BENCH)/embed.py --threads $(THREADS) --proteins $(PROTEINS) $(ESM2_8M) --json $(RESULTS)/embed.json
+	$(BENCH)/larger_than_memory.py --threads $(THREADS) --store-gb $(STORE_GB) --memory-gb $(MEMORY_GB) --json $(RESULTS)/larger_than_memory.json
+	$(BENCH)/scaling.py --threads $(THREADS) --sizes $(SIZES) --json $(RESULTS)/scaling.json
 	$(BIN)/python benchmarks/report.py
 
 lint: .venv/installed

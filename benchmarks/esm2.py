@@ -7,7 +7,7 @@
 fair-esm's side does what its scripts/extract.py does: sequences sorted by length, padded batches of
 at most 4,096 tokens, no truncation needed below 1,022 residues, one layer's representations copied
 out per sequence. All sides run in this process with the same threads, in turns, on the same
-sequences; a figure is the median over the turns. Speed does not depend on the weights' values, but
+sequences (ProtAlign's batches side by side, a thread each); a figure is the median over the turns. Speed does not depend on the weights' values, but
 does on the sequences' lengths: longer ones, padded and with attention written out, cost fair-esm
 more. The limit is the operations of the linear layers at the speed of torch's matrix product.
 """
@@ -27,7 +27,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from esm.model.esm2 import ESM2
-from measuring import SAMPLE, Summary, arguments, matrix_peak, take_turns, times_faster, write
+from measuring import (
+    SAMPLE,
+    Summary,
+    arguments,
+    encode_all,
+    matrix_peak,
+    take_turns,
+    times_faster,
+    write,
+)
 from safetensors.torch import save_file
 
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
@@ -139,10 +148,7 @@ def packed(encoder: Encoder, sequences: list[str]) -> Callable[[], Embeddings]:
         batches[-1].append((sequence,))
         rows += len(sequence)
 
-    def run() -> Embeddings:
-        return [output for batch in batches for output in encoder.encode(batch)]
-
-    return run
+    return lambda: encode_all(encoder, batches)
 
 
 def compare(

@@ -9,7 +9,7 @@ backward, Adam. ProtAlign reads the rows where they lie; the padded side fills f
 the two losses and gradients are compared. All runs in turns in this process, with the same threads;
 a figure is the median over the turns. Lengths are log-normal (median 245, the longest about 1,200,
 as PDBbind's complexes have them). They are cut at --longest where the padded side would not fit in
-24 GB: at D = 1280 at 400. The longer the longest, the larger the ratio. Memory is the growth of the
+24 GB: at D = 1280 at 1,000. The longer the longest, the larger the ratio: padding grows with it. Memory is the growth of the
 peak, in a fresh process for each side, over what the proteins themselves take. The limit is two
 reads of the float16 rows, one forward and one backward, at the same threads' memory bandwidth.
 """
@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dims", type=int, nargs="+", default=[320, 1280], help="D of sequences")
     parser.add_argument("--batch", type=int, default=1024, help="pairs")
     parser.add_argument(
-        "--longest", type=int, nargs="+", default=[1200, 400], help="residues at most, for each D"
+        "--longest", type=int, nargs="+", default=[1200, 1000], help="residues at most, for each D"
     )
     return parser.parse_args()
 
