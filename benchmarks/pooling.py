@@ -9,9 +9,10 @@ backward, Adam. ProtAlign reads the rows where they lie; the padded side fills f
 the two losses and gradients are compared. All runs in turns in this process, with the same threads;
 a figure is the median over the turns. Lengths are log-normal (median 245, the longest about 1,200,
 as PDBbind's complexes have them). They are cut at --longest where the padded side would not fit in
-24 GB: at D = 1280 at 1,000. The longer the longest, the larger the ratio: padding grows with it. Memory is the growth of the
-peak, in a fresh process for each side, over what the proteins themselves take. The limit is two
-reads of the float16 rows, one forward and one backward, at the same threads' memory bandwidth.
+24 GB: at D = 1280 at 1,000. The longer the longest, the larger the ratio: padding grows
+with it. Memory is the growth of the peak, in a fresh process for each side, over what the proteins
+themselves take. The limit is two reads of the float16 rows, one forward and one backward, at the
+same threads' memory bandwidth.
 """
 
 from __future__ import annotations
