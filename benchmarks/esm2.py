@@ -7,9 +7,10 @@
 fair-esm's side does what its scripts/extract.py does: sequences sorted by length, padded batches of
 at most 4,096 tokens, no truncation needed below 1,022 residues, one layer's representations copied
 out per sequence. All sides run in this process with the same threads, in turns, on the same
-sequences (ProtAlign's batches side by side, a thread each); a figure is the median over the turns. Speed does
-not depend on the weights' values, but does on the sequences' lengths: longer ones, padded and with
-attention written out, cost fair-esm more. The limit is the operations of the linear layers at the speed of torch's matrix product.
+sequences (ProtAlign's batches side by side, a thread each); a figure is the median over the turns.
+Speed does not depend on the weights' values, but does on the sequences' lengths: longer ones,
+padded and with attention written out, cost fair-esm more. The limit is the operations of the linear
+layers at the speed of torch's matrix product.
 """
 
 from __future__ import annotations
