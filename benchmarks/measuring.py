@@ -156,8 +156,7 @@ def write(
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = "not installed"
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
-    del settings["json"]
+    settings = {name: _named(value) for name, value in vars(options).items() if name != "json"}
     report = {
         "benchmark": benchmark,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -169,6 +168,13 @@ def write(
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _named(value: Any) -> Any:
+    """A setting as it is kept: of files and folders the names alone."""
+    if isinstance(value, list):
+        return [_named(each) for each in value]
+    return value.name if isinstance(value, Path) else value
 
 
 MACHINE = machine()  # the load before anything is measured
