@@ -45,6 +45,10 @@ class Inputs(ABC):
         """(n,) int64 rows of each entry, 0 where there are none."""
 
     @abstractmethod
+    def dtype(self, modality: Modality) -> np.dtype[Any]:
+        """float16 or float32: what holds the rows of all entries without loss."""
+
+    @abstractmethod
     def rows(self, modality: Modality, positions: Int64) -> Ragged:
         """The rows of some entries that have them, packed, float16 or float32."""
 
@@ -92,6 +96,9 @@ class StoreInputs(Inputs):
     def lengths(self, modality: Modality) -> Int64:
         return self._lengths[modality]
 
+    def dtype(self, modality: Modality) -> np.dtype[Any]:
+        return np.dtype(self.encoders[modality].dtype)
+
     def rows(self, modality: Modality, positions: Int64) -> Ragged:
         return self.entries.embeddings(self.encoders[modality].name, positions)
 
@@ -136,6 +143,10 @@ class PairInputs(Inputs):
         arrays = self._arrays[modality]
         return np.array([0 if array is None else len(array) for array in arrays], dtype=np.int64)
 
+    def dtype(self, modality: Modality) -> np.dtype[Any]:
+        arrays = self._arrays[modality]
+        return np.result_type(np.float16, *{a.dtype for a in arrays if a is not None})
+
     def rows(self, modality: Modality, positions: Int64) -> Ragged:
         arrays = [self._arrays[modality][position] for position in positions]
         return Ragged.pack([array for array in arrays if array is not None])
@@ -177,6 +188,9 @@ class ArrayInputs(Inputs):
 
     def lengths(self, modality: Modality) -> Int64:
         return np.ones(len(self), dtype=np.int64)
+
+    def dtype(self, modality: Modality) -> np.dtype[Any]:
+        return self._values.dtype
 
     def rows(self, modality: Modality, positions: Int64) -> Ragged:
         values = self._values[positions, self._columns[modality]]

@@ -6,12 +6,15 @@ two-layer perceptron ("mean-mlp"), then LayerNorm and unit length as behind atte
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from protalign.batches import ProteinBatch
 from protalign.inputs import Inputs
 from protalign.packed import PackedBatch
 from protalign.protein import Modality
@@ -23,13 +26,13 @@ MEAN_POOLINGS = ("mean-linear", "mean-mlp")
 Int64 = npt.NDArray[np.int64]
 
 
-def mean_rows(batch: PackedBatch, dtype: torch.dtype = torch.float32) -> Tensor:
+def mean_rows(batch: ProteinBatch, dtype: torch.dtype = torch.float32) -> Tensor:
     """(n, D) mean of each protein's rows, summed in ``dtype``.
 
     Each protein is summed by itself: its mean is the same to the last bit in every batch.
     """
     if (batch.lengths == 1).all():  # nothing to average
-        return torch.cat(batch.proteins).to(dtype)
+        return batch.rows().to(dtype)
     return torch.stack([rows.mean(dim=0, dtype=dtype) for rows in batch.proteins])
 
 
@@ -55,7 +58,7 @@ class MeanPoolingHead(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dim)
 
-    def forward(self, batch: PackedBatch) -> Tensor:
+    def forward(self, batch: ProteinBatch) -> Tensor:
         """(n, embed_dim) unit-length vectors in the parameters' dtype."""
         means = mean_rows(batch, self.norm.weight.dtype)
         return functional.normalize(self.norm(self.projection(means)), dim=-1)
@@ -94,6 +97,9 @@ class MeanInputs(Inputs):
 
     def lengths(self, modality: Modality) -> Int64:
         return (self._inputs.items(modality) >= 0).astype(np.int64)
+
+    def dtype(self, modality: Modality) -> np.dtype[Any]:
+        return self._means[modality].dtype
 
     def rows(self, modality: Modality, positions: Int64) -> Ragged:
         means = self._means[modality][self._place[modality][positions]]

@@ -9,12 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from protalign.batches import ProteinBatch, batch_of
 from protalign.errors import InputError
 from protalign.inputs import MODALITIES, Inputs, Pairs
 from protalign.losses import ContrastiveLoss
 from protalign.mean_pooling import MEAN_POOLINGS, MeanPoolingHead
 from protalign.metrics import RetrievalSet
-from protalign.packed import PackedBatch
 from protalign.pooling import PoolingHead
 from protalign.protein import Modality
 from protalign.ragged import Ragged
@@ -80,7 +80,7 @@ class Heads(nn.Module):
         """Where the parameters are."""
         return self.loss.log_scale.device
 
-    def forward(self, sequence: PackedBatch, structure: PackedBatch) -> Tensor:
+    def forward(self, sequence: ProteinBatch, structure: ProteinBatch) -> Tensor:
         """The batch's loss, 0-d."""
         loss: Tensor = self.loss(self.sequence(sequence), self.structure(structure))
         return loss
@@ -94,14 +94,14 @@ def pool(heads: Heads, inputs: Inputs, modality: Modality, positions: Int64) -> 
     """
     done = 0
     for rows in inputs.blocks(modality, positions):
-        batch = PackedBatch.from_ragged(rows, heads.device)
+        batch = batch_of(rows, heads.device)
         own = positions[done : done + len(batch)]
         yield finite_vectors(heads, batch, inputs, modality, own)
         done += len(batch)
 
 
 def finite_vectors(
-    heads: Heads, batch: PackedBatch, inputs: Inputs, modality: Modality, positions: Int64
+    heads: Heads, batch: ProteinBatch, inputs: Inputs, modality: Modality, positions: Int64
 ) -> Float32:
     """(n, embed_dim) vectors of a batch, which are those entries of the inputs.
 
@@ -154,7 +154,7 @@ def residue_weights(
     done = 0
     for rows in inputs.blocks(modality, there):
         with torch.inference_mode():
-            weights = head.residue_weights(PackedBatch.from_ragged(rows, heads.device))
+            weights = head.residue_weights(batch_of(rows, heads.device))
         for own in Ragged(weights.float().cpu().numpy(), rows.offsets):
             found[there[done]] = own
             done += 1

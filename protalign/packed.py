@@ -75,7 +75,7 @@ class PackedBatch:
     @classmethod
     def from_ragged(cls, rows: Ragged, device: torch.device | str = "cpu") -> PackedBatch:
         """Packed rows, moved to a device; raises ValueError where a protein has no row."""
-        return cls.from_tensor(tensor(rows.values).to(device), rows.offsets)
+        return cls.from_tensor(moved(rows.values, torch.device(device)), rows.offsets)
 
     @classmethod
     def from_tensor(cls, values: Tensor, offsets: Int64) -> PackedBatch:
@@ -105,6 +105,26 @@ class PackedBatch:
     def __len__(self) -> int:
         return len(self.proteins)
 
+    def rows(self) -> Tensor:
+        """(T, D) copy of all rows, one protein after another."""
+        return torch.cat(self.proteins)
+
+    def attention_sums(self, weight: Tensor) -> Tensor:
+        """Softmax(rows @ weight)-weighted sums of each protein's rows.
+
+        ``weight``: (D, H), its dtype the one to compute in -> (n, H, D), in the order of blocks.
+        """
+        sums: Tensor = AttentionPooling.apply(self.values, weight, self)  # type: ignore[no-untyped-call]
+        return sums
+
+    def in_order(self, of_proteins: Tensor) -> Tensor:
+        """What was computed of ``attention_sums``, in the proteins' order."""
+        return of_proteins[self.places]
+
+    def attention_weights(self, weight: Tensor) -> Tensor:
+        """Softmax of ``rows @ weight`` over each protein's rows, (T, H); without gradients."""
+        return torch.cat(_attention_weights(weight, self))
+
     def by_block(self, of_proteins: Tensor) -> tuple[Tensor, ...]:
         """Something of every protein, in the order of blocks: each block's part."""
         return of_proteins.split_with_sizes([len(block.proteins) for block in self.blocks])
@@ -113,6 +133,13 @@ class PackedBatch:
 def tensor(values: npt.NDArray[Any]) -> Tensor:
     """The same memory as a tensor; a copy where it is read-only or not contiguous."""
     return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+
+
+def moved(values: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """The same on a device; to a GPU without waiting for what it has still to do."""
+    if device.type == "cuda":
+        return tensor(values).pin_memory().to(device, non_blocking=True)
+    return tensor(values).to(device)
 
 
 def _row_limit(rows: Tensor) -> int:
@@ -201,8 +228,8 @@ def _share_out(
         return list(pool.map(work_alone, shares))
 
 
-def attention_weights(weight: Tensor, batch: PackedBatch) -> list[Tensor]:
-    """Softmax of ``rows @ weight`` over each protein's rows, (L, H) each; without gradients."""
+def _attention_weights(weight: Tensor, batch: PackedBatch) -> list[Tensor]:
+    """(L, H) of each protein."""
     by_head = weight.detach().T.contiguous()
 
     def attend(share: slice, buffer: _Buffer) -> list[Tensor]:

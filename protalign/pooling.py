@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from protalign.packed import AttentionPooling, PackedBatch, attention_weights
+from protalign.batches import ProteinBatch
 
 
 class PoolingHead(nn.Module):
@@ -47,7 +47,7 @@ class PoolingHead(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
         nn.init.normal_(self.query, std=0.02)
 
-    def forward(self, batch: PackedBatch) -> Tensor:
+    def forward(self, batch: ProteinBatch) -> Tensor:
         """(n, embed_dim) unit-length vectors in the parameters' dtype."""
         vectors = self.norm(self.attention(self.query, batch))
         return functional.normalize(vectors, dim=-1)
@@ -57,7 +57,7 @@ class PoolingHead(nn.Module):
         """Width of the vectors given back."""
         return len(self.query)
 
-    def residue_weights(self, batch: PackedBatch) -> Tensor:
+    def residue_weights(self, batch: ProteinBatch) -> Tensor:
         """(R, n_heads) attention of each row; over a protein's rows each head's sum to 1.
 
         What ``nn.MultiheadAttention`` gives with ``average_attn_weights=False``.
@@ -81,22 +81,21 @@ class _AttentionParameters(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
         self.register_load_state_dict_pre_hook(_split_in_proj_weight)  # type: ignore[no-untyped-call]
 
-    def forward(self, query: Tensor, batch: PackedBatch) -> Tensor:
+    def forward(self, query: Tensor, batch: ProteinBatch) -> Tensor:
         """query (E,) -> (n, E), the attention's output before LayerNorm."""
         weight = self._score_weight(query)
-        pooled: Tensor = AttentionPooling.apply(batch.values, weight, batch)  # type: ignore[no-untyped-call]
+        pooled = batch.attention_sums(weight)
         values = self.v_proj_weight.view(self.n_heads, len(query) // self.n_heads, -1)
         bias_v = self.in_proj_bias.chunk(3)[2]
         # (H, n, D) x (H, D, E / H); einsum would copy what is the largest tensor here.
         heads = torch.bmm(pooled.transpose(0, 1), values.transpose(1, 2))
         heads = heads.transpose(0, 1).flatten(1) + bias_v
         vectors: Tensor = self.out_proj(heads)
-        return vectors[batch.places]
+        return batch.in_order(vectors)
 
-    def residue_weights(self, query: Tensor, batch: PackedBatch) -> Tensor:
+    def residue_weights(self, query: Tensor, batch: ProteinBatch) -> Tensor:
         """query (E,) -> (R, n_heads), the softmax of each protein's scores."""
-        weight = self._score_weight(query)
-        return torch.cat(attention_weights(weight, batch))
+        return batch.attention_weights(self._score_weight(query))
 
     def _score_weight(self, query: Tensor) -> Tensor:
         """(D, n_heads): a residue's embedding times this is its score for each head."""

@@ -1,4 +1,4 @@
-"""Rows of training pairs: held in memory where they fit, else read a batch ahead of their use."""
+"""Rows of training pairs: held where they are used if they fit, else read a batch ahead of use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -13,16 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from protalign.batches import ProteinBatch, batch_of
+from protalign.fused_pooling import RangeBatch, fused_pooling_on
 from protalign.inputs import MODALITIES, Pairs
-from protalign.packed import PackedBatch, tensor
-from protalign.protein import Modality
+from protalign.packed import PackedBatch, moved
 
 Int64 = npt.NDArray[np.int64]
 #: A batch of pairs: of their sequences and of their structures.
-Batch = tuple[PackedBatch, PackedBatch]
+Batch = tuple[ProteinBatch, ProteinBatch]
 
 #: Training and validation rows are each held in memory while they take less than this part of it.
 MEMORY_PART = 0.25
+#: The same of a GPU's memory, as far as it is free at that moment.
+GPU_MEMORY_PART = 0.4
 
 
 class Rows:
@@ -31,20 +35,22 @@ class Rows:
     Parameters
     ----------
     pairs : whose rows.
-    device : where batches are wanted.
-    memory : bytes that may be held; by default a part of what this process may use.
+    device : where batches are wanted, and rows are held.
+    memory : bytes that may be held there; by default a part of what this process may use.
 
     Attributes
     ----------
-    held : whether all rows are in memory, where each unique item is there once.
+    device : as given.
+    held : whether all rows are in the device's memory, in their own dtype, where each unique item
+        is there once.
     """
 
     def __init__(self, pairs: Pairs, device: torch.device, memory: float | None = None) -> None:
         self._pairs = pairs
-        self._device = device
+        self.device = device
         self._items: list[_Held] = []
-        if self._bytes() <= (MEMORY_PART * usable_memory() if memory is None else memory):
-            self._items = [_Held(pairs, column) for column in range(len(MODALITIES))]
+        if self._bytes() <= (_memory_for_rows(device) if memory is None else memory):
+            self._items = [_Held(pairs, column, device) for column in range(len(MODALITIES))]
 
     @property
     def held(self) -> bool:
@@ -56,7 +62,11 @@ class Rows:
         Held or not, the batches are the same.
         """
         if self.held:
-            yield from map(self._from_memory, indices)
+            sequences, structures = (
+                held.batches([column[each] for each in indices])
+                for held, column in zip(self._items, self._pairs.items.T, strict=True)
+            )
+            yield from zip(sequences, structures, strict=True)
             return
         with ThreadPoolExecutor(1) as reader:
             coming = [reader.submit(self._from_inputs, each) for each in indices[:1]]
@@ -70,57 +80,69 @@ class Rows:
         """All unique sequences and all unique structures, in order; None where not held."""
         if not self.held:
             return None
-        sequence, structure = (held.batch(held.everything, self._device) for held in self._items)
-        return sequence, structure
-
-    def _from_memory(self, indices: Int64) -> Batch:
-        sequence, structure = (
-            held.batch(items, self._device)
-            for held, items in zip(self._items, self._pairs.items[indices].T, strict=True)
-        )
+        [sequence], [structure] = (held.batches([held.everything]) for held in self._items)
         return sequence, structure
 
     def _from_inputs(self, indices: Int64) -> Batch:
         positions = self._pairs.positions[indices]
         sequence, structure = (
-            PackedBatch.from_ragged(self._pairs.inputs.rows(modality, positions), self._device)
+            batch_of(self._pairs.inputs.rows(modality, positions), self.device)
             for modality in MODALITIES
         )
         return sequence, structure
 
     def _bytes(self) -> float:
-        """Of all rows: in the stored dtype from a store, else taken as float32."""
+        """Of all rows."""
         inputs = self._pairs.inputs
         total = 0.0
         for column, modality in enumerate(MODALITIES):
             rows = inputs.lengths(modality)[self._pairs.positions_of_items(column)].sum()
-            info = inputs.encoders.get(modality)
-            itemsize = np.dtype(info.dtype).itemsize if info else 4
-            total += float(rows) * inputs.dims[modality] * itemsize
+            total += float(rows) * inputs.dims[modality] * inputs.dtype(modality).itemsize
         return total
 
 
 class _Held:
-    """Rows of the pairs' unique items of one modality."""
+    """Rows of the pairs' unique items of one modality, one item after another on a device."""
 
-    def __init__(self, pairs: Pairs, column: int) -> None:
-        modality: Modality = MODALITIES[column]
-        rows = pairs.inputs.rows(modality, pairs.positions_of_items(column))
-        self._lengths = rows.lengths
-        self._proteins = tensor(rows.values).split_with_sizes(rows.lengths.tolist())
+    def __init__(self, pairs: Pairs, column: int, device: torch.device) -> None:
+        inputs, modality = pairs.inputs, MODALITIES[column]
+        positions = pairs.positions_of_items(column)
+        self._lengths = inputs.lengths(modality)[positions]
+        self._starts = np.cumsum(self._lengths) - self._lengths
+        dtype = torch.from_numpy(np.empty(0, inputs.dtype(modality))).dtype
+        self._values = torch.empty(
+            int(self._lengths.sum()), inputs.dims[modality], dtype=dtype, device=device
+        )
+        unfilled = self._values
+        for rows in inputs.blocks(modality, positions):
+            unfilled[: len(rows.values)] = moved(rows.values, device)
+            unfilled = unfilled[len(rows.values) :]
 
     @property
     def everything(self) -> Int64:
         return np.arange(len(self._lengths))
 
-    def batch(self, items: Int64, device: torch.device) -> PackedBatch:
-        """Some items, in order, repeated where one is; on a CPU without a copy."""
-        lengths = self._lengths[items]
-        proteins = [self._proteins[item] for item in items.tolist()]
-        if device.type == "cpu":
-            return PackedBatch.of(proteins, lengths)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return PackedBatch.from_tensor(torch.cat(proteins).to(device), offsets)
+    def batches(self, items: Sequence[Int64]) -> Iterator[ProteinBatch]:
+        """A batch for each array of items, in order, repeated where one is; no row is copied."""
+        lengths = [self._lengths[own] for own in items]
+        if fused_pooling_on(self._values.device):
+            yield from RangeBatch.several(
+                self._values, [self._starts[own] for own in items], lengths
+            )
+            return
+        for own, own_lengths in zip(items, lengths, strict=True):
+            yield PackedBatch.of([self._proteins[item] for item in own.tolist()], own_lengths)
+
+    @cached_property
+    def _proteins(self) -> tuple[torch.Tensor, ...]:
+        return self._values.split_with_sizes(self._lengths.tolist())
+
+
+def _memory_for_rows(device: torch.device) -> float:
+    """Bytes of rows that may be held on a device."""
+    if device.type == "cuda":
+        return GPU_MEMORY_PART * torch.cuda.mem_get_info(device)[0]
+    return MEMORY_PART * usable_memory()
 
 
 def usable_memory() -> float:

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parent.parent
 #: Layers from the bottom up; a part imports from layers below, nothing from its own.
 LAYERS: list[set[str]] = [
     {"errors", "ragged", "protein", "threads"},
-    {"packed"},
+    {"packed", "pooling_kernels"},
+    {"fused_pooling"},
+    {"batches"},
     {
         *{"reading", "stores", "encoders", "pooling", "losses", "metrics", "parameters"},
         *{"superposition", "kmers", "pdbbind", "delimited", "baselines", "bootstrap", "cca"},
@@ -51,6 +53,7 @@ CONFINED = {
     "typer": {"cli"},
     "rich": {"cli"},
     "esm": {"protalign/encoders"},
+    "triton": {"protalign/pooling_kernels.py"},
     "pickle": {"protalign/encoders/weights.py"},  # names an exception to catch; unpickles nothing
 }
 

@@ -15,7 +15,7 @@ from protalign.errors import InputError, ModelError
 from protalign.estimator import ProtAlignEstimator
 from protalign.inputs import MODALITIES, PairInputs, StoreInputs
 from protalign.mean_pooling import MEAN_POOLINGS, MeanInputs, MeanPoolingHead, mean_rows
-from protalign.pooling import PackedBatch
+from protalign.packed import PackedBatch
 from protalign.ragged import Ragged
 from protalign.stores import EmbeddingStore
 

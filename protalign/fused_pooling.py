@@ -1,0 +1,248 @@
+"""Attention pooling on a GPU: batches that are indices alone, and the launch of fused kernels.
+
+Where Triton is not there, or the GPU is older than its kernels support, ``protalign.packed`` does
+the same in plain torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from protalign.packed import moved
+from protalign.ragged import Ragged
+
+Int64 = npt.NDArray[np.int64]
+
+#: The oldest GPUs that Triton supports.
+_CAPABILITY = (8, 0)
+#: Warps of all programs on one multiprocessor: with about 200 registers a thread no more fit.
+_WARPS = 8
+#: Numbers of a tile of rows that a thread holds.
+_NUMBERS_PER_THREAD = 40
+#: Tiles of rows that are brought on chip while one is worked on, and that one.
+_STAGES = 3
+#: Attention heads that a program works on; more would leave no registers for rows.
+_HEADS = 4
+#: Programs where no GPU says how many it takes: Triton's interpreter.
+_SHARES_INTERPRETED = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RangeBatch:
+    """n proteins, each of them a range of rows of one tensor, in any order; one may be repeated.
+
+    Attributes
+    ----------
+    values : (R, D) float16, bfloat16 or float32, contiguous; no gradient flows to it.
+    starts : (n,) int64, on the device of ``values``: the first row of each protein.
+    offsets : (n + 1,) int64, on that device: rows of the batch before each protein, and of all.
+    lengths : (n,) int64 rows of each protein.
+    """
+
+    values: Tensor
+    starts: Tensor
+    offsets: Tensor
+    lengths: Int64
+
+    @classmethod
+    def from_ragged(cls, rows: Ragged, device: torch.device) -> RangeBatch:
+        """Packed rows, moved to a device; raises ValueError where a protein has no row."""
+        values = moved(rows.values, device)
+        [batch] = cls.several(values, [rows.offsets[:-1]], [rows.lengths])
+        return batch
+
+    @classmethod
+    def several(
+        cls, values: Tensor, starts: Sequence[Int64], lengths: Sequence[Int64]
+    ) -> Iterator[RangeBatch]:
+        """Batches of proteins of one tensor; the indices of all are moved to its device at once.
+
+        Raises ValueError where a protein has no row.
+        """
+        if any(np.any(own < 1) for own in lengths):
+            raise ValueError("every protein needs at least one row to be pooled")
+        parts: list[Int64] = []
+        for own_starts, own_lengths in zip(starts, lengths, strict=True):
+            parts += [own_starts, np.concatenate([[0], np.cumsum(own_lengths)])]
+        indices = torch.from_numpy(np.concatenate(parts, dtype=np.int64)).to(values.device)
+        split = indices.split_with_sizes([len(part) for part in parts])
+        for first_rows, offsets, own in zip(split[::2], split[1::2], lengths, strict=True):
+            yield cls(values, first_rows, offsets, own)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def proteins(self) -> tuple[Tensor, ...]:
+        """(L, D) views of each protein's rows; waits for the device."""
+        spans = zip(self.starts.tolist(), self.lengths.tolist(), strict=True)
+        return tuple(self.values[start : start + length] for start, length in spans)
+
+    def rows(self) -> Tensor:
+        """(T, D) copy of all rows, one protein after another."""
+        lengths = torch.from_numpy(self.lengths).to(self.values.device)
+        shift = torch.repeat_interleave(self.starts - self.offsets[:-1], lengths)
+        return self.values[shift + torch.arange(len(shift), device=shift.device)]
+
+    def attention_sums(self, weight: Tensor) -> Tensor:
+        """Softmax(rows @ weight)-weighted sums of each protein's rows.
+
+        ``weight``: (D, H) float32 -> (n, H, D) float32, in the order that ``in_order`` is given.
+        """
+        sums: Tensor = FusedAttentionPooling.apply(weight, self)  # type: ignore[no-untyped-call]
+        return sums
+
+    def in_order(self, of_proteins: Tensor) -> Tensor:
+        """What was computed of ``attention_sums``, in the proteins' order: as it is."""
+        return of_proteins
+
+    def attention_weights(self, weight: Tensor) -> Tensor:
+        """Softmax of ``rows @ weight`` over each protein's rows, (T, H); without gradients."""
+        _, scores, normaliser = _forward(weight.detach(), self)
+        lengths = torch.from_numpy(self.lengths).to(scores.device)
+        return scores.sub_(torch.repeat_interleave(normaliser, lengths, dim=0)).exp_()
+
+
+@cache
+def fused_pooling_on(device: torch.device) -> bool:
+    """Whether the fused kernels can be used there."""
+    return (
+        device.type == "cuda"
+        and find_spec("triton") is not None
+        and torch.cuda.get_device_capability(device) >= _CAPABILITY
+    )
+
+
+class FusedAttentionPooling(torch.autograd.Function):
+    """``protalign.packed.AttentionPooling`` in fused kernels, of values that need no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, batch: RangeBatch) -> Tensor:
+        """weight (D, H) float32 -> pooled (n, H, D) float32."""
+        pooled, scores, normaliser = _forward(weight, batch)
+        ctx.save_for_backward(pooled, scores, normaliser)
+        ctx.batch = batch
+        return pooled
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        pooled, scores, normaliser = ctx.saved_tensors
+        return _backward(ctx.batch, pooled, scores, normaliser, gradients[0].contiguous()), None
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """How the kernels are cut for one D, H and device.
+
+    Attributes
+    ----------
+    groups : programs that share the heads out among them.
+    shares : programs that share the rows out among them: as many as run at once.
+    warps : of a program.
+    constants : the kernels' compile-time arguments.
+    """
+
+    groups: int
+    shares: int
+    warps: int
+    constants: dict[str, int]
+
+    @classmethod
+    def of(cls, weight: Tensor, values: Tensor) -> _Launch:
+        dim, heads = weight.shape
+        main = 1 << max(0, (dim - 1).bit_length() - 1)
+        tail = 1 << max(0, dim - main - 1).bit_length()
+        warps = min(8, max(1, main // 256))
+        together = min(_HEADS, 1 << (heads - 1).bit_length())
+        multiprocessors = _multiprocessors(values.device)
+        return cls(
+            groups=-(-heads // together),
+            shares=multiprocessors * (_WARPS // warps) if multiprocessors else _SHARES_INTERPRETED,
+            warps=warps,
+            constants={
+                "H": heads,
+                "D": dim,
+                "HEADS": together,
+                "MAIN": main,
+                "TAIL": tail,
+                "THREADS": 32 * warps,
+            },
+        )
+
+    def of_rows(self) -> dict[str, int]:
+        """The same with what kernels that read rows take more."""
+        width = self.constants["MAIN"] + self.constants["TAIL"]
+        rows = max(1, _NUMBERS_PER_THREAD * 32 * self.warps // width)
+        tile = {"ROWS": 1 << (rows.bit_length() - 1), "STAGES": _STAGES}
+        return {**self.constants, **tile, "num_warps": self.warps}
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _forward(weight: Tensor, batch: RangeBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """pooled (n, H, D), scores (T, H), and (n, H) log of the sum of exp(score); all float32."""
+    from protalign import pooling_kernels  # Triton is optional, and slow to import
+
+    launch = _Launch.of(weight, batch.values)
+    heads, n = weight.shape[1], len(batch)
+    by_head = weight.T.contiguous()
+    pooled = weight.new_empty(n, *by_head.shape)
+    normaliser = weight.new_empty(n, heads)
+    scores = weight.new_empty(int(batch.lengths.sum()), heads)
+    parts = weight.new_empty(n + launch.shares, *by_head.shape)
+    part_normaliser = weight.new_empty(len(parts), heads)
+    found = (pooled, normaliser, parts, part_normaliser)
+    with torch.cuda.device_of(batch.values):  # type: ignore[no-untyped-call]
+        pooling_kernels.pool_forward[launch.groups, launch.shares](
+            batch.values,
+            batch.starts,
+            batch.offsets,
+            by_head,
+            scores,
+            *found,
+            n,
+            **launch.of_rows(),
+        )
+        pooling_kernels.join_parts[launch.groups, n](
+            batch.offsets, *found, n, launch.shares, **launch.constants, num_warps=launch.warps
+        )
+    return pooled, scores, normaliser
+
+
+def _backward(
+    batch: RangeBatch, pooled: Tensor, scores: Tensor, normaliser: Tensor, gradient: Tensor
+) -> Tensor:
+    """The weight's gradient, (D, H), given that of pooled."""
+    from protalign import pooling_kernels  # Triton is optional, and slow to import
+
+    weight = pooled[0].T
+    launch = _Launch.of(weight, batch.values)
+    by_share = pooled.new_empty(launch.shares, *pooled.shape[1:])
+    with torch.cuda.device_of(batch.values):  # type: ignore[no-untyped-call]
+        pooling_kernels.pool_backward[launch.groups, launch.shares](
+            batch.values,
+            batch.starts,
+            batch.offsets,
+            scores,
+            pooled,
+            normaliser,
+            gradient,
+            by_share,
+            len(batch),
+            **launch.of_rows(),
+        )
+    return by_share.sum(dim=0).T

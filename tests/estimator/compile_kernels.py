@@ -1,0 +1,48 @@
+"""Compiles the pooling kernels for GPUs that need not be here; run by a test, without interpreter.
+
+Prints a line for each: kernel, architecture, D, dtype, bytes of on-chip memory.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from protalign import pooling_kernels
+from protalign.fused_pooling import _Launch
+
+INTEGERS = {"n_proteins": "i32", "shares": "i32", "starts": "*i64", "offsets": "*i64"}
+KERNELS = (
+    pooling_kernels.pool_forward,
+    pooling_kernels.join_parts,
+    pooling_kernels.pool_backward,
+)
+
+
+def compiled(kernel: triton.JITFunction, capability: int, dim: int, heads: int, dtype: str) -> int:
+    """Bytes of on-chip memory that a program takes."""
+    launch = _Launch.of(torch.empty(dim, heads), torch.empty(1, dim, device="meta"))
+    options = launch.of_rows()
+    warps = options.pop("num_warps")
+    types = INTEGERS | {"values": f"*{dtype}"}
+    names = kernel.arg_names
+    signature = {n: "constexpr" if n in options else types.get(n, "*fp32") for n in names}
+    constants = {(i,): options[n] for i, n in enumerate(names) if n in options}
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(names)
+        if signature[name].startswith("*")
+    }
+    source = ASTSource(kernel, signature, constants, aligned)
+    target = GPUTarget("cuda", capability, 32)
+    return int(triton.compile(source, target=target, options={"num_warps": warps}).metadata.shared)
+
+
+if __name__ == "__main__":
+    for capability in (80, 90):
+        for dim, heads, dtype in ((1280, 4, "fp16"), (128, 3, "fp32")):
+            for kernel in KERNELS:
+                shared = compiled(kernel, capability, dim, heads, dtype)
+                print(kernel.__name__, capability, dim, dtype, shared)
