@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from protalign.errors import ModelError
 from protalign.inputs import MODALITIES, Pairs
@@ -19,6 +20,11 @@ from protalign.model import Heads, finite_vectors, not_finite, retrieval_set
 from protalign.training_rows import Batch, Rows
 
 Int64 = npt.NDArray[np.int64]
+
+#: Losses that are looked at together: a look at one makes the CPU wait for all that a GPU has to
+#: do up to there, and then the GPU for the CPU. Before an error it may take so many steps in vain.
+_LOSSES_AT_ONCE = {"cpu": 1}
+_LOSSES_AT_ONCE_ACCELERATOR = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +116,30 @@ def _epoch(
     order = generator.permutation(len(pairs))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     batches = [indices for indices in batches if len(indices) > 1]  # one alone has no negatives
-    total, count = 0.0, 0
-    for indices, batch in zip(batches, rows.batches(batches), strict=True):
+    at_once = _LOSSES_AT_ONCE.get(rows.device.type, _LOSSES_AT_ONCE_ACCELERATOR)
+    total, losses = 0.0, []
+    for number, batch in enumerate(rows.batches(batches), start=1):
         optimiser.zero_grad()
         loss = heads(*batch)
-        if not torch.isfinite(loss):
-            raise _diverged(pairs, indices, batch)
+        losses.append(loss.detach())
+        if len(losses) == at_once or number == len(batches):
+            total += _sum_of_losses(losses, batches[number - len(losses) : number], rows, pairs)
+            losses.clear()
         loss.backward()
         optimiser.step()
-        total += loss.item() * len(indices)
-        count += len(indices)
-    return total / count
+    return total / sum(map(len, batches))
+
+
+def _sum_of_losses(
+    losses: Sequence[Tensor], batches: Sequence[Int64], rows: Rows, pairs: Pairs
+) -> float:
+    """Over the pairs of some batches; raises ValueError, saying why, where one is not finite."""
+    total = 0.0
+    for loss, indices in zip(torch.stack(list(losses)).tolist(), batches, strict=True):
+        if not math.isfinite(loss):
+            raise _diverged(pairs, indices, next(rows.batches([indices])))
+        total += loss * len(indices)
+    return total
 
 
 def _validate_on(pairs: Pairs | None, device: torch.device) -> Callable[[Heads], float] | None:

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from protalign import training_rows
+from protalign import training, training_rows
+from protalign.errors import InputError
 from protalign.estimator import ProtAlignEstimator
-from protalign.inputs import MODALITIES, Pairs, StoreInputs
+from protalign.inputs import MODALITIES, ArrayInputs, Pairs, StoreInputs
+from protalign.losses import ContrastiveLoss
+from protalign.model import Heads
 from protalign.stores import EmbeddingStore
+from protalign.training import TrainingOptions
 from protalign.training_rows import Rows, usable_memory
 
 CPU = torch.device("cpu")
@@ -61,6 +65,34 @@ def test_training_out_of_the_store_is_training_in_memory(
     assert streamed.validation_curve_ == held.validation_curve_
     theirs = held.heads_.state_dict()
     assert all(torch.equal(value, theirs[n]) for n, value in streamed.heads_.state_dict().items())
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 64])
+def test_broken_rows_are_named(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN ends training with the entry's name, also where losses are looked at together."""
+    monkeypatch.setitem(training._LOSSES_AT_ONCE, "cpu", at_once)
+    values = np.random.default_rng(0).normal(size=(10, 6))
+    values[4, 5] = np.nan
+    heads = Heads({"sequence": 3, "structure": 3}, ContrastiveLoss(), embed_dim=8)
+    options = TrainingOptions(2, 0.001, max_epochs=1, n_iter_no_change=1, tol=0.0)
+    pairs, generator = Pairs.of(ArrayInputs(values)), np.random.default_rng(0)
+    with pytest.raises(InputError, match="structure embeddings of entry 4 hold NaN"):
+        training.train(heads, pairs, None, options, generator, print)
+
+
+def test_when_losses_are_looked_at_changes_nothing(
+    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step by step, a few at a time or once an epoch: the same losses and parameters."""
+    found = []
+    for at_once in (1, 2, 64):
+        monkeypatch.setitem(training._LOSSES_AT_ONCE, "cpu", at_once)
+        model = ProtAlignEstimator(max_epochs=2, batch_size=8, random_state=0, device="cpu")
+        found.append(model.fit(store))
+    for model in found[1:]:
+        np.testing.assert_allclose(model.loss_curve_, found[0].loss_curve_, rtol=1e-12)
+        theirs = found[0].heads_.state_dict()
+        assert all(torch.equal(own, theirs[n]) for n, own in model.heads_.state_dict().items())
 
 
 def test_a_broken_store_ends_streamed_training(store: EmbeddingStore) -> None:
