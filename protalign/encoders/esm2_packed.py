@@ -2,15 +2,17 @@
 
 The numbers are those of ``esm.model.esm2.ESM2.forward`` (fair-esm 2.0.0; Lin et al., Science 379,
 1123, 2023). What differs is the order of the work: linear layers take all residues of a batch at
-once, attention takes one sequence at a time through ``scaled_dot_product_attention``, rotary
-embeddings (Su et al., arXiv:2104.09864) are computed once for a batch, and only the layers that
-the answer needs are held and run.
+once, attention takes one sequence at a time through ``scaled_dot_product_attention``, or on a GPU
+all of them through ``varlen_attn``, rotary embeddings (Su et al., arXiv:2104.09864) are computed
+once for a batch, and only the layers that the answer needs are held and run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,11 @@ from torch import Tensor, nn
 #: share of tokens that training left unmasked: 15 % are chosen, 80 % of those become <mask>.
 TOKEN_DROPOUT_SCALE = 1 - 0.15 * 0.8
 #: Rows that go through a feed-forward block at once: its hidden layer is four times as wide, and
-#: stays in a core's cache between the two products.
-FEED_FORWARD_ROWS = 256
+#: stays in a core's cache between the two products. An accelerator wants many, within its memory.
+FEED_FORWARD_ROWS = {"cpu": 256}
+FEED_FORWARD_ROWS_ACCELERATOR = 16384
+#: The oldest NVIDIA GPUs that FlashAttention, and so ``varlen_attn``, supports.
+_FLASH_CAPABILITY = (8, 0)
 #: What torch's threads and matrix multiplications take for themselves, as measured on a CPU.
 WORKSPACE_BYTES = 24 * 2**20
 
@@ -43,6 +48,21 @@ class Architecture:
         layers = self.layers if layers is None else layers
         per_layer = 12 * self.dim**2 + 13 * self.dim  # attention 4 D², feed-forward 8 D², biases
         return alphabet * self.dim + layers * per_layer + 2 * self.dim
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chains:
+    """Where the chains of a batch are among its tokens.
+
+    Attributes
+    ----------
+    lengths : tokens of each chain.
+    offsets : (n + 1,) int32 on the device: tokens before each chain, and all; None where attention
+        takes one chain at a time.
+    """
+
+    lengths: Sequence[int]
+    offsets: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +113,8 @@ class PackedESM2:
             self._last_norm = self._norm(state, "emb_layer_norm_after")
         self._file_bytes = state["embed_tokens.weight"].itemsize * architecture.parameters(layer)
         self._frequencies = _inverse_frequencies(architecture, state)
+        self._at_once = FEED_FORWARD_ROWS.get(device.type, FEED_FORWARD_ROWS_ACCELERATOR)
+        self._varlen = _varlen_on(device, dtype)
 
     @torch.inference_mode()
     def __call__(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -109,10 +131,11 @@ class PackedESM2:
         """
         x = self._embedding[tokens.to(self.device)] * TOKEN_DROPOUT_SCALE
         rotation = self._rotation(lengths) if self._layers else None
+        chains = self._chains(lengths)
         for layer in self._layers:
             assert rotation is not None
-            self._add_attention(layer, x, lengths, rotation)
-            for rows in torch.split(x, FEED_FORWARD_ROWS):
+            self._add_attention(layer, x, chains, rotation)
+            for rows in torch.split(x, self._at_once):
                 self._add_feed_forward(layer, rows)
         return x if self._last_norm is None else self._normalised(x, self._last_norm)
 
@@ -120,21 +143,27 @@ class PackedESM2:
         """Predicted peak in bytes: weights, and what a batch holds at its widest point.
 
         That is inside attention: the residual stream, queries, keys and values, the mixed values,
-        the projection of them, and one chain's part of them in the making. On a CPU loading counts
-        too: there the file is mapped beside the weights made from it.
+        the projection of them, and one chain's part of them in the making, or all chains' where
+        they are attended to at once. On a CPU loading counts too: there the file is mapped beside
+        the weights made from it.
         """
         size, dim = self.dtype.itemsize, self.architecture.dim
         weights = size * self.architecture.parameters(len(self._layers))
         per_token = dim * (4 + 5 * size + 4) + 4 * self.architecture.head_dim
         in_float32 = 0 if size == 4 else 8 * dim  # queries and keys while they are turned
-        feed_forward = FEED_FORWARD_ROWS * 4 * dim * 2 * size
-        batch = tokens * (per_token + in_float32) + longest * dim * size + feed_forward
+        feed_forward = self._at_once * 4 * dim * 2 * size
+        attended = (tokens if self._varlen else longest) * dim * size
+        batch = tokens * (per_token + in_float32) + attended + feed_forward
         mapped = self._file_bytes if self.device.type == "cpu" else 0
         return WORKSPACE_BYTES + weights + max(mapped, batch)
 
-    def _add_attention(
-        self, layer: _Layer, x: Tensor, lengths: Sequence[int], rotation: Tensor
-    ) -> None:
+    def _chains(self, lengths: Sequence[int]) -> _Chains:
+        if not self._varlen:
+            return _Chains(lengths, None)
+        offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+        return _Chains(lengths, offsets.to(self.device))
+
+    def _add_attention(self, layer: _Layer, x: Tensor, chains: _Chains, rotation: Tensor) -> None:
         """Add to x (T, D) float32 its multi-head self-attention within each chain."""
         heads, width = self.architecture.heads, self.architecture.head_dim
         hidden = self._normalised(x, layer.attention_norm).to(self.dtype)
@@ -142,15 +171,12 @@ class PackedESM2:
             len(x), 3, heads, width
         )
         _rotate(qkv[:, :2], rotation)
-        mixed = hidden.view(len(x), heads, width)  # its values are in qkv now: use it again
-        start = 0
-        for length in lengths:
-            rows = slice(start, start + length)
-            q, k, v = qkv[rows].permute(1, 2, 0, 3).unsqueeze(1)  # each (1, heads, length, width)
-            attended = nn.functional.scaled_dot_product_attention(q, k, v)
-            mixed[rows] = attended[0].transpose(0, 1)
-            start += length
-        _add_linear(x, mixed.view(len(x), -1), layer.out)
+        if chains.offsets is None:
+            mixed = hidden.view(len(x), heads, width)  # its values are in qkv now: use it again
+            _attend_one_by_one(qkv, chains.lengths, mixed)
+        else:
+            mixed = _attend_at_once(qkv, max(chains.lengths), chains.offsets)
+        _add_linear(x, mixed.flatten(1), layer.out)
 
     def _add_feed_forward(self, layer: _Layer, x: Tensor) -> None:
         hidden = self._normalised(x, layer.feed_forward_norm).to(self.dtype)
@@ -196,6 +222,41 @@ class PackedESM2:
     def _cast(self, tensor: Tensor) -> Tensor:
         # A copy always: the file is memory-mapped, and may change or go while the model runs.
         return tensor.to(self.device, self.dtype, copy=True)
+
+
+def _varlen_on(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's attention over packed sequences can be used."""
+    return (
+        device.type == "cuda"
+        and torch.version.cuda is not None  # not AMD's GPUs, which have the device's name too
+        and dtype in (torch.float16, torch.bfloat16)
+        and find_spec("torch.nn.attention.varlen") is not None  # since torch 2.10
+        and torch.cuda.get_device_capability(device) >= _FLASH_CAPABILITY
+    )
+
+
+def _attend_one_by_one(qkv: Tensor, lengths: Sequence[int], out: Tensor) -> None:
+    """Attention of each chain's qkv (T, 3, heads, head_dim) -> its rows of out (T, heads, ...)."""
+    start = 0
+    for length in lengths:
+        rows = slice(start, start + length)
+        q, k, v = qkv[rows].permute(1, 2, 0, 3).unsqueeze(1)  # each (1, heads, length, width)
+        attended = nn.functional.scaled_dot_product_attention(q, k, v)
+        out[rows] = attended[0].transpose(0, 1)
+        start += length
+
+
+def _attend_at_once(qkv: Tensor, longest: int, offsets: Tensor) -> Tensor:
+    """Attention within each chain, in one kernel: qkv (T, 3, heads, ...) -> (T, heads, ...).
+
+    Like ``scaled_dot_product_attention``, it divides scores by sqrt(head_dim).
+    """
+    from torch.nn.attention.varlen import varlen_attn  # older torch has none
+
+    q, k, v = qkv.unbind(1)
+    attended = varlen_attn(q, k, v, offsets, offsets, longest, longest)
+    assert isinstance(attended, Tensor)  # and no pair: the normalisers are not asked for
+    return attended
 
 
 def _add_linear(x: Tensor, hidden: Tensor, affine: _Affine) -> None:
