@@ -54,7 +54,7 @@ def _where(report: dict[str, Any]) -> str:
 
 
 def _row(line: dict[str, Any]) -> str:
-    ratio = "" if line["ratio"] is None else f"{line['ratio']:.1f}"
+    ratio = "" if line["ratio"] is None else f"{line['ratio']:.{1 if line['ratio'] >= 1 else 2}f}"
     if line["target"] is None:
         target = ""
     else:
