@@ -24,14 +24,19 @@ Int64 = npt.NDArray[np.int64]
 
 #: The oldest GPUs that Triton supports.
 _CAPABILITY = (8, 0)
-#: Warps of all programs on one multiprocessor: with about 200 registers a thread no more fit.
+#: Warps of all programs on one multiprocessor: each thread takes the 255 registers that it can.
 _WARPS = 8
-#: Numbers of a tile of rows that a thread holds.
-_NUMBERS_PER_THREAD = 40
-#: Tiles of rows that are brought on chip while one is worked on, and that one.
-_STAGES = 3
-#: Attention heads that a program works on; more would leave no registers for rows.
+#: Columns of a warp, at most: their sums for all heads of a program are kept in its registers.
+_COLUMNS = 320
+#: Attention heads that a program works on.
 _HEADS = 4
+#: Rows of a tile; and numbers of one whose products are not the tensor cores', which have to be laid
+#: out anew on chip for each head.
+_ROWS, _NUMBERS_WITHOUT_DOT = 16, 5120
+#: Bytes of a tile, of which two are on their way while one is worked on; of a larger one none is.
+_TILE_BYTES = 40 * 1024
+#: Bytes of a tile at most, for the tensor cores: their operands are to fit beside it.
+_DOT_BYTES = 80 * 1024
 #: Programs where no GPU says how many it takes: Triton's interpreter.
 _SHARES_INTERPRETED = 3
 
@@ -147,43 +152,43 @@ class _Launch:
     ----------
     groups : programs that share the heads out among them.
     shares : programs that share the rows out among them: as many as run at once.
-    warps : of a program.
     constants : the kernels' compile-time arguments.
+    of_rows : those that only kernels that read rows have.
     """
 
     groups: int
     shares: int
-    warps: int
     constants: dict[str, int]
+    of_rows: dict[str, int]
 
     @classmethod
-    def of(cls, weight: Tensor, values: Tensor) -> _Launch:
-        dim, heads = weight.shape
+    def of(cls, dim: int, heads: int, values: Tensor) -> _Launch:
         main = 1 << max(0, (dim - 1).bit_length() - 1)
         tail = 1 << max(0, dim - main - 1).bit_length()
-        warps = min(8, max(1, main // 256))
-        together = min(_HEADS, 1 << (heads - 1).bit_length())
+        warps = 1 << (-(-(main + tail) // _COLUMNS) - 1).bit_length()
+        row_bytes = dim * values.itemsize
+        dot = values.dtype == torch.float16 and _ROWS * row_bytes <= _DOT_BYTES
+        few = 1 << (max(1, min(_ROWS, _NUMBERS_WITHOUT_DOT // dim)).bit_length() - 1)
+        rows = _ROWS if dot else few
         multiprocessors = _multiprocessors(values.device)
         return cls(
-            groups=-(-heads // together),
-            shares=multiprocessors * (_WARPS // warps) if multiprocessors else _SHARES_INTERPRETED,
-            warps=warps,
+            groups=-(-heads // _HEADS),
+            shares=multiprocessors * max(1, _WARPS // warps) or _SHARES_INTERPRETED,
             constants={
                 "H": heads,
                 "D": dim,
-                "HEADS": together,
-                "MAIN": main,
-                "TAIL": tail,
-                "THREADS": 32 * warps,
+                "HEADS": _HEADS,
+                "MAIN": max(main, 16 * warps),  # a product of tensor cores takes 16 at least
+                "TAIL": max(tail, 16 * warps),
+                "WARPS": warps,
+                "num_warps": warps,
+            },
+            of_rows={
+                "DOT": int(dot),
+                "ROWS": rows,
+                "STAGES": 3 if rows * row_bytes <= _TILE_BYTES else 2,
             },
         )
-
-    def of_rows(self) -> dict[str, int]:
-        """The same with what kernels that read rows take more."""
-        width = self.constants["MAIN"] + self.constants["TAIL"]
-        rows = max(1, _NUMBERS_PER_THREAD * 32 * self.warps // width)
-        tile = {"ROWS": 1 << (rows.bit_length() - 1), "STAGES": _STAGES}
-        return {**self.constants, **tile, "num_warps": self.warps}
 
 
 @cache
@@ -197,8 +202,8 @@ def _forward(weight: Tensor, batch: RangeBatch) -> tuple[Tensor, Tensor, Tensor]
     """pooled (n, H, D), scores (T, H), and (n, H) log of the sum of exp(score); all float32."""
     from protalign import pooling_kernels  # Triton is optional, and slow to import
 
-    launch = _Launch.of(weight, batch.values)
     heads, n = weight.shape[1], len(batch)
+    launch = _Launch.of(len(weight), heads, batch.values)
     by_head = weight.T.contiguous()
     pooled = weight.new_empty(n, *by_head.shape)
     normaliser = weight.new_empty(n, heads)
@@ -215,10 +220,11 @@ def _forward(weight: Tensor, batch: RangeBatch) -> tuple[Tensor, Tensor, Tensor]
             scores,
             *found,
             n,
-            **launch.of_rows(),
+            **launch.constants,
+            **launch.of_rows,
         )
         pooling_kernels.join_parts[launch.groups, n](
-            batch.offsets, *found, n, launch.shares, **launch.constants, num_warps=launch.warps
+            batch.offsets, *found, n, launch.shares, **launch.constants
         )
     return pooled, scores, normaliser
 
@@ -229,8 +235,7 @@ def _backward(
     """The weight's gradient, (D, H), given that of pooled."""
     from protalign import pooling_kernels  # Triton is optional, and slow to import
 
-    weight = pooled[0].T
-    launch = _Launch.of(weight, batch.values)
+    launch = _Launch.of(pooled.shape[2], pooled.shape[1], batch.values)
     by_share = pooled.new_empty(launch.shares, *pooled.shape[1:])
     with torch.cuda.device_of(batch.values):  # type: ignore[no-untyped-call]
         pooling_kernels.pool_backward[launch.groups, launch.shares](
@@ -243,6 +248,7 @@ def _backward(
             gradient,
             by_share,
             len(batch),
-            **launch.of_rows(),
+            **launch.constants,
+            **launch.of_rows,
         )
     return by_share.sum(dim=0).T

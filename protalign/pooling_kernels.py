@@ -4,17 +4,19 @@ A batch's rows are those of its proteins one after another, wherever they lie in
 ``offsets`` counts them through, and protein i's rows begin at row ``starts[i]`` of ``values``. The
 programs share that count out evenly, whatever the lengths: a share may begin and end in the middle
 of a protein, and what several shares found of one protein is put together afterwards. A tile of
-rows is brought on chip once, and gives there both its products with the heads' vectors and its
-weighted sum.
+rows is brought on chip once, the next ones on their way, and gives there both its products with
+the heads' vectors and its weighted sum.
 
-Sums are float32 multiply-adds, not tensor cores, which would round the weights. More heads than
-``HEADS`` are worked on by programs of their own, started side by side, so that all but the first
-find the rows in the second-level cache.
+The products of float16 rows are tensor cores' (``DOT``): a vector is split in two float16 numbers
+of 11 bits each, side by side in one operand, which loses nothing that float32 sums would keep.
+Those of other rows, and all weighted sums, are float32 multiply-adds. More heads than ``HEADS`` are
+worked on by programs of their own, started side by side, so that all but the first find the rows
+in the second-level cache.
 
 A row of D numbers is two blocks, of ``MAIN`` and of ``TAIL`` columns, since Triton's blocks are
-powers of two: ESM2's widths are mostly 5 * 2^k, of which one block would waste three eighths.
-Blocks are (rows, heads, columns) throughout, so that a thread keeps its columns of all rows and
-heads.
+powers of two: ESM2's widths are mostly 5 * 2^k, of which one block would waste three eighths. Each
+warp has columns of its own: rows are (WARPS, ROWS, columns), vectors (WARPS, columns, HEADS), sums
+(WARPS, 1, HEADS, columns), and numbers of a row and head (1, ROWS, HEADS).
 """
 
 import triton
@@ -22,6 +24,8 @@ import triton.language as tl
 
 #: Offsets that are searched at once for the protein in which a share begins.
 SEARCHED = tl.constexpr(1024)
+#: By how much the second part of a split number is scaled up: the first part's 11 bits.
+FINER = tl.constexpr(2048.0)
 
 
 @triton.jit
@@ -40,47 +44,91 @@ def _share(offsets, n_proteins):
 
 @triton.jit
 def _heads(HEADS: tl.constexpr):
-    """(1, HEADS, 1) numbers of this program's heads."""
-    return tl.program_id(0) * HEADS + tl.arange(0, HEADS)[None, :, None]
+    """(1, 1, HEADS) numbers of this program's heads."""
+    return tl.program_id(0) * HEADS + tl.arange(0, HEADS)[None, None, :]
 
 
 @triton.jit
-def _columns(MAIN: tl.constexpr, TAIL: tl.constexpr, THREADS: tl.constexpr):
-    """(1, 1, MAIN) and (1, 1, TAIL) columns."""
-    return _spread(MAIN, THREADS)[None, None, :], MAIN + _spread(TAIL, THREADS)[None, None, :]
+def _columns(FIRST: tl.constexpr, COUNT: tl.constexpr, WARPS: tl.constexpr):
+    """(WARPS, COUNT / WARPS) numbers of columns."""
+    own: tl.constexpr = COUNT // WARPS
+    return FIRST + tl.arange(0, WARPS)[:, None] * own + tl.arange(0, own)[None, :]
 
 
 @triton.jit
-def _spread(COUNT: tl.constexpr, THREADS: tl.constexpr):
-    """0, 1, 2, …, said so that the compiler lays them across all threads, not more to some.
-
-    It gives a thread as many neighbours as it knows to be contiguous, 16 bytes at most: of a
-    block narrower than that, several rows would lie across the threads, and a sum over the rows
-    would go from thread to thread.
-    """
-    each: tl.constexpr = max(1, COUNT // THREADS)
-    place = tl.arange(0, COUNT)
-    return place // each * each + place % each
+def _rows(source, index, count, columns, D: tl.constexpr):
+    """(WARPS, ROWS, columns) of the rows of a protein, 0 beyond the last."""
+    index, columns = index[None, :, None], columns[:, None, :]
+    return tl.load(source + index * D + columns, mask=(index < count) & (columns < D), other=0.0)
 
 
 @triton.jit
-def _load(start, columns, there, D: tl.constexpr):
-    return tl.load(start + columns, mask=there & (columns < D), other=0.0).to(tl.float32)
+def _vectors(source, columns, head, H: tl.constexpr, D: tl.constexpr):
+    """(WARPS, columns, HEADS) of an (H, D) matrix."""
+    columns = columns[:, :, None]
+    return tl.load(source + head * D + columns, mask=(head < H) & (columns < D), other=0.0)
 
 
 @triton.jit
-def _store(start, columns, values, there, D: tl.constexpr):
-    tl.store(start + columns, values, mask=there & (columns < D))
+def _sums(source, columns, head, H: tl.constexpr, D: tl.constexpr):
+    """(WARPS, 1, HEADS, columns) of an (H, D) matrix."""
+    head, columns = head[:, :, :, None], columns[:, None, None, :]
+    return tl.load(source + head * D + columns, mask=(head < H) & (columns < D), other=0.0)
 
 
 @triton.jit
-def _sum(main, tail):
-    """Over the columns, kept as one: first those of a thread, so that threads meet once."""
-    rows: tl.constexpr = main.shape[0]
-    heads: tl.constexpr = main.shape[1]
-    width: tl.constexpr = tail.shape[2]
-    folded = tl.reshape(main, (rows, heads, width, main.shape[2] // width))
-    return tl.sum(tl.sum(folded, axis=3) + tail, axis=2, keep_dims=True)
+def _store(target, columns, head, sums, H: tl.constexpr, D: tl.constexpr):
+    head, columns = head[:, :, :, None], columns[:, None, None, :]
+    tl.store(target + head * D + columns, sums, mask=(head < H) & (columns < D))
+
+
+@triton.jit
+def _largest(main, tail):
+    """The largest of the numbers, by which they are divided; 1 where all are 0."""
+    largest = tl.maximum(tl.max(tl.abs(main)), tl.max(tl.abs(tail)))
+    return tl.where(largest > 0, largest, 1.0)
+
+
+@triton.jit
+def _ready(vectors, scale, DOT: tl.constexpr):
+    """Vectors as ``_products`` takes them: divided and split, or (WARPS, 1, HEADS, columns)."""
+    if DOT:
+        vectors = vectors / scale
+        high = vectors.to(tl.float16)
+        low = ((vectors - high.to(tl.float32)) * FINER).to(tl.float16)
+        shape: tl.constexpr = (vectors.shape[0], vectors.shape[1], 2 * vectors.shape[2])
+        ready = tl.reshape(tl.join(high, low), shape)
+    else:
+        ready = tl.permute(vectors, (0, 2, 1))[:, None, :, :]
+    return ready
+
+
+@triton.jit
+def _products(main, tail, main_vectors, tail_vectors, scale, DOT: tl.constexpr):
+    """(1, ROWS, HEADS): each row times each vector."""
+    if DOT:
+        parts = tl.dot(tail, tail_vectors, tl.dot(main, main_vectors))
+        parts = tl.sum(parts, axis=0, keep_dims=True)
+        shape: tl.constexpr = (1, parts.shape[1], parts.shape[2] // 2, 2)
+        high, low = tl.split(tl.reshape(parts, shape))
+        products = scale * (high + low / FINER)
+    else:
+        products = tl.sum(main.to(tl.float32)[:, :, None, :] * main_vectors, axis=3)
+        products += tl.sum(tail.to(tl.float32)[:, :, None, :] * tail_vectors, axis=3)
+        products = tl.sum(products, axis=0, keep_dims=True)
+    return products
+
+
+@triton.jit
+def _weighted(rows, weights):
+    """(WARPS, 1, HEADS, columns): the sum over the rows, each times its weight for each head."""
+    products = rows.to(tl.float32)[:, :, None, :] * weights[:, :, :, None]
+    return tl.sum(products, axis=1, keep_dims=True)
+
+
+@triton.jit
+def _no_sums(HEADS: tl.constexpr, COUNT: tl.constexpr, WARPS: tl.constexpr):
+    return tl.zeros((WARPS, 1, HEADS, COUNT // WARPS), tl.float32)
 
 
 @triton.jit(do_not_specialize=["n_proteins"])
@@ -100,7 +148,8 @@ def pool_forward(
     HEADS: tl.constexpr,
     MAIN: tl.constexpr,
     TAIL: tl.constexpr,
-    THREADS: tl.constexpr,
+    WARPS: tl.constexpr,
+    DOT: tl.constexpr,
     ROWS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
@@ -112,41 +161,42 @@ def pool_forward(
     """
     row, last, protein = _share(offsets, n_proteins)
     head = _heads(HEADS)
-    main, tail = _columns(MAIN, TAIL, THREADS)
-    wanted = head < H
-    main_weight = _load(weight + head * D, main, wanted, D)
-    tail_weight = _load(weight + head * D, tail, wanted, D)
+    main, tail = _columns(0, MAIN, WARPS), _columns(MAIN, TAIL, WARPS)
+    main_weight = _vectors(weight, main, head, H, D)
+    tail_weight = _vectors(weight, tail, head, H, D)
+    scale = _largest(main_weight, tail_weight)
+    main_weight, tail_weight = _ready(main_weight, scale, DOT), _ready(tail_weight, scale, DOT)
     while row < last:
         begin, end = tl.load(offsets + protein), tl.load(offsets + protein + 1)
         until = tl.minimum(end, last)
         count = (until - row).to(tl.int32)
         source = values + (tl.load(starts + protein) + row - begin) * D
-        highest = tl.full((1, HEADS, 1), float("-inf"), tl.float32)
-        total = tl.zeros((1, HEADS, 1), tl.float32)
-        main_sum = tl.zeros((1, HEADS, MAIN), tl.float32)
-        tail_sum = tl.zeros((1, HEADS, TAIL), tl.float32)
+        highest = tl.full((1, 1, HEADS), float("-inf"), tl.float32)
+        total = tl.zeros((1, 1, HEADS), tl.float32)
+        main_sum, tail_sum = _no_sums(HEADS, MAIN, WARPS), _no_sums(HEADS, TAIL, WARPS)
         for done in tl.range(0, count, ROWS, num_stages=STAGES):
-            index = done + tl.arange(0, ROWS)[:, None, None]
+            index = done + tl.arange(0, ROWS)
+            main_rows = _rows(source, index, count, main, D)
+            tail_rows = _rows(source, index, count, tail, D)
+            score = _products(main_rows, tail_rows, main_weight, tail_weight, scale, DOT)
+            index = index[None, :, None]
             inside = index < count
-            main_rows = _load(source + index * D, main, inside, D)
-            tail_rows = _load(source + index * D, tail, inside, D)
-            score = _sum(main_rows * main_weight, tail_rows * tail_weight)
-            tl.store(scores + (row + index) * H + head, score, mask=inside & wanted)
+            tl.store(scores + (row + index) * H + head, score, mask=inside & (head < H))
             score = tl.where(inside, score, float("-inf"))
-            higher = tl.maximum(highest, tl.max(score, axis=0, keep_dims=True))
+            higher = tl.maximum(highest, tl.max(score, axis=1, keep_dims=True))
             attention, shrink = tl.exp(score - higher), tl.exp(highest - higher)
-            total = total * shrink + tl.sum(attention, axis=0, keep_dims=True)
-            main_sum = main_sum * shrink + tl.sum(attention * main_rows, axis=0, keep_dims=True)
-            tail_sum = tail_sum * shrink + tl.sum(attention * tail_rows, axis=0, keep_dims=True)
+            total = total * shrink + tl.sum(attention, axis=1, keep_dims=True)
+            main_sum = main_sum * shrink[:, :, :, None] + _weighted(main_rows, attention)
+            tail_sum = tail_sum * shrink[:, :, :, None] + _weighted(tail_rows, attention)
             highest = higher
         if (row == begin) & (until == end):
             slot, sums, normalisers = protein, pooled, normaliser
         else:
             slot, sums, normalisers = protein + tl.program_id(1), parts, part_normaliser
-        place = slot.to(tl.int64) * H + head
-        _store(sums + place * D, main, main_sum / total, wanted, D)
-        _store(sums + place * D, tail, tail_sum / total, wanted, D)
-        tl.store(normalisers + place, highest + tl.log(total), mask=wanted)
+        place = slot.to(tl.int64) * H
+        _store(sums + place * D, main, head, main_sum / total[:, :, :, None], H, D)
+        _store(sums + place * D, tail, head, tail_sum / total[:, :, :, None], H, D)
+        tl.store(normalisers + place + head, highest + tl.log(total), mask=head < H)
         row = until
         protein += 1
 
@@ -165,7 +215,7 @@ def join_parts(
     HEADS: tl.constexpr,
     MAIN: tl.constexpr,
     TAIL: tl.constexpr,
-    THREADS: tl.constexpr,
+    WARPS: tl.constexpr,
 ):
     """Attention sum and normaliser of a protein that lies in several shares, out of its parts."""
     protein = tl.program_id(1)
@@ -175,26 +225,25 @@ def join_parts(
     if share == last:
         return
     head = _heads(HEADS)
-    main, tail = _columns(MAIN, TAIL, THREADS)
-    wanted = head < H
-    highest = tl.full((1, HEADS, 1), float("-inf"), tl.float32)
-    total = tl.zeros((1, HEADS, 1), tl.float32)
-    main_sum = tl.zeros((1, HEADS, MAIN), tl.float32)
-    tail_sum = tl.zeros((1, HEADS, TAIL), tl.float32)
+    main, tail = _columns(0, MAIN, WARPS), _columns(MAIN, TAIL, WARPS)
+    highest = tl.full((1, 1, HEADS), float("-inf"), tl.float32)
+    total = tl.zeros((1, 1, HEADS), tl.float32)
+    main_sum, tail_sum = _no_sums(HEADS, MAIN, WARPS), _no_sums(HEADS, TAIL, WARPS)
     while share <= last:
-        place = (protein + share) * H + head
-        own = tl.load(part_normaliser + place, mask=wanted, other=0.0)
+        place = (protein + share) * H
+        own = tl.load(part_normaliser + place + head, mask=head < H, other=0.0)
         higher = tl.maximum(highest, own)
         portion, shrink = tl.exp(own - higher), tl.exp(highest - higher)
         total = total * shrink + portion
-        main_sum = main_sum * shrink + portion * _load(parts + place * D, main, wanted, D)
-        tail_sum = tail_sum * shrink + portion * _load(parts + place * D, tail, wanted, D)
+        shrink, portion = shrink[:, :, :, None], portion[:, :, :, None]
+        main_sum = main_sum * shrink + portion * _sums(parts + place * D, main, head, H, D)
+        tail_sum = tail_sum * shrink + portion * _sums(parts + place * D, tail, head, H, D)
         highest = higher
         share += 1
-    place = protein.to(tl.int64) * H + head
-    _store(pooled + place * D, main, main_sum / total, wanted, D)
-    _store(pooled + place * D, tail, tail_sum / total, wanted, D)
-    tl.store(normaliser + place, highest + tl.log(total), mask=wanted)
+    place = protein.to(tl.int64) * H
+    _store(pooled + place * D, main, head, main_sum / total[:, :, :, None], H, D)
+    _store(pooled + place * D, tail, head, tail_sum / total[:, :, :, None], H, D)
+    tl.store(normaliser + place + head, highest + tl.log(total), mask=head < H)
 
 
 @triton.jit(do_not_specialize=["n_proteins"])
@@ -213,7 +262,8 @@ def pool_backward(
     HEADS: tl.constexpr,
     MAIN: tl.constexpr,
     TAIL: tl.constexpr,
-    THREADS: tl.constexpr,
+    WARPS: tl.constexpr,
+    DOT: tl.constexpr,
     ROWS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
@@ -224,36 +274,36 @@ def pool_backward(
     """
     row, last, protein = _share(offsets, n_proteins)
     head = _heads(HEADS)
-    main, tail = _columns(MAIN, TAIL, THREADS)
-    wanted = head < H
-    main_sum = tl.zeros((1, HEADS, MAIN), tl.float32)
-    tail_sum = tl.zeros((1, HEADS, TAIL), tl.float32)
+    main, tail = _columns(0, MAIN, WARPS), _columns(MAIN, TAIL, WARPS)
+    main_sum, tail_sum = _no_sums(HEADS, MAIN, WARPS), _no_sums(HEADS, TAIL, WARPS)
     while row < last:
         begin = tl.load(offsets + protein)
         until = tl.minimum(tl.load(offsets + protein + 1), last)
         count = (until - row).to(tl.int32)
         source = values + (tl.load(starts + protein) + row - begin) * D
-        place = protein.to(tl.int64) * H + head
-        own_normaliser = tl.load(normaliser + place, mask=wanted, other=0.0)
-        main_gradient = _load(gradient + place * D, main, wanted, D)
-        tail_gradient = _load(gradient + place * D, tail, wanted, D)
-        main_pooled = _load(pooled + place * D, main, wanted, D)
-        tail_pooled = _load(pooled + place * D, tail, wanted, D)
-        mean = _sum(main_pooled * main_gradient, tail_pooled * tail_gradient)
+        place = protein.to(tl.int64) * H
+        own_normaliser = tl.load(normaliser + place + head, mask=head < H, other=0.0)
+        main_gradient = _vectors(gradient + place * D, main, head, H, D)
+        tail_gradient = _vectors(gradient + place * D, tail, head, H, D)
+        mean = tl.sum(_vectors(pooled + place * D, main, head, H, D) * main_gradient, axis=1)
+        mean += tl.sum(_vectors(pooled + place * D, tail, head, H, D) * tail_gradient, axis=1)
+        mean = tl.sum(mean, axis=0)[None, None, :]
+        scale = _largest(main_gradient, tail_gradient)
+        main_gradient = _ready(main_gradient, scale, DOT)
+        tail_gradient = _ready(tail_gradient, scale, DOT)
         for done in tl.range(0, count, ROWS, num_stages=STAGES):
-            index = done + tl.arange(0, ROWS)[:, None, None]
-            inside = index < count
-            main_rows = _load(source + index * D, main, inside, D)
-            tail_rows = _load(source + index * D, tail, inside, D)
-            score = tl.load(
-                scores + (row + index) * H + head, mask=inside & wanted, other=float("-inf")
-            )
-            by_attention = _sum(main_rows * main_gradient, tail_rows * tail_gradient)
+            index = done + tl.arange(0, ROWS)
+            main_rows = _rows(source, index, count, main, D)
+            tail_rows = _rows(source, index, count, tail, D)
+            by_attention = _products(main_rows, tail_rows, main_gradient, tail_gradient, scale, DOT)
+            index = index[None, :, None]
+            there = (index < count) & (head < H)
+            score = tl.load(scores + (row + index) * H + head, mask=there, other=float("-inf"))
             by_score = tl.exp(score - own_normaliser) * (by_attention - mean)
-            main_sum += tl.sum(by_score * main_rows, axis=0, keep_dims=True)
-            tail_sum += tl.sum(by_score * tail_rows, axis=0, keep_dims=True)
+            main_sum += _weighted(main_rows, by_score)
+            tail_sum += _weighted(tail_rows, by_score)
         row = until
         protein += 1
-    place = tl.program_id(1) * H + head
-    _store(weight_gradients + place * D, main, main_sum, wanted, D)
-    _store(weight_gradients + place * D, tail, tail_sum, wanted, D)
+    place = tl.program_id(1) * H
+    _store(weight_gradients + place * D, main, head, main_sum, H, D)
+    _store(weight_gradients + place * D, tail, head, tail_sum, H, D)

@@ -14,6 +14,7 @@ from protalign import pooling_kernels
 from protalign.fused_pooling import _Launch
 
 INTEGERS = {"n_proteins": "i32", "shares": "i32", "starts": "*i64", "offsets": "*i64"}
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 KERNELS = (
     pooling_kernels.pool_forward,
     pooling_kernels.join_parts,
@@ -23,8 +24,9 @@ KERNELS = (
 
 def compiled(kernel: triton.JITFunction, capability: int, dim: int, heads: int, dtype: str) -> int:
     """Bytes of on-chip memory that a program takes."""
-    launch = _Launch.of(torch.empty(dim, heads), torch.empty(1, dim, device="meta"))
-    options = launch.of_rows()
+    values = torch.empty(1, dim, dtype=DTYPES[dtype], device="meta")
+    launch = _Launch.of(dim, heads, values)
+    options = launch.constants | launch.of_rows
     warps = options.pop("num_warps")
     types = INTEGERS | {"values": f"*{dtype}"}
     names = kernel.arg_names
@@ -42,7 +44,7 @@ def compiled(kernel: triton.JITFunction, capability: int, dim: int, heads: int, 
 
 if __name__ == "__main__":
     for capability in (80, 90):
-        for dim, heads, dtype in ((1280, 4, "fp16"), (128, 3, "fp32")):
+        for dim, heads, dtype in ((1280, 4, "fp16"), (2560, 3, "fp32")):
             for kernel in KERNELS:
                 shared = compiled(kernel, capability, dim, heads, dtype)
                 print(kernel.__name__, capability, dim, dtype, shared)

@@ -116,6 +116,19 @@ def test_shares_change_nothing(monkeypatch: pytest.MonkeyPatch, shares: int) -> 
     check_equal(torch.randn(400, 24).half(), RANGES, 4)
 
 
+@pytest.mark.parametrize("size", [1e-12, 1e12])
+def test_gradients_of_any_size_are_exact(size: float) -> None:
+    """float16 operands hold gradients far below and above what float16 holds."""
+    torch.manual_seed(0)
+    batch = range_batch(torch.randn(400, 24, device=DEVICE).half(), RANGES)
+    weight = torch.randn(24, 4, device=DEVICE)
+    upstream = torch.randn(len(RANGES), 4, 24, device=DEVICE)
+    upstream[1:3] *= 1e-6
+    _, whole = pooled(batch, weight, upstream)
+    _, scaled = pooled(batch, weight, size * upstream)
+    torch.testing.assert_close(scaled / size, whole, atol=1e-5 * float(whole.abs().max()), rtol=0)
+
+
 def test_large_scores_do_not_overflow() -> None:
     """Scores in the thousands, which exp() cannot take, still give finite sums."""
     torch.manual_seed(0)
