@@ -30,8 +30,8 @@ _WARPS = 8
 _COLUMNS = 320
 #: Attention heads that a program works on.
 _HEADS = 4
-#: Rows of a tile; and numbers of one whose products are not the tensor cores', which have to be laid
-#: out anew on chip for each head.
+#: Rows of a tile; and numbers of one whose products are not the tensor cores', which are laid out
+#: anew on chip for each head.
 _ROWS, _NUMBERS_WITHOUT_DOT = 16, 5120
 #: Bytes of a tile, of which two are on their way while one is worked on; of a larger one none is.
 _TILE_BYTES = 40 * 1024
@@ -208,7 +208,7 @@ def _forward(weight: Tensor, batch: RangeBatch) -> tuple[Tensor, Tensor, Tensor]
     pooled = weight.new_empty(n, *by_head.shape)
     normaliser = weight.new_empty(n, heads)
     scores = weight.new_empty(int(batch.lengths.sum()), heads)
-    parts = weight.new_empty(n + launch.shares, *by_head.shape)
+    parts = weight.new_empty(2 * launch.shares, *by_head.shape)
     part_normaliser = weight.new_empty(len(parts), heads)
     found = (pooled, normaliser, parts, part_normaliser)
     with torch.cuda.device_of(batch.values):  # type: ignore[no-untyped-call]

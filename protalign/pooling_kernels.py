@@ -156,10 +156,11 @@ def pool_forward(
     """Scores (T, H) of a share's rows, and the attention sum of each protein that it holds whole.
 
     weight (H, D); pooled (n, H, D); normaliser (n, H): log of the sum of exp(score). Of the piece
-    of a protein that other shares have pieces of, both go to slot protein + share of ``parts`` and
-    ``part_normaliser``: along the batch either number grows by one from piece to piece.
+    of a protein that other shares have pieces of, both go to ``parts`` and ``part_normaliser``: to
+    slot 2 * share where the piece begins the share, else, ending it, to the next one.
     """
-    row, last, protein = _share(offsets, n_proteins)
+    first, last, protein = _share(offsets, n_proteins)
+    row = first
     head = _heads(HEADS)
     main, tail = _columns(0, MAIN, WARPS), _columns(MAIN, TAIL, WARPS)
     main_weight = _vectors(weight, main, head, H, D)
@@ -192,7 +193,8 @@ def pool_forward(
         if (row == begin) & (until == end):
             slot, sums, normalisers = protein, pooled, normaliser
         else:
-            slot, sums, normalisers = protein + tl.program_id(1), parts, part_normaliser
+            slot = 2 * tl.program_id(1) + (row > first).to(tl.int32)
+            sums, normalisers = parts, part_normaliser
         place = slot.to(tl.int64) * H
         _store(sums + place * D, main, head, main_sum / total[:, :, :, None], H, D)
         _store(sums + place * D, tail, head, tail_sum / total[:, :, :, None], H, D)
@@ -220,7 +222,8 @@ def join_parts(
     """Attention sum and normaliser of a protein that lies in several shares, out of its parts."""
     protein = tl.program_id(1)
     size = tl.cdiv(tl.load(offsets + n_proteins), shares)
-    share = tl.load(offsets + protein) // size
+    begin = tl.load(offsets + protein)
+    share = begin // size
     last = (tl.load(offsets + protein + 1) - 1) // size
     if share == last:
         return
@@ -230,7 +233,7 @@ def join_parts(
     total = tl.zeros((1, 1, HEADS), tl.float32)
     main_sum, tail_sum = _no_sums(HEADS, MAIN, WARPS), _no_sums(HEADS, TAIL, WARPS)
     while share <= last:
-        place = (protein + share) * H
+        place = (2 * share + (begin > share * size).to(tl.int64)) * H
         own = tl.load(part_normaliser + place + head, mask=head < H, other=0.0)
         higher = tl.maximum(highest, own)
         portion, shrink = tl.exp(own - higher), tl.exp(highest - higher)
