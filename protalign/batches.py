@@ -8,7 +8,7 @@ from protalign.fused_pooling import RangeBatch, fused_pooling_on
 from protalign.packed import PackedBatch
 from protalign.ragged import Ragged
 
-#: Both can be asked for the same: ``lengths``, ``proteins``, ``rows``, ``attention_sums``, …
+#: Both can be asked for the same: ``lengths``, ``proteins``, ``rows``, ``attention_heads``, …
 ProteinBatch = PackedBatch | RangeBatch
 
 

@@ -101,13 +101,21 @@ class RangeBatch:
     def attention_sums(self, weight: Tensor) -> Tensor:
         """Softmax(rows @ weight)-weighted sums of each protein's rows.
 
-        ``weight``: (D, H) float32 -> (n, H, D) float32, in the order that ``in_order`` is given.
+        ``weight``: (D, H) float32 -> (n, H, D) float32.
         """
         sums: Tensor = FusedAttentionPooling.apply(weight, self)  # type: ignore[no-untyped-call]
         return sums
 
+    def attention_heads(self, weight: Tensor, projection: Tensor) -> Tensor:
+        """The same sums, projected head by head.
+
+        ``weight`` (D, H) and ``projection`` (H, D, K), float32 -> (H, n, K) float32, in the order
+        that ``in_order`` is given.
+        """
+        return torch.bmm(self.attention_sums(weight).transpose(0, 1), projection)
+
     def in_order(self, of_proteins: Tensor) -> Tensor:
-        """What was computed of ``attention_sums``, in the proteins' order: as it is."""
+        """What was computed of ``attention_heads``, in the proteins' order: as it is."""
         return of_proteins
 
     def attention_weights(self, weight: Tensor) -> Tensor:

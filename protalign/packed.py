@@ -109,16 +109,19 @@ class PackedBatch:
         """(T, D) copy of all rows, one protein after another."""
         return torch.cat(self.proteins)
 
-    def attention_sums(self, weight: Tensor) -> Tensor:
-        """Softmax(rows @ weight)-weighted sums of each protein's rows.
+    def attention_heads(self, weight: Tensor, projection: Tensor) -> Tensor:
+        """Softmax(rows @ weight)-weighted sums of each protein's rows, projected head by head.
 
-        ``weight``: (D, H), its dtype the one to compute in -> (n, H, D), in the order of blocks.
+        ``weight`` (D, H), its dtype the one to compute in, and ``projection`` (H, D, K) ->
+        (H, n, K) in the order of blocks.
         """
-        sums: Tensor = AttentionPooling.apply(self.values, weight, self)  # type: ignore[no-untyped-call]
-        return sums
+        heads: Tensor = AttentionPooling.apply(  # type: ignore[no-untyped-call]
+            self.values, weight, projection, self
+        )
+        return heads
 
     def in_order(self, of_proteins: Tensor) -> Tensor:
-        """What was computed of ``attention_sums``, in the proteins' order."""
+        """What was computed of ``attention_heads``, in the proteins' order."""
         return of_proteins[self.places]
 
     def attention_weights(self, weight: Tensor) -> Tensor:
@@ -255,12 +258,16 @@ class AttentionPooling(torch.autograd.Function):
 
     With a = softmax(z w) over a protein's rows and pooled = sum_t a_t z_t, the gradient of the
     scores is a_t (z_t . g - sum_s a_s z_s . g) = a_t (z_t . g - pooled . g), g being the gradient
-    of pooled: the softmax's correction needs no second pass over the rows.
+    of pooled: the softmax's correction needs no second pass over the rows. Of pooled only its
+    product with ``projection`` is given back: so g, as large as pooled, is made for a few proteins
+    at a time, and pooled . g is the product of what was given back and its gradient.
     """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor | None, weight: Tensor, batch: PackedBatch) -> Tensor:
-        """weight (D, H) in the compute dtype -> pooled (n, H, D), in the order of blocks.
+    def forward(
+        ctx: Any, values: Tensor | None, weight: Tensor, projection: Tensor, batch: PackedBatch
+    ) -> Tensor:
+        """weight (D, H) and projection (H, D, K) -> (H, n, K), in the order of blocks.
 
         ``values`` are the batch's, named once more for their gradient.
         """
@@ -278,50 +285,60 @@ class AttentionPooling(torch.autograd.Function):
             return kept
 
         shares = _share_out(batch, weight.dtype, pool)
-        ctx.save_for_backward(weight, pooled)
+        heads = torch.bmm(pooled.transpose(0, 1), projection)
+        ctx.save_for_backward(weight, projection, pooled, heads)
         ctx.batch, ctx.attention = batch, [each for share in shares for each in share]
-        return pooled
+        return heads
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
-        weight, pooled = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        weight, projection, pooled, heads = ctx.saved_tensors
         batch: PackedBatch = ctx.batch
-        keep = ctx.needs_input_grad[0]
-        parts = batch.by_block(gradients[0])
-        sums = batch.by_block(pooled)
+        gradient, keep = gradients[0], ctx.needs_input_grad[0]
+        corrections = batch.by_block((gradient * heads).sum(dim=2).T[:, :, None])
+        to_rows = projection.transpose(1, 2)
+        ends = np.cumsum([len(block.proteins) for block in batch.blocks])
 
-        def differentiate(share: slice, buffer: _Buffer) -> tuple[Tensor, list[Tensor]]:
-            """The blocks' part of the weight's gradient, (H, D), and the gradients of scores."""
+        def differentiate(share: slice, buffer: _Buffer) -> tuple[Tensor, list[_RowGradients]]:
+            """The blocks' part of the weight's gradient, (H, D), and what rows' gradients take."""
             total = torch.zeros_like(weight.T)
             kept = []
-            known = (batch.blocks, parts, sums, ctx.attention)
-            for block, part, own, attention in zip(*(each[share] for each in known), strict=True):
+            blocks = batch.blocks[share]
+            first = int(ends[share.start]) - len(blocks[0].proteins)
+            of_pooled = torch.bmm(gradient[:, first : int(ends[share.stop - 1])], to_rows)
+            parts = of_pooled.transpose(0, 1).split_with_sizes([len(b.proteins) for b in blocks])
+            known = (corrections[share], ctx.attention[share])
+            for block, part, correction, attention in zip(blocks, parts, *known, strict=True):
                 rows = buffer.fill(block)
                 d_scores = torch.bmm(part, rows.transpose(1, 2))
-                d_scores.sub_((part * own).sum(dim=2, keepdim=True)).mul_(attention)
+                d_scores.sub_(correction).mul_(attention)
                 total.addbmm_(d_scores, rows)
                 if keep:
-                    kept.append(d_scores)
+                    kept.append(_RowGradients(attention, part, d_scores))
             return total, kept
 
         shares = _share_out(batch, weight.dtype, differentiate)
-        d_values = None
-        if keep:
-            d_scores = [each for _, kept in shares for each in kept]
-            d_values = _by_rows(batch, weight, ctx.attention, parts, d_scores)
-        return d_values, torch.stack([total for total, _ in shares]).sum(dim=0).T, None
+        d_values = (
+            _by_rows(batch, weight, [k for _, kept in shares for k in kept]) if keep else None
+        )
+        d_weight = torch.stack([total for total, _ in shares]).sum(dim=0).T
+        return d_values, d_weight, torch.bmm(pooled.permute(1, 2, 0), gradient), None
 
 
-def _by_rows(
-    batch: PackedBatch,
-    weight: Tensor,
-    attention: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    d_scores: Sequence[Tensor],
-) -> Tensor:
+@dataclass(frozen=True, slots=True, eq=False)
+class _RowGradients:
+    """Of a block: its attention and the gradients of its sums and scores."""
+
+    attention: Tensor
+    of_sums: Tensor
+    of_scores: Tensor
+
+
+def _by_rows(batch: PackedBatch, weight: Tensor, blocks: Sequence[_RowGradients]) -> Tensor:
     """The gradient of ``batch.values``: through the sum, and through the scores."""
     own: list[Tensor] = []
-    for weights, gradient, by_score in zip(attention, gradients, d_scores, strict=True):
-        own += weights.transpose(1, 2) @ gradient + by_score.transpose(1, 2) @ weight.T
+    for block in blocks:
+        through_sums = block.attention.transpose(1, 2) @ block.of_sums
+        own += through_sums + block.of_scores.transpose(1, 2) @ weight.T
     spans = zip(batch.places.tolist(), batch.lengths.tolist(), strict=True)
     return torch.cat([own[place][:length] for place, length in spans]).to(batch.proteins[0].dtype)

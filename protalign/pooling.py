@@ -84,11 +84,9 @@ class _AttentionParameters(nn.Module):
     def forward(self, query: Tensor, batch: ProteinBatch) -> Tensor:
         """query (E,) -> (n, E), the attention's output before LayerNorm."""
         weight = self._score_weight(query)
-        pooled = batch.attention_sums(weight)
         values = self.v_proj_weight.view(self.n_heads, len(query) // self.n_heads, -1)
         bias_v = self.in_proj_bias.chunk(3)[2]
-        # (H, n, D) x (H, D, E / H); einsum would copy what is the largest tensor here.
-        heads = torch.bmm(pooled.transpose(0, 1), values.transpose(1, 2))
+        heads = batch.attention_heads(weight, values.transpose(1, 2))
         heads = heads.transpose(0, 1).flatten(1) + bias_v
         vectors: Tensor = self.out_proj(heads)
         return batch.in_order(vectors)

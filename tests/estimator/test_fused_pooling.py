@@ -38,7 +38,9 @@ def range_batch(values: Tensor, ranges: list[tuple[int, int]]) -> RangeBatch:
 def pooled(batch: PackedBatch | RangeBatch, weight: Tensor, upstream: Tensor) -> tuple[Tensor, ...]:
     """Sums, and the weight's gradient by the upstream one."""
     weight = weight.clone().requires_grad_()
-    sums = batch.in_order(batch.attention_sums(weight))
+    dim, heads = weight.shape
+    as_they_are = torch.eye(dim, dtype=weight.dtype, device=weight.device).expand(heads, -1, -1)
+    sums = batch.in_order(batch.attention_heads(weight, as_they_are).transpose(0, 1))
     (gradient,) = torch.autograd.grad(sums, weight, upstream)
     return sums.detach(), gradient
 

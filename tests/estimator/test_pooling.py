@@ -92,13 +92,13 @@ def test_backward_agrees_with_finite_differences() -> None:
     torch.manual_seed(0)
     rows = torch.randn(9, 6, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    projection = torch.randn(3, 6, 2, dtype=torch.float64, requires_grad=True)
     offsets = np.array([0, 1, 4, 9])
 
-    def pool(rows: Tensor, weight: Tensor) -> Tensor:
-        batch = PackedBatch.from_tensor(rows, offsets)
-        return packed_module.AttentionPooling.apply(rows, weight, batch)
+    def pool(rows: Tensor, weight: Tensor, projection: Tensor) -> Tensor:
+        return PackedBatch.from_tensor(rows, offsets).attention_heads(weight, projection)
 
-    assert torch.autograd.gradcheck(pool, (rows, weight))
+    assert torch.autograd.gradcheck(pool, (rows, weight, projection))
 
 
 @pytest.mark.parametrize("elements", [64, 4096])
@@ -120,17 +120,19 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     proteins = [torch.randn(length, 16) for length in LENGTHS]
     weight = torch.randn(16, 4, requires_grad=True)
+    projection = torch.randn(4, 16, 5, requires_grad=True)
     batch = packed(proteins)
-    upstream = torch.randn(len(LENGTHS), 4, 16)
+    upstream = torch.randn(4, len(LENGTHS), 5)
     before = torch.get_num_threads()
     found = []
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            pooled = packed_module.AttentionPooling.apply(batch.values, weight, batch)
-            found.append((pooled.detach(), *torch.autograd.grad(pooled, weight, upstream)))
+            pooled = batch.attention_heads(weight, projection)
+            gradients = torch.autograd.grad(pooled, (weight, projection), upstream)
+            found.append((pooled.detach(), *gradients))
             with torch.inference_mode():
-                inferred = packed_module.AttentionPooling.apply(batch.values, weight, batch)
+                inferred = batch.attention_heads(weight, projection)
             assert torch.equal(inferred, pooled)
             seen: list[int] = []
             other = Thread(target=lambda seen=seen: seen.append(torch.get_num_threads()))
