@@ -28,6 +28,17 @@ TABLE = """
 | part | peer | times the peer | target | figure | limit | agreement |
 |---|---|---|---|---|---|---|
 """
+GROWTH = """
+## How cost grows
+
+![seconds against proteins](scaling.svg)
+
+Drawn by `benchmarks/scaling.py`; the slopes are of the last two sizes, 1 where cost grows as the
+size does. What bends a line: starting (imports are done before, but a scheduler starts for each
+store) counts at the small end. `fit` holds rows in memory up to a quarter of it, and beyond that
+streams them from the store, a batch ahead of its use, at the speed of random reads. A search of 64
+queries costs threads and matrix blocks of their least size where vectors are few.
+"""
 
 
 def main() -> None:
@@ -39,7 +50,7 @@ def main() -> None:
         lines = [_row(line) for report in here for line in report["summary"]]
         page += f"\n## {where}\n{TABLE}" + "\n".join(lines) + "\n\n" + _how(here) + "\n"
     if (PAGE.parent / "scaling.svg").is_file():
-        page += "\n## How cost grows\n\n![seconds against proteins](scaling.svg)\n"
+        page += GROWTH
     PAGE.write_text(page)
     print(f"{PAGE.relative_to(ROOT)}: {len(reports)} result files")
 

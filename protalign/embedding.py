@@ -34,7 +34,7 @@ from protalign.stores import EmbeddingStore, EncoderInfo, EncoderRecord, Plan, S
 from protalign.stores.encode_task import Threads
 from protalign.stores.fill import Progress, fill
 from protalign.stores.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
-from protalign.threads import compute_alone, threads_that_compute_alone
+from protalign.threads import keep_cores, take_cores, threads_that_compute_alone
 
 #: Proteins whose sequences and coordinates may wait in memory before they are committed.
 PROTEINS_PER_COMMIT = 2000
@@ -118,6 +118,7 @@ def _encode_on(
     device: str, *, spec: EncoderSpec
 ) -> Callable[[list[Any]], list[npt.NDArray[np.float32]]]:
     """What a worker calls once: the encode function of this encoder on its device."""
+    keep_cores()  # a batch alone is encoded in this thread, with all of them
     return _loaded(spec.on(device)).encode
 
 
@@ -219,7 +220,8 @@ def embed(
 
 def _threads(model: Encoder, scheduler: str | None) -> Threads:
     """Batches that one process encodes at once; a cluster's workers are as many as it likes."""
-    return Threads(1 if scheduler else model.batches_at_once, compute_alone)
+    count = 1 if scheduler else model.batches_at_once
+    return Threads(count, partial(take_cores, max(1, keep_cores() // count)))
 
 
 def _only_name(path: str | os.PathLike[str]) -> Path:
@@ -357,8 +359,8 @@ def _record(choice: EncoderChoice, model: Encoder, storage_dtype: str) -> Encode
 def _prediction(name: str, model: Encoder, plan: Plan, entries: int) -> str:
     """The line printed before a run: what is to be done, and the memory it will take at most."""
     task_bytes = max(ENCODER_CHUNK_ROWS, plan.longest) * model.dim * (4 + 2)
-    beside = (model.batches_at_once - 1) * model.batch_rows  # where the longest is in a batch
-    at_once = max(plan.longest, model.batch_rows) + beside if beside else model.batch_rows
+    batch = max(plan.longest, model.batch_rows) if model.batches_at_once > 1 else model.batch_rows
+    at_once = model.batches_at_once * batch
     memory = BASELINE_BYTES + model.memory_bytes(plan.longest, at_once) + task_bytes
     memory += entries * BYTES_PER_ENTRY
     return (

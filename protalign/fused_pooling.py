@@ -231,7 +231,8 @@ def _forward(weight: Tensor, batch: RangeBatch) -> tuple[Tensor, Tensor, Tensor]
             **launch.constants,
             **launch.of_rows,
         )
-        pooling_kernels.join_parts[launch.groups, n](
+        # Proteins go first: of the others a GPU takes 65,535 at most.
+        pooling_kernels.join_parts[n, launch.groups](
             batch.offsets, *found, n, launch.shares, **launch.constants
         )
     return pooled, scores, normaliser

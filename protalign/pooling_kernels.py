@@ -43,9 +43,9 @@ def _share(offsets, n_proteins):
 
 
 @triton.jit
-def _heads(HEADS: tl.constexpr):
+def _heads(HEADS: tl.constexpr, AXIS: tl.constexpr):
     """(1, 1, HEADS) numbers of this program's heads."""
-    return tl.program_id(0) * HEADS + tl.arange(0, HEADS)[None, None, :]
+    return tl.program_id(AXIS) * HEADS + tl.arange(0, HEADS)[None, None, :]
 
 
 @triton.jit
@@ -161,7 +161,7 @@ def pool_forward(
     """
     first, last, protein = _share(offsets, n_proteins)
     row = first
-    head = _heads(HEADS)
+    head = _heads(HEADS, 0)
     main, tail = _columns(0, MAIN, WARPS), _columns(MAIN, TAIL, WARPS)
     main_weight = _vectors(weight, main, head, H, D)
     tail_weight = _vectors(weight, tail, head, H, D)
@@ -220,14 +220,14 @@ def join_parts(
     WARPS: tl.constexpr,
 ):
     """Attention sum and normaliser of a protein that lies in several shares, out of its parts."""
-    protein = tl.program_id(1)
+    protein = tl.program_id(0)
     size = tl.cdiv(tl.load(offsets + n_proteins), shares)
     begin = tl.load(offsets + protein)
     share = begin // size
     last = (tl.load(offsets + protein + 1) - 1) // size
     if share == last:
         return
-    head = _heads(HEADS)
+    head = _heads(HEADS, 1)
     main, tail = _columns(0, MAIN, WARPS), _columns(MAIN, TAIL, WARPS)
     highest = tl.full((1, 1, HEADS), float("-inf"), tl.float32)
     total = tl.zeros((1, 1, HEADS), tl.float32)
@@ -276,7 +276,7 @@ def pool_backward(
     attention * (row . gradient - pooled . gradient).
     """
     row, last, protein = _share(offsets, n_proteins)
-    head = _heads(HEADS)
+    head = _heads(HEADS, 0)
     main, tail = _columns(0, MAIN, WARPS), _columns(MAIN, TAIL, WARPS)
     main_sum, tail_sum = _no_sums(HEADS, MAIN, WARPS), _no_sums(HEADS, TAIL, WARPS)
     while row < last:

@@ -19,7 +19,17 @@ Result = TypeVar("Result")
 
 def compute_alone() -> None:
     """Let torch's operations take one core, in the thread that this is called from."""
-    torch.set_num_threads(1)
+    take_cores(1)
+
+
+def take_cores(count: int) -> None:
+    """Let torch's operations take so many cores, in the thread that this is called from."""
+    torch.set_num_threads(count)
+
+
+def keep_cores() -> int:
+    """Cores that torch takes in this thread, whatever other threads set for new ones later."""
+    return torch.get_num_threads()  # a thread's number is settled when it is first looked at
 
 
 @contextmanager

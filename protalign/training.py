@@ -96,7 +96,7 @@ def train(
                 report(f"stopped: no gain in {waited} epochs; best was epoch {history.best_epoch}")
                 break
     except KeyboardInterrupt:
-        if history.best_epoch == 0:
+        if history.best_epoch == 0 or not (history.validation or _all_finite(heads)):
             raise
         warnings.warn("Training interrupted by user: the best so far is kept.", stacklevel=3)
     if history.validation:
@@ -128,6 +128,11 @@ def _epoch(
         loss.backward()
         optimiser.step()
     return total / sum(map(len, batches))
+
+
+def _all_finite(heads: Heads) -> bool:
+    """Whether the parameters are numbers: losses not looked at yet may have diverged."""
+    return all(bool(parameter.isfinite().all()) for parameter in heads.parameters())
 
 
 def _sum_of_losses(

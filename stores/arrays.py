@@ -70,7 +70,8 @@ class Arrays(ABC):
         spec = self._specs[name]
         length = np.asarray(length, dtype=np.int64)
         start = np.asarray(start, dtype=np.int64)
-        if len(start) and (start.min() < 0 or (start + length).max() > self.rows(name)):
+        beyond = (start < 0) | (length < 0) | (length > self.rows(name) - start)
+        if beyond.any():
             raise StoreError(
                 f"{self.path}: rows outside array {name} are asked for: the store's index is "
                 "inconsistent; run `protalign verify`"

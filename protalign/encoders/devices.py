@@ -64,13 +64,17 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+#: More batches than this are not in one task of a store.
+_BATCHES_AT_ONCE = 8
+
+
 def batches_at_once(device: str) -> int:
-    """How many batches are best encoded at once: one for each of torch's threads on a CPU.
+    """How many batches are best encoded at once: on a CPU one for each of torch's threads, up to 8.
 
     Each in a thread that computes alone: on two cores that is half as fast again as operations
     that are shared out among them, and ten times as fast where another program takes one core.
     """
-    return torch.get_num_threads() if device == "cpu" else 1
+    return min(torch.get_num_threads(), _BATCHES_AT_ONCE) if device == "cpu" else 1
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -137,7 +137,8 @@ class ESM2Encoder(Encoder):
 
     def memory_bytes(self, longest: int, batch_rows: int) -> int:
         """Predicted peak memory in bytes, weights included; linear in the number of residues."""
-        return self._network.memory_bytes(longest, max(longest, batch_rows))
+        tokens = max(longest, batch_rows)
+        return self._network.memory_bytes(longest, tokens, self.batches_at_once)
 
 
 class _Tokeniser:

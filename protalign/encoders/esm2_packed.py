@@ -139,8 +139,10 @@ class PackedESM2:
                 self._add_feed_forward(layer, rows)
         return x if self._last_norm is None else self._normalised(x, self._last_norm)
 
-    def memory_bytes(self, longest: int, tokens: int) -> int:
-        """Predicted peak in bytes: weights, and what a batch holds at its widest point.
+    def memory_bytes(self, longest: int, tokens: int, at_once: int = 1) -> int:
+        """Predicted peak in bytes: weights, and what ``tokens`` hold at their widest point.
+
+        ``at_once`` calls share them.
 
         That is inside attention: the residual stream, queries, keys and values, the mixed values,
         the projection of them, and one chain's part of them in the making, or all chains' where
@@ -151,8 +153,8 @@ class PackedESM2:
         weights = size * self.architecture.parameters(len(self._layers))
         per_token = dim * (4 + 5 * size + 4) + 4 * self.architecture.head_dim
         in_float32 = 0 if size == 4 else 8 * dim  # queries and keys while they are turned
-        feed_forward = self._at_once * 4 * dim * 2 * size
-        attended = (tokens if self._varlen else longest) * dim * size
+        feed_forward = at_once * self._at_once * 4 * dim * 2 * size
+        attended = (tokens if self._varlen else at_once * longest) * dim * size
         batch = tokens * (per_token + in_float32) + attended + feed_forward
         mapped = self._file_bytes if self.device.type == "cpu" else 0
         return WORKSPACE_BYTES + weights + max(mapped, batch)

@@ -160,7 +160,8 @@ class ProteinMPNNEncoder(Encoder):
         # The edges; neighbours in both orders; residues of two layers and their four projections.
         kept = max(longest, batch_rows) * (k * (DIM * edge + 2 * 8) + 2 * DIM * 8 + 5 * DIM * edge)
         # Distances and keys of all residues; features and hidden layers of the block's edges.
-        block = self._block * (longest * 32 + k * (FEATURES * 4 + 75 * 8 + 8 * DIM * 4))
+        blocks = self.batches_at_once * self._block
+        block = blocks * (longest * 32 + k * (FEATURES * 4 + 75 * 8 + 8 * DIM * 4))
         return weights + kept + block + 4 * DIM * max(longest, batch_rows)
 
 

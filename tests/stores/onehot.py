@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from protalign.errors import InputError
 from protalign.protein import AMINO_ACIDS, Structure
+from protalign.threads import keep_cores
 
 Arrays = list[npt.NDArray[np.float32]]
 _TABLE = np.zeros((128, 20), dtype=np.float32)
@@ -44,6 +46,17 @@ def load_one_hot(device: str) -> Callable[[list[Any]], Arrays]:
 def load_from_centre(device: str) -> Callable[[list[Any]], Arrays]:
     """What ``fill`` takes."""
     return from_centre
+
+
+def load_core_number(device: str) -> Callable[[list[Any]], Arrays]:
+    """(L, 20) filled with how many cores torch takes in the thread that encodes."""
+    keep_cores()
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        number = np.float32(torch.get_num_threads())
+        return [np.full((len("".join(item)), 20), number, np.float32) for item in batch]
+
+    return encode
 
 
 _begun = threading.local()

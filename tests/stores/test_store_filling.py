@@ -16,10 +16,12 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
+import torch
 from distributed import LocalCluster
 from onehot import (
     begin_thread,
     load_always_killed,
+    load_core_number,
     load_device_number,
     load_from_centre,
     load_in_named_threads,
@@ -44,6 +46,7 @@ from protalign.protein import Protein
 from protalign.stores import EmbeddingStore, StoreWriter, verify
 from protalign.stores.encode_task import Threads
 from protalign.stores.fill import Progress, fill
+from protalign.threads import compute_alone, threads_that_compute_alone
 
 FOUR = Threads(4, begin_thread)
 
@@ -98,6 +101,25 @@ def test_several_threads_write_the_same_bytes(
     """Batches of a task are encoded at once; their rows and their order are the same."""
     fill(path, "one_hot", load_in_named_threads, devices=devices, threads=FOUR)
     assert tree(path) == undisturbed
+
+
+def test_a_batch_alone_has_all_cores(tmp_path: Path) -> None:
+    """Threads compute alone; a task of one batch, a giant protein's say, has more than one core."""
+    path = tmp_path / "store.zarr"
+    lengths = [60, 61, 62, 63, 1000]  # a task of two batches, and one of a single batch
+    with StoreWriter(path, OPTIONS) as writer:
+        add_all(writer, [sequence_only(f"p{n}", "A" * n) for n in lengths])
+        writer.plan("one_hot", ONE_HOT, 200, CHUNK_ROWS)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with threads_that_compute_alone():
+            fill(path, "one_hot", load_core_number, threads=Threads(2, compute_alone))
+    finally:
+        torch.set_num_threads(before)
+    store = EmbeddingStore.open(path)
+    cores = [{int(n) for n in np.unique(rows)} for rows in store.embeddings("one_hot")]
+    assert cores == [{1}, {1}, {1}, {1}, {3}]
 
 
 def test_errors_in_threads(path: Path, tmp_path: Path, planned: Path) -> None:
