@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,7 +30,7 @@ _BLOCK_ELEMENTS = {"cpu": 1 << 18}
 _BLOCK_ELEMENTS_ACCELERATOR = 1 << 26
 #: The longest protein of a block has at most this many times the shortest one's rows.
 _LENGTH_RATIO = 1.25
-#: Blocks that one thread takes at a time.
+#: Blocks that are worked on between two steps that take several at once.
 _BLOCKS_AT_ONCE = 16
 
 
@@ -196,39 +195,33 @@ class _Buffer:
         return rows.view(len(block.proteins), block.longest, -1)
 
 
-def _share_out(
+def _by_share(
     batch: PackedBatch, dtype: torch.dtype, work: Callable[[slice, _Buffer], Result]
 ) -> list[Result]:
     """Run ``work`` on some blocks at a time, without gradients; returns what it gave, in order.
 
-    On a CPU they are shared out among torch's number of threads, each of which computes alone: the
-    operations are too small to be split, and threads that meet at the end of each one spend their
-    time waiting, above all where other programs keep the cores busy. The numbers do not depend on
-    how many threads there are.
+    On a CPU in a thread that computes alone. The operations are too small to be shared out among
+    torch's threads, and several threads of Python's hinder one another more than they help: two
+    took a quarter longer than one, on two cores.
     """
     inference = torch.is_inference_mode_enabled()
     count = len(batch.blocks)
-    shares = [slice(i, min(i + _BLOCKS_AT_ONCE, count)) for i in range(0, count, _BLOCKS_AT_ONCE)]
-    workers = min(torch.get_num_threads(), len(shares)) if batch.places.device.type == "cpu" else 1
-    buffers: SimpleQueue[_Buffer] = SimpleQueue()  # new memory for each share would cost as much
-    for _ in range(workers):
-        buffers.put(_Buffer(batch.blocks, dtype))
 
-    def work_alone(blocks: slice) -> Result:
-        buffer = buffers.get()
-        try:
-            with torch.inference_mode(inference), torch.no_grad():  # each thread has its own state
-                return work(blocks, buffer)
-        finally:
-            buffers.put(buffer)
+    def run() -> list[Result]:
+        buffer = _Buffer(batch.blocks, dtype)
+        with torch.inference_mode(inference), torch.no_grad():  # each thread has its own state
+            return [
+                work(slice(first, min(first + _BLOCKS_AT_ONCE, count)), buffer)
+                for first in range(0, count, _BLOCKS_AT_ONCE)
+            ]
 
-    if workers == 1:
-        return [work_alone(share) for share in shares]
+    if batch.places.device.type != "cpu" or torch.get_num_threads() == 1:
+        return run()
     with (
         threads_that_compute_alone(),
-        ThreadPoolExecutor(workers, initializer=compute_alone) as pool,
+        ThreadPoolExecutor(1, initializer=compute_alone) as thread,
     ):
-        return list(pool.map(work_alone, shares))
+        return thread.submit(run).result()
 
 
 def _attention_weights(weight: Tensor, batch: PackedBatch) -> list[Tensor]:
@@ -239,7 +232,7 @@ def _attention_weights(weight: Tensor, batch: PackedBatch) -> list[Tensor]:
         blocks = batch.blocks[share]
         return [_attention(by_head, block, buffer.fill(block)) for block in blocks]
 
-    shares = _share_out(batch, weight.dtype, attend)
+    shares = _by_share(batch, weight.dtype, attend)
     weights = [protein for share in shares for block in share for protein in block]
     spans = zip(batch.places.tolist(), batch.lengths.tolist(), strict=True)
     return [weights[place][:, :length].T for place, length in spans]
@@ -284,7 +277,7 @@ class AttentionPooling(torch.autograd.Function):
                 kept.append(attention)
             return kept
 
-        shares = _share_out(batch, weight.dtype, pool)
+        shares = _by_share(batch, weight.dtype, pool)
         heads = torch.bmm(pooled.transpose(0, 1), projection)
         ctx.save_for_backward(weight, projection, pooled, heads)
         ctx.batch, ctx.attention = batch, [each for share in shares for each in share]
@@ -312,12 +305,12 @@ class AttentionPooling(torch.autograd.Function):
                 rows = buffer.fill(block)
                 d_scores = torch.bmm(part, rows.transpose(1, 2))
                 d_scores.sub_(correction).mul_(attention)
-                total.addbmm_(d_scores, rows)
+                total.addmm_(d_scores.transpose(0, 1).flatten(1), rows.flatten(0, 1))
                 if keep:
                     kept.append(_RowGradients(attention, part, d_scores))
             return total, kept
 
-        shares = _share_out(batch, weight.dtype, differentiate)
+        shares = _by_share(batch, weight.dtype, differentiate)
         d_values = (
             _by_rows(batch, weight, [k for _, kept in shares for k in kept]) if keep else None
         )
