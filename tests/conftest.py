@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
+
+# Without a GPU Triton's kernels are interpreted. Triton looks when it is imported, which an
+# optimiser of torch's does as well: before any test.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # A property is about what comes out, not about how long it takes on a busy machine.
 settings.register_profile("protalign", deadline=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +11,6 @@ from estimator_stores import build, read, renamed, sequence_only, shaken
 
 from protalign.estimator import ProtAlignEstimator
 from protalign.stores import EmbeddingStore
-
-# Without a GPU Triton's kernels are interpreted. Triton looks when it is imported: not yet.
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)
