@@ -201,8 +201,7 @@ def _by_share(
     """Run ``work`` on some blocks at a time, without gradients; returns what it gave, in order.
 
     On a CPU in a thread that computes alone. The operations are too small to be shared out among
-    torch's threads, and several threads of Python's hinder one another about as much as they help:
-    on two cores, two took a quarter longer than one at D = 320, a tenth less at D = 1280.
+    torch's threads, and several threads of Python's hinder one another about as much as they help.
     """
     inference = torch.is_inference_mode_enabled()
     count = len(batch.blocks)

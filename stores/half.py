@@ -1,7 +1,7 @@
 """Similarities in bfloat16, for processors that multiply such matrices in hardware.
 
-The product is four times as fast as in float32 where there is AMX, and off by a bounded error: what
-may be among the best is told by it and then computed in float32, so that what is found stays exact.
+The product is much faster than in float32 where there is AMX, and off by a bounded error: what may
+be among the best is told by it and then computed in float32, so that what is found stays exact.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _reaching(block: torch.Tensor, lowest: Float32) -> tuple[Int64, Int64] | Non
     groups = block[:whole].view(GROUP, per_group * n_queries)
     if (lowest > 0).all():
         # Positive floats are ordered as their bits are, and above negative ones, whose order
-        # does not matter here: maxima of integers are eight times as quick.
+        # does not matter here: maxima of integers are much quicker.
         groups = groups.view(torch.int16)
     maxima = groups.amax(dim=0).view(torch.bfloat16).float().numpy()
     group, query = np.nonzero(maxima.reshape(per_group, n_queries) >= lowest)

@@ -71,8 +71,8 @@ _BATCHES_AT_ONCE = 8
 def batches_at_once(device: str) -> int:
     """How many batches are best encoded at once: on a CPU one for each of torch's threads, up to 8.
 
-    Each in a thread that computes alone: on two cores that is half as fast again as operations
-    that are shared out among them, and ten times as fast where another program takes one core.
+    Each in a thread that computes alone: operations that are shared out among threads wait for the
+    slowest at the end of each, above all where another program takes one of the cores.
     """
     return min(torch.get_num_threads(), _BATCHES_AT_ONCE) if device == "cpu" else 1
 
