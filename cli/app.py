@@ -5,6 +5,7 @@ Heavy libraries are imported by the commands that use them, so that ``--help`` a
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
@@ -77,5 +78,8 @@ def run() -> None:
         sys.exit(USAGE)
     except SystemExit as end:  # what typer makes of Ctrl-C
         if end.code == INTERRUPTED:
+            # Reads and writes that nobody waits for any more end as the program does, some with an
+            # error that asyncio would show.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
             print("protalign: interrupted; run again, it goes on from here", file=sys.stderr)
         raise
