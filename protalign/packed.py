@@ -8,8 +8,8 @@ of a whole batch's rows is ever made.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from protalign.ragged import Ragged
-from protalign.threads import compute_alone, threads_that_compute_alone
+from protalign.threads import alone_in_threads
 
 Int64 = npt.NDArray[np.int64]
 Result = TypeVar("Result")
@@ -175,74 +175,151 @@ def _block(proteins: tuple[Tensor, ...], lengths: Int64) -> _Block:
     return _Block(proteins, tuple(sizes.tolist()), longest, missing)
 
 
-class _Buffer:
-    """Memory for the rows of one block after another."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layout:
+    """Memory as blocks of the same sizes lie in it; good until the next block is filled.
 
-    def __init__(self, blocks: Sequence[_Block], dtype: torch.dtype) -> None:
+    All views are made beforehand: each hands Python's lock over, for which threads would queue.
+
+    Attributes
+    ----------
+    own, gaps : the rows of each protein, and those that shorter ones lack.
+    rows : (proteins, longest, D); ``columns`` is its transpose, (proteins, D, longest).
+    flat : the same rows, (proteins * longest, D).
+    scores : (proteins, H, longest).
+    head_scores : (H, proteins * longest), elsewhere; ``turned`` is the same, shaped as ``scores``.
+    """
+
+    own: tuple[Tensor, ...]
+    gaps: tuple[Tensor, ...]
+    rows: Tensor
+    columns: Tensor
+    flat: Tensor
+    scores: Tensor
+    head_scores: Tensor
+    turned: Tensor
+
+    def fill(self, block: _Block) -> None:
+        """Copy the proteins' rows here, to the compute dtype; 0 where one lacks them."""
+        torch._foreach_copy_(self.own, block.proteins)
+        if self.gaps:
+            torch._foreach_zero_(self.gaps)
+
+    def attention(self, by_head: Tensor, missing: Tensor | None) -> Tensor:
+        """(proteins, H, longest): softmax of the scores over each protein's rows; 0 where missing.
+
+        ``by_head`` : (proteins, H, D), the same for every protein.
+        """
+        torch.bmm(by_head, self.columns, out=self.scores)
+        if missing is not None:
+            self.scores.masked_fill_(missing, -torch.inf)
+        return self.scores.softmax(dim=2)
+
+    def by_protein(self, by_head: Tensor) -> Tensor:
+        """(H, D) as ``attention`` takes it."""
+        return by_head.expand(len(self.rows), -1, -1)
+
+
+_Laid = tuple[_Block, _Layout]
+
+
+class _Memory:
+    """What one thread works on, as large as the largest block needs it."""
+
+    def __init__(self, blocks: Sequence[_Block], heads: int, dtype: torch.dtype) -> None:
         some = blocks[0].proteins[0]
         size = max(len(block.proteins) * block.longest for block in blocks)
+        self._heads = heads
         self._rows = some.new_empty(size, some.shape[1], dtype=dtype)
+        self._scores = some.new_empty(2, size * heads, dtype=dtype)
+        self._layouts: dict[tuple[int, ...], _Layout] = {}
 
-    def fill(self, block: _Block) -> Tensor:
-        """(proteins, longest, D) in the compute dtype, 0 where missing; good until the next."""
-        rows = self._rows[: len(block.proteins) * block.longest]
-        parts = rows.split_with_sizes(block.sizes)
-        for own, stored in zip(parts[::2], block.proteins, strict=True):
-            own.copy_(stored)
-        if block.missing is not None:
-            for nothing in parts[1::2]:
-                nothing.zero_()
-        return rows.view(len(block.proteins), block.longest, -1)
+    def layout(self, block: _Block) -> _Layout:
+        """The beginning of the memory, as the block needs it."""
+        if block.sizes not in self._layouts:
+            self._layouts[block.sizes] = self._new_layout(block)
+        return self._layouts[block.sizes]
+
+    def _new_layout(self, block: _Block) -> _Layout:
+        count, longest = len(block.proteins), block.longest
+        flat = self._rows[: count * longest]
+        parts = flat.split_with_sizes(block.sizes)
+        rows = flat.view(count, longest, -1)
+        scores, elsewhere = self._scores[:, : len(flat) * self._heads]
+        head_scores = elsewhere.view(self._heads, count, longest)
+        return _Layout(
+            own=parts[::2],
+            gaps=parts[1::2] if block.missing is not None else (),
+            rows=rows,
+            columns=rows.transpose(1, 2),
+            flat=flat,
+            scores=scores.view(count, self._heads, longest),
+            head_scores=head_scores.flatten(1),
+            turned=head_scores.transpose(0, 1),
+        )
 
 
-def _by_share(
-    batch: PackedBatch, dtype: torch.dtype, work: Callable[[slice, _Buffer], Result]
-) -> list[Result]:
-    """Run ``work`` on some blocks at a time, without gradients; returns what it gave, in order.
+class _Workspace:
+    """A batch's blocks, a share of some at a time, in the memory of the threads that work on them.
 
-    On a CPU in a thread that computes alone. The operations are too small to be shared out among
-    torch's threads, and several threads of Python's hinder one another about as much as they help.
+    On a CPU each thread computes alone: threads that meet at the end of each small operation spend
+    their time waiting, above all where other programs keep the cores busy. The numbers do not
+    depend on how many threads there are.
     """
-    inference = torch.is_inference_mode_enabled()
-    count = len(batch.blocks)
 
-    def run() -> list[Result]:
-        buffer = _Buffer(batch.blocks, dtype)
-        with torch.inference_mode(inference), torch.no_grad():  # each thread has its own state
-            return [
-                work(slice(first, min(first + _BLOCKS_AT_ONCE, count)), buffer)
-                for first in range(0, count, _BLOCKS_AT_ONCE)
-            ]
+    def __init__(self, batch: PackedBatch, heads: int, dtype: torch.dtype) -> None:
+        blocks = batch.blocks
+        self._alone = batch.places.device.type == "cpu" and torch.get_num_threads() > 1
+        starts = range(0, len(blocks), _BLOCKS_AT_ONCE)
+        self._workers = min(torch.get_num_threads(), len(starts)) if self._alone else 1
+        memories = [_Memory(blocks, heads, dtype) for _ in range(self._workers)]
+        self._shares = [
+            [(block, memory.layout(block)) for block in blocks[start : start + _BLOCKS_AT_ONCE]]
+            for start, memory in zip(starts, itertools.cycle(memories), strict=False)
+        ]
 
-    if batch.places.device.type != "cpu" or torch.get_num_threads() == 1:
-        return run()
-    with (
-        threads_that_compute_alone(),
-        ThreadPoolExecutor(1, initializer=compute_alone) as thread,
-    ):
-        return thread.submit(run).result()
+    def run(
+        self, prepare: Callable[[slice, Sequence[_Laid]], Callable[[], Result]]
+    ) -> list[Result]:
+        """What the shares' work gives, in order; it runs without gradients.
+
+        ``prepare`` takes a share, as a slice and as the blocks and their layouts, and returns the
+        work, having made what views it needs.
+        """
+        inference = torch.is_inference_mode_enabled()
+        work, first = [], 0
+        for share in self._shares:
+            work.append(prepare(slice(first, first + len(share)), share))
+            first += len(share)
+
+        def worker(number: int) -> list[Result]:
+            with torch.inference_mode(inference), torch.no_grad():  # each thread has its own state
+                return [each() for each in work[number :: self._workers]]
+
+        if not self._alone:
+            return worker(0)
+        done = alone_in_threads(self._workers, worker)
+        return [done[index % self._workers][index // self._workers] for index in range(len(work))]
 
 
 def _attention_weights(weight: Tensor, batch: PackedBatch) -> list[Tensor]:
     """(L, H) of each protein."""
     by_head = weight.detach().T.contiguous()
 
-    def attend(share: slice, buffer: _Buffer) -> list[Tensor]:
-        blocks = batch.blocks[share]
-        return [_attention(by_head, block, buffer.fill(block)) for block in blocks]
+    def prepare(_: slice, laid: Sequence[_Laid]) -> Callable[[], list[Tensor]]:
+        def attend() -> list[Tensor]:
+            of_blocks = []
+            for block, layout in laid:
+                layout.fill(block)
+                of_blocks.append(layout.attention(layout.by_protein(by_head), block.missing))
+            return of_blocks
 
-    shares = _by_share(batch, weight.dtype, attend)
+        return attend
+
+    shares = _Workspace(batch, len(by_head), weight.dtype).run(prepare)
     weights = [protein for share in shares for block in share for protein in block]
     spans = zip(batch.places.tolist(), batch.lengths.tolist(), strict=True)
     return [weights[place][:, :length].T for place, length in spans]
-
-
-def _attention(by_head: Tensor, block: _Block, rows: Tensor) -> Tensor:
-    """(proteins, H, longest): softmax of the scores over each protein's rows; 0 where missing."""
-    scores = torch.bmm(by_head.expand(len(rows), -1, -1), rows.transpose(1, 2))
-    if block.missing is not None:
-        scores.masked_fill_(block.missing, -torch.inf)
-    return scores.softmax(dim=2)
 
 
 class AttentionPooling(torch.autograd.Function):
@@ -266,55 +343,81 @@ class AttentionPooling(torch.autograd.Function):
         by_head = weight.T.contiguous()
         pooled = weight.new_empty(len(batch), *by_head.shape)
         targets = batch.by_block(pooled)
+        workspace = _Workspace(batch, len(by_head), weight.dtype)
 
-        def pool(share: slice, buffer: _Buffer) -> list[Tensor]:
-            kept = []
-            for block, target in zip(batch.blocks[share], targets[share], strict=True):
-                rows = buffer.fill(block)
-                attention = _attention(by_head, block, rows)
-                torch.bmm(attention, rows, out=target)
-                kept.append(attention)
-            return kept
+        def prepare(share: slice, laid: Sequence[_Laid]) -> Callable[[], list[Tensor]]:
+            of_blocks = [
+                (block, layout, layout.by_protein(by_head), target)
+                for (block, layout), target in zip(laid, targets[share], strict=True)
+            ]
 
-        shares = _by_share(batch, weight.dtype, pool)
+            def pool() -> list[Tensor]:
+                kept = []
+                for block, layout, by_protein, target in of_blocks:
+                    layout.fill(block)
+                    attention = layout.attention(by_protein, block.missing)
+                    torch.bmm(attention, layout.rows, out=target)
+                    kept.append(attention)
+                return kept
+
+            return pool
+
+        shares = workspace.run(prepare)
         heads = torch.bmm(pooled.transpose(0, 1), projection)
         ctx.save_for_backward(weight, projection, pooled, heads)
         ctx.batch, ctx.attention = batch, [each for share in shares for each in share]
+        ctx.workspace = workspace
         return heads
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
         weight, projection, pooled, heads = ctx.saved_tensors
         batch: PackedBatch = ctx.batch
+        workspace: _Workspace = ctx.workspace
         gradient, keep = gradients[0], ctx.needs_input_grad[0]
         corrections = batch.by_block((gradient * heads).sum(dim=2).T[:, :, None])
+        of_shares = iter(_by_share(batch, gradient))
         to_rows = projection.transpose(1, 2)
-        ends = np.cumsum([len(block.proteins) for block in batch.blocks])
 
-        def differentiate(share: slice, buffer: _Buffer) -> tuple[Tensor, list[_RowGradients]]:
-            """The blocks' part of the weight's gradient, (H, D), and what rows' gradients take."""
+        def prepare(
+            share: slice, laid: Sequence[_Laid]
+        ) -> Callable[[], tuple[Tensor, list[_RowGradients]]]:
             total = torch.zeros_like(weight.T)
-            kept = []
-            blocks = batch.blocks[share]
-            first = int(ends[share.start]) - len(blocks[0].proteins)
-            of_pooled = torch.bmm(gradient[:, first : int(ends[share.stop - 1])], to_rows)
-            parts = of_pooled.transpose(0, 1).split_with_sizes([len(b.proteins) for b in blocks])
-            known = (corrections[share], ctx.attention[share])
-            for block, part, correction, attention in zip(blocks, parts, *known, strict=True):
-                rows = buffer.fill(block)
-                d_scores = torch.bmm(part, rows.transpose(1, 2))
-                d_scores.sub_(correction).mul_(attention)
-                total.addmm_(d_scores.transpose(0, 1).flatten(1), rows.flatten(0, 1))
-                if keep:
-                    kept.append(_RowGradients(attention, part, d_scores))
-            return total, kept
+            own_gradient = next(of_shares)
+            sizes = [len(block.proteins) for block, _ in laid]
+            of_blocks = list(zip(laid, corrections[share], ctx.attention[share], strict=True))
 
-        shares = _by_share(batch, weight.dtype, differentiate)
+            def differentiate() -> tuple[Tensor, list[_RowGradients]]:
+                """The blocks' part of the weight's gradient, (H, D), and what rows' take."""
+                kept = []
+                of_pooled = torch.bmm(own_gradient, to_rows).transpose(0, 1)
+                parts = of_pooled.split_with_sizes(sizes)
+                for part, (pair, correction, attention) in zip(parts, of_blocks, strict=True):
+                    block, layout = pair
+                    layout.fill(block)
+                    torch.bmm(part, layout.columns, out=layout.scores)
+                    layout.scores.sub_(correction)
+                    torch.mul(layout.scores, attention, out=layout.turned)
+                    total.addmm_(layout.head_scores, layout.flat)
+                    if keep:
+                        kept.append(_RowGradients(attention, part, layout.turned.clone()))
+                return total, kept
+
+            return differentiate
+
+        shares = workspace.run(prepare)
         d_values = (
             _by_rows(batch, weight, [k for _, kept in shares for k in kept]) if keep else None
         )
         d_weight = torch.stack([total for total, _ in shares]).sum(dim=0).T
         return d_values, d_weight, torch.bmm(pooled.permute(1, 2, 0), gradient), None
+
+
+def _by_share(batch: PackedBatch, gradient: Tensor) -> tuple[Tensor, ...]:
+    """(H, n, K) as each share's part."""
+    sizes = np.array([len(block.proteins) for block in batch.blocks])
+    shares = np.add.reduceat(sizes, np.arange(0, len(sizes), _BLOCKS_AT_ONCE))
+    return gradient.split_with_sizes(shares.tolist(), dim=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,6 +6,7 @@ more than it gives where they are small, or where another program takes one of t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -44,6 +45,29 @@ def threads_that_compute_alone() -> Iterator[None]:
         yield
     finally:
         _default.leave()
+
+
+def alone_in_threads(count: int, work: Callable[[int], Result]) -> list[Result]:
+    """``work`` of 0, 1, ... count - 1 at once, each in a thread that computes alone.
+
+    For work that comes often: the threads are kept while the process lives, as torch keeps its
+    own. Work may not call this again.
+    """
+
+    def alone(number: int) -> Result:
+        compute_alone()  # MKL has one number for all threads, which the last use has put back
+        return work(number)
+
+    with _pools_lock:
+        pool = _pools.get(count) or _pools.setdefault(count, ThreadPoolExecutor(count))
+    with threads_that_compute_alone():
+        return list(pool.map(alone, range(count)))
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+_pools_lock = Lock()
+if hasattr(os, "register_at_fork"):  # a process that is forked has none of the threads
+    os.register_at_fork(after_in_child=_pools.clear)
 
 
 class _Default:
