@@ -118,7 +118,6 @@ def _encode_on(
     device: str, *, spec: EncoderSpec
 ) -> Callable[[list[Any]], list[npt.NDArray[np.float32]]]:
     """What a worker calls once: the encode function of this encoder on its device."""
-    keep_cores()  # a batch alone is encoded in this thread, with all of them
     return _loaded(spec.on(device)).encode
 
 
@@ -185,8 +184,9 @@ def embed(
             name = choice.store_name
             plan = plans[name]
             pending = plan.pending_items > 0
+            threads = _threads(model, scheduler)
             if pending:
-                say(_prediction(name, model, plan, writer.n_entries))
+                say(_prediction(name, model, plan, writer.n_entries, threads.tasks_at_once))
             # Also with nothing to encode: a run cut off after its last task left that to record.
             with threads_that_compute_alone():
                 report = fill(
@@ -195,7 +195,7 @@ def embed(
                     partial(_encode_on, spec=choice.spec),
                     devices=local_devices(model.device),
                     scheduler=scheduler,
-                    threads=_threads(model, scheduler),
+                    threads=threads,
                     on_progress=(
                         partial(reporter.encoded, name)
                         if pending and reporter is not None
@@ -220,8 +220,8 @@ def embed(
 
 def _threads(model: Encoder, scheduler: str | None) -> Threads:
     """Batches that one process encodes at once; a cluster's workers are as many as it likes."""
-    count = 1 if scheduler else model.batches_at_once
-    return Threads(count, partial(take_cores, max(1, keep_cores() // count)))
+    count, cores = 1 if scheduler else model.batches_at_once, keep_cores()
+    return Threads(count, partial(take_cores, max(1, cores // count)), partial(take_cores, cores))
 
 
 def _only_name(path: str | os.PathLike[str]) -> Path:
@@ -356,9 +356,9 @@ def _record(choice: EncoderChoice, model: Encoder, storage_dtype: str) -> Encode
     )
 
 
-def _prediction(name: str, model: Encoder, plan: Plan, entries: int) -> str:
+def _prediction(name: str, model: Encoder, plan: Plan, entries: int, tasks: int) -> str:
     """The line printed before a run: what is to be done, and the memory it will take at most."""
-    task_bytes = max(ENCODER_CHUNK_ROWS, plan.longest) * model.dim * (4 + 2)
+    task_bytes = tasks * max(ENCODER_CHUNK_ROWS, plan.longest) * model.dim * (4 + 2)
     batch = max(plan.longest, model.batch_rows) if model.batches_at_once > 1 else model.batch_rows
     at_once = model.batches_at_once * batch
     memory = BASELINE_BYTES + model.memory_bytes(plan.longest, at_once) + task_bytes

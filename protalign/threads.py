@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Lock
+from threading import Barrier, Lock
 from typing import TypeVar
 
 import torch
@@ -26,6 +26,7 @@ def compute_alone() -> None:
 def take_cores(count: int) -> None:
     """Let torch's operations take so many cores, in the thread that this is called from."""
     torch.set_num_threads(count)
+    keep_cores()
 
 
 def keep_cores() -> int:
@@ -53,15 +54,18 @@ def alone_in_threads(count: int, work: Callable[[int], Result]) -> list[Result]:
     For work that comes often: the threads are kept while the process lives, as torch keeps its
     own. Work may not call this again.
     """
-
-    def alone(number: int) -> Result:
-        compute_alone()  # MKL has one number for all threads, which the last use has put back
-        return work(number)
-
     with _pools_lock:
-        pool = _pools.get(count) or _pools.setdefault(count, ThreadPoolExecutor(count))
+        if count not in _pools:
+            _pools[count] = _new_pool(count)
+    return list(_pools[count].map(work, range(count)))
+
+
+def _new_pool(count: int) -> ThreadPoolExecutor:
+    all_there = Barrier(count)  # none is begun later, when the number for new threads is another
     with threads_that_compute_alone():
-        return list(pool.map(alone, range(count)))
+        pool = ThreadPoolExecutor(count, initializer=compute_alone)
+        list(pool.map(lambda _: all_there.wait(), range(count)))
+    return pool
 
 
 _pools: dict[int, ThreadPoolExecutor] = {}

@@ -25,13 +25,24 @@ Encode = Callable[[list[Any]], list[npt.NDArray[np.float32]]]
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """In how many threads of a process ``encode`` is called at once, and what each calls first.
+    """In how many threads of a process ``encode`` is called at once.
 
-    ``begin`` is picklable.
+    Attributes
+    ----------
+    count : of threads.
+    begin : picklable; what each calls first.
+    alone : picklable; called before a batch that is all of its task, in the thread it has to
+        itself.
     """
 
     count: int = 1
     begin: Callable[[], None] | None = None
+    alone: Callable[[], None] | None = None
+
+    @property
+    def tasks_at_once(self) -> int:
+        """Where there are threads, those that a task's last batches leave idle begin the next's."""
+        return 2 if self.count > 1 else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +73,16 @@ class InterruptedRunError(ProtAlignError):
 
 
 class TaskRunner:
-    """Runs tasks of one encoder's plan in this process; opened once for many tasks."""
+    """Runs tasks of one encoder's plan in this process; opened once for many tasks.
+
+    Several may run at once, where ``encode`` may be called in several threads at once.
+    """
 
     def __init__(self, path: str, encoder: str, encode: Encode, threads: Threads) -> None:
         self._path = Path(path)
         self._encoder = encoder
         self._encode = encode
-        self._pool = None
+        self._pool, self._alone = None, threads.alone
         if threads.count > 1:
             self._pool = ThreadPoolExecutor(threads.count, initializer=threads.begin)
         self._arrays = LocalArrays(self._path)
@@ -121,9 +135,13 @@ class TaskRunner:
             return self._encode_batch(batch, inputs)
 
         # One batch alone has all cores: the encoder's own operations are shared out then.
-        if self._pool is None or len(batches) == 1:
+        if self._pool is None:
             return map(encode, batches)
-        return self._pool.map(encode, batches)
+        if len(batches) > 1:
+            return self._pool.map(encode, batches)
+        if self._alone is not None:
+            self._alone()
+        return map(encode, batches)
 
     def _encode_batch(
         self, batch: list[int], inputs: dict[int, Item]

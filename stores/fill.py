@@ -128,7 +128,7 @@ def fill(
         pending = np.flatnonzero(plan.pending).tolist()
         tally = _Tally(len(pending), int(plan.task_rows[pending].sum()), on_progress)
         if pending:
-            with _client(job.devices, scheduler) as client:
+            with _client(job.devices, threads.tasks_at_once, scheduler) as client:
                 _run_all(client, job, pending, tally)
         change_state(folder, lambda state: _all_done(state, encoder, len(plan)))
     return FillReport(
@@ -258,23 +258,25 @@ def _failures(folder: Path, encoder: str, failed: set[int]) -> list[Failure]:
 
 
 @contextmanager
-def _client(devices: tuple[str, ...], scheduler: str | None) -> Iterator[Client]:
+def _client(
+    devices: tuple[str, ...], tasks_at_once: int, scheduler: str | None
+) -> Iterator[Client]:
     """A client of the given scheduler, or of workers on this machine."""
     with _silenced("distributed"):
         if scheduler is not None:
             with _connected(scheduler) as client:
                 yield client
             return
-        with _local_cluster(devices) as cluster, Client(cluster) as client:
+        with _local_cluster(devices, tasks_at_once) as cluster, Client(cluster) as client:
             yield client
 
 
-def _local_cluster(devices: tuple[str, ...]) -> LocalCluster:
-    """Workers on this machine: a thread of this process, or a process for each of many devices."""
+def _local_cluster(devices: tuple[str, ...], tasks_at_once: int) -> LocalCluster:
+    """Workers on this machine: threads of this process, or a process for each of many devices."""
     try:
         return LocalCluster(
             n_workers=len(devices),
-            threads_per_worker=1,
+            threads_per_worker=tasks_at_once,
             processes=len(devices) > 1,
             memory_limit=0,  # a model's weights are no leak to be killed for
             dashboard_address="127.0.0.1:0",  # None would take port 8787, and warn if it is taken
@@ -319,7 +321,8 @@ def _silenced(name: str) -> Iterator[None]:
 
 # -- in a worker -----------------------------------------------------------------------------------
 
-#: One task at a time in a process, even on a worker with many threads: a model is one model.
+#: One task at a time in a process, even on a worker with many threads: a model is one model. Only
+#: where its batches have threads of their own, as many as the run says.
 _one_at_a_time = threading.Lock()
 #: The runner of the run that this process works for, by the run's name.
 _runners: dict[str, TaskRunner] = {}
@@ -336,7 +339,14 @@ def _run_task(job: _Job, index: int) -> TaskResult:
             _runners[job.run] = TaskRunner(
                 job.path, job.encoder, job.load(_device(job)), job.threads
             )
-        return _runners[job.run].run(index, lambda: job.run in _stopped)
+        runner = _runners[job.run]
+        if job.threads.tasks_at_once == 1:
+            return _run(runner, job, index)
+    return _run(runner, job, index)
+
+
+def _run(runner: TaskRunner, job: _Job, index: int) -> TaskResult:
+    return runner.run(index, lambda: job.run in _stopped)
 
 
 def _device(job: _Job) -> str:

@@ -41,7 +41,7 @@ from protalign.errors import InputError, ProtAlignError, WeightsError
 from protalign.protein import Modality, Structure
 
 #: Residues at a time: on a CPU their 48 edges of 416 features fill the cache, on a GPU its cores.
-_BLOCK = {"cpu": 32}
+_BLOCK = {"cpu": 64}
 _BLOCK_GPU = 2048
 
 

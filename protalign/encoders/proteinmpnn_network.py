@@ -36,6 +36,8 @@ LAYERS = 3
 POSITION_DIM = 16
 #: Upstream divides the sum over 48 neighbours by this.
 MESSAGE_SCALE = 30.0
+#: Residues whose perceptrons run at once.
+_RESIDUES_AT_ONCE = 1024
 #: Rows of the positional table.
 POSITIONS = OTHER_CHAIN + 1
 #: Numbers that describe an edge.
@@ -55,17 +57,17 @@ class EdgeFeatures(nn.Module):
     def forward(self, graph: Graph, start: int, stop: int, scratch: Tensor) -> Tensor:
         """Edges of residues start to stop; ((stop - start) * K, 128) float32.
 
-        ``scratch`` is (edges or more, 416) float32, overwritten: fresh memory for each block would
-        be handed back and zeroed by the operating system every time.
+        ``scratch`` is for 416 float32 of as many edges or more, overwritten: fresh memory for each
+        block would be handed back and zeroed by the operating system every time.
 
         The sum over the 416 features keeps upstream's order: its rounding is most of what two
         float32 implementations differ by.
         """
-        position = self.position(relative_position(graph, start, stop))
-        features = scratch[: len(position)]
-        features[:, :POSITION_DIM] = position
-        distance_features(graph, start, stop, out=features[:, POSITION_DIM:])
-        edges: Tensor = self.out(self.norm(self.embedding(features)))
+        place = relative_position(graph, start, stop)
+        features = scratch[: FEATURES * len(place)].view(FEATURES, -1)
+        torch.index_select(self.position.weight.T, 1, place, out=features[:POSITION_DIM])
+        distance_features(graph, start, stop, out=features[POSITION_DIM:])
+        edges: Tensor = self.out(self.norm(self.embedding(features.T)))
         return edges
 
 
@@ -112,11 +114,9 @@ class ResidueUpdate(nn.Module):
         self.narrow = nn.Linear(4 * DIM, DIM)
         self.norm_out = nn.LayerNorm(DIM)
 
-    def forward(self, residues: Tensor, messages: Tensor) -> Tensor:
-        """(B, 128) residues and (B * K, 128) messages to (B, 128) in the residues' dtype."""
-        messages = messages.view(len(residues), -1, DIM)
-        total = messages.sum(1, dtype=torch.float32).to(residues.dtype)
-        change = total @ self.out.weight.T + messages.shape[1] * self.out.bias
+    def forward(self, residues: Tensor, totals: Tensor, neighbours: int) -> Tensor:
+        """(R, 128) residues and totals of their messages to (R, 128) in the residues' dtype."""
+        change = totals.to(residues.dtype) @ self.out.weight.T + neighbours * self.out.bias
         residues = self.norm(residues + change / MESSAGE_SCALE)
         change = self.narrow(functional.gelu(self.widen(residues)))
         updated: Tensor = self.norm_out(residues + change)
@@ -187,8 +187,11 @@ class ProteinMPNNNetwork(nn.Module):
         k = graph.neighbours.shape[1]
         device = graph.neighbours.device
         residues = torch.zeros((first, DIM), dtype=self.residue_dtype, device=device)
+        scratch = torch.empty(min(block, first) * k * FEATURES, device=device)
         edges = torch.empty((edges_of * k, DIM), dtype=self.dtype, device=device)
-        scratch = torch.empty((min(block, first) * k, FEATURES), device=device)
+        totals = torch.empty(
+            (first, DIM), device=device
+        )  # kept pieces would pin memory around them
         update = self._residue_update(0)
         for start in range(0, first, block):
             stop = min(start + block, first)
@@ -196,8 +199,8 @@ class ProteinMPNNNetwork(nn.Module):
             kept = edges[start * k : stop * k]
             kept.copy_(part[: len(kept)])
             messages = update.message.from_edges(part)
-            residues[start:stop] = update(residues[start:stop], messages)
-        return residues, edges
+            torch.sum(messages.view(-1, k, DIM), 1, dtype=torch.float32, out=totals[start:stop])
+        return self._updated(update, residues, totals, k), edges
 
     def _next_layer(
         self, layer: int, graph: Graph, residues: Tensor, edges: Tensor, block: int
@@ -205,11 +208,11 @@ class ProteinMPNNNetwork(nn.Module):
         """Residues (needed[layer], 128); ``edges`` are brought up to date in place."""
         count, k = graph.needed[layer], graph.neighbours.shape[1]
         edge_update, update = self._edge_update(layer - 1), self._residue_update(layer)
-        inputs = residues.to(edges.dtype)
+        inputs = residues.to(self.dtype)
         for_edges, for_residues = edge_update.message, update.message
         here_edges, near_edges = for_edges.residue(inputs[:count]), for_edges.neighbour(inputs)
         here, near = for_residues.residue(inputs[:count]), for_residues.neighbour(inputs)
-        updated = torch.empty((count, DIM), dtype=residues.dtype, device=residues.device)
+        totals = torch.empty((count, DIM), device=residues.device)
         for start in range(0, count, block):
             stop = min(start + block, count)
             neighbours = graph.neighbours[start:stop]
@@ -217,8 +220,16 @@ class ProteinMPNNNetwork(nn.Module):
             messages = for_edges(here_edges[start:stop], part, near_edges, neighbours)
             part.copy_(edge_update(part, messages))
             messages = for_residues(here[start:stop], part, near, neighbours)
-            updated[start:stop] = update(residues[start:stop], messages)
-        return updated
+            torch.sum(messages.view(-1, k, DIM), 1, dtype=torch.float32, out=totals[start:stop])
+        return self._updated(update, residues[:count], totals, k)
+
+    def _updated(self, update: ResidueUpdate, residues: Tensor, totals: Tensor, k: int) -> Tensor:
+        """Many residues at once: for a block alone the weights would be read every time."""
+        parts = (
+            slice(first, first + _RESIDUES_AT_ONCE)
+            for first in range(0, len(totals), _RESIDUES_AT_ONCE)
+        )
+        return torch.cat([update(residues[part], totals[part], k) for part in parts])
 
 
 def from_upstream(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,6 @@ import torch
 
 from protalign.errors import InputError
 from protalign.protein import AMINO_ACIDS, Structure
-from protalign.threads import keep_cores
 
 Arrays = list[npt.NDArray[np.float32]]
 _TABLE = np.zeros((128, 20), dtype=np.float32)
@@ -50,11 +49,21 @@ def load_from_centre(device: str) -> Callable[[list[Any]], Arrays]:
 
 def load_core_number(device: str) -> Callable[[list[Any]], Arrays]:
     """(L, 20) filled with how many cores torch takes in the thread that encodes."""
-    keep_cores()
 
     def encode(batch: list[tuple[str, ...]]) -> Arrays:
         number = np.float32(torch.get_num_threads())
         return [np.full((len("".join(item)), 20), number, np.float32) for item in batch]
+
+    return encode
+
+
+def load_in_pairs(device: str) -> Callable[[list[Any]], Arrays]:
+    """One-hot, each batch together with another; fails where one stays alone."""
+    two = threading.Barrier(2, timeout=20)
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        two.wait()
+        return one_hot(batch)
 
     return encode
 
@@ -69,10 +78,9 @@ def begin_thread() -> None:
 
 def load_in_named_threads(device: str) -> Callable[[list[Any]], Arrays]:
     """One-hot; fails in a thread that has not begun with ``begin_thread``."""
-    alone = threading.get_ident()  # a task of one batch is encoded where the encoder was loaded
 
     def encode(batch: list[tuple[str, ...]]) -> Arrays:
-        assert threading.get_ident() == alone or _begun.yes
+        assert _begun.yes
         return one_hot(batch)
 
     return encode

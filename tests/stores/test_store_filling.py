@@ -16,7 +16,6 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
-import torch
 from distributed import LocalCluster
 from onehot import (
     begin_thread,
@@ -25,6 +24,7 @@ from onehot import (
     load_device_number,
     load_from_centre,
     load_in_named_threads,
+    load_in_pairs,
     load_killed_once,
     load_one_hot,
     load_refusing,
@@ -46,9 +46,9 @@ from protalign.protein import Protein
 from protalign.stores import EmbeddingStore, StoreWriter, verify
 from protalign.stores.encode_task import Threads
 from protalign.stores.fill import Progress, fill
-from protalign.threads import compute_alone, threads_that_compute_alone
+from protalign.threads import compute_alone, take_cores, threads_that_compute_alone
 
-FOUR = Threads(4, begin_thread)
+FOUR = Threads(4, begin_thread, begin_thread)
 
 
 @pytest.fixture(scope="module")
@@ -110,16 +110,31 @@ def test_a_batch_alone_has_all_cores(tmp_path: Path) -> None:
     with StoreWriter(path, OPTIONS) as writer:
         add_all(writer, [sequence_only(f"p{n}", "A" * n) for n in lengths])
         writer.plan("one_hot", ONE_HOT, 200, CHUNK_ROWS)
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        with threads_that_compute_alone():
-            fill(path, "one_hot", load_core_number, threads=Threads(2, compute_alone))
-    finally:
-        torch.set_num_threads(before)
+    with threads_that_compute_alone():
+        fill(
+            path,
+            "one_hot",
+            load_core_number,
+            threads=Threads(2, compute_alone, partial(take_cores, 3)),
+        )
     store = EmbeddingStore.open(path)
     cores = [{int(n) for n in np.unique(rows)} for rows in store.embeddings("one_hot")]
     assert cores == [{1}, {1}, {1}, {1}, {3}]
+
+
+def test_no_thread_waits_for_a_tasks_last_batch(tmp_path: Path) -> None:
+    """Two threads, two tasks of three batches: the third runs beside the next task's first."""
+    path = tmp_path / "store.zarr"
+    rows = CHUNK_ROWS // 3
+    with StoreWriter(path, OPTIONS) as writer:
+        add_all(
+            writer, [sequence_only(f"p{n}", letter * rows) for n, letter in enumerate("ACDEFG")]
+        )
+        plan = writer.plan("one_hot", ONE_HOT, rows, CHUNK_ROWS)
+    assert plan.pending_tasks == 2
+    report = fill(path, "one_hot", load_in_pairs, threads=Threads(2, begin_thread))
+    assert report.items == 6
+    assert verify(path).ok
 
 
 def test_errors_in_threads(path: Path, tmp_path: Path, planned: Path) -> None:
