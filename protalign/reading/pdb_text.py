@@ -53,11 +53,13 @@ class PdbLines:
         self.ends = np.flatnonzero(self._bytes[: len(self.data)] == _NEWLINE)
         self.starts = np.concatenate([[0], self.ends[:-1] + 1])
         names = self.columns(self.starts, 0, 6)
-        beyond = self.starts[:, None] + np.arange(6) >= self.ends[:, None]
-        names[beyond | (names == _RETURN)] = _SPACE
+        short = np.flatnonzero(self.ends - self.starts <= 6)
+        if len(short):  # what follows is the next line's
+            beyond = self.starts[short, None] + np.arange(6) >= self.ends[short, None]
+            names[short] = np.where(beyond | (names[short] == _RETURN), _SPACE, names[short])
         self.records = names.view("S6")[:, 0]
         # Six-digit serial numbers reach into the record name: "ATOM 100000".
-        atom = (names[:, :4] == np.frombuffer(b"ATOM", dtype=np.uint8)).all(axis=1)
+        atom = names[:, :4].view(np.uint32)[:, 0] == np.frombuffer(b"ATOM", np.uint32)
         self.is_atom = atom | (self.records == b"HETATM")
 
     def columns(self, starts: npt.NDArray[np.int64], first: int, stop: int) -> Columns:
@@ -121,11 +123,11 @@ def _first_model(lines: PdbLines, atoms: npt.NDArray[np.int64]) -> int:
 def _wanted(lines: PdbLines, atoms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Backbone atoms, and the first atom of each residue (by name, chain, number, code)."""
     starts = lines.starts[atoms]
-    names = lines.columns(starts, 12, 16).view(np.uint32)[:, 0]
-    residues = lines.columns(starts, 17, 27)
-    wanted = np.isin(names, _BACKBONE_NAMES)
+    columns = lines.columns(starts, 12, 27)
+    wanted = np.isin(columns[:, :4].view(np.uint32)[:, 0], _BACKBONE_NAMES)
     wanted[0] = True
-    wanted[1:] |= (residues[1:] != residues[:-1]).any(axis=1)
+    for part in (columns[:, 5:13].view(np.uint64)[:, 0], columns[:, 13:].view(np.uint16)[:, 0]):
+        wanted[1:] |= part[1:] != part[:-1]
     return wanted
 
 
@@ -178,17 +180,18 @@ def _is_usual(fields: Columns, whole: int) -> bool:
 
     A quick look that accepts nearly every file; what it does not accept is parsed one by one.
     """
-    ranks = _RANK[fields]
-    lead = ranks[:, :whole]
+    columns = np.ascontiguousarray(fields.T)  # long rows: numpy takes its time over short ones
+    ranks = _RANK[columns]
+    lead = ranks[:whole]
     # From left to right: spaces, at most one sign, digits up to the point.
-    steps = lead[:, 1:] - lead[:, :-1]
+    steps = lead[1:] - lead[:-1]
     return bool(
         lead.max() == _DIGIT
         and steps.max() <= _DIGIT
-        and (lead[:, :-1] + lead[:, 1:] != 2 * _SIGN).all()
-        and (lead[:, -1] == _DIGIT).all()
-        and (fields[:, whole : whole + 1] == ord(".")).all()
-        and (ranks[:, whole + 1 :] == _DIGIT).all()
+        and (lead[:-1] + lead[1:] != 2 * _SIGN).all()
+        and (lead[-1] == _DIGIT).all()
+        and (columns[whole : whole + 1] == ord(".")).all()
+        and (ranks[whole + 1 :] == _DIGIT).all()
     )
 
 

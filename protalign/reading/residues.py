@@ -75,9 +75,10 @@ def read_residues(structure: gemmi.Structure, trust_entities: bool) -> Residues:
     place = np.full((len(atoms.sizes), 4), -1, dtype=np.int64)
     occupancy = np.ones(len(atoms.sizes), dtype=np.float32)
     _resolve(atoms, place, occupancy)
-    letters = [residue_letter(name) for name in atoms.names.tolist()]
-    named = np.array([letter != "" for letter in letters], dtype=np.bool_)
-    found = np.flatnonzero(named | ((place[:, 0] >= 0) & (place[:, 1] >= 0)))
+    letters = np.array([residue_letter(name) for name in atoms.names.tolist()], dtype="S1")
+    unnamed = letters == b""
+    found = np.flatnonzero(~unnamed | ((place[:, 0] >= 0) & (place[:, 1] >= 0)))
+    letters[unnamed] = b"X"
     xyz = atoms.coordinates(place[found])
     keep = _is_polymer(atoms, found, xyz, trust_entities)
     keep &= ~_lesser_heterogeneity(atoms, found, place[found], occupancy[found])
@@ -86,7 +87,7 @@ def read_residues(structure: gemmi.Structure, trust_entities: bool) -> Residues:
     return Residues(
         rows=atoms.rows[found],
         chains=atoms.chains[found],
-        letters=np.array([letters[index] or "X" for index in found.tolist()], dtype="S1"),
+        letters=letters[found],
         numbers=atoms.numbers[found],
         insertion_codes=atoms.insertion_codes[found],
         coordinates=xyz,
