@@ -10,4 +10,4 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:  # before typer listens
-        raise SystemExit(130) from None
+        raise SystemExit(130) from None  # app.INTERRUPTED

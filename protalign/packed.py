@@ -205,18 +205,18 @@ class _Layout:
         if self.gaps:
             torch._foreach_zero_(self.gaps)
 
-    def attention(self, by_head: Tensor, missing: Tensor | None) -> Tensor:
+    def attention(self, weights: Tensor, missing: Tensor | None) -> Tensor:
         """(proteins, H, longest): softmax of the scores over each protein's rows; 0 where missing.
 
-        ``by_head`` : (proteins, H, D), the same for every protein.
+        ``weights`` : (proteins, H, D), what ``by_protein`` gives.
         """
-        torch.bmm(by_head, self.columns, out=self.scores)
+        torch.bmm(weights, self.columns, out=self.scores)
         if missing is not None:
             self.scores.masked_fill_(missing, -torch.inf)
         return self.scores.softmax(dim=2)
 
     def by_protein(self, by_head: Tensor) -> Tensor:
-        """(H, D) as ``attention`` takes it."""
+        """(H, D), the same for every protein, as (proteins, H, D)."""
         return by_head.expand(len(self.rows), -1, -1)
 
 
@@ -353,9 +353,9 @@ class AttentionPooling(torch.autograd.Function):
 
             def pool() -> list[Tensor]:
                 kept = []
-                for block, layout, by_protein, target in of_blocks:
+                for block, layout, weights, target in of_blocks:
                     layout.fill(block)
-                    attention = layout.attention(by_protein, block.missing)
+                    attention = layout.attention(weights, block.missing)
                     torch.bmm(attention, layout.rows, out=target)
                     kept.append(attention)
                 return kept
@@ -366,17 +366,18 @@ class AttentionPooling(torch.autograd.Function):
         heads = torch.bmm(pooled.transpose(0, 1), projection)
         ctx.save_for_backward(weight, projection, pooled, heads)
         ctx.batch, ctx.attention = batch, [each for share in shares for each in share]
-        ctx.workspace = workspace
+        # Kept for the way back where it is small: a GPU's is 2^26 elements.
+        ctx.workspace = workspace if weight.device.type == "cpu" else None
         return heads
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
         weight, projection, pooled, heads = ctx.saved_tensors
         batch: PackedBatch = ctx.batch
-        workspace: _Workspace = ctx.workspace
+        workspace = ctx.workspace or _Workspace(batch, weight.shape[1], weight.dtype)
         gradient, keep = gradients[0], ctx.needs_input_grad[0]
         corrections = batch.by_block((gradient * heads).sum(dim=2).T[:, :, None])
-        of_shares = iter(_by_share(batch, gradient))
+        of_shares = iter(_cut_by_share(batch, gradient))
         to_rows = projection.transpose(1, 2)
 
         def prepare(
@@ -413,7 +414,7 @@ class AttentionPooling(torch.autograd.Function):
         return d_values, d_weight, torch.bmm(pooled.permute(1, 2, 0), gradient), None
 
 
-def _by_share(batch: PackedBatch, gradient: Tensor) -> tuple[Tensor, ...]:
+def _cut_by_share(batch: PackedBatch, gradient: Tensor) -> tuple[Tensor, ...]:
     """(H, n, K) as each share's part."""
     sizes = np.array([len(block.proteins) for block in batch.blocks])
     shares = np.add.reduceat(sizes, np.arange(0, len(sizes), _BLOCKS_AT_ONCE))

@@ -25,8 +25,8 @@ def compute_alone() -> None:
 
 def take_cores(count: int) -> None:
     """Let torch's operations take so many cores, in the thread that this is called from."""
+    keep_cores()  # settled now: later it would be what another thread has set for new ones
     torch.set_num_threads(count)
-    keep_cores()
 
 
 def keep_cores() -> int:
@@ -54,24 +54,44 @@ def alone_in_threads(count: int, work: Callable[[int], Result]) -> list[Result]:
     For work that comes often: the threads are kept while the process lives, as torch keeps its
     own. Work may not call this again.
     """
-    with _pools_lock:
-        if count not in _pools:
-            _pools[count] = _new_pool(count)
-    return list(_pools[count].map(work, range(count)))
+    return list(_kept.of_size(count).map(work, range(count)))
+
+
+class _KeptPool:
+    """The threads of ``alone_in_threads``: as many as were ever asked for at once."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._size = 0
+        self._pool: ThreadPoolExecutor | None = None
+
+    def of_size(self, count: int) -> ThreadPoolExecutor:
+        """With so many threads or more."""
+        with self._lock:
+            if self._pool is None or self._size < count:
+                larger = _new_pool(count)
+                if self._pool is not None:
+                    self._pool.shutdown(wait=False)  # what it was given, it finishes
+                self._pool, self._size = larger, count
+            return self._pool
 
 
 def _new_pool(count: int) -> ThreadPoolExecutor:
     all_there = Barrier(count)  # none is begun later, when the number for new threads is another
     with threads_that_compute_alone():
         pool = ThreadPoolExecutor(count, initializer=compute_alone)
-        list(pool.map(lambda _: all_there.wait(), range(count)))
+        try:
+            list(pool.map(lambda _: all_there.wait(), range(count)))
+        except BaseException:  # a thread that could not be begun, or Ctrl-C
+            all_there.abort()
+            pool.shutdown(wait=False)
+            raise
     return pool
 
 
-_pools: dict[int, ThreadPoolExecutor] = {}
-_pools_lock = Lock()
+_kept = _KeptPool()
 if hasattr(os, "register_at_fork"):  # a process that is forked has none of the threads
-    os.register_at_fork(after_in_child=_pools.clear)
+    os.register_at_fork(after_in_child=_kept.__init__)  # type: ignore[misc]
 
 
 class _Default:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock, Semaphore
 from typing import Any
 
 import numpy as np
@@ -31,8 +33,8 @@ class Threads:
     ----------
     count : of threads.
     begin : picklable; what each calls first.
-    alone : picklable; called before a batch that is all of its task, in the thread it has to
-        itself.
+    alone : picklable; called first in the thread that encodes a batch that is all of its task,
+        while no other is encoded.
     """
 
     count: int = 1
@@ -41,7 +43,7 @@ class Threads:
 
     @property
     def tasks_at_once(self) -> int:
-        """Where there are threads, those that a task's last batches leave idle begin the next's."""
+        """With several threads two: those that a task's last batches leave idle begin the next."""
         return 2 if self.count > 1 else 1
 
 
@@ -75,7 +77,7 @@ class InterruptedRunError(ProtAlignError):
 class TaskRunner:
     """Runs tasks of one encoder's plan in this process; opened once for many tasks.
 
-    Several may run at once, where ``encode`` may be called in several threads at once.
+    ``threads.tasks_at_once`` may run at once; together they encode ``threads.count`` batches.
     """
 
     def __init__(self, path: str, encoder: str, encode: Encode, threads: Threads) -> None:
@@ -83,6 +85,9 @@ class TaskRunner:
         self._encoder = encoder
         self._encode = encode
         self._pool, self._alone = None, threads.alone
+        # A batch alone takes the turns of all tasks that may run, one such batch after another.
+        self._turns, self._taking = Semaphore(threads.tasks_at_once), Lock()
+        self._tasks_at_once = threads.tasks_at_once
         if threads.count > 1:
             self._pool = ThreadPoolExecutor(threads.count, initializer=threads.begin)
         self._arrays = LocalArrays(self._path)
@@ -101,6 +106,20 @@ class TaskRunner:
         if ``stopped()`` is true between two batches.
         """
         task = self._plan.read(index)
+        with self._turn(self._tasks_at_once if len(task.batches) == 1 else 1):
+            return self._run(task, index, stopped)
+
+    @contextmanager
+    def _turn(self, count: int) -> Iterator[None]:
+        with self._taking:  # two that each wait for the other's would wait forever
+            for _ in range(count):
+                self._turns.acquire()
+        try:
+            yield
+        finally:
+            self._turns.release(count)
+
+    def _run(self, task: Task, index: int, stopped: Callable[[], bool]) -> TaskResult:
         values = np.zeros((task.end - task.row, self._record.dim), dtype=self._record.dtype)
         items = rows = 0
         failed: list[tuple[int, str, str]] = []
@@ -134,12 +153,10 @@ class TaskRunner:
                 raise InterruptedRunError("the run was interrupted")
             return self._encode_batch(batch, inputs)
 
-        # One batch alone has all cores: the encoder's own operations are shared out then.
-        if self._pool is None:
-            return map(encode, batches)
-        if len(batches) > 1:
+        if self._pool is not None and len(batches) > 1:
             return self._pool.map(encode, batches)
-        if self._alone is not None:
+        if self._pool is not None and self._alone is not None:
+            # One batch alone has all cores: the encoder's own operations are shared out then.
             self._alone()
         return map(encode, batches)
 

@@ -107,7 +107,8 @@ def fill(
     devices : of this machine. One: encoding runs in this process. Several: a process for each.
     scheduler : address of a Dask scheduler to use instead. Its workers see the store under the same
         path; start one per GPU, with ``--nthreads 1``. They load on ``devices[0]``.
-    threads : of each process, in which batches are encoded at once; one by default.
+    threads : of each process, in which batches are encoded at once; one by default. With more,
+        two tasks run at once.
     on_progress : called at the start and after each task.
 
     Raises
@@ -321,9 +322,37 @@ def _silenced(name: str) -> Iterator[None]:
 
 # -- in a worker -----------------------------------------------------------------------------------
 
-#: One task at a time in a process, even on a worker with many threads: a model is one model. Only
-#: where its batches have threads of their own, as many as the run says.
-_one_at_a_time = threading.Lock()
+
+class _Turns:
+    """Who may work in this process: the tasks of one run, as many at once as it says.
+
+    A model is one model, even on a worker with many threads that serves several runs.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._run, self._working = "", 0
+
+    @contextmanager
+    def take(self, job: _Job) -> Iterator[None]:
+        """Wait for a turn, and have it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_free_for(job))
+            self._run, self._working = job.run, self._working + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._working -= 1
+                self._changed.notify_all()
+
+    def _is_free_for(self, job: _Job) -> bool:
+        own = self._run == job.run and self._working < job.threads.tasks_at_once
+        return own or self._working == 0
+
+
+_turns = _Turns()
+_loading = threading.Lock()
 #: The runner of the run that this process works for, by the run's name.
 _runners: dict[str, TaskRunner] = {}
 #: Runs that were interrupted in this process.
@@ -331,22 +360,20 @@ _stopped: set[str] = set()
 
 
 def _run_task(job: _Job, index: int) -> TaskResult:
-    with _one_at_a_time:
+    with _turns.take(job):
         if job.run in _stopped:
             raise InterruptedRunError("the run was interrupted")
+        return _runner(job).run(index, lambda: job.run in _stopped)
+
+
+def _runner(job: _Job) -> TaskRunner:
+    with _loading:
         if job.run not in _runners:
             _runners.clear()  # at most one model in a process
             _runners[job.run] = TaskRunner(
                 job.path, job.encoder, job.load(_device(job)), job.threads
             )
-        runner = _runners[job.run]
-        if job.threads.tasks_at_once == 1:
-            return _run(runner, job, index)
-    return _run(runner, job, index)
-
-
-def _run(runner: TaskRunner, job: _Job, index: int) -> TaskResult:
-    return runner.run(index, lambda: job.run in _stopped)
+        return _runners[job.run]
 
 
 def _device(job: _Job) -> str:

@@ -64,7 +64,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-#: More batches than this are not in one task of a store.
+#: About as many batches as a task of a store has.
 _BATCHES_AT_ONCE = 8
 
 

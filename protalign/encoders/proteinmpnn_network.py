@@ -57,8 +57,8 @@ class EdgeFeatures(nn.Module):
     def forward(self, graph: Graph, start: int, stop: int, scratch: Tensor) -> Tensor:
         """Edges of residues start to stop; ((stop - start) * K, 128) float32.
 
-        ``scratch`` is for 416 float32 of as many edges or more, overwritten: fresh memory for each
-        block would be handed back and zeroed by the operating system every time.
+        ``scratch`` is (416 * edges,) float32 or longer, overwritten: fresh memory for each block
+        would be handed back and zeroed by the operating system every time.
 
         The sum over the 416 features keeps upstream's order: its rounding is most of what two
         float32 implementations differ by.
@@ -189,9 +189,8 @@ class ProteinMPNNNetwork(nn.Module):
         residues = torch.zeros((first, DIM), dtype=self.residue_dtype, device=device)
         scratch = torch.empty(min(block, first) * k * FEATURES, device=device)
         edges = torch.empty((edges_of * k, DIM), dtype=self.dtype, device=device)
-        totals = torch.empty(
-            (first, DIM), device=device
-        )  # kept pieces would pin memory around them
+        # Not pieces to be joined later, which would pin the memory around them.
+        totals = torch.empty((first, DIM), device=device)
         update = self._residue_update(0)
         for start in range(0, first, block):
             stop = min(start + block, first)

@@ -115,22 +115,31 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, elements: int) -
 
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums and gradients are the same bits on one thread and on three; settings stay as set."""
+    """Sums, weights and gradients are the same bits on one thread and three; settings stay."""
     monkeypatch.setitem(packed_module._BLOCK_ELEMENTS, "cpu", 1024)
+    monkeypatch.setattr(packed_module, "_BLOCKS_AT_ONCE", 2)
     torch.manual_seed(0)
-    proteins = [torch.randn(length, 16) for length in LENGTHS]
+    proteins = [torch.randn(length, 16, requires_grad=True) for length in LENGTHS]
     weight = torch.randn(16, 4, requires_grad=True)
     projection = torch.randn(4, 16, 5, requires_grad=True)
-    batch = packed(proteins)
+    lengths = np.array(LENGTHS)
+    rows = torch.cat(proteins)
     upstream = torch.randn(4, len(LENGTHS), 5)
     before = torch.get_num_threads()
     found = []
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
+            batch = PackedBatch.from_tensor(rows, np.concatenate([[0], np.cumsum(lengths)]))
+            workspace = packed_module._Workspace(batch, 4, weight.dtype)
+            assert workspace._workers == threads
             pooled = batch.attention_heads(weight, projection)
-            gradients = torch.autograd.grad(pooled, (weight, projection), upstream)
-            found.append((pooled.detach(), *gradients))
+            again = batch.attention_heads(weight, projection)  # before the first one's way back
+            inputs = (weight, projection, *proteins)
+            gradients = torch.autograd.grad(pooled, inputs, upstream, retain_graph=True)
+            repeated = torch.autograd.grad(again, inputs, upstream, retain_graph=True)
+            assert all(map(torch.equal, gradients, repeated))
+            found.append((pooled.detach(), batch.attention_weights(weight), *gradients))
             with torch.inference_mode():
                 inferred = batch.attention_heads(weight, projection)
             assert torch.equal(inferred, pooled)

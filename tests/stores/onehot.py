@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,33 @@ def load_in_pairs(device: str) -> Callable[[list[Any]], Arrays]:
 
     def encode(batch: list[tuple[str, ...]]) -> Arrays:
         two.wait()
+        return one_hot(batch)
+
+    return encode
+
+
+@dataclass
+class AtOnce:
+    """How many batches ``load_counted`` encodes at once in this process, and the most so far."""
+
+    now: int = 0
+    most: int = 0
+
+
+AT_ONCE = AtOnce()
+_counting = threading.Lock()
+
+
+def load_counted(device: str) -> Callable[[list[Any]], Arrays]:
+    """One-hot, taking its time; counted in ``AT_ONCE``."""
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        with _counting:
+            AT_ONCE.now += 1
+            AT_ONCE.most = max(AT_ONCE.most, AT_ONCE.now)
+        time.sleep(0.03)
+        with _counting:
+            AT_ONCE.now -= 1
         return one_hot(batch)
 
     return encode

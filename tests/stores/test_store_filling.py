@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import dask
@@ -18,9 +20,11 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 from onehot import (
+    AT_ONCE,
     begin_thread,
     load_always_killed,
     load_core_number,
+    load_counted,
     load_device_number,
     load_from_centre,
     load_in_named_threads,
@@ -48,6 +52,7 @@ from protalign.stores.encode_task import Threads
 from protalign.stores.fill import Progress, fill
 from protalign.threads import compute_alone, take_cores, threads_that_compute_alone
 
+TWO = Threads(2, begin_thread)
 FOUR = Threads(4, begin_thread, begin_thread)
 
 
@@ -115,11 +120,11 @@ def test_a_batch_alone_has_all_cores(tmp_path: Path) -> None:
             path,
             "one_hot",
             load_core_number,
-            threads=Threads(2, compute_alone, partial(take_cores, 3)),
+            threads=Threads(2, compute_alone, partial(take_cores, 7)),
         )
     store = EmbeddingStore.open(path)
     cores = [{int(n) for n in np.unique(rows)} for rows in store.embeddings("one_hot")]
-    assert cores == [{1}, {1}, {1}, {1}, {3}]
+    assert cores == [{1}, {1}, {1}, {1}, {7}]
 
 
 def test_no_thread_waits_for_a_tasks_last_batch(tmp_path: Path) -> None:
@@ -132,9 +137,33 @@ def test_no_thread_waits_for_a_tasks_last_batch(tmp_path: Path) -> None:
         )
         plan = writer.plan("one_hot", ONE_HOT, rows, CHUNK_ROWS)
     assert plan.pending_tasks == 2
-    report = fill(path, "one_hot", load_in_pairs, threads=Threads(2, begin_thread))
+    report = fill(path, "one_hot", load_in_pairs, threads=TWO)
     assert report.items == 6
     assert verify(path).ok
+
+
+def test_no_more_batches_at_once_than_threads(tmp_path: Path) -> None:
+    """Neither a batch alone beside those of a task, nor two runs in one process."""
+    paths = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+    for path in paths:
+        with StoreWriter(path, OPTIONS) as writer:
+            lengths = [60, 61, 62, 63, 300, 301, 302]
+            add_all(writer, [sequence_only(f"p{n}", "A" * n) for n in lengths])
+            plan = writer.plan("one_hot", ONE_HOT, 70, CHUNK_ROWS)
+        assert plan.pending_tasks == 4  # four batches, and one each
+    AT_ONCE.most = 0
+    begun = Event()
+
+    def tell(progress: Progress) -> None:
+        if progress.tasks_done:
+            begun.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(fill, paths[0], "one_hot", load_counted, threads=TWO, on_progress=tell)
+        assert begun.wait(timeout=30)
+        second = fill(paths[1], "one_hot", load_counted, threads=TWO)
+        assert [first.result().items, second.items] == [7, 7]
+    assert AT_ONCE.most == 2
 
 
 def test_errors_in_threads(path: Path, tmp_path: Path, planned: Path) -> None:
