@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from protalign.cli.console import print_failures, shown_path
+from protalign.cli.console import print_failures, quick_imports, shown_path
 from protalign.cli.model import Device, IdsPath, ModelPath, StorePath, read_ids
 
 
@@ -44,10 +44,11 @@ def attention(
     Exit code: 0 if nothing failed, 3 if some ids have no structure or their file is there already,
     2 for wrong usage.
     """
-    from protalign.attention_files import write_attention
-    from protalign.errors import InputError
-    from protalign.estimator import ProtAlignEstimator
-    from protalign.stores import EmbeddingStore
+    with quick_imports():
+        from protalign.attention_files import write_attention
+        from protalign.errors import InputError
+        from protalign.estimator import ProtAlignEstimator
+        from protalign.stores import EmbeddingStore
 
     named = [*(entries or []), *(read_ids(ids) if ids is not None else [])]
     if not named:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,21 @@ if TYPE_CHECKING:
 
 #: Failures shown at the end of a run; all of them are in the store.
 FAILURES_SHOWN = 50
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Where heavy libraries are imported.
+
+    They make hundreds of thousands of objects that stay. Looking for garbage among them, while
+    they are made and when the program ends, would take a third of a short command's time.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from protalign.cli.console import ConsoleReporter, print_failures, print_json
+from protalign.cli.console import ConsoleReporter, print_failures, print_json, quick_imports
 
 if TYPE_CHECKING:
     from protalign.embedding import EmbedReport
@@ -119,11 +119,12 @@ def embed(
     Exit code: 0 if nothing failed, 3 if some inputs failed (all else is embedded), 2 for wrong
     usage.
     """
-    from protalign.embedding import choose_encoder
-    from protalign.embedding import embed as run
-    from protalign.encoders import EncoderSpec
-    from protalign.errors import InputError
-    from protalign.reading import ReadOptions
+    with quick_imports():
+        from protalign.embedding import choose_encoder
+        from protalign.embedding import embed as run
+        from protalign.encoders import EncoderSpec
+        from protalign.errors import InputError
+        from protalign.reading import ReadOptions
 
     options = ReadOptions(per=per.value, sequence=sequence.value, min_plddt=min_plddt)
     with ConsoleReporter(quiet=quiet or as_json) as reporter:

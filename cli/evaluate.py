@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from protalign.cli.console import print_json, print_table
+from protalign.cli.console import print_json, print_table, quick_imports
 from protalign.cli.model import AsJson, Device, ModelPath, Part, StorePath
 
 if TYPE_CHECKING:
@@ -75,13 +75,14 @@ def evaluate(
     Under each figure of the model are those of baselines that use no model, and at the end stands
     how much of the part occurs in training. Figures of the model are followed by 95 % intervals.
     """
-    from protalign.errors import InputError
-    from protalign.estimator import ProtAlignEstimator
-    from protalign.evaluation import evaluate as evaluated
-    from protalign.evaluation_set import FAMILY_COLUMNS, SCOP_COLUMNS, read_labels
-    from protalign.model_encoders import ModelEncoders
-    from protalign.splits import read_split
-    from protalign.stores import EmbeddingStore
+    with quick_imports():
+        from protalign.errors import InputError
+        from protalign.estimator import ProtAlignEstimator
+        from protalign.evaluation import evaluate as evaluated
+        from protalign.evaluation_set import FAMILY_COLUMNS, SCOP_COLUMNS, read_labels
+        from protalign.model_encoders import ModelEncoders
+        from protalign.splits import read_split
+        from protalign.stores import EmbeddingStore
 
     if out is not None and not out.absolute().parent.is_dir():
         raise InputError(f"{out.parent} is no folder", "make it, or name another file")

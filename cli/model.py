@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from protalign.cli.console import print_json, print_table
+from protalign.cli.console import print_json, print_table, quick_imports
 
 if TYPE_CHECKING:
     from protalign.estimator import ProtAlignEstimator
@@ -93,9 +93,10 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train the two pooling heads on a store's pairs of sequence and structure."""
-    from protalign.errors import InputError
-    from protalign.estimator import ProtAlignEstimator
-    from protalign.model_files import check_place
+    with quick_imports():
+        from protalign.errors import InputError
+        from protalign.estimator import ProtAlignEstimator
+        from protalign.model_files import check_place
 
     place = check_place(out)  # before the training, not after it
     if place.exists() and any(place.iterdir()) and not overwrite:
@@ -192,7 +193,8 @@ def _open(path: Path) -> EmbeddingStore:
 
 
 def _load(model: Path, device: str) -> ProtAlignEstimator:
-    from protalign.estimator import ProtAlignEstimator
+    with quick_imports():
+        from protalign.estimator import ProtAlignEstimator
 
     estimator = ProtAlignEstimator.load(model)
     estimator.set_params(device=device)

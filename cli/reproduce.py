@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from protalign.cli.console import ConsoleReporter, print_json, print_table
+from protalign.cli.console import ConsoleReporter, print_json, print_table, quick_imports
 from protalign.cli.model import EncoderName
 
 
@@ -46,11 +46,12 @@ def reproduce(
     from protalign.report import check_installed
 
     check_installed()
-    from protalign.reading.pool import available_processors
-    from protalign.report.plan import Options
-    from protalign.report.reproduce import reproduce as run
-    from protalign.splits import read_split
-    from protalign.stores import EmbeddingStore
+    with quick_imports():
+        from protalign.reading.pool import available_processors
+        from protalign.report.plan import Options
+        from protalign.report.reproduce import reproduce as run
+        from protalign.splits import read_split
+        from protalign.stores import EmbeddingStore
 
     options = Options(
         seeds=seeds,

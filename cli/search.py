@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from protalign.cli.console import print_failures, print_json, print_table
+from protalign.cli.console import print_failures, print_json, print_table, quick_imports
 
 if TYPE_CHECKING:
     from protalign.protein import Modality
@@ -160,8 +160,9 @@ def _embedded(
     weights: dict[Modality, Path | None],
     device: str,
 ) -> Queries:
-    from protalign.estimator import ProtAlignEstimator
-    from protalign.search import check_made_by, embed_queries, read_options
+    with quick_imports():
+        from protalign.estimator import ProtAlignEstimator
+        from protalign.search import check_made_by, embed_queries, read_options
 
     estimator = ProtAlignEstimator.load(model).set_params(device=device)
     check_made_by(targets, estimator)

@@ -209,4 +209,6 @@ def distance_features(graph: Graph, start: int, stop: int, out: Tensor) -> None:
     centres = torch.linspace(RBF_FIRST, RBF_LAST, RBF_CENTRES, device=atoms.device)
     widths = out.view(len(pairs), RBF_CENTRES, -1)
     torch.sub(distances[pairs][:, None], centres[:, None], out=widths)
-    widths.div_(RBF_WIDTH).clamp_(-_FURTHEST, _FURTHEST).square_().neg_().exp_()
+    nothing = torch.zeros((), device=atoms.device)
+    torch.addcmul(nothing, widths, widths, value=-1 / RBF_WIDTH**2, out=widths)
+    widths.clamp_(min=-(_FURTHEST**2)).exp_()
