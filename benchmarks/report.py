@@ -68,8 +68,10 @@ def _row(line: dict[str, Any]) -> str:
     ratio = "" if line["ratio"] is None else f"{line['ratio']:.{1 if line['ratio'] >= 1 else 2}f}"
     if line["target"] is None:
         target = ""
-    else:
-        target = f"{line['target']:g}" + ("" if line["ratio"] >= line["target"] else ", missed")
+    elif line["ratio"] >= line["target"]:
+        target = f"{line['target']:g}"
+    else:  # by how little, where it is little
+        ratio, target = f"{line['ratio']:.2f}", f"{line['target']:g}, missed"
     cells = [line["part"], line["peer"], ratio, target, line["figure"], line["limit"]]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in [*cells, line["equal"]]) + " |"
 
