@@ -69,10 +69,8 @@ class _KeptPool:
         """With so many threads or more."""
         with self._lock:
             if self._pool is None or self._size < count:
-                larger = _new_pool(count)
-                if self._pool is not None:
-                    self._pool.shutdown(wait=False)  # what it was given, it finishes
-                self._pool, self._size = larger, count
+                # The smaller one's threads end when nobody holds it: it may be in use just now.
+                self._pool, self._size = _new_pool(count), count
             return self._pool
 
 
