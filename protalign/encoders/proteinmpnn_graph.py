@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from protalign.protein import Chain, Structure
 
@@ -183,32 +183,48 @@ def nearest(ca: Tensor, rows: Tensor, k: int) -> Tensor:
     return key.topk(k, largest=False).values & 0xFFFFFFFF
 
 
-def relative_position(graph: Graph, start: int, stop: int) -> Tensor:
-    """Row of the positional table for each edge of residues start to stop; (edges,) int64."""
-    residues, neighbours = graph.residues, graph.neighbours[start:stop]
-    offset = residues.index[start:stop, None] - residues.index[neighbours]
-    same = residues.chain[start:stop, None] == residues.chain[neighbours]
-    offset = (offset + MAX_OFFSET).clamp_(0, 2 * MAX_OFFSET)
-    return torch.where(same, offset, OTHER_CHAIN).flatten()
+def relative_positions(graph: Graph) -> Tensor:
+    """Row of the positional table for each edge; (needed[0] * K,) int64."""
+    residues, count = graph.residues, graph.needed[0]
+    offset = residues.index[:count, None] - residues.index[graph.neighbours]
+    offset.add_(MAX_OFFSET).clamp_(0, 2 * MAX_OFFSET)
+    other = residues.chain[:count, None] != residues.chain[graph.neighbours]
+    return offset.masked_fill_(other, OTHER_CHAIN).flatten()
 
 
-def distance_features(graph: Graph, start: int, stop: int, out: Tensor) -> None:
-    """Distances of all atom pairs over the edges of residues start to stop, as Gaussians.
+class DistanceFeatures(nn.Module):
+    """Distances of all atom pairs over edges, as Gaussians."""
 
-    Parameters
-    ----------
-    out : (400, edges) float32, overwritten: 25 pairs in the reference code's order, 16 centres
-        each. The edges run fastest: operations on 16 values at a time take several times as long.
-    """
-    atoms, neighbours = graph.residues.atoms, graph.neighbours[start:stop]
-    near = atoms.flatten(1).index_select(0, neighbours.flatten()).T.contiguous()
-    here = atoms[start:stop].flatten(1).T.repeat_interleave(neighbours.shape[1], dim=1)
-    gaps = here.view(3, ATOMS, 1, -1) - near.view(3, 1, ATOMS, -1)
-    distances = gaps.square_().sum(0).add_(1e-6).sqrt_().flatten(0, 1)
-    pairs = torch.tensor([a * ATOMS + b for a, b in ATOM_PAIRS], device=atoms.device)
-    centres = torch.linspace(RBF_FIRST, RBF_LAST, RBF_CENTRES, device=atoms.device)
-    widths = out.view(len(pairs), RBF_CENTRES, -1)
-    torch.sub(distances[pairs][:, None], centres[:, None], out=widths)
-    nothing = torch.zeros((), device=atoms.device)
-    torch.addcmul(nothing, widths, widths, value=-1 / RBF_WIDTH**2, out=widths)
-    widths.clamp_(min=-(_FURTHEST**2)).exp_()
+    pairs: Tensor
+    centres: Tensor
+    nothing: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        constants = {
+            "pairs": torch.tensor([a * ATOMS + b for a, b in ATOM_PAIRS]),
+            "centres": torch.linspace(RBF_FIRST, RBF_LAST, RBF_CENTRES)[:, None],
+            "nothing": torch.zeros(()),
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, here: Tensor, near: Tensor, out: Tensor) -> None:
+        """Write the features of the edges of B residues.
+
+        Parameters
+        ----------
+        here : (B, 15) float32, ``Residues.atoms`` of the residues.
+        near : (B * K, 15) float32, of their neighbours.
+        out : (400, B * K) float32, overwritten: 25 pairs in the reference code's order, 16 centres
+            each. The edges run fastest: operations on 16 values at a time take several times as
+            long.
+        """
+        ones = here.T.repeat_interleave(len(near) // len(here), dim=1).view(3, ATOMS, 1, -1)
+        gaps = ones - near.T.contiguous().view(3, 1, ATOMS, -1)
+        distances = gaps.square_().sum(0).add_(1e-6).sqrt_().view(len(ATOM_PAIRS), -1)
+        ordered = distances.index_select(0, self.pairs)
+        widths = out.view(len(ATOM_PAIRS), RBF_CENTRES, -1)
+        torch.sub(ordered[:, None], self.centres, out=widths)
+        torch.addcmul(self.nothing, widths, widths, value=-1 / RBF_WIDTH**2, out=widths)
+        widths.clamp_(min=-(_FURTHEST**2)).exp_()

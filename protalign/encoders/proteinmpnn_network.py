@@ -11,12 +11,15 @@ written anew. The same numbers in fewer operations:
 - The edges after the last layer are read by nothing, and not computed.
 - The update of the edges by one layer and the messages of the next run together over blocks of
   residues small enough for the cache; only one (edges, 128) tensor is kept between them.
+- A block is few calls, on memory and views made beforehand: where several threads encode, a call
+  may have to wait for Python's lock, and fresh memory comes zeroed from the operating system.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +29,9 @@ from protalign.encoders.proteinmpnn_graph import (
     ATOM_PAIRS,
     OTHER_CHAIN,
     RBF_CENTRES,
+    DistanceFeatures,
     Graph,
-    distance_features,
-    relative_position,
+    relative_positions,
 )
 
 DIM = 128
@@ -43,6 +46,49 @@ POSITIONS = OTHER_CHAIN + 1
 #: Numbers that describe an edge.
 FEATURES = POSITION_DIM + len(ATOM_PAIRS) * RBF_CENTRES
 
+#: In place, where the caller owns the tensor.
+_gelu_ = torch.ops.aten.gelu_
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Memory that each block of E edges writes over.
+
+    Attributes
+    ----------
+    features : (416, E) float32.
+    first, hidden : (E, 128) in the compute dtype, of the two linear layers of a message.
+    first_of, hidden_of : the same memory, (B, K, 128), by the residue that the edges start from.
+    """
+
+    features: Tensor
+    first: Tensor
+    hidden: Tensor
+    first_of: Tensor
+    hidden_of: Tensor
+
+
+def scratch_of_blocks(
+    residues: int, block: int, k: int, dtype: torch.dtype, device: torch.device
+) -> list[Scratch]:
+    """One for each block of so many residues; all of the same memory."""
+    most = min(residues, block) * k
+    features = torch.empty(FEATURES * most, device=device)
+    first, hidden = (torch.empty((most, DIM), dtype=dtype, device=device) for _ in range(2))
+
+    def of(count: int) -> Scratch:
+        edges = count * k
+        rows = first[:edges], hidden[:edges]
+        return Scratch(
+            features[: FEATURES * edges].view(FEATURES, edges),
+            *rows,
+            *(part.view(count, k, DIM) for part in rows),
+        )
+
+    counts = [min(block, residues - start) for start in range(0, residues, block)]
+    made = {count: of(count) for count in set(counts)}
+    return [made[count] for count in counts]
+
 
 class EdgeFeatures(nn.Module):
     """Distances and relative position of each edge, as a (edges, 128) vector."""
@@ -50,25 +96,62 @@ class EdgeFeatures(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.position = nn.Embedding(POSITIONS, POSITION_DIM)
+        self.distances = DistanceFeatures()
         self.embedding = nn.Linear(FEATURES, DIM, bias=False)
         self.norm = nn.LayerNorm(DIM)
         self.out = nn.Linear(DIM, DIM)
 
-    def forward(self, graph: Graph, start: int, stop: int, scratch: Tensor) -> Tensor:
-        """Edges of residues start to stop; ((stop - start) * K, 128) float32.
+    def forward(self, places: Tensor, here: Tensor, near: Tensor, features: Tensor) -> Tensor:
+        """Edges of a block of B residues; (B * K, 128) float32.
 
-        ``scratch`` is (416 * edges,) float32 or longer, overwritten: fresh memory for each block
-        would be handed back and zeroed by the operating system every time.
-
-        The sum over the 416 features keeps upstream's order: its rounding is most of what two
-        float32 implementations differ by.
+        Parameters
+        ----------
+        places : (B * K,) int64, of ``relative_positions``.
+        here, near : (B, 15) and (B * K, 15) float32, atoms of the residues and of the neighbours.
+        features : (416, B * K) float32, overwritten. The sum over them keeps upstream's order: its
+            rounding is most of what two float32 implementations differ by.
         """
-        place = relative_position(graph, start, stop)
-        features = scratch[: FEATURES * len(place)].view(FEATURES, -1)
-        torch.index_select(self.position.weight.T, 1, place, out=features[:POSITION_DIM])
-        distance_features(graph, start, stop, out=features[POSITION_DIM:])
+        torch.index_select(self.position.weight.T, 1, places, out=features[:POSITION_DIM])
+        self.distances(here, near, features[POSITION_DIM:])
         edges: Tensor = self.out(self.norm(self.embedding(features.T)))
         return edges
+
+
+class MessageLayers(NamedTuple):
+    """The two layers of a message as they act on edges: weights (inputs, outputs), and biases."""
+
+    edge: Tensor
+    bias: Tensor
+    hidden: Tensor
+    hidden_bias: Tensor
+
+    def of_edges(self, edges: Tensor, scratch: Scratch) -> Tensor:
+        """Messages where all residues are zeros still; (B, K, 128), in ``scratch``."""
+        torch.addmm(self.bias, edges, self.edge, out=scratch.first)
+        return self._second(scratch)
+
+    def of_residues(
+        self, here: Tensor, edges: Tensor, near: Tensor, neighbours: Tensor, scratch: Scratch
+    ) -> Tensor:
+        """Messages over the edges of a block of B residues; (B, K, 128), in ``scratch``.
+
+        Parameters
+        ----------
+        here : (B, 1, 128), ``Message.residue(...)`` of the block's residues.
+        edges : (B * K, 128).
+        near : (R, 128), ``Message.neighbour(...)`` of all residues.
+        neighbours : (B * K,) int64, rows of ``near``.
+        """
+        torch.index_select(near, 0, neighbours, out=scratch.first)
+        scratch.first_of.add_(here)
+        scratch.first.addmm_(edges, self.edge)
+        return self._second(scratch)
+
+    def _second(self, scratch: Scratch) -> Tensor:
+        _gelu_(scratch.first)
+        torch.addmm(self.hidden_bias, scratch.first, self.hidden, out=scratch.hidden)
+        _gelu_(scratch.hidden)
+        return scratch.hidden_of
 
 
 class Message(nn.Module):
@@ -81,25 +164,10 @@ class Message(nn.Module):
         self.neighbour = nn.Linear(DIM, DIM, bias=False)
         self.hidden = nn.Linear(DIM, DIM)
 
-    def from_edges(self, edges: Tensor) -> Tensor:
-        """Messages where all residues are zeros still; (edges, 128)."""
-        first = functional.linear(edges, self.edge.weight, self.residue.bias)
-        return functional.gelu(self.hidden(functional.gelu(first)))
-
-    def forward(self, here: Tensor, edges: Tensor, near: Tensor, neighbours: Tensor) -> Tensor:
-        """Messages over the edges of a block of B residues; (B * K, 128).
-
-        Parameters
-        ----------
-        here : (B, 128), ``residue(...)`` of the block's residues.
-        edges : (B * K, 128).
-        near : (R, 128), ``neighbour(...)`` of all residues.
-        neighbours : (B, K) int64, rows of ``near``.
-        """
-        first = near.index_select(0, neighbours.flatten())
-        first.view(*neighbours.shape, DIM).add_(here[:, None])
-        first.addmm_(edges, self.edge.weight.T)
-        return functional.gelu(self.hidden(functional.gelu(first)))
+    def layers(self) -> MessageLayers:
+        """What acts on edges; the residue's bias is for ``of_edges`` alone."""
+        edge, hidden = self.edge.weight.T, self.hidden.weight.T
+        return MessageLayers(edge, self.residue.bias, hidden, self.hidden.bias)
 
 
 class ResidueUpdate(nn.Module):
@@ -132,11 +200,10 @@ class EdgeUpdate(nn.Module):
         self.out = nn.Linear(DIM, DIM)
         self.norm = nn.LayerNorm(DIM)
 
-    def forward(self, edges: Tensor, messages: Tensor) -> Tensor:
-        """(edges, 128) each, to (edges, 128); ``edges`` is overwritten."""
+    def forward(self, edges: Tensor, messages: Tensor) -> None:
+        """(edges, 128) each; ``edges`` are brought up to date in place."""
         edges.addmm_(messages, self.out.weight.T).add_(self.out.bias)
-        updated: Tensor = self.norm(edges)
-        return updated
+        edges.copy_(self.norm(edges))
 
 
 class ProteinMPNNNetwork(nn.Module):
@@ -184,21 +251,30 @@ class ProteinMPNNNetwork(nn.Module):
     def _first_layer(self, graph: Graph, block: int) -> tuple[Tensor, Tensor]:
         """Residues (needed[0], 128), and the edges of the first needed[1] residues."""
         first, edges_of = graph.needed[0], graph.needed[1]
-        k = graph.neighbours.shape[1]
-        device = graph.neighbours.device
+        k, device = graph.neighbours.shape[1], graph.neighbours.device
+        atoms = graph.residues.atoms.flatten(1)
+        places = relative_positions(graph)
         residues = torch.zeros((first, DIM), dtype=self.residue_dtype, device=device)
-        scratch = torch.empty(min(block, first) * k * FEATURES, device=device)
         edges = torch.empty((edges_of * k, DIM), dtype=self.dtype, device=device)
         # Not pieces to be joined later, which would pin the memory around them.
         totals = torch.empty((first, DIM), device=device)
         update = self._residue_update(0)
-        for start in range(0, first, block):
-            stop = min(start + block, first)
-            part = self.features(graph, start, stop, scratch).to(self.dtype)
-            kept = edges[start * k : stop * k]
+        layers = update.message.layers()
+        for start, scratch, total, here, neighbours, place in zip(
+            range(0, first, block),
+            scratch_of_blocks(first, block, k, self.dtype, device),
+            torch.split(totals, block),
+            torch.split(atoms[:first], block),
+            torch.split(graph.neighbours.flatten(), block * k),
+            torch.split(places, block * k),
+            strict=True,
+        ):
+            near = atoms.index_select(0, neighbours)
+            part = self.features(place, here, near, scratch.features).to(self.dtype)
+            kept = edges[start * k :][: len(part)]
             kept.copy_(part[: len(kept)])
-            messages = update.message.from_edges(part)
-            torch.sum(messages.view(-1, k, DIM), 1, dtype=torch.float32, out=totals[start:stop])
+            messages = layers.of_edges(part, scratch)
+            torch.sum(messages, 1, dtype=torch.float32, out=total)
         return self._updated(update, residues, totals, k), edges
 
     def _next_layer(
@@ -209,17 +285,22 @@ class ProteinMPNNNetwork(nn.Module):
         edge_update, update = self._edge_update(layer - 1), self._residue_update(layer)
         inputs = residues.to(self.dtype)
         for_edges, for_residues = edge_update.message, update.message
-        here_edges, near_edges = for_edges.residue(inputs[:count]), for_edges.neighbour(inputs)
-        here, near = for_residues.residue(inputs[:count]), for_residues.neighbour(inputs)
+        near_edges, near = for_edges.neighbour(inputs), for_residues.neighbour(inputs)
+        edge_layers, residue_layers = for_edges.layers(), for_residues.layers()
         totals = torch.empty((count, DIM), device=residues.device)
-        for start in range(0, count, block):
-            stop = min(start + block, count)
-            neighbours = graph.neighbours[start:stop]
-            part = edges[start * k : stop * k]
-            messages = for_edges(here_edges[start:stop], part, near_edges, neighbours)
-            part.copy_(edge_update(part, messages))
-            messages = for_residues(here[start:stop], part, near, neighbours)
-            torch.sum(messages.view(-1, k, DIM), 1, dtype=torch.float32, out=totals[start:stop])
+        for scratch, total, here_edges, here, part, neighbours in zip(
+            scratch_of_blocks(count, block, k, self.dtype, residues.device),
+            torch.split(totals, block),
+            torch.split(for_edges.residue(inputs[:count])[:, None], block),
+            torch.split(for_residues.residue(inputs[:count])[:, None], block),
+            torch.split(edges[: count * k], block * k),
+            torch.split(graph.neighbours[:count].flatten(), block * k),
+            strict=True,
+        ):
+            edge_layers.of_residues(here_edges, part, near_edges, neighbours, scratch)
+            edge_update(part, scratch.hidden)
+            messages = residue_layers.of_residues(here, part, near, neighbours, scratch)
+            torch.sum(messages, 1, dtype=torch.float32, out=total)
         return self._updated(update, residues[:count], totals, k)
 
     def _updated(self, update: ResidueUpdate, residues: Tensor, totals: Tensor, k: int) -> Tensor:
