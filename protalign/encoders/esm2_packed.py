@@ -72,10 +72,25 @@ class _Affine:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
-    attention_norm: _Affine
+class _Attention:
+    """Multi-head attention: ``norm``, ``qkv``, attention, ``out``.
+
+    In half precision the norm's scale and shift are part of ``qkv``, whose bias is float32 and that
+    of queries and keys alone: what values add is the same for every residue, and part of ``out``.
+
+    Attributes
+    ----------
+    qkv : weight (3 D, D); bias (3 D,), in half precision (2, heads, head_dim) float32.
+    """
+
+    norm: _Affine | None
     qkv: _Affine
     out: _Affine
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    attention: _Attention
     feed_forward_norm: _Affine
     fc1: _Affine
     fc2: _Affine
@@ -84,7 +99,10 @@ class _Layer:
 class PackedESM2:
     """The first ``layer`` layers of an ESM2, on one device, in one compute dtype.
 
-    The residual stream and the layer norms are float32 in every dtype; weights are cast once.
+    The residual stream and the layer norms are float32 in every dtype; weights are cast once. Most
+    of what half precision costs comes from queries and keys, whose biases are large where scores
+    are sharp. So there the biases, the norm's shift among them, are added in float32, after the
+    product; and on a CPU, where half precision gains attention little, attention is float32.
 
     Parameters
     ----------
@@ -134,7 +152,7 @@ class PackedESM2:
         chains = self._chains(lengths)
         for layer in self._layers:
             assert rotation is not None
-            self._add_attention(layer, x, chains, rotation)
+            self._add_attention(layer.attention, x, chains, rotation)
             for rows in torch.split(x, self._at_once):
                 self._add_feed_forward(layer, rows)
         return x if self._last_norm is None else self._normalised(x, self._last_norm)
@@ -152,11 +170,13 @@ class PackedESM2:
         size, dim = self.dtype.itemsize, self.architecture.dim
         weights = size * self.architecture.parameters(len(self._layers))
         per_token = dim * (4 + 5 * size + 4) + 4 * self.architecture.head_dim
-        in_float32 = 0 if size == 4 else 8 * dim  # queries and keys while they are turned
+        on_cpu = self.device.type == "cpu"
+        # Queries and keys while they are turned; on a CPU also values, and what they are mixed to.
+        in_float32 = 0 if size == 4 else (10 if on_cpu else 8) * dim
         feed_forward = at_once * self._at_once * 4 * dim * 2 * size
-        attended = (tokens if self._varlen else at_once * longest) * dim * size
+        attended = (tokens if self._varlen else at_once * longest) * dim * (4 if on_cpu else size)
         batch = tokens * (per_token + in_float32) + attended + feed_forward
-        mapped = self._file_bytes if self.device.type == "cpu" else 0
+        mapped = self._file_bytes if on_cpu else 0
         return WORKSPACE_BYTES + weights + max(mapped, batch)
 
     def _chains(self, lengths: Sequence[int]) -> _Chains:
@@ -165,28 +185,52 @@ class PackedESM2:
         offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
         return _Chains(lengths, offsets.to(self.device))
 
-    def _add_attention(self, layer: _Layer, x: Tensor, chains: _Chains, rotation: Tensor) -> None:
+    def _add_attention(
+        self, layer: _Attention, x: Tensor, chains: _Chains, rotation: Tensor
+    ) -> None:
         """Add to x (T, D) float32 its multi-head self-attention within each chain."""
-        heads, width = self.architecture.heads, self.architecture.head_dim
-        hidden = self._normalised(x, layer.attention_norm).to(self.dtype)
-        qkv = nn.functional.linear(hidden, layer.qkv.weight, layer.qkv.bias).view(
-            len(x), 3, heads, width
-        )
-        _rotate(qkv[:, :2], rotation)
-        if chains.offsets is None:
-            mixed = hidden.view(len(x), heads, width)  # its values are in qkv now: use it again
-            _attend_one_by_one(qkv, chains.lengths, mixed)
+        hidden = self._normalised(x, layer.norm).to(self.dtype)
+        _add_linear(x, self._attended(layer, hidden, chains, rotation), layer.out)
+
+    def _attended(
+        self, layer: _Attention, hidden: Tensor, chains: _Chains, rotation: Tensor
+    ) -> Tensor:
+        """The values of each chain, mixed; hidden (T, D), overwritten, to (T, D)."""
+        shape = (len(hidden), 3, self.architecture.heads, self.architecture.head_dim)
+        if self.dtype == torch.float32:
+            qkv = nn.functional.linear(hidden, layer.qkv.weight, layer.qkv.bias).view(shape)
+            _rotate(qkv[:, :2], rotation)
+            q, k, v = qkv.unbind(1)
         else:
-            mixed = _attend_at_once(qkv, max(chains.lengths), chains.offsets)
-        _add_linear(x, mixed.flatten(1), layer.out)
+            qkv = (hidden @ layer.qkv.weight.T).view(shape)
+            q, k, v = self._half_attention_inputs(qkv, layer.qkv.bias, rotation)
+        if chains.offsets is None:
+            # The normalised rows are in q, k and v now: use their memory again.
+            mixed = hidden.view(q.shape) if hidden.dtype == q.dtype else torch.empty_like(q)
+            _attend_one_by_one(q, k, v, chains.lengths, mixed)
+        else:
+            mixed = _attend_at_once(q, k, v, max(chains.lengths), chains.offsets)
+        return mixed.flatten(1).to(self.dtype)
+
+    def _half_attention_inputs(
+        self, qkv: Tensor, bias: Tensor, rotation: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """From (T, 3, heads, head_dim) in half precision; the three, (T, heads, head_dim) each."""
+        turned = qkv[:, :2] + bias
+        _rotate(turned, rotation)
+        if self.device.type == "cpu":
+            return turned[:, 0], turned[:, 1], qkv[:, 2].float()
+        qkv[:, :2] = turned
+        return qkv[:, 0], qkv[:, 1], qkv[:, 2]
 
     def _add_feed_forward(self, layer: _Layer, x: Tensor) -> None:
         hidden = self._normalised(x, layer.feed_forward_norm).to(self.dtype)
         hidden = nn.functional.linear(hidden, layer.fc1.weight, layer.fc1.bias)
         _add_linear(x, nn.functional.gelu(hidden), layer.fc2)
 
-    def _normalised(self, x: Tensor, norm: _Affine) -> Tensor:
-        return nn.functional.layer_norm(x, (self.architecture.dim,), norm.weight, norm.bias)
+    def _normalised(self, x: Tensor, norm: _Affine | None) -> Tensor:
+        scale, shift = (None, None) if norm is None else (norm.weight, norm.bias)
+        return nn.functional.layer_norm(x, (self.architecture.dim,), scale, shift)
 
     def _rotation(self, lengths: Sequence[int]) -> Tensor:
         """exp(i angle) of each token's position: (T, 1, 1, head_dim / 2) complex64."""
@@ -196,19 +240,38 @@ class PackedESM2:
 
     def _layer(self, state: Mapping[str, Tensor], index: int) -> _Layer:
         name = f"layers.{index}"
-        attention = f"{name}.self_attn"
-        q, k, v = (self._linear(state, f"{attention}.{letter}_proj") for letter in "qkv")
-        order = _interleaved(self.architecture).to(self.device)
         return _Layer(
-            attention_norm=self._norm(state, f"{attention}_layer_norm"),
-            qkv=_Affine(
-                torch.cat([q.weight[order], k.weight[order], v.weight]),
-                torch.cat([q.bias[order], k.bias[order], v.bias]),
-            ),
-            out=self._linear(state, f"{attention}.out_proj"),
+            attention=self._attention(state, f"{name}.self_attn"),
             feed_forward_norm=self._norm(state, f"{name}.final_layer_norm"),
             fc1=self._linear(state, f"{name}.fc1"),
             fc2=self._linear(state, f"{name}.fc2"),
+        )
+
+    def _attention(self, state: Mapping[str, Tensor], name: str) -> _Attention:
+        norm, out = self._norm(state, f"{name}_layer_norm"), self._linear(state, f"{name}.out_proj")
+        order = _interleaved(self.architecture)
+        projections = [(f"{name}.{letter}_proj", letter != "v") for letter in "qkv"]
+        weight, bias = (
+            torch.cat(
+                [
+                    state[f"{each}.{kind}"][order] if turned else state[f"{each}.{kind}"]
+                    for each, turned in projections
+                ]
+            )
+            for kind in ("weight", "bias")
+        )
+        if self.dtype == torch.float32:
+            return _Attention(norm, _Affine(self._cast(weight), self._cast(bias)), out)
+        dim = self.architecture.dim
+        weight, bias = self._wide(weight), self._wide(bias)
+        bias += weight @ norm.bias
+        shift = bias[: 2 * dim].view(2, self.architecture.heads, -1)
+        of_values = self._wide(state[f"{name}.out_proj.weight"]) @ bias[2 * dim :]
+        out_bias = self._wide(state[f"{name}.out_proj.bias"]) + of_values
+        return _Attention(
+            None,
+            _Affine(self._cast(weight * norm.weight), shift),
+            _Affine(out.weight, self._cast(out_bias)),
         )
 
     def _linear(self, state: Mapping[str, Tensor], name: str) -> _Affine:
@@ -216,14 +279,15 @@ class PackedESM2:
 
     def _norm(self, state: Mapping[str, Tensor], name: str) -> _Affine:
         weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-        return _Affine(
-            weight.to(self.device, torch.float32, copy=True),
-            bias.to(self.device, torch.float32, copy=True),
-        )
+        return _Affine(self._wide(weight), self._wide(bias))
+
+    # A copy always: the file is memory-mapped, and may change or go while the model runs.
 
     def _cast(self, tensor: Tensor) -> Tensor:
-        # A copy always: the file is memory-mapped, and may change or go while the model runs.
         return tensor.to(self.device, self.dtype, copy=True)
+
+    def _wide(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, torch.float32, copy=True)
 
 
 def _varlen_on(device: torch.device, dtype: torch.dtype) -> bool:
@@ -237,25 +301,26 @@ def _varlen_on(device: torch.device, dtype: torch.dtype) -> bool:
     )
 
 
-def _attend_one_by_one(qkv: Tensor, lengths: Sequence[int], out: Tensor) -> None:
-    """Attention of each chain's qkv (T, 3, heads, head_dim) -> its rows of out (T, heads, ...)."""
+def _attend_one_by_one(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], out: Tensor
+) -> None:
+    """Attention of each chain's rows (T, heads, head_dim) of q, k and v -> its rows of out."""
     start = 0
     for length in lengths:
         rows = slice(start, start + length)
-        q, k, v = qkv[rows].permute(1, 2, 0, 3).unsqueeze(1)  # each (1, heads, length, width)
-        attended = nn.functional.scaled_dot_product_attention(q, k, v)
+        one = [part[rows].transpose(0, 1)[None] for part in (q, k, v)]  # (1, heads, length, …)
+        attended = nn.functional.scaled_dot_product_attention(one[0], one[1], one[2])
         out[rows] = attended[0].transpose(0, 1)
         start += length
 
 
-def _attend_at_once(qkv: Tensor, longest: int, offsets: Tensor) -> Tensor:
-    """Attention within each chain, in one kernel: qkv (T, 3, heads, ...) -> (T, heads, ...).
+def _attend_at_once(q: Tensor, k: Tensor, v: Tensor, longest: int, offsets: Tensor) -> Tensor:
+    """Attention within each chain, in one kernel: (T, heads, head_dim) each, and out of it.
 
     Like ``scaled_dot_product_attention``, it divides scores by sqrt(head_dim).
     """
     from torch.nn.attention.varlen import varlen_attn  # older torch has none
 
-    q, k, v = qkv.unbind(1)
     attended = varlen_attn(q, k, v, offsets, offsets, longest, longest)
     assert isinstance(attended, Tensor)  # and no pair: the normalisers are not asked for
     return attended
@@ -292,9 +357,6 @@ def _interleaved(architecture: Architecture) -> Tensor:
 
 
 def _rotate(qk: Tensor, rotation: Tensor) -> None:
-    """Turn queries and keys (T, 2, heads, head_dim) in place, in float32."""
-    values = qk.float()  # qk itself where that is float32 already
-    pairs = torch.view_as_complex(torch.unflatten(values, -1, (-1, 2)))
+    """Turn queries and keys (T, 2, heads, head_dim) float32 in place."""
+    pairs = torch.view_as_complex(torch.unflatten(qk, -1, (-1, 2)))
     pairs *= rotation
-    if values is not qk:
-        qk.copy_(values)

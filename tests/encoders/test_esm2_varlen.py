@@ -65,7 +65,7 @@ def test_every_size_is_taken(model: str, dtype: torch.dtype) -> None:
     with FakeTensorMode(), torch.inference_mode():
         qkv = torch.empty(50, 3, size.heads, size.head_dim, dtype=dtype, device="cuda")
         offsets = torch.empty(4, dtype=torch.int32, device="cuda")
-        attended = esm2_packed._attend_at_once(qkv, 30, offsets)
+        attended = esm2_packed._attend_at_once(*qkv.unbind(1), 30, offsets)
     assert attended.shape == (50, size.heads, size.head_dim)
     assert attended.dtype == dtype
 
