@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 from joblib.externals import loky
@@ -78,7 +80,8 @@ def process_map(
 def _submit(executor: Executor, function: Callable[[Item], Result], item: Item) -> Future[Result]:
     """The item's future; where a worker has died already, one that says so."""
     try:
-        return executor.submit(function, item)
+        with _interrupts_held():
+            return executor.submit(function, item)
     except BrokenProcessPool as error:
         broken: Future[Result] = Future()
         broken.set_exception(error)
@@ -93,7 +96,7 @@ def one_by_one(
     try:
         for item in items:
             try:
-                yield executor.submit(function, item).result()
+                yield _submit(executor, function, item).result()
             except BrokenProcessPool:
                 executor.shutdown(kill_workers=True)
                 yield died(item)
@@ -104,6 +107,23 @@ def one_by_one(
 
 def _start(processes: int) -> loky.ProcessPoolExecutor:
     return loky.ProcessPoolExecutor(max_workers=processes, initializer=_ignore_interrupt)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the end; a process that starts meanwhile never sees one.
+
+    Ctrl-C goes to all processes of a terminal: one that is still importing would show a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # Python's, which loky starts: starting ends such a wait
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ignore_interrupt() -> None:

@@ -137,6 +137,25 @@ def test_killed_worker_costs_its_own_item_only(slow: int | None) -> None:
     assert doubled == [-1 if number == 5 else 2 * number for number in range(12)]
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks here")
+@pytest.mark.parametrize(
+    "way", ["process_map(held, held, range(8), 2)", "one_by_one(held, held, range(2))"]
+)
+def test_a_worker_never_sees_ctrl_c(way: str) -> None:
+    """Not even while it starts, when Python would show a traceback; this process sees it still."""
+    program = (
+        "import signal\n"
+        "from protalign.reading.pool import one_by_one, process_map\n"
+        "def held(_):\n"
+        "    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
+        f"print({{*{way}}}, held(0))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("{True} False\n", "")
+
+
 def test_script_without_a_main_guard_can_read_in_parallel(sample: Path, tmp_path: Path) -> None:
     """Worker processes do not run the caller's script again."""
     script = tmp_path / "script.py"
