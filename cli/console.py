@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from protalign.errors import Failure
+from protalign.errors import Failure, InputError
 
 if TYPE_CHECKING:
+    import typer
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
@@ -37,6 +38,16 @@ def quick_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def refuse_unused(context: typer.Context, names: Sequence[str], wants: str) -> None:
+    """Raise InputError for an option that was given, but does nothing without what it wants."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise InputError(
+                f"--{name.replace('_', '-')} goes with {wants}", "give both, or neither"
+            )
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from protalign.cli.console import print_json, print_table, quick_imports
+from protalign.cli.console import print_json, print_table, quick_imports, refuse_unused
 from protalign.cli.model import AsJson, Device, ModelPath, Part, StorePath
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ LEFT_OUT = {"alone": "that are alone", "unlabelled": "without a label"}
 
 
 def evaluate(
+    context: typer.Context,
     store: StorePath,
     model: ModelPath,
     split: Annotated[Path, typer.Option("--split", help="A file that `protalign split` wrote.")],
@@ -75,6 +76,14 @@ def evaluate(
     Under each figure of the model are those of baselines that use no model, and at the end stands
     how much of the part occurs in training. Figures of the model are followed by 95 % intervals.
     """
+    wanting = {
+        "families": (families, ["family_column"]),
+        "scop": (scop, ["scop_column"]),
+        "crop": (crop, ["sequence_weights", "structure_weights"]),
+    }
+    for option, (given, names) in wanting.items():
+        if given is None:
+            refuse_unused(context, names, f"--{option}")
     with quick_imports():
         from protalign.errors import InputError
         from protalign.estimator import ProtAlignEstimator
@@ -93,7 +102,7 @@ def evaluate(
     views = parts.of(EmbeddingStore.open(store))
     if len(views[part.value]) == 0:
         raise InputError(f"{split} has no {part.value} entries", "name another --part")
-    given: dict[Modality, Path | None] = {
+    files: dict[Modality, Path | None] = {
         "sequence": sequence_weights,
         "structure": structure_weights,
     }
@@ -103,7 +112,7 @@ def evaluate(
     ) -> dict[str, str] | None:
         return None if file is None else read_labels(file, column, usual)
 
-    weights = {kind: str(path) for kind, path in given.items() if path is not None}
+    weights = {kind: str(path) for kind, path in files.items() if path is not None}
     report = evaluated(
         estimator,
         views[part.value],

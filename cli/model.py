@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from protalign.cli.console import print_json, print_table, quick_imports
+from protalign.cli.console import print_json, print_table, quick_imports, refuse_unused
 
 if TYPE_CHECKING:
     from protalign.estimator import ProtAlignEstimator
@@ -134,6 +134,7 @@ def fit(
 
 
 def score(
+    context: typer.Context,
     store: StorePath,
     model: ModelPath,
     ids: IdsPath = None,
@@ -148,8 +149,10 @@ def score(
     """
     from protalign.metrics import retrieval_report
 
-    estimator = _load(model, device)
+    if split is None:
+        refuse_unused(context, ["part"], "--split")
     _refuse_both(split, ids)
+    estimator = _load(model, device)
     opened = _open(store)
     chosen = _select(opened, ids) if split is None else _parts(opened, split)[part.value]
     report = retrieval_report(estimator, chosen)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from protalign.cli.console import print_json, print_table
+from protalign.cli.console import print_json, print_table, refuse_unused
 
 if TYPE_CHECKING:
     from protalign.splits import Split
@@ -39,7 +39,16 @@ class Method(StrEnum):
     kmer = "kmer"
 
 
+#: Options that only some ways of splitting have.
+OPTIONS = {
+    By.column: ("id_column", "part_column"),
+    By.pdbbind: ("index", "year", "validation"),
+    By.cluster: ("fractions",),
+}
+
+
 def split(
+    context: typer.Context,
     store: Annotated[Path, typer.Argument(help="A store that `protalign embed` made.")],
     by: Annotated[
         By,
@@ -98,6 +107,11 @@ def split(
 
     if (by is By.column) != (table is not None):
         raise InputError("a table goes with --by column", "give both, or neither")
+    for other, names in OPTIONS.items():
+        if by is not other:
+            refuse_unused(context, names, f"--by {other.value}")
+    if by is By.column:
+        refuse_unused(context, ("identity", "method", "seed"), "--by pdbbind or cluster")
     opened = EmbeddingStore.open(store)
     if table is not None:
         made = by_column(opened, table, id_column, part_column)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from commands import run
 
 from protalign import EmbeddingStore, read_vectors
@@ -137,6 +138,26 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path, few: Path, encoder: str) -> 
     assert not (tmp_path / "s.zarr").exists()
     run("embed", few, "--out", tmp_path / "s.zarr", "--per", "residue", code=2)
     run("fit", tmp_path / "none.zarr", "--out", tmp_path / "model", code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "wants"),
+    [
+        ("split store.zarr --by cluster --year 2020", "--by pdbbind"),
+        ("split store.zarr --by pdbbind --index . --fractions 1,0,0", "--by cluster"),
+        ("split store.zarr --by cluster --id-column name", "--by column"),
+        ("split store.zarr table.csv --by column --seed 1", "--by pdbbind or cluster"),
+        ("score store.zarr --model model --part train", "--split"),
+        ("evaluate store.zarr --model model --split s.csv --scop-column c", "--scop"),
+        ("evaluate store.zarr --model model --split s.csv --family-column c", "--families"),
+        ("evaluate store.zarr --model model --split s.csv --sequence-weights w.pt", "--crop"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(tmp_path: Path, words: str, wants: str) -> None:
+    """Rather than leave a user to think that it was heeded."""
+    done = run(*words.split(), code=2, cwd=tmp_path)
+    option = words.split()[-2]
+    assert done.stderr == f"protalign: {option} goes with {wants}; give both, or neither\n"
 
 
 def test_without_network_the_missing_weights_are_named(few: Path, tmp_path: Path) -> None:
