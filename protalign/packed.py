@@ -1,15 +1,13 @@
 """Rows of many proteins without padding, and attention sums over them that read each row once.
 
-Work goes block by block: a few proteins of nearly the same number of rows, together about as much
-as a core's cache holds. A block is copied there, to the compute dtype, as one (proteins, longest,
-D) array; what a shorter protein lacks is masked. So every step is one dense product, and no array
-of a whole batch's rows is ever made.
+Work goes block by block (``protalign.blocks``), so that every step is one dense product, and no
+array of a whole batch's rows is ever made.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,38 +16,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from protalign.blocks import Block, Layout, Memory, blocks_of
 from protalign.ragged import Ragged
 from protalign.threads import alone_in_threads
 
 Int64 = npt.NDArray[np.int64]
 Result = TypeVar("Result")
 
-#: Elements of a block: half of a core's second-level cache in float32 on a CPU; on a GPU enough to
-#: keep every multiprocessor busy.
-_BLOCK_ELEMENTS = {"cpu": 1 << 18}
-_BLOCK_ELEMENTS_ACCELERATOR = 1 << 26
-#: The longest protein of a block has at most this many times the shortest one's rows.
-_LENGTH_RATIO = 1.25
 #: Blocks that are worked on between two steps that take several at once.
 _BLOCKS_AT_ONCE = 16
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Block:
-    """Proteins of nearly equal length that are worked on at once.
-
-    Attributes
-    ----------
-    proteins : each one's (L, D) rows, in ascending length.
-    sizes : by protein, L and ``longest - L``.
-    longest : rows of the longest.
-    missing : (proteins, 1, longest) bool, which rows a protein lacks; None where all are as long.
-    """
-
-    proteins: tuple[Tensor, ...]
-    sizes: tuple[int, ...]
-    longest: int
-    missing: Tensor | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +42,7 @@ class PackedBatch:
 
     proteins: tuple[Tensor, ...]
     lengths: Int64
-    blocks: tuple[_Block, ...]
+    blocks: tuple[Block, ...]
     places: Tensor
     values: Tensor | None
 
@@ -92,10 +67,7 @@ class PackedBatch:
         order = np.argsort(lengths, kind="stable")
         ascending = lengths[order]
         in_order = [proteins[index] for index in order.tolist()]
-        blocks = tuple(
-            _block(tuple(in_order[first:last]), ascending[first:last])
-            for first, last in _cut(ascending, _row_limit(proteins[0]))
-        )
+        blocks = blocks_of(in_order, ascending)
         places = np.empty_like(order)
         places[order] = np.arange(len(order))
         on_device = torch.from_numpy(places).to(proteins[0].device)
@@ -144,119 +116,7 @@ def moved(values: npt.NDArray[Any], device: torch.device) -> Tensor:
     return tensor(values).to(device)
 
 
-def _row_limit(rows: Tensor) -> int:
-    elements = _BLOCK_ELEMENTS.get(rows.device.type, _BLOCK_ELEMENTS_ACCELERATOR)
-    return max(1, elements // rows.shape[1])
-
-
-def _cut(lengths: Int64, row_limit: int) -> Iterator[tuple[int, int]]:
-    """Where each block of ascending lengths begins and ends.
-
-    A protein above the limit is a block of its own.
-    """
-    first = 0
-    while first < len(lengths):
-        shortest = int(lengths[first])
-        window = lengths[first : first + max(1, row_limit // shortest)]
-        size = np.arange(1, len(window) + 1) * window
-        fits = (size <= row_limit) & (window <= _LENGTH_RATIO * shortest)
-        last = first + max(1, int(np.count_nonzero(fits)))
-        yield first, last
-        first = last
-
-
-def _block(proteins: tuple[Tensor, ...], lengths: Int64) -> _Block:
-    longest = int(lengths[-1])
-    missing = None
-    if lengths[0] != longest:
-        mask = np.arange(longest) >= lengths[:, None, None]
-        missing = torch.from_numpy(mask).to(proteins[0].device)
-    sizes = np.stack([lengths, longest - lengths], axis=1).ravel()
-    return _Block(proteins, tuple(sizes.tolist()), longest, missing)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Layout:
-    """Memory as blocks of the same sizes lie in it; good until the next block is filled.
-
-    All views are made beforehand: each hands Python's lock over, for which threads would queue.
-
-    Attributes
-    ----------
-    own, gaps : the rows of each protein, and those that shorter ones lack.
-    rows : (proteins, longest, D); ``columns`` is its transpose, (proteins, D, longest).
-    flat : the same rows, (proteins * longest, D).
-    scores : (proteins, H, longest).
-    head_scores : (H, proteins * longest), elsewhere; ``turned`` is the same, shaped as ``scores``.
-    """
-
-    own: tuple[Tensor, ...]
-    gaps: tuple[Tensor, ...]
-    rows: Tensor
-    columns: Tensor
-    flat: Tensor
-    scores: Tensor
-    head_scores: Tensor
-    turned: Tensor
-
-    def fill(self, block: _Block) -> None:
-        """Copy the proteins' rows here, to the compute dtype; 0 where one lacks them."""
-        torch._foreach_copy_(self.own, block.proteins)
-        if self.gaps:
-            torch._foreach_zero_(self.gaps)
-
-    def attention(self, weights: Tensor, missing: Tensor | None) -> Tensor:
-        """(proteins, H, longest): softmax of the scores over each protein's rows; 0 where missing.
-
-        ``weights`` : (proteins, H, D), what ``by_protein`` gives.
-        """
-        torch.bmm(weights, self.columns, out=self.scores)
-        if missing is not None:
-            self.scores.masked_fill_(missing, -torch.inf)
-        return self.scores.softmax(dim=2)
-
-    def by_protein(self, by_head: Tensor) -> Tensor:
-        """(H, D), the same for every protein, as (proteins, H, D)."""
-        return by_head.expand(len(self.rows), -1, -1)
-
-
-_Laid = tuple[_Block, _Layout]
-
-
-class _Memory:
-    """What one thread works on, as large as the largest block needs it."""
-
-    def __init__(self, blocks: Sequence[_Block], heads: int, dtype: torch.dtype) -> None:
-        some = blocks[0].proteins[0]
-        size = max(len(block.proteins) * block.longest for block in blocks)
-        self._heads = heads
-        self._rows = some.new_empty(size, some.shape[1], dtype=dtype)
-        self._scores = some.new_empty(2, size * heads, dtype=dtype)
-        self._layouts: dict[tuple[int, ...], _Layout] = {}
-
-    def layout(self, block: _Block) -> _Layout:
-        """The beginning of the memory, as the block needs it."""
-        if block.sizes not in self._layouts:
-            self._layouts[block.sizes] = self._new_layout(block)
-        return self._layouts[block.sizes]
-
-    def _new_layout(self, block: _Block) -> _Layout:
-        count, longest = len(block.proteins), block.longest
-        flat = self._rows[: count * longest]
-        parts = flat.split_with_sizes(block.sizes)
-        rows = flat.view(count, longest, -1)
-        scores, elsewhere = self._scores[:, : len(flat) * self._heads]
-        head_scores = elsewhere.view(self._heads, count, longest)
-        return _Layout(
-            own=parts[::2],
-            gaps=parts[1::2] if block.missing is not None else (),
-            rows=rows,
-            columns=rows.transpose(1, 2),
-            flat=flat,
-            scores=scores.view(count, self._heads, longest),
-            head_scores=head_scores.flatten(1),
-            turned=head_scores.transpose(0, 1),
-        )
+_Laid = tuple[Block, Layout]
 
 
 class _Workspace:
@@ -272,7 +132,7 @@ class _Workspace:
         self._alone = batch.places.device.type == "cpu" and torch.get_num_threads() > 1
         starts = range(0, len(blocks), _BLOCKS_AT_ONCE)
         self._workers = min(torch.get_num_threads(), len(starts)) if self._alone else 1
-        memories = [_Memory(blocks, heads, dtype) for _ in range(self._workers)]
+        memories = [Memory(blocks, heads, dtype) for _ in range(self._workers)]
         self._shares = [
             [(block, memory.layout(block)) for block in blocks[start : start + _BLOCKS_AT_ONCE]]
             for start, memory in zip(starts, itertools.cycle(memories), strict=False)

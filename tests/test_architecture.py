@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 #: Layers from the bottom up; a part imports from layers below, nothing from its own.
 LAYERS: list[set[str]] = [
-    {"errors", "ragged", "protein", "threads"},
+    {"errors", "ragged", "protein", "threads", "blocks"},
     {"packed", "pooling_kernels"},
     {"fused_pooling"},
     {"batches"},

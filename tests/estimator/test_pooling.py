@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from protalign import blocks
 from protalign import packed as packed_module
 from protalign.packed import PackedBatch
 from protalign.pooling import PoolingHead
@@ -106,7 +107,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, elements: int) -
     """However the rows are cut into blocks, values and gradients are the same."""
     head, reference = head_and_reference(16, torch.float64)
     proteins = [torch.randn(length, 16, dtype=torch.float64) for length in LENGTHS]
-    monkeypatch.setitem(packed_module._BLOCK_ELEMENTS, "cpu", elements)
+    monkeypatch.setitem(blocks._BLOCK_ELEMENTS, "cpu", elements)
     ours, theirs = head(packed(proteins)), by_reference(head, reference, proteins)
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
     upstream = torch.randn_like(ours)
@@ -116,7 +117,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, elements: int) -
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums, weights and gradients are the same bits on one thread and three; settings stay."""
-    monkeypatch.setitem(packed_module._BLOCK_ELEMENTS, "cpu", 1024)
+    monkeypatch.setitem(blocks._BLOCK_ELEMENTS, "cpu", 1024)
     monkeypatch.setattr(packed_module, "_BLOCKS_AT_ONCE", 2)
     torch.manual_seed(0)
     proteins = [torch.randn(length, 16, requires_grad=True) for length in LENGTHS]
