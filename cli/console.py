@@ -44,7 +44,8 @@ def refuse_unused(context: typer.Context, names: Sequence[str], wants: str) -> N
     """Raise InputError for an option that was given, but does nothing without what it wants."""
     for name in names:
         source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        assert source is not None, f"no option is called {name}"
+        if source.name == "COMMANDLINE":
             raise InputError(
                 f"--{name.replace('_', '-')} goes with {wants}", "give both, or neither"
             )

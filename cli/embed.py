@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from protalign.cli.console import ConsoleReporter, print_failures, print_json, quick_imports
+from protalign.cli.console import (
+    ConsoleReporter,
+    print_failures,
+    print_json,
+    quick_imports,
+    refuse_unused,
+)
 
 if TYPE_CHECKING:
     from protalign.embedding import EmbedReport
@@ -37,6 +43,7 @@ class StorageDtype(StrEnum):
 
 
 def embed(
+    context: typer.Context,
     paths: Annotated[
         list[Path],
         typer.Argument(
@@ -119,6 +126,12 @@ def embed(
     Exit code: 0 if nothing failed, 3 if some inputs failed (all else is embedded), 2 for wrong
     usage.
     """
+    for encoder, names in (
+        (sequence_encoder, ["sequence_weights", "sequence_name", "layer"]),
+        (structure_encoder, ["structure_weights", "structure_name"]),
+    ):
+        if encoder == "none":
+            refuse_unused(context, names, "an encoder")
     with quick_imports():
         from protalign.embedding import choose_encoder
         from protalign.embedding import embed as run
@@ -142,8 +155,6 @@ def embed(
             for modality, (model, weights, model_layer, name) in wanted.items()
             if model != "none"
         ]
-        if sequence_encoder == "none" and layer is not None:
-            raise InputError("--layer is the sequence encoder's", "drop it, or name the encoder")
         if not choices:
             raise InputError("no encoder is left to run", "drop one of the two 'none'")
         report = run(

@@ -110,8 +110,12 @@ def split(
     for other, names in OPTIONS.items():
         if by is not other:
             refuse_unused(context, names, f"--by {other.value}")
-    if by is By.column:
-        refuse_unused(context, ("identity", "method", "seed"), "--by pdbbind or cluster")
+    chosen = validation if by is By.pdbbind else None
+    if by is not By.cluster and chosen is not Validation.cluster:
+        wants = "--by cluster or --validation cluster"
+        refuse_unused(context, ("identity", "method"), wants)
+        if chosen is not Validation.random:
+            refuse_unused(context, ["seed"], f"{wants} or random")
     opened = EmbeddingStore.open(store)
     if table is not None:
         made = by_column(opened, table, id_column, part_column)

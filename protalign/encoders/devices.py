@@ -15,6 +15,9 @@ Output = TypeVar("Output")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+#: What torch's threads and matrix multiplications take for themselves, as measured on a CPU.
+WORKSPACE_BYTES = 24 * 2**20
+
 _logger = logging.getLogger("protalign")
 
 

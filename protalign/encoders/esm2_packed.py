@@ -17,6 +17,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from protalign.encoders import devices
+
 #: In inference no token is masked, so that ESM2's token dropout scales every embedding by the
 #: share of tokens that training left unmasked: 15 % are chosen, 80 % of those become <mask>.
 TOKEN_DROPOUT_SCALE = 1 - 0.15 * 0.8
@@ -26,8 +28,6 @@ FEED_FORWARD_ROWS = {"cpu": 256}
 FEED_FORWARD_ROWS_ACCELERATOR = 16384
 #: The oldest NVIDIA GPUs that FlashAttention, and so ``varlen_attn``, supports.
 _FLASH_CAPABILITY = (8, 0)
-#: What torch's threads and matrix multiplications take for themselves, as measured on a CPU.
-WORKSPACE_BYTES = 24 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,7 @@ class PackedESM2:
         self._frequencies = _inverse_frequencies(architecture, state)
         self._at_once = FEED_FORWARD_ROWS.get(device.type, FEED_FORWARD_ROWS_ACCELERATOR)
         self._varlen = _varlen_on(device, dtype)
+        self._wide_attention = _wide_attention_on(device)
 
     @torch.inference_mode()
     def __call__(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -170,14 +171,17 @@ class PackedESM2:
         size, dim = self.dtype.itemsize, self.architecture.dim
         weights = size * self.architecture.parameters(len(self._layers))
         per_token = dim * (4 + 5 * size + 4) + 4 * self.architecture.head_dim
-        on_cpu = self.device.type == "cpu"
-        # Queries and keys while they are turned; on a CPU also values, and what they are mixed to.
-        in_float32 = 0 if size == 4 else (10 if on_cpu else 8) * dim
+        # Queries and keys while they are turned; for wide attention also values.
+        in_float32 = 0 if size == 4 else (10 if self._wide_attention else 8) * dim
         feed_forward = at_once * self._at_once * 4 * dim * 2 * size
-        attended = (tokens if self._varlen else at_once * longest) * dim * (4 if on_cpu else size)
+        attended = (
+            (tokens if self._varlen else at_once * longest)
+            * dim
+            * (4 if self._wide_attention else size)
+        )
         batch = tokens * (per_token + in_float32) + attended + feed_forward
-        mapped = self._file_bytes if on_cpu else 0
-        return WORKSPACE_BYTES + weights + max(mapped, batch)
+        mapped = self._file_bytes if self.device.type == "cpu" else 0
+        return devices.WORKSPACE_BYTES + weights + max(mapped, batch)
 
     def _chains(self, lengths: Sequence[int]) -> _Chains:
         if not self._varlen:
@@ -195,7 +199,7 @@ class PackedESM2:
     def _attended(
         self, layer: _Attention, hidden: Tensor, chains: _Chains, rotation: Tensor
     ) -> Tensor:
-        """The values of each chain, mixed; hidden (T, D), overwritten, to (T, D)."""
+        """The values of each chain, mixed; hidden (T, D), which it may overwrite, to (T, D)."""
         shape = (len(hidden), 3, self.architecture.heads, self.architecture.head_dim)
         if self.dtype == torch.float32:
             qkv = nn.functional.linear(hidden, layer.qkv.weight, layer.qkv.bias).view(shape)
@@ -206,19 +210,21 @@ class PackedESM2:
             q, k, v = self._half_attention_inputs(qkv, layer.qkv.bias, rotation)
         if chains.offsets is None:
             # The normalised rows are in q, k and v now: use their memory again.
-            mixed = hidden.view(q.shape) if hidden.dtype == q.dtype else torch.empty_like(q)
+            mixed = hidden.view(q.shape)
             _attend_one_by_one(q, k, v, chains.lengths, mixed)
         else:
             mixed = _attend_at_once(q, k, v, max(chains.lengths), chains.offsets)
-        return mixed.flatten(1).to(self.dtype)
+        return mixed.flatten(1)
 
     def _half_attention_inputs(
         self, qkv: Tensor, bias: Tensor, rotation: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """From (T, 3, heads, head_dim) in half precision; the three, (T, heads, head_dim) each."""
-        turned = qkv[:, :2] + bias
+        wide = self._wide_attention
+        # On a CPU the sum of two dtypes makes a copy of its own.
+        turned = qkv[:, :2].float().add_(bias) if wide else qkv[:, :2] + bias
         _rotate(turned, rotation)
-        if self.device.type == "cpu":
+        if wide:
             return turned[:, 0], turned[:, 1], qkv[:, 2].float()
         qkv[:, :2] = turned
         return qkv[:, 0], qkv[:, 1], qkv[:, 2]
@@ -299,6 +305,11 @@ def _varlen_on(device: torch.device, dtype: torch.dtype) -> bool:
         and find_spec("torch.nn.attention.varlen") is not None  # since torch 2.10
         and torch.cuda.get_device_capability(device) >= _FLASH_CAPABILITY
     )
+
+
+def _wide_attention_on(device: torch.device) -> bool:
+    """Whether attention is float32 in every dtype."""
+    return device.type == "cpu"
 
 
 def _attend_one_by_one(

@@ -158,12 +158,13 @@ class ProteinMPNNEncoder(Encoder):
         """
         edge, k = self._network.dtype.itemsize, self._neighbours
         weights = sum(p.numel() * p.element_size() for p in self._network.parameters())
-        # The edges; neighbours in both orders; residues of two layers and their four projections.
-        kept = max(longest, batch_rows) * (k * (DIM * edge + 2 * 8) + 2 * DIM * 8 + 5 * DIM * edge)
+        # The edges; neighbours in both orders, and their places along the chain; residues of two
+        # layers and their four projections.
+        kept = max(longest, batch_rows) * (k * (DIM * edge + 3 * 8) + 2 * DIM * 8 + 5 * DIM * edge)
         # Distances and keys of all residues; features and hidden layers of the block's edges.
         blocks = self.batches_at_once * self._block
         block = blocks * (longest * 32 + k * (FEATURES * 4 + 75 * 8 + 8 * DIM * 4))
-        return weights + kept + block + 4 * DIM * max(longest, batch_rows)
+        return devices.WORKSPACE_BYTES + weights + kept + block + 4 * DIM * max(longest, batch_rows)
 
 
 def _describe(model: str) -> WeightsInfo:

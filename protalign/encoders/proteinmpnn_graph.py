@@ -197,14 +197,14 @@ class DistanceFeatures(nn.Module):
 
     pairs: Tensor
     centres: Tensor
-    nothing: Tensor
+    zero: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         constants = {
             "pairs": torch.tensor([a * ATOMS + b for a, b in ATOM_PAIRS]),
             "centres": torch.linspace(RBF_FIRST, RBF_LAST, RBF_CENTRES)[:, None],
-            "nothing": torch.zeros(()),
+            "zero": torch.zeros(()),
         }
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)
@@ -226,5 +226,5 @@ class DistanceFeatures(nn.Module):
         ordered = distances.index_select(0, self.pairs)
         widths = out.view(len(ATOM_PAIRS), RBF_CENTRES, -1)
         torch.sub(ordered[:, None], self.centres, out=widths)
-        torch.addcmul(self.nothing, widths, widths, value=-1 / RBF_WIDTH**2, out=widths)
+        torch.addcmul(self.zero, widths, widths, value=-1 / RBF_WIDTH**2, out=widths)
         widths.clamp_(min=-(_FURTHEST**2)).exp_()

@@ -298,7 +298,7 @@ class ProteinMPNNNetwork(nn.Module):
             strict=True,
         ):
             edge_layers.of_residues(here_edges, part, near_edges, neighbours, scratch)
-            edge_update(part, scratch.hidden)
+            edge_update(part, scratch.hidden)  # the messages, edge by edge
             messages = residue_layers.of_residues(here, part, near, neighbours, scratch)
             torch.sum(messages, 1, dtype=torch.float32, out=total)
         return self._updated(update, residues[:count], totals, k)

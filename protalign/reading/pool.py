@@ -80,7 +80,7 @@ def process_map(
 def _submit(executor: Executor, function: Callable[[Item], Result], item: Item) -> Future[Result]:
     """The item's future; where a worker has died already, one that says so."""
     try:
-        with _interrupts_held():
+        with interrupts_held():
             return executor.submit(function, item)
     except BrokenProcessPool as error:
         broken: Future[Result] = Future()
@@ -110,8 +110,8 @@ def _start(processes: int) -> loky.ProcessPoolExecutor:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the end; a process that starts meanwhile never sees one.
+def interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the end, in this thread; a process that it starts never sees one.
 
     Ctrl-C goes to all processes of a terminal: one that is still importing would show a traceback.
     """
@@ -119,8 +119,9 @@ def _interrupts_held() -> Iterator[None]:
         yield
         return
     resource_tracker.ensure_running()  # Python's, which loky starts: starting ends such a wait
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:  # from here on: one that came before is raised out of the next line
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -19,6 +19,7 @@ from joblib.externals import loky
 
 from protalign import __version__
 from protalign.errors import ProtAlignError
+from protalign.reading.pool import interrupts_held
 from protalign.report.experiments import Parameters
 from protalign.stores import StoreView
 
@@ -144,7 +145,8 @@ def train_all(
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.pop()
-                running[executor.submit(_train_one, run, files, parts)] = run
+                with interrupts_held():
+                    running[executor.submit(_train_one, run, files, parts)] = run
             under_way(list(running.values()))
             done, _ = wait(running, timeout=_HEARTBEAT, return_when=FIRST_COMPLETED)
             for future in done:

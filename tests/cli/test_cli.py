@@ -140,17 +140,30 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path, few: Path, encoder: str) -> 
     run("fit", tmp_path / "none.zarr", "--out", tmp_path / "model", code=2)
 
 
+CLUSTERS = "--by cluster or --validation cluster"
+
+
 @pytest.mark.parametrize(
     ("words", "wants"),
     [
         ("split store.zarr --by cluster --year 2020", "--by pdbbind"),
         ("split store.zarr --by pdbbind --index . --fractions 1,0,0", "--by cluster"),
         ("split store.zarr --by cluster --id-column name", "--by column"),
-        ("split store.zarr table.csv --by column --seed 1", "--by pdbbind or cluster"),
+        ("split store.zarr --by cluster --index .", "--by pdbbind"),
+        ("split store.zarr --by cluster --validation random", "--by pdbbind"),
+        ("split store.zarr --by cluster --part-column name", "--by column"),
+        ("split store.zarr table.csv --by column --seed 1", f"{CLUSTERS} or random"),
+        ("split store.zarr --by pdbbind --index . --seed 1", f"{CLUSTERS} or random"),
+        ("split store.zarr --by pdbbind --index . --identity 0.9", CLUSTERS),
+        ("split store.zarr --by pdbbind --validation random --method kmer", CLUSTERS),
         ("score store.zarr --model model --part train", "--split"),
         ("evaluate store.zarr --model model --split s.csv --scop-column c", "--scop"),
         ("evaluate store.zarr --model model --split s.csv --family-column c", "--families"),
         ("evaluate store.zarr --model model --split s.csv --sequence-weights w.pt", "--crop"),
+        ("evaluate store.zarr --model model --split s.csv --structure-weights w.pt", "--crop"),
+        ("embed . --out s.zarr --sequence-encoder none --sequence-weights w.pt", "an encoder"),
+        ("embed . --out s.zarr --sequence-encoder none --layer 3", "an encoder"),
+        ("embed . --out s.zarr --structure-encoder none --structure-name mpnn", "an encoder"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(tmp_path: Path, words: str, wants: str) -> None:

@@ -55,6 +55,23 @@ def test_all_chains_at_once_is_chain_by_chain(
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_half_precision_as_on_an_accelerator(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    """bfloat16 attention of all chains at once, and of one at a time: near to float32."""
+    expected = np.concatenate(
+        load_encoder(EncoderSpec(TINY, str(weights), device="cpu")).encode(CHAINS)
+    )
+    monkeypatch.setattr(esm2_packed, "_wide_attention_on", lambda device: False)
+    monkeypatch.setattr(esm2_packed, "_varlen_on", lambda device, dtype: at_once)
+    monkeypatch.setattr(varlen, "varlen_attn", varlen_attn_in_words)
+    half = load_encoder(EncoderSpec(TINY, str(weights), device="cpu", dtype="bfloat16"))
+    found = np.concatenate(half.encode(CHAINS))
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    assert ((found * expected).sum(1) / norms).min() > 0.9998
+
+
 @pytest.mark.parametrize("model", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_every_size_is_taken(model: str, dtype: torch.dtype) -> None:
