@@ -196,7 +196,7 @@ def summary(rows: list[dict[str, Any]], options: argparse.Namespace) -> list[Sum
                 "equal": f"differs by {row['largest_difference']:.0e}"
                 if exact
                 else f"cosine {row['median_cosine']:.5f} in the median of residues, "
-                f"{row['smallest_cosine']:.4f} in the worst",
+                f"{row['smallest_cosine']:.5f} in the worst",
             }
         )
     return lines
