@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import esm
@@ -14,6 +12,7 @@ import torch
 from esm.model.esm2 import ESM2
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peak_memory import numbers_of
 from random_esm2 import TINY, random_esm2, save_tensors
 
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
@@ -237,14 +236,7 @@ def test_ten_thousand_residues_fit_in_two_gigabytes(tiny_weights: Path) -> None:
         f"rows = load_encoder(spec).encode([({(UBIQUITIN * 132)[:10_000]!r},)])[0]\n"
         "print(len(rows), peak_memory())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tiny_weights)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parent,
-    )
-    rows, peak = map(int, done.stdout.split())
+    rows, peak = numbers_of(code, tiny_weights)
     assert rows == 10_000
     assert peak < 2e9
 
@@ -265,12 +257,5 @@ def test_memory_stays_within_the_prediction(tiny_weights: Path, dtype: str, leng
         f"encoder.encode([chain] * {20_000 // length})\n"
         f"print(peak_memory() - before, encoder.memory_bytes({length}, 20_000))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tiny_weights)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parent,
-    )
-    grown, predicted = map(int, done.stdout.split())
+    grown, predicted = numbers_of(code, tiny_weights)
     assert predicted / 2 < grown < predicted

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peak_memory import numbers_of
 from reference_proteinmpnn import (
     VANILLA,
     Reference,
@@ -338,13 +337,6 @@ def test_memory_stays_within_the_prediction() -> None:
         "after = peak_memory()\n"
         "print(len(rows), after - before, encoder.memory_bytes(len(rows), len(rows)))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(SAMPLE / "1bpi_A.cif")],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parent,
-    )
-    rows, grown, predicted = map(int, done.stdout.split())
+    rows, grown, predicted = numbers_of(code, SAMPLE / "1bpi_A.cif")
     assert rows == 138 * 58
     assert 0 < grown < predicted < 8000 * 8000 * 10
