@@ -33,7 +33,7 @@ GROWTH = """
 
 ![seconds against proteins](scaling.svg)
 
-Drawn by `benchmarks/scaling.py`; the slopes are of the last two sizes, 1 where cost grows as the
+Drawn by `benchmarks/speed/scaling.py`; the slopes are of the last two sizes, 1 where cost grows as the
 size does. What bends a line: starting (imports are done before, but a scheduler starts for each
 store) counts at the small end. `fit` holds rows in memory up to a quarter of it, and beyond that
 streams them from the store, a batch ahead of its use, at the speed of random reads. A search of 64

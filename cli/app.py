@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from protalign import __version__
-from protalign.cli import attention, embed, evaluate, inspect, model, reproduce, search, split
-from protalign.errors import ProtAlignError
+from protalign.cli import attention, embed, evaluate, fit, info, reproduce, search, split
+from protalign.core.errors import ProtAlignError
+from protalign.core.version import __version__
 
 #: Exit codes: all went well; wrong usage or something missing; some inputs failed; Ctrl-C.
 OK, USAGE, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
@@ -50,14 +50,14 @@ def _options(
 
 
 app.command("embed")(embed.embed)
-app.command("info")(inspect.info)
-app.command("verify")(inspect.verify)
-app.command("weights")(inspect.weights)
+app.command("info")(info.info)
+app.command("verify")(info.verify)
+app.command("weights")(info.weights)
 app.command("split")(split.split)
-app.command("fit")(model.fit)
-app.command("score")(model.score)
+app.command("fit")(fit.fit)
+app.command("score")(fit.score)
 app.command("evaluate")(evaluate.evaluate)
-app.command("export")(model.export)
+app.command("export")(fit.export)
 app.command("attention")(attention.attention)
 app.command("search")(search.search)
 app.command("reproduce")(reproduce.reproduce)

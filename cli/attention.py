@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from protalign.cli.console import print_failures, quick_imports, shown_path
-from protalign.cli.model import Device, IdsPath, ModelPath, StorePath, read_ids
+from protalign.cli.fit import Device, IdsPath, ModelPath, StorePath, read_ids
 
 
 class Of(StrEnum):
@@ -45,9 +45,9 @@ def attention(
     2 for wrong usage.
     """
     with quick_imports():
-        from protalign.attention_files import write_attention
-        from protalign.errors import InputError
-        from protalign.estimator import ProtAlignEstimator
+        from protalign.core.errors import InputError
+        from protalign.estimator.attention_files import write_attention
+        from protalign.estimator.estimator import ProtAlignEstimator
         from protalign.stores import EmbeddingStore
 
     named = [*(entries or []), *(read_ids(ids) if ids is not None else [])]

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from protalign.errors import Failure, InputError
+from protalign.core.errors import Failure, InputError
 
 if TYPE_CHECKING:
     import typer
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from protalign.stores.fill import Progress
+    from protalign.stores.filling.dask import Progress
 
 #: Failures shown at the end of a run; all of them are in the store.
 FAILURES_SHOWN = 50

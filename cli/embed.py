@@ -17,8 +17,8 @@ from protalign.cli.console import (
 )
 
 if TYPE_CHECKING:
+    from protalign.core.protein import Modality
     from protalign.embedding import EmbedReport
-    from protalign.protein import Modality
 
 
 class Per(StrEnum):
@@ -133,10 +133,10 @@ def embed(
         if encoder == "none":
             refuse_unused(context, names, "an encoder")
     with quick_imports():
+        from protalign.core.errors import InputError
         from protalign.embedding import choose_encoder
         from protalign.embedding import embed as run
         from protalign.encoders import EncoderSpec
-        from protalign.errors import InputError
         from protalign.reading import ReadOptions
 
     options = ReadOptions(per=per.value, sequence=sequence.value, min_plddt=min_plddt)

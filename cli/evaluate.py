@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from protalign.cli.console import print_json, print_table, quick_imports, refuse_unused
-from protalign.cli.model import AsJson, Device, ModelPath, Part, StorePath
+from protalign.cli.fit import AsJson, Device, ModelPath, Part, StorePath
 
 if TYPE_CHECKING:
-    from protalign.protein import Modality
+    from protalign.core.protein import Modality
 
 #: How a task is called on the terminal; {0} is the candidates' modality, {1} a clean part's limit.
 TASKS = {
@@ -85,12 +85,12 @@ def evaluate(
         if given is None:
             refuse_unused(context, names, f"--{option}")
     with quick_imports():
-        from protalign.errors import InputError
-        from protalign.estimator import ProtAlignEstimator
-        from protalign.evaluation import evaluate as evaluated
-        from protalign.evaluation_set import FAMILY_COLUMNS, SCOP_COLUMNS, read_labels
-        from protalign.model_encoders import ModelEncoders
-        from protalign.splits import read_split
+        from protalign.core.errors import InputError
+        from protalign.encoders.recorded import ModelEncoders
+        from protalign.estimator.estimator import ProtAlignEstimator
+        from protalign.evaluation.evaluate import evaluate as evaluated
+        from protalign.evaluation.test_set import FAMILY_COLUMNS, SCOP_COLUMNS, read_labels
+        from protalign.splits.make import read_split
         from protalign.stores import EmbeddingStore
 
     if out is not None and not out.absolute().parent.is_dir():

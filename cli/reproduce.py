@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from protalign.cli.console import ConsoleReporter, print_json, print_table, quick_imports
-from protalign.cli.model import EncoderName
+from protalign.cli.fit import EncoderName
 
 
 def reproduce(
@@ -47,10 +47,10 @@ def reproduce(
 
     check_installed()
     with quick_imports():
-        from protalign.reading.pool import available_processors
+        from protalign.reading.processes import available_processors
         from protalign.report.plan import Options
         from protalign.report.reproduce import reproduce as run
-        from protalign.splits import read_split
+        from protalign.splits.make import read_split
         from protalign.stores import EmbeddingStore
 
     options = Options(

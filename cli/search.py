@@ -15,8 +15,8 @@ import typer
 from protalign.cli.console import print_failures, print_json, print_table, quick_imports
 
 if TYPE_CHECKING:
-    from protalign.protein import Modality
-    from protalign.search import Queries
+    from protalign.core.protein import Modality
+    from protalign.search.queries import Queries
     from protalign.stores import AlignedVectors, EmbeddingStore
 
 
@@ -98,7 +98,7 @@ def search(
 
     Exit code: 0 if nothing failed, 3 if some queries could not be read, 2 for wrong usage.
     """
-    from protalign.search import open_coordinates
+    from protalign.search.queries import open_coordinates
     from protalign.stores import read_vectors
 
     targets = read_vectors(vectors)
@@ -128,8 +128,8 @@ def _queries(
     coordinates: EmbeddingStore | None,
 ) -> Queries:
     """Files' proteins, embedded; then ids; then the entries of files of vectors."""
-    from protalign.errors import InputError
-    from protalign.search import check_same_model, coordinates_of, stored_queries
+    from protalign.core.errors import InputError
+    from protalign.search.queries import check_same_model, coordinates_of, stored_queries
     from protalign.stores import read_vectors
 
     entries = set(targets.ids.tolist())
@@ -161,8 +161,8 @@ def _embedded(
     device: str,
 ) -> Queries:
     with quick_imports():
-        from protalign.estimator import ProtAlignEstimator
-        from protalign.search import check_made_by, embed_queries, read_options
+        from protalign.estimator.estimator import ProtAlignEstimator
+        from protalign.search.queries import check_made_by, embed_queries, read_options
 
     estimator = ProtAlignEstimator.load(model).set_params(device=device)
     check_made_by(targets, estimator)
@@ -213,8 +213,8 @@ def _add_tm_scores(
     hits: list[list[dict[str, Any]]], queries: Queries, store: EmbeddingStore
 ) -> None:
     """None where the query or the hit has no coordinates."""
-    from protalign.search import stored_backbone
-    from protalign.superposition import tm_score
+    from protalign.search.queries import stored_backbone
+    from protalign.search.superposition import tm_score
 
     for query, own in zip(queries.backbones, hits, strict=True):
         for hit in own:

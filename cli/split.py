@@ -11,7 +11,7 @@ import typer
 from protalign.cli.console import print_json, print_table, refuse_unused
 
 if TYPE_CHECKING:
-    from protalign.splits import Split
+    from protalign.splits.make import Split
     from protalign.stores import EmbeddingStore
 
 
@@ -101,8 +101,8 @@ def split(
     protalign split store.zarr --by cluster --identity 0.3 --out split.csv
     protalign split store.zarr --by column table.csv --out split.csv
     """
-    from protalign.errors import InputError
-    from protalign.splits import PAPER_COUNTS, by_cluster, by_column, write_split
+    from protalign.core.errors import InputError
+    from protalign.splits.make import PAPER_COUNTS, by_cluster, by_column, write_split
     from protalign.stores import EmbeddingStore
 
     if (by is By.column) != (table is not None):
@@ -149,9 +149,9 @@ def _by_pdbbind(
     seed: int,
     method: Method,
 ) -> Split:
-    from protalign.errors import InputError
-    from protalign.pdbbind import read_index
-    from protalign.splits import by_pdbbind
+    from protalign.core.errors import InputError
+    from protalign.splits.make import by_pdbbind
+    from protalign.splits.pdbbind import read_index
 
     if index is None:
         raise InputError("--by pdbbind needs --index", "name the folder of PDBbind's INDEX files")
@@ -166,7 +166,7 @@ def _by_pdbbind(
 
 
 def _numbers(text: str) -> list[float]:
-    from protalign.errors import InputError
+    from protalign.core.errors import InputError
 
     try:
         return [float(number) for number in text.split(",")]

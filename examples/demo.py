@@ -34,7 +34,7 @@ def run(*words: str | Path) -> None:
 
 def embedded_encoder() -> str:
     """Name of the sequence encoder that ships with the package."""
-    from protalign.encoders.embedded import EmbeddedEncoder
+    from protalign.encoders.esm2.shipped import EmbeddedEncoder
 
     return EmbeddedEncoder.models()[0]
 

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from vectors_of_sample import HERE, make_store, make_vectors
 
 from protalign import EmbeddingStore, VectorLookup
-from protalign.homology import cluster
+from protalign.splits.clusters import cluster
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from vectors_of_sample import ENCODER, HERE, make_store, make_vectors
 
 from protalign import EmbeddingStore, VectorLookup, read_vectors
-from protalign.homology import cluster
+from protalign.splits.clusters import cluster
 
 
 def main() -> None:

@@ -8,26 +8,26 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from protalign.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
+    from protalign.core.errors import ProtAlignError as ProtAlignError
     from protalign.embedding import embed as embed
-    from protalign.errors import ProtAlignError as ProtAlignError
-    from protalign.estimator import ProtAlignEstimator as ProtAlignEstimator
-    from protalign.evaluation import evaluate as evaluate
-    from protalign.lookup import VectorLookup as VectorLookup
+    from protalign.estimator.estimator import ProtAlignEstimator as ProtAlignEstimator
+    from protalign.estimator.lookup import VectorLookup as VectorLookup
+    from protalign.evaluation.evaluate import evaluate as evaluate
     from protalign.stores import AlignedVectors as AlignedVectors
     from protalign.stores import EmbeddingStore as EmbeddingStore
     from protalign.stores import read_vectors as read_vectors
 
-__version__ = "0.1.0"
-
 _HOMES = {
     "AlignedVectors": "protalign.stores",
     "EmbeddingStore": "protalign.stores",
-    "ProtAlignError": "protalign.errors",
-    "ProtAlignEstimator": "protalign.estimator",
-    "VectorLookup": "protalign.lookup",
+    "ProtAlignError": "protalign.core.errors",
+    "ProtAlignEstimator": "protalign.estimator.estimator",
+    "VectorLookup": "protalign.estimator.lookup",
     "embed": "protalign.embedding",
-    "evaluate": "protalign.evaluation",
+    "evaluate": "protalign.evaluation.evaluate",
     "read_vectors": "protalign.stores",
 }
 

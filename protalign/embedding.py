@@ -18,6 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.errors import Failure, InputError, ProtAlignError, WeightsError
+from protalign.core.protein import Modality
+from protalign.core.threads import keep_cores, take_cores, threads_that_compute_alone
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.encoders.choice import (
     check_modality_of,
@@ -25,16 +28,13 @@ from protalign.encoders.choice import (
     local_devices,
     model_of_weights,
 )
-from protalign.encoders.embedded import EmbeddedEncoder
-from protalign.encoders.esm2 import ESM2Encoder
-from protalign.errors import Failure, InputError, ProtAlignError, WeightsError
-from protalign.protein import Modality
+from protalign.encoders.esm2.encoder import ESM2Encoder
+from protalign.encoders.esm2.shipped import EmbeddedEncoder
 from protalign.reading import ReadOptions, SourceFile, find_sources, read_sources
 from protalign.stores import EmbeddingStore, EncoderInfo, EncoderRecord, Plan, StoreWriter
-from protalign.stores.encode_task import Threads
-from protalign.stores.fill import Progress, fill
-from protalign.stores.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
-from protalign.threads import keep_cores, take_cores, threads_that_compute_alone
+from protalign.stores.filling.dask import Progress, fill
+from protalign.stores.filling.task import Threads
+from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
 
 #: Proteins whose sequences and coordinates may wait in memory before they are committed.
 PROTEINS_PER_COMMIT = 2000

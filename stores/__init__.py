@@ -1,19 +1,19 @@
 """The store of embeddings, and the Parquet file of aligned vectors.
 
-``protalign.stores.fill``, which runs encoders through Dask, is imported where it is used.
+``protalign.stores.filling.dask``, which runs encoders through Dask, is imported where it is used.
 """
 
 from __future__ import annotations
 
+from protalign.stores.checking.verify import Damage, VerifyReport, verify
 from protalign.stores.encoded import EncoderInfo
+from protalign.stores.filling.plan import Plan
+from protalign.stores.format.state import EncoderRecord
 from protalign.stores.items import ResidueMap
-from protalign.stores.plan import Plan
-from protalign.stores.state import EncoderRecord
 from protalign.stores.store import EmbeddingStore, Entries, StoreView
-from protalign.stores.vector_files import write_vectors
-from protalign.stores.vector_table import VectorBatch
-from protalign.stores.vectors import AlignedVectors, read_vectors
-from protalign.stores.verification import Damage, VerifyReport, verify
+from protalign.stores.vectors.files import write_vectors
+from protalign.stores.vectors.table import VectorBatch
+from protalign.stores.vectors.vectors import AlignedVectors, read_vectors
 from protalign.stores.writer import StoreWriter
 
 __all__ = [

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protalign.errors import StoreError
-from protalign.protein import Modality
-from protalign.stores.arrays import Arrays
+from protalign.core.errors import StoreError
+from protalign.core.protein import Modality
+from protalign.stores.format.arrays import Arrays
+from protalign.stores.format.state import EncoderRecord
 from protalign.stores.items import items_of
-from protalign.stores.state import EncoderRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protalign.errors import Failure, InputError, StoreError
-from protalign.protein import Modality
-from protalign.stores.arrays import Arrays
+from protalign.core.errors import Failure, InputError, StoreError
+from protalign.core.protein import Modality
+from protalign.stores.format.arrays import Arrays
 from protalign.stores.items import StructureItems
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from protalign.protein import Protein, Structure, sequence_hash
-from protalign.stores.append import Appender
+from protalign.core.protein import Protein, Structure, sequence_hash
+from protalign.stores.format.append import Appender
 
 
 class ItemWriter:

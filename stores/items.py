@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protalign.protein import Backbone, Chain, Structure
-from protalign.stores.arrays import Arrays
+from protalign.core.protein import Backbone, Chain, Structure
+from protalign.stores.format.arrays import Arrays
 
 
 @dataclass(frozen=True, eq=False)

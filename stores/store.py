@@ -14,15 +14,15 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
-from protalign.errors import Failure, InputError, StoreError
-from protalign.protein import Modality, Structure
-from protalign.ragged import Ragged
-from protalign.stores.arrays import Arrays, open_arrays
+from protalign.core.errors import Failure, InputError, StoreError
+from protalign.core.protein import Modality, Structure
+from protalign.core.ragged import Ragged
 from protalign.stores.encoded import EncoderInfo, EncoderMap
 from protalign.stores.entries import EntryLog, FailureLog, check_modality
+from protalign.stores.format.arrays import Arrays, open_arrays
+from protalign.stores.format.layout import FORMAT_VERSION
+from protalign.stores.format.state import Option
 from protalign.stores.items import ResidueMap, SequenceItems, StructureItems
-from protalign.stores.layout import FORMAT_VERSION
-from protalign.stores.state import Option
 
 
 class Entries(ABC):

@@ -11,18 +11,24 @@ from types import TracebackType
 
 import numpy as np
 
-from protalign.errors import Failure, StoreError
-from protalign.protein import Protein
-from protalign.stores.append import Appender, create_store, prepare_arrays
-from protalign.stores.arrays import LocalArrays
+from protalign.core.errors import Failure, StoreError
+from protalign.core.protein import Protein
 from protalign.stores.entries import EntryLog, FailureLog, live_sources, read_failures
+from protalign.stores.filling.plan import Plan, plan_tasks
+from protalign.stores.filling.progress import pending_work
+from protalign.stores.format.append import Appender, create_store, prepare_arrays
+from protalign.stores.format.arrays import LocalArrays
+from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
+from protalign.stores.format.lock import LOCK_FILE, StoreLock
+from protalign.stores.format.state import (
+    EncoderRecord,
+    EncoderState,
+    Option,
+    StoreState,
+    load_state,
+)
 from protalign.stores.item_writer import ItemWriter, place_in_structure
 from protalign.stores.items import items_of
-from protalign.stores.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
-from protalign.stores.lock import LOCK_FILE, StoreLock
-from protalign.stores.plan import Plan, plan_tasks
-from protalign.stores.progress import pending_work
-from protalign.stores.state import EncoderRecord, EncoderState, Option, StoreState, load_state
 
 #: Columns of the entries log that say what an id stands for, beside the id and its notes.
 ENTRY_COLUMNS = (

@@ -9,6 +9,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.stores import EmbeddingStore
+from tests.helpers.estimator_stores import build, read, renamed, sequence_only, shaken
+
 # Without a GPU Triton's kernels are interpreted. Triton looks when it is imported, which an
 # optimiser of torch's does as well: before any test.
 if not torch.cuda.is_available():
@@ -34,3 +38,31 @@ def shared() -> Path:
     if not (path / "data" / "manifest.csv").is_file():
         pytest.skip("the development data (../shared/data) is not here")
     return path
+
+
+@pytest.fixture(scope="session")
+def store_path(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
+    """The sample's 40 chains, and three entries more.
+
+    ``copy`` is the first chain again, ``shaken`` has the second one's sequence in another
+    structure, ``fasta`` has no structure.
+    """
+    chains = read(sample)
+    others = [
+        renamed(chains[0], "copy"),
+        shaken(chains[1], "shaken"),
+        sequence_only("fasta", "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGAEKAVQ"),
+    ]
+    return build(tmp_path_factory.mktemp("stores") / "store.zarr", [*chains, *others])
+
+
+@pytest.fixture(scope="session")
+def store(store_path: Path) -> EmbeddingStore:
+    """The store, opened. Only to be read."""
+    return EmbeddingStore.open(store_path)
+
+
+@pytest.fixture(scope="session")
+def fitted(store: EmbeddingStore) -> ProtAlignEstimator:
+    """A model fitted on the whole store. Only to be used, not to be changed."""
+    return ProtAlignEstimator(max_epochs=30, random_state=0, device="cpu").fit(store)

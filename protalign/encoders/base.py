@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from protalign.errors import InputError, ProtAlignError
-from protalign.protein import SEQUENCE_LETTERS, Modality, Structure
+from protalign.core.errors import InputError, ProtAlignError
+from protalign.core.protein import SEQUENCE_LETTERS, Modality, Structure
 
 #: Entry-point group in which a package announces its Encoder classes.
 ENTRY_POINT_GROUP = "protalign.encoders"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from protalign.core.errors import InputError
+from protalign.core.protein import Modality
 from protalign.encoders.base import encoder_classes
-from protalign.encoders.esm2_weights import cache_path, model_in_file
-from protalign.errors import InputError
-from protalign.protein import Modality
+from protalign.encoders.esm2.weights import cache_path, model_in_file
 
 #: The structure encoder that ships with the package, with the noise level its authors recommend.
 DEFAULT_STRUCTURE_MODEL = "proteinmpnn_v_48_020"

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.errors import InputError, ProtAlignError
+from protalign.core.protein import Structure
+from protalign.core.threads import compute_alone, threads_that_compute_alone
 from protalign.encoders.base import Encoder, EncoderSpec, encoder_classes, load_encoder
-from protalign.errors import InputError, ProtAlignError
-from protalign.protein import Structure
-from protalign.threads import compute_alone, threads_that_compute_alone
 
 #: Real sequences: human ubiquitin (UniProt P0CG48), chains A and B of human insulin (P01308),
 #: bovine pancreatic trypsin inhibitor (P00974).

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
+from protalign.core.errors import WeightsError
 from protalign.encoders.base import WeightsInfo, encoder_classes
-from protalign.errors import WeightsError
 
 
 def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:

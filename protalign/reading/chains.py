@@ -6,7 +6,7 @@ import gemmi
 import numpy as np
 import numpy.typing as npt
 
-from protalign.protein import Backbone, Chain
+from protalign.core.protein import Backbone, Chain
 from protalign.reading.residues import Residues, residue_letter
 
 #: Groups that close a chain's end and are no residues, where gemmi's table does not know them.

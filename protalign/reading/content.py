@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protalign.errors import InputError
+from protalign.core.errors import InputError
 
 try:  # three times as fast, on the processors that it knows
     from isal import isal_zlib as _gzip

@@ -6,8 +6,8 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from protalign.errors import Failure, InputError
-from protalign.protein import SEQUENCE_LETTERS, Chain, Protein
+from protalign.core.errors import Failure, InputError
+from protalign.core.protein import SEQUENCE_LETTERS, Chain, Protein
 from protalign.reading.content import (
     BlockReader,
     check_content,

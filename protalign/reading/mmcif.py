@@ -9,7 +9,7 @@ import gemmi
 import numpy as np
 import numpy.typing as npt
 
-from protalign.errors import InputError
+from protalign.core.errors import InputError
 from protalign.reading.residues import BACKBONE_INDEX
 
 _DAMAGE_ADVICE = "download or copy it again"

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from protalign.errors import InputError
+from protalign.core.errors import InputError
 
 Per = Literal["protein", "chain"]
 SequenceSource = Literal["observed", "deposited"]

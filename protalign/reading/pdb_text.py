@@ -10,7 +10,7 @@ import gemmi
 import numpy as np
 import numpy.typing as npt
 
-from protalign.errors import InputError
+from protalign.core.errors import InputError
 
 #: What a line of coordinates must reach: the end of its z column.
 _SHORTEST = 54

@@ -16,7 +16,7 @@ import gemmi
 import numpy as np
 import numpy.typing as npt
 
-from protalign.errors import InputError
+from protalign.core.errors import InputError
 from protalign.reading.residues import Residues
 
 Origin = Literal["predicted", "experimental", "unknown"]

@@ -10,8 +10,8 @@ import gemmi
 import numpy as np
 import numpy.typing as npt
 
-from protalign.errors import InputError
-from protalign.protein import BACKBONE_ATOMS
+from protalign.core.errors import InputError
+from protalign.core.protein import BACKBONE_ATOMS
 
 BACKBONE_INDEX = {name: index for index, name in enumerate(BACKBONE_ATOMS)}
 #: A C and an N nearer than this, in Å, are peptide-bonded (the bond is 1.33 Å long).

@@ -10,12 +10,12 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from protalign.errors import Failure, InputError
-from protalign.protein import Protein
+from protalign.core.errors import Failure, InputError
+from protalign.core.protein import Protein
 from protalign.reading.content import display_path, file_sha256, read_file, unpack
 from protalign.reading.fasta import read_fasta
 from protalign.reading.options import ReadOptions
-from protalign.reading.pool import available_processors, one_by_one, ordered_map, process_map
+from protalign.reading.processes import available_processors, one_by_one, ordered_map, process_map
 from protalign.reading.sources import SourceFile
 from protalign.reading.structures import read_structure
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from protalign.errors import Failure
+from protalign.core.errors import Failure
 from protalign.reading.content import display_path
 
 Kind = Literal["pdb", "mmcif", "bcif", "fasta"]

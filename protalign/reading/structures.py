@@ -9,8 +9,8 @@ import gemmi
 import numpy as np
 import numpy.typing as npt
 
-from protalign.errors import InputError
-from protalign.protein import Chain, Protein, Structure
+from protalign.core.errors import InputError
+from protalign.core.protein import Chain, Protein, Structure
 from protalign.reading.chains import deposited_chain, observed_chain
 from protalign.reading.content import check_content, display_path
 from protalign.reading.mmcif import read_bcif, read_mmcif

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from protalign.errors import ProtAlignError
+from protalign.core.errors import ProtAlignError
 
 #: Libraries that the report needs and that are optional.
 _NEEDED = ("matplotlib", "plotly", "jinja2")

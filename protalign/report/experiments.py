@@ -39,7 +39,7 @@ class Row:
     ----------
     label : what the table calls it.
     parameters : what the estimator is given; its other parameters are its defaults.
-    paper : the paper's figures, as fractions, keys as in ``protalign.metrics``; may be empty.
+    paper : the paper's figures, as fractions, keys as in ``protalign.heads.ranks``; may be empty.
     """
 
     label: str

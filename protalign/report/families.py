@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from protalign.errors import InputError
-from protalign.evaluation_set import FAMILY_COLUMNS, computed_families, read_labels
+from protalign.core.errors import InputError
+from protalign.evaluation.test_set import FAMILY_COLUMNS, computed_families, read_labels
 from protalign.stores import Entries
 
 

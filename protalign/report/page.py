@@ -19,7 +19,7 @@ from protalign.report.runs import write_text
 _MINUS = "\N{MINUS SIGN}"
 _NONE = "\N{EN DASH}"
 
-#: What the page calls the tasks of ``protalign.evaluation``.
+#: What the page calls the tasks of ``protalign.evaluation.evaluate``.
 _TASKS = {
     "protein": "its own partner",
     "family": "any of its family",
@@ -97,7 +97,7 @@ def number(summary: Mapping[str, Any] | float | None, digits: int = 3) -> Markup
 
 
 def spread(figure: Mapping[str, float | None], scale: float, digits: int) -> Markup | str:
-    """A figure of ``protalign.evaluation`` with its interval, as "17.8 [12.1, 23.0]"."""
+    """A figure of ``protalign.evaluation.evaluate`` with its interval, as "17.8 [12.1, 23.0]"."""
     text = _shown(figure["value"], scale, digits)
     low, high = (_shown(figure[end], scale, digits) for end in ("low", "high"))
     if low == high:  # none, or none that this many digits show

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from protalign.estimator import ProtAlignEstimator
+from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.report import figures
 from protalign.report.alignment import align, differences, identity
 from protalign.report.families import Families

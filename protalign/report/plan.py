@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from protalign.errors import InputError
-from protalign.estimator import ProtAlignEstimator
-from protalign.inputs import MODALITIES
-from protalign.protein import Modality
+from protalign.core.errors import InputError
+from protalign.core.protein import Modality
+from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.heads.inputs import MODALITIES
 from protalign.report.experiments import Grid, Parameters, full_grid, quick_grid
 from protalign.report.families import Families, compute_families, read_families
 from protalign.report.provenance import data_fingerprint, described_encoders, machine, versions
 from protalign.report.runs import Run
 from protalign.report.space import distinct
-from protalign.splits import Split
+from protalign.splits.make import Split
 from protalign.stores import EmbeddingStore, EncoderInfo, StoreView
 
 CONFIG_FORMAT = 1

@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from protalign import __version__
-from protalign.protein import Modality
+from protalign.core.protein import Modality
+from protalign.core.version import __version__
 from protalign.stores import EncoderInfo, Entries, StoreView
 
 _LIBRARIES = (

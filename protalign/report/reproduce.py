@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from protalign.errors import InputError, ProtAlignError
-from protalign.estimator import ProtAlignEstimator
-from protalign.evaluation import evaluate
-from protalign.leakage import Leakage
+from protalign.core.errors import InputError, ProtAlignError
+from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.evaluation.evaluate import evaluate
+from protalign.evaluation.leakage import Leakage
 from protalign.report.experiments import configuration_name
 from protalign.report.page import Report, write_page
 from protalign.report.pictures import Shown, draw
 from protalign.report.plan import Options, Plan, Records
 from protalign.report.results import tables
 from protalign.report.runs import Run, RunFiles, missing, train_all, write_json
-from protalign.splits import Split
+from protalign.splits.make import Split
 from protalign.stores import EmbeddingStore, StoreView
 
 RESULTS_FORMAT = 1

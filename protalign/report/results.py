@@ -9,7 +9,7 @@ import numpy as np
 
 from protalign.report.experiments import Grid, Row, configuration_name
 
-#: Figures of a direction that tables show; keys as in ``protalign.metrics.retrieval_figures``.
+#: Figures of a direction that tables show; keys as in ``protalign.heads.ranks.retrieval_figures``.
 FIGURES = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "median_rank")
 DIRECTIONS = ("sequence_to_structure", "structure_to_sequence")
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from joblib.externals import loky
 
-from protalign import __version__
-from protalign.errors import ProtAlignError
-from protalign.reading.pool import interrupts_held
+from protalign.core.errors import ProtAlignError
+from protalign.core.version import __version__
+from protalign.reading.processes import interrupts_held
 from protalign.report.experiments import Parameters
 from protalign.stores import StoreView
 
@@ -178,8 +178,8 @@ def _end_with(parent: int) -> None:
 
 
 def _train_one(run: Run, files: RunFiles, parts: Mapping[str, StoreView]) -> Outcome:
-    from protalign.estimator import ProtAlignEstimator
-    from protalign.metrics import retrieval_report
+    from protalign.estimator.estimator import ProtAlignEstimator
+    from protalign.heads.ranks import retrieval_report
 
     began = time.monotonic()
     try:

@@ -13,9 +13,9 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from protalign.estimator import ProtAlignEstimator
-from protalign.inputs import MODALITIES
-from protalign.protein import Modality
+from protalign.core.protein import Modality
+from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.heads.inputs import MODALITIES
 from protalign.stores import EncoderInfo, Entries, StoreView
 
 Float32 = npt.NDArray[np.float32]

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import run
 
-from protalign.encoders.embedded import EmbeddedEncoder
+from protalign.encoders.esm2.shipped import EmbeddedEncoder
+from tests.helpers.commands import run
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from esm.model.esm2 import ESM2
-from random_esm2 import TINY, random_esm2, save_published, save_tensors
 
-from protalign.encoders.esm2_weights import ARCHITECTURES
+from protalign.encoders.esm2.weights import ARCHITECTURES
+from tests.helpers.random_esm2 import TINY, random_esm2, save_published, save_tensors
 
 
 @pytest.fixture(scope="session")

@@ -12,15 +12,15 @@ import torch
 from esm.model.esm2 import ESM2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peak_memory import numbers_of
-from random_esm2 import TINY, random_esm2, save_tensors
 
+from protalign.core.errors import InputError, ProtAlignError
+from protalign.core.protein import SEQUENCE_LETTERS
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.encoders.contract import APROTININ, INSULIN, UBIQUITIN
-from protalign.encoders.esm2 import ESM2Encoder
-from protalign.encoders.esm2_packed import Architecture
-from protalign.errors import InputError, ProtAlignError
-from protalign.protein import SEQUENCE_LETTERS
+from protalign.encoders.esm2.encoder import ESM2Encoder
+from protalign.encoders.esm2.network import Architecture
+from tests.helpers.peak_memory import numbers_of
+from tests.helpers.random_esm2 import TINY, random_esm2, save_tensors
 
 CHAINS = [UBIQUITIN, INSULIN[0], APROTININ, "M", "".join(sorted(SEQUENCE_LETTERS)), UBIQUITIN * 3]
 
@@ -230,7 +230,7 @@ def test_ten_thousand_residues_fit_in_two_gigabytes(tiny_weights: Path) -> None:
     """
     code = (
         "import sys\n"
-        "from peak_memory import peak_memory\n"
+        "from tests.helpers.peak_memory import peak_memory\n"
         "from protalign.encoders import EncoderSpec, load_encoder\n"
         f"spec = EncoderSpec({TINY!r}, sys.argv[1], layer=1, device='cpu', dtype='float32')\n"
         f"rows = load_encoder(spec).encode([({(UBIQUITIN * 132)[:10_000]!r},)])[0]\n"
@@ -247,7 +247,7 @@ def test_memory_stays_within_the_prediction(tiny_weights: Path, dtype: str, leng
     """20,000 residues take no more than was predicted, as many chains or as two."""
     code = (
         "import sys\n"
-        "from peak_memory import peak_memory\n"
+        "from tests.helpers.peak_memory import peak_memory\n"
         "from protalign.encoders import EncoderSpec, load_encoder\n"
         f"spec = EncoderSpec({TINY!r}, sys.argv[1], layer=2, device='cpu', dtype={dtype!r})\n"
         "encoder = load_encoder(spec)\n"

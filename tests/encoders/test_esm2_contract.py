@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from random_esm2 import TINY
 
 from protalign.encoders import EncoderSpec
 from protalign.encoders.contract import EncoderContract
-from protalign.encoders.embedded import EmbeddedEncoder
+from protalign.encoders.esm2.shipped import EmbeddedEncoder
+from tests.helpers.random_esm2 import TINY
 
 
 class TestESM2(EncoderContract):

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from random_esm2 import TINY, random_esm2, save_tensors
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 
-from protalign.encoders import EncoderSpec, esm2_packed, load_encoder
-from protalign.encoders.esm2_weights import ARCHITECTURES
+from protalign.encoders import EncoderSpec, load_encoder
+from protalign.encoders.esm2 import network as esm2_packed
+from protalign.encoders.esm2.weights import ARCHITECTURES
+from tests.helpers.random_esm2 import TINY, random_esm2, save_tensors
 
 varlen = pytest.importorskip("torch.nn.attention.varlen", reason="torch has no varlen_attn")
 

@@ -13,8 +13,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from peak_memory import numbers_of
-from reference_proteinmpnn import (
+
+from protalign.core.errors import InputError
+from protalign.core.protein import Chain, Structure
+from protalign.encoders import Encoder, EncoderSpec, load_encoder
+from protalign.encoders.contract import EncoderContract
+from protalign.encoders.proteinmpnn.graph import build_graph, chain_index, nearest, residues_of
+from tests.helpers.peak_memory import numbers_of
+from tests.helpers.reference_proteinmpnn import (
     VANILLA,
     Reference,
     keep_all,
@@ -23,12 +29,6 @@ from reference_proteinmpnn import (
     take,
     with_coordinates,
 )
-
-from protalign.encoders import Encoder, EncoderSpec, load_encoder
-from protalign.encoders.contract import EncoderContract
-from protalign.encoders.proteinmpnn_graph import build_graph, chain_index, nearest, residues_of
-from protalign.errors import InputError
-from protalign.protein import Chain, Structure
 
 SPEC = EncoderSpec("proteinmpnn_v_48_020", device="cpu", dtype="float32")
 SAMPLE = Path(__file__).resolve().parents[2] / "examples" / "sample"
@@ -324,7 +324,7 @@ def test_memory_stays_within_the_prediction() -> None:
     """8,000 residues take less than was predicted, and far less than a table of all pairs."""
     code = (
         "import sys, numpy as np\n"
-        "from peak_memory import peak_memory\n"
+        "from tests.helpers.peak_memory import peak_memory\n"
         "from reference_proteinmpnn import keep_all, moved, read_complex\n"
         "from protalign.encoders import EncoderSpec, load_encoder\n"
         f"encoder = load_encoder({SPEC!r})\n"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from reference_proteinmpnn import VANILLA, WEIGHTS
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from protalign.core.errors import ProtAlignError, WeightsError
 from protalign.encoders import EncoderSpec, load_encoder
-from protalign.encoders.proteinmpnn_weights import encoder_shapes, shipped_weights
-from protalign.errors import ProtAlignError, WeightsError
+from protalign.encoders.proteinmpnn.weights import encoder_shapes, shipped_weights
+from tests.helpers.reference_proteinmpnn import VANILLA, WEIGHTS
 
 SPEC = EncoderSpec("proteinmpnn_v_48_020", device="cpu", dtype="float32")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "cut_proteinmpnn_encoder.py"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from protalign.core.errors import ProtAlignError
 from protalign.encoders import EncoderSpec, encoder_classes, load_encoder
 from protalign.encoders.contract import EncoderContract
-from protalign.encoders.esm2_weights import ARCHITECTURES
+from protalign.encoders.esm2.weights import ARCHITECTURES
 from protalign.encoders.weights import known_weights
-from protalign.errors import ProtAlignError
 
 #: A whole encoder: the letter of a residue and of its two neighbours.
 THIRD_PARTY = """
@@ -22,7 +22,7 @@ import numpy as np
 
 from protalign.encoders import Encoder
 from protalign.encoders.base import sequence_items
-from protalign.errors import InputError
+from protalign.core.errors import InputError
 
 LETTERS = "ABCDEFGHIKLMNOPQRSTUVWXYZ"
 
@@ -134,7 +134,7 @@ def test_a_package_cannot_take_one_of_our_names(
     source = THIRD_PARTY.replace('["neighbours"]', '["esm2_t6_8M_UR50D"]')
     install(tmp_path, "impostor", source, "a = impostor:NeighbourEncoder")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert encoder_classes()["esm2_t6_8M_UR50D"].__module__ == "protalign.encoders.esm2"
+    assert encoder_classes()["esm2_t6_8M_UR50D"].__module__ == "protalign.encoders.esm2.encoder"
 
 
 @pytest.mark.parametrize(

@@ -20,20 +20,21 @@ import numpy as np
 import pytest
 import torch
 from esm.model.esm2 import ESM2
-from random_esm2 import TINY, random_esm2, save_published, save_tensors
 
-from protalign.encoders import EncoderSpec, esm2_weights, load_encoder
+from protalign.core.errors import ProtAlignError, WeightsError
+from protalign.encoders import EncoderSpec, load_encoder
 from protalign.encoders.contract import UBIQUITIN
-from protalign.encoders.esm2 import ESM2Encoder
-from protalign.encoders.esm2_packed import Architecture
-from protalign.encoders.esm2_weights import (
+from protalign.encoders.esm2 import weights as esm2_weights
+from protalign.encoders.esm2.encoder import ESM2Encoder
+from protalign.encoders.esm2.network import Architecture
+from protalign.encoders.esm2.weights import (
     ARCHITECTURES,
     expected_shapes,
     find_or_download,
     read_esm2,
 )
 from protalign.encoders.weights import file_sha256, known_weights, load_state_dict
-from protalign.errors import ProtAlignError, WeightsError
+from tests.helpers.random_esm2 import TINY, random_esm2, save_published, save_tensors
 
 CPU = {"device": "cpu", "dtype": "float32"}
 
@@ -280,7 +281,7 @@ def test_another_package_named_esm_is_told_apart(tmp_path: Path, tiny_weights: P
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
     )
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("protalign.errors.ProtAlignError")
+    assert last.startswith("protalign.core.errors.ProtAlignError")
     assert "is not fair-esm" in last
     assert "fair-esm==2.0.0" in last
 

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protalign import training
-from protalign.early_stopping import hold_out
-from protalign.errors import InputError, ModelError, ProtAlignError
-from protalign.estimator import ProtAlignEstimator
-from protalign.inputs import MODALITIES, ArrayInputs, Pairs
-from protalign.metrics import retrieval_report
+from protalign.core.errors import InputError, ModelError, ProtAlignError
+from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.heads import training
+from protalign.heads.inputs import MODALITIES, ArrayInputs, Pairs
+from protalign.heads.pairs import hold_out
+from protalign.heads.ranks import retrieval_report
 from protalign.stores import EmbeddingStore
 
 Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]

@@ -15,12 +15,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from protalign import exporting
-from protalign.errors import InputError, ModelError
-from protalign.estimator import ProtAlignEstimator
-from protalign.lookup import VectorLookup
-from protalign.mean_pooling import mean_rows
-from protalign.search import check_made_by
+from protalign.core.errors import InputError, ModelError
+from protalign.estimator import export as exporting
+from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.estimator.lookup import VectorLookup
+from protalign.heads.mean import mean_rows
+from protalign.search.queries import check_made_by
 from protalign.stores import EmbeddingStore, read_vectors
 
 

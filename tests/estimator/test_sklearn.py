@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, train_
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from protalign.estimator import ProtAlignEstimator
+from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.stores import EmbeddingStore, StoreView
 
 

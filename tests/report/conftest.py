@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from report_files import ODD_ID, PROTALIGN, TEST, Files, Interrupted, run
 
-from protalign.splits import Split, write_split
+from protalign.splits.make import Split, write_split
 from protalign.stores import EmbeddingStore
+from tests.helpers.report_files import ODD_ID, PROTALIGN, TEST, Files, Interrupted, run
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_files import ODD_ID
+
+from tests.helpers.report_files import ODD_ID
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

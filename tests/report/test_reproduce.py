@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_files import ODD_ID, TEST, Files, Interrupted, run
 
 from protalign import EmbeddingStore, ProtAlignEstimator
 from protalign.cli.console import ConsoleReporter
-from protalign.errors import InputError
-from protalign.metrics import retrieval_report
+from protalign.core.errors import InputError
+from protalign.heads.ranks import retrieval_report
 from protalign.report.families import compute_families, read_families
 from protalign.report.pictures import joined
 from protalign.report.plan import Options, Plan
 from protalign.report.reproduce import reproduce
-from protalign.splits import Split, read_split
+from protalign.splits.make import Split, read_split
+from tests.helpers.report_files import ODD_ID, TEST, Files, Interrupted, run
 
 FIGURES = ("attention", "figure2_tsne", "figure3_loss", "figure4_heatmap")
 RUNS = 8  # four configurations, two seeds

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from store_helpers import build, complex_of, read_protein, sequence_only
 
-from protalign.protein import Protein
+from protalign.core.protein import Protein
+from tests.helpers.stores import build, complex_of, read_protein, sequence_only
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,0 @@
-"""What benchmarks/downstream.py is made of."""

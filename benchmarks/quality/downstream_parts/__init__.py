@@ -1,0 +1,1 @@
+"""What benchmarks/quality/downstream.py is made of."""

@@ -1,0 +1,85 @@
+"""Stores of made-up proteins, of any size: what is measured on them needs no real embeddings.
+
+A residue's embedding is a random vector of its amino acid, so that a protein's sequence and its
+structure have something in common that can be learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign.core.protein import AMINO_ACIDS, Backbone, Chain, Protein, Structure
+from protalign.stores import EncoderRecord, StoreWriter
+from protalign.stores.filling.dask import fill
+
+SEQUENCE, STRUCTURE = "made_up_sequence", "made_up_structure"
+BATCH_ROWS = 1024
+CHUNK_ROWS = 8192
+PROTEINS_PER_COMMIT = 20_000
+_LETTERS = np.frombuffer(AMINO_ACIDS.encode(), dtype=np.uint8)
+
+Encode = Callable[[Sequence[Any]], list[npt.NDArray[np.float32]]]
+
+
+def lengths(count: int, median: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Log-normal, as those of real proteins are, between a fifth and four times the median."""
+    drawn = np.random.default_rng(seed).lognormal(np.log(median), 0.5, count)
+    return np.clip(drawn, median / 5, median * 4).astype(np.int64)
+
+
+def made_up_store(path: Path, count: int, *, median: int, dims: tuple[int, int]) -> Path:
+    """A store of ``count`` proteins of one chain, both modalities embedded."""
+    options = {"per": "protein", "sequence": "observed", "min_plddt": None}
+    with StoreWriter(path, options) as writer:
+        for number, protein in enumerate(proteins(count, median)):
+            writer.add(protein.source, number.to_bytes(32, "little"), [protein])
+            if number % PROTEINS_PER_COMMIT == PROTEINS_PER_COMMIT - 1:
+                writer.commit()
+        writer.commit()
+        for name, dim in zip((SEQUENCE, STRUCTURE), dims, strict=True):
+            modality = name.removeprefix("made_up_")
+            record = EncoderRecord(name, modality, dim, "0" * 64, {"layer": 1}, "float16")
+            writer.plan(name, record, BATCH_ROWS, CHUNK_ROWS)
+            fill(path, name, partial(_load, dim=dim, modality=modality))
+    return path
+
+
+def proteins(count: int, median: int) -> Iterator[Protein]:
+    """Each with a sequence and a backbone of its own."""
+    rng = np.random.default_rng(1)
+    for number, length in enumerate(lengths(count, median).tolist()):
+        mixture = rng.dirichlet(np.full(len(_LETTERS), 0.5))
+        sequence = rng.choice(_LETTERS, length, p=mixture).tobytes().decode()
+        chain = Chain(
+            id="A",
+            sequence=sequence,
+            residue_numbers=np.arange(1, length + 1, dtype=np.int32),
+            insertion_codes=np.full(length, ord(" "), dtype=np.uint8),
+            observed=np.ones(length, dtype=np.bool_),
+            backbone=Backbone(50 * rng.random((length, 4, 3), dtype=np.float32)),
+        )
+        name = f"p{number:07}"
+        yield Protein(name, f"{name}.pdb", (chain,), Structure((chain,), (0,)))
+
+
+def _load(device: str, *, dim: int, modality: str) -> Encode:
+    """What ``fill`` takes."""
+    rng = np.random.default_rng(0 if modality == "sequence" else 1)
+    table = np.zeros((128, dim), dtype=np.float32)
+    table[_LETTERS] = rng.standard_normal((len(_LETTERS), dim), dtype=np.float32)
+    places = rng.standard_normal((4096, dim), dtype=np.float32)
+
+    def encode(batch: Sequence[Any]) -> list[npt.NDArray[np.float32]]:
+        texts = [
+            "".join(item) if modality == "sequence" else item.chains[0].sequence for item in batch
+        ]
+        codes = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+        return [table[own] + places[np.arange(len(own)) % len(places)] for own in codes]
+
+    return encode

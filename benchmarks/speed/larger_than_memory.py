@@ -1,0 +1,163 @@
+"""Fit over a store that is larger than the memory allowed: the same loss curve, bounded memory.
+
+    python benchmarks/speed/larger_than_memory.py                              # 2 GB, 1 GB allowed
+    python benchmarks/speed/larger_than_memory.py --store-gb 20 --memory-gb 4 --folder /data
+
+A store of made-up embeddings (D = 1280 and 128, as ESM2-650M and ProteinMPNN have them) is written,
+then fitted in fresh processes: over as many of its entries as --held-gb holds, once held in memory
+and once streamed out of the store, whose loss curves must be equal to the last bit; then over all
+of it, streamed. The streaming processes may allocate no more than --memory-gb (RLIMIT_DATA: what is
+mapped from files, which the system may drop at any time, does not count), and the peak of what they
+held (RssAnon) is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
+
+from benchmarks.shared.made_up import made_up_store
+from benchmarks.shared.measuring import Summary, arguments, write
+
+DIMS = (1280, 128)
+MEDIAN = 300
+
+
+def main() -> None:
+    options = parse()
+    if options.fit:
+        print(json.dumps(fit(options)))
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        rows = measure(options, Path(folder))
+    for row in rows:
+        print(
+            f"{row['run']:28} {row['entries']:7,} entries {row['gb']:6.2f} GB  "
+            f"{row['epoch_seconds']:7.1f} s an epoch  {row['peak_gb']:5.2f} GB held at most  "
+            f"loss {row['loss_curve'][-1]:.6f}"
+        )
+    held, streamed, whole = rows
+    equal = held["loss_curve"] == streamed["loss_curve"]
+    print("loss curves of held and streamed rows are " + ("equal" if equal else "NOT EQUAL"))
+    lines: list[Summary] = [
+        {
+            "part": f"fit over {whole['gb']:.1f} GB of embeddings with {options.memory_gb:g} GB of "
+            "memory allowed",
+            "peer": "held in memory",
+            "ratio": held["epoch_seconds"] / streamed["epoch_seconds"],
+            "target": None,
+            "figure": f"{whole['epoch_seconds']:.0f} s an epoch, {whole['peak_gb']:.2f} GB held at "
+            "most",
+            "limit": f"reads {whole['gb'] / whole['epoch_seconds']:.2f} GB/s out of the store",
+            "equal": "the same loss curve, to the last bit" if equal else "NOT EQUAL",
+        }
+    ]
+    write(options, "larger_than_memory", rows, lines)
+
+
+def parse() -> argparse.Namespace:
+    parser = arguments(__doc__)
+    parser.add_argument("--store-gb", type=float, default=2.0)
+    parser.add_argument("--memory-gb", type=float, default=1.0, help="allowed when streaming")
+    parser.add_argument("--held-gb", type=float, default=1.0, help="compared with held rows")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch", type=int, help="pairs; by default what fits in the memory")
+    parser.add_argument("--folder", type=Path, help="where the store is written")
+    parser.add_argument("--fit", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--entries", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--held", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    bytes_of_one = 2 * sum(DIMS) * MEDIAN * np.exp(0.125)  # the mean of a log-normal length
+    count = int(1e9 * options.store_gb / bytes_of_one)
+    # Two batches are in memory at a time, beside Python and its libraries.
+    room = 1e9 * max(options.memory_gb - 0.6, 0.1)
+    batch = options.batch or min(1024, int(room / 3 / bytes_of_one))
+    path = made_up_store(folder / "made-up.zarr", count, median=MEDIAN, dims=DIMS)
+    few = min(count, int(1e9 * options.held_gb / bytes_of_one))
+
+    def run(name: str, entries: int, *, held: bool) -> dict[str, Any]:
+        command = [sys.executable, __file__, "--fit", str(path), "--entries", str(entries)]
+        numbers = ["--threads", options.threads, "--epochs", options.epochs, "--batch", batch]
+        limit = ["--held"] if held else ["--memory-gb", options.memory_gb]
+        command += [str(word) for word in [*numbers, *limit]]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        return {"run": name, "entries": entries, "batch": batch, **json.loads(done.stdout)}
+
+    return [
+        run("held in memory", few, held=True),
+        run("the same, streamed", few, held=False),
+        run("the whole store, streamed", count, held=False),
+    ]
+
+
+def fit(options: argparse.Namespace) -> dict[str, Any]:
+    """In a process of its own."""
+    from protalign import EmbeddingStore, ProtAlignEstimator, training_rows
+
+    torch.set_num_threads(options.threads)
+    if options.held:
+        training_rows.MEMORY_PART = 1.0
+    else:
+        limit = int(1e9 * options.memory_gb)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        training_rows.MEMORY_PART = 0.0
+    peak = _PeakMemory()
+    store = EmbeddingStore.open(options.fit)[: options.entries]
+    model = ProtAlignEstimator(
+        max_epochs=options.epochs,
+        batch_size=options.batch,
+        early_stopping=False,
+        random_state=0,
+        device="cpu",
+    )
+    start = time.perf_counter()
+    model.fit(store)
+    seconds = (time.perf_counter() - start) / options.epochs
+    rows = [store.rows(f"made_up_{kind}")[1].sum() for kind in ("sequence", "structure")]
+    return {
+        "gb": sum(2 * int(n) * dim for n, dim in zip(rows, DIMS, strict=True)) / 1e9,
+        "epoch_seconds": seconds,
+        "peak_gb": peak.stop() / 1e9,
+        "loss_curve": model.loss_curve_,
+    }
+
+
+class _PeakMemory:
+    """Largest RssAnon of this process: memory that is no file's."""
+
+    def __init__(self) -> None:
+        self._peak = 0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(0.01):
+            status = Path("/proc/self/status").read_text()
+            held = 1024 * int(status.partition("RssAnon:")[2].split()[0])
+            self._peak = max(self._peak, held)
+
+    def stop(self) -> int:
+        self._stopped.set()
+        self._thread.join()
+        return self._peak
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""How cost grows: embed, fit, verify and search at 1,000 to 1,000,000 made-up proteins.
+
+    python benchmarks/speed/scaling.py                                    # 1 k, 10 k, 100 k
+    python benchmarks/speed/scaling.py --sizes 1000 10000 100000 1000000 --folder /data --json out.json
+
+Each size is a store of its own: proteins of about 60 residues, embeddings of 32 values in both
+modalities, made up, float16. "embed" is everything but the encoders, whose time is their residues
+by benchmarks/speed/esm2.py: hashing, deduplication, plan, Dask tasks, chunks written. "fit" is one epoch,
+"verify" reads every chunk, "search" is the top 5 of 64 queries among the exported vectors. Draws
+docs/scaling.svg (--plot) on logarithmic axes, where cost that grows with the size is a line of
+slope 1. A million proteins need about 12 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
+
+from benchmarks.shared.made_up import made_up_store, proteins
+from benchmarks.shared.measuring import MACHINE, ROOT, Summary, arguments, write
+from protalign import EmbeddingStore, ProtAlignEstimator, read_vectors
+from protalign.stores import verify
+
+PARTS = ("embed", "fit", "verify", "search")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+MEDIAN, DIMS, QUERIES = 60, (32, 32), 64
+WARM_UP = 200
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    rows = []
+    print(f"{'proteins':>9}" + "".join(f"{part + ' s':>12}" for part in PARTS) + f"{'GB':>8}")
+    for size in [WARM_UP, *options.sizes]:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            row = measure(size, Path(folder))
+        if size == WARM_UP:
+            continue  # libraries are imported and threads started once
+        rows.append(row)
+        times = "".join(f"{row[part]:12.3f}" for part in PARTS)
+        print(f"{size:9,}{times}{row['gb']:8.2f}", flush=True)
+    slopes = {part: slope(rows, part) for part in PARTS} if len(rows) > 1 else {}
+    print("slope    " + "".join(f"{slopes.get(part, math.nan):12.2f}" for part in PARTS))
+    plot(rows, slopes, options)
+    write(options, "scaling", rows, summary(rows, slopes), ["dask", "pyarrow"])
+
+
+def parse() -> argparse.Namespace:
+    parser = arguments(__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--folder", type=Path, help="where stores are written")
+    parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "scaling.svg")
+    return parser.parse_args()
+
+
+def measure(size: int, folder: Path) -> dict[str, Any]:
+    path = folder / "made-up.zarr"
+    row: dict[str, Any] = {"proteins": size}
+    making, _ = timed(lambda: deque(proteins(size, MEDIAN), maxlen=0))
+    filling, _ = timed(lambda: made_up_store(path, size, median=MEDIAN, dims=DIMS))
+    row["embed"] = filling - making
+    store = EmbeddingStore.open(path)
+    row["residues"] = int(store.lengths.sum())
+    row["gb"] = store.info()["bytes"] / 1e9
+    model = ProtAlignEstimator(max_epochs=1, early_stopping=False, random_state=0, device="cpu")
+    row["fit"], _ = timed(lambda: model.fit(store))
+    row["verify"], report = timed(lambda: verify(path))
+    assert report.ok, list(report.lines())
+    model.export(store, folder / "vectors.parquet")
+    vectors = read_vectors(folder / "vectors.parquet")
+    queries = vectors.sequence[:QUERIES]
+    vectors.search(queries, k=5)
+    row["search"], _ = timed(lambda: vectors.search(queries, k=5))
+    return row
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Wall-clock seconds, and what came out."""
+    start = time.perf_counter()
+    result = run()
+    return time.perf_counter() - start, result
+
+
+def slope(rows: list[dict[str, Any]], part: str) -> float:
+    """Of the last two sizes on logarithmic axes: 1 where cost grows as the size does."""
+    before, last = rows[-2:]
+    return math.log(last[part] / before[part]) / math.log(last["proteins"] / before["proteins"])
+
+
+def plot(rows: list[dict[str, Any]], slopes: dict[str, float], options: argparse.Namespace) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "protalign"
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    sizes = [row["proteins"] for row in rows]
+    for part, colour in zip(PARTS, COLOURS, strict=True):
+        label = f"{part} (slope {slopes[part]:.2f})" if part in slopes else part
+        axis.plot(sizes, [row[part] for row in rows], "o-", color=colour, label=label)
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="proteins",
+        ylabel="seconds",
+        title=f"Made-up proteins of about {MEDIAN} residues, {DIMS[0]} + {DIMS[1]} values each\n"
+        f"{MACHINE['processor']}, {options.threads} thread(s)",
+    )
+    axis.grid(which="major", color="#dddddd")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    figure.savefig(options.plot, metadata={"Date": None} if options.plot.suffix == ".svg" else None)
+
+
+def summary(rows: list[dict[str, Any]], slopes: dict[str, float]) -> list[Summary]:
+    last = rows[-1]
+    what = {
+        "embed": f"{last['residues'] / last['embed']:,.0f} residues/s without the encoders",
+        "fit": f"{last['proteins'] / last['fit']:,.0f} pairs/s",
+        "verify": f"{last['gb'] / last['verify']:.2f} GB/s",
+        "search": f"{QUERIES} queries in {1e3 * last['search']:.0f} ms",
+    }
+    return [
+        {
+            "part": f"{part} at {last['proteins']:,} proteins",
+            "peer": "itself at a tenth" if slopes else "",
+            "ratio": None,
+            "target": None,
+            "figure": f"{last[part]:.2f} s, {what[part]}",
+            "limit": f"slope {slopes[part]:.2f} (1: cost grows as the size)" if slopes else "",
+            "equal": "",
+        }
+        for part in PARTS
+    ]
+
+
+if __name__ == "__main__":
+    main()

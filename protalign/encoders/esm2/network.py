@@ -1,0 +1,373 @@
+"""ESM2's forward pass over packed sequences: no padding, no logits, memory linear in length.
+
+The numbers are those of ``esm.model.esm2.ESM2.forward`` (fair-esm 2.0.0; Lin et al., Science 379,
+1123, 2023). What differs is the order of the work: linear layers take all residues of a batch at
+once, attention takes one sequence at a time through ``scaled_dot_product_attention``, or on a GPU
+all of them through ``varlen_attn``, rotary embeddings (Su et al., arXiv:2104.09864) are computed
+once for a batch, and only the layers that the answer needs are held and run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from protalign.core import devices
+
+#: In inference no token is masked, so that ESM2's token dropout scales every embedding by the
+#: share of tokens that training left unmasked: 15 % are chosen, 80 % of those become <mask>.
+TOKEN_DROPOUT_SCALE = 1 - 0.15 * 0.8
+#: Rows that go through a feed-forward block at once: its hidden layer is four times as wide, and
+#: stays in a core's cache between the two products. An accelerator wants many, within its memory.
+FEED_FORWARD_ROWS = {"cpu": 256}
+FEED_FORWARD_ROWS_ACCELERATOR = 16384
+#: The oldest NVIDIA GPUs that FlashAttention, and so ``varlen_attn``, supports.
+_FLASH_CAPABILITY = (8, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """The three numbers that make an ESM2."""
+
+    layers: int
+    dim: int
+    heads: int
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.dim // self.heads
+
+    def parameters(self, layers: int | None = None, alphabet: int = 33) -> int:
+        """Parameters that embedding uses, over the first ``layers`` layers (all of them)."""
+        layers = self.layers if layers is None else layers
+        per_layer = 12 * self.dim**2 + 13 * self.dim  # attention 4 D², feed-forward 8 D², biases
+        return alphabet * self.dim + layers * per_layer + 2 * self.dim
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chains:
+    """Where the chains of a batch are among its tokens.
+
+    Attributes
+    ----------
+    lengths : tokens of each chain.
+    offsets : (n + 1,) int32 on the device: tokens before each chain, and all; None where attention
+        takes one chain at a time.
+    """
+
+    lengths: Sequence[int]
+    offsets: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Affine:
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Attention:
+    """Multi-head attention: ``norm``, ``qkv``, attention, ``out``.
+
+    In half precision the norm's scale and shift are part of ``qkv``, whose bias is float32 and that
+    of queries and keys alone: what values add is the same for every residue, and part of ``out``.
+
+    Attributes
+    ----------
+    qkv : weight (3 D, D); bias (3 D,), in half precision (2, heads, head_dim) float32.
+    """
+
+    norm: _Affine | None
+    qkv: _Affine
+    out: _Affine
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    attention: _Attention
+    feed_forward_norm: _Affine
+    fc1: _Affine
+    fc2: _Affine
+
+
+class PackedESM2:
+    """The first ``layer`` layers of an ESM2, on one device, in one compute dtype.
+
+    The residual stream and the layer norms are float32 in every dtype; weights are cast once. Most
+    of what half precision costs comes from queries and keys, whose biases are large where scores
+    are sharp. So there the biases, the norm's shift among them, are added in float32, after the
+    product; and on a CPU, where half precision gains attention little, attention is float32.
+
+    Parameters
+    ----------
+    architecture : of the whole model.
+    state : fair-esm's names -> tensors, any float dtype; checked to fit before.
+    layer : the layer wanted, as fair-esm counts: 0 is the token embedding, ``architecture.layers``
+        the final layer (with the layer norm after it).
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        state: Mapping[str, Tensor],
+        *,
+        layer: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.architecture = architecture
+        self.dtype = dtype
+        self.device = device
+        self._embedding = state["embed_tokens.weight"].to(device, torch.float32, copy=True)
+        self._layers = [self._layer(state, index) for index in range(layer)]
+        self._last_norm = None
+        if layer == architecture.layers:
+            self._last_norm = self._norm(state, "emb_layer_norm_after")
+        self._file_bytes = state["embed_tokens.weight"].itemsize * architecture.parameters(layer)
+        self._frequencies = _inverse_frequencies(architecture, state)
+        self._at_once = FEED_FORWARD_ROWS.get(device.type, FEED_FORWARD_ROWS_ACCELERATOR)
+        self._varlen = _varlen_on(device, dtype)
+        self._wide_attention = _wide_attention_on(device)
+
+    @torch.inference_mode()
+    def __call__(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Representations of packed sequences.
+
+        Parameters
+        ----------
+        tokens : (T,) int64, <cls> sequence <eos> of one chain after another.
+        lengths : tokens of each chain; they add up to T.
+
+        Returns
+        -------
+        (T, D) float32, on the device.
+        """
+        x = self._embedding[tokens.to(self.device)] * TOKEN_DROPOUT_SCALE
+        rotation = self._rotation(lengths) if self._layers else None
+        chains = self._chains(lengths)
+        for layer in self._layers:
+            assert rotation is not None
+            self._add_attention(layer.attention, x, chains, rotation)
+            for rows in torch.split(x, self._at_once):
+                self._add_feed_forward(layer, rows)
+        return x if self._last_norm is None else self._normalised(x, self._last_norm)
+
+    def memory_bytes(self, longest: int, tokens: int, at_once: int = 1) -> int:
+        """Predicted peak in bytes: weights, and what ``tokens`` hold at their widest point.
+
+        ``at_once`` calls share them.
+
+        That is inside attention: the residual stream, queries, keys and values, the mixed values,
+        the projection of them, and one chain's part of them in the making, or all chains' where
+        they are attended to at once. On a CPU loading counts too: there the file is mapped beside
+        the weights made from it.
+        """
+        size, dim = self.dtype.itemsize, self.architecture.dim
+        weights = size * self.architecture.parameters(len(self._layers))
+        per_token = dim * (4 + 5 * size + 4) + 4 * self.architecture.head_dim
+        # Queries and keys while they are turned; for wide attention also values.
+        in_float32 = 0 if size == 4 else (10 if self._wide_attention else 8) * dim
+        feed_forward = at_once * self._at_once * 4 * dim * 2 * size
+        attended = (
+            (tokens if self._varlen else at_once * longest)
+            * dim
+            * (4 if self._wide_attention else size)
+        )
+        batch = tokens * (per_token + in_float32) + attended + feed_forward
+        mapped = self._file_bytes if self.device.type == "cpu" else 0
+        return devices.WORKSPACE_BYTES + weights + max(mapped, batch)
+
+    def _chains(self, lengths: Sequence[int]) -> _Chains:
+        if not self._varlen:
+            return _Chains(lengths, None)
+        offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+        return _Chains(lengths, offsets.to(self.device))
+
+    def _add_attention(
+        self, layer: _Attention, x: Tensor, chains: _Chains, rotation: Tensor
+    ) -> None:
+        """Add to x (T, D) float32 its multi-head self-attention within each chain."""
+        hidden = self._normalised(x, layer.norm).to(self.dtype)
+        _add_linear(x, self._attended(layer, hidden, chains, rotation), layer.out)
+
+    def _attended(
+        self, layer: _Attention, hidden: Tensor, chains: _Chains, rotation: Tensor
+    ) -> Tensor:
+        """The values of each chain, mixed; hidden (T, D), which it may overwrite, to (T, D)."""
+        shape = (len(hidden), 3, self.architecture.heads, self.architecture.head_dim)
+        if self.dtype == torch.float32:
+            qkv = nn.functional.linear(hidden, layer.qkv.weight, layer.qkv.bias).view(shape)
+            _rotate(qkv[:, :2], rotation)
+            q, k, v = qkv.unbind(1)
+        else:
+            qkv = (hidden @ layer.qkv.weight.T).view(shape)
+            q, k, v = self._half_attention_inputs(qkv, layer.qkv.bias, rotation)
+        if chains.offsets is None:
+            # The normalised rows are in q, k and v now: use their memory again.
+            mixed = hidden.view(q.shape)
+            _attend_one_by_one(q, k, v, chains.lengths, mixed)
+        else:
+            mixed = _attend_at_once(q, k, v, max(chains.lengths), chains.offsets)
+        return mixed.flatten(1)
+
+    def _half_attention_inputs(
+        self, qkv: Tensor, bias: Tensor, rotation: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """From (T, 3, heads, head_dim) in half precision; the three, (T, heads, head_dim) each."""
+        wide = self._wide_attention
+        # On a CPU the sum of two dtypes makes a copy of its own.
+        turned = qkv[:, :2].float().add_(bias) if wide else qkv[:, :2] + bias
+        _rotate(turned, rotation)
+        if wide:
+            return turned[:, 0], turned[:, 1], qkv[:, 2].float()
+        qkv[:, :2] = turned
+        return qkv[:, 0], qkv[:, 1], qkv[:, 2]
+
+    def _add_feed_forward(self, layer: _Layer, x: Tensor) -> None:
+        hidden = self._normalised(x, layer.feed_forward_norm).to(self.dtype)
+        hidden = nn.functional.linear(hidden, layer.fc1.weight, layer.fc1.bias)
+        _add_linear(x, nn.functional.gelu(hidden), layer.fc2)
+
+    def _normalised(self, x: Tensor, norm: _Affine | None) -> Tensor:
+        scale, shift = (None, None) if norm is None else (norm.weight, norm.bias)
+        return nn.functional.layer_norm(x, (self.architecture.dim,), scale, shift)
+
+    def _rotation(self, lengths: Sequence[int]) -> Tensor:
+        """exp(i angle) of each token's position: (T, 1, 1, head_dim / 2) complex64."""
+        angles = torch.outer(torch.arange(max(lengths)).float(), self._frequencies)
+        turns = torch.polar(torch.ones_like(angles), angles)
+        return torch.cat([turns[:length] for length in lengths])[:, None, None].to(self.device)
+
+    def _layer(self, state: Mapping[str, Tensor], index: int) -> _Layer:
+        name = f"layers.{index}"
+        return _Layer(
+            attention=self._attention(state, f"{name}.self_attn"),
+            feed_forward_norm=self._norm(state, f"{name}.final_layer_norm"),
+            fc1=self._linear(state, f"{name}.fc1"),
+            fc2=self._linear(state, f"{name}.fc2"),
+        )
+
+    def _attention(self, state: Mapping[str, Tensor], name: str) -> _Attention:
+        norm, out = self._norm(state, f"{name}_layer_norm"), self._linear(state, f"{name}.out_proj")
+        order = _interleaved(self.architecture)
+        projections = [(f"{name}.{letter}_proj", letter != "v") for letter in "qkv"]
+        weight, bias = (
+            torch.cat(
+                [
+                    state[f"{each}.{kind}"][order] if turned else state[f"{each}.{kind}"]
+                    for each, turned in projections
+                ]
+            )
+            for kind in ("weight", "bias")
+        )
+        if self.dtype == torch.float32:
+            return _Attention(norm, _Affine(self._cast(weight), self._cast(bias)), out)
+        dim = self.architecture.dim
+        weight, bias = self._wide(weight), self._wide(bias)
+        bias += weight @ norm.bias
+        shift = bias[: 2 * dim].view(2, self.architecture.heads, -1)
+        of_values = self._wide(state[f"{name}.out_proj.weight"]) @ bias[2 * dim :]
+        out_bias = self._wide(state[f"{name}.out_proj.bias"]) + of_values
+        return _Attention(
+            None,
+            _Affine(self._cast(weight * norm.weight), shift),
+            _Affine(out.weight, self._cast(out_bias)),
+        )
+
+    def _linear(self, state: Mapping[str, Tensor], name: str) -> _Affine:
+        return _Affine(self._cast(state[f"{name}.weight"]), self._cast(state[f"{name}.bias"]))
+
+    def _norm(self, state: Mapping[str, Tensor], name: str) -> _Affine:
+        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+        return _Affine(self._wide(weight), self._wide(bias))
+
+    # A copy always: the file is memory-mapped, and may change or go while the model runs.
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.dtype, copy=True)
+
+    def _wide(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, torch.float32, copy=True)
+
+
+def _varlen_on(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's attention over packed sequences can be used."""
+    return (
+        device.type == "cuda"
+        and torch.version.cuda is not None  # not AMD's GPUs, which have the device's name too
+        and dtype in (torch.float16, torch.bfloat16)
+        and find_spec("torch.nn.attention.varlen") is not None  # since torch 2.10
+        and torch.cuda.get_device_capability(device) >= _FLASH_CAPABILITY
+    )
+
+
+def _wide_attention_on(device: torch.device) -> bool:
+    """Whether attention is float32 in every dtype."""
+    return device.type == "cpu"
+
+
+def _attend_one_by_one(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], out: Tensor
+) -> None:
+    """Attention of each chain's rows (T, heads, head_dim) of q, k and v -> its rows of out."""
+    start = 0
+    for length in lengths:
+        rows = slice(start, start + length)
+        one = [part[rows].transpose(0, 1)[None] for part in (q, k, v)]  # (1, heads, length, …)
+        attended = nn.functional.scaled_dot_product_attention(one[0], one[1], one[2])
+        out[rows] = attended[0].transpose(0, 1)
+        start += length
+
+
+def _attend_at_once(q: Tensor, k: Tensor, v: Tensor, longest: int, offsets: Tensor) -> Tensor:
+    """Attention within each chain, in one kernel: (T, heads, head_dim) each, and out of it.
+
+    Like ``scaled_dot_product_attention``, it divides scores by sqrt(head_dim).
+    """
+    from torch.nn.attention.varlen import varlen_attn  # older torch has none
+
+    attended = varlen_attn(q, k, v, offsets, offsets, longest, longest)
+    assert isinstance(attended, Tensor)  # and no pair: the normalisers are not asked for
+    return attended
+
+
+def _add_linear(x: Tensor, hidden: Tensor, affine: _Affine) -> None:
+    """Add a linear layer's output to x, which is float32 in every dtype."""
+    if hidden.dtype == x.dtype:
+        x += affine.bias
+        x.addmm_(hidden, affine.weight.T)  # the sum is part of the product
+    else:
+        x += nn.functional.linear(hidden, affine.weight, affine.bias)
+
+
+def _inverse_frequencies(architecture: Architecture, state: Mapping[str, Tensor]) -> Tensor:
+    """(head_dim / 2,) float32 angles per position: the file's, as fair-esm takes them, or new."""
+    stored = state.get("layers.0.self_attn.rot_emb.inv_freq")
+    if stored is not None:
+        return stored.float()
+    width = architecture.head_dim
+    inverse: Tensor = 1.0 / 10000 ** (torch.arange(0, width, 2).float() / width)
+    return inverse
+
+
+def _interleaved(architecture: Architecture) -> Tensor:
+    """(D,) int64: order of a projection's rows that puts each rotated pair side by side.
+
+    Rotary embeddings turn elements i and i + head_dim / 2 of a head together. Side by side, a pair
+    is one complex number, and turning it one multiplication: 3 to 9 times faster. Queries and keys
+    are reordered alike, so that their products stay the same.
+    """
+    rows = torch.arange(architecture.dim).view(architecture.heads, 2, -1)
+    return rows.transpose(1, 2).flatten()
+
+
+def _rotate(qk: Tensor, rotation: Tensor) -> None:
+    """Turn queries and keys (T, 2, heads, head_dim) float32 in place."""
+    pairs = torch.view_as_complex(torch.unflatten(qk, -1, (-1, 2)))
+    pairs *= rotation

@@ -1,0 +1,1 @@
+"""Vectors to retrieval figures with intervals."""

@@ -1,0 +1,1 @@
+"""Residue rows to one vector per protein: pooling heads, losses, training, the model."""

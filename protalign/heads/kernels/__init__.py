@@ -1,0 +1,1 @@
+"""Batches of residue rows without padding, and attention sums over them."""

@@ -1,0 +1,19 @@
+"""A batch of proteins' rows in the form that its device pools fastest."""
+
+from __future__ import annotations
+
+import torch
+
+from protalign.core.ragged import Ragged
+from protalign.heads.kernels.fused import RangeBatch, fused_pooling_on
+from protalign.heads.kernels.packed import PackedBatch
+
+#: Both can be asked for the same: ``lengths``, ``proteins``, ``rows``, ``attention_heads``, …
+ProteinBatch = PackedBatch | RangeBatch
+
+
+def batch_of(rows: Ragged, device: torch.device) -> ProteinBatch:
+    """Packed rows, moved to a device; raises ValueError where a protein has no row."""
+    if fused_pooling_on(device):
+        return RangeBatch.from_ragged(rows, device)
+    return PackedBatch.from_ragged(rows, device)

@@ -1,0 +1,263 @@
+"""Attention pooling on a GPU: batches that are indices alone, and the launch of fused kernels.
+
+Where Triton is not there, or the GPU is older than its kernels support, ``protalign.heads.kernels.packed`` does
+the same in plain torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from protalign.core.ragged import Ragged
+from protalign.heads.kernels.packed import moved
+
+Int64 = npt.NDArray[np.int64]
+
+#: The oldest GPUs that Triton supports.
+_CAPABILITY = (8, 0)
+#: Warps of all programs on one multiprocessor: each thread takes the 255 registers that it can.
+_WARPS = 8
+#: Columns of a warp, at most: their sums for all heads of a program are kept in its registers.
+_COLUMNS = 320
+#: Attention heads that a program works on.
+_HEADS = 4
+#: Rows of a tile; and numbers of one whose products are not the tensor cores', which are laid out
+#: anew on chip for each head.
+_ROWS, _NUMBERS_WITHOUT_DOT = 16, 5120
+#: Bytes of a tile, of which two are on their way while one is worked on; of a larger one none is.
+_TILE_BYTES = 40 * 1024
+#: Bytes of a tile at most, for the tensor cores: their operands are to fit beside it.
+_DOT_BYTES = 80 * 1024
+#: Programs where no GPU says how many it takes: Triton's interpreter.
+_SHARES_INTERPRETED = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RangeBatch:
+    """n proteins, each of them a range of rows of one tensor, in any order; one may be repeated.
+
+    Attributes
+    ----------
+    values : (R, D) float16, bfloat16 or float32, contiguous; no gradient flows to it.
+    starts : (n,) int64, on the device of ``values``: the first row of each protein.
+    offsets : (n + 1,) int64, on that device: rows of the batch before each protein, and of all.
+    lengths : (n,) int64 rows of each protein.
+    """
+
+    values: Tensor
+    starts: Tensor
+    offsets: Tensor
+    lengths: Int64
+
+    @classmethod
+    def from_ragged(cls, rows: Ragged, device: torch.device) -> RangeBatch:
+        """Packed rows, moved to a device; raises ValueError where a protein has no row."""
+        values = moved(rows.values, device)
+        [batch] = cls.several(values, [rows.offsets[:-1]], [rows.lengths])
+        return batch
+
+    @classmethod
+    def several(
+        cls, values: Tensor, starts: Sequence[Int64], lengths: Sequence[Int64]
+    ) -> Iterator[RangeBatch]:
+        """Batches of proteins of one tensor; the indices of all are moved to its device at once.
+
+        Raises ValueError where a protein has no row.
+        """
+        if any(np.any(own < 1) for own in lengths):
+            raise ValueError("every protein needs at least one row to be pooled")
+        parts: list[Int64] = []
+        for own_starts, own_lengths in zip(starts, lengths, strict=True):
+            parts += [own_starts, np.concatenate([[0], np.cumsum(own_lengths)])]
+        indices = torch.from_numpy(np.concatenate(parts, dtype=np.int64)).to(values.device)
+        split = indices.split_with_sizes([len(part) for part in parts])
+        for first_rows, offsets, own in zip(split[::2], split[1::2], lengths, strict=True):
+            yield cls(values, first_rows, offsets, own)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def proteins(self) -> tuple[Tensor, ...]:
+        """(L, D) views of each protein's rows; waits for the device."""
+        spans = zip(self.starts.tolist(), self.lengths.tolist(), strict=True)
+        return tuple(self.values[start : start + length] for start, length in spans)
+
+    def rows(self) -> Tensor:
+        """(T, D) copy of all rows, one protein after another."""
+        lengths = torch.from_numpy(self.lengths).to(self.values.device)
+        shift = torch.repeat_interleave(self.starts - self.offsets[:-1], lengths)
+        return self.values[shift + torch.arange(len(shift), device=shift.device)]
+
+    def attention_sums(self, weight: Tensor) -> Tensor:
+        """Softmax(rows @ weight)-weighted sums of each protein's rows.
+
+        ``weight``: (D, H) float32 -> (n, H, D) float32.
+        """
+        sums: Tensor = FusedAttentionPooling.apply(weight, self)  # type: ignore[no-untyped-call]
+        return sums
+
+    def attention_heads(self, weight: Tensor, projection: Tensor) -> Tensor:
+        """The same sums, projected head by head.
+
+        ``weight`` (D, H) and ``projection`` (H, D, K), float32 -> (H, n, K) float32, in the order
+        that ``in_order`` is given.
+        """
+        return torch.bmm(self.attention_sums(weight).transpose(0, 1), projection)
+
+    def in_order(self, of_proteins: Tensor) -> Tensor:
+        """What was computed of ``attention_heads``, in the proteins' order: as it is."""
+        return of_proteins
+
+    def attention_weights(self, weight: Tensor) -> Tensor:
+        """Softmax of ``rows @ weight`` over each protein's rows, (T, H); without gradients."""
+        _, scores, normaliser = _forward(weight.detach(), self)
+        lengths = torch.from_numpy(self.lengths).to(scores.device)
+        return scores.sub_(torch.repeat_interleave(normaliser, lengths, dim=0)).exp_()
+
+
+@cache
+def fused_pooling_on(device: torch.device) -> bool:
+    """Whether the fused kernels can be used there."""
+    return (
+        device.type == "cuda"
+        and find_spec("triton") is not None
+        and torch.cuda.get_device_capability(device) >= _CAPABILITY
+    )
+
+
+class FusedAttentionPooling(torch.autograd.Function):
+    """``protalign.heads.kernels.packed.AttentionPooling`` in fused kernels, of values that need no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, batch: RangeBatch) -> Tensor:
+        """weight (D, H) float32 -> pooled (n, H, D) float32."""
+        pooled, scores, normaliser = _forward(weight, batch)
+        ctx.save_for_backward(pooled, scores, normaliser)
+        ctx.batch = batch
+        return pooled
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        pooled, scores, normaliser = ctx.saved_tensors
+        return _backward(ctx.batch, pooled, scores, normaliser, gradients[0].contiguous()), None
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """How the kernels are cut for one D, H and device.
+
+    Attributes
+    ----------
+    groups : programs that share the heads out among them.
+    shares : programs that share the rows out among them: as many as run at once.
+    constants : the kernels' compile-time arguments.
+    of_rows : those that only kernels that read rows have.
+    """
+
+    groups: int
+    shares: int
+    constants: dict[str, int]
+    of_rows: dict[str, int]
+
+    @classmethod
+    def of(cls, dim: int, heads: int, values: Tensor) -> _Launch:
+        main = 1 << max(0, (dim - 1).bit_length() - 1)
+        tail = 1 << max(0, dim - main - 1).bit_length()
+        warps = 1 << (-(-(main + tail) // _COLUMNS) - 1).bit_length()
+        row_bytes = dim * values.itemsize
+        dot = values.dtype == torch.float16 and _ROWS * row_bytes <= _DOT_BYTES
+        few = 1 << (max(1, min(_ROWS, _NUMBERS_WITHOUT_DOT // dim)).bit_length() - 1)
+        rows = _ROWS if dot else few
+        multiprocessors = _multiprocessors(values.device)
+        return cls(
+            groups=-(-heads // _HEADS),
+            shares=multiprocessors * max(1, _WARPS // warps) or _SHARES_INTERPRETED,
+            constants={
+                "H": heads,
+                "D": dim,
+                "HEADS": _HEADS,
+                "MAIN": max(main, 16 * warps),  # a product of tensor cores takes 16 at least
+                "TAIL": max(tail, 16 * warps),
+                "WARPS": warps,
+                "num_warps": warps,
+            },
+            of_rows={
+                "DOT": int(dot),
+                "ROWS": rows,
+                "STAGES": 3 if rows * row_bytes <= _TILE_BYTES else 2,
+            },
+        )
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _forward(weight: Tensor, batch: RangeBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """pooled (n, H, D), scores (T, H), and (n, H) log of the sum of exp(score); all float32."""
+    from protalign import pooling_kernels  # Triton is optional, and slow to import
+
+    heads, n = weight.shape[1], len(batch)
+    launch = _Launch.of(len(weight), heads, batch.values)
+    by_head = weight.T.contiguous()
+    pooled = weight.new_empty(n, *by_head.shape)
+    normaliser = weight.new_empty(n, heads)
+    scores = weight.new_empty(int(batch.lengths.sum()), heads)
+    parts = weight.new_empty(2 * launch.shares, *by_head.shape)
+    part_normaliser = weight.new_empty(len(parts), heads)
+    found = (pooled, normaliser, parts, part_normaliser)
+    with torch.cuda.device_of(batch.values):  # type: ignore[no-untyped-call]
+        pooling_kernels.pool_forward[launch.groups, launch.shares](
+            batch.values,
+            batch.starts,
+            batch.offsets,
+            by_head,
+            scores,
+            *found,
+            n,
+            **launch.constants,
+            **launch.of_rows,
+        )
+        # Proteins go first: of the others a GPU takes 65,535 at most.
+        pooling_kernels.join_parts[n, launch.groups](
+            batch.offsets, *found, n, launch.shares, **launch.constants
+        )
+    return pooled, scores, normaliser
+
+
+def _backward(
+    batch: RangeBatch, pooled: Tensor, scores: Tensor, normaliser: Tensor, gradient: Tensor
+) -> Tensor:
+    """The weight's gradient, (D, H), given that of pooled."""
+    from protalign import pooling_kernels  # Triton is optional, and slow to import
+
+    launch = _Launch.of(pooled.shape[2], pooled.shape[1], batch.values)
+    by_share = pooled.new_empty(launch.shares, *pooled.shape[1:])
+    with torch.cuda.device_of(batch.values):  # type: ignore[no-untyped-call]
+        pooling_kernels.pool_backward[launch.groups, launch.shares](
+            batch.values,
+            batch.starts,
+            batch.offsets,
+            scores,
+            pooled,
+            normaliser,
+            gradient,
+            by_share,
+            len(batch),
+            **launch.constants,
+            **launch.of_rows,
+        )
+    return by_share.sum(dim=0).T

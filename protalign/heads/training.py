@@ -1,0 +1,174 @@
+"""Training of the two pooling heads: rows of the pairs, batches, epochs, early stopping."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from protalign.core.errors import ModelError
+from protalign.heads.inputs import MODALITIES, Pairs
+from protalign.heads.model import Heads, finite_vectors, not_finite, retrieval_set
+from protalign.heads.ranks import RetrievalSet, mean_reciprocal_rank
+from protalign.heads.rows import Batch, Rows
+
+Int64 = npt.NDArray[np.int64]
+
+#: Losses that are looked at together: a look at one makes the CPU wait for all that a GPU has to
+#: do up to there, and then the GPU for the CPU. Before an error it may take so many steps in vain.
+_LOSSES_AT_ONCE = {"cpu": 1}
+_LOSSES_AT_ONCE_ACCELERATOR = 64
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """How to train; the names are the estimator's."""
+
+    batch_size: int
+    learning_rate: float
+    max_epochs: int
+    n_iter_no_change: int
+    tol: float
+
+
+@dataclass(slots=True)
+class History:
+    """What a training run recorded.
+
+    Attributes
+    ----------
+    loss : mean training loss of each epoch.
+    validation : mean reciprocal rank on the validation pairs after each epoch; empty without any.
+    best_epoch : 1-based epoch whose parameters were kept.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+
+
+def train(
+    heads: Heads,
+    pairs: Pairs,
+    validation: Pairs | None,
+    options: TrainingOptions,
+    generator: np.random.Generator,
+    report: Callable[[str], None],
+) -> History:
+    """Train the heads in place, with Adam; they end as they were after the best epoch.
+
+    With validation pairs, the best epoch is the one of the highest mean reciprocal rank (sequence
+    -> structure) among them, and training stops after ``n_iter_no_change`` epochs without a gain
+    of more than ``tol``. Without, it is the last. Ctrl-C stops training and keeps the best so far.
+    """
+    rows = Rows(pairs, heads.device)
+    score_of = _validate_on(validation, heads.device)
+    optimiser = torch.optim.Adam(
+        [parameter for parameter in heads.parameters() if parameter.requires_grad],
+        lr=options.learning_rate,
+    )
+    history = History()
+    best_state, best_score, waited = copy.deepcopy(heads.state_dict()), -math.inf, 0
+    try:
+        for epoch in range(1, options.max_epochs + 1):
+            loss = _epoch(heads, rows, pairs, optimiser, options.batch_size, generator)
+            history.loss.append(loss)
+            line = f"epoch {epoch}: loss {loss:.4f}"
+            if score_of is None:
+                history.best_epoch = epoch
+                report(line)
+                continue
+            score = score_of(heads)
+            history.validation.append(score)
+            report(f"{line}, validation MRR {score:.4f}")
+            waited = waited + 1 if score < best_score + options.tol else 0
+            if score > best_score:
+                best_score, history.best_epoch = score, epoch
+                best_state = copy.deepcopy(heads.state_dict())
+            if waited >= options.n_iter_no_change:
+                report(f"stopped: no gain in {waited} epochs; best was epoch {history.best_epoch}")
+                break
+    except KeyboardInterrupt:
+        if history.best_epoch == 0 or not (history.validation or _all_finite(heads)):
+            raise
+        warnings.warn("Training interrupted by user: the best so far is kept.", stacklevel=3)
+    if history.validation:
+        heads.load_state_dict(best_state)
+    return history
+
+
+def _epoch(
+    heads: Heads,
+    rows: Rows,
+    pairs: Pairs,
+    optimiser: torch.optim.Optimizer,
+    batch_size: int,
+    generator: np.random.Generator,
+) -> float:
+    """One pass over the pairs in a random order; returns the mean loss."""
+    order = generator.permutation(len(pairs))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = [indices for indices in batches if len(indices) > 1]  # one alone has no negatives
+    at_once = _LOSSES_AT_ONCE.get(rows.device.type, _LOSSES_AT_ONCE_ACCELERATOR)
+    total, losses = 0.0, []
+    for number, batch in enumerate(rows.batches(batches), start=1):
+        optimiser.zero_grad()
+        loss = heads(*batch)
+        losses.append(loss.detach())
+        if len(losses) == at_once or number == len(batches):
+            total += _sum_of_losses(losses, batches[number - len(losses) : number], rows, pairs)
+            losses.clear()
+        loss.backward()
+        optimiser.step()
+    return total / sum(map(len, batches))
+
+
+def _all_finite(heads: Heads) -> bool:
+    """Whether the parameters are numbers: losses not looked at yet may have diverged."""
+    return all(bool(parameter.isfinite().all()) for parameter in heads.parameters())
+
+
+def _sum_of_losses(
+    losses: Sequence[Tensor], batches: Sequence[Int64], rows: Rows, pairs: Pairs
+) -> float:
+    """Over the pairs of some batches; raises ValueError, saying why, where one is not finite."""
+    total = 0.0
+    for loss, indices in zip(torch.stack(list(losses)).tolist(), batches, strict=True):
+        if not math.isfinite(loss):
+            raise _diverged(pairs, indices, next(rows.batches([indices])))
+        total += loss * len(indices)
+    return total
+
+
+def _validate_on(pairs: Pairs | None, device: torch.device) -> Callable[[Heads], float] | None:
+    """What gives the heads' mean reciprocal rank on some pairs, which are read once if they fit."""
+    if pairs is None:
+        return None
+    items = Rows(pairs, device).unique_items()
+
+    def score(heads: Heads) -> float:
+        if items is None:
+            return mean_reciprocal_rank(retrieval_set(heads, pairs).ranks())
+        sequence, structure = (
+            finite_vectors(heads, batch, pairs.inputs, modality, pairs.positions_of_items(column))
+            for column, (modality, batch) in enumerate(zip(MODALITIES, items, strict=True))
+        )
+        return mean_reciprocal_rank(RetrievalSet(sequence, structure, pairs.items).ranks())
+
+    return score
+
+
+def _diverged(pairs: Pairs, indices: Int64, batch: Batch) -> ValueError:
+    """Why a loss is not finite: the first modality with broken rows, else the training itself."""
+    for modality, packed in zip(MODALITIES, batch, strict=True):
+        broken = [i for i, rows in enumerate(packed.proteins) if not rows.isfinite().all()]
+        if broken:
+            return not_finite(pairs.inputs, modality, pairs.positions[indices[broken]])
+    return ModelError("training diverged: the loss is no number; use a lower learning_rate")

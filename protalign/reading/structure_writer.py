@@ -1,0 +1,141 @@
+"""Structures written to PDB and mmCIF files, with a number for each residue as its B-factor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import gemmi
+import numpy as np
+
+from protalign.core.errors import InputError
+from protalign.core.protein import BACKBONE_ATOMS, Chain, Structure
+
+#: A residue as the author names it: chain, number, insertion code (" " for none).
+ResidueKey = tuple[str, int, str]
+#: Most that a PDB file's column of B-factors holds.
+MAX_B_FACTOR = 999.99
+#: Chain names and residue numbers that PDB's columns hold.
+_PDB_CHAIN, _PDB_NUMBERS = 1, range(-999, 10000)
+
+
+def write_with_b_factors(
+    content: bytes, kind: Literal["pdb", "mmcif"], values: Mapping[ResidueKey, float], path: Path
+) -> Path:
+    """Write a PDB or mmCIF file's content with other B-factors, every atom of it.
+
+    All atoms of a residue in ``values`` get its value, at most ``MAX_B_FACTOR``; all others 0.
+    ``path`` is the file's without its suffix; returns it with .pdb or .cif. Raises InputError
+    where gemmi cannot read the content.
+    """
+    try:
+        if kind == "pdb":
+            structure = gemmi.read_pdb_string(content)
+            _set_b_factors(structure, values)
+            return _write_pdb(structure, path)
+        block = _atoms_block(gemmi.cif.read_string(content))
+        structure = gemmi.make_structure_from_block(block)
+        _set_b_factors(structure, values)
+        return _write_mmcif(structure, path)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"gemmi cannot read it ({reason})", "take another copy of it") from None
+
+
+def write_backbone(structure: Structure, values: Mapping[ResidueKey, float], path: Path) -> Path:
+    """Write a Structure's backbone atoms; values and path as in ``write_with_b_factors``.
+
+    PDB, or mmCIF where chain names or residue numbers do not fit into PDB's columns. Residues
+    without coordinates are absent.
+    """
+    model = gemmi.Model(1)
+    for chain in structure.chains:
+        model.add_chain(_backbone_of(chain))
+    written = gemmi.Structure()
+    written.name = path.name
+    written.add_model(model)
+    written.setup_entities()
+    _set_b_factors(written, values)
+    fits = all(
+        len(chain.id) <= _PDB_CHAIN
+        and int(chain.residue_numbers.min()) in _PDB_NUMBERS
+        and int(chain.residue_numbers.max()) in _PDB_NUMBERS
+        for chain in structure.chains
+    )
+    return _write_pdb(written, path) if fits else _write_mmcif(written, path)
+
+
+def read_b_factors(path: Path) -> dict[ResidueKey, float]:
+    """The B-factor of each residue's first atom, in a file's first model."""
+    return {
+        _key(chain, residue): residue[0].b_iso
+        for chain in gemmi.read_structure(str(path))[0]
+        for residue in chain
+    }
+
+
+def _key(chain: gemmi.Chain, residue: gemmi.Residue) -> ResidueKey:
+    number = residue.seqid.num
+    assert number is not None  # gemmi refuses files with unnumbered residues
+    return chain.name, number, residue.seqid.icode
+
+
+def _set_b_factors(structure: gemmi.Structure, values: Mapping[ResidueKey, float]) -> None:
+    for model in structure:
+        for chain in model:
+            for residue in chain:
+                value = min(values.get(_key(chain, residue), 0.0), MAX_B_FACTOR)
+                for atom in residue:
+                    atom.b_iso = value
+
+
+def _atoms_block(document: gemmi.cif.Document) -> gemmi.cif.Block:
+    """The first block that has atoms."""
+    for block in document:
+        if block.find_values("_atom_site.Cartn_x"):
+            return block
+    raise ValueError("no atoms")
+
+
+def _backbone_of(chain: Chain) -> gemmi.Chain:
+    made = gemmi.Chain(chain.id)
+    assert chain.backbone is not None
+    rows = zip(
+        chain.sequence,
+        chain.residue_numbers.tolist(),
+        chain.insertion_codes.tolist(),
+        chain.backbone.coordinates,
+        strict=True,
+    )
+    for letter, number, code, coordinates in rows:
+        residue = gemmi.Residue()
+        residue.name = gemmi.expand_one_letter(letter, gemmi.ResidueKind.AA) or "UNK"
+        residue.seqid = gemmi.SeqId(number, chr(code))
+        residue.entity_type = gemmi.EntityType.Polymer
+        for name, xyz in zip(BACKBONE_ATOMS, coordinates, strict=True):
+            if np.isfinite(xyz).all():
+                atom = gemmi.Atom()
+                atom.name, atom.element = name, gemmi.Element(name[0])
+                atom.pos = gemmi.Position(*map(float, xyz))
+                residue.add_atom(atom)
+        if len(residue):
+            made.add_residue(residue)
+    return made
+
+
+def with_suffixes(path: Path) -> tuple[Path, Path]:
+    """The PDB and the mmCIF file that ``path`` may become."""
+    return path.with_name(f"{path.name}.pdb"), path.with_name(f"{path.name}.cif")
+
+
+def _write_pdb(structure: gemmi.Structure, path: Path) -> Path:
+    file, _ = with_suffixes(path)
+    structure.write_pdb(str(file))
+    return file
+
+
+def _write_mmcif(structure: gemmi.Structure, path: Path) -> Path:
+    _, file = with_suffixes(path)
+    structure.make_mmcif_document().write_file(str(file))
+    return file

@@ -1,0 +1,1 @@
+"""Which proteins resemble each other, and disjoint parts of them."""

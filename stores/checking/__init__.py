@@ -1,0 +1,1 @@
+"""Verification of a store against its checksums and its index."""

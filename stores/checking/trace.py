@@ -1,0 +1,116 @@
+"""From damaged rows of an array back to the ids that they belong to."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign.core.errors import StoreError
+from protalign.core.protein import Modality
+from protalign.stores.entries import EntryLog
+from protalign.stores.format.arrays import LocalArrays
+
+Int64 = npt.NDArray[np.int64]
+
+
+class DamageTrace:
+    """Names the live entries that rows of an array concern, as far as the index can be read."""
+
+    def __init__(self, arrays: LocalArrays) -> None:
+        self._arrays = arrays
+
+    def ids(self, array: str, begin: int, end: int) -> tuple[str, ...]:
+        """Ids of the entries that rows begin..end of an array belong to.
+
+        Where the index itself is damaged the ids cannot be told, and the answer is empty; where
+        only the ids' texts are damaged entries are called "entry 17".
+        """
+        try:
+            rows = self._entry_rows(array, begin, end)
+            return tuple(self._names(rows))
+        except StoreError:
+            return ()
+
+    def _entry_rows(self, array: str, begin: int, end: int) -> Int64:
+        """Rows of the entries log."""
+        group, _, column = array.partition("/")
+        if group == "entries":
+            first, last = self._owners("entries", column, begin, end)
+            return np.arange(first, last)
+        if group == "sequences":
+            return self._entries_with("sequence", *self._owners("sequences", column, begin, end))
+        if group in ("structures", "chains", "residues"):
+            return self._entries_with("structure", *self._structures(group, column, begin, end))
+        if group == "encoders":
+            return self._entries_encoded(column, begin, end)
+        return np.empty(0, dtype=np.int64)
+
+    def _owners(self, group: str, column: str, begin: int, end: int) -> tuple[int, int]:
+        """Rows of a table whose value in a column, ragged or not, lies in begin..end."""
+        if not column.endswith("/values"):
+            return begin, end
+        ragged = f"{group}/{column.removesuffix('/values')}"
+        start = self._arrays.read(f"{ragged}/start")
+        stop = start + self._arrays.read(f"{ragged}/length")
+        return _overlapping(start, stop, begin, end)
+
+    def _structures(self, group: str, column: str, begin: int, end: int) -> tuple[int, int]:
+        if group == "residues":
+            start = self._arrays.read("chains/residue")
+            stop = start + self._arrays.read("chains/residues")
+            begin, end = _overlapping(start, stop, begin, end)
+        elif group == "chains":
+            begin, end = self._owners("chains", column, begin, end)
+        if group == "structures":
+            return begin, end
+        start = self._arrays.read("structures/chain")
+        stop = start + self._arrays.read("structures/chains")
+        return _overlapping(start, stop, begin, end)
+
+    def _entries_with(self, modality: Modality, first: int, last: int) -> Int64:
+        items = self._arrays.read(f"entries/{modality}_item")
+        return np.flatnonzero((items >= first) & (items < last))
+
+    def _entries_encoded(self, column: str, begin: int, end: int) -> Int64:
+        encoder, _, array = column.partition("/")
+        modality = self._arrays.state.encoders[encoder].record.modality
+        if array in ("start", "length"):
+            return self._entries_with(modality, begin, end)
+        if array != "values":
+            return np.empty(0, dtype=np.int64)
+        item = self._arrays.read(f"entries/{modality}_item")
+        start = self._arrays.read(f"encoders/{encoder}/start")
+        length = self._arrays.read(f"encoders/{encoder}/length").astype(np.int64)
+        planned = (item >= 0) & (item < len(start))
+        rows = np.flatnonzero(planned)
+        entry_start, entry_length = start[item[rows]], length[item[rows]]
+        if modality == "structure":
+            entry_start = entry_start + self._arrays.read("entries/structure_offset")[rows]
+            entry_length = self._arrays.read("entries/structure_length")[rows]
+        hit: Int64 = rows[(entry_start < end) & (entry_start + entry_length > begin)]
+        return hit
+
+    @cached_property
+    def _log(self) -> EntryLog | None:
+        try:
+            log = EntryLog(self._arrays)
+            log.live  # noqa: B018  reads the sources
+        except StoreError:
+            return None
+        return log
+
+    def _names(self, rows: Int64) -> list[str]:
+        if self._log is None:
+            return [f"entry {row}" for row in rows.tolist()]
+        live = rows[np.isin(rows, self._log.live)]
+        names: list[str] = self._log.ids[live].tolist()
+        return names
+
+
+def _overlapping(start: Any, stop: Any, begin: int, end: int) -> tuple[int, int]:
+    """The run of ranges, ascending, that share a row with begin..end: (first, after the last)."""
+    hit = np.flatnonzero((start < end) & (stop > begin))
+    return (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, 0)

@@ -1,0 +1,1 @@
+"""Encoding into a store: the batch plan, its tasks, and Dask."""

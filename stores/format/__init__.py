@@ -1,0 +1,1 @@
+"""The store's files: layout, state, arrays, texts and locks."""

@@ -1,0 +1,128 @@
+"""The arrays of a store, format 1.0: names, dtypes, chunks. docs/store-format.md is its prose."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from protalign.core.errors import StoreError
+
+FORMAT_VERSION = "1.0"
+#: Key of the root group's attributes under which everything below is kept.
+ATTRIBUTE = "protalign"
+#: Key beside it: crc32c of that attribute as canonical JSON.
+CHECKSUM_ATTRIBUTE = "protalign_crc32c"
+#: Rows of an encoder's chunk, and of the task that fills it.
+ENCODER_CHUNK_ROWS = 8192
+
+_INDEX_CHUNK = 8192
+_BYTES_CHUNK = 65536
+_RESIDUE_CHUNK = 65536
+_BACKBONE_CHUNK = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """One flat array: ``dtype``, shape (rows, *row_shape), chunks (chunk_rows, *row_shape)."""
+
+    dtype: np.dtype[np.generic]
+    row_shape: tuple[int, ...]
+    chunk_rows: int
+
+    @property
+    def chunk_shape(self) -> tuple[int, ...]:
+        return (self.chunk_rows, *self.row_shape)
+
+    @property
+    def row_bytes(self) -> int:
+        return int(self.dtype.itemsize * np.prod(self.row_shape, dtype=np.int64))
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a chunk without its checksum."""
+        return self.row_bytes * self.chunk_rows
+
+    def chunk_key(self, index: int) -> str:
+        """File name of chunk ``index`` along the rows: "c.3.0.0" for rows of two dimensions."""
+        return ".".join(["c", str(index), *["0"] * len(self.row_shape)])
+
+    def chunks(self, rows: int) -> int:
+        """Chunks that hold ``rows`` rows."""
+        return -(-rows // self.chunk_rows)
+
+
+def _spec(dtype: str, *row_shape: int, chunk_rows: int = _INDEX_CHUNK) -> ArraySpec:
+    return ArraySpec(np.dtype(dtype).newbyteorder("<"), row_shape, chunk_rows)
+
+
+def _ragged(name: str, dtype: str, chunk_rows: int = _BYTES_CHUNK) -> dict[str, ArraySpec]:
+    """A ragged column: row i is ``values[start[i]:start[i] + length[i]]``."""
+    return {
+        f"{name}/start": _spec("i8"),
+        f"{name}/length": _spec("i4"),
+        f"{name}/values": _spec(dtype, chunk_rows=chunk_rows),
+    }
+
+
+#: Every array that a store has whatever its encoders are.
+ARRAYS: dict[str, ArraySpec] = {
+    **_ragged("sources/path", "u1"),
+    "sources/sha256": _spec("u1", 32),
+    **_ragged("entries/id", "u1"),
+    **_ragged("entries/notes", "u1"),
+    "entries/source": _spec("i8"),
+    "entries/sequence_item": _spec("i8"),
+    "entries/structure_item": _spec("i8"),
+    "entries/structure_chain": _spec("i4"),
+    "entries/structure_chains": _spec("i4"),
+    "entries/structure_offset": _spec("i8"),
+    "entries/structure_length": _spec("i4"),
+    "sequences/hash": _spec("u1", 32),
+    **_ragged("sequences/letters", "u1"),
+    **_ragged("sequences/chain_length", "i4", _INDEX_CHUNK),
+    "structures/hash": _spec("u1", 32),
+    "structures/chain": _spec("i8"),
+    "structures/chains": _spec("i4"),
+    "structures/rows": _spec("i4"),
+    "structures/context": _spec("i4"),
+    **_ragged("chains/id", "u1"),
+    "chains/kept": _spec("?"),
+    "chains/residue": _spec("i8"),
+    "chains/residues": _spec("i4"),
+    "residues/letter": _spec("u1", chunk_rows=_RESIDUE_CHUNK),
+    "residues/number": _spec("i4", chunk_rows=_RESIDUE_CHUNK),
+    "residues/insertion_code": _spec("u1", chunk_rows=_RESIDUE_CHUNK),
+    "residues/observed": _spec("?", chunk_rows=_RESIDUE_CHUNK),
+    "residues/backbone": _spec("f4", 4, 3, chunk_rows=_BACKBONE_CHUNK),
+    **_ragged("failures/id", "u1"),
+    **_ragged("failures/file", "u1"),
+    **_ragged("failures/reason", "u1"),
+    **_ragged("failures/advice", "u1"),
+}
+
+
+def encoder_arrays(name: str, dim: int, dtype: str, chunk_rows: int) -> dict[str, ArraySpec]:
+    """The arrays of one encoder."""
+    group = f"encoders/{name}"
+    return {
+        f"{group}/values": _spec(dtype, dim, chunk_rows=chunk_rows),
+        f"{group}/start": _spec("i8"),
+        f"{group}/length": _spec("i4"),
+        f"{group}/plan/item": _spec("i8"),
+        f"{group}/plan/batch": _spec("i8"),
+        f"{group}/plan/task": _spec("i8"),
+        f"{group}/plan/row": _spec("i8"),
+        f"{group}/done": _spec("u1", chunk_rows=1),
+    }
+
+
+def checked_encoder_name(name: str) -> str:
+    """The name, if it can be a folder's; raises StoreError otherwise."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}", name):
+        raise StoreError(
+            f"{name!r} cannot be an encoder's name; use letters, digits and _ . + -, "
+            "beginning with a letter, a digit or _"
+        )
+    return name

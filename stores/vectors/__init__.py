@@ -1,0 +1,1 @@
+"""Aligned vectors and the Parquet file that holds them."""

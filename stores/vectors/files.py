@@ -1,0 +1,149 @@
+"""Vectors to a file, block by block: Parquet, CSV, or AnnData's .h5ad, as its name ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from protalign.core.errors import InputError
+from protalign.core.protein import Modality
+from protalign.stores.vectors.table import (
+    METADATA_KEY,
+    VectorBatch,
+    feature_names,
+    schema_of,
+    table_of,
+    vector_columns,
+    vectors_in,
+)
+
+#: Rows of a row group, when many are written at once.
+ROW_GROUP = 65536
+
+
+def write_vectors(
+    path: str | os.PathLike[str],
+    batches: Iterable[VectorBatch],
+    *,
+    dim: int,
+    metadata: Mapping[str, Any],
+    mean_dims: Mapping[Modality, int] | None = None,
+) -> int:
+    """Write vectors as they come; return the number of rows.
+
+    The file appears whole or not at all: it is written under another name and then renamed.
+
+    - ``.parquet``: a row group per batch; what ``read_vectors`` reads.
+    - ``.csv``: id, length, and a column for each number (sequence0, …), empty where an entry lacks
+      the modality. No provenance.
+    - ``.h5ad``: ``obs`` has the ids and ``length``, ``obsm`` the columns of vectors under the
+      Parquet file's names (rows of NaN where missing), ``uns["protalign"]`` the provenance as JSON;
+      there is no ``X``. It is put together in memory.
+
+    Parameters
+    ----------
+    path : the file, replaced if it is there.
+    batches : rows; ids must be unique over all of them.
+    dim : length of the aligned vectors.
+    metadata : JSON values: the provenance. In Parquet under "protalign" in the schema's metadata.
+    mean_dims : widths of the mean embeddings, by modality; no such columns without.
+
+    Raises
+    ------
+    InputError : the name ends in nothing of these, its folder is not there, a folder has the
+        name, or the library anndata is missing.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{target} is a folder", "name a file")
+    if not target.parent.is_dir():
+        raise InputError(f"{target.parent} is no folder", "make it, or name another file")
+    if target.suffix not in _WRITERS:
+        raise InputError(
+            f"{target} is of no known format", f"let its name end in {', '.join(_WRITERS)}"
+        )
+    if target.suffix == ".h5ad":
+        _anndata()
+    schema = schema_of(dim, mean_dims or {}, metadata)
+    unfinished = target.with_name(f".{target.name}.{uuid4().hex}.partial")
+    try:
+        tables = (table_of(batch, schema) for batch in batches)
+        rows = _WRITERS[target.suffix](unfinished, schema, tables)
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return rows
+
+
+def _write_parquet(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
+    rows = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=ROW_GROUP)
+            rows += table.num_rows
+    return rows
+
+
+def _write_csv(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
+    names = ["id", "length"]
+    for column, width in vector_columns(schema).items():
+        names += feature_names(column, width)
+    kinds = [pa.string(), pa.int32(), *[pa.float32()] * (len(names) - 2)]
+    flat = pa.schema(list(zip(names, kinds, strict=True)))
+    rows = 0
+    with pa_csv.CSVWriter(
+        path, flat, write_options=pa_csv.WriteOptions(quoting_style="needed")
+    ) as writer:
+        for table in tables:
+            columns = [table["id"], table["length"]]
+            for column in vector_columns(schema):
+                values, there = vectors_in(table, column)
+                columns += [pa.array(number, mask=~there) for number in values.T.copy()]
+            writer.write_table(pa.Table.from_arrays(columns, schema=flat))
+            rows += table.num_rows
+    return rows
+
+
+def _write_anndata(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
+    table = pa.Table.from_batches(
+        [batch for table in tables for batch in table.to_batches()], schema=schema
+    )
+    import pandas as pd  # anndata brings it
+
+    # Text as Python objects: not all versions of anndata write pandas's own kind of text.
+    obs = pd.DataFrame(index=pd.Index(table["id"].to_pylist(), dtype=object))
+    if table["length"].null_count == 0:
+        obs["length"] = table["length"].to_numpy()
+    data = _anndata().AnnData(
+        obs=obs,
+        var=pd.DataFrame(index=pd.Index([], dtype=object)),
+        obsm={name: vectors_in(table, name)[0] for name in vector_columns(schema)},
+        uns={METADATA_KEY.decode(): schema.metadata[METADATA_KEY].decode()},
+    )
+    data.write_h5ad(path)
+    return int(table.num_rows)
+
+
+def _anndata() -> Any:
+    try:
+        import anndata
+    except ImportError:
+        raise InputError(
+            "writing .h5ad needs the library anndata", 'pip install "protalign[anndata]"'
+        ) from None
+    return anndata
+
+
+#: How a file's name may end, and what writes it.
+_WRITERS: dict[str, Callable[[Path, pa.Schema, Iterator[pa.Table]], int]] = {
+    ".parquet": _write_parquet,
+    ".csv": _write_csv,
+    ".h5ad": _write_anndata,
+}

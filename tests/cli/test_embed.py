@@ -1,0 +1,218 @@
+"""``protalign embed`` again and again: what is added, replaced, moved, refused."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from protalign import EmbeddingStore, read_vectors
+from tests.helpers.commands import contents, run
+
+
+def test_the_same_command_again_does_nothing(few: Path, tmp_path: Path, encoder: str) -> None:
+    """A second run reads no file, embeds nothing and leaves every byte as it was."""
+    store = tmp_path / "store.zarr"
+    command = ("embed", few, "--out", store, "--sequence-encoder", encoder, "--json")
+    first = json.loads(run(*command).stdout)
+    before = contents(store)
+    second = json.loads(run(*command).stdout)
+    assert first["files_read"] == 4
+    assert second["files_read"] == 0
+    assert second["encoded"] == {}
+    assert contents(store) == before
+
+
+def test_new_files_are_added_by_the_same_command(
+    few: Path, tmp_path: Path, sample: Path, encoder: str
+) -> None:
+    """A file that appears in the folder is embedded; the others are left alone."""
+    store = tmp_path / "store.zarr"
+    command = ("embed", few, "--out", store, "--sequence-encoder", encoder, "--json")
+    run(*command)
+    old = {
+        entry: EmbeddingStore.open(store)[entry].embeddings(encoder)[0]
+        for entry in EmbeddingStore.open(store).ids
+    }
+    shutil.copy(sorted(sample.glob("*.pdb.gz"))[5], few)
+    added = json.loads(run(*command).stdout)
+    assert (added["files_read"], added["entries"]) == (1, 5)
+    now = EmbeddingStore.open(store)
+    for entry, rows in old.items():
+        np.testing.assert_array_equal(now[entry].embeddings(encoder)[0], rows)
+
+
+def test_bad_files_are_lines_and_the_rest_is_embedded(
+    few: Path, tmp_path: Path, encoder: str
+) -> None:
+    """Truncated, empty, HTML and duplicate files: exit code 3, a line each, four embedded."""
+    good = sorted(few.glob("*.pdb.gz"))
+    (few / "truncated.pdb.gz").write_bytes(good[0].read_bytes()[:900])
+    (few / "empty.pdb").write_bytes(b"")
+    (few / "page.cif").write_text("<!DOCTYPE html><html><body>404 Not Found</body></html>")
+    (few / "again").mkdir()
+    shutil.copy(good[1], few / "again" / good[1].name)
+    store = tmp_path / "store.zarr"
+    done = run("embed", few, "--out", store, "--sequence-encoder", encoder, code=3)
+    failures = EmbeddingStore.open(store).failures
+    assert len(failures) == 4
+    assert len(EmbeddingStore.open(store)) == 4
+    for failure in failures:
+        assert failure.reason
+        assert failure.advice
+        assert failure.reason in done.stderr
+    # Still so the next time, and no longer once the files have gone or been mended.
+    run("embed", few, "--out", store, "--sequence-encoder", encoder, code=3)
+    assert len(EmbeddingStore.open(store).failures) == 4
+
+
+def test_a_mended_file_is_no_longer_a_failure(few: Path, tmp_path: Path, encoder: str) -> None:
+    """Replace a truncated file by the whole one and run again: exit code 0, one entry more."""
+    whole = sorted(few.glob("*.pdb.gz"))[0]
+    bytes_ = whole.read_bytes()
+    whole.write_bytes(bytes_[: len(bytes_) // 2])
+    store = tmp_path / "store.zarr"
+    command = ("embed", few, "--out", store, "--sequence-encoder", encoder, "--quiet")
+    run(*command, code=3)
+    assert len(EmbeddingStore.open(store)) == 3
+    whole.write_bytes(bytes_)
+    run(*command)
+    assert len(EmbeddingStore.open(store)) == 4
+    assert EmbeddingStore.open(store).failures == []
+
+
+def test_a_deleted_file_and_a_wrong_path_are_not_failures_for_ever(
+    few: Path, tmp_path: Path, encoder: str
+) -> None:
+    """Exit code 3 is about what was asked for now: a path mistyped once leaves nothing behind."""
+    (few / "empty.pdb").write_bytes(b"")
+    store = tmp_path / "store.zarr"
+    options = ("--out", store, "--sequence-encoder", encoder, "--quiet")
+    assert "nowhere" in run("embed", few, few / "nowhere.pdb", *options, code=3).stderr
+    assert [failure.id for failure in EmbeddingStore.open(store).failures] == ["empty"]
+    (few / "empty.pdb").unlink()
+    run("embed", few, *options)
+    assert EmbeddingStore.open(store).failures == []
+
+
+def test_a_moved_folder_is_known_by_its_content(few: Path, tmp_path: Path, encoder: str) -> None:
+    """The same files under another path are the entries that the store has: nothing is read."""
+    store = tmp_path / "store.zarr"
+    options = ("--out", store, "--sequence-encoder", encoder, "--json")
+    run("embed", few, *options)
+    moved = few.rename(few.with_name("moved"))
+    report = json.loads(run("embed", moved, *options).stdout)
+    assert (report["files_read"], report["entries"]) == (0, 4)
+
+
+def test_a_moved_folder_keeps_its_failures(few: Path, tmp_path: Path, encoder: str) -> None:
+    """What failed before the move is told, once, under the path that the file has now."""
+    (few / "records.fasta").write_text(">good\nMKVLITG\n>bad\nMK1LITG\n")
+    store = tmp_path / "store.zarr"
+    options = ("--out", store, "--sequence-encoder", encoder, "--quiet")
+    run("embed", few, *options, code=3)
+    moved = few.rename(few.with_name("moved"))
+    assert "moved" in run("embed", moved, *options, code=3).stderr
+    opened = EmbeddingStore.open(store)
+    assert len(opened) == 5
+    assert [Path(failure.file).parent.name for failure in opened.failures] == ["moved"]
+
+
+def test_a_file_is_the_same_from_wherever_it_is_named(
+    few: Path, tmp_path: Path, encoder: str
+) -> None:
+    """Through "..", or a link to the folder: the entries that the store has."""
+    options = ("--out", tmp_path / "store.zarr", "--sequence-encoder", encoder, "--json")
+    run("embed", few, *options)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "link").symlink_to(few)
+    for path in ("../few", "link"):
+        report = json.loads(run("embed", path, *options, cwd=elsewhere).stdout)
+        assert (report["files_read"], report["entries"]) == (0, 4), path
+
+
+def test_a_file_that_replaces_another_takes_its_id(
+    few: Path, tmp_path: Path, sample: Path, encoder: str
+) -> None:
+    """x.pdb.gz is deleted and x.cif is there: the id is the new file's, not a duplicate."""
+    import gemmi
+
+    store = tmp_path / "store.zarr"
+    options = ("--out", store, "--sequence-encoder", encoder, "--quiet")
+    run("embed", few, *options)
+    old = sorted(few.glob("*.pdb.gz"))[0]
+    entry = old.name.removesuffix(".pdb.gz")
+    structure = gemmi.read_structure(str(old))
+    structure.setup_entities()
+    structure.make_mmcif_document().write_file(str(few / f"{entry}.cif"))
+    old.unlink()
+    run("embed", few, *options)
+    opened = EmbeddingStore.open(store)
+    assert len(opened) == 4
+    assert opened.source(entry).endswith(".cif")
+
+
+def test_a_changed_file_replaces_its_entry(few: Path, tmp_path: Path, encoder: str) -> None:
+    """Other coordinates under the same name: the id now has the new embedding."""
+    store = tmp_path / "store.zarr"
+    command = ("embed", few, "--out", store, "--sequence-encoder", encoder, "--quiet")
+    run(*command)
+    path = sorted(few.glob("*.pdb.gz"))[0]
+    entry = path.name.removesuffix(".pdb.gz")
+    before = EmbeddingStore.open(store)[entry].embeddings("proteinmpnn_v_48_020")[0]
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines(keepends=True)
+    atoms = [line for line in lines if line.startswith("ATOM")]
+    last = atoms[-1][21:27]
+    path.write_bytes(gzip.compress("".join(x for x in lines if x[21:27] != last).encode()))
+    run(*command)
+    after = EmbeddingStore.open(store)
+    assert len(after) == 4
+    assert len(after[entry].embeddings("proteinmpnn_v_48_020")[0]) == len(before) - 1
+
+
+def test_fasta_has_sequences_only_and_is_exported_with_nulls(
+    finished: Path, tmp_path: Path, encoder: str
+) -> None:
+    """A FASTA record is embedded, and exported with a null in place of its structure vector."""
+    fasta = tmp_path / "query.fasta"
+    fasta.write_text(
+        ">ubq human ubiquitin\nMQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDG\n"
+    )
+    store = tmp_path / "store.zarr"
+    run("embed", fasta, "--out", store, "--sequence-encoder", encoder)
+    out = tmp_path / "vectors.parquet"
+    run("export", store, "--model", finished / "model", "--out", out)
+    vectors = read_vectors(out)
+    assert vectors.ids.tolist() == ["ubq"]
+    assert vectors.has_sequence.tolist() == [True]
+    assert vectors.has_structure.tolist() == [False]
+
+
+def test_per_chain_and_deposited_are_kept_by_the_store(
+    few: Path, tmp_path: Path, encoder: str
+) -> None:
+    """Other reading options than the store's are refused, with a line saying which."""
+    store = tmp_path / "store.zarr"
+    run("embed", few, "--out", store, "--sequence-encoder", encoder, "--per", "chain")
+    done = run("embed", few, "--out", store, "--sequence-encoder", encoder, "--quiet", code=2)
+    assert "per" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_other_settings_of_an_encoder_are_refused_unless_named(
+    few: Path, tmp_path: Path, encoder: str
+) -> None:
+    """Another layer under the same name is an error; under another name it stands beside."""
+    store = tmp_path / "store.zarr"
+    command = ("embed", few, "--out", store, "--sequence-encoder", encoder, "--quiet")
+    run(*command)
+    (few / "new.fasta").write_text(">new\nMKVLITGAGSGIG\n")
+    done = run(*command, "--layer", "2", code=2)
+    assert "layer" in done.stderr
+    assert "new" not in EmbeddingStore.open(store)  # refused before anything is read
+    run(*command, "--layer", "2", "--sequence-name", "second")
+    assert {"second", encoder} < set(EmbeddingStore.open(store).encoders)

@@ -1,0 +1,232 @@
+"""Saved models: they come back the same, say what they are, and refuse what does not fit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from protalign.core.errors import ModelError
+from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.heads.model_files import check_place
+from protalign.stores import EmbeddingStore
+
+
+@pytest.fixture
+def saved(fitted: ProtAlignEstimator, tmp_path: Path) -> Path:
+    """The fitted model's folder."""
+    fitted.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_it_comes_back_the_same(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, saved: Path
+) -> None:
+    """Parameters, fitted attributes and, to the bit, vectors survive."""
+    loaded = ProtAlignEstimator.load(saved)
+    assert loaded.get_params() == fitted.get_params()
+    np.testing.assert_array_equal(loaded.transform(store), fitted.transform(store))
+    for name, value in vars(fitted).items():
+        if name.endswith("_") and name != "heads_":
+            assert getattr(loaded, name) == value, name
+    assert set(vars(loaded)) == set(vars(fitted))
+
+
+def test_a_learned_loss_comes_back(tmp_path: Path) -> None:
+    """SigLIP's bias and a learned temperature are part of the model; so are column names."""
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 6)), columns=list("abcdef"))
+    model = ProtAlignEstimator(
+        loss="siglip", learnable_temperature=True, max_epochs=3, embed_dim=8, device="cpu"
+    ).fit(X)
+    model.save(tmp_path / "model")
+    loaded = ProtAlignEstimator.load(tmp_path / "model")
+    assert loaded.bias_ == model.bias_ != -10.0
+    assert loaded.temperature_ == model.temperature_
+    assert loaded.n_features_in_ == 6
+    assert loaded.feature_names_in_.tolist() == list("abcdef")
+    np.testing.assert_array_equal(loaded.transform(X), model.transform(X))
+
+
+def test_it_loads_without_the_store(saved: Path) -> None:
+    """In a new process that has only the folder; and nothing in it is a pickle."""
+    code = (
+        "import sys; from protalign import ProtAlignEstimator as E; import numpy as np;"
+        f"m = E.load({str(saved)!r}).set_params(device='cpu');"
+        "print(m.pool('sequence', [np.eye(20)]).shape, m.encoders_['sequence'].name)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "(1, 128) one_hot"
+    assert {path.name for path in saved.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "README.md",
+    }
+
+
+def test_config_and_card_say_what_it_is(saved: Path, store: EmbeddingStore) -> None:
+    """Encoders with hashes, format, versions, parameters, and where the pairs came from."""
+    config = json.loads((saved / "config.json").read_text())
+    info = store.encoder_for("structure")
+    assert config["format_version"] == "1.1"
+    assert config["encoders"]["structure"]["weights_sha256"] == info.weights_sha256
+    assert config["encoders"]["sequence"]["settings"] == {"layer": 1}
+    assert set(config["versions"]) == {"torch", "numpy", "scikit-learn"}
+    card = (saved / "README.md").read_text()
+    for expected in (info.weights_sha256, "structure: 41", store.path, "Limits", "Licence"):
+        assert expected in card
+
+
+def test_a_model_of_format_1_0_is_read(
+    fitted: ProtAlignEstimator, store: EmbeddingStore, saved: Path
+) -> None:
+    """It knew attention alone, and did not record what chose the epoch."""
+    config = json.loads((saved / "config.json").read_text())
+    del config["parameters"]["pooling"], config["training"]["validation"]
+    (saved / "config.json").write_text(json.dumps({**config, "format_version": "1.0"}))
+    old = ProtAlignEstimator.load(saved)
+    assert (old.pooling, old.validation_) == ("attention", "not recorded")
+    np.testing.assert_array_equal(old.transform(store[:3]), fitted.transform(store[:3]))
+
+
+def test_saving_replaces_a_model_and_nothing_else(
+    fitted: ProtAlignEstimator, saved: Path, tmp_path: Path
+) -> None:
+    """A model is replaced whole; a folder with other things in it is left alone."""
+    (saved / "model.safetensors").write_bytes(b"")
+    fitted.save(saved)
+    ProtAlignEstimator.load(saved)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter.tex").write_text("words")
+    with pytest.raises(ModelError, match="no saved model"):
+        fitted.save(other)
+    assert (other / "chapter.tex").read_text() == "words"
+
+
+def test_a_place_that_cannot_be_is_told_before_the_training(
+    fitted: ProtAlignEstimator, tmp_path: Path
+) -> None:
+    """A file has the folder's name, or that of a folder above it."""
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "model"):
+        with pytest.raises(ModelError, match="name another"):
+            check_place(path)
+        with pytest.raises(ModelError, match="name another"):
+            fitted.save(path)
+    assert check_place(tmp_path / "new" / "model") == tmp_path / "new" / "model"
+
+
+@pytest.mark.parametrize(
+    "changed", [{"embed_dim": 64}, {"n_heads": 8}, {"loss": "siglip"}, {"pooling": "mean-mlp"}]
+)
+def test_parameters_set_since_the_fit_are_not_saved(
+    fitted: ProtAlignEstimator, store: EmbeddingStore, tmp_path: Path, changed: dict[str, object]
+) -> None:
+    """A model whose config does not describe its heads could not be loaded again."""
+    model = copy(fitted).set_params(**changed)
+    with pytest.raises(ModelError, match="the heads are fitted with"):
+        model.save(tmp_path / "model")
+    with pytest.raises(ModelError, match="the heads are fitted with"):
+        model.export(store, tmp_path / "vectors.parquet")
+    assert not list(tmp_path.iterdir())
+    assert len(model.get_feature_names_out()) == model.transform(store[:2]).shape[1] == 128
+
+
+def test_a_failed_save_leaves_the_old_model(
+    fitted: ProtAlignEstimator, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the disk fills up midway, the model that was there is still there, whole."""
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def full(*arguments: object, **named: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        fitted.save(saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), "holds no model"),
+        (lambda f: (f / "config.json").write_text("{"), "damaged .*config.json cannot be read"),
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors cannot be read"),
+        (lambda f: flip_a_bit(f / "model.safetensors"), "damaged .*not the file"),
+        (lambda f: edit(f, format_version="2.0"), "format 2.0, this version reads 1.1"),
+        (lambda f: edit(f, format="other"), "no model of ProtAlign"),
+        (lambda f: edit(f, encoders={}), "damaged .*KeyError"),
+        (lambda f: edit(f, parameters={"heads": 3}), "damaged .*TypeError"),
+        (lambda f: edit(f, parameters={"embed_dim": 64}), "damaged .*size mismatch"),
+    ],
+)
+def test_damage_is_told_in_one_line(saved: Path, break_it: object, message: str) -> None:
+    """Missing, truncated, altered or newer: a ModelError that says which."""
+    break_it(saved)  # type: ignore[operator]
+    with pytest.raises(ModelError, match=message) as error:
+        ProtAlignEstimator.load(saved)
+    assert "\n" not in str(error.value)
+
+
+def flip_a_bit(path: Path) -> None:
+    """Damage that no length tells."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def edit(folder: Path, **changes: object) -> None:
+    """Change a config's entries."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights_sha256": "5" * 64}, "weights 555555555555… and not 000000000000…"),
+        ({"settings": {"layer": 2}}, "layer 2 and not 1"),
+        ({"model": "other"}, "model other and not one_hot"),
+        ({"dim": 320}, "dim 320 and not 20"),
+    ],
+)
+def test_stores_of_other_encoders_are_refused(
+    store: EmbeddingStore, saved: Path, change: dict[str, object], message: str
+) -> None:
+    """Fitted on other weights, another layer, model or width: refused, and the difference told."""
+    loaded = refitted(saved, change)
+    for use in (loaded.transform, loaded.score, loaded.retrieval_set):
+        with pytest.raises(ModelError, match=message):
+            use(store)
+    with pytest.raises(ModelError, match=message):
+        loaded.set_params(warm_start=True).fit(store)
+
+
+def test_the_other_modality_does_not_matter(store: EmbeddingStore, saved: Path) -> None:
+    """Structure vectors need the structure encoder alone to be the same."""
+    loaded = refitted(saved, {"weights_sha256": "5" * 64})
+    loaded.set_params(output="structure")
+    assert loaded.transform(store[:2]).shape == (2, 128)
+
+
+def test_compute_precision_is_no_other_encoder(store: EmbeddingStore, saved: Path) -> None:
+    """A model fitted on embeddings computed in bfloat16 on a GPU takes a CPU's float32 ones."""
+    loaded = refitted(saved, {"settings": {"layer": 1, "dtype": "bfloat16"}})
+    assert loaded.transform(store[:2]).shape == (2, 128)
+
+
+def refitted(saved: Path, change: dict[str, object]) -> ProtAlignEstimator:
+    """The saved model as if it had been fitted on another sequence encoder's embeddings."""
+    loaded = ProtAlignEstimator.load(saved).set_params(device="cpu")
+    loaded.encoders_["sequence"] = replace(loaded.encoders_["sequence"], **change)  # type: ignore[arg-type]
+    return loaded

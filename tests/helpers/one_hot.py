@@ -1,0 +1,161 @@
+"""Real, tiny, deterministic encoders for tests; a worker process imports them by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from protalign.core.errors import InputError
+from protalign.core.protein import AMINO_ACIDS, Structure
+
+Arrays = list[npt.NDArray[np.float32]]
+_TABLE = np.zeros((128, 20), dtype=np.float32)
+_TABLE[[ord(letter) for letter in AMINO_ACIDS], range(20)] = 1
+
+
+def one_hot(batch: list[tuple[str, ...]]) -> Arrays:
+    """(L, 20): which amino acid a residue is."""
+    return [_TABLE[np.frombuffer("".join(item).encode(), np.uint8)] for item in batch]
+
+
+def from_centre(batch: list[Structure]) -> Arrays:
+    """(rows, 12): a residue's backbone atoms relative to the complex's centre, in 10 Å."""
+    embeddings = []
+    for item in batch:
+        rows = [chain.backbone.coordinates[chain.structure_rows] for chain in item.kept_chains]
+        everything = [chain.backbone.coordinates[chain.structure_rows] for chain in item.chains]
+        centre = np.concatenate(everything).mean(axis=(0, 1))
+        embeddings.append((np.concatenate(rows) - centre).reshape(-1, 12) / np.float32(10))
+    return embeddings
+
+
+def load_one_hot(device: str) -> Callable[[list[Any]], Arrays]:
+    """What ``fill`` takes."""
+    return one_hot
+
+
+def load_from_centre(device: str) -> Callable[[list[Any]], Arrays]:
+    """What ``fill`` takes."""
+    return from_centre
+
+
+def load_core_number(device: str) -> Callable[[list[Any]], Arrays]:
+    """(L, 20) filled with how many cores torch takes in the thread that encodes."""
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        number = np.float32(torch.get_num_threads())
+        return [np.full((len("".join(item)), 20), number, np.float32) for item in batch]
+
+    return encode
+
+
+def load_in_pairs(device: str) -> Callable[[list[Any]], Arrays]:
+    """One-hot, each batch together with another; fails where one stays alone."""
+    two = threading.Barrier(2, timeout=20)
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        two.wait()
+        return one_hot(batch)
+
+    return encode
+
+
+@dataclass
+class AtOnce:
+    """How many batches ``load_counted`` encodes at once in this process, and the most so far."""
+
+    now: int = 0
+    most: int = 0
+
+
+AT_ONCE = AtOnce()
+_counting = threading.Lock()
+
+
+def load_counted(device: str) -> Callable[[list[Any]], Arrays]:
+    """One-hot, taking its time; counted in ``AT_ONCE``."""
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        with _counting:
+            AT_ONCE.now += 1
+            AT_ONCE.most = max(AT_ONCE.most, AT_ONCE.now)
+        time.sleep(0.03)
+        with _counting:
+            AT_ONCE.now -= 1
+        return one_hot(batch)
+
+    return encode
+
+
+_begun = threading.local()
+
+
+def begin_thread() -> None:
+    """What each of several threads calls first."""
+    _begun.yes = True
+
+
+def load_in_named_threads(device: str) -> Callable[[list[Any]], Arrays]:
+    """One-hot; fails in a thread that has not begun with ``begin_thread``."""
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        assert _begun.yes
+        return one_hot(batch)
+
+    return encode
+
+
+def load_killed_once(device: str, *, marker: str) -> Callable[[list[Any]], Arrays]:
+    """One-hot, in a process that is killed (SIGKILL) in its second batch, but only once."""
+    calls = 0
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        nonlocal calls
+        calls += 1
+        if calls == 2 and not Path(marker).exists():
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return one_hot(batch)
+
+    return encode
+
+
+def load_always_killed(device: str) -> Callable[[list[Any]], Arrays]:
+    """A process that never survives a batch."""
+
+    def encode(batch: list[Any]) -> Arrays:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+    return encode
+
+
+def load_device_number(device: str) -> Callable[[list[Any]], Arrays]:
+    """(L, 20) filled with the device's number: tells which device a worker was given."""
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        number = np.float32(device.removeprefix("fake:"))
+        return [np.full((len("".join(item)), 20), number, np.float32) for item in batch]
+
+    return encode
+
+
+def load_refusing(device: str, *, unwanted: str) -> Callable[[list[Any]], Arrays]:
+    """One-hot, but refuses batches with a sequence that contains ``unwanted``."""
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        if any(unwanted in "".join(item) for item in batch):
+            raise InputError("the sequence is unwanted", "want it")
+        return one_hot(batch)
+
+    return encode

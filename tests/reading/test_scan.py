@@ -1,0 +1,179 @@
+"""Many files at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from protalign.reading import (
+    ReadOptions,
+    SourceFile,
+    SourceResult,
+    file_sha256,
+    find_sources,
+    read_source,
+    read_sources,
+)
+from protalign.reading.processes import one_by_one, process_map
+
+
+def content(results: list[SourceResult]) -> list[object]:
+    return [
+        (
+            result.source.id,
+            result.sha256,
+            [
+                (p.id, p.sequences, p.structure and p.structure.content_hash)
+                for p in result.proteins
+            ],
+            result.failures,
+        )
+        for result in results
+    ]
+
+
+@pytest.fixture
+def mixed(sample: Path, tmp_path: Path) -> list[SourceFile]:
+    """The sample, a FASTA file, and files that fail."""
+    for path in sample.glob("*.*"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "0.fasta").write_text(">one\nMKVL\n>two\nMK-L\n>1vqb_A\nMKVI\n")
+    (tmp_path / "broken.pdb").write_text("<html>")
+    (tmp_path / "empty.cif").write_text("")
+    return find_sources([tmp_path])[0]
+
+
+def test_results_are_the_same_with_any_number_of_processes(mixed: list[SourceFile]) -> None:
+    """Order and content: structure files in order, then FASTA files."""
+    alone = content(list(read_sources(mixed, processes=1)))
+    assert content(list(read_sources(mixed, processes=2))) == alone
+    assert [entry[0] for entry in alone] == [*sorted(s.id for s in mixed if s.kind != "fasta"), "0"]
+
+
+def test_bad_files_stop_nothing(mixed: list[SourceFile]) -> None:
+    """Forty proteins and one record come out, and a failure for each that cannot."""
+    results = list(read_sources(mixed))
+    failures = {f.id: f.reason for result in results for f in result.failures}
+    assert sum(len(result.proteins) for result in results) == 41
+    assert set(failures) == {"broken", "empty", "two", "1vqb_A"}
+
+
+def test_record_with_a_structures_id_fails_and_names_its_file(mixed: list[SourceFile]) -> None:
+    """An id belongs to the first that has it, whatever kind of file it is in."""
+    results = list(read_sources(mixed))
+    [failure] = [f for result in results for f in result.failures if f.id == "1vqb_A"]
+    assert failure.file.endswith("0.fasta")
+    assert failure.reason.startswith("the id 1vqb_A is taken by ")
+    assert failure.reason.endswith("1vqb_A.pdb.gz")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_known_files_are_hashed_and_not_read(mixed: list[SourceFile], processes: int) -> None:
+    """``skip`` sees every file's hash; what it accepts comes back empty and marked."""
+    known = {file_sha256(source.path) for source in mixed if source.id.startswith("1v")}
+    known.add(file_sha256(next(s.path for s in mixed if s.kind == "fasta")))
+    asked = []
+
+    def skip(source: SourceFile, sha256: bytes) -> bool:
+        asked.append(source.id)
+        return sha256 in known
+
+    results = list(read_sources(mixed, processes=processes, skip=skip))
+    assert sorted(asked) == sorted(source.id for source in mixed)
+    for result in results:
+        assert result.skipped == (result.sha256 in known)
+        assert result.last
+        assert bool(result.proteins or result.failures) != result.skipped
+
+
+def test_hash_is_of_the_file_as_it_is_on_disk(sample: Path) -> None:
+    """Of the compressed bytes; a copy under another name has the same."""
+    [source], _ = find_sources([sample / "1vqb_A.pdb.gz"])
+    expected = hashlib.sha256(source.path.read_bytes()).digest()
+    assert read_source(source).sha256 == file_sha256(source.path) == expected
+
+
+def test_reading_twice_gives_equal_content(sample: Path) -> None:
+    """Nothing depends on anything but the file and the options."""
+    sources, _ = find_sources([sample])
+    options = ReadOptions(per="chain", sequence="deposited")
+    assert content(list(read_sources(sources, options))) == content(
+        list(read_sources(sources, options))
+    )
+
+
+def _double_or_die(number: int) -> int:
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * number
+
+
+@pytest.mark.parametrize("slow", [None, 6, 7])
+def test_killed_worker_costs_its_own_item_only(slow: int | None) -> None:
+    """Items under way when a worker dies are done again, each at its place.
+
+    So are those that come after its death, before it was noticed (``slow``: waits for that).
+    """
+
+    def recover(number: int) -> int:
+        return next(one_by_one(_double_or_die, lambda _: -1, [number]))
+
+    def numbers() -> Iterator[int]:
+        for number in range(12):
+            if number == slow:
+                time.sleep(2)
+            yield number
+
+    doubled = list(process_map(_double_or_die, recover, numbers(), processes=2))
+    assert doubled == [-1 if number == 5 else 2 * number for number in range(12)]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks here")
+@pytest.mark.parametrize(
+    "way", ["process_map(held, held, range(8), 2)", "one_by_one(held, held, range(2))"]
+)
+def test_a_worker_never_sees_ctrl_c(way: str) -> None:
+    """Not even while it starts, when Python would show a traceback; this process sees it still."""
+    program = (
+        "import signal\n"
+        "from protalign.reading.processes import one_by_one, process_map\n"
+        "def held(_):\n"
+        "    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
+        f"print({{*{way}}}, held(0))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("{True} False\n", "")
+
+
+def test_script_without_a_main_guard_can_read_in_parallel(sample: Path, tmp_path: Path) -> None:
+    """Worker processes do not run the caller's script again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from protalign.reading import find_sources, read_sources\n"
+        f"sources, _ = find_sources([Path({str(sample)!r})])\n"
+        "print(sum(len(r.proteins) for r in read_sources(sources, processes=2)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "40", "")
+
+
+def test_iteration_can_be_left_early(sample: Path) -> None:
+    """Closing the generator ends its workers."""
+    sources, _ = find_sources([sample])
+    results = read_sources(sources, processes=2)
+    assert next(results).proteins
+    results.close()  # type: ignore[attr-defined]

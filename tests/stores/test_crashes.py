@@ -1,0 +1,169 @@
+"""A writer that dies at any step leaves a whole store, and the same command finishes it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zarr.storage._local as local_storage
+
+from protalign.core.errors import ProtAlignError
+from protalign.core.protein import Protein
+from protalign.stores import EmbeddingStore, verify
+from tests.helpers.stores import build, tree
+
+#: Of the writes of a run every so many-th is tried; 1 tries them all, and takes minutes.
+STRIDE = 11
+
+
+class _KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+@contextmanager
+def death_at(step: int) -> Iterator[list[str]]:
+    """Let the process "die" in its ``step``-th file write, half of which reaches the disk.
+
+    Every later write fails too, as a dead process writes nothing. Yields the list of files written.
+    """
+    written: list[str] = []
+    whole_write = local_storage._put
+
+    def put(path: Path, value: Any, exclusive: bool = False) -> int:
+        if len(written) >= step:
+            data = bytes(value.as_buffer_like())
+            if len(written) == step and path.parent.is_dir():
+                path.with_suffix(".dead.partial").write_bytes(data[: len(data) // 2])
+            written.append(str(path))
+            raise _KilledError
+        written.append(str(path))
+        return whole_write(path, value, exclusive)
+
+    local_storage._put = put
+    try:
+        yield written
+    finally:
+        local_storage._put = whole_write
+
+
+def _steps(action: Any) -> int:
+    with death_at(10**9) as written:
+        action()
+    return len(written)
+
+
+def _check_after_death(path: Path, states: list[int]) -> None:
+    """What a reader finds is one of the committed states, and nothing in it is damaged."""
+    if 0 in states and not (path / "zarr.json").exists():
+        return
+    store = EmbeddingStore.open(path)
+    assert len(store) in states
+    for entry_id in store.ids:
+        store.sequence(entry_id)
+    assert verify(path).damages == []
+
+
+@pytest.fixture(scope="module")
+def ends(
+    tmp_path_factory: pytest.TempPathFactory, proteins: list[Protein]
+) -> tuple[Path, dict[str, bytes]]:
+    """A store of four proteins, and the bytes of the same with six, never interrupted."""
+    folder = tmp_path_factory.mktemp("ends")
+    base = build(folder / "base.zarr", proteins[:4])
+    whole = build(shutil.copytree(base, folder / "whole.zarr"), proteins[:6])
+    return base, tree(whole)
+
+
+def test_death_while_adding(
+    tmp_path: Path, ends: tuple[Path, dict[str, bytes]], proteins: list[Protein]
+) -> None:
+    """At writes all through a run that adds, plans and fills: a whole store, and the same end."""
+    base, expected = ends
+    steps = _steps(lambda: build(shutil.copytree(base, tmp_path / "count.zarr"), proteins[:6]))
+    for step in range(0, steps, STRIDE):
+        path = shutil.copytree(base, tmp_path / f"{step}.zarr")
+        with death_at(step), pytest.raises((_KilledError, ProtAlignError)):
+            build(path, proteins[:6])
+        _check_after_death(path, [4, 6])
+        assert tree(build(path, proteins[:6])) == expected, f"killed at write {step}"
+        shutil.rmtree(path)
+
+
+def test_death_while_making(tmp_path: Path, proteins: list[Protein]) -> None:
+    """At writes all through a first run, in two commits: never a folder that it then refuses."""
+    expected = tree(build(tmp_path / "whole.zarr", proteins[:4], per_commit=2))
+    steps = _steps(lambda: build(tmp_path / "count.zarr", proteins[:4], per_commit=2))
+    for step in [0, 1, 2, *range(50, steps, 4 * STRIDE)]:
+        path = tmp_path / f"{step}.zarr"
+        with death_at(step), pytest.raises((_KilledError, ProtAlignError)):
+            build(path, proteins[:4], per_commit=2)
+        _check_after_death(path, [0, 2, 4])
+        assert tree(build(path, proteins[:4], per_commit=2)) == expected, f"killed at write {step}"
+
+
+def test_death_while_repairing(
+    tmp_path: Path, ends: tuple[Path, dict[str, bytes]], proteins: list[Protein]
+) -> None:
+    """A second death, while the first one's debris is cleared away, does no harm either."""
+    base, expected = ends
+    for first in (60, 90):
+        broken = shutil.copytree(base, tmp_path / f"broken-{first}.zarr")
+        with death_at(first), pytest.raises((_KilledError, ProtAlignError)):
+            build(broken, proteins[:6])
+        for second in (0, 1, 2, 5, 20):
+            path = shutil.copytree(broken, tmp_path / f"{first}-{second}.zarr")
+            with death_at(second), pytest.raises((_KilledError, ProtAlignError)):
+                build(path, proteins[:6])
+            _check_after_death(path, [4, 6])
+            assert tree(build(path, proteins[:6])) == expected
+            shutil.rmtree(path)
+
+
+def test_debris_of_other_input_is_cleared(
+    tmp_path: Path, ends: tuple[Path, dict[str, bytes]], proteins: list[Protein]
+) -> None:
+    """What a dead run left of proteins that are not there any more does not stay in the chunks."""
+    base, expected = ends
+    path = shutil.copytree(base, tmp_path / "store.zarr")
+    steps = _steps(lambda: build(shutil.copytree(base, tmp_path / "count.zarr"), proteins[6:20]))
+    with death_at(steps // 3), pytest.raises((_KilledError, ProtAlignError)):
+        build(path, proteins[6:20])
+    build(path, proteins[:6])
+    assert tree(path) == expected
+
+
+def test_kill_nine(
+    tmp_path: Path, ends: tuple[Path, dict[str, bytes]], proteins: list[Protein]
+) -> None:
+    """A real process, really killed in the middle of a real write."""
+    base, expected = ends
+    path = shutil.copytree(base, tmp_path / "store.zarr")
+    names = [protein.source for protein in proteins[:6]]
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+import zarr.storage._local as local
+from tests.helpers.stores import build, read_protein
+whole, left = local._put, [70]
+def put(path, value, exclusive=False):
+    left[0] -= 1
+    if not left[0]:
+        path.with_suffix(".x.partial").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(path, value, exclusive)
+local._put = put
+build(Path({str(path)!r}), [read_protein(Path(name)) for name in {names!r}])
+"""
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True)
+    assert process.returncode == -signal.SIGKILL
+    assert list(path.rglob("*.partial"))
+    _check_after_death(path, [4, 6])
+    assert tree(build(path, proteins[:6])) == expected

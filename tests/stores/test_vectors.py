@@ -1,0 +1,325 @@
+"""Exported vectors: written in pieces, read without copying, by anyone's reader."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anndata
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from protalign.core.errors import InputError
+from protalign.core.protein import Modality
+from protalign.stores import AlignedVectors, VectorBatch, read_vectors, write_vectors
+
+DIM = 128
+MEAN_DIMS: dict[Modality, int] = {"sequence": 20, "structure": 12}
+COLUMNS = {
+    "sequence_vector": DIM,
+    "structure_vector": DIM,
+    "sequence_mean": MEAN_DIMS["sequence"],
+    "structure_mean": MEAN_DIMS["structure"],
+}
+METADATA = {"model": {"loss": "clip", "temperature": 0.07}, "store": "Å/store.zarr"}
+
+
+def _unit(rows: int, seed: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(rows, DIM)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def batches() -> list[VectorBatch]:
+    """Five entries with both modalities; three with sequences only; two of which one lacks one."""
+    mixed, mixed_mean = _unit(2, 4), _unit(2, 5)[:, : MEAN_DIMS["structure"]]
+    mixed[1] = mixed_mean[1] = np.nan
+    return [
+        VectorBatch(
+            [f"p{i}" for i in range(5)],
+            _unit(5, 0),
+            _unit(5, 1),
+            np.arange(5) + 100,
+            10 * _unit(5, 6)[:, : MEAN_DIMS["sequence"]],
+            _unit(5, 7)[:, : MEAN_DIMS["structure"]],
+        ),
+        VectorBatch(
+            ["f0", "f1", 'ß,"2'],
+            _unit(3, 2),
+            None,
+            np.array([1, 2, 3]),
+            _unit(3, 8)[:, : MEAN_DIMS["sequence"]],
+        ),
+        VectorBatch(
+            np.array(["m0", "m1"], dtype=object),
+            _unit(2, 3),
+            mixed,
+            np.array([7, 8], dtype=np.int32),
+            _unit(2, 9)[:, : MEAN_DIMS["sequence"]],
+            mixed_mean,
+        ),
+    ]
+
+
+def _write(path: Path, batches: list[VectorBatch], **options: Any) -> Path:
+    options = {"dim": DIM, "metadata": METADATA, "mean_dims": MEAN_DIMS, **options}
+    assert write_vectors(path, iter(batches), **options) == 10
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path, batches: list[VectorBatch]) -> Path:
+    """Aligned vectors and means."""
+    return _write(tmp_path / "vectors.parquet", batches)
+
+
+def test_vectors_come_back(path: Path, batches: list[VectorBatch]) -> None:
+    """Ids, vectors, what is missing, and provenance; the bits as they were."""
+    vectors = read_vectors(path)
+    assert len(vectors) == 10
+    assert vectors.ids.tolist() == [str(i) for batch in batches for i in batch.ids]
+    assert vectors.metadata == METADATA
+    assert vectors.has_sequence.all()
+    assert vectors.has_structure.tolist() == [True] * 5 + [False] * 3 + [True, False]
+    np.testing.assert_array_equal(
+        vectors.sequence, np.concatenate([batch.sequence for batch in batches])
+    )
+    np.testing.assert_array_equal(vectors.structure[:5], batches[0].structure)
+    np.testing.assert_array_equal(vectors.structure[8], batches[2].structure[0])
+    assert np.isnan(vectors.structure[[5, 6, 7, 9]]).all()
+    assert vectors.sequence.dtype == vectors.structure.dtype == np.float32
+    assert vectors.lengths is not None
+    assert vectors.lengths.tolist() == [100, 101, 102, 103, 104, 1, 2, 3, 7, 8]
+    assert vectors.lengths.dtype == np.int64
+    assert vectors.sequence_mean is not None
+    np.testing.assert_array_equal(
+        vectors.sequence_mean, np.concatenate([batch.sequence_mean for batch in batches])
+    )
+    assert vectors.structure_mean is not None
+    np.testing.assert_array_equal(vectors.structure_mean[:5], batches[0].structure_mean)
+    assert np.isnan(vectors.structure_mean[[5, 6, 7, 9]]).all()
+
+
+def test_a_file_without_lengths_and_means_is_read(path: Path, tmp_path: Path) -> None:
+    """As those were that earlier versions wrote, and those with a length missing."""
+    old = tmp_path / "old.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.select(["id", "sequence_vector", "structure_vector"]), old)
+    vectors = read_vectors(old)
+    assert vectors.lengths is vectors.sequence_mean is vectors.structure_mean is None
+    assert vectors.select(["m1"]).lengths is None
+    np.testing.assert_array_equal(vectors.sequence, read_vectors(path).sequence)
+    write_vectors(old, [VectorBatch(["a"], _unit(1, 0))], dim=DIM, metadata={})
+    assert read_vectors(old).lengths is None
+
+
+def test_whole_columns_are_not_copied(tmp_path: Path) -> None:
+    """In a file of one row group without nulls the arrays are views of what Parquet decoded."""
+    path = tmp_path / "one.parquet"
+    write_vectors(
+        path,
+        [VectorBatch([f"p{i}" for i in range(1000)], _unit(1000, 0), _unit(1000, 1))],
+        dim=DIM,
+        metadata={},
+    )
+    before = pa.total_allocated_bytes()
+    vectors = read_vectors(path)
+    assert not vectors.sequence.flags.owndata
+    assert not vectors.sequence.flags.writeable
+    assert pa.total_allocated_bytes() - before >= 2 * vectors.sequence.nbytes
+
+
+def test_columns_are_what_the_format_says(path: Path, batches: list[VectorBatch]) -> None:
+    """id, length, fixed-size lists of float32; one row group per batch; our metadata."""
+    file = pq.ParquetFile(path)
+    schema = file.schema_arrow
+    assert schema.names == ["id", "length", *COLUMNS]
+    assert schema.field("id").type == pa.string()
+    assert schema.field("length").type == pa.int32()
+    for name, width in COLUMNS.items():
+        assert schema.field(name).type == pa.list_(schema.field(name).type.value_field, width)
+        assert schema.field(name).type.value_type == pa.float32()
+    assert file.num_row_groups == 3
+    assert b"protalign" in schema.metadata
+    aligned = _write(path.with_name("aligned.parquet"), batches, mean_dims=None)
+    assert pq.read_schema(aligned).names == ["id", "length", "sequence_vector", "structure_vector"]
+
+
+def test_pandas_reads_it(path: Path, batches: list[VectorBatch]) -> None:
+    """A DataFrame of ids and arrays, None where a vector is missing."""
+    frame = pd.read_parquet(path)
+    assert frame["id"].tolist() == [str(i) for batch in batches for i in batch.ids]
+    assert frame["length"].tolist() == [100, 101, 102, 103, 104, 1, 2, 3, 7, 8]
+    assert [len(frame[name][0]) for name in COLUMNS] == list(COLUMNS.values())
+    np.testing.assert_array_equal(
+        np.stack(frame["sequence_vector"][:5].tolist()), batches[0].sequence
+    )
+    assert frame["structure_vector"].isna().sum() == 4
+
+
+def test_polars_reads_it(path: Path, batches: list[VectorBatch]) -> None:
+    """Columns of fixed-width arrays, nulls where a vector is missing."""
+    frame = pl.read_parquet(path)
+    for name, width in COLUMNS.items():
+        assert frame[name].dtype == pl.Array(pl.Float32, width)
+    assert frame["length"].dtype == pl.Int32
+    np.testing.assert_array_equal(frame["sequence_vector"][:5].to_numpy(), batches[0].sequence)
+    assert frame["structure_vector"].null_count() == 4
+
+
+def test_duckdb_reads_it(path: Path, batches: list[VectorBatch]) -> None:
+    """SQL over the file: a nearest neighbour by dot product, ids by condition."""
+    rows = duckdb.sql(
+        f"SELECT id, sequence_vector FROM '{path}' WHERE structure_vector IS NULL ORDER BY id"
+    ).fetchall()
+    assert [row[0] for row in rows] == ["f0", "f1", "m1", 'ß,"2']
+    np.testing.assert_array_equal(np.float32(rows[0][1]), batches[1].sequence[0])
+    [(nearest,)] = duckdb.sql(
+        f"SELECT b.id FROM '{path}' a, '{path}' b WHERE a.id = 'p3' ORDER BY "
+        "list_inner_product(a.sequence_vector::FLOAT[], b.sequence_vector::FLOAT[]) DESC LIMIT 1"
+    ).fetchall()
+    assert nearest == "p3"
+    counted = duckdb.sql(
+        f"SELECT count({'), count('.join(['length', *COLUMNS])}), sum(length) FROM '{path}'"
+    ).fetchall()
+    assert counted == [(10, 10, 6, 10, 6, 531)]
+
+
+def test_csv_equals_parquet(path: Path, batches: list[VectorBatch]) -> None:
+    """The same numbers to the last bit, a column each, empty where an entry lacks a modality."""
+    frame = pd.read_csv(_write(path.with_name("vectors.csv"), batches))
+    vectors = read_vectors(path)
+    assert frame["id"].tolist() == vectors.ids.tolist()
+    assert vectors.lengths is not None
+    assert frame["length"].tolist() == vectors.lengths.tolist()
+    names = list(frame.columns)[2:]
+    assert names[0] == "sequence0"
+    assert names[-1] == "structure_mean11"
+    for name, width in COLUMNS.items():
+        attribute = name.removesuffix("_vector")
+        found = frame[[f"{attribute}{i}" for i in range(width)]].to_numpy().astype(np.float32)
+        np.testing.assert_array_equal(found, getattr(vectors, attribute))
+
+
+def test_anndata_has_all_of_it(path: Path, batches: list[VectorBatch]) -> None:
+    """obs: ids and lengths; obsm: a matrix per column, NaN where missing; uns: the provenance."""
+    data = anndata.read_h5ad(_write(path.with_name("vectors.h5ad"), batches))
+    vectors = read_vectors(path)
+    assert data.obs_names.tolist() == vectors.ids.tolist()
+    assert vectors.lengths is not None
+    assert data.obs["length"].tolist() == vectors.lengths.tolist()
+    assert set(data.obsm) == set(COLUMNS)
+    for name in COLUMNS:
+        expected = getattr(vectors, name.removesuffix("_vector"))
+        np.testing.assert_array_equal(data.obsm[name], expected)
+    assert json.loads(data.uns["protalign"]) == METADATA
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is computed, with what to install; an unknown ending is told likewise."""
+    monkeypatch.setitem(sys.modules, "anndata", None)
+
+    def never() -> Iterator[VectorBatch]:
+        raise AssertionError("a batch was asked for")
+        yield
+
+    with pytest.raises(InputError, match=r'pip install "protalign\[anndata\]"'):
+        write_vectors(tmp_path / "v.h5ad", never(), dim=DIM, metadata={})
+    with pytest.raises(InputError, match=r"no known format; let its name end in \.parquet, \.csv"):
+        write_vectors(tmp_path / "v.feather", never(), dim=DIM, metadata={})
+    assert not list(tmp_path.iterdir())
+
+
+def test_select(path: Path) -> None:
+    """Rows by id, in the order asked for, repeated if asked twice; unknown ids are named."""
+    vectors = read_vectors(path)
+    chosen = vectors.select(["m1", "p0", "p0"])
+    assert isinstance(chosen, AlignedVectors)
+    assert chosen.ids.tolist() == ["m1", "p0", "p0"]
+    np.testing.assert_array_equal(chosen.sequence[1], vectors.sequence[0])
+    assert chosen.has_structure.tolist() == [False, True, True]
+    assert len(vectors.select([])) == 0
+    with pytest.raises(InputError, match="no 'mm1'; close to it: m1"):
+        vectors.select(["p0", "mm1"])
+    with pytest.raises(InputError, match="'w', 'x', 'y' and 1 more"):
+        vectors.select(["w", "x", "y", "z"])
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path, path: Path) -> None:
+    """A run that breaks off leaves the old file, and no debris."""
+    before = path.read_bytes()
+
+    def breaking() -> Iterator[VectorBatch]:
+        yield VectorBatch(["a"], _unit(1, 0))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_vectors(path, breaking(), dim=DIM, metadata={})
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["vectors.parquet"]
+
+
+def test_same_vectors_same_bytes(path: Path, tmp_path: Path, batches: list[VectorBatch]) -> None:
+    """The file holds nothing but its contents: no time, no place."""
+    again = tmp_path / "again.parquet"
+    _write(again, batches)
+    assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kind"),
+    [
+        (None, pa.list_(pa.float32(), 2)),
+        (b"{", pa.list_(pa.float32(), 2)),
+        (b"[]", pa.list_(pa.float32(), 2)),
+        (b"{}", pa.list_(pa.float32())),
+        (b"{}", pa.float32()),
+    ],
+)
+def test_tables_of_another_kind(tmp_path: Path, metadata: bytes | None, kind: pa.DataType) -> None:
+    """Columns of the same names are not enough: rewritten by other programs, they may differ."""
+    column = pa.array([1.0 if kind == pa.float32() else [1.0, 0.0]], type=kind)
+    table = pa.table({"id": ["a"], "sequence_vector": column, "structure_vector": column})
+    path = tmp_path / "other.parquet"
+    pq.write_table(table.replace_schema_metadata(metadata and {b"protalign": metadata}), path)
+    with pytest.raises(InputError, match="holds no aligned vectors"):
+        read_vectors(path)
+
+
+def test_what_is_no_vectors_file(tmp_path: Path) -> None:
+    """Missing, foreign and broken files are told apart; a misfitting batch is a fault."""
+    with pytest.raises(InputError, match="does not exist"):
+        read_vectors(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("not Parquet")
+    with pytest.raises(InputError, match="no readable Parquet file"):
+        read_vectors(tmp_path / "text.parquet")
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(InputError, match="holds no aligned vectors"):
+        read_vectors(tmp_path / "other.parquet")
+    with pytest.raises(InputError, match="is no folder"):
+        write_vectors(tmp_path / "no" / "v.parquet", [], dim=DIM, metadata={})
+    batch = VectorBatch(["a", "b"], _unit(1, 0))
+    with pytest.raises(ValueError, match="sequence vectors must be"):
+        write_vectors(tmp_path / "v.parquet", [batch], dim=DIM, metadata={})
+    batch = VectorBatch(["a"], _unit(1, 0), sequence_mean=_unit(1, 0))
+    with pytest.raises(ValueError, match="sequence means must be"):
+        write_vectors(
+            tmp_path / "v.parquet", [batch], dim=DIM, metadata={}, mean_dims={"sequence": 3}
+        )
+
+
+def test_no_vectors_at_all(tmp_path: Path) -> None:
+    """An empty export is a file with no rows."""
+    path = tmp_path / "empty.parquet"
+    assert write_vectors(path, [], dim=DIM, metadata=METADATA) == 0
+    vectors = read_vectors(path)
+    assert vectors.sequence.shape == (0, DIM)
+    assert vectors.metadata == METADATA

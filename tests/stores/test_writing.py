@@ -1,0 +1,354 @@
+"""Putting proteins into a store: once each, resumably, never mixed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from protalign.core.errors import Failure, StoreError
+from protalign.core.protein import Chain, Protein, Structure
+from protalign.stores import EmbeddingStore, StoreWriter, verify
+from protalign.stores.filling.dask import fill
+from protalign.stores.format.append import open_for_writing
+from tests.helpers.one_hot import load_from_centre, load_one_hot
+from tests.helpers.stores import (
+    CENTRE,
+    CHUNK_ROWS,
+    ONE_HOT,
+    OPTIONS,
+    add_all,
+    build,
+    complex_of,
+    digest,
+    plan_both,
+    sequence_only,
+    tree,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.zarr"
+
+
+def test_same_input_same_bytes(path: Path, proteins: list[Protein], filled: Path) -> None:
+    """Nothing in a store depends on when, where or in how many commits it was made."""
+    build(path, proteins, per_commit=3)
+    assert tree(path) == tree(filled)
+
+
+def test_running_again_changes_nothing(path: Path, proteins: list[Protein]) -> None:
+    """The same command on a finished store leaves every byte."""
+    before = tree(build(path, proteins))
+    assert tree(build(path, proteins)) == before
+
+
+def test_new_proteins_are_added(path: Path, proteins: list[Protein]) -> None:
+    """Only new items are planned and encoded; what was there keeps its rows."""
+    build(path, proteins[:10])
+    before = EmbeddingStore.open(path)
+    old_rows = before.rows("one_hot")[0]
+    with StoreWriter(path, OPTIONS) as writer:
+        add_all(writer, proteins)
+        plan = writer.plan("one_hot", ONE_HOT, 200)
+        assert plan.pending_items == plan.items - before.encoders["one_hot"].n_items
+    report = fill(path, "one_hot", load_one_hot)
+    assert report.items == plan.pending_items
+    assert report.rows == plan.pending_rows
+    after = EmbeddingStore.open(path)
+    assert after.rows("one_hot")[0][:10].tolist() == old_rows.tolist()
+    assert after.embeddings("one_hot").offsets[-1] == sum(len(p) for p in proteins)
+    assert verify(path).ok
+
+
+def test_a_reader_sees_what_was_committed_when_it_opened(
+    path: Path, proteins: list[Protein]
+) -> None:
+    """An open store does not change under its reader, whatever is appended to the same chunks."""
+    build(path, proteins[:10])
+    store = EmbeddingStore.open(path)
+    build(path, proteins)
+    assert len(store) == 10
+    assert store.structure("107l_A").content_hash == proteins[0].structure.content_hash
+    assert len(store.embeddings("one_hot")) == 10
+
+
+def test_changed_file_replaces_its_entries(path: Path, proteins: list[Protein]) -> None:
+    """The id now has the new contents, the file's other ids are gone, the old items stay."""
+    first, second = sequence_only("a", "ACDE"), sequence_only("b", "GHIK")
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("x.fasta", digest("1"), [first, second])
+        assert writer.source_is_current("x.fasta", digest("1"))
+        assert not writer.source_is_current("x.fasta", digest("2"))
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("x.fasta", digest("2"), [sequence_only("a", "ACDEF")])
+        assert writer.n_entries == 1
+        assert not writer.source_is_current("x.fasta", digest("1"))
+    store = EmbeddingStore.open(path)
+    assert store.ids.tolist() == ["a"]
+    assert store.sequence("a") == ("ACDEF",)
+    assert "b" not in store
+
+
+def test_a_freed_id_can_move_to_another_file(path: Path) -> None:
+    """An id that its file no longer has may come from another one."""
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("x.fasta", digest("1"), [sequence_only("a", "ACDE")])
+        writer.add("x.fasta", digest("2"), [sequence_only("c", "ACDE")])
+        assert writer.add("y.fasta", digest("3"), [sequence_only("a", "GGG")]) == []
+    store = EmbeddingStore.open(path)
+    assert store.ids.tolist() == ["c", "a"]
+    assert store.source("a") == "y.fasta"
+
+
+def test_duplicate_ids_are_failures(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first file keeps the id; the second, and a second record of one file, are reported."""
+    monkeypatch.chdir(tmp_path)
+    Path("x.fasta").write_text(">a\nACDE\n")
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("x.fasta", digest("1"), [sequence_only("a", "ACDE")])
+        refused = writer.add("y.fasta", digest("2"), [sequence_only("a", "GGG")])
+        assert [(f.id, f.file) for f in refused] == [("a", "y.fasta")]
+        assert "was read from x.fasta already" in refused[0].reason
+        twice = [sequence_only("b", "AAA"), sequence_only("b", "CCC")]
+        assert len(writer.add("z.fasta", digest("3"), twice)) == 1
+    store = EmbeddingStore.open(path)
+    assert store.sequence("a") == ("ACDE",)
+    assert store.sequence("b") == ("AAA",)
+    assert [f.file for f in store.failures] == ["y.fasta", "z.fasta"]
+
+
+def test_a_file_that_is_gone_keeps_no_id(path: Path) -> None:
+    """An id whose file was deleted or renamed is the next file's that has it."""
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("gone.fasta", digest("1"), [sequence_only("a", "ACDE")])
+        assert writer.add("new.fasta", digest("2"), [sequence_only("a", "GGG")]) == []
+    store = EmbeddingStore.open(path)
+    assert len(store) == 1
+    assert store.sequence("a") == ("GGG",)
+    assert store.source("a") == "new.fasta"
+
+
+def test_a_file_in_parts_counts_when_its_last_part_is_in(path: Path) -> None:
+    """An interrupted big FASTA file is read again, and its entries are not stored twice."""
+    records = [sequence_only(f"r{i}", "ACDEFGHIKL"[: i + 1]) for i in range(6)]
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("big.fasta", digest("1"), records[:2], last=False)
+        writer.commit()
+        writer.add("big.fasta", digest("1"), records[2:4], last=False)
+    assert EmbeddingStore.open(path).ids.tolist() == ["r0", "r1", "r2", "r3"]
+    with StoreWriter(path, OPTIONS) as writer:
+        assert not writer.source_is_current("big.fasta", digest("1"))
+        assert writer.add("big.fasta", digest("1"), records[:3], last=False) == []
+        assert writer.add("big.fasta", digest("1"), records[3:]) == []
+        assert writer.source_is_current("big.fasta", digest("1"))
+    whole = path.parent / "whole.zarr"
+    with StoreWriter(whole, OPTIONS) as writer:
+        writer.add("big.fasta", digest("1"), records)
+    assert tree(path) == tree(whole)
+
+
+def test_failures_are_kept_once_and_resolved(path: Path) -> None:
+    """A repeated failure is not appended; a file read without it takes it back."""
+    failure = Failure("a", "x.pdb", "truncated", "fetch it again")
+    for _ in range(2):
+        with StoreWriter(path, OPTIONS) as writer:
+            writer.add("x.pdb", digest("1"), [], [failure])
+    assert EmbeddingStore.open(path).failures == [failure]
+    before = tree(path)
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add_failure(failure)
+    assert tree(path) == before
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("x.pdb", digest("2"), [sequence_only("a", "ACDE")])
+        assert writer.failures == []
+    assert EmbeddingStore.open(path).failures == []
+
+
+def test_a_failure_can_be_forgotten(path: Path) -> None:
+    """It is gone for later readers; forgetting it again, or one that never was, changes nothing."""
+    failure = Failure("", "gone.pdb", "empty file", "fetch it again")
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add_failure(failure)
+        writer.forget_failure(failure)
+        assert writer.failures == []
+    before = tree(path)
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.forget_failure(failure)
+        writer.forget_failure(Failure("x", "y", "z", ""))
+    assert tree(path) == before
+    assert EmbeddingStore.open(path).failures == []
+
+
+def test_entries_may_be_parts_of_one_complex(path: Path, proteins: list[Protein]) -> None:
+    """Per chain, a complex is encoded once, and each chain's entry has its own rows of it."""
+    dimer = complex_of("dimer", proteins[3], proteins[8])
+    parts = [Protein(f"d_{c.id}", "d.pdb", (c,), dimer.structure) for c in dimer.chains]
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("d.pdb", digest("d"), parts)
+        assert writer.plan("from_centre", CENTRE, 200, CHUNK_ROWS).items == 1
+    fill(path, "from_centre", load_from_centre)
+    store = EmbeddingStore.open(path)
+    assert store.items("structure")[0] != store.items("structure")[1]
+    whole = np.concatenate([store[part.id].embeddings("from_centre").values for part in parts])
+    np.testing.assert_array_equal(whole, load_from_centre("cpu")([dimer.structure])[0])
+    second = store.residue_map("d_B")
+    assert set(second.chain_ids) == {"B"}
+    assert second.sequence_index[0] == 0
+    assert len(second) == len(store["d_B"].embeddings("from_centre").values)
+
+
+def test_chains_outside_their_structure_are_a_fault(path: Path, proteins: list[Protein]) -> None:
+    """A protein whose chains its structure does not keep is a programming error, not data."""
+    dimer = complex_of("dimer", proteins[3], proteins[8])
+    wrong = Protein("w", "w.pdb", dimer.chains, Structure(dimer.chains, (1,)))
+    with StoreWriter(path, OPTIONS) as writer, pytest.raises(ValueError, match="not a run of"):
+        writer.add("w.pdb", digest("w"), [wrong])
+
+
+def test_other_options_are_refused(path: Path) -> None:
+    """A store keeps to the way its files were read, and says what differs."""
+    StoreWriter(path, OPTIONS).__exit__(None, None, None)
+    with pytest.raises(StoreError, match=r"per protein, now chain\); use the same ones"):
+        StoreWriter(path, {**OPTIONS, "per": "chain"})
+    with StoreWriter(path, OPTIONS):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"weights_sha256": "f" * 64}, "weights_sha256 0000000000000000…, now ffffffffffffffff…"),
+        ({"settings": {"layer": 2}}, "settings layer=1, now layer=2"),
+        ({"dtype": "float32"}, "dtype float16, now float32"),
+        ({"model": "other"}, "model one_hot, now other"),
+    ],
+)
+def test_other_encoders_are_never_mixed(path: Path, change: dict[str, str], said: str) -> None:
+    """Weights, settings, dtype: any difference is refused by name, and another name is fine."""
+    other = replace(ONE_HOT, **change)
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("a.fasta", digest("a"), [sequence_only("a", "ACDE")])
+        writer.plan("one_hot", ONE_HOT, 200)
+        with pytest.raises(StoreError) as error:
+            writer.plan("one_hot", other, 200)
+        assert said in str(error.value)
+        assert "--sequence-name" in str(error.value)
+        assert writer.plan("another", other, 200).pending_items == 1
+        writer.plan("one_hot", replace(ONE_HOT, versions={"numpy": "99"}), 200)
+
+
+def test_names_that_are_no_folder_are_refused(path: Path) -> None:
+    """An encoder's name cannot leave the store."""
+    with StoreWriter(path, OPTIONS) as writer:
+        for name in ("../x", "", ".hidden", "a/b"):
+            with pytest.raises(StoreError, match="cannot be an encoder's name"):
+                writer.plan(name, ONE_HOT, 200)
+
+
+def test_second_writer_is_refused(path: Path) -> None:
+    """Two writers would lose each other's rows: the second is told to wait, here and elsewhere."""
+    script = (
+        "import sys\nfrom protalign.stores import StoreWriter\n"
+        f"StoreWriter({str(path)!r}, {OPTIONS!r})"
+    )
+    with StoreWriter(path, OPTIONS):
+        with pytest.raises(StoreError, match="being written to by another process"):
+            StoreWriter(path, OPTIONS)
+        other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert "being written to by another process" in other.stderr
+    with StoreWriter(path, OPTIONS):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(path: Path) -> None:
+    """Where the lock cannot be taken for another reason than a writer, the reason is said."""
+    (path / ".lock").mkdir(parents=True)
+    with pytest.raises(StoreError, match="cannot be written to"):
+        StoreWriter(path, OPTIONS)
+
+
+def test_a_file_that_cannot_be_opened_leaves_the_index_whole(path: Path, tmp_path: Path) -> None:
+    """It has no content hash: its failure is kept, and no row of sources goes out of step."""
+    failure = Failure("gone", "/data/gone.pdb", "cannot be opened", "check the path")
+    first, second = (Protein(i, f"/data/{i}", (Chain.from_sequence("ACDE"),)) for i in ("a", "b"))
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add(first.source, b"1" * 32, [first])
+        writer.add(failure.file, b"", [], [failure])
+        writer.add(second.source, b"2" * 32, [second])
+    assert verify(path).ok
+    with StoreWriter(path, OPTIONS) as writer:
+        assert writer.source_is_current(second.source, b"2" * 32)
+    opened = EmbeddingStore.open(path)
+    assert (opened.ids.tolist(), opened.failures) == (["a", "b"], [failure])
+
+
+def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
+    """A folder with other things in it, a file, or a URL does not become a store."""
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(StoreError, match="exists and is not a store"):
+        StoreWriter(tmp_path, OPTIONS)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(StoreError, match="is a file"):
+        StoreWriter(tmp_path / "thesis.tex", OPTIONS)
+    with pytest.raises(StoreError, match="local or mounted folder"):
+        StoreWriter("s3://bucket/store.zarr", OPTIONS)
+
+
+def test_an_exception_discards_what_waits(path: Path) -> None:
+    """Leaving the writer with an error commits nothing that was not committed before."""
+
+    def interrupted() -> None:
+        with StoreWriter(path, OPTIONS) as writer:
+            writer.add("a.fasta", digest("a"), [sequence_only("a", "ACDE")])
+            writer.commit()
+            writer.add("b.fasta", digest("b"), [sequence_only("b", "ACDE")])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert EmbeddingStore.open(path).ids.tolist() == ["a"]
+
+
+def test_planning_twice_plans_nothing_new(path: Path, proteins: list[Protein]) -> None:
+    """The recorded plan stays; a second call tells what of it is left."""
+    with StoreWriter(path, OPTIONS) as writer:
+        add_all(writer, proteins)
+        plan_both(writer)
+        first = writer.plan("one_hot", ONE_HOT, 200)
+        assert first.pending_tasks == first.tasks > 3
+        fill(path, "one_hot", load_one_hot)
+        again = writer.plan("one_hot", ONE_HOT, 12345)
+        assert (again.tasks, again.pending_tasks, again.pending_rows) == (first.tasks, 0, 0)
+        assert again.longest == max(len(s) for p in proteins for s in p.sequences)
+
+
+def test_chunks_of_zeros_are_written_beside_other_threads(tmp_path: Path) -> None:
+    """A task whose every item was refused is zeros: its chunk is there whatever threads open."""
+    zarr.create_array(tmp_path / "a", shape=(4,), chunks=(1,), dtype="u1", zarr_format=3)
+
+    def write(row: int) -> None:
+        together.wait()
+        open_for_writing(tmp_path, "a")[row] = 0
+
+    for _ in range(20):
+        together = threading.Barrier(4)
+        with (
+            zarr.config.set({"array.write_empty_chunks": False}),  # Zarr's default
+            ThreadPoolExecutor(4) as pool,
+        ):
+            list(pool.map(write, range(4)))
+        chunks = sorted(file.name for file in (tmp_path / "a" / "c").iterdir())
+        assert chunks == ["0", "1", "2", "3"]
+        shutil.rmtree(tmp_path / "a" / "c")
