@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+from protalign.core.encoder_record import EncoderRecord
 from protalign.stores.checking.verify import Damage, VerifyReport, verify
 from protalign.stores.encoded import EncoderInfo
 from protalign.stores.filling.plan import Plan
-from protalign.stores.format.state import EncoderRecord
 from protalign.stores.items import ResidueMap
 from protalign.stores.store import EmbeddingStore, Entries, StoreView
 from protalign.stores.vectors.files import write_vectors

@@ -10,39 +10,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import StoreError
 from protalign.core.protein import Modality
 from protalign.stores.format.arrays import Arrays
-from protalign.stores.format.state import EncoderRecord
 from protalign.stores.items import items_of
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderInfo:
+@dataclass(frozen=True, kw_only=True)
+class EncoderInfo(EncoderRecord):
     """An encoder in a store.
 
     Attributes
     ----------
-    name : its name in the store.
-    modality : "sequence" or "structure".
-    model : the model's name.
-    dim : D.
-    weights_sha256 : hex digest.
-    settings : layer, compute dtype and so on.
-    dtype : of the stored values.
-    versions : library versions at its first use on this store.
-    n_items : items embedded.
-    n_items_total : unique items of its modality in the store.
+    name : str
+        Its name in the store.
+    n_items : int
+        Items that are embedded.
+    n_items_total : int
+        Unique items of its modality in the store.
+
+    The others are those of ``EncoderRecord``.
     """
 
     name: str
-    modality: Modality
-    model: str
-    dim: int
-    weights_sha256: str
-    settings: Mapping[str, str | int]
-    dtype: str
-    versions: Mapping[str, str]
     n_items: int
     n_items_total: int
 

@@ -11,6 +11,7 @@ from types import TracebackType
 
 import numpy as np
 
+from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import Failure, StoreError
 from protalign.core.protein import Protein
 from protalign.stores.entries import EntryLog, FailureLog, live_sources, read_failures
@@ -21,7 +22,6 @@ from protalign.stores.format.arrays import LocalArrays
 from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
 from protalign.stores.format.lock import LOCK_FILE, StoreLock
 from protalign.stores.format.state import (
-    EncoderRecord,
     EncoderState,
     Option,
     StoreState,
@@ -309,11 +309,11 @@ class StoreWriter:
     def check_encoder(self, name: str, record: EncoderRecord) -> None:
         """Raise StoreError where the embeddings under this name are another encoder's."""
         known = self._appender.arrays.state.encoders.get(checked_encoder_name(name))
-        difference = "" if known is None else known.record.difference(record)
-        if difference:
+        differences = [] if known is None else known.record.differences(record)
+        if differences:
             raise StoreError(
                 f"the embeddings {name!r} in {self.path} were made with another encoder "
-                f"({difference}); they are never mixed, unless they go in under another encoder's "
+                f"({'; '.join(differences)}); they are never mixed, unless they go in under another encoder's "
                 f"name (--{record.modality}-name)"
             )
 

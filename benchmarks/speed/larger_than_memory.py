@@ -108,7 +108,8 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 def fit(options: argparse.Namespace) -> dict[str, Any]:
     """In a process of its own."""
-    from protalign import EmbeddingStore, ProtAlignEstimator, training_rows
+    from protalign import EmbeddingStore, ProtAlignEstimator
+    from protalign.heads import rows as training_rows
 
     torch.set_num_threads(options.threads)
     if options.held:

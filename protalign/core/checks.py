@@ -1,8 +1,8 @@
-"""Checks of the values that estimators are given; each error says what would do."""
+"""Checks of values and words for error messages; each error lists the accepted values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 import numpy as np
@@ -15,20 +15,51 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     choices = tuple(choices)
     if value in choices:
         return
-    close = get_close_matches(str(value), choices, n=1)
     known = ", ".join(map(repr, choices))
     raise InputError(
-        f"{name}={value!r} is none of {known}", f"did you mean {close[0]!r}?" if close else ""
+        f"{name}={value!r}: not one of {known}", did_you_mean(str(value), choices) or "choose one"
     )
 
 
 def check_whole(name: str, value: object, least: int) -> None:
     """Raise InputError unless ``value`` is a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise InputError(f"{name}={value!r}", f"give a whole number of at least {least}")
+        raise InputError(
+            f"{name}={value!r}: not a whole number of at least {least}",
+            f"give a whole number of at least {least}",
+        )
 
 
 def check_between(name: str, value: object, low: float, high: float) -> None:
     """Raise InputError unless ``value`` is a number and ``low < value < high``."""
     if not isinstance(value, (int, float, np.number)) or not low < value < high:
-        raise InputError(f"{name}={value!r}", f"give a number above {low:g} and below {high:g}")
+        raise InputError(
+            f"{name}={value!r}: out of range", f"give a number above {low:g} and below {high:g}"
+        )
+
+
+def first_few(names: Sequence[object], shown: int = 3) -> str:
+    """Return the first names and how many more there are, for a message.
+
+    Examples
+    --------
+    >>> first_few(["1a30", "3ebp", "1bcu", "2qbp", "4gid"])
+    '1a30, 3ebp, 1bcu and 2 more'
+    """
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(str(name) for name in names[:shown]) + more
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean …?" with the closest known name, letter case aside; "" if none is close.
+
+    Examples
+    --------
+    >>> did_you_mean("1A2P", ["1a2p", "1bao"])
+    "did you mean '1a2p'?"
+    """
+    by_lowered: dict[str, str] = {}
+    for each in known:
+        by_lowered.setdefault(each.lower(), each)
+    close = get_close_matches(name.lower(), by_lowered, n=1)
+    return f"did you mean {by_lowered[close[0]]!r}?" if close else ""

@@ -11,6 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 Modality = Literal["sequence", "structure"]
+MODALITIES: tuple[Modality, Modality] = ("sequence", "structure")
+
+#: The two directions of retrieval, as reports name them.
+DIRECTIONS = ("sequence_to_structure", "structure_to_sequence")
 
 #: The 20 standard amino acids.
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"

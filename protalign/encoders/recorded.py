@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import ModelError
 from protalign.core.protein import Modality
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
-from protalign.heads.inputs import encoder_differences
-from protalign.stores import EncoderInfo
 
 if TYPE_CHECKING:
     from protalign.estimator.estimator import ProtAlignEstimator
@@ -55,7 +54,7 @@ class ModelEncoders:
             self._loaded[modality] = self._load(modality, fitted)
         return self._loaded[modality].encode(items)
 
-    def _load(self, modality: Modality, fitted: EncoderInfo) -> Encoder:
+    def _load(self, modality: Modality, fitted: EncoderRecord) -> Encoder:
         layer = fitted.settings.get("layer")
         spec = EncoderSpec(
             fitted.model,
@@ -64,7 +63,7 @@ class ModelEncoders:
             device=self._device,
         )
         encoder = load_encoder(spec)
-        differences = encoder_differences(fitted, _info(fitted, encoder))
+        differences = fitted.differences(_info(fitted, encoder), precision=False)
         if differences:
             raise ModelError(
                 f"the model was trained with {'; '.join(differences)}: name the file with "
@@ -73,7 +72,7 @@ class ModelEncoders:
         return encoder
 
 
-def _info(fitted: EncoderInfo, encoder: Encoder) -> EncoderInfo:
+def _info(fitted: EncoderRecord, encoder: Encoder) -> EncoderRecord:
     return replace(
         fitted,
         model=encoder.name,

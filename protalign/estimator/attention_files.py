@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from protalign.core.arrays import Float32
 from protalign.core.checks import check_choice
 from protalign.core.errors import Failure, InputError
-from protalign.core.protein import Modality
+from protalign.core.protein import MODALITIES, Modality
 from protalign.estimator.estimator import ProtAlignEstimator
-from protalign.heads.inputs import MODALITIES
 from protalign.reading.content import read_file, unpack
 from protalign.reading.sources import split_name
 from protalign.reading.structure_writer import (
@@ -25,8 +22,6 @@ from protalign.reading.structure_writer import (
     write_with_b_factors,
 )
 from protalign.stores import EmbeddingStore, Entries
-
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

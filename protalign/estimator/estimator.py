@@ -15,14 +15,15 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from protalign.core.arrays import Float32
 from protalign.core.checks import check_choice
 from protalign.core.devices import resolve_device
 from protalign.core.errors import InputError
-from protalign.core.protein import Modality
+from protalign.core.protein import MODALITIES, Modality
 from protalign.estimator.checks import OUTPUTS, check_parameters, check_unchanged
 from protalign.estimator.export import export_vectors
 from protalign.estimator.inputs import dims_of, fitted_inputs, fitting_inputs, validation_inputs
-from protalign.heads.inputs import MODALITIES, Inputs, PairInputs, Pairs, check_fits
+from protalign.heads.inputs import Inputs, PairInputs, Pairs, check_fits
 from protalign.heads.losses import ContrastiveLoss
 from protalign.heads.model import Heads, residue_weights, retrieval_set, vectors_of
 from protalign.heads.model_files import (
@@ -38,8 +39,6 @@ from protalign.heads.pairs import hold_out
 from protalign.heads.ranks import RetrievalSet, recall_at_k
 from protalign.heads.training import History, TrainingOptions, train
 from protalign.stores import EncoderInfo, Entries
-
-Float32 = npt.NDArray[np.float32]
 
 
 class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from protalign.core.arrays import Float32, Int64
 from protalign.core.checks import check_choice
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
@@ -18,9 +18,6 @@ from protalign.heads.kernels.packed import PackedBatch
 from protalign.heads.mean import mean_rows
 from protalign.heads.model import Heads, vectors_of
 from protalign.stores import Entries, VectorBatch, write_vectors
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 
 #: What a file may hold of each modality.
 FEATURES = ("aligned", "mean")

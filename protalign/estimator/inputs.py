@@ -10,9 +10,8 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from protalign.core.errors import InputError
-from protalign.core.protein import Modality
+from protalign.core.protein import MODALITIES, Modality
 from protalign.heads.inputs import (
-    MODALITIES,
     ArrayInputs,
     Inputs,
     PairInputs,

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from protalign.core.arrays import Float32
 from protalign.core.checks import check_choice
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
 from protalign.stores import AlignedVectors, read_vectors
 from protalign.stores.vectors.table import feature_names
-
-Float32 = npt.NDArray[np.float32]
 
 OUTPUTS: dict[str, tuple[Modality, ...]] = {
     "sequence": ("sequence",),

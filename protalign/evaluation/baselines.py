@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from protalign.core.arrays import Float32, Int64
 from protalign.core.protein import AMINO_ACIDS
 
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
 Scores = npt.NDArray[Any]
 Scorer = Callable[[slice], Scores]
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Float64
+
 #: Of the intervals.
 LEVEL = 0.95
 #: Numbers held at once while medians are resampled.
 _BLOCK = 1 << 23
-
-Float64 = npt.NDArray[np.float64]
 
 
 class Bootstrap:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from protalign.core.arrays import Float32, Float64
 
 #: Added to each covariance's eigenvalues, as a part of their mean. Of 1e-4 to 1, values up to 1e-2
 #: did best on validation proteins, and nearly alike.

@@ -7,15 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from protalign.core.arrays import Float32
 from protalign.core.protein import Backbone, Chain, Modality, Structure
 from protalign.encoders.recorded import ModelEncoders
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.evaluation.test_set import Chains, Side
 from protalign.stores import Entries
-
-Float32 = npt.NDArray[np.float32]
 
 #: Most that each end may lose: something must be left between them.
 MAX_CROP = 0.5

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
+from protalign.core.arrays import Int64
 from protalign.core.checks import check_between, check_whole
 from protalign.core.errors import InputError
+from protalign.core.protein import MODALITIES
 from protalign.core.version import __version__
 from protalign.encoders.recorded import ModelEncoders
 from protalign.estimator.inputs import fitted_inputs
@@ -40,7 +42,7 @@ from protalign.evaluation.test_set import (
     scop_of,
     sides_of,
 )
-from protalign.heads.inputs import MODALITIES, Pairs
+from protalign.heads.inputs import Pairs
 from protalign.heads.mean import MeanInputs
 from protalign.heads.model_files import weights_sha256
 from protalign.stores import Entries
@@ -48,7 +50,6 @@ from protalign.stores import Entries
 if TYPE_CHECKING:
     from protalign.estimator.estimator import ProtAlignEstimator
 
-Int64 = npt.NDArray[np.int64]
 
 #: Pairs that CCA is fitted on, at most; more would not change a covariance of 2,560 columns.
 MAX_CCA_PAIRS = 50_000

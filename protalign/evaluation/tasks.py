@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
+from protalign.core.arrays import Bool, Int64
 from protalign.evaluation.baselines import Scorer
 from protalign.evaluation.ranking import Standing
 
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 #: (b, m) bool for some of the queries: which candidates they are related to.
 Relation = Callable[[slice], Bool]
 

@@ -8,19 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
+from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import InputError
-from protalign.core.protein import Modality
+from protalign.core.protein import MODALITIES, Modality
 from protalign.core.tables import ID_COLUMNS, Table
-from protalign.heads.inputs import MODALITIES, Pairs
+from protalign.heads.inputs import Pairs
 from protalign.heads.mean import MeanInputs
 from protalign.splits.clusters import cluster_proteins
 from protalign.stores import Entries
 
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
 Chains = tuple[str, ...]
 
 #: Levels of a SCOPe sccs (class.fold.superfamily.family), by how many of its numbers name them.

@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Int64
 from protalign.core.errors import InputError, ModelError, StoreError
-from protalign.core.protein import Modality
+from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
 from protalign.stores import EncoderInfo, Entries
-
-MODALITIES: tuple[Modality, Modality] = ("sequence", "structure")
-
-Int64 = npt.NDArray[np.int64]
 
 
 class Inputs(ABC):
@@ -274,7 +271,7 @@ def choose_encoder(
     if name is None and not of_modality:
         return None
     if name is None and fitted is not None:
-        same = [info for info in of_modality if not encoder_differences(fitted, info)]
+        same = [info for info in of_modality if not fitted.differences(info, precision=False)]
         if same:
             return next((info for info in same if info.name == fitted.name), same[0])
     try:
@@ -283,28 +280,6 @@ def choose_encoder(
         if name is None:
             raise StoreError(f"{error}: set {modality}_encoder") from None
         raise
-
-
-def encoder_differences(fitted: EncoderInfo, other: EncoderInfo) -> list[str]:
-    """What makes embeddings of two encoders different, in words; empty if they are the same.
-
-    The precision that an encoder computed in does not count: bfloat16 on a GPU and float32 on a
-    CPU give embeddings that agree to a cosine of 0.9999.
-    """
-    differences = []
-    for what in ("model", "dim"):
-        ours, theirs = getattr(fitted, what), getattr(other, what)
-        if ours != theirs:
-            differences.append(f"{what} {ours} and not {theirs}")
-    if fitted.weights_sha256 != other.weights_sha256:
-        differences.append(
-            f"weights {fitted.weights_sha256[:12]}… and not {other.weights_sha256[:12]}…"
-        )
-    for key in sorted({*fitted.settings, *other.settings} - {"dtype"}):
-        ours, theirs = fitted.settings.get(key), other.settings.get(key)
-        if ours != theirs:
-            differences.append(f"{key} {ours} and not {theirs}")
-    return differences
 
 
 def check_fits(
@@ -322,7 +297,7 @@ def check_fits(
             continue
         ours, theirs = encoders.get(modality), inputs.encoders.get(modality)
         if ours is not None and theirs is not None:
-            differences = encoder_differences(ours, theirs)
+            differences = ours.differences(theirs, precision=False)
             if differences:
                 raise ModelError(
                     f"the model is fitted on other {modality} embeddings than the store has: "

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from protalign.core.arrays import Int64
 from protalign.core.protein import Modality
 from protalign.core.ragged import Ragged
 from protalign.heads.inputs import Inputs
@@ -22,8 +23,6 @@ from protalign.heads.kernels.packed import PackedBatch
 
 #: The projections of a protein's mean, by the estimator's ``pooling``.
 MEAN_POOLINGS = ("mean-linear", "mean-mlp")
-
-Int64 = npt.NDArray[np.int64]
 
 
 def mean_rows(batch: ProteinBatch, dtype: torch.dtype = torch.float32) -> Tensor:

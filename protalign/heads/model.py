@@ -9,18 +9,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import InputError
-from protalign.core.protein import Modality
+from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
 from protalign.heads.attention import PoolingHead
-from protalign.heads.inputs import MODALITIES, Inputs, Pairs
+from protalign.heads.inputs import Inputs, Pairs
 from protalign.heads.kernels.batch import ProteinBatch, batch_of
 from protalign.heads.losses import ContrastiveLoss
 from protalign.heads.mean import MEAN_POOLINGS, MeanPoolingHead
 from protalign.heads.ranks import RetrievalSet
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 
 #: How residues become one vector: the paper's projection strategies.
 POOLINGS = ("attention", *MEAN_POOLINGS)

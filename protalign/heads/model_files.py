@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from protalign.core.errors import ModelError
+from protalign.core.protein import MODALITIES
 from protalign.core.version import __version__
-from protalign.heads.inputs import MODALITIES
 from protalign.stores import EncoderInfo
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Float32, Int64
+
 if TYPE_CHECKING:
     from protalign.estimator.estimator import ProtAlignEstimator
 
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 
 #: Similarities closer than this are a tie. Rounding of a float32 dot product of unit vectors is
 #: about 1e-7, so vectors that are equal in truth may differ by that much.

@@ -11,15 +11,15 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from protalign.heads.inputs import MODALITIES, Pairs
+from protalign.core.arrays import Int64
+from protalign.core.protein import MODALITIES
+from protalign.heads.inputs import Pairs
 from protalign.heads.kernels.batch import ProteinBatch, batch_of
 from protalign.heads.kernels.fused import RangeBatch, fused_pooling_on
 from protalign.heads.kernels.packed import PackedBatch, moved
 
-Int64 = npt.NDArray[np.int64]
 #: A batch of pairs: of their sequences and of their structures.
 Batch = tuple[ProteinBatch, ProteinBatch]
 

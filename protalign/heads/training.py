@@ -9,17 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from protalign.core.arrays import Int64
 from protalign.core.errors import ModelError
-from protalign.heads.inputs import MODALITIES, Pairs
+from protalign.core.protein import MODALITIES
+from protalign.heads.inputs import Pairs
 from protalign.heads.model import Heads, finite_vectors, not_finite, retrieval_set
 from protalign.heads.ranks import RetrievalSet, mean_reciprocal_rank
 from protalign.heads.rows import Batch, Rows
-
-Int64 = npt.NDArray[np.int64]
 
 #: Losses that are looked at together: a look at one makes the CPU wait for all that a GPU has to
 #: do up to there, and then the GPU for the CPU. Before an error it may take so many steps in vain.

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from protalign.core.errors import InputError
-from protalign.core.protein import Modality
+from protalign.core.protein import MODALITIES, Modality
 from protalign.estimator.estimator import ProtAlignEstimator
-from protalign.heads.inputs import MODALITIES
 from protalign.report.experiments import Grid, Parameters, full_grid, quick_grid
 from protalign.report.families import Families, compute_families, read_families
 from protalign.report.provenance import data_fingerprint, described_encoders, machine, versions

@@ -13,14 +13,11 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from protalign.core.protein import Modality
+from protalign.core.arrays import Float32, Float64, Int64
+from protalign.core.protein import MODALITIES, Modality
 from protalign.estimator.estimator import ProtAlignEstimator
-from protalign.heads.inputs import MODALITIES
 from protalign.stores import EncoderInfo, Entries, StoreView
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 #: By modality, whose residue embeddings are read.
 Encoders = Mapping[Modality, EncoderInfo]
 

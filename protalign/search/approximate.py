@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Float32
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
 from protalign.stores.vectors.vectors import AlignedVectors
@@ -21,8 +22,6 @@ KINDS = ("hnsw", "ivf", "flat")
 HNSW_LINKS, HNSW_BUILD, HNSW_SEARCH = 32, 80, 128
 #: IVF: vectors to learn each cell from, and the part of all cells that a search visits.
 IVF_TRAINING, IVF_VISITED = 64, 1 / 16
-
-Float32 = npt.NDArray[np.float32]
 
 
 class VectorIndex:

@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.core.errors import Failure, InputError, ModelError
-from protalign.core.protein import Modality, Protein
+from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.encoders.recorded import ModelEncoders
 from protalign.estimator.estimator import ProtAlignEstimator
-from protalign.heads.inputs import MODALITIES
 from protalign.heads.model_files import weights_sha256
 from protalign.reading import ReadOptions, find_sources, read_sources
 from protalign.search.superposition import backbone_of

@@ -11,15 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from protalign.core.arrays import Float32
 from protalign.core.protein import BACKBONE_ATOMS, Chain
 
 #: Fewer residues than this have no fold to compare.
 LEAST_RESIDUES = 5
 _ELEMENTS = [name[0] for name in BACKBONE_ATOMS]
-
-Float32 = npt.NDArray[np.float32]
 
 
 def backbone_of(chains: Sequence[Chain]) -> Float32:

@@ -21,8 +21,8 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import InputError, ProtAlignError
 from protalign.splits.kmers import kmer_pairs
 
@@ -35,9 +35,6 @@ MAX_E_VALUE = 1e-3
 #: about this identity by k-mers and this ratio of lengths.
 REPRESENTED_UP_TO, NEAR_IDENTITY, NEAR_LENGTH = 0.8, 0.9, 0.95
 KMER_FALLBACK = "k-mer fallback (coarse: misses homologs below about 50 % identity)"
-
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
 
 
 class HomologyError(ProtAlignError):

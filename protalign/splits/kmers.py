@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Int64
 from protalign.core.protein import AMINO_ACIDS
 
 #: Letters of a k-mer: of two unrelated chains of 300 residues, one k-mer in 300 is in both.
@@ -21,8 +22,6 @@ LEAST_IDENTITY = 0.5
 
 _CODE = np.full(256, -1, dtype=np.int64)
 _CODE[[ord(letter) for letter in AMINO_ACIDS]] = range(20)
-
-Int64 = npt.NDArray[np.int64]
 
 
 def kmer_pairs(

@@ -6,14 +6,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from protalign.core.arrays import Int64
 from protalign.core.errors import StoreError
 from protalign.core.protein import Modality
 from protalign.stores.entries import EntryLog
 from protalign.stores.format.arrays import LocalArrays
-
-Int64 = npt.NDArray[np.int64]
 
 
 class DamageTrace:

@@ -10,8 +10,8 @@ from typing import Any
 
 import google_crc32c
 
+from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import StoreError
-from protalign.core.protein import Modality
 from protalign.stores.format.layout import (
     ARRAYS,
     ATTRIBUTE,
@@ -22,47 +22,6 @@ from protalign.stores.format.layout import (
 )
 
 Option = str | float | bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderRecord:
-    """What decides an encoder's numbers, kept with them.
-
-    Attributes
-    ----------
-    model : the model's name, e.g. "esm2_t6_8M_UR50D".
-    modality : "sequence" or "structure": which items it embeds.
-    dim : D.
-    weights_sha256 : hex digest.
-    settings : layer, compute dtype and so on: JSON values.
-    dtype : "float16" or "float32", of the stored values.
-    versions : library versions at the time the encoder was first used on this store; they are
-        kept, not compared.
-    """
-
-    model: str
-    modality: Modality
-    dim: int
-    weights_sha256: str
-    settings: Mapping[str, str | int] = field(default_factory=dict)
-    dtype: str = "float16"
-    versions: Mapping[str, str] = field(default_factory=dict)
-
-    def difference(self, other: EncoderRecord) -> str:
-        """Which of the deciding fields differ, in words; "" if none does."""
-        parts = [
-            f"{name} {_shown(getattr(self, name))}, now {_shown(getattr(other, name))}"
-            for name in ("model", "modality", "dim", "weights_sha256", "settings", "dtype")
-            if getattr(self, name) != getattr(other, name)
-        ]
-        return "; ".join(parts)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, Mapping):
-        return " ".join(f"{key}={value[key]}" for key in sorted(value)) or "none"
-    text = str(value)
-    return text[:16] + "…" if len(text) == 64 else text
 
 
 @dataclass(frozen=True, slots=True)

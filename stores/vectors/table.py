@@ -12,13 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from protalign.core.protein import Modality
+from protalign.core.arrays import Float32
+from protalign.core.protein import MODALITIES, Modality
 
 #: Key of the schema's metadata that holds ours, as JSON.
 METADATA_KEY = b"protalign"
-MODALITIES: tuple[Modality, Modality] = ("sequence", "structure")
-
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

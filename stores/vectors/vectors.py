@@ -15,13 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import InputError
-from protalign.core.protein import Modality
+from protalign.core.protein import MODALITIES, Modality
 from protalign.search.kernels.exact import Candidates
-from protalign.stores.vectors.table import METADATA_KEY, MODALITIES, vector_columns, vectors_in
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
+from protalign.stores.vectors.table import METADATA_KEY, vector_columns, vectors_in
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,11 +17,12 @@ import pytest
 
 from protalign import EmbeddingStore, ProtAlignEstimator
 from protalign.cli import main
+from protalign.core.protein import MODALITIES
 from protalign.encoders.esm2.shipped import EmbeddedEncoder
 from protalign.encoders.recorded import ModelEncoders
 from protalign.evaluation.cropping import cropped
 from protalign.evaluation.test_set import sides_of
-from protalign.heads.inputs import MODALITIES, Pairs, StoreInputs
+from protalign.heads.inputs import Pairs, StoreInputs
 from protalign.splits.make import Split, write_split
 
 

@@ -13,11 +13,10 @@ import torch
 from torch import nn
 
 from protalign.core.errors import InputError
-from protalign.core.protein import Chain, Structure
+from protalign.core.protein import MODALITIES, Chain, Structure
 from protalign.estimator.attention_files import write_attention
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.heads.attention import PoolingHead
-from protalign.heads.inputs import MODALITIES
 from protalign.reading.structure_writer import MAX_B_FACTOR, read_b_factors, write_backbone
 from protalign.stores import EmbeddingStore
 from tests.helpers.estimator_stores import build, read, sequence_only

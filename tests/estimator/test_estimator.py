@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protalign.core.errors import InputError, ModelError, ProtAlignError
+from protalign.core.protein import MODALITIES
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.heads import training
-from protalign.heads.inputs import MODALITIES, ArrayInputs, Pairs
+from protalign.heads.inputs import ArrayInputs, Pairs
 from protalign.heads.pairs import hold_out
 from protalign.heads.ranks import retrieval_report
 from protalign.stores import EmbeddingStore

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from protalign.core.errors import InputError, ModelError
+from protalign.core.protein import MODALITIES
 from protalign.core.ragged import Ragged
 from protalign.estimator.estimator import ProtAlignEstimator
-from protalign.heads.inputs import MODALITIES, PairInputs, StoreInputs
+from protalign.heads.inputs import PairInputs, StoreInputs
 from protalign.heads.kernels.packed import PackedBatch
 from protalign.heads.mean import MEAN_POOLINGS, MeanInputs, MeanPoolingHead, mean_rows
 from protalign.stores import EmbeddingStore

@@ -194,7 +194,7 @@ def edit(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights_sha256": "5" * 64}, "weights 555555555555… and not 000000000000…"),
+        ({"weights_sha256": "5" * 64}, "weights 555555555555…, not 000000000000…"),
         ({"settings": {"layer": 2}}, "layer 2 and not 1"),
         ({"model": "other"}, "model other and not one_hot"),
         ({"dim": 320}, "dim 320 and not 20"),

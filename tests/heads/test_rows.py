@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from protalign.core.errors import InputError
+from protalign.core.protein import MODALITIES
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.heads import rows as training_rows
 from protalign.heads import training
-from protalign.heads.inputs import MODALITIES, ArrayInputs, Pairs, StoreInputs
+from protalign.heads.inputs import ArrayInputs, Pairs, StoreInputs
 from protalign.heads.losses import ContrastiveLoss
 from protalign.heads.model import Heads
 from protalign.heads.rows import Rows, usable_memory

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Int64 = npt.NDArray[np.int64]
+from protalign.core.arrays import Int64
 
 #: Elements of a block: half of a core's second-level cache in float32 on a CPU; on a GPU enough to
 #: keep every multiprocessor busy.

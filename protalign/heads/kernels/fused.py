@@ -13,14 +13,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from protalign.core.arrays import Int64
 from protalign.core.ragged import Ragged
 from protalign.heads.kernels.packed import moved
-
-Int64 = npt.NDArray[np.int64]
 
 #: The oldest GPUs that Triton supports.
 _CAPABILITY = (8, 0)
@@ -208,7 +206,9 @@ def _multiprocessors(device: torch.device) -> int:
 
 def _forward(weight: Tensor, batch: RangeBatch) -> tuple[Tensor, Tensor, Tensor]:
     """pooled (n, H, D), scores (T, H), and (n, H) log of the sum of exp(score); all float32."""
-    from protalign import pooling_kernels  # Triton is optional, and slow to import
+    from protalign.heads.kernels import (
+        fused_triton as pooling_kernels,  # Triton is optional, and slow to import
+    )
 
     heads, n = weight.shape[1], len(batch)
     launch = _Launch.of(len(weight), heads, batch.values)
@@ -242,7 +242,9 @@ def _backward(
     batch: RangeBatch, pooled: Tensor, scores: Tensor, normaliser: Tensor, gradient: Tensor
 ) -> Tensor:
     """The weight's gradient, (D, H), given that of pooled."""
-    from protalign import pooling_kernels  # Triton is optional, and slow to import
+    from protalign.heads.kernels import (
+        fused_triton as pooling_kernels,  # Triton is optional, and slow to import
+    )
 
     launch = _Launch.of(pooled.shape[2], pooled.shape[1], batch.values)
     by_share = pooled.new_empty(launch.shares, *pooled.shape[1:])

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from protalign.core.arrays import Int64
 from protalign.core.ragged import Ragged
 from protalign.core.threads import alone_in_threads
 from protalign.heads.kernels.blocks import Block, Layout, Memory, blocks_of
 
-Int64 = npt.NDArray[np.int64]
 Result = TypeVar("Result")
 
 #: Blocks that are worked on between two steps that take several at once.

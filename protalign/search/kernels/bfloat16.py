@@ -11,12 +11,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
+from protalign.core.arrays import Bool, Float32, Int64
 
 #: Rows of a group, of which the maximum is taken.
 GROUP = 32

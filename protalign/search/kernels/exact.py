@@ -18,8 +18,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,10 +43,6 @@ HALF_BATCH, HALF_VECTORS, HALF_QUERIES = 32, 1 << 17, 256
 #: The matrix library's threads are the process's: two searches that set them, each putting back
 #: what it found, would leave them at one for good.
 _LIMITED = Lock()
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 
 class Candidates:

@@ -1,0 +1,11 @@
+"""Array types, named once. Docstrings give the shapes and units."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
