@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Bool, Float32, Int64
+
 Modality = Literal["sequence", "structure"]
 MODALITIES: tuple[Modality, Modality] = ("sequence", "structure")
 
@@ -18,23 +20,57 @@ DIRECTIONS = ("sequence_to_structure", "structure_to_sequence")
 
 #: The 20 standard amino acids.
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
-#: The letters a chain's sequence may hold: the standard 20; selenocysteine, pyrrolysine, the
-#: ambiguous B and Z, and X, the unknown: those that ESM2's alphabet knows too. J is read as X.
+#: The letters that a chain's sequence may hold: the standard 20, selenocysteine (U), pyrrolysine
+#: (O), the ambiguous B and Z, and X, the unknown. ESM2's alphabet has the same. J is read as X.
 SEQUENCE_LETTERS = frozenset(AMINO_ACIDS + "UOBZX")
 #: Order of the atoms in a backbone's second axis.
 BACKBONE_ATOMS = ("N", "CA", "C", "O")
 
+#: The code that ``amino_acid_codes`` gives to every letter that is not a standard amino acid.
+OTHER_LETTER = len(AMINO_ACIDS)
+_CODES = np.full(128, OTHER_LETTER, dtype=np.int64)
+_CODES[[ord(letter) for letter in AMINO_ACIDS]] = np.arange(len(AMINO_ACIDS))
+
+
+def amino_acid_codes(sequence: str) -> Int64:
+    """Return each residue's number in ``AMINO_ACIDS``.
+
+    Parameters
+    ----------
+    sequence : str
+        L one-letter codes, ASCII.
+
+    Returns
+    -------
+    (L,) int64
+        0 to 19, and ``OTHER_LETTER`` (20) for any other letter.
+
+    Examples
+    --------
+    >>> amino_acid_codes("ACYX")
+    array([ 0,  1, 19, 20])
+    """
+    return _CODES[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
+
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """Backbone coordinates of one chain.
+    """The backbone coordinates of one chain.
 
     Attributes
     ----------
-    coordinates : (L, 4, 3) float32, atoms N, CA, C, O, in Å; NaN where an atom is missing.
+    coordinates : (L, 4, 3) float32
+        Atoms N, CA, C and O, in Å; NaN if an atom is missing.
+
+    Examples
+    --------
+    >>> backbone = Backbone(np.zeros((3, 4, 3), np.float32))
+    >>> backbone.coordinates[1, 3] = np.nan
+    >>> backbone.complete
+    array([ True, False,  True])
     """
 
-    coordinates: npt.NDArray[np.float32]
+    coordinates: Float32
 
     def __post_init__(self) -> None:
         if self.coordinates.dtype != np.float32 or self.coordinates.shape[1:] != (4, 3):
@@ -47,7 +83,7 @@ class Backbone:
         return len(self.coordinates)
 
     @cached_property
-    def complete(self) -> npt.NDArray[np.bool_]:
+    def complete(self) -> Bool:
         """(L,) bool: residues with all four atoms; only these get a row of structure embedding."""
         return np.asarray(np.isfinite(self.coordinates).all(axis=(1, 2)), dtype=np.bool_)
 
@@ -58,37 +94,49 @@ class Chain:
 
     Attributes
     ----------
-    id : the chain's name in its file (author's), "" for a FASTA record.
-    sequence : L one-letter codes out of ``SEQUENCE_LETTERS``.
-    residue_numbers : (L,) int32, the author's numbers; 0 where a residue was not observed;
-        1..L for a sequence without a structure.
-    insertion_codes : (L,) uint8, ASCII code of the insertion code, 32 (space) for none.
-    backbone : of the same length and order as the sequence, or None without a structure.
-    observed : (L,) bool, whether the residue is in the coordinates at all. All True in a chain
-        read with ``sequence="observed"``.
+    id : str
+        The chain's name in its file (the author's), "" for a FASTA record.
+    sequence : str
+        L one-letter codes out of ``SEQUENCE_LETTERS``.
+    residue_numbers : (L,) int32
+        The author's numbers; 0 if a residue was not observed; 1..L for a sequence without a
+        structure.
+    insertion_codes : (L,) uint8
+        ASCII code of the insertion code, 32 (space) for none.
+    observed : (L,) bool
+        True for residues that are in the coordinates at all. All True in a chain that was read
+        with ``sequence="observed"``.
+    backbone : Backbone or None
+        Of the same length and order as the sequence; None without a structure.
+
+    Examples
+    --------
+    >>> chain = Chain.from_sequence("MKVL", id="A")
+    >>> len(chain), chain.residue_numbers.tolist()
+    (4, [1, 2, 3, 4])
     """
 
     id: str
     sequence: str
     residue_numbers: npt.NDArray[np.int32]
     insertion_codes: npt.NDArray[np.uint8]
-    observed: npt.NDArray[np.bool_]
+    observed: Bool
     backbone: Backbone | None = None
 
     def __post_init__(self) -> None:
         columns = (self.residue_numbers, self.insertion_codes, self.observed)
-        sizes = {len(self.sequence), *(len(column) for column in columns)}
+        lengths = {len(self.sequence), *(len(column) for column in columns)}
         if self.backbone is not None:
-            sizes.add(len(self.backbone))
-        if len(sizes) != 1:
-            raise ValueError(f"chain {self.id!r}: columns of different lengths {sorted(sizes)}")
+            lengths.add(len(self.backbone))
+        if len(lengths) != 1:
+            raise ValueError(f"chain {self.id!r}: columns of different lengths {sorted(lengths)}")
 
     def __len__(self) -> int:
         return len(self.sequence)
 
     @classmethod
     def from_sequence(cls, sequence: str, id: str = "") -> Chain:
-        """A chain that has a sequence and no structure, numbered 1..L."""
+        """Return a chain that has a sequence and no structure, numbered 1..L."""
         length = len(sequence)
         return cls(
             id=id,
@@ -99,7 +147,7 @@ class Chain:
         )
 
     @property
-    def structure_rows(self) -> npt.NDArray[np.int64]:
+    def structure_rows(self) -> Int64:
         """(rows,) int64: positions in the sequence that have a complete backbone, ascending."""
         if self.backbone is None:
             return np.empty(0, dtype=np.int64)
@@ -108,12 +156,25 @@ class Chain:
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """What a structure encoder sees: a whole complex, and which chains' rows are wanted.
+    """The input of a structure encoder: a whole complex, and the chains to give rows for.
 
     Attributes
     ----------
-    chains : every polypeptide of the model that has a backbone, in the file's order.
-    kept : indices into ``chains``, ascending, of those whose rows are stored.
+    chains : tuple of Chain
+        Every polypeptide of the model that has a backbone, in the file's order.
+    kept : tuple of int
+        Indices into ``chains``, ascending, of those with rows in the embedding. The other chains
+        are context.
+
+    Examples
+    --------
+    >>> sequence = Chain.from_sequence("MKV", id="A")
+    >>> backbone = Backbone(np.zeros((3, 4, 3), np.float32))
+    >>> chain = Chain("A", "MKV", sequence.residue_numbers, sequence.insertion_codes,
+    ...               sequence.observed, backbone)
+    >>> dimer = Structure(chains=(chain, chain), kept=(0,))
+    >>> len(dimer), dimer.context_length
+    (3, 6)
     """
 
     chains: tuple[Chain, ...]
@@ -121,16 +182,16 @@ class Structure:
 
     @property
     def kept_chains(self) -> tuple[Chain, ...]:
-        """The chains whose rows an encoder returns, in order."""
+        """The chains that an encoder returns rows for, in order."""
         return tuple(self.chains[index] for index in self.kept)
 
     @property
     def context_length(self) -> int:
-        """Residues with a complete backbone over all chains: what encoding costs."""
+        """Residues with a complete backbone over all chains: the cost of encoding."""
         return sum(len(chain.structure_rows) for chain in self.chains)
 
     def __len__(self) -> int:
-        """Rows of the embedding: kept residues with a complete backbone."""
+        """Return the rows of the embedding: kept residues with a complete backbone."""
         return sum(len(chain.structure_rows) for chain in self.kept_chains)
 
     @cached_property
@@ -150,16 +211,28 @@ class Structure:
 
 @dataclass(frozen=True, eq=False)
 class Protein:
-    """One entry: what an id stands for.
+    """One entry: the protein that an id stands for.
 
     Attributes
     ----------
-    id : unique within a store.
-    source : path of the file it was read from, as the user gave it (or found below a folder).
-    chains : its unique chains, in the file's order (``per="protein"``), or its one chain
+    id : str
+        Unique within a store.
+    source : str
+        Path of the file that it was read from, as the user gave it (or found below a folder).
+    chains : tuple of Chain
+        Its unique chains, in the file's order (``per="protein"``), or its one chain
         (``per="chain"``).
-    structure : the complex that its rows come from, None for a FASTA record. ``chains`` are among
-        ``structure.kept_chains``; entries of one file share the same Structure object.
+    structure : Structure or None
+        The complex that its rows come from, None for a FASTA record. ``chains`` are among
+        ``structure.kept_chains``. Entries of one file share the same Structure object.
+    notes : tuple of str
+        Remarks that were made while the file was read.
+
+    Examples
+    --------
+    >>> protein = Protein("P01308", "insulin.fasta", (Chain.from_sequence("GIVEQ"),))
+    >>> protein.sequences, len(protein)
+    (('GIVEQ',), 5)
     """
 
     id: str
@@ -170,14 +243,17 @@ class Protein:
 
     @property
     def sequences(self) -> tuple[str, ...]:
-        """The chains' sequences: what a sequence encoder sees."""
+        """The chains' sequences: the input of a sequence encoder."""
         return tuple(chain.sequence for chain in self.chains)
 
     def __len__(self) -> int:
-        """Residues over all chains."""
+        """Return the number of residues over all chains."""
         return sum(len(chain) for chain in self.chains)
 
 
 def sequence_hash(sequences: tuple[str, ...]) -> bytes:
-    """SHA-256 (32 bytes) of the chains' sequences; one chain AC, DE differs from one chain ACDE."""
+    """Return the SHA-256 (32 bytes) of the chains' sequences.
+
+    One chain ACDE differs from two chains AC and DE.
+    """
     return hashlib.sha256(("protalign sequence 1\n" + "\n".join(sequences)).encode()).digest()
