@@ -86,7 +86,7 @@ def evaluate(
             refuse_unused(context, names, f"--{option}")
     with quick_imports():
         from protalign.core.errors import InputError
-        from protalign.encoders.recorded import ModelEncoders
+        from protalign.encoders.recorded import RecordedEncoders
         from protalign.estimator.estimator import ProtAlignEstimator
         from protalign.evaluation.evaluate import evaluate as evaluated
         from protalign.evaluation.test_set import FAMILY_COLUMNS, SCOP_COLUMNS, read_labels
@@ -120,7 +120,7 @@ def evaluate(
         families=labels(families, family_column, FAMILY_COLUMNS),
         scop=labels(scop, scop_column, SCOP_COLUMNS),
         crop=crop,
-        encoders=ModelEncoders(estimator, weights, device),
+        encoders=RecordedEncoders(estimator.encoders_, weights, device),
         n_bootstrap=bootstrap,
         random_state=seed,
     )

@@ -1,82 +1,87 @@
-"""The encoders that a model was trained with: loaded again, and checked to be the same."""
+"""Encoders loaded again from their records, and checked to be the same."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from protalign.core.arrays import Float32
 from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import ModelError
 from protalign.core.protein import Modality
-from protalign.encoders import Encoder, EncoderSpec, load_encoder
-
-if TYPE_CHECKING:
-    from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.encoders.base import Encoder, EncoderSpec, load_encoder
 
 
-class ModelEncoders:
-    """A model's encoders, each loaded when it is first needed.
+class RecordedEncoders:
+    """The encoders that a model was trained with, each loaded when it is first needed.
 
     Parameters
     ----------
-    estimator : fitted on a store, or loaded.
-    weights : files for encoders whose weights are not found by themselves.
-    device : as for ``EncoderSpec``.
+    records : mapping of modality to EncoderRecord
+        ``Model.encoders``.
+    weights : mapping of modality to str, optional
+        Weights files of encoders whose weights are neither in the package nor in the cache.
+    device : str
+        As for ``EncoderSpec``.
     """
 
     def __init__(
         self,
-        estimator: ProtAlignEstimator,
+        records: Mapping[Modality, EncoderRecord],
         weights: Mapping[Modality, str] | None = None,
         device: str = "auto",
     ) -> None:
-        self._fitted = estimator.encoders_
+        self._records = dict(records)
         self._weights = dict(weights or {})
         self._device = device
         self._loaded: dict[Modality, Encoder] = {}
 
-    def encode(self, modality: Modality, items: Sequence[Any]) -> list[npt.NDArray[np.float32]]:
-        """(L, D) embeddings of items as ``Encoder.encode`` takes them.
+    def encode(self, modality: Modality, items: Sequence[Any]) -> list[Float32]:
+        """Return an (L, D) embedding for each item.
 
-        Raises ModelError where the model was not trained on a store, or where the weights found
-        are others; WeightsError where there are none to be had.
+        Parameters
+        ----------
+        modality : "sequence" or "structure"
+        items : sequence
+            As ``Encoder.encode`` takes them.
+
+        Raises
+        ------
+        ModelError
+            If there is no record for the modality, or if the weights found are not those that
+            the model was trained with.
+        WeightsError
+            If no weights are found.
         """
         if modality not in self._loaded:
-            fitted = self._fitted.get(modality)
-            if fitted is None:
+            if modality not in self._records:
                 raise ModelError(
-                    "the model does not say which encoders it was trained on; fit it on a store"
+                    f"the model does not record its {modality} encoder; fit it on a store"
                 )
-            self._loaded[modality] = self._load(modality, fitted)
+            self._loaded[modality] = self._load(modality, self._records[modality])
         return self._loaded[modality].encode(items)
 
-    def _load(self, modality: Modality, fitted: EncoderRecord) -> Encoder:
-        layer = fitted.settings.get("layer")
+    def _load(self, modality: Modality, record: EncoderRecord) -> Encoder:
+        layer = record.settings.get("layer")
         spec = EncoderSpec(
-            fitted.model,
+            record.model,
             weights=self._weights.get(modality, ""),
             layer=None if layer is None else int(layer),
             device=self._device,
         )
         encoder = load_encoder(spec)
-        differences = fitted.differences(_info(fitted, encoder), precision=False)
+        loaded = replace(
+            record,
+            model=encoder.name,
+            dim=encoder.dim,
+            weights_sha256=encoder.weights_sha256,
+            settings=dict(encoder.settings),
+        )
+        differences = record.differences(loaded, precision=False)
         if differences:
             raise ModelError(
-                f"the model was trained with {'; '.join(differences)}: name the file with "
+                f"the model was trained with {'; '.join(differences)}: name the weights file with "
                 f"--{modality}-weights"
             )
         return encoder
-
-
-def _info(fitted: EncoderRecord, encoder: Encoder) -> EncoderRecord:
-    return replace(
-        fitted,
-        model=encoder.name,
-        dim=encoder.dim,
-        weights_sha256=encoder.weights_sha256,
-        settings=dict(encoder.settings),
-    )

@@ -10,7 +10,7 @@ import numpy as np
 
 from protalign.core.arrays import Float32
 from protalign.core.protein import Backbone, Chain, Modality, Structure
-from protalign.encoders.recorded import ModelEncoders
+from protalign.encoders.recorded import RecordedEncoders
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.evaluation.test_set import Chains, Side
 from protalign.stores import Entries
@@ -26,7 +26,7 @@ def cropped(
     modality: Modality,
     entries: Entries,
     estimator: ProtAlignEstimator,
-    encoders: ModelEncoders,
+    encoders: RecordedEncoders,
     crop: float,
     rng: np.random.Generator,
 ) -> Side:

@@ -15,7 +15,7 @@ from protalign.core.checks import check_between, check_whole
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES
 from protalign.core.version import __version__
-from protalign.encoders.recorded import ModelEncoders
+from protalign.encoders.recorded import RecordedEncoders
 from protalign.estimator.inputs import fitted_inputs
 from protalign.evaluation.baselines import (
     Scorer,
@@ -76,7 +76,7 @@ def evaluate(
     families: Mapping[str, str] | None = None,
     scop: Mapping[str, str] | None = None,
     crop: float | None = None,
-    encoders: ModelEncoders | None = None,
+    encoders: RecordedEncoders | None = None,
     n_bootstrap: int = 1000,
     random_state: int = 0,
 ) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def evaluate(
     queries = sides
     if crop is not None:
         rng = np.random.default_rng(random_state)
-        loaded = encoders or ModelEncoders(estimator, device=estimator.device)
+        loaded = encoders or RecordedEncoders(estimator.encoders_, device=estimator.device)
         first, second = (
             cropped(side, modality, test, estimator, loaded, crop, rng)
             for side, modality in zip(sides, MODALITIES, strict=True)

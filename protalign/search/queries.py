@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from protalign.core.errors import Failure, InputError, ModelError
 from protalign.core.protein import MODALITIES, Modality, Protein
-from protalign.encoders.recorded import ModelEncoders
+from protalign.encoders.recorded import RecordedEncoders
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.heads.model_files import weights_sha256
 from protalign.reading import ReadOptions, find_sources, read_sources
@@ -94,7 +94,7 @@ def embed_queries(
     WeightsError : an encoder's weights are not to be had.
     """
     sources, failures = find_sources([Path(path) for path in paths])
-    encoders = ModelEncoders(estimator, weights, device)
+    encoders = RecordedEncoders(estimator.encoders_, weights, device)
     ids: list[str] = []
     modality: list[Modality] = []
     lengths: list[int | None] = []
@@ -218,7 +218,7 @@ def _pooled(
     proteins: Sequence[Protein],
     modality: Sequence[Modality],
     estimator: ProtAlignEstimator,
-    encoders: ModelEncoders,
+    encoders: RecordedEncoders,
 ) -> npt.NDArray[np.float32]:
     vectors = np.empty((len(proteins), estimator.embed_dim), dtype=np.float32)
     for kind in MODALITIES:
@@ -233,7 +233,7 @@ def _pooled(
     return vectors
 
 
-def _structure_rows(proteins: Sequence[Protein], encoders: ModelEncoders) -> list[Any]:
+def _structure_rows(proteins: Sequence[Protein], encoders: RecordedEncoders) -> list[Any]:
     """(rows, D) of each protein's own chains; a complex that several share is encoded once."""
     structures = {id(protein.structure): protein.structure for protein in proteins}
     encoded = dict(

@@ -19,7 +19,7 @@ from protalign import EmbeddingStore, ProtAlignEstimator
 from protalign.cli import main
 from protalign.core.protein import MODALITIES
 from protalign.encoders.esm2.shipped import EmbeddedEncoder
-from protalign.encoders.recorded import ModelEncoders
+from protalign.encoders.recorded import RecordedEncoders
 from protalign.evaluation.cropping import cropped
 from protalign.evaluation.test_set import sides_of
 from protalign.heads.inputs import Pairs, StoreInputs
@@ -167,7 +167,7 @@ def test_what_is_cut(folder: Path) -> None:
     pairs = Pairs.of(StoreInputs(store, {m: store.encoder_for(m) for m in MODALITIES}))
     vectors = model.retrieval_set(store)
     sides = sides_of(store, pairs, (vectors.sequence, vectors.structure))
-    encoders = ModelEncoders(model, device="cpu")
+    encoders = RecordedEncoders(model.encoders_, device="cpu")
     for side, modality in zip(sides, MODALITIES, strict=True):
         rng = np.random.default_rng(0)
         cut = cropped(side, modality, store, model, encoders, 0.3, rng)
