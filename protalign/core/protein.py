@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Bool, Float32, Int64
+from protalign.core.words import Modality as Modality
 
-Modality = Literal["sequence", "structure"]
 MODALITIES: tuple[Modality, Modality] = ("sequence", "structure")
 
 #: The two directions of retrieval, as reports name them.

@@ -1,7 +1,7 @@
-"""The words that an option of ours takes, each set of them once.
+"""The words that options take, each set declared once, and numbers with their nouns.
 
-They are apart from what they mean, and nothing is imported here, so that ``protalign --help``
-shows them without loading numpy or torch.
+Nothing heavy is imported here, so that ``protalign --help`` can show the words without loading
+numpy or torch.
 """
 
 from __future__ import annotations
@@ -30,3 +30,14 @@ ClusterMethod = Literal["auto", "mmseqs", "kmer"]
 
 #: The vectors that a query is compared with; "other" are those of the other modality.
 Against = Literal["other", "sequence", "structure"]
+
+
+def counted(number: float, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, in the plural unless the number is 1.
+
+    Examples
+    --------
+    >>> counted(1, "file"), counted(2400, "file"), counted(0, "entry", "entries")
+    ('1 file', '2,400 files', '0 entries')
+    """
+    return f"{number:,.0f} {noun if number == 1 else plural or noun + 's'}"
