@@ -1,4 +1,4 @@
-"""The typer app: its commands, and how an error becomes an exit code.
+"""The typer app: its commands, and the exit code of each kind of error.
 
 Heavy libraries are imported by the commands that use them, so that ``--help`` answers at once.
 """
@@ -7,24 +7,58 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Callable
+from typing import Annotated, NoReturn
 
 import typer
 
-from protalign.cli import attention, embed, evaluate, fit, info, reproduce, search, split
+from protalign.cli import (
+    attention,
+    embed,
+    evaluate,
+    export,
+    fit,
+    info,
+    reproduce,
+    score,
+    search,
+    split,
+    verify,
+    weights,
+)
+from protalign.cli.console import Interrupted
+from protalign.cli.help import Command, Commands
 from protalign.core.errors import ProtAlignError
 from protalign.core.version import __version__
 
-#: Exit codes: all went well; wrong usage or something missing; some inputs failed; Ctrl-C.
+#: Exit codes: success; wrong usage or something missing; some inputs failed; Ctrl-C.
 OK, USAGE, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
+
+STORES, MODELS, VECTORS = "Stores", "Models", "Vectors"
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "embed": (embed.embed, STORES),
+    "info": (info.info, STORES),
+    "verify": (verify.verify, STORES),
+    "weights": (weights.weights, STORES),
+    "split": (split.split, MODELS),
+    "fit": (fit.fit, MODELS),
+    "score": (score.score, MODELS),
+    "evaluate": (evaluate.evaluate, MODELS),
+    "reproduce": (reproduce.reproduce, MODELS),
+    "export": (export.export, VECTORS),
+    "search": (search.search, VECTORS),
+    "attention": (attention.attention, VECTORS),
+}
 
 app = typer.Typer(
     name="protalign",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Embed proteins once, align sequence and structure, use the vectors anywhere.",
 )
 
 
@@ -43,43 +77,48 @@ def _options(
     """Embed proteins once, align sequence and structure, use the vectors anywhere.
 
     \b
-    protalign embed structures/ --out store.zarr
-    protalign fit store.zarr --out model/
-    protalign export store.zarr --model model/ --out vectors.parquet
+    Example:
+      protalign embed structures/ --out store.zarr
+      protalign fit store.zarr --out model/
+      protalign export store.zarr --model model/ --out vectors.parquet
+      protalign search query.fasta --vectors vectors.parquet --model model/
     """
 
 
-app.command("embed")(embed.embed)
-app.command("info")(info.info)
-app.command("verify")(info.verify)
-app.command("weights")(info.weights)
-app.command("split")(split.split)
-app.command("fit")(fit.fit)
-app.command("score")(fit.score)
-app.command("evaluate")(evaluate.evaluate)
-app.command("export")(fit.export)
-app.command("attention")(attention.attention)
-app.command("search")(search.search)
-app.command("reproduce")(reproduce.reproduce)
+for _name, (_function, _group) in COMMANDS.items():
+    app.command(_name, cls=Command, rich_help_panel=_group)(_function)
 
 
 def run() -> None:
-    """Run the app; an error that is no fault of ours is one line, and exits with 2."""
+    """Run the app; a user's mistake or a failing disk is one line and exit code 2."""
+    warnings.showwarning = _show_warning
     try:
         app()
     except ProtAlignError as error:
         print(f"protalign: {error}", file=sys.stderr)
         sys.exit(USAGE)
-    except BrokenPipeError:  # the reader of a pipe (head, less) has gone
+    except BrokenPipeError:  # the reader of a pipe (head, less) has ended
         sys.stderr.close()
         sys.exit(OK)
     except OSError as error:  # no space left, no permission
         print(f"protalign: {error}", file=sys.stderr)
         sys.exit(USAGE)
-    except SystemExit as end:  # what typer makes of Ctrl-C
-        if end.code == INTERRUPTED:
-            # Reads and writes that nobody waits for any more end as the program does, some with an
-            # error that asyncio would show.
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
-            print("protalign: interrupted; run again, it goes on from here", file=sys.stderr)
+    except Interrupted as interruption:
+        _end_interrupted(f"interrupted; {interruption}")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer turns other interruptions into this
+            _end_interrupted("interrupted")
         raise
+
+
+def _end_interrupted(line: str) -> NoReturn:
+    # Reads and writes that are still pending fail as the program ends, and asyncio would print
+    # their errors.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+    print(f"protalign: {line}", file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as one line, without the line of code that it came from."""
+    print(f"protalign: warning: {message}", file=sys.stderr)

@@ -1,74 +1,81 @@
-"""``protalign attention``: which residues the heads look at, in structure files."""
+"""``protalign attention``: the heads' attention in structure files."""
 
 from __future__ import annotations
 
-import sys
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from protalign.cli.console import print_failures, quick_imports, shown_path
-from protalign.cli.fit import Device, IdsPath, ModelPath, StorePath, read_ids
-
-
-class Of(StrEnum):
-    """Whose attention."""
-
-    structure = "structure"
-    sequence = "sequence"
+from protalign.cli.console import print_failures, print_json, quick_imports, shown_path
+from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, StorePath
+from protalign.core.errors import InputError
+from protalign.core.words import Modality
 
 
 def attention(
     store: StorePath,
     model: ModelPath,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files, one an id.")],
-    entries: Annotated[list[str] | None, typer.Argument(help="Ids of the store.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the files, one per id.")],
+    entries: Annotated[list[str] | None, typer.Argument(help="Ids in the store.")] = None,
     ids: IdsPath = None,
     head: Annotated[
-        int | None, typer.Option(help="One attention head, from 0; default: mean over heads.")
+        int | None, typer.Option(help="One attention head, from 0. Default: the mean of all.")
     ] = None,
-    of: Annotated[Of, typer.Option(help="Whose attention.")] = Of.structure,
+    of: Annotated[
+        Modality, typer.Option(help="The attention of the structure or of the sequence head.")
+    ] = "structure",
     device: Device = "auto",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are there; never a source.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace existing files, but never one that the store was made from.",
+        ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write each residue's attention into the B-factors of a structure file.
+    """Write attention weights into structure files, as B-factors.
 
-    1 is an even share, 10 ten times that; 0 is a residue without a weight. Colour by B-factor in
-    any viewer.
+    1 is an even share, 10 is ten times that, and 0 is a residue without a weight. Colour by
+    B-factor in any viewer: in PyMOL `spectrum b`, in ChimeraX `color bfactor`.
 
-    Exit code: 0 if nothing failed, 3 if some ids have no structure or their file is there already,
-    2 for wrong usage.
+    \b
+    Example:
+      protalign attention store.zarr 1a30 3ebp --model model/ --out attention/
+
+    Exit code: 0 if nothing failed, 3 if some ids have no structure or their file exists, 2 for
+    wrong usage.
     """
+    if not entries and ids is None:
+        raise InputError("no ids given", "list them after the store, or use --ids")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: not a folder", "name a folder for the files")
     with quick_imports():
-        from protalign.core.errors import InputError
         from protalign.estimator.attention_files import write_attention
-        from protalign.estimator.estimator import ProtAlignEstimator
+        from protalign.heads.model import Model
+        from protalign.splits.ids import read_ids
         from protalign.stores import EmbeddingStore
 
     named = [*(entries or []), *(read_ids(ids) if ids is not None else [])]
-    if not named:
-        raise InputError("no ids are given", "name some behind the store, or give --ids")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is no folder", "name a folder for the files")
-    estimator = ProtAlignEstimator.load(model).set_params(device=device)
     written, failures = write_attention(
-        estimator,
+        Model.load(model, device),
         EmbeddingStore.open(store)[list(dict.fromkeys(named))],
         out,
         head=head,
-        modality=of.value,
+        modality=of,
         overwrite=overwrite,
     )
-    if not quiet:
-        for file in written:
-            atoms = "all atoms" if file.all_atoms else "backbone atoms of the store"
-            print(f"{shown_path(str(file.path))}: {atoms}, highest {file.highest:.1f}")
-    if failures:
-        print(f"{len(failures):,} failed:", file=sys.stderr)
+    if as_json:
+        files = [{**asdict(file), "path": str(file.path)} for file in written]
+        print_json({"files": files, "failures": [asdict(failure) for failure in failures]})
+    else:
+        if not quiet:
+            for file in written:
+                atoms = "all atoms" if file.all_atoms else "backbone atoms of the store"
+                print(f"{shown_path(str(file.path))}: {atoms}, highest {file.highest:.1f}")
         print_failures(failures)
+    if failures:
         raise typer.Exit(3)

@@ -1,18 +1,20 @@
-"""What the commands print: progress on standard error, results on standard output."""
+"""Printing: progress on standard error, results on standard output."""
 
 from __future__ import annotations
 
 import gc
-import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from protalign.core.errors import Failure, InputError
+from protalign.core.files import json_text
 
 if TYPE_CHECKING:
     import typer
@@ -21,16 +23,29 @@ if TYPE_CHECKING:
 
     from protalign.stores.filling.dask import Progress
 
-#: Failures shown at the end of a run; all of them are in the store.
+#: Failures shown at the end of a run; the store keeps all of them.
 FAILURES_SHOWN = 50
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, with words about what is left; not an Exception, so that only the app catches it."""
+
+
+@contextmanager
+def on_ctrl_c(words: str) -> Iterator[None]:
+    """Say what to do, or what is lost, if Ctrl-C ends this block."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(words) from None
 
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Where heavy libraries are imported.
+    """Import heavy libraries in this block with the garbage collector off.
 
-    They make hundreds of thousands of objects that stay. Looking for garbage among them, while
-    they are made and when the program ends, would take a third of a short command's time.
+    They make hundreds of thousands of objects that stay. Searching those for garbage, during the
+    imports and when the program ends, would take a fifth of a short command's time.
     """
     gc.disable()
     try:
@@ -41,57 +56,51 @@ def quick_imports() -> Iterator[None]:
 
 
 def refuse_unused(context: typer.Context, names: Sequence[str], wants: str) -> None:
-    """Raise InputError for an option that was given, but does nothing without what it wants."""
+    """Raise InputError if an option was given that has no effect without ``wants``."""
     for name in names:
         source = context.get_parameter_source(name)
         assert source is not None, f"no option is called {name}"
         if source.name == "COMMANDLINE":
             raise InputError(
-                f"--{name.replace('_', '-')} goes with {wants}", "give both, or neither"
+                f"--{name.replace('_', '-')}: has no effect without {wants}", "give both or neither"
             )
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(value, indent=2, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):  # a numpy scalar or array
-        return value.tolist()
-    return str(value)
+    """Print one JSON document."""
+    print(json_text(value), end="")
 
 
 def human_bytes(size: float) -> str:
-    """A size in bytes as people read it: "3.2 GB" is 3.2e9 bytes."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError("unreachable")
+    """Return a size for people to read: "3.2 GB" is 3.2e9 bytes."""
+    from rich.filesize import decimal
+
+    return decimal(int(size))
 
 
 def shown_path(path: str) -> str:
-    """A path as short as it can be said from here."""
+    """Return the path relative to the current folder if it lies below it, else unchanged."""
     relative = os.path.relpath(path) if path else path
     return relative if not relative.startswith("..") else path
 
 
 def print_failures(failures: Sequence[Failure], *, file: Any = None) -> None:
-    """A line each: file, id, what is wrong, what to do."""
+    """Print how many inputs failed, and a line for each: file, id, problem, advice."""
     out = file or sys.stderr
+    if failures:
+        print(f"{len(failures):,} failed:", file=out)
     for failure in failures[:FAILURES_SHOWN]:
-        where = shown_path(failure.file)
+        name = shown_path(failure.file)
         if failure.id:
-            where = f"{where} ({failure.id})" if where else failure.id
+            name = f"{name} ({failure.id})" if name else failure.id
         advice = f"; {failure.advice}" if failure.advice else ""
-        print(f"  {where}: {failure.reason}{advice}", file=out)
+        print(f"  {name}: {failure.reason}{advice}", file=out)
     if len(failures) > FAILURES_SHOWN:
         print(f"  … and {len(failures) - FAILURES_SHOWN:,} more", file=out)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns wide enough for their longest cell; numbers to the right; one cell is a heading."""
+    """Print aligned columns, numbers to the right; a row of one cell is a heading."""
     table = [list(header), *[list(row) for row in rows]]
     whole = [row for row in table if len(row) == len(header)]
     widths = [max(len(row[column]) for row in whole) for column in range(len(header))]
@@ -107,14 +116,14 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _is_number(cell: str) -> bool:
-    """Figures, perhaps with a unit behind a space; 1a30, an id, is none."""
+    """Return whether a cell is a number, perhaps with a unit after a space; the id 1a30 is not."""
     return re.match(r"-?\d[\d.,/]*(\s|$)", cell) is not None
 
 
 class ConsoleReporter:
-    """Draws a run: lines, and a bar with residues per second and time left.
+    """Show a run on standard error: lines, and a bar with the rate and the time left.
 
-    Without a terminal the bar is a line per phase; with ``quiet`` nothing is written.
+    If standard error is not a terminal there is no bar; if ``quiet``, nothing is written.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -135,59 +144,72 @@ class ConsoleReporter:
             self._bar.stop()
 
     def say(self, line: str) -> None:
-        """One line on standard error."""
+        """Print a line; on a terminal it is broken between words."""
         if self._quiet:
             return
+        if sys.stderr.isatty():
+            width = shutil.get_terminal_size().columns
+            line = textwrap.fill(
+                line,
+                width,
+                subsequent_indent="  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)
 
     def scanned(self, done: int, total: int) -> None:
-        """Files read so far."""
+        """Show how many files have been read."""
         self._update("reading", done, total, "files")
 
     def encoded(self, encoder: str, progress: Progress) -> None:
-        """Residues embedded so far."""
+        """Show how many residues have been embedded."""
         self._update(encoder, progress.rows_done, progress.rows_total, "residues")
 
     def trained(self, done: int, total: int, under_way: Sequence[str]) -> None:
-        """Training runs that are complete, and those that are under way."""
+        """Show how many training runs are complete, and the names of those under way."""
         self._update("training", done, total, "runs", "; ".join(under_way))
 
     def _update(self, name: str, done: int, total: int, unit: str, note: str = "") -> None:
         if self._quiet or not sys.stderr.isatty():
             return
-        bar = self._started_bar()
-        if name not in self._tasks:
-            self._tasks[name] = bar.add_task(name, total=total, unit=unit, note=note)
-        bar.update(self._tasks[name], completed=done, total=total, note=note)
-
-    def _started_bar(self) -> Bar:
         if self._bar is None:
             self._bar = _new_bar()
             self._bar.start()
-        return self._bar
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(name, total=total, unit=unit, note=note)
+        self._bar.update(self._tasks[name], completed=done, total=total, note=note)
 
 
 def _new_bar() -> Bar:
+    """Return a bar that stays on one line: the bar itself and the note shrink first."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Column
     from rich.text import Text
+
+    def whole() -> Column:
+        return Column(no_wrap=True)
 
     class Rate(ProgressColumn):
         def render(self, task: Any) -> Text:
-            speed, unit = task.finished_speed or task.speed, task.fields["unit"]
+            speed = task.finished_speed or task.speed
             if not speed:
                 return Text("")
-            return Text(f"{speed:,.0f} {unit}/s" if speed >= 1 else f"{60 * speed:.1f} {unit}/min")
+            return Text(f"{speed:,.0f}/s" if speed >= 1 else f"{60 * speed:.1f}/min")
 
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
-        Rate(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", table_column=whole()),
+        BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=40)),
+        TextColumn(
+            "{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}", table_column=whole()
+        ),
+        Rate(table_column=whole()),
+        TimeRemainingColumn(table_column=whole()),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
         console=Console(stderr=True),
+        expand=True,
     )

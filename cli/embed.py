@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,36 +9,18 @@ import typer
 
 from protalign.cli.console import (
     ConsoleReporter,
+    on_ctrl_c,
     print_failures,
     print_json,
     quick_imports,
     refuse_unused,
 )
+from protalign.cli.options import AsJson, SequenceWeights, StructureWeights
+from protalign.core.errors import InputError
+from protalign.core.words import Modality, Per, SequenceSource, StorageDtype, counted
 
 if TYPE_CHECKING:
-    from protalign.core.protein import Modality
     from protalign.embedding import EmbedReport
-
-
-class Per(StrEnum):
-    """What one entry is."""
-
-    protein = "protein"
-    chain = "chain"
-
-
-class SequenceKind(StrEnum):
-    """Which residues a structure's sequence has."""
-
-    observed = "observed"
-    deposited = "deposited"
-
-
-class StorageDtype(StrEnum):
-    """Number format of the stored embeddings."""
-
-    float16 = "float16"
-    float32 = "float32"
 
 
 def embed(
@@ -47,83 +28,89 @@ def embed(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Files or folders (searched recursively): .pdb .ent .cif .mmcif .bcif and FASTA, "
-            "each also .gz; PDBbind's layout gives one protein per id.",
+            help="Files, or folders that are searched recursively: .pdb .ent .cif .mmcif .bcif "
+            "and FASTA, also with .gz. In PDBbind's layout, one protein per folder.",
             show_default=False,
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The store: made, or added to.", show_default=False)
+        Path,
+        typer.Option("--out", "-o", help="The store to make or to add to.", show_default=False),
     ],
     per: Annotated[
-        Per, typer.Option(help="An entry is a file's unique chains together, or each chain.")
-    ] = Per.protein,
+        Per, typer.Option(help="One entry per file (all its different chains), or one per chain.")
+    ] = "protein",
     sequence: Annotated[
-        SequenceKind,
-        typer.Option(help="Residues that are there, or the whole SEQRES / entity sequence."),
-    ] = SequenceKind.observed,
+        SequenceSource,
+        typer.Option(
+            help="Sequence of the residues with coordinates, or of all residues (SEQRES, mmCIF's "
+            "entity)."
+        ),
+    ] = "observed",
     min_plddt: Annotated[
         float | None,
-        typer.Option(help="Predicted structures: leave out residues below this pLDDT (0-100)."),
+        typer.Option(help="Leave out residues of predicted structures below this pLDDT (0-100)."),
     ] = None,
     sequence_encoder: Annotated[
         str | None,
         typer.Option(
-            help="A model that `protalign weights` lists, or 'none'. Default: the store's own, "
-            "else an ESM2 whose weights are at hand or can be fetched.",
+            help="A model that `protalign weights` lists, or none. Default: the store's, else an "
+            "ESM2 that was downloaded before, else esm2_t33_650M_UR50D (2.6 GB to download).",
             show_default=False,
         ),
     ] = None,
-    sequence_weights: Annotated[
-        Path | None,
-        typer.Option(help="Its weights: fair-esm's .pt, or .safetensors with the same keys."),
-    ] = None,
+    sequence_weights: SequenceWeights = None,
     layer: Annotated[
-        int | None, typer.Option(help="Which layer's output; default: the final one.")
+        int | None, typer.Option(help="Store the output of this layer. Default: the last.")
     ] = None,
     structure_encoder: Annotated[
         str | None,
         typer.Option(
-            help="A model that `protalign weights` lists, or 'none'. Default: the store's own, "
-            "else proteinmpnn_v_48_020.",
+            help="A model that `protalign weights` lists, or none. Default: the store's, else "
+            "proteinmpnn_v_48_020.",
             show_default=False,
         ),
     ] = None,
-    structure_weights: Annotated[
-        Path | None, typer.Option(help="Its weights, e.g. upstream's v_48_002.pt.")
-    ] = None,
+    structure_weights: StructureWeights = None,
     sequence_name: Annotated[
         str | None,
-        typer.Option(help="Name of these embeddings in the store; default: the model's."),
+        typer.Option(help="Name of the sequence embeddings in the store. Default: the model's."),
     ] = None,
     structure_name: Annotated[
         str | None,
-        typer.Option(help="Name of these embeddings in the store; default: the model's."),
+        typer.Option(help="Name of the structure embeddings in the store. Default: the model's."),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; auto takes every GPU there is.")
+        str,
+        typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps; auto uses every GPU."),
     ] = "auto",
     dtype: Annotated[
-        str, typer.Option(help="Compute in auto, float32, bfloat16 or float16.")
+        str,
+        typer.Option(help="Number format to compute in: auto, float32, bfloat16 or float16."),
     ] = "auto",
     store_dtype: Annotated[
-        StorageDtype, typer.Option(help="Store the embeddings as.")
-    ] = StorageDtype.float16,
+        StorageDtype, typer.Option(help="Number format of the stored embeddings.")
+    ] = "float16",
     scheduler: Annotated[
         str | None,
         typer.Option(
-            help="Address of a Dask scheduler (tcp://host:8786), one worker per GPU; default: this "
-            "machine."
+            help="Address of a Dask scheduler (tcp://host:8786) with one worker per GPU. Default: "
+            "this machine."
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document, nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Embed proteins into a store. Run it again to resume, or to add what is new.
+    """Embed proteins into a store, or add to one.
 
-    Exit code: 0 if nothing failed, 3 if some inputs failed (all else is embedded), 2 for wrong
+    Run the same command again to resume an interrupted run or to add new files.
+
+    \b
+    Examples:
+      protalign embed structures/ --out store.zarr
+      protalign embed proteins.fasta --out store.zarr --structure-encoder none
+
+    Exit code: 0 if nothing failed, 3 if some inputs failed (the others are embedded), 2 for wrong
     usage.
     """
     for encoder, names in (
@@ -132,15 +119,18 @@ def embed(
     ):
         if encoder == "none":
             refuse_unused(context, names, "an encoder")
+    if sequence_encoder == structure_encoder == "none":
+        raise InputError("--sequence-encoder and --structure-encoder: both are none", "drop one")
     with quick_imports():
-        from protalign.core.errors import InputError
         from protalign.embedding import choose_encoder
         from protalign.embedding import embed as run
         from protalign.encoders import EncoderSpec
         from protalign.reading import ReadOptions
 
-    options = ReadOptions(per=per.value, sequence=sequence.value, min_plddt=min_plddt)
-    with ConsoleReporter(quiet=quiet or as_json) as reporter:
+    with (
+        on_ctrl_c("run the same command again to continue"),
+        ConsoleReporter(quiet=quiet or as_json) as reporter,
+    ):
         wanted: dict[Modality, tuple[str | None, Path | None, int | None, str | None]] = {
             "sequence": (sequence_encoder, sequence_weights, layer, sequence_name),
             "structure": (structure_encoder, structure_weights, None, structure_name),
@@ -155,37 +145,34 @@ def embed(
             for modality, (model, weights, model_layer, name) in wanted.items()
             if model != "none"
         ]
-        if not choices:
-            raise InputError("no encoder is left to run", "drop one of the two 'none'")
         report = run(
             paths,
             out,
             choices,
-            options=options,
-            storage_dtype=store_dtype.value,
+            options=ReadOptions(per=per, sequence=sequence, min_plddt=min_plddt),
+            storage_dtype=store_dtype,
             scheduler=scheduler,
             reporter=reporter,
         )
     if as_json:
         print_json(report.as_dict())
     else:
-        _print_summary(report, out, quiet=quiet)
+        if not quiet:
+            _print_summary(report, out)
+        print_failures(report.failures)
     if report.failures:
         raise typer.Exit(3)
 
 
-def _print_summary(report: EmbedReport, out: Path, *, quiet: bool) -> None:
-    if not quiet:
-        print(f"{out}: {report.entries:,} entries from {report.files:,} files", end="")
-        print(f" ({report.files - report.files_read:,} were there already)")
-        for name, done in report.encoded.items():
-            rate = done["residues"] / max(done["seconds"], 1e-9)
-            print(
-                f"  {name}: {done['items']:,.0f} items, {done['residues']:,.0f} residues "
-                f"in {done['seconds']:.1f} s ({rate:,.0f} residues/s)"
-            )
-    if report.failures:
-        import sys
-
-        print(f"{len(report.failures):,} failed:", file=sys.stderr)
-        print_failures(report.failures)
+def _print_summary(report: EmbedReport, out: Path) -> None:
+    unchanged = report.files - report.files_read
+    print(
+        f"{out}: {counted(report.entries, 'entry', 'entries')}; {counted(report.files, 'file')}"
+        + (f" ({unchanged:,} unchanged)" if unchanged else "")
+    )
+    for name, done in report.encoded.items():
+        rate = done["residues"] / max(done["seconds"], 1e-9)
+        print(
+            f"  {name}: {counted(done['items'], 'item')}, {counted(done['residues'], 'residue')} "
+            f"in {done['seconds']:.1f} s ({rate:,.0f} residues/s)"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,21 +9,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from protalign.cli.console import print_json, print_table, quick_imports, refuse_unused
-from protalign.cli.fit import AsJson, Device, ModelPath, Part, StorePath
+from protalign.cli.options import (
+    AsJson,
+    Device,
+    ModelPath,
+    PartOfSplit,
+    Seed,
+    SequenceWeights,
+    SplitPath,
+    StorePath,
+    StructureWeights,
+)
+from protalign.core.errors import InputError
+from protalign.core.words import counted
 
 if TYPE_CHECKING:
-    from protalign.core.protein import Modality
+    from protalign.core.words import Modality
 
-#: How a task is called on the terminal; {0} is the candidates' modality, {1} a clean part's limit.
+#: A task's heading; {} is the candidates' modality.
 TASKS = {
-    "protein": "its own {0}, among all",
-    "family": "any of its family",
-    "within_family": "its own {0}, among its family's",
-    "scop_fold": "another of its SCOPe fold",
-    "scop_superfamily": "another of its SCOPe superfamily",
-    "scop_family": "another of its SCOPe family",
-    "clean_95": "its own {0}; not in training at 95 % identity",
-    "clean_30": "its own {0}; not in training at 30 % identity",
+    "protein": "its own {}, among all",
+    "family": "any {} of its family",
+    "within_family": "its own {}, among its family's",
+    "scop_fold": "another {} of its SCOPe fold",
+    "scop_superfamily": "another {} of its SCOPe superfamily",
+    "scop_family": "another {} of its SCOPe family",
+    "clean_95": "its own {}; not in training at 95 % identity",
+    "clean_30": "its own {}; not in training at 30 % identity",
 }
 SCORERS = {
     "model": "model",
@@ -35,46 +46,61 @@ SCORERS = {
     "kmers": "k-mers (a ceiling)",
     "cca": "CCA of means",
 }
-LEFT_OUT = {"alone": "that are alone", "unlabelled": "without a label"}
+LEFT_OUT = {"alone": "no relatives", "unlabelled": "no label"}
 
 
 def evaluate(
     context: typer.Context,
     store: StorePath,
     model: ModelPath,
-    split: Annotated[Path, typer.Option("--split", help="A file that `protalign split` wrote.")],
-    part: Annotated[Part, typer.Option(help="The part to evaluate on.")] = Part.test,
+    split: SplitPath,
+    part: PartOfSplit = "test",
     families: Annotated[
         Path | None,
-        typer.Option(help="CSV with columns id and family; default: computed, 95 % identity."),
+        typer.Option(
+            help="CSV file with the columns id and family. Default: clusters at 95 % identity."
+        ),
     ] = None,
-    family_column: Annotated[str | None, typer.Option(help="Its name, if not family.")] = None,
+    family_column: Annotated[
+        str | None,
+        typer.Option(help="Column with the family. Default: family, cluster or label."),
+    ] = None,
     scop: Annotated[
-        Path | None, typer.Option(help="CSV with columns id and scop (sccs such as b.1.1.1).")
+        Path | None,
+        typer.Option(help="CSV file with the columns id and scop (an sccs such as b.1.1.1)."),
     ] = None,
-    scop_column: Annotated[str | None, typer.Option(help="Its name, if not scop.")] = None,
+    scop_column: Annotated[
+        str | None,
+        typer.Option(help="Column with the sccs. Default: scop, scope, sccs or label."),
+    ] = None,
     crop: Annotated[
         float | None,
-        typer.Option(help="Cut up to this part (0.2) off each end of the queries, at random."),
+        typer.Option(
+            help="Cut a random share, at most this one (such as 0.2), off each end of the queries "
+            "and embed them again."
+        ),
     ] = None,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the resampling and the cuts.")] = 0,
-    sequence_weights: Annotated[
-        Path | None, typer.Option(help="For --crop: the encoder's, if not found by itself.")
-    ] = None,
-    structure_weights: Annotated[
-        Path | None, typer.Option(help="For --crop: the encoder's, if not found by itself.")
-    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, metavar="<int>", help="Resamples for the intervals; 0 for none.")
+    ] = 1000,
+    seed: Seed = 0,
+    sequence_weights: SequenceWeights = None,
+    structure_weights: StructureWeights = None,
     device: Device = "auto",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the report as JSON, too.")
+        Path | None, typer.Option("--out", "-o", help="Write the report to this JSON file as well.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Retrieval on a part of a split: recall, MRR and median rank, both ways, with intervals.
+    """Measure retrieval with intervals, baselines and leakage.
 
-    Under each figure of the model are those of baselines that use no model, and at the end stands
-    how much of the part occurs in training. Figures of the model are followed by 95 % intervals.
+    Prints Recall@1, 5 and 10, MRR and the median rank in both directions, each with a 95 %
+    interval. Below the model stand baselines that use no model, and at the end the overlap between
+    this part of the split and the training data.
+
+    \b
+    Example:
+      protalign evaluate store.zarr --model model/ --split split.csv
     """
     wanting = {
         "families": (families, ["family_column"]),
@@ -84,24 +110,24 @@ def evaluate(
     for option, (given, names) in wanting.items():
         if given is None:
             refuse_unused(context, names, f"--{option}")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise InputError(f"{out.parent}: not a folder", "make it, or name another file")
+    if out is not None and out.is_dir():
+        raise InputError(f"{out}: a folder", "name a file in it")
     with quick_imports():
-        from protalign.core.errors import InputError
+        from protalign.core.files import write_json
         from protalign.encoders.recorded import RecordedEncoders
-        from protalign.estimator.estimator import ProtAlignEstimator
-        from protalign.evaluation.evaluate import evaluate as evaluated
+        from protalign.evaluation.evaluate import evaluate as run
         from protalign.evaluation.test_set import FAMILY_COLUMNS, SCOP_COLUMNS, read_labels
+        from protalign.heads.model import Model
         from protalign.splits.make import read_split
         from protalign.stores import EmbeddingStore
 
-    if out is not None and not out.absolute().parent.is_dir():
-        raise InputError(f"{out.parent} is no folder", "make it, or name another file")
-    if out is not None and out.is_dir():
-        raise InputError(f"{out} is a folder", "name a file in it")
-    estimator = ProtAlignEstimator.load(model).set_params(device=device)
     parts = read_split(split)
     views = parts.of(EmbeddingStore.open(store))
-    if len(views[part.value]) == 0:
-        raise InputError(f"{split} has no {part.value} entries", "name another --part")
+    if not len(views[part]):
+        raise InputError(f"{split}: its {part} part is empty", "name another with --part")
+    loaded = Model.load(model, device)
     files: dict[Modality, Path | None] = {
         "sequence": sequence_weights,
         "structure": structure_weights,
@@ -112,21 +138,23 @@ def evaluate(
     ) -> dict[str, str] | None:
         return None if file is None else read_labels(file, column, usual)
 
-    weights = {kind: str(path) for kind, path in files.items() if path is not None}
-    report = evaluated(
-        estimator,
-        views[part.value],
-        train=views["train"] if part is not Part.train and len(views["train"]) else None,
-        families=labels(families, family_column, FAMILY_COLUMNS),
-        scop=labels(scop, scop_column, SCOP_COLUMNS),
-        crop=crop,
-        encoders=RecordedEncoders(estimator.encoders_, weights, device),
-        n_bootstrap=bootstrap,
-        random_state=seed,
-    )
-    report = {"split": {"file": str(split), "how": parts.how, "part": part.value}, **report}
+    weights = {modality: str(path) for modality, path in files.items() if path is not None}
+    report = {
+        "split": {"file": str(split), "how": parts.how, "part": part},
+        **run(
+            loaded,
+            views[part],
+            train=views["train"] if part != "train" and len(views["train"]) else None,
+            families=labels(families, family_column, FAMILY_COLUMNS),
+            scop=labels(scop, scop_column, SCOP_COLUMNS),
+            crop=crop,
+            encoders=RecordedEncoders(loaded.encoders, weights, device),
+            n_bootstrap=bootstrap,
+            random_state=seed,
+        ),
+    }
     if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(out, report)
     if as_json:
         print_json(report)
     else:
@@ -140,20 +168,24 @@ def _print_report(report: dict[str, Any]) -> None:
     )
     print(
         f"{report['n_sequences']:,} unique sequences, {report['n_structures']:,} unique structures "
-        f"of {report['n_entries']:,} entries"
-        + (f"; {report['n_skipped']:,} lack one of the two" if report["n_skipped"] else "")
+        f"of {counted(report['n_entries'], 'entry', 'entries')}"
+        + (f"; {report['n_skipped']:,} have only one of the two" if report["n_skipped"] else "")
     )
-    print(f"epoch of the model chosen by: {report['model']['validation']}")
+    print(f"the model's epoch was chosen by: {report['model']['validation']}")
     if report["crop"] is not None:
         print(
-            f"queries cut: each end of a chain by 0 to {100 * report['crop']:g} % of its residues, "
-            "at random; candidates whole; length is the cut query's"
+            f"queries are cut: each end of a chain loses a random 0 to {100 * report['crop']:g} % "
+            "of its residues; candidates are whole; a query's length is that after the cut"
         )
     families, intervals = report["families"], report["intervals"]
     unlabelled = families["n_unlabelled"]
     print(
         f"families: {families['n']:,} ({families['how']})"
-        + (f"; {unlabelled:,} entries without one are each its own" if unlabelled else "")
+        + (
+            f"; {counted(unlabelled, 'entry', 'entries')} without one, each a family of its own"
+            if unlabelled
+            else ""
+        )
     )
     if intervals["resamples"] and families["n"] > 1:
         print(
@@ -166,22 +198,22 @@ def _print_report(report: dict[str, Any]) -> None:
     _print_leakage(report)
 
 
-def _print_direction(direction: str, found: dict[str, Any]) -> None:
-    asked, sought = direction.split("_to_")
+def _print_direction(direction: str, result: dict[str, Any]) -> None:
+    queries, candidates = direction.split("_to_")
     print(
-        f"\n{asked} to {sought}: {found['n_queries']:,} queries, "
-        f"{found['n_candidates']:,} candidates"
+        f"\n{queries} to {candidates}: {result['n_queries']:,} queries, "
+        f"{result['n_candidates']:,} candidates"
     )
     header = ["", "Recall@1 %", "Recall@5 %", "Recall@10 %", "MRR", "median rank"]
     rows: list[list[str]] = []
-    for task, figures in found["tasks"].items():
+    for task, figures in result["tasks"].items():
         notes = [
-            f"{figures['left_out'][why]:,} {what} left out"
-            for why, what in LEFT_OUT.items()
-            if figures["left_out"].get(why)
+            f"{figures['left_out'][reason]:,} left out: {words}"
+            for reason, words in LEFT_OUT.items()
+            if figures["left_out"].get(reason)
         ]
-        counted = "; ".join([f"{figures['n_queries']:,} queries", *notes])
-        rows.append([f"{TASKS[task].format(sought)} ({counted})"])
+        numbers = "; ".join([f"{figures['n_queries']:,} queries", *notes])
+        rows.append([f"{TASKS[task].format(candidates)} ({numbers})"])
         rows += [
             [f"  {name}", *_cells(figures[scorer], intervals=scorer == "model")]
             for scorer, name in SCORERS.items()
@@ -193,8 +225,8 @@ def _print_direction(direction: str, found: dict[str, Any]) -> None:
 def _cells(figures: dict[str, Any], *, intervals: bool) -> list[str]:
     def cell(name: str, form: Callable[[float], str]) -> str:
         value, low, high = (figures[name][part] for part in ("value", "low", "high"))
-        shown = form(value).rjust(6)
-        return f"{shown} ({form(low)}-{form(high)})" if intervals and low is not None else shown
+        text = form(value).rjust(6)
+        return f"{text} ({form(low)}-{form(high)})" if intervals and low is not None else text
 
     return [
         *(cell(f"recall_at_{k}", lambda value: f"{100 * value:.1f}") for k in (1, 5, 10)),
@@ -204,26 +236,28 @@ def _cells(figures: dict[str, Any], *, intervals: bool) -> list[str]:
 
 
 def _print_baselines(report: dict[str, Any]) -> None:
-    print("\nbaselines, none of which uses the model:")
-    for name, what in report["baselines"].items():
-        print(f"  {SCORERS[name]}: {what}")
+    print("\nbaselines, which do not use the model:")
+    for name, description in report["baselines"].items():
+        print(f"  {SCORERS[name]}: {description}")
 
 
 def _print_leakage(report: dict[str, Any]) -> None:
     leakage = report["leakage"]
     if leakage is None:
-        print("\nleakage: not known, the training entries are not told or are those evaluated on")
+        print(
+            "\nleakage: unknown, since the split has no train part or that part is evaluated itself"
+        )
         return
-    n = leakage["n_sequences"]
     print(
-        f"\nleakage: of {n:,} sequences, {leakage['exact']:,} are in training exactly, "
-        f"{leakage['at_95']:,} with a chain at 95 % identity or more, {leakage['at_30']:,} at 30 % "
-        f"(among {leakage['n_training_sequences']:,} training sequences; {leakage['how']})"
+        f"\nleakage: of {leakage['n_sequences']:,} sequences, {leakage['exact']:,} are in training "
+        f"exactly, {leakage['at_95']:,} with a chain at 95 % identity or more, "
+        f"{leakage['at_30']:,} at 30 % (among {leakage['n_training_sequences']:,} training "
+        f"sequences; {leakage['how']})"
     )
     if not leakage["pairs_agree"]:
         fitted = report["model"]
         print(
             f"  but the model was trained on {fitted['n_pairs']:,} pairs "
             f"({fitted['n_validation_pairs']:,} more chose its epoch), and the split's train part "
-            f"has {leakage['n_training_pairs']:,}: what it saw outside that part is not counted"
+            f"has {leakage['n_training_pairs']:,}; pairs outside that part are not counted here"
         )

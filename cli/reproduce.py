@@ -9,45 +9,66 @@ from typing import Annotated
 
 import typer
 
-from protalign.cli.console import ConsoleReporter, print_json, print_table, quick_imports
-from protalign.cli.fit import EncoderName
+from protalign.cli.console import ConsoleReporter, on_ctrl_c, print_json, print_table, quick_imports
+from protalign.cli.options import (
+    AsJson,
+    Quiet,
+    SequenceEmbeddings,
+    SplitPath,
+    StorePath,
+    StructureEmbeddings,
+)
+from protalign.core.words import counted
 
 
 def reproduce(
-    store: Annotated[Path, typer.Argument(help="A store that `protalign embed` made.")],
-    split: Annotated[Path, typer.Option("--split", help="A file that `protalign split` wrote.")],
+    store: StorePath,
+    split: SplitPath,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the report; finished runs are kept.")
+        Path,
+        typer.Option("--out", "-o", help="The folder for the report; finished runs are kept."),
     ],
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each configuration.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(min=1, metavar="<int>", help="Runs of each configuration.")
+    ] = 3,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="Runs side by side; default: one a core."),
+        typer.Option(
+            "--jobs", "-j", min=1, metavar="<int>", help="Runs at once. Default: one per core."
+        ),
     ] = None,
     families: Annotated[
         Path | None,
-        typer.Option(help="CSV file id,family of the test part; default: clusters at 95 %."),
+        typer.Option(
+            help="CSV file with the columns id and family for the test part. Default: clusters at "
+            "95 % identity."
+        ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A few configurations and epochs, to try it out.")
+        bool, typer.Option("--quick", help="Train few configurations and epochs, to try it out.")
     ] = False,
-    sequence_encoder: EncoderName = None,
-    structure_encoder: EncoderName = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document, nothing else.")
-    ] = False,
+    sequence_encoder: SequenceEmbeddings = None,
+    structure_encoder: StructureEmbeddings = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Train the paper's configurations, and write one page with its tables and figures.
+    """Train the paper's models and write a report.
 
-    Run again, it trains what is missing only. `index.html` needs no network; results.json holds
-    the numbers, config.json what they were made from, figures/ the pictures.
+    The report is one page, index.html, that works without a network. results.json has the numbers,
+    config.json the settings, and figures/ the pictures. Needs the report extra (pip install
+    "protalign[report]"). Run the same command again to resume: finished runs are kept.
+
+    \b
+    Example:
+      protalign reproduce store.zarr --split split.csv --out report/
+
+    Exit code: 0 if all went well, 3 if some configurations could not be trained, 2 for wrong usage.
     """
     from protalign.report import check_installed
 
     check_installed()
     with quick_imports():
-        from protalign.reading.processes import available_processors
+        from protalign.core.machine import core_count
         from protalign.report.plan import Options
         from protalign.report.reproduce import reproduce as run
         from protalign.splits.make import read_split
@@ -55,16 +76,19 @@ def reproduce(
 
     options = Options(
         seeds=seeds,
-        jobs=jobs or available_processors(),
+        jobs=jobs or core_count(),
         quick=quick,
         families=families,
         sequence_encoder=sequence_encoder,
         structure_encoder=structure_encoder,
         command=shlex.join(["protalign", *sys.argv[1:]]),
     )
-    chosen = read_split(split)
-    with ConsoleReporter(quiet=quiet or as_json) as reporter:
-        summary = run(EmbeddingStore.open(store), chosen, out, options, reporter)
+    parts = read_split(split)
+    with (
+        on_ctrl_c("run the same command again to continue"),
+        ConsoleReporter(quiet=quiet or as_json) as reporter,
+    ):
+        summary = run(EmbeddingStore.open(store), parts, out, options, reporter)
     if as_json:
         print_json(
             {
@@ -76,7 +100,7 @@ def reproduce(
         )
     elif not quiet:
         _print_tables(summary.results)
-        print(f"{summary.page}: {summary.trained} runs trained, {summary.kept} kept")
+        print(f"{summary.page}: {counted(summary.trained, 'run')} trained, {summary.kept} kept")
     if summary.failed:
         for label, error in summary.failed.items():
             print(f"  {label}: {error}", file=sys.stderr)

@@ -4,46 +4,24 @@ from __future__ import annotations
 
 import math
 import os
-import sys
-from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from protalign.cli.console import print_failures, print_json, print_table, quick_imports
+from protalign.cli.options import AsJson, Device, SequenceWeights, StructureWeights
+from protalign.core.errors import InputError
+from protalign.core.words import Against, Modality
 
 if TYPE_CHECKING:
-    from protalign.core.protein import Modality
     from protalign.search.queries import Queries
     from protalign.stores import AlignedVectors, EmbeddingStore
 
-
-class Against(StrEnum):
-    """Whose vectors are ranked."""
-
-    other = "other"
-    sequence = "sequence"
-    structure = "structure"
-
-
-class Kind(StrEnum):
-    """Which of an entry's two vectors asks."""
-
-    sequence = "sequence"
-    structure = "structure"
-
-
-class Format(StrEnum):
-    """How hits are printed."""
-
-    table = "table"
-    tsv = "tsv"
-    json = "json"
-
-
-#: A hit's columns; tm_score follows where it is asked for.
+#: The forms in which hits are printed.
+Format = Literal["table", "tsv", "json"]
+#: A hit's columns; tm_score is added if it is asked for.
 COLUMNS = ("query", "rank", "id", "cosine", "length", "against")
 
 
@@ -51,55 +29,75 @@ def search(
     queries: Annotated[
         list[str],
         typer.Argument(
-            help="Ids that the vectors have; FASTA or structure files or folders of them (./1a30 "
-            "where 1a30 is an id too); or other Parquet files of vectors."
+            help="Ids of the vectors; FASTA files, structure files or folders of them; or Parquet "
+            "files of vectors. If 1a30 is an id and a file, ./1a30 is the file.",
+            show_default=False,
         ),
     ],
     vectors: Annotated[
-        Path, typer.Option("--vectors", help="A Parquet file that `protalign export` wrote.")
+        Path,
+        typer.Option(
+            "--vectors", help="The Parquet file to search, which `protalign export` wrote."
+        ),
     ],
     model: Annotated[
         Path | None,
-        typer.Option("--model", "-m", help="The model that made the vectors; for files only."),
+        typer.Option(
+            "--model", "-m", help="The model that made the vectors; needed if queries are files."
+        ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Hits for each query.")] = 5,
+    k: Annotated[int, typer.Option("-k", min=1, metavar="<int>", help="Hits per query.")] = 5,
     against: Annotated[
         Against,
-        typer.Option(help="other: a sequence among structures, a structure among sequences."),
-    ] = Against.other,
+        typer.Option(
+            help="Search among sequences, among structures, or (other) among structures for a "
+            "sequence and among sequences for a structure."
+        ),
+    ] = "other",
     query_by: Annotated[
-        Kind, typer.Option(help="Ids and Parquet files: which of an entry's vectors asks.")
-    ] = Kind.sequence,
+        Modality,
+        typer.Option(help="Vector to query with, if the query is an id or a Parquet file."),
+    ] = "sequence",
     tm_score: Annotated[
         bool,
         typer.Option(
             "--tm-score",
-            help="Add the TM-score of each hit superimposed on the query, by the query's length.",
+            help="Superpose each hit on the query and print the TM-score, normalised by the "
+            "query's length.",
         ),
     ] = False,
     store: Annotated[
         Path | None,
-        typer.Option(help="--tm-score: the store with the hits' coordinates, if it was moved."),
+        typer.Option(
+            help="--tm-score: the store with the hits' coordinates. Default: the one that the "
+            "vectors were exported from."
+        ),
     ] = None,
-    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
-    sequence_weights: Annotated[
-        Path | None, typer.Option(help="The sequence encoder's weights, if not found by itself.")
+    output: Annotated[
+        Format | None,
+        typer.Option("--format", help="How to print the hits. Default: table.", show_default=False),
     ] = None,
-    structure_weights: Annotated[
-        Path | None, typer.Option(help="The structure encoder's weights, if not found by itself.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    as_json: AsJson = False,
+    sequence_weights: SequenceWeights = None,
+    structure_weights: StructureWeights = None,
+    device: Device = "auto",
 ) -> None:
-    """Find the nearest entries of an exported file by cosine similarity.
+    """Find the nearest proteins in a file of vectors.
+
+    Hits are ranked by cosine similarity.
 
     \b
-    protalign search query.fasta --vectors vectors.parquet --model model/ -k 5
-    protalign search 1a30 3ebp --vectors vectors.parquet --tm-score
+    Examples:
+      protalign search query.fasta --vectors vectors.parquet --model model/ -k 5
+      protalign search 1a30 3ebp --vectors vectors.parquet --tm-score
 
     Exit code: 0 if nothing failed, 3 if some queries could not be read, 2 for wrong usage.
     """
-    from protalign.search.queries import open_coordinates
-    from protalign.stores import read_vectors
+    if as_json and output not in (None, "json"):
+        raise InputError(f"--format {output}: contradicts --json", "give one of the two")
+    with quick_imports():
+        from protalign.search.queries import open_coordinates
+        from protalign.stores import read_vectors
 
     targets = read_vectors(vectors)
     coordinates = open_coordinates(targets, store) if tm_score else None
@@ -107,14 +105,17 @@ def search(
         "sequence": sequence_weights,
         "structure": structure_weights,
     }
-    found = _queries(queries, targets, query_by.value, model, weights, device, coordinates)
+    found = _queries(queries, targets, query_by, model, weights, device, coordinates)
     hits = _hits(found, targets, k, against)
     if coordinates is not None:
         _add_tm_scores(hits, found, coordinates)
-    _print(list(chain(*hits)), output, [*COLUMNS, "tm_score"] if tm_score else list(COLUMNS))
+    _print(
+        list(chain(*hits)),
+        "json" if as_json else output or "table",
+        [*COLUMNS, "tm_score"] if tm_score else list(COLUMNS),
+    )
+    print_failures(found.failures)
     if found.failures:
-        print(f"{len(found.failures):,} failed:", file=sys.stderr)
-        print_failures(found.failures)
         raise typer.Exit(3)
 
 
@@ -128,7 +129,6 @@ def _queries(
     coordinates: EmbeddingStore | None,
 ) -> Queries:
     """Files' proteins, embedded; then ids; then the entries of files of vectors."""
-    from protalign.core.errors import InputError
     from protalign.search.queries import check_same_model, coordinates_of, stored_queries
     from protalign.stores import read_vectors
 
@@ -182,8 +182,8 @@ def _hits(
     ranked: list[Any] = [None] * len(queries.ids)
     kinds = [
         {"sequence": "structure", "structure": "sequence"}[modality]
-        if against is Against.other
-        else against.value
+        if against == "other"
+        else against
         for modality in queries.modality
     ]
     for kind in ("sequence", "structure"):
@@ -224,11 +224,11 @@ def _add_tm_scores(
 
 
 def _print(hits: list[dict[str, Any]], output: Format, columns: list[str]) -> None:
-    if output is Format.json:
+    if output == "json":
         print_json({"hits": hits})
         return
     rows = [[_cell(column, hit[column]) for column in columns] for hit in hits]
-    if output is Format.tsv:
+    if output == "tsv":
         print("\t".join(columns))
         for row in rows:
             print("\t".join(row))

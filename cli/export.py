@@ -1,0 +1,73 @@
+"""``protalign export``: a store's vectors into a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from protalign.cli.console import print_json, quick_imports
+from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, StorePath
+from protalign.core.words import counted
+
+if TYPE_CHECKING:
+    from protalign.stores import Entries
+
+
+def export(
+    store: StorePath,
+    model: ModelPath,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="The file to write: .parquet, .csv or .h5ad (AnnData)."),
+    ],
+    features: Annotated[
+        str,
+        typer.Option(help="aligned, or aligned,mean to add the mean of the residues' embeddings."),
+    ] = "aligned",
+    ids: IdsPath = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write every protein's vectors to a file.
+
+    The columns are id, length, sequence_vector and structure_vector. `protalign search` reads the
+    Parquet file, and so do pandas, polars and DuckDB.
+
+    \b
+    Examples:
+      protalign export store.zarr --model model/ --out vectors.parquet
+      protalign export store.zarr --model model/ --out vectors.h5ad
+    """
+    with quick_imports():
+        from protalign.estimator.export import export_vectors
+        from protalign.heads.model import Model
+        from protalign.splits.ids import read_ids
+        from protalign.stores import EmbeddingStore
+
+    entries: Entries = EmbeddingStore.open(store)
+    if ids is not None:
+        entries = entries[read_ids(ids)]
+    export_vectors(
+        Model.load(model, device),
+        entries,
+        out,
+        features=[name.strip() for name in features.split(",")],
+    )
+    n_sequences, n_structures = int(entries.has_sequence.sum()), int(entries.has_structure.sum())
+    if as_json:
+        print_json(
+            {
+                "file": str(out),
+                "ids": len(entries),
+                "sequence_vectors": n_sequences,
+                "structure_vectors": n_structures,
+            }
+        )
+    elif not quiet:
+        print(
+            f"{out}: {counted(len(entries), 'id')}, {counted(n_sequences, 'sequence vector')} and "
+            f"{counted(n_structures, 'structure vector')}"
+        )

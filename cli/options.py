@@ -1,0 +1,49 @@
+"""Arguments and options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protalign.core.words import Part
+
+StorePath = Annotated[Path, typer.Argument(help="A store that `protalign embed` made.")]
+ModelPath = Annotated[
+    Path, typer.Option("--model", "-m", help="A model folder that `protalign fit` wrote.")
+]
+IdsPath = Annotated[
+    Path | None,
+    typer.Option("--ids", help="Use only these entries: a text file with one id per line."),
+]
+
+_SPLIT = typer.Option("--split", help="A file that `protalign split` wrote.")
+SplitPath = Annotated[Path, _SPLIT]
+OptionalSplitPath = Annotated[Path | None, _SPLIT]
+PartOfSplit = Annotated[Part, typer.Option("--part", help="The part of the split to use.")]
+
+_ENCODER = "Name of the {} embeddings to use, if the store has more than one."
+SequenceEmbeddings = Annotated[
+    str | None, typer.Option("--sequence-encoder", help=_ENCODER.format("sequence"))
+]
+StructureEmbeddings = Annotated[
+    str | None, typer.Option("--structure-encoder", help=_ENCODER.format("structure"))
+]
+
+_WEIGHTS = "Weights file of the {} encoder, if it is not found automatically."
+SequenceWeights = Annotated[
+    Path | None, typer.Option("--sequence-weights", help=_WEIGHTS.format("sequence"))
+]
+StructureWeights = Annotated[
+    Path | None, typer.Option("--structure-weights", help=_WEIGHTS.format("structure"))
+]
+
+Device = Annotated[
+    str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:1 or mps.")
+]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Random seed; the same seed gives the same result.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
