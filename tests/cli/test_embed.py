@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from protalign import EmbeddingStore, read_vectors
+from protalign import EmbeddingStore
 from tests.helpers.commands import contents, run
 
 
@@ -174,24 +174,6 @@ def test_a_changed_file_replaces_its_entry(few: Path, tmp_path: Path, encoder: s
     assert len(after[entry].embeddings("proteinmpnn_v_48_020")[0]) == len(before) - 1
 
 
-def test_fasta_has_sequences_only_and_is_exported_with_nulls(
-    finished: Path, tmp_path: Path, encoder: str
-) -> None:
-    """A FASTA record is embedded, and exported with a null in place of its structure vector."""
-    fasta = tmp_path / "query.fasta"
-    fasta.write_text(
-        ">ubq human ubiquitin\nMQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDG\n"
-    )
-    store = tmp_path / "store.zarr"
-    run("embed", fasta, "--out", store, "--sequence-encoder", encoder)
-    out = tmp_path / "vectors.parquet"
-    run("export", store, "--model", finished / "model", "--out", out)
-    vectors = read_vectors(out)
-    assert vectors.ids.tolist() == ["ubq"]
-    assert vectors.has_sequence.tolist() == [True]
-    assert vectors.has_structure.tolist() == [False]
-
-
 def test_per_chain_and_deposited_are_kept_by_the_store(
     few: Path, tmp_path: Path, encoder: str
 ) -> None:
@@ -216,3 +198,14 @@ def test_other_settings_of_an_encoder_are_refused_unless_named(
     assert "new" not in EmbeddingStore.open(store)  # refused before anything is read
     run(*command, "--layer", "2", "--sequence-name", "second")
     assert {"second", encoder} < set(EmbeddingStore.open(store).encoders)
+
+
+def test_without_network_the_missing_weights_are_named(few: Path, tmp_path: Path) -> None:
+    """No ESM2 at hand and no network: which file, from where, to where; nothing is written."""
+    store = tmp_path / "store.zarr"
+    env = {"TORCH_HOME": str(tmp_path / "hub"), "https_proxy": "http://127.0.0.1:9"}
+    done = run("embed", few, "--out", store, code=2, env=env)
+    for word in ("esm2_t33_650M_UR50D.pt", str(tmp_path / "hub"), "--sequence-weights"):
+        assert word in done.stderr
+    assert "--sequence-encoder" in done.stderr  # the small one is offered, by name only
+    assert not store.exists()
