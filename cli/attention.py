@@ -52,7 +52,7 @@ def attention(
     if not entries and ids is None:
         raise InputError("no ids given", "list them after the store, or use --ids")
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: not a folder", "name a folder for the files")
+        raise InputError(f"--out {out}: it is not a folder", "name a folder for the files")
     with quick_imports():
         from protalign.estimator.attention_files import write_attention
         from protalign.heads.model import Model

@@ -111,9 +111,11 @@ def evaluate(
         if given is None:
             refuse_unused(context, names, f"--{option}")
     if out is not None and not out.absolute().parent.is_dir():
-        raise InputError(f"{out.parent}: not a folder", "make it, or name another file")
+        raise InputError(
+            f"--out {out}: {out.parent} is not a folder", "make it or name another file"
+        )
     if out is not None and out.is_dir():
-        raise InputError(f"{out}: a folder", "name a file in it")
+        raise InputError(f"--out {out}: it is a folder", "name a file in it")
     with quick_imports():
         from protalign.core.files import write_json
         from protalign.encoders.recorded import RecordedEncoders

@@ -39,7 +39,7 @@ def test_wrong_usage(finished: Path, tmp_path: Path) -> None:
     words = ["attention", finished / "store.zarr", "--model", finished / "model", "--out"]
     assert "no ids given" in run(*words, tmp_path / "out", code=2).stderr
     (tmp_path / "file").touch()
-    assert "file: not a folder" in run(*words, tmp_path / "file", "1a2p_A", code=2).stderr
+    assert "file: it is not a folder" in run(*words, tmp_path / "file", "1a2p_A", code=2).stderr
     model, store = tmp_path / "model", finished / "store.zarr"
     run("fit", store, "--out", model, "--pooling", "mean-mlp", "--max-epochs", "2")
     one = EmbeddingStore.open(store).ids[0]

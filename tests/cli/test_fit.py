@@ -58,7 +58,7 @@ def test_an_existing_model_is_replaced_only_if_asked(finished: Path, tmp_path: P
 def test_ctrl_c_saves_the_best_model_so_far(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the first epoch there is one, and the exit code is Ctrl-C's; before it there is none."""
+    """After the first epoch there is one, before it there is none; the exit code is Ctrl-C's."""
     epochs, last = training._epoch, 2
 
     def interrupted(*arguments: object) -> float:
