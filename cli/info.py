@@ -31,7 +31,8 @@ def info(store: StorePath, as_json: AsJson = False) -> None:
         unique = facts[f"unique_{modality}s"]
         residues = facts[f"{modality}_residues"]
         print(f"  unique {modality + 's':<11} {unique:>14,}  ({residues:,} residues)")
-    options = ", ".join(f"{key}={value}" for key, value in facts["options"].items())
+    given = {key: value for key, value in facts["options"].items() if value is not None}
+    options = ", ".join(f"{key}={value}" for key, value in given.items())
     print(f"  read with          {options}")
     print()
     print_table(

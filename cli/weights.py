@@ -43,7 +43,7 @@ def weights(as_json: AsJson = False) -> None:
     for entry in known:
         if entry.path:
             print(f"  {entry.model}: {entry.path}\n    {entry.sha256}")
-    print("\nmissing")
+    print("\nmissing, and where to download them")
     for entry in known:
         if not entry.path:
             print(

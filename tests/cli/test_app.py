@@ -20,6 +20,13 @@ def test_the_installed_program_prints_its_version_and_help() -> None:
     assert "embed" in done.stdout + done.stderr
 
 
+def test_words_are_completed_on_tab() -> None:
+    """The shell's completion offers options, and the values of those that take a word."""
+    asked = {"_PROTALIGN_COMPLETE": "complete_bash", "COMP_CWORD": "3"}
+    done = run_process(env={**asked, "COMP_WORDS": "protalign fit --loss "})
+    assert done.stdout.split() == ["clip", "siglip"]
+
+
 def test_help_shows_whole_summaries_and_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal of 80 columns no command's summary is cut, and none loses its group."""
     monkeypatch.setenv("COLUMNS", "80")

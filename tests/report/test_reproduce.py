@@ -105,7 +105,7 @@ def test_a_second_call_does_what_is_missing(files: Files, interrupted: Interrupt
     """
     assert interrupted.code == 130, interrupted.error
     assert "Traceback" not in interrupted.error
-    assert "goes on from here" in interrupted.error
+    assert "run the same command again to continue" in interrupted.error
     kept = {name: json.loads(text) for name, text in interrupted.kept.items()}
     assert 1 <= len(kept) < RUNS
     assert all(f"{record['key']}.json" == name for name, record in kept.items())
