@@ -10,4 +10,4 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:  # before typer handles it
-        raise SystemExit(130) from None  # app.INTERRUPTED
+        raise SystemExit(130) from None  # console.INTERRUPTED

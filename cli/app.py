@@ -27,13 +27,10 @@ from protalign.cli import (
     verify,
     weights,
 )
-from protalign.cli.console import Interrupted
+from protalign.cli.console import INTERRUPTED, OK, USAGE, Interrupted
 from protalign.cli.help import Command, Commands
 from protalign.core.errors import ProtAlignError
 from protalign.core.version import __version__
-
-#: Exit codes: success; wrong usage or something missing; some inputs failed; Ctrl-C.
-OK, USAGE, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 
 STORES, MODELS, VECTORS = "Stores", "Models", "Vectors"
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from protalign.cli.console import print_failures, print_json, quick_imports, shown_path
+from protalign.cli.console import SOME_FAILED, print_failures, print_json, quick_imports, shown_path
 from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, StorePath
 from protalign.core.errors import InputError
 from protalign.core.words import Modality
@@ -78,4 +78,4 @@ def attention(
                 print(f"{shown_path(str(file.path))}: {atoms}, highest {file.highest:.1f}")
         print_failures(failures)
     if failures:
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_FAILED)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from protalign.stores.filling.dask import Progress
 
+#: Exit codes: success; wrong usage or something missing; some inputs failed; Ctrl-C.
+OK, USAGE, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 #: Failures shown at the end of a run; the store keeps all of them.
 FAILURES_SHOWN = 50
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from protalign.cli.console import (
+    SOME_FAILED,
     ConsoleReporter,
     on_ctrl_c,
     print_failures,
@@ -161,7 +162,7 @@ def embed(
             _print_summary(report, out)
         print_failures(report.failures)
     if report.failures:
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _print_summary(report: EmbedReport, out: Path) -> None:

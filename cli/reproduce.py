@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-from protalign.cli.console import ConsoleReporter, on_ctrl_c, print_json, print_table, quick_imports
+from protalign.cli.console import (
+    SOME_FAILED,
+    ConsoleReporter,
+    on_ctrl_c,
+    print_json,
+    print_table,
+    quick_imports,
+)
 from protalign.cli.options import (
     AsJson,
     Quiet,
@@ -104,7 +111,7 @@ def reproduce(
     if summary.failed:
         for label, error in summary.failed.items():
             print(f"  {label}: {error}", file=sys.stderr)
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _print_tables(results: dict[str, list[dict[str, dict[str, object]]]]) -> None:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from protalign.cli.console import print_failures, print_json, print_table, quick_imports
+from protalign.cli.console import (
+    SOME_FAILED,
+    print_failures,
+    print_json,
+    print_table,
+    quick_imports,
+)
 from protalign.cli.options import AsJson, Device, SequenceWeights, StructureWeights
 from protalign.core.errors import InputError
 from protalign.core.words import Against, Modality
@@ -116,7 +122,7 @@ def search(
     )
     print_failures(found.failures)
     if found.failures:
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _queries(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from protalign.cli.console import human_bytes, print_json
+from protalign.cli.console import SOME_FAILED, human_bytes, print_json
 from protalign.cli.options import AsJson, StorePath
 from protalign.core.words import counted
 
@@ -33,4 +33,4 @@ def verify(store: StorePath, as_json: AsJson = False) -> None:
         if report.ok:
             print("  every chunk is whole")
     if not report.ok:
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_FAILED)
