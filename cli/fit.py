@@ -89,12 +89,12 @@ def fit(
       protalign fit store.zarr --out model/
       protalign fit store.zarr --split split.csv --out model/
     """
-    if out.is_dir() and any(out.iterdir()) and not overwrite:  # before the training and the imports
-        raise InputError(f"--out {out}: it exists", "name another folder or add --overwrite")
     if split is not None and (ids is not None or validation_ids is not None):
         raise InputError(
             "--split: cannot be combined with --ids or --validation-ids", "give one or the other"
         )
+    if out.is_dir() and any(out.iterdir()) and not overwrite:  # before the training and the imports
+        raise InputError(f"--out {out}: it exists", "name another folder or add --overwrite")
     with quick_imports():
         from protalign.estimator.estimator import ProtAlignEstimator
         from protalign.heads.model_files import check_target

@@ -167,14 +167,14 @@ def _embedded(
     device: str,
 ) -> Queries:
     with quick_imports():
-        from protalign.estimator.estimator import ProtAlignEstimator
+        from protalign.heads.model import Model
         from protalign.search.queries import check_made_by, embed_queries, read_options
 
-    estimator = ProtAlignEstimator.load(model).set_params(device=device)
-    check_made_by(targets, estimator)
+    loaded = Model.load(model, device)
+    check_made_by(targets, loaded)
     return embed_queries(
         files,
-        estimator,
+        loaded,
         options=read_options(targets),
         weights={kind: str(path) for kind, path in weights.items() if path is not None},
         device=device,

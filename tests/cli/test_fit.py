@@ -33,7 +33,7 @@ def test_validation_entries_are_not_trained_on(finished: Path, tmp_path: Path) -
 
 
 def test_a_split_says_what_is_trained_on(finished: Path, tmp_path: Path) -> None:
-    """Its train and validation part; other files of ids are refused; the summary is one line."""
+    """Its train and validation part; other files of ids are refused; one line sums it up."""
     record = Model.load(finished / "model").training_record
     assert record is not None
     assert (record.n_pairs, record.n_validation_pairs) == (20, 10)
