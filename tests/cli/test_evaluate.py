@@ -6,9 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from protalign import EmbeddingStore
+from protalign.core.protein import MODALITIES
+from protalign.encoders.recorded import RecordedEncoders
+from protalign.evaluation.cropping import cropped
+from protalign.evaluation.test_set import sides_of
+from protalign.heads.model import Model
+from protalign.heads.pairs import Pairs
 from protalign.splits.make import Split, write_split
 from tests.helpers.commands import run
 
@@ -21,10 +28,10 @@ def command(folder: Path, split: str | Path = "split.csv") -> list[object]:
     ]
 
 
-def evaluated(folder: Path, *options: object) -> dict[str, Any]:
+def evaluated(folder: Path, *options: object, split: str | Path = "split.csv") -> dict[str, Any]:
     """Return the JSON that evaluate prints."""
     families = ("--families", folder / "labels.csv", "--family-column", "group")
-    words = (*command(folder), *families, "--bootstrap", 0, "--json", *options)
+    words = (*command(folder, split), *families, "--bootstrap", 0, "--json", *options)
     report: dict[str, Any] = json.loads(run(*words).stdout)
     return report
 
@@ -67,7 +74,8 @@ def test_an_audit_of_another_split_says_so(finished: Path, tmp_path: Path) -> No
     ids = EmbeddingStore.open(finished / "store.zarr").ids.tolist()
     other = tmp_path / "other.csv"
     write_split(Split(tuple(ids[:5]), (), tuple(ids[30:])), other)
-    text = run(*command(finished, other), "--bootstrap", 0).stdout
+    families = ("--families", finished / "labels.csv", "--family-column", "group")
+    text = run(*command(finished, other), *families, "--bootstrap", 0).stdout
     assert "the model was trained on 20 pairs (10 more chose its epoch)" in text
     assert "in brackets" not in text
     empty = run(*command(finished, other), "--part", "validation", code=2).stderr
@@ -84,23 +92,47 @@ def test_parts_can_be_chosen(finished: Path) -> None:
 
 def test_cut_queries(finished: Path, tmp_path: Path) -> None:
     """The same seed cuts the same; lengths no longer tell; the report says that it was done."""
-    out = tmp_path / "cut.json"
+    out, split = tmp_path / "cut.json", tmp_path / "split.csv"
+    ids = EmbeddingStore.open(finished / "store.zarr").ids.tolist()
+    write_split(Split((), (), tuple(ids[30:36])), split)  # without training, no leakage to look for
     families = ("--families", finished / "labels.csv", "--family-column", "group")
     crop = ("--crop", 0.2, "--bootstrap", 0, "--out", out)
-    table = run(*command(finished), *families, *crop).stdout
+    table = run(*command(finished, split), *families, *crop).stdout
     assert "each end of a chain loses a random 0 to 20 % of its residues" in table
     cut = json.loads(out.read_text())
     assert cut["crop"] == 0.2
-    assert cut == evaluated(finished, "--crop", 0.2)
-    assert cut != evaluated(finished, "--crop", 0.2, "--seed", 1)
+    assert cut == evaluated(finished, "--crop", 0.2, split=split)
+    assert cut != evaluated(finished, "--crop", 0.2, "--seed", 1, split=split)
 
     def by_length(report: dict[str, Any]) -> float:
         tasks = report["sequence_to_structure"]["tasks"]
         return float(tasks["protein"]["length"]["mrr"]["value"])
 
-    whole = evaluated(finished)
+    whole = evaluated(finished, split=split)
     assert whole["crop"] is None
     assert by_length(cut) < by_length(whole)
+
+
+def test_what_is_cut(finished: Path) -> None:
+    """Each end of a chain, by at most the part asked for; embedded anew, and as long as it is."""
+    entries = EmbeddingStore.open(finished / "store.zarr")[:8]
+    model = Model.load(finished / "model", "cpu")
+    vectors = model.retrieval_set(entries)
+    pairs = Pairs.of(model.inputs(entries))
+    sides = sides_of(entries, pairs, (vectors.sequence, vectors.structure))
+    encoders = RecordedEncoders(model.encoders, device="cpu")
+    for side, modality in zip(sides, MODALITIES, strict=True):
+        rng = np.random.default_rng(0)
+        cut = cropped(side, modality, entries, model, encoders, 0.3, rng)
+        assert (cut.lengths < side.lengths).any()
+        for cut_chains, chains, length in zip(cut.chains, side.chains, cut.lengths, strict=True):
+            for part, chain in zip(cut_chains, chains, strict=True):
+                start = chain.index(part)
+                assert start <= 0.3 * len(chain) >= len(chain) - start - len(part)
+            assert length == sum(map(len, cut_chains))
+        assert not np.allclose(cut.vectors, side.vectors)
+        uncut = cropped(side, modality, entries, model, encoders, 1e-9, rng)
+        np.testing.assert_allclose(uncut.vectors, side.vectors, atol=5e-3)  # float16 in the store
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,20 @@ from tests.helpers.commands import PROTALIGN, contents, run
 def test_ctrl_c_leaves_a_store_that_resumes_to_the_same_bytes(
     finished: Path, tmp_path: Path, sample: Path, encoder: str
 ) -> None:
-    """Interrupted at several moments, then run to the end: equal to an undisturbed run."""
+    """Interrupted while it starts, reads and embeds, then run to the end: as if undisturbed."""
     store = tmp_path / "store.zarr"
     arguments = ["embed", str(sample), "--sequence-encoder", encoder, "--quiet", "--out"]
-    for seconds in (2.0, 5.0, 8.0):
+    for seconds, awaited in (
+        (0.5, tmp_path),
+        (0.0, store),
+        (0.0, store / "encoders"),
+        (1.0, store / "encoders" / encoder),
+    ):
         process = subprocess.Popen(
             [PROTALIGN, *arguments, str(store)], stderr=subprocess.PIPE, text=True
         )
+        while not awaited.exists() and process.poll() is None:
+            time.sleep(0.01)
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         assert "Traceback" not in process.communicate()[1]
@@ -29,7 +36,7 @@ def test_ctrl_c_leaves_a_store_that_resumes_to_the_same_bytes(
 
 
 def test_a_dask_cluster_gives_the_same_bytes(
-    finished: Path, tmp_path: Path, sample: Path, encoder: str
+    embedded_few: Path, tmp_path: Path, sample: Path, encoder: str
 ) -> None:
     """--scheduler with worker processes of a real cluster: the same store, byte for byte."""
     from distributed import LocalCluster
@@ -39,5 +46,7 @@ def test_a_dask_cluster_gives_the_same_bytes(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
     ) as cluster:
         address = cluster.scheduler_address
-        run("embed", sample, "--out", store, "--sequence-encoder", encoder, "--scheduler", address)
-    assert contents(store) == contents(finished / "store.zarr")
+        files = sorted(sample.glob("*.pdb.gz"))[:4]
+        options = ("--sequence-encoder", encoder, "--scheduler", address)
+        run("embed", *files, "--out", store, *options)
+    assert contents(store) == contents(embedded_few)

@@ -119,7 +119,7 @@ def test_each_chain_of_a_complex_is_a_query(work: Path, finished: Path, shared: 
     assert len(by_chain) > 1
     assert len({round(hit["cosine"], 6) for hit in by_chain}) == len(by_chain)
     (whole,) = search(finished, path, "--model", finished / "model", "-k", 1)
-    assert whole["query"] == "1bcu_protein"
+    assert whole["query"] == "1bcu"
 
 
 def test_tm_scores_of_hits(work: Path, tmp_path: Path) -> None:
