@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from protalign.stores.filling.dask import Progress
+    from protalign.stores.filling.encode import Progress
 
 #: Exit codes: success; wrong usage or something missing; some inputs failed; Ctrl-C.
 OK, USAGE, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130

@@ -128,9 +128,8 @@ def fit(
         print_json(summary)
     elif not quiet:
         print(
-            f"{out}: trained on {counted(summary['pairs'], 'pair')} for "
-            f"{counted(summary['epochs'], 'epoch')}; epoch {summary['best_epoch']} was the best; "
-            f"training loss {summary['loss']:.4f}"
+            f"{out}: trained on {counted(summary['pairs'], 'pair')}; keeps epoch "
+            f"{summary['best_epoch']} of {summary['epochs']}; training loss {summary['loss']:.4f}"
         )
     if interrupted:
         raise Interrupted("the best model so far is saved")

@@ -154,7 +154,7 @@ def _queries(
         return found
     if model is None:
         raise InputError(
-            f"{files[0]} has no vectors yet", "give --model, the one that made the others"
+            f"{files[0]}: it is not embedded yet", "give --model, the model that made the vectors"
         )
     return _embedded(files, targets, model, weights, device).and_also(found)
 

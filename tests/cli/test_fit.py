@@ -40,7 +40,7 @@ def test_a_split_says_what_is_trained_on(finished: Path, tmp_path: Path) -> None
     split = ("--split", finished / "split.csv")
     fit = ("fit", finished / "store.zarr", "--out", tmp_path / "model", "--max-epochs", "2")
     text = run(*fit, *split).stdout
-    assert "model: trained on 20 pairs for 2 epochs; epoch " in text
+    assert "model: trained on 20 pairs; keeps epoch " in text
     refused = run(*fit, *split, "--ids", finished / "labels.csv", code=2)
     assert "--split: cannot be combined" in refused.stderr
 
