@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -17,10 +19,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from protalign.core.errors import Failure, InputError, ProtAlignError, WeightsError
 from protalign.core.protein import Modality
-from protalign.core.threads import keep_cores, take_cores, threads_that_compute_alone
+from protalign.core.threads import torch_pool
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.encoders.choice import (
     check_modality_of,
@@ -31,9 +34,9 @@ from protalign.encoders.choice import (
 from protalign.encoders.esm2.encoder import ESM2Encoder
 from protalign.encoders.esm2.shipped import EmbeddedEncoder
 from protalign.reading import ReadOptions, SourceFile, find_sources, read_sources
-from protalign.stores import EmbeddingStore, EncoderInfo, EncoderRecord, Plan, StoreWriter
-from protalign.stores.filling.dask import Progress, fill
-from protalign.stores.filling.task import Threads
+from protalign.stores import BatchPlan, EmbeddingStore, EncoderInfo, EncoderRecord, StoreWriter
+from protalign.stores.filling.encode import Progress, encode_pending
+from protalign.stores.filling.task import TASKS_AT_ONCE
 from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
 
 #: Proteins whose sequences and coordinates may wait in memory before they are committed.
@@ -184,18 +187,18 @@ def embed(
             name = choice.store_name
             plan = plans[name]
             pending = plan.pending_items > 0
-            threads = _threads(model, scheduler)
-            if pending:
-                say(_prediction(name, model, plan, writer.n_entries, threads.tasks_at_once))
             # Also with nothing to encode: a run cut off after its last task left that to record.
-            with threads_that_compute_alone():
-                report = fill(
-                    str(out),
+            with _pool(model) if pending and scheduler is None else nullcontext() as pool:
+                if pending:
+                    tasks = 1 if pool is None else TASKS_AT_ONCE
+                    say(_prediction(name, model, plan, writer.n_entries, tasks))
+                report = encode_pending(
+                    out,
                     name,
                     partial(_encode_on, spec=choice.spec),
                     devices=local_devices(model.device),
                     scheduler=scheduler,
-                    threads=threads,
+                    pool=pool,
                     on_progress=(
                         partial(reporter.encoded, name)
                         if pending and reporter is not None
@@ -218,10 +221,12 @@ def embed(
         )
 
 
-def _threads(model: Encoder, scheduler: str | None) -> Threads:
-    """Batches that one process encodes at once; a cluster's workers are as many as it likes."""
-    count, cores = 1 if scheduler else model.batches_at_once, keep_cores()
-    return Threads(count, partial(take_cores, max(1, cores // count)), partial(take_cores, cores))
+def _pool(model: Encoder) -> AbstractContextManager[Executor | None]:
+    """Return threads that share the cores, one for each batch that is encoded at once; or none."""
+    count = model.batches_at_once
+    if count == 1:
+        return nullcontext()
+    return torch_pool(count, max(1, torch.get_num_threads() // count))
 
 
 def _only_name(path: str | os.PathLike[str]) -> Path:
@@ -356,7 +361,7 @@ def _record(choice: EncoderChoice, model: Encoder, storage_dtype: str) -> Encode
     )
 
 
-def _prediction(name: str, model: Encoder, plan: Plan, entries: int, tasks: int) -> str:
+def _prediction(name: str, model: Encoder, plan: BatchPlan, entries: int, tasks: int) -> str:
     """The line printed before a run: what is to be done, and the memory it will take at most."""
     task_bytes = tasks * max(ENCODER_CHUNK_ROWS, plan.longest) * model.dim * (4 + 2)
     batch = max(plan.longest, model.batch_rows) if model.batches_at_once > 1 else model.batch_rows

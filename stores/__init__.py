@@ -1,6 +1,6 @@
 """The store of embeddings, and the Parquet file of aligned vectors.
 
-``protalign.stores.filling.dask``, which runs encoders through Dask, is imported where it is used.
+``protalign.stores.filling.encode`` runs encoders; it is imported where it is used.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from protalign.core.encoder_record import EncoderRecord
 from protalign.stores.checking.verify import Damage, VerifyReport, verify
 from protalign.stores.encoded import EncoderInfo
-from protalign.stores.filling.plan import Plan
+from protalign.stores.filling.plan import BatchPlan
 from protalign.stores.items import ResidueMap
 from protalign.stores.store import EmbeddingStore, Entries, StoreView
 from protalign.stores.vectors.files import write_vectors
@@ -18,12 +18,12 @@ from protalign.stores.writer import StoreWriter
 
 __all__ = [
     "AlignedVectors",
+    "BatchPlan",
     "Damage",
     "EmbeddingStore",
     "EncoderInfo",
     "EncoderRecord",
     "Entries",
-    "Plan",
     "ResidueMap",
     "StoreView",
     "StoreWriter",

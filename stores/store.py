@@ -19,8 +19,9 @@ from protalign.core.protein import Modality, Structure
 from protalign.core.ragged import Ragged
 from protalign.stores.encoded import EncoderInfo, EncoderMap
 from protalign.stores.entries import EntryLog, FailureLog, check_modality
-from protalign.stores.format.arrays import Arrays, open_arrays
+from protalign.stores.format.arrays import Arrays
 from protalign.stores.format.layout import FORMAT_VERSION
+from protalign.stores.format.open import open_arrays
 from protalign.stores.format.state import Option
 from protalign.stores.items import ResidueMap, SequenceItems, StructureItems
 

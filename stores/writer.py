@@ -15,8 +15,7 @@ from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import Failure, StoreError
 from protalign.core.protein import Protein
 from protalign.stores.entries import EntryLog, FailureLog, live_sources, read_failures
-from protalign.stores.filling.plan import Plan, plan_tasks
-from protalign.stores.filling.progress import pending_work
+from protalign.stores.filling.plan import BatchPlan, plan_tasks, read_plan
 from protalign.stores.format.append import Appender, create_store, prepare_arrays
 from protalign.stores.format.arrays import LocalArrays
 from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
@@ -312,9 +311,9 @@ class StoreWriter:
         differences = [] if known is None else known.record.differences(record)
         if differences:
             raise StoreError(
-                f"the embeddings {name!r} in {self.path} were made with another encoder "
-                f"({'; '.join(differences)}); they are never mixed, unless they go in under another encoder's "
-                f"name (--{record.modality}-name)"
+                f"{self.path}: the embeddings {name!r} were made with another encoder "
+                f"({'; '.join(differences)}); use that one, or another name "
+                f"(--{record.modality}-name)"
             )
 
     def plan(
@@ -323,7 +322,7 @@ class StoreWriter:
         record: EncoderRecord,
         batch_rows: int,
         chunk_rows: int = ENCODER_CHUNK_ROWS,
-    ) -> Plan:
+    ) -> BatchPlan:
         """Record which items the encoder is to embed, in which batches; commits what waits.
 
         Parameters
@@ -345,7 +344,7 @@ class StoreWriter:
         self._appender.reload()  # tasks may have been done since
         self._register(encoder, record, chunk_rows)
         self._plan_new_items(encoder, batch_rows)
-        return pending_work(self._appender.arrays, encoder)
+        return read_plan(self._appender.arrays, encoder)
 
     def _register(self, name: str, record: EncoderRecord, chunk_rows: int) -> None:
         self.check_encoder(name, record)

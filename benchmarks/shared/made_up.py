@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from protalign.core.protein import AMINO_ACIDS, Backbone, Chain, Protein, Structure
 from protalign.stores import EncoderRecord, StoreWriter
-from protalign.stores.filling.dask import fill
+from protalign.stores.filling.encode import encode_pending
 
 SEQUENCE, STRUCTURE = "made_up_sequence", "made_up_structure"
 BATCH_ROWS = 1024
@@ -46,7 +46,7 @@ def made_up_store(path: Path, count: int, *, median: int, dims: tuple[int, int])
             modality = name.removeprefix("made_up_")
             record = EncoderRecord(name, modality, dim, "0" * 64, {"layer": 1}, "float16")
             writer.plan(name, record, BATCH_ROWS, CHUNK_ROWS)
-            fill(path, name, partial(_load, dim=dim, modality=modality))
+            encode_pending(path, name, partial(_load, dim=dim, modality=modality))
     return path
 
 
@@ -69,7 +69,7 @@ def proteins(count: int, median: int) -> Iterator[Protein]:
 
 
 def _load(device: str, *, dim: int, modality: str) -> Encode:
-    """What ``fill`` takes."""
+    """What ``encode_pending`` takes."""
     rng = np.random.default_rng(0 if modality == "sequence" else 1)
     table = np.zeros((128, dim), dtype=np.float32)
     table[_LETTERS] = rng.standard_normal((len(_LETTERS), dim), dtype=np.float32)

@@ -15,14 +15,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
 
-from protalign.core.threads import compute_alone, threads_that_compute_alone
+from protalign.core.threads import torch_pool
 from protalign.encoders import Encoder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,10 +83,7 @@ def encode_all(encoder: Encoder, batches: Sequence[Sequence[Any]]) -> list[Any]:
     """Embeddings of all items, batches side by side as `protalign embed` encodes them."""
     if encoder.batches_at_once == 1:  # in this thread, whose time is counted
         return [output for batch in batches for output in encoder.encode(batch)]
-    with (
-        threads_that_compute_alone(),
-        ThreadPoolExecutor(encoder.batches_at_once, initializer=compute_alone) as pool,
-    ):
+    with torch_pool(encoder.batches_at_once) as pool:
         return [output for batch in pool.map(encoder.encode, batches) for output in batch]
 
 

@@ -1,15 +1,16 @@
-"""Threads of which each computes alone: torch splits no operation of theirs.
+"""Pools of threads in each of which torch computes on its own share of the cores.
 
-Operations that torch shares out among threads wait for the slowest at the end of each, which costs
-more than it gives where they are small, or where another program takes one of the cores.
+By default torch splits each operation among all cores, and the threads wait for the slowest at the
+end of each operation. If the operations are small, or another program takes one of the cores, that
+costs more than it gives: then each thread does a task of its own on one core.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import cache
 from threading import Barrier, Lock
 from typing import TypeVar
 
@@ -17,105 +18,61 @@ import torch
 
 Result = TypeVar("Result")
 
-
-def compute_alone() -> None:
-    """Let torch's operations take one core, in the thread that this is called from."""
-    take_cores(1)
+_starting = Lock()
 
 
-def take_cores(count: int) -> None:
-    """Let torch's operations take so many cores, in the thread that this is called from."""
-    keep_cores()  # settled now: later it would be what another thread has set for new ones
-    torch.set_num_threads(count)
+def torch_pool(threads: int, cores_each: int = 1) -> ThreadPoolExecutor:
+    """Start a pool of threads in each of which torch computes on ``cores_each`` cores.
 
+    Neither the caller's thread nor threads that are started later are affected.
 
-def keep_cores() -> int:
-    """Cores that torch takes in this thread, whatever other threads set for new ones later."""
-    return torch.get_num_threads()  # a thread's number is settled when it is first looked at
-
-
-@contextmanager
-def threads_that_compute_alone() -> Iterator[None]:
-    """Where threads may begin with ``compute_alone``.
-
-    What torch sets for one thread counts for all that use torch for the first time later: for them
-    it is put back at the end.
+    Examples
+    --------
+    >>> with torch_pool(2) as pool:
+    ...     list(pool.map(lambda _: torch.get_num_threads(), range(3)))
+    [1, 1, 1]
     """
-    _default.enter()
-    try:
-        yield
-    finally:
-        _default.leave()
-
-
-def alone_in_threads(count: int, work: Callable[[int], Result]) -> list[Result]:
-    """``work`` of 0, 1, ... count - 1 at once, each in a thread that computes alone.
-
-    For work that comes often: the threads are kept while the process lives, as torch keeps its
-    own. Work may not call this again.
-    """
-    return list(_kept.of_size(count).map(work, range(count)))
-
-
-class _KeptPool:
-    """The threads of ``alone_in_threads``: as many as were ever asked for at once."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._size = 0
-        self._pool: ThreadPoolExecutor | None = None
-
-    def of_size(self, count: int) -> ThreadPoolExecutor:
-        """With so many threads or more."""
-        with self._lock:
-            if self._pool is None or self._size < count:
-                # The smaller one's threads end when nobody holds it: it may be in use just now.
-                self._pool, self._size = _new_pool(count), count
-            return self._pool
-
-
-def _new_pool(count: int) -> ThreadPoolExecutor:
-    all_there = Barrier(count)  # none is begun later, when the number for new threads is another
-    with threads_that_compute_alone():
-        pool = ThreadPoolExecutor(count, initializer=compute_alone)
+    # Torch keeps one number for the threads that use it for the first time later. Setting it in a
+    # thread of the pool changes that number, so it is put back once all threads have started.
+    with _starting:
+        default = _in_new_thread(torch.get_num_threads)
+        pool = ThreadPoolExecutor(threads, initializer=_set_cores, initargs=(cores_each,))
+        started = Barrier(threads)
         try:
-            list(pool.map(lambda _: all_there.wait(), range(count)))
-        except BaseException:  # a thread that could not be begun, or Ctrl-C
-            all_there.abort()
+            list(pool.map(lambda _: started.wait(), range(threads)))
+        except BaseException:  # a thread that could not be started, or Ctrl-C
+            started.abort()
             pool.shutdown(wait=False)
             raise
+        finally:
+            _in_new_thread(lambda: torch.set_num_threads(default))
     return pool
 
 
-_kept = _KeptPool()
-if hasattr(os, "register_at_fork"):  # a process that is forked has none of the threads
-    os.register_at_fork(after_in_child=_kept.__init__)  # type: ignore[misc]
+def run_single_threaded(count: int, work: Callable[[int], Result]) -> list[Result]:
+    """Return ``work(i)`` for i from 0 to ``count - 1``, run at once, each on one core.
+
+    For work that comes often: the threads are kept while the process lives, as torch keeps its
+    own. Work may not call this function again.
+    """
+    return list(_kept_pool(count).map(work, range(count)))
 
 
-class _Default:
-    """The number of cores that torch takes in a thread that is new to it."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._inside = self._kept = 0
-
-    def enter(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._kept = _in_new_thread(torch.get_num_threads)
-            self._inside += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                _in_new_thread(lambda: torch.set_num_threads(self._kept))
+@cache
+def _kept_pool(threads: int) -> ThreadPoolExecutor:
+    return torch_pool(threads)
 
 
-_default = _Default()
+# A forked process has none of its parent's threads, so it starts its own.
+os.register_at_fork(after_in_child=_kept_pool.cache_clear)
+
+
+def _set_cores(count: int) -> None:
+    torch.get_num_threads()  # torch settles a thread's number at its first look, and only then
+    torch.set_num_threads(count)
 
 
 def _in_new_thread(run: Callable[[], Result]) -> Result:
-    """For a thread that exists its own number counts, which is to stay as it is."""
+    """Run in a fresh thread, so that the caller's number of cores stays as it is."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(run).result()

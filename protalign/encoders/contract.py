@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from protalign.core.errors import InputError, ProtAlignError
 from protalign.core.protein import Structure
-from protalign.core.threads import compute_alone, threads_that_compute_alone
+from protalign.core.threads import torch_pool
 from protalign.encoders.base import Encoder, EncoderSpec, encoder_classes, load_encoder
 
 #: Real sequences: human ubiquitin (UniProt P0CG48), chains A and B of human insulin (P01308),
@@ -125,10 +124,7 @@ class EncoderContract:
         encoder, items = self.encoder(), self.items()
         assert encoder.batches_at_once >= 1, encoder.batches_at_once
         batches = [[item] for item in items] * 4
-        with (
-            threads_that_compute_alone(),
-            ThreadPoolExecutor(encoder.batches_at_once, initializer=compute_alone) as pool,
-        ):
+        with torch_pool(encoder.batches_at_once) as pool:
             at_once = list(pool.map(encoder.encode, batches))
         for batch, found in zip(batches, at_once, strict=True):
             self._assert_close(encoder.encode(batch)[0], found[0])

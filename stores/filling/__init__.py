@@ -1,1 +1,1 @@
-"""Encoding into a store: the batch plan, its tasks, and Dask."""
+"""Encoding into a store: the batch plan, its tasks, and where they run."""

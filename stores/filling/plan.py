@@ -1,25 +1,33 @@
-"""The batch plan: which items go into which batch and task, and where their rows will be."""
+"""The batch plan: which items go into which batch and task, where their rows go, what is done."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from protalign.core.arrays import Int64
+from protalign.core.arrays import Bool, Int64
+from protalign.stores.format.arrays import Arrays
+from protalign.stores.items import items_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskPlan:
-    """Tasks over n items, in the items' order; each task owns whole chunks of rows.
+    """Tasks over n items, in the items' order; each task fills whole chunks of rows.
 
     Attributes
     ----------
-    batch : (batches,) int64, first item of each batch.
-    task : (tasks,) int64, first batch of each task.
-    row : (tasks,) int64, first row of each task, a multiple of the chunk's rows.
-    start : (n,) int64, first row of each item.
-    end : row after the last task's last chunk.
+    batch : (batches,) int64
+        First item of each batch.
+    task : (tasks,) int64
+        First batch of each task.
+    row : (tasks,) int64
+        First row of each task, a multiple of the chunk's rows.
+    start : (n,) int64
+        First row of each item.
+    end : int
+        Row after the last task's last chunk.
     """
 
     batch: Int64
@@ -29,6 +37,63 @@ class TaskPlan:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """The tasks of one encoder in a store, and how many of them are still to do.
+
+    Attributes
+    ----------
+    encoder : str
+        The encoder's name in the store.
+    tasks, pending_tasks : int
+        Tasks in all, and tasks that are not done.
+    items, pending_items : int
+        Items in all, and items of tasks that are not done.
+    pending_rows : int
+        Residues (rows) of the pending items.
+    longest : int
+        Residues of the longest single chain (sequences) or complex (structures) in the store.
+    value_bytes : int
+        Bytes on disk of all the encoder's values once every task is done.
+    """
+
+    encoder: str
+    tasks: int
+    pending_tasks: int
+    items: int
+    pending_items: int
+    pending_rows: int
+    longest: int
+    value_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """One task of a plan.
+
+    Attributes
+    ----------
+    index : int
+        Its number.
+    row : int
+        The first row that it writes, the first of a chunk.
+    end : int
+        Row after the last of its chunks.
+    batches : list of list of int
+        Items of each batch, in order.
+    """
+
+    index: int
+    row: int
+    end: int
+    batches: list[list[int]]
+
+    @property
+    def items(self) -> range:
+        """The items of all its batches; a plan takes items in the order of their numbers."""
+        return range(self.batches[0][0], self.batches[-1][-1] + 1)
+
+
 def plan_tasks(
     rows: Int64, cost: Int64, *, batch_rows: int, chunk_rows: int, first_row: int = 0
 ) -> TaskPlan:
@@ -36,11 +101,23 @@ def plan_tasks(
 
     Parameters
     ----------
-    rows : (n,) rows of each item's embedding.
-    cost : (n,) residues that encoding it takes; a batch holds at most ``batch_rows`` of them, but
-        always one item.
-    chunk_rows : rows of a chunk; an item of more takes as many chunks as it needs, alone.
-    first_row : a multiple of ``chunk_rows``: where the first task begins.
+    rows : (n,) int64
+        Rows of each item's embedding.
+    cost : (n,) int64
+        Residues that encoding each item takes.
+    batch_rows : int
+        The largest sum of costs in a batch; a batch holds at least one item.
+    chunk_rows : int
+        Rows of a chunk. A longer item takes as many chunks as it needs, alone.
+    first_row : int
+        Where the first task begins, a multiple of ``chunk_rows``.
+
+    Examples
+    --------
+    >>> rows = np.array([60, 30, 50])
+    >>> plan = plan_tasks(rows, rows, batch_rows=80, chunk_rows=100)
+    >>> plan.batch.tolist(), plan.task.tolist(), plan.start.tolist(), plan.end
+    ([0, 1, 2], [0, 2], [0, 60, 100], 200)
     """
     batch: list[int] = []
     task: list[int] = []
@@ -71,25 +148,85 @@ def plan_tasks(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is still to be encoded.
+class PlanReader:
+    """An encoder's recorded plan.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        The store's arrays.
+    encoder : str
+        The encoder's name in the store.
 
     Attributes
     ----------
-    encoder : its name in the store.
-    tasks : tasks in all; ``pending_tasks`` of them are not done.
-    items : items in all; ``pending_items`` of them are in tasks not done.
-    pending_rows : residues (rows) of the pending items.
-    longest : residues of the longest single chain (sequences) or complex (structures) in the store.
-    value_bytes : bytes that all of the encoder's values take on disk when done.
+    item : (items,) int64
+        Items in the order of encoding.
+    batch, task, row : int64
+        As ``docs/store-format.md`` says of ``plan/``.
+    done : (tasks,) bool
+        Tasks with all their rows written.
+    task_items, task_rows : (tasks,) int64
+        Items and rows of each task.
     """
 
-    encoder: str
-    tasks: int
-    pending_tasks: int
-    items: int
-    pending_items: int
-    pending_rows: int
-    longest: int
-    value_bytes: int
+    def __init__(self, arrays: Arrays, encoder: str) -> None:
+        group = f"encoders/{encoder}"
+        self.item: Int64 = arrays.read(f"{group}/plan/item")
+        self.batch: Int64 = arrays.read(f"{group}/plan/batch")
+        self.task: Int64 = arrays.read(f"{group}/plan/task")
+        self.row: Int64 = arrays.read(f"{group}/plan/row")
+        self.done = arrays.done_tasks(encoder)
+        self._end = arrays.rows(f"{group}/values")
+        self._refused = [item for item, _, _ in arrays.state.encoders[encoder].failed]
+        lengths = arrays.read(f"{group}/length").astype(np.int64)[self.item]
+        first_items = self.batch[self.task]
+        self.task_items = np.diff(first_items, append=len(self.item))
+        self.task_rows = np.add.reduceat(lengths, first_items) if len(first_items) else first_items
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+    @property
+    def pending(self) -> Bool:
+        """(tasks,) bool: the tasks to run.
+
+        A refused item is tried again with its whole task: its reason, too little memory on the
+        device for example, may be gone.
+        """
+        pending = ~self.done
+        refused = np.flatnonzero(np.isin(self.item, self._refused))
+        pending[np.searchsorted(self.batch[self.task], refused, side="right") - 1] = True
+        return pending
+
+    def read(self, index: int) -> Task:
+        """Return task number ``index``."""
+        last = index + 1 == len(self)
+        stop = len(self.batch) if last else int(self.task[index + 1])
+        bounds = self.batch[int(self.task[index]) : stop + 1].tolist()
+        if last:
+            bounds.append(len(self.item))
+        return Task(
+            index=index,
+            row=int(self.row[index]),
+            end=self._end if last else int(self.row[index + 1]),
+            batches=[self.item[begin:end].tolist() for begin, end in pairwise(bounds)],
+        )
+
+
+def read_plan(arrays: Arrays, encoder: str) -> BatchPlan:
+    """Return an encoder's plan in numbers: the tasks in all, and those still to do."""
+    state = arrays.state.encoders[encoder]
+    plan = PlanReader(arrays, encoder)
+    pending = plan.pending
+    values = f"encoders/{encoder}/values"
+    return BatchPlan(
+        encoder=encoder,
+        tasks=len(plan),
+        pending_tasks=int(pending.sum()),
+        items=len(plan.item),
+        pending_items=int(plan.task_items[pending].sum()),
+        pending_rows=int(plan.task_rows[pending].sum()),
+        longest=items_of(arrays, state.record.modality).longest(),
+        value_bytes=arrays.rows(values) * arrays.spec(values).row_bytes,
+    )

@@ -1,63 +1,53 @@
-"""One task of a plan: encode its batches, check the rows, write them as whole chunks."""
+"""Run tasks of a plan: encode their batches, check the rows, write them as whole chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock, Semaphore
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Float32
 from protalign.core.errors import InputError, ProtAlignError, StoreError
 from protalign.core.protein import Structure
-from protalign.stores.filling.progress import PlanReader, Task
+from protalign.stores.filling.plan import PlanReader, Task
 from protalign.stores.format.append import open_for_writing
 from protalign.stores.format.arrays import LocalArrays
 from protalign.stores.items import items_of
 
 Item = tuple[str, ...] | Structure
 #: Embeds a batch of items: one (L, D) array each.
-Encode = Callable[[list[Any]], list[npt.NDArray[np.float32]]]
+Encode = Callable[[list[Any]], list[Float32]]
+#: The items of a task, by number.
+_Inputs = dict[int, Item]
+#: An item's embedding in the stored dtype, or why there is none.
+_Encoded = npt.NDArray[Any] | InputError
 
-
-@dataclass(frozen=True, slots=True)
-class Threads:
-    """In how many threads of a process ``encode`` is called at once.
-
-    Attributes
-    ----------
-    count : of threads.
-    begin : picklable; what each calls first.
-    alone : picklable; called first in the thread that encodes a batch that is all of its task,
-        while no other is encoded.
-    """
-
-    count: int = 1
-    begin: Callable[[], None] | None = None
-    alone: Callable[[], None] | None = None
-
-    @property
-    def tasks_at_once(self) -> int:
-        """With several threads two: those that a task's last batches leave idle begin the next."""
-        return 2 if self.count > 1 else 1
+#: Tasks with batches in a pool of threads at once. Threads that a task's last batches leave idle
+#: take the next task's first ones, and run while a finished task is written.
+TASKS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What a task did.
+    """The outcome of one task.
 
     Attributes
     ----------
-    index : the task's number.
-    items, rows : embedded by it.
-    failed : items that the encoder refused: (item, reason, advice). The task is then not marked
-        as done yet: that waits until they are recorded.
-    mended : items that an earlier run's encoder refused and this one's took.
+    index : int
+        The task's number.
+    items, rows : int
+        Items and rows that it embedded.
+    failed : tuple of (item, reason, advice)
+        Items that the encoder refused. The task is then not marked as done yet: that waits until
+        they are recorded.
+    mended : tuple of int
+        Items that the encoder refused in an earlier run and embedded in this one.
     """
 
     index: int
@@ -67,103 +57,92 @@ class TaskResult:
     mended: tuple[int, ...] = ()
 
 
-ONE_THREAD = Threads()
-
-
-class InterruptedRunError(ProtAlignError):
-    """The run was asked to stop before this task was finished."""
-
-
 class TaskRunner:
     """Runs tasks of one encoder's plan in this process; opened once for many tasks.
 
-    ``threads.tasks_at_once`` may run at once; together they encode ``threads.count`` batches.
+    Parameters
+    ----------
+    path : Path
+        The store's folder.
+    encoder : str
+        The encoder's name in the store.
+    encode : callable
+        Takes a batch of items and returns one (L, D) float32 array each.
     """
 
-    def __init__(self, path: str, encoder: str, encode: Encode, threads: Threads) -> None:
-        self._path = Path(path)
+    def __init__(self, path: Path, encoder: str, encode: Encode) -> None:
+        self._path = path
         self._encoder = encoder
         self._encode = encode
-        self._pool, self._alone = None, threads.alone
-        # A batch alone takes the turns of all tasks that may run, one such batch after another.
-        self._turns, self._taking = Semaphore(threads.tasks_at_once), Lock()
-        self._tasks_at_once = threads.tasks_at_once
-        if threads.count > 1:
-            self._pool = ThreadPoolExecutor(threads.count, initializer=threads.begin)
-        self._arrays = LocalArrays(self._path)
-        state = self._arrays.state.encoders[encoder]
+        arrays = LocalArrays(path)
+        state = arrays.state.encoders[encoder]
         self._record, self._chunk_rows = state.record, state.chunk_rows
         self._refused = {item for item, _, _ in state.failed}
-        self._items = items_of(self._arrays, self._record.modality)
-        self._plan = PlanReader(self._arrays, encoder)
-        self._start = self._arrays.read(f"encoders/{encoder}/start")
-        self._length = self._arrays.read(f"encoders/{encoder}/length").astype(np.int64)
+        self._items = items_of(arrays, self._record.modality)
+        self._plan = PlanReader(arrays, encoder)
+        self._start = arrays.read(f"encoders/{encoder}/start")
+        self._length = arrays.read(f"encoders/{encoder}/length").astype(np.int64)
 
-    def run(self, index: int, stopped: Callable[[], bool]) -> TaskResult:
-        """Encode a task and write its chunks; its mark in ``done`` is the last thing written.
+    def run(self, index: int) -> TaskResult:
+        """Encode a task's batches one after another, and write its chunks.
 
-        Raises ProtAlignError if the encoder returns what cannot be stored, InterruptedRunError
-        if ``stopped()`` is true between two batches.
+        The task's mark in ``done`` is the last thing written. Raises ProtAlignError if the encoder
+        returns something that cannot be stored.
         """
         task = self._plan.read(index)
-        with self._turn(self._tasks_at_once if len(task.batches) == 1 else 1):
-            return self._run(task, index, stopped)
+        inputs = self._inputs(task)
+        return self._finish(task, (self._encode_batch(batch, inputs) for batch in task.batches))
 
-    @contextmanager
-    def _turn(self, count: int) -> Iterator[None]:
-        with self._taking:  # two that each wait for the other's would wait forever
-            for _ in range(count):
-                self._turns.acquire()
+    def run_all(
+        self,
+        indices: Iterable[int],
+        on_done: Callable[[TaskResult], None],
+        pool: Executor | None = None,
+    ) -> None:
+        """Run tasks, and call ``on_done`` after each, in their order.
+
+        Parameters
+        ----------
+        indices : iterable of int
+            The tasks' numbers.
+        on_done : callable
+            Takes each task's result, in this thread.
+        pool : Executor, optional
+            Threads to encode batches in, several at once. A task of a single batch, a giant
+            protein for example, is encoded in this thread, which has all cores meanwhile.
+        """
+        begun: deque[tuple[Task, list[Future[list[_Encoded]]]]] = deque()
+
+        def finish_first() -> None:
+            task, batches = begun[0]
+            on_done(self._finish(task, (batch.result() for batch in batches)))
+            begun.popleft()
+
         try:
-            yield
-        finally:
-            self._turns.release(count)
-
-    def _run(self, task: Task, index: int, stopped: Callable[[], bool]) -> TaskResult:
-        values = np.zeros((task.end - task.row, self._record.dim), dtype=self._record.dtype)
-        items = rows = 0
-        failed: list[tuple[int, str, str]] = []
-        results = self._encode_batches(task.batches, stopped)
-        for batch, encoded in zip(task.batches, results, strict=True):
-            for item, result in zip(batch, encoded, strict=True):
-                if isinstance(result, InputError):
-                    failed.append((item, result.reason, result.advice))
+            for index in indices:
+                task = self._plan.read(index)
+                if pool is None or len(task.batches) == 1:
+                    while begun:
+                        finish_first()
+                    on_done(self.run(index))
                     continue
-                begin = int(self._start[item]) - task.row
-                values[begin : begin + len(result)] = result
-                items, rows = items + 1, rows + len(result)
-        self._write(task, values)
-        if not failed:
-            mark_done(self._path, self._encoder, index)
-        still = {item for item, _, _ in failed}
-        here = {item for batch in task.batches for item in batch}
-        mended = tuple(sorted((self._refused & here) - still))
-        return TaskResult(index, items, rows, tuple(failed), mended)
+                inputs = self._inputs(task)
+                batches = [pool.submit(self._encode_batch, batch, inputs) for batch in task.batches]
+                begun.append((task, batches))
+                if len(begun) == TASKS_AT_ONCE:
+                    finish_first()
+            while begun:
+                finish_first()
+        finally:
+            for _, batches in begun:
+                for batch in batches:
+                    batch.cancel()
 
-    def _encode_batches(
-        self, batches: list[list[int]], stopped: Callable[[], bool]
-    ) -> Iterator[list[npt.NDArray[Any] | InputError]]:
-        """Of each batch, in order; several at once where there are threads for it."""
+    def _inputs(self, task: Task) -> _Inputs:
+        items = self._items.several(task.items.start, task.items.stop)
+        return dict(zip(task.items, items, strict=True))
 
-        first, last = batches[0][0], batches[-1][-1]  # a plan takes items as they are numbered
-        inputs: dict[int, Item] = dict(enumerate(self._items.several(first, last + 1), start=first))
-
-        def encode(batch: list[int]) -> list[npt.NDArray[Any] | InputError]:
-            if stopped():
-                raise InterruptedRunError("the run was interrupted")
-            return self._encode_batch(batch, inputs)
-
-        if self._pool is not None and len(batches) > 1:
-            return self._pool.map(encode, batches)
-        if self._pool is not None and self._alone is not None:
-            # One batch alone has all cores: the encoder's own operations are shared out then.
-            self._alone()
-        return map(encode, batches)
-
-    def _encode_batch(
-        self, batch: list[int], inputs: dict[int, Item]
-    ) -> list[npt.NDArray[Any] | InputError]:
-        """An array in the stored dtype for each item, or why there is none."""
+    def _encode_batch(self, batch: list[int], inputs: _Inputs) -> list[_Encoded]:
         try:
             results = self._encode([inputs[item] for item in batch])
         except InputError as error:
@@ -173,38 +152,54 @@ class TaskRunner:
             return [result for item in batch for result in self._encode_batch([item], inputs)]
         if len(results) != len(batch):
             raise ProtAlignError(
-                f"encoder {self._encoder} returned {len(results)} arrays for {len(batch)} items; "
-                "this is a fault of the encoder"
+                f"encoder {self._encoder}: it returned {len(results)} arrays for {len(batch)} "
+                "items; this is a fault of the encoder"
             )
         return [self._stored(item, array) for item, array in zip(batch, results, strict=True)]
 
-    def _stored(self, item: int, array: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """An item's embedding, checked, in the stored dtype."""
+    def _stored(self, item: int, array: Float32) -> npt.NDArray[Any]:
+        """Check an item's embedding, and convert it to the stored dtype."""
         array = np.asarray(array)
         expected = (int(self._length[item]), self._record.dim)
-        what = f"encoder {self._encoder}, {self._record.modality} item {item}"
+        subject = f"encoder {self._encoder}, {self._record.modality} item {item}"
         if array.shape != expected:
             raise ProtAlignError(
-                f"{what}: it returned an array of shape {array.shape} instead of {expected}; "
+                f"{subject}: it returned an array of shape {array.shape} instead of {expected}; "
                 "this is a fault of the encoder"
             )
         if not np.isfinite(array).all():
             raise ProtAlignError(
-                f"{what}: it returned values that are not finite; compute in float32 (--dtype)"
+                f"{subject}: it returned NaN or infinite values; compute in float32 (--dtype)"
             )
         largest = float(np.abs(array).max(initial=0))
         if largest > float(np.finfo(self._record.dtype).max):
             raise StoreError(
-                f"{what}: a value of {largest:.3g} does not fit into {self._record.dtype}; store "
-                "float32 under another name"
+                f"{subject}: a value of {largest:.3g} does not fit into {self._record.dtype}; "
+                "store float32 under another name"
             )
         return array.astype(self._record.dtype)
 
-    def _write(self, task: Task, values: npt.NDArray[Any]) -> None:
+    def _finish(self, task: Task, batches: Iterable[list[_Encoded]]) -> TaskResult:
+        """Write a task's chunks from its batches' results, in order."""
+        values = np.zeros((task.end - task.row, self._record.dim), dtype=self._record.dtype)
+        items = rows = 0
+        failed: list[tuple[int, str, str]] = []
+        results = (result for batch in batches for result in batch)
+        for item, result in zip(task.items, results, strict=True):
+            if isinstance(result, InputError):
+                failed.append((item, result.reason, result.advice))
+                continue
+            begin = int(self._start[item]) - task.row
+            values[begin : begin + len(result)] = result
+            items, rows = items + 1, rows + len(result)
         target = open_for_writing(self._path, f"encoders/{self._encoder}/values")
         for begin in range(0, len(values), self._chunk_rows):
             block = values[begin : begin + self._chunk_rows]
             target[task.row + begin : task.row + begin + len(block)] = block
+        if not failed:
+            mark_done(self._path, self._encoder, task.index)
+        mended = self._refused & set(task.items) - {item for item, _, _ in failed}
+        return TaskResult(task.index, items, rows, tuple(failed), tuple(sorted(mended)))
 
 
 def mark_done(path: Path, encoder: str, index: int) -> None:

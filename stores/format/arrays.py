@@ -246,12 +246,3 @@ class LocalArrays(Arrays):
                 if task.isdecimal() and known <= int(task) < len(done):
                     done[int(task)] = bool(self.chunk(array, int(task))[0])
         return done
-
-
-def open_arrays(path: str) -> Arrays:
-    """The committed arrays of a store at a path or URL; raises StoreError if there is none."""
-    if "://" in path:
-        from protalign.stores.format.remote import RemoteArrays
-
-        return RemoteArrays(path)
-    return LocalArrays(Path(path))

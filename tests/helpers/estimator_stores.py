@@ -15,7 +15,7 @@ from protalign.core.protein import AMINO_ACIDS, Backbone, Chain, Protein, Struct
 from protalign.encoders import EncoderSpec, load_encoder
 from protalign.reading import find_sources, read_sources
 from protalign.stores import EncoderRecord, StoreWriter
-from protalign.stores.filling.dask import fill
+from protalign.stores.filling.encode import encode_pending
 
 Arrays = list[npt.NDArray[np.float32]]
 PROTEINMPNN = "proteinmpnn_v_48_020"
@@ -30,12 +30,12 @@ def one_hot(batch: Sequence[tuple[str, ...]]) -> Arrays:
 
 
 def load_one_hot(device: str) -> Callable[[list[Any]], Arrays]:
-    """What ``fill`` takes."""
+    """What ``encode_pending`` takes."""
     return one_hot
 
 
 def load_proteinmpnn(device: str) -> Callable[[list[Any]], Arrays]:
-    """What ``fill`` takes."""
+    """What ``encode_pending`` takes."""
     return load_encoder(EncoderSpec(PROTEINMPNN, device=device)).encode
 
 
@@ -91,6 +91,6 @@ def build(
         writer.commit()
         writer.plan("one_hot", sequence_encoder, 1024, 4096)
         writer.plan(PROTEINMPNN, structure, 1024, 4096)
-        fill(path, "one_hot", load_one_hot)
-        fill(path, PROTEINMPNN, load_proteinmpnn)
+        encode_pending(path, "one_hot", load_one_hot)
+        encode_pending(path, PROTEINMPNN, load_proteinmpnn)
     return path

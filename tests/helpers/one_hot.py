@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from protalign.core.errors import InputError
 from protalign.core.protein import AMINO_ACIDS, Structure
@@ -40,17 +39,19 @@ def from_centre(batch: list[Structure]) -> Arrays:
 
 
 def load_one_hot(device: str) -> Callable[[list[Any]], Arrays]:
-    """What ``fill`` takes."""
+    """What ``encode_pending`` takes."""
     return one_hot
 
 
 def load_from_centre(device: str) -> Callable[[list[Any]], Arrays]:
-    """What ``fill`` takes."""
+    """What ``encode_pending`` takes."""
     return from_centre
 
 
 def load_core_number(device: str) -> Callable[[list[Any]], Arrays]:
     """(L, 20) filled with how many cores torch takes in the thread that encodes."""
+
+    import torch  # slow to import: worker processes of other tests do without
 
     def encode(batch: list[tuple[str, ...]]) -> Arrays:
         number = np.float32(torch.get_num_threads())
@@ -92,24 +93,6 @@ def load_counted(device: str) -> Callable[[list[Any]], Arrays]:
         time.sleep(0.03)
         with _counting:
             AT_ONCE.now -= 1
-        return one_hot(batch)
-
-    return encode
-
-
-_begun = threading.local()
-
-
-def begin_thread() -> None:
-    """What each of several threads calls first."""
-    _begun.yes = True
-
-
-def load_in_named_threads(device: str) -> Callable[[list[Any]], Arrays]:
-    """One-hot; fails in a thread that has not begun with ``begin_thread``."""
-
-    def encode(batch: list[tuple[str, ...]]) -> Arrays:
-        assert _begun.yes
         return one_hot(batch)
 
     return encode

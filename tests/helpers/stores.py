@@ -11,7 +11,7 @@ import numpy as np
 
 from protalign.core.protein import BACKBONE_ATOMS, Backbone, Chain, Protein, Structure
 from protalign.stores import EncoderRecord, StoreWriter
-from protalign.stores.filling.dask import fill
+from protalign.stores.filling.encode import encode_pending
 from tests.helpers.one_hot import load_from_centre, load_one_hot
 
 OPTIONS = {"per": "protein", "sequence": "observed", "min_plddt": None}
@@ -97,8 +97,8 @@ def build(path: Path, proteins: Sequence[Protein], per_commit: int = 7) -> Path:
             add_all(writer, proteins[begin : begin + per_commit])
             writer.commit()
         plan_both(writer)
-        fill(path, "one_hot", load_one_hot)
-        fill(path, "from_centre", load_from_centre)
+        encode_pending(path, "one_hot", load_one_hot)
+        encode_pending(path, "from_centre", load_from_centre)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Filling a store through Dask: in this process, in several, on a cluster, through trouble."""
+"""Encoding into a store: in this process, in several, on a cluster, and after errors."""
 
 from __future__ import annotations
 
@@ -8,33 +8,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import dask
 import numpy as np
 import pytest
+import torch
 from distributed import LocalCluster
 
 from protalign.core.errors import InputError, ProtAlignError, StoreError
 from protalign.core.protein import Protein
-from protalign.core.threads import compute_alone, take_cores, threads_that_compute_alone
+from protalign.core.threads import torch_pool
 from protalign.stores import EmbeddingStore, StoreWriter, verify
-from protalign.stores.filling.dask import Progress, fill
-from protalign.stores.filling.task import Threads
+from protalign.stores.filling.encode import Progress, encode_pending
 from tests.helpers.one_hot import (
     AT_ONCE,
-    begin_thread,
     load_always_killed,
     load_core_number,
     load_counted,
     load_device_number,
     load_from_centre,
-    load_in_named_threads,
     load_in_pairs,
     load_killed_once,
     load_one_hot,
@@ -52,9 +49,6 @@ from tests.helpers.stores import (
     tree,
 )
 
-TWO = Threads(2, begin_thread)
-FOUR = Threads(4, begin_thread, begin_thread)
-
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory, proteins: list[Protein]) -> Path:
@@ -70,7 +64,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory, proteins: list[Protein]) -
 def undisturbed(planned: Path) -> dict[str, bytes]:
     """The bytes that every way of filling must end with."""
     path = shutil.copytree(planned, planned.with_name("undisturbed.zarr"))
-    fill(path, "one_hot", load_one_hot)
+    encode_pending(path, "one_hot", load_one_hot)
     return tree(path)
 
 
@@ -82,46 +76,48 @@ def path(tmp_path: Path, planned: Path) -> Path:
 def test_report_and_progress(path: Path) -> None:
     """Progress counts this run's tasks and residues from nothing to all; the report agrees."""
     told: list[Progress] = []
-    report = fill(path, "one_hot", load_one_hot, on_progress=told.append)
+    report = encode_pending(path, "one_hot", load_one_hot, on_progress=told.append)
     assert (told[0].tasks_done, told[0].rows_done) == (0, 0)
     assert [p.tasks_done for p in told] == list(range(told[-1].tasks_total + 1))
     assert told[-1].rows_done == told[-1].rows_total == report.rows
     assert report.tasks == told[-1].tasks_total
     assert report.items == EmbeddingStore.open(path).encoders["one_hot"].n_items
     assert report.failures == []
-    again = fill(path, "one_hot", load_one_hot)
+    again = encode_pending(path, "one_hot", load_one_hot)
     assert (again.tasks, again.items, again.rows) == (0, 0, 0)
 
 
 def test_several_processes_write_the_same_bytes(path: Path, undisturbed: dict[str, bytes]) -> None:
     """One process per device, each on its own device, and nothing shows it in the store."""
-    fill(path, "one_hot", load_one_hot, devices=["cpu", "cpu"])
+    encode_pending(path, "one_hot", load_one_hot, devices=["cpu", "cpu"])
     assert tree(path) == undisturbed
 
 
-@pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"]])
-def test_several_threads_write_the_same_bytes(
-    devices: list[str], path: Path, undisturbed: dict[str, bytes]
-) -> None:
+def test_several_threads_write_the_same_bytes(path: Path, undisturbed: dict[str, bytes]) -> None:
     """Batches of a task are encoded at once; their rows and their order are the same."""
-    fill(path, "one_hot", load_in_named_threads, devices=devices, threads=FOUR)
+    with ThreadPoolExecutor(4) as pool:
+        encode_pending(path, "one_hot", load_one_hot, pool=pool)
     assert tree(path) == undisturbed
 
 
-def test_a_batch_alone_has_all_cores(tmp_path: Path) -> None:
-    """Threads compute alone; a task of one batch, a giant protein's say, has more than one core."""
+@pytest.fixture
+def seven_cores() -> Iterator[None]:
+    """Let torch take seven cores in the tests' own thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(7)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_batch_alone_has_all_cores(tmp_path: Path, seven_cores: None) -> None:
+    """Threads have a core each; a task of one batch, a giant protein for example, has all."""
     path = tmp_path / "store.zarr"
     lengths = [60, 61, 62, 63, 1000]  # a task of two batches, and one of a single batch
     with StoreWriter(path, OPTIONS) as writer:
         add_all(writer, [sequence_only(f"p{n}", "A" * n) for n in lengths])
         writer.plan("one_hot", ONE_HOT, 200, CHUNK_ROWS)
-    with threads_that_compute_alone():
-        fill(
-            path,
-            "one_hot",
-            load_core_number,
-            threads=Threads(2, compute_alone, partial(take_cores, 7)),
-        )
+    with torch_pool(2) as pool:
+        encode_pending(path, "one_hot", load_core_number, pool=pool)
     store = EmbeddingStore.open(path)
     cores = [{int(n) for n in np.unique(rows)} for rows in store.embeddings("one_hot")]
     assert cores == [{1}, {1}, {1}, {1}, {7}]
@@ -137,32 +133,23 @@ def test_no_thread_waits_for_a_tasks_last_batch(tmp_path: Path) -> None:
         )
         plan = writer.plan("one_hot", ONE_HOT, rows, CHUNK_ROWS)
     assert plan.pending_tasks == 2
-    report = fill(path, "one_hot", load_in_pairs, threads=TWO)
+    with ThreadPoolExecutor(2) as pool:
+        report = encode_pending(path, "one_hot", load_in_pairs, pool=pool)
     assert report.items == 6
     assert verify(path).ok
 
 
 def test_no_more_batches_at_once_than_threads(tmp_path: Path) -> None:
-    """Neither a batch alone beside those of a task, nor two runs in one process."""
-    paths = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
-    for path in paths:
-        with StoreWriter(path, OPTIONS) as writer:
-            lengths = [60, 61, 62, 63, 300, 301, 302]
-            add_all(writer, [sequence_only(f"p{n}", "A" * n) for n in lengths])
-            plan = writer.plan("one_hot", ONE_HOT, 70, CHUNK_ROWS)
-        assert plan.pending_tasks == 4  # four batches, and one each
+    """A batch alone in its task waits until those of other tasks are encoded."""
+    path = tmp_path / "store.zarr"
+    with StoreWriter(path, OPTIONS) as writer:
+        lengths = [60, 61, 62, 63, 300, 301, 302, 50, 51, 52, 53]
+        add_all(writer, [sequence_only(f"p{n}", "A" * n) for n in lengths])
+        plan = writer.plan("one_hot", ONE_HOT, 70, CHUNK_ROWS)
+    assert plan.pending_tasks == 5  # of four batches, three of one batch, of four batches
     AT_ONCE.most = 0
-    begun = Event()
-
-    def tell(progress: Progress) -> None:
-        if progress.tasks_done:
-            begun.set()
-
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(fill, paths[0], "one_hot", load_counted, threads=TWO, on_progress=tell)
-        assert begun.wait(timeout=30)
-        second = fill(paths[1], "one_hot", load_counted, threads=TWO)
-        assert [first.result().items, second.items] == [7, 7]
+    with ThreadPoolExecutor(2) as pool:
+        assert encode_pending(path, "one_hot", load_counted, pool=pool).items == 11
     assert AT_ONCE.most == 2
 
 
@@ -170,19 +157,20 @@ def test_errors_in_threads(path: Path, tmp_path: Path, planned: Path) -> None:
     """A refused item, a bug and Ctrl-C come out of several threads as they do out of one."""
     load = partial(load_refusing, unwanted="AA")
     whole = Path(shutil.copytree(planned, tmp_path / "whole.zarr"))
-    fill(whole, "one_hot", load)
-    with pytest.raises(ProtAlignError, match="encoding with one_hot stopped: ZeroDivisionError"):
-        fill(path, "one_hot", _raising, threads=FOUR)
-    with pytest.raises(KeyboardInterrupt):
-        fill(path, "one_hot", load, on_progress=_interrupt_after(2), threads=FOUR)
-    assert verify(path).ok
-    fill(path, "one_hot", load, threads=FOUR)
+    encode_pending(whole, "one_hot", load)
+    with ThreadPoolExecutor(4) as pool:
+        with pytest.raises(ProtAlignError, match="one_hot stopped: ZeroDivisionError"):
+            encode_pending(path, "one_hot", _raising, pool=pool)
+        with pytest.raises(KeyboardInterrupt):
+            encode_pending(path, "one_hot", load, on_progress=_interrupt_after(2), pool=pool)
+        assert verify(path).ok
+        encode_pending(path, "one_hot", load, pool=pool)
     assert tree(path) == tree(whole)
 
 
 def test_each_process_has_its_device(path: Path) -> None:
     """Worker i loads the encoder on device i."""
-    fill(path, "one_hot", load_device_number, devices=["fake:3", "fake:7"])
+    encode_pending(path, "one_hot", load_device_number, devices=["fake:3", "fake:7"])
     values = EmbeddingStore.open(path).embeddings("one_hot").values
     assert set(np.unique(values)) == {3, 7}
 
@@ -193,7 +181,7 @@ def test_a_killed_worker_is_made_up_for(
     """SIGKILL in the middle of a task: its tasks are run again, the result is the same."""
     marker = tmp_path / "killed"
     load = partial(load_killed_once, marker=str(marker))
-    fill(path, "one_hot", load, devices=["cpu", "cpu"])
+    encode_pending(path, "one_hot", load, devices=["cpu", "cpu"])
     assert marker.exists()
     assert tree(path) == undisturbed
 
@@ -205,7 +193,7 @@ def test_a_task_that_always_kills_is_told(path: Path) -> None:
         dask.config.set(once),
         pytest.raises(ProtAlignError, match="ended its worker process several times"),
     ):
-        fill(path, "one_hot", load_always_killed, devices=["cpu", "cpu"])
+        encode_pending(path, "one_hot", load_always_killed, devices=["cpu", "cpu"])
 
 
 def test_an_external_scheduler(path: Path, undisturbed: dict[str, bytes]) -> None:
@@ -213,7 +201,7 @@ def test_an_external_scheduler(path: Path, undisturbed: dict[str, bytes]) -> Non
     with LocalCluster(
         n_workers=2, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0"
     ) as cluster:
-        fill(path, "one_hot", load_one_hot, scheduler=cluster.scheduler_address)
+        encode_pending(path, "one_hot", load_one_hot, scheduler=cluster.scheduler_address)
     assert tree(path) == undisturbed
 
 
@@ -221,14 +209,14 @@ def test_no_scheduler_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """An address where nobody answers is told in a line."""
     monkeypatch.setattr("protalign.stores.filling.dask.CONNECT_SECONDS", 0.5)
     with pytest.raises(StoreError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        fill(path, "one_hot", load_one_hot, scheduler="tcp://127.0.0.1:9")
+        encode_pending(path, "one_hot", load_one_hot, scheduler="tcp://127.0.0.1:9")
 
 
 def test_ctrl_c_keeps_finished_tasks(path: Path, undisturbed: dict[str, bytes]) -> None:
     """KeyboardInterrupt comes through; what is done is readable; the next run does the rest."""
 
     with pytest.raises(KeyboardInterrupt):
-        fill(path, "one_hot", load_one_hot, on_progress=_interrupt_after(3))
+        encode_pending(path, "one_hot", load_one_hot, on_progress=_interrupt_after(3))
     store = EmbeddingStore.open(path)
     done = store[store.rows("one_hot")[0] >= 0]
     assert 0 < len(done) < len(store)
@@ -242,7 +230,7 @@ def test_ctrl_c_keeps_finished_tasks(path: Path, undisturbed: dict[str, bytes]) 
     report = verify(path)
     assert report.ok
     assert report.unfinished["one_hot"] > 0
-    assert fill(path, "one_hot", load_one_hot).tasks <= report.unfinished["one_hot"]
+    assert encode_pending(path, "one_hot", load_one_hot).tasks <= report.unfinished["one_hot"]
     assert tree(path) == undisturbed
 
 
@@ -255,7 +243,7 @@ def test_sigint_ends_promptly_and_quietly(
     script.write_text(
         f"import sys, time\nsys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
         "from tests.helpers.one_hot import one_hot\n"
-        "from protalign.stores.filling.dask import fill\n"
+        "from protalign.stores.filling.encode import encode_pending\n"
         "def load(device):\n"
         "    def encode(batch):\n"
         "        time.sleep(0.3)\n"
@@ -263,7 +251,7 @@ def test_sigint_ends_promptly_and_quietly(
         "    return encode\n"
         "if __name__ == '__main__':\n"
         "    try:\n"
-        f"        fill({str(path)!r}, 'one_hot', load, devices={devices!r},\n"
+        f"        encode_pending({str(path)!r}, 'one_hot', load, devices={devices!r},\n"
         "             on_progress=lambda p: print(p.tasks_done, flush=True))\n"
         "    except KeyboardInterrupt:\n"
         "        sys.exit(130)\n"
@@ -280,7 +268,7 @@ def test_sigint_ends_promptly_and_quietly(
     assert errors == ""
     assert verify(path).ok
     time.sleep(0.5)  # workers of their own process, if any were left, would still write
-    fill(path, "one_hot", load_one_hot)
+    encode_pending(path, "one_hot", load_one_hot)
     assert tree(path) == undisturbed
 
 
@@ -290,7 +278,7 @@ def test_refused_items_become_failures(path: Path, proteins: list[Protein]) -> N
     names = {p.id for p in proteins if unwanted in "".join(p.sequences)}
     assert {proteins[5].id, "twin", "long"} <= names
     load = partial(load_refusing, unwanted=unwanted)
-    report = fill(path, "one_hot", load)
+    report = encode_pending(path, "one_hot", load)
     assert {failure.id for failure in report.failures} == names
     assert {failure.reason for failure in report.failures} == {"the sequence is unwanted"}
     store = EmbeddingStore.open(path)
@@ -311,20 +299,20 @@ def test_refused_items_are_tried_again(
 ) -> None:
     """What refused an item, memory above all, may be other the next time: same bytes as at once."""
     at_once = Path(shutil.copytree(planned, tmp_path / "at_once.zarr"))
-    fill(at_once, "one_hot", load_one_hot)
+    encode_pending(at_once, "one_hot", load_one_hot)
     load = partial(load_refusing, unwanted=proteins[5].sequences[0][:40])
     refused = tree_after(path, load)
     assert tree_after(path, load) == refused  # refused again: nothing changes
-    report = fill(path, "one_hot", load_one_hot)
+    report = encode_pending(path, "one_hot", load_one_hot)
     assert report.failures == []
     assert EmbeddingStore.open(path).failures == []
     assert tree(path) == tree(at_once)
-    assert fill(path, "one_hot", load_one_hot).tasks == 0
+    assert encode_pending(path, "one_hot", load_one_hot).tasks == 0
 
 
 def tree_after(path: Path, load: Callable[[str], Callable[[list[Any]], list[Any]]]) -> Any:
     """The store's files after one more run."""
-    fill(path, "one_hot", load)
+    encode_pending(path, "one_hot", load)
     return tree(path)
 
 
@@ -334,11 +322,11 @@ def test_interrupted_refusals_end_the_same(
     """Refusals recorded in two runs leave the same bytes as in one."""
     load = partial(load_refusing, unwanted="AA")
     whole = Path(shutil.copytree(planned, tmp_path / "whole.zarr"))
-    fill(whole, "one_hot", load)
+    encode_pending(whole, "one_hot", load)
 
     with pytest.raises(KeyboardInterrupt):
-        fill(path, "one_hot", load, on_progress=_interrupt_after(2))
-    fill(path, "one_hot", load)
+        encode_pending(path, "one_hot", load, on_progress=_interrupt_after(2))
+    encode_pending(path, "one_hot", load)
     assert tree(path) == tree(whole)
 
 
@@ -374,9 +362,9 @@ def _faulty(device: str, *, kind: str) -> Callable[[list[Any]], list[Any]]:
 def test_an_encoders_bug_stops_the_run(path: Path, undisturbed: dict[str, bytes]) -> None:
     """Any other exception is told in a line with its type; a mended run goes on from there."""
     with pytest.raises(ProtAlignError, match="encoding with one_hot stopped: ZeroDivisionError"):
-        fill(path, "one_hot", _raising)
+        encode_pending(path, "one_hot", _raising)
     assert verify(path).ok
-    fill(path, "one_hot", load_one_hot)
+    encode_pending(path, "one_hot", load_one_hot)
     assert tree(path) == undisturbed
 
 
@@ -385,22 +373,22 @@ def test_an_encoders_bug_stops_the_run(path: Path, undisturbed: dict[str, bytes]
     [
         ("short", r"shape \(\d+, 20\) instead of"),
         ("few", r"returned \d+ arrays for \d+ items"),
-        ("nan", "not finite"),
-        ("inf", "not finite"),
+        ("nan", "NaN or infinite"),
+        ("inf", "NaN or infinite"),
         ("1e5", "a value of 1e[+]05 does not fit into float16"),
     ],
 )
 def test_faulty_results_are_not_stored(kind: str, said: str, path: Path) -> None:
     """Wrong shapes, NaN, infinities and overflow stop the run instead of filling the store."""
     with pytest.raises(ProtAlignError, match=said):
-        fill(path, "one_hot", partial(_faulty, kind=kind))
+        encode_pending(path, "one_hot", partial(_faulty, kind=kind))
     assert (EmbeddingStore.open(path).rows("one_hot")[0] == -1).all()
 
 
 def test_unplanned_encoders_are_refused(path: Path) -> None:
     """Filling needs a plan; the error lists those there are."""
     with pytest.raises(StoreError, match="no plan for encoder 'esm'; it has: from_centre, one_hot"):
-        fill(path, "esm", load_one_hot)
+        encode_pending(path, "esm", load_one_hot)
 
 
 def test_another_process_writing_is_refused(path: Path) -> None:
@@ -418,11 +406,11 @@ with StoreWriter({str(path)!r}, {OPTIONS!r}):
         assert other.stdout is not None
         assert other.stdout.readline() == "locked\n"
         with pytest.raises(StoreError, match="being written to by another process"):
-            fill(path, "one_hot", load_one_hot)
+            encode_pending(path, "one_hot", load_one_hot)
         assert other.stdin is not None
         other.stdin.close()
     with StoreWriter(path, OPTIONS):
-        fill(path, "one_hot", load_one_hot)
+        encode_pending(path, "one_hot", load_one_hot)
 
 
 def test_an_empty_store_is_filled_at_once(tmp_path: Path) -> None:
@@ -430,7 +418,7 @@ def test_an_empty_store_is_filled_at_once(tmp_path: Path) -> None:
     empty = tmp_path / "empty.zarr"
     with StoreWriter(empty, OPTIONS) as writer:
         assert writer.plan("one_hot", ONE_HOT, 200).tasks == 0
-    assert fill(empty, "one_hot", load_one_hot).tasks == 0
+    assert encode_pending(empty, "one_hot", load_one_hot).tasks == 0
     assert len(EmbeddingStore.open(empty)) == 0
     assert EmbeddingStore.open(empty).embeddings("one_hot").values.shape == (0, 20)
 
@@ -443,7 +431,7 @@ def test_items_longer_than_a_chunk(tmp_path: Path) -> None:
         for protein in (sequence_only("a", "ACD"), long, sequence_only("b", "EFG")):
             writer.add(protein.source, digest(protein.id), [protein])
         assert writer.plan("one_hot", ONE_HOT, 200, CHUNK_ROWS).tasks == 3
-    fill(path, "one_hot", load_one_hot)
+    encode_pending(path, "one_hot", load_one_hot)
     store = EmbeddingStore.open(path)
     assert store.rows("one_hot")[0].tolist() == [0, 256, 256 * 5]
     np.testing.assert_array_equal(
@@ -453,6 +441,6 @@ def test_items_longer_than_a_chunk(tmp_path: Path) -> None:
 
 def test_both_encoders_beside_each_other(path: Path, filled: Path) -> None:
     """Encoders are filled one after another in any order."""
-    fill(path, "from_centre", load_from_centre)
-    fill(path, "one_hot", load_one_hot)
+    encode_pending(path, "from_centre", load_from_centre)
+    encode_pending(path, "one_hot", load_one_hot)
     assert tree(path) == tree(filled)

@@ -17,7 +17,7 @@ import zarr
 from protalign.core.errors import Failure, StoreError
 from protalign.core.protein import Chain, Protein, Structure
 from protalign.stores import EmbeddingStore, StoreWriter, verify
-from protalign.stores.filling.dask import fill
+from protalign.stores.filling.encode import encode_pending
 from protalign.stores.format.append import open_for_writing
 from tests.helpers.one_hot import load_from_centre, load_one_hot
 from tests.helpers.stores import (
@@ -61,7 +61,7 @@ def test_new_proteins_are_added(path: Path, proteins: list[Protein]) -> None:
         add_all(writer, proteins)
         plan = writer.plan("one_hot", ONE_HOT, 200)
         assert plan.pending_items == plan.items - before.encoders["one_hot"].n_items
-    report = fill(path, "one_hot", load_one_hot)
+    report = encode_pending(path, "one_hot", load_one_hot)
     assert report.items == plan.pending_items
     assert report.rows == plan.pending_rows
     after = EmbeddingStore.open(path)
@@ -198,7 +198,7 @@ def test_entries_may_be_parts_of_one_complex(path: Path, proteins: list[Protein]
     with StoreWriter(path, OPTIONS) as writer:
         writer.add("d.pdb", digest("d"), parts)
         assert writer.plan("from_centre", CENTRE, 200, CHUNK_ROWS).items == 1
-    fill(path, "from_centre", load_from_centre)
+    encode_pending(path, "from_centre", load_from_centre)
     store = EmbeddingStore.open(path)
     assert store.items("structure")[0] != store.items("structure")[1]
     whole = np.concatenate([store[part.id].embeddings("from_centre").values for part in parts])
@@ -229,10 +229,10 @@ def test_other_options_are_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"weights_sha256": "f" * 64}, "weights_sha256 0000000000000000…, now ffffffffffffffff…"),
-        ({"settings": {"layer": 2}}, "settings layer=1, now layer=2"),
-        ({"dtype": "float32"}, "dtype float16, now float32"),
-        ({"model": "other"}, "model one_hot, now other"),
+        ({"weights_sha256": "f" * 64}, "weights 000000000000…, not ffffffffffff…"),
+        ({"settings": {"layer": 2}}, "layer 1, not 2"),
+        ({"dtype": "float32"}, "stored dtype float16, not float32"),
+        ({"model": "other"}, "model one_hot, not other"),
     ],
 )
 def test_other_encoders_are_never_mixed(path: Path, change: dict[str, str], said: str) -> None:
@@ -328,7 +328,7 @@ def test_planning_twice_plans_nothing_new(path: Path, proteins: list[Protein]) -
         plan_both(writer)
         first = writer.plan("one_hot", ONE_HOT, 200)
         assert first.pending_tasks == first.tasks > 3
-        fill(path, "one_hot", load_one_hot)
+        encode_pending(path, "one_hot", load_one_hot)
         again = writer.plan("one_hot", ONE_HOT, 12345)
         assert (again.tasks, again.pending_tasks, again.pending_rows) == (first.tasks, 0, 0)
         assert again.longest == max(len(s) for p in proteins for s in p.sequences)

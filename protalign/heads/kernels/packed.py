@@ -18,7 +18,7 @@ from torch import Tensor
 
 from protalign.core.arrays import Int64
 from protalign.core.ragged import Ragged
-from protalign.core.threads import alone_in_threads
+from protalign.core.threads import run_single_threaded
 from protalign.heads.kernels.blocks import Block, Layout, Memory, blocks_of
 
 Result = TypeVar("Result")
@@ -158,7 +158,7 @@ class _Workspace:
 
         if not self._alone:
             return worker(0)
-        done = alone_in_threads(self._workers, worker)
+        done = run_single_threaded(self._workers, worker)
         return [done[index % self._workers][index // self._workers] for index in range(len(work))]
 
 

@@ -158,12 +158,9 @@ def _threads(count: int, *, with_torch: bool) -> Iterator[ThreadPoolExecutor]:
             with ThreadPoolExecutor(count) as pool:
                 yield pool
             return
-        from protalign.core.threads import compute_alone, threads_that_compute_alone
+        from protalign.core.threads import torch_pool
 
-        with (
-            threads_that_compute_alone(),
-            ThreadPoolExecutor(count, initializer=compute_alone) as pool,
-        ):
+        with torch_pool(count) as pool:
             yield pool
 
 
