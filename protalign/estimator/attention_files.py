@@ -1,4 +1,4 @@
-"""Attention in structure files: a residue's weight as its B-factor, for any viewer."""
+"""Attention in structure files: each residue's weight as its B-factor, for any viewer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protalign.core.arrays import Float32
 from protalign.core.checks import check_choice
 from protalign.core.errors import Failure, InputError
 from protalign.core.protein import MODALITIES, Modality
-from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.heads.model import Model
 from protalign.reading.content import read_file, unpack
 from protalign.reading.sources import split_name
 from protalign.reading.structure_writer import (
@@ -25,15 +25,19 @@ from protalign.stores import EmbeddingStore, Entries
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """One file.
+class AttentionFile:
+    """A structure file with attention in its B-factors.
 
     Attributes
     ----------
-    id : the entry's.
-    path : the file.
-    all_atoms : whether it holds all atoms of the source file, or the store's backbone atoms.
-    highest : highest weight in it, as written.
+    id : str
+        The entry's id.
+    path : Path
+        The file.
+    all_atoms : bool
+        True for all atoms of the source file, False for the store's backbone atoms.
+    highest : float
+        The highest weight in it, as written.
     """
 
     id: str
@@ -43,70 +47,85 @@ class Written:
 
 
 def write_attention(
-    estimator: ProtAlignEstimator,
+    model: Model,
     entries: Entries,
     folder: Path,
     *,
     head: int | None = None,
     modality: Modality = "structure",
     overwrite: bool = False,
-) -> tuple[list[Written], list[Failure]]:
-    """Write a structure file per entry, each residue's attention in its B-factors.
+) -> tuple[list[AttentionFile], list[Failure]]:
+    """Write a structure file per entry, with each residue's attention as its B-factor.
 
-    The number is the weight times the entry's rows: 1 where a head looks at every residue alike,
-    10 for a residue that draws ten times its share; at most 999.99. Residues that have no weight
-    (no complete backbone, other molecules, other copies of a chain) have 0. The file is the
-    entry's source with all its atoms, where that is still there and still the same; else the
-    backbone atoms that the store holds.
+    The number is the weight times the entry's rows: 1 if a head weighs every residue alike, 10 for
+    a residue with ten times its share; at most 999.99. Residues without a weight (incomplete
+    backbone, other molecules, other copies of a chain) have 0. The file is the entry's source with
+    all its atoms, if that still exists and is unchanged; else the backbone atoms in the store.
 
     Parameters
     ----------
-    entries : of a store; those without a structure are failures.
-    folder : made where it is not there; files are named by id.
-    head : attention head, from 0; None for the mean over heads.
-    modality : "structure", what the structures' head looks at; "sequence", the sequences' head, on
-        the same residues.
-    overwrite : replace files that are there already; without it they are failures. A file that the
-        store was made from, or one of this call's, is never replaced.
+    model : Model
+        A model that attends.
+    entries : EmbeddingStore or StoreView
+        The entries. Those without a structure are failures.
+    folder : Path
+        The folder of the files, which are named by id. It is made if it is missing.
+    head : int, optional
+        Attention head, from 0; None for the mean over heads.
+    modality : "structure" or "sequence"
+        The head of the structures, or the head of the sequences on the same residues.
+    overwrite : bool
+        Replace files that exist; without it they are failures. A source file of the store, or a
+        file of this call, is never replaced.
+
+    Returns
+    -------
+    (list of AttentionFile, list of Failure)
 
     Raises
     ------
-    InputError : the model's pooling has no attention; no such head or modality.
+    InputError
+        The model's pooling has no attention; the head or the modality is unknown.
     """
     check_choice("modality", modality, MODALITIES)
-    weights = estimator.attention(entries)
-    n_heads = estimator.heads_.n_heads or 0
+    weights = {m: model.residue_weights(entries, m) for m in MODALITIES}
+    n_heads = model.n_heads or 0
     if head is not None and not 0 <= head < n_heads:
-        raise InputError(f"head={head}", f"the model has heads 0 to {n_heads - 1}")
+        raise InputError(f"head={head}: it does not exist", f"give 0 to {n_heads - 1}")
     folder.mkdir(parents=True, exist_ok=True)
-    written: list[Written] = []
+    written: list[AttentionFile] = []
     failures: list[Failure] = []
     never = set(map(str, entries.store.log.source_paths))
-    for place, entry_id in enumerate(map(str, entries.ids)):
-        own = weights[modality][place]
-        if own is None or weights["structure"][place] is None:
+    for position, entry_id in enumerate(map(str, entries.ids)):
+        rows = weights[modality][position]
+        if rows is None or weights["structure"][position] is None:
             source = entries.store.source(entry_id)
-            failures.append(Failure(entry_id, source, "no structure embedded", "leave it out"))
+            failures.append(
+                Failure(
+                    entry_id, source, "the structure is missing or not embedded", "leave it out"
+                )
+            )
             continue
-        shares = len(own) * (own.mean(axis=1) if head is None else own[:, head])
+        shares = len(rows) * (rows.mean(axis=1) if head is None else rows[:, head])
         base = folder / entry_id.replace("/", "_")
-        there = [path for path in with_suffixes(base) if path.exists()]
-        if there and not (overwrite and never.isdisjoint(str(path.resolve()) for path in there)):
+        existing = [path for path in with_suffixes(base) if path.exists()]
+        may_replace = overwrite and never.isdisjoint(str(path.resolve()) for path in existing)
+        if existing and not may_replace:
             advice = "name another folder, or overwrite it unless it is a source"
-            failures.append(Failure(entry_id, str(there[0]), "it is there already", advice))
+            failures.append(Failure(entry_id, str(existing[0]), "it exists", advice))
             continue
         values = _by_residue(entries.store, entry_id, shares, modality)
         path, all_atoms = _write(entries.store, entry_id, values, base)
         never.add(str(path.resolve()))
         highest = min(max(values.values()), MAX_B_FACTOR)
-        written.append(Written(entry_id, path, all_atoms, highest))
+        written.append(AttentionFile(entry_id, path, all_atoms, highest))
     return written, failures
 
 
 def _by_residue(
     store: EmbeddingStore, entry_id: str, shares: Float32, modality: Modality
 ) -> dict[ResidueKey, float]:
-    """Residues of the structure's rows, with their shares."""
+    """Return the share of each residue that has a row in the structure."""
     residues = store.residue_map(entry_id)
     if modality == "sequence":
         shares = shares[residues.sequence_index]
@@ -122,7 +141,7 @@ def _by_residue(
 def _write(
     store: EmbeddingStore, entry_id: str, values: Mapping[ResidueKey, float], path: Path
 ) -> tuple[Path, bool]:
-    """(the file, whether it holds all atoms)."""
+    """Write the file; return it, and whether it holds all atoms."""
     source = Path(store.source(entry_id))
     kind = split_name(source.name)[1]
     try:
@@ -130,6 +149,6 @@ def _write(
         same = hashlib.sha256(data).digest() == store.source_sha256(entry_id)
         if same and (kind == "pdb" or kind == "mmcif"):
             return write_with_b_factors(unpack(data, source.name), kind, values, path), True
-    except InputError:  # it is gone, or has lines that our reader passes over and gemmi does not
+    except InputError:  # it is missing, or has lines that our reader skips and gemmi does not
         pass
     return write_backbone(store.structure(entry_id), values, path), False

@@ -1,50 +1,52 @@
-"""What an estimator's parameters may be, and whether they still describe its fitted heads."""
+"""Checks of an estimator's parameters, and whether they still describe its fitted model."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 from protalign.core.checks import check_between, check_choice, check_whole
 from protalign.core.errors import InputError, ModelError
 from protalign.heads.losses import LOSSES
-from protalign.heads.model import POOLINGS
-
-if TYPE_CHECKING:
-    from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.heads.model import Model
+from protalign.heads.poolings import POOLINGS, pooling_head
 
 OUTPUTS = ("sequence", "structure", "both")
 
 
-def check_parameters(estimator: ProtAlignEstimator) -> None:
-    """Raise InputError, saying what would do, for a parameter out of its range."""
-    check_choice("loss", estimator.loss, LOSSES)
-    check_choice("pooling", estimator.pooling, POOLINGS)
-    check_choice("output", estimator.output, OUTPUTS)
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Raise InputError, which lists the accepted values, for a parameter out of its range."""
+    check_choice("loss", parameters["loss"], LOSSES)
+    check_choice("pooling", parameters["pooling"], POOLINGS)
+    check_choice("output", parameters["output"], OUTPUTS)
     for name in ("embed_dim", "n_heads", "max_epochs", "n_iter_no_change"):
-        check_whole(name, getattr(estimator, name), 1)
-    check_whole("batch_size", estimator.batch_size, 2)
+        check_whole(name, parameters[name], 1)
+    check_whole("batch_size", parameters["batch_size"], 2)
     for name in ("temperature", "learning_rate"):
-        check_between(name, getattr(estimator, name), 0, math.inf)
-    check_between("bias", estimator.bias, -math.inf, math.inf)
-    check_between("tol", estimator.tol, -math.inf, math.inf)
-    check_between("validation_fraction", estimator.validation_fraction, 0, 1)
-    if estimator.pooling == "attention" and estimator.embed_dim % estimator.n_heads:
+        check_between(name, parameters[name], 0, math.inf)
+    check_between("bias", parameters["bias"], -math.inf, math.inf)
+    check_between("tol", parameters["tol"], -math.inf, math.inf)
+    check_between("validation_fraction", parameters["validation_fraction"], 0, 1)
+    embed_dim, n_heads = parameters["embed_dim"], parameters["n_heads"]
+    if pooling_head(parameters["pooling"]).attends and embed_dim % n_heads:
         raise InputError(
-            f"embed_dim={estimator.embed_dim} cannot be shared by n_heads={estimator.n_heads}",
-            "give a multiple",
+            f"embed_dim={embed_dim}: it cannot be shared by n_heads={n_heads}", "give a multiple"
         )
 
 
-def check_unchanged(estimator: ProtAlignEstimator) -> None:
-    """Raise ModelError where set_params made the parameters those of other heads."""
-    heads = estimator.heads_
-    fitted = {"embed_dim": heads.embed_dim, "pooling": heads.pooling, "loss": heads.loss.kind}
-    if heads.n_heads is not None:
-        fitted["n_heads"] = heads.n_heads
+def check_unchanged(parameters: Mapping[str, Any], model: Model) -> None:
+    """Raise ModelError if the parameters are those of another model, as after ``set_params``."""
+    fitted: dict[str, Any] = {
+        "embed_dim": model.embed_dim,
+        "pooling": model.pooling,
+        "loss": model.loss.kind,
+    }
+    if model.n_heads is not None:
+        fitted["n_heads"] = model.n_heads
     for name, value in fitted.items():
-        if getattr(estimator, name) != value:
+        if parameters[name] != value:
             raise ModelError(
-                f"{name} is {getattr(estimator, name)!r} now, the heads are fitted with "
-                f"{value!r}: set it back, or fit without warm_start"
+                f"{name}={parameters[name]!r}: the model was fitted with {value!r}; "
+                "set it back, or fit without warm_start"
             )

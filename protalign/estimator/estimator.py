@@ -1,109 +1,145 @@
-"""The estimator: two pooling heads behind scikit-learn's interface."""
+"""The estimator: scikit-learn's interface over ``protalign.heads.model.Model``."""
 
 from __future__ import annotations
 
 import copy
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from protalign.core.arrays import Float32
 from protalign.core.checks import check_choice
 from protalign.core.devices import resolve_device
+from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.estimator.checks import OUTPUTS, check_parameters, check_unchanged
 from protalign.estimator.export import export_vectors
-from protalign.estimator.inputs import dims_of, fitted_inputs, fitting_inputs, validation_inputs
-from protalign.heads.inputs import Inputs, PairInputs, Pairs, check_fits
-from protalign.heads.losses import ContrastiveLoss
-from protalign.heads.model import Heads, residue_weights, retrieval_set, vectors_of
-from protalign.heads.model_files import (
-    damaged_config,
-    describe,
-    model_card,
-    read_model,
-    restore,
-    weights_sha256,
-    write_model,
+from protalign.heads import model_files
+from protalign.heads.inputs import (
+    ArrayInputs,
+    Inputs,
+    MeanInputs,
+    check_fits,
+    is_pairs,
+    read_inputs,
 )
-from protalign.heads.pairs import hold_out
+from protalign.heads.losses import ContrastiveLoss
+from protalign.heads.model import Model, TrainingRecord
+from protalign.heads.pairs import Pairs, split_validation
+from protalign.heads.poolings import pooling_head
 from protalign.heads.ranks import RetrievalSet, recall_at_k
 from protalign.heads.training import History, TrainingOptions, train
-from protalign.stores import EncoderInfo, Entries
+from protalign.stores import Entries
 
 
 class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Aligns sequence and structure embeddings: a pooling head each, trained with CLIP or SigLIP.
+    """Align sequence and structure embeddings: a pooling head each, trained with CLIP or SigLIP.
 
     X is, in every method,
 
     - an ``EmbeddingStore`` or a view of one: ``store[ids]``, ``store[mask]``, slices; or
     - a list of (sequence embeddings (L, D_P), structure embeddings (L', D_S)) pairs, float arrays;
-      None stands for a modality that an entry lacks; or
+      None stands for a missing modality; or
     - a 2-D array (n, d): the first ceil(d / 2) columns are a sequence's pooled embedding, the
       others a structure's, each taken as a protein of one residue.
 
     Training uses each unique (sequence, structure) pair once, so that entries with the same
-    embeddings are not each other's negatives; entries that lack a modality are left out (a store
-    tells equal items by content; entries of lists and arrays are all different items). A sequence
-    with two structures is two pairs, each a negative of the other where they meet in a batch.
+    embeddings are not each other's negatives. Entries with a missing modality are left out. A store
+    tells equal items by content; entries of lists and arrays are all different items. A sequence
+    with two structures is two pairs, each a negative of the other if they meet in a batch.
 
     Parameters
     ----------
-    embed_dim, n_heads : width of the vectors and attention heads of each pooling head.
-    pooling : how residues become one vector: "attention" (paper, Eq. 1); "mean-linear" or
-        "mean-mlp", their mean through one or two layers, where ``n_heads`` counts for nothing.
-    loss : "clip" (paper, Eq. 2) or "siglip" (Eq. 3, see ``protalign.heads.losses.siglip_loss``).
-    temperature : similarities are divided by it.
-    bias : SigLIP's learned bias at the start.
-    learnable_temperature : learn the temperature too, starting from ``temperature``.
-    batch_size, learning_rate : of Adam; a last batch of one pair is left out.
-    max_epochs : passes over the pairs, at most.
-    early_stopping : keep a random part of the pairs back, whole sequences with all their
-        structures, stop when retrieval among them no longer improves, and end with the best
-        epoch's parameters. Left out where that part would be smaller than 10 pairs.
-    validation_fraction : size of that part, at most.
-    n_iter_no_change, tol : epochs without a gain of ``tol`` in the validation's mean reciprocal
-        rank after which training stops.
-    output : what ``transform`` gives: "sequence", "structure" or "both", side by side.
-    sequence_encoder, structure_encoder : names, where a store has several of a modality.
-    random_state : int, RandomState or None. The same int gives the same model on one machine with
-        the same number of threads.
-    device : "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
-    warm_start : go on from the last fit's heads, loss temperature and bias; refused where
-        ``embed_dim``, ``n_heads``, ``pooling`` or ``loss`` have changed since.
-    verbose : print a line an epoch to standard error.
+    embed_dim, n_heads : int
+        Length of the vectors, and attention heads of each pooling head.
+    pooling : str
+        How residues become one vector: "attention" (paper, Eq. 1); "mean-linear" or "mean-mlp",
+        their mean through one or two layers, which do not use ``n_heads``.
+    loss : str
+        "clip" (paper, Eq. 2) or "siglip" (Eq. 3, see ``protalign.heads.losses.siglip_loss``).
+    temperature : float
+        Similarities are divided by it.
+    bias : float
+        SigLIP's learned bias at the start.
+    learnable_temperature : bool
+        Learn the temperature too, starting from ``temperature``.
+    batch_size, learning_rate : int, float
+        Pairs in a batch, and Adam's learning rate. A last batch of one pair is left out.
+    max_epochs : int
+        Passes over the pairs, at most.
+    early_stopping : bool
+        Keep a random part of the pairs for validation (whole sequences with all their structures),
+        stop when retrieval among them no longer improves, and end with the best epoch's parameters.
+        Not done if that part would be smaller than 10 pairs.
+    validation_fraction : float
+        Size of that part, at most.
+    n_iter_no_change, tol : int, float
+        Training stops after this many epochs without a gain of ``tol`` in the validation's mean
+        reciprocal rank.
+    output : str
+        The vectors that ``transform`` gives: "sequence", "structure", or "both" side by side.
+    sequence_encoder, structure_encoder : str, optional
+        Names of the encoders, if a store has several of a modality.
+    random_state : int, RandomState or None
+        The same int gives the same model on one machine with the same number of threads.
+    device : str
+        "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
+    warm_start : bool
+        Continue from the last fit's heads, loss temperature and bias. Refused if ``embed_dim``,
+        ``n_heads``, ``pooling`` or ``loss`` have changed since.
+    verbose : bool
+        Print a line per epoch to standard error.
 
     Attributes
     ----------
-    heads_ : the trained ``torch.nn.Module``, on the CPU.
-    loss_curve_, validation_curve_ : per epoch, mean training loss, and mean reciprocal rank of the
-        validation pairs (empty without any).
-    n_iter_, best_epoch_ : epochs run, and the (1-based) one whose parameters were kept.
-    best_loss_, best_validation_score_ : lowest loss; highest validation score, None without one.
-    n_pairs_, n_validation_pairs_, n_skipped_ : pairs trained on, pairs validated on, entries left
-        out for lack of a modality.
-    validation_ : what chose the best epoch, in words.
-    temperature_, bias_ : of the loss, after training; bias_ is None for CLIP.
-    sequence_dim_, structure_dim_ : D_P and D_S.
-    encoders_ : modality -> EncoderInfo, empty unless X was a store.
-    source_ : path of the store, "" for arrays.
-    n_features_in_, feature_names_in_ : only where X was a 2-D array (with column names).
+    model_ : Model
+        The trained model, on the CPU.
+    loss_curve_, validation_curve_ : list of float
+        Per epoch, mean training loss, and mean reciprocal rank of the validation pairs (empty
+        without any).
+    n_iter_, best_epoch_ : int
+        Epochs run, and the (1-based) one whose parameters were kept.
+    best_loss_, best_validation_score_ : float, float or None
+        Lowest loss; highest validation score, None without one.
+    n_pairs_, n_validation_pairs_, n_skipped_ : int
+        Pairs trained on, pairs validated on, entries left out because a modality is missing.
+    validation_ : str
+        The pairs that chose the best epoch, in words.
+    temperature_, bias_ : float, float or None
+        The loss's, after training; bias_ is None for CLIP.
+    sequence_dim_, structure_dim_ : int
+        D_P and D_S.
+    encoders_ : dict
+        Modality -> EncoderRecord; empty unless X was a store.
+    source_ : str
+        Path of the store, "" for arrays.
+    n_features_in_, feature_names_in_
+        Only if X was a 2-D array (with column names).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> sequences = [rng.normal(size=(30, 20)) for _ in range(12)]   # (L, D_P) each
+    >>> structures = [rows[:, :8] + 1 for rows in sequences]         # (L, D_S) each
+    >>> pairs = list(zip(sequences, structures))
+    >>> est = ProtAlignEstimator(embed_dim=16, max_epochs=5, random_state=0).fit(pairs)
+    >>> est.transform(pairs).shape
+    (12, 16)
+    >>> 0 <= est.score(pairs) <= 1
+    True
     """
 
-    heads_: Heads
-    encoders_: dict[Modality, EncoderInfo]
-    loss_curve_: list[float]
-    validation_curve_: list[float]
+    model_: Model
 
     def __init__(
         self,
@@ -154,28 +190,42 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(
         self, X: Any, y: object = None, *, X_val: Any = None, validation: str = "given"
-    ) -> ProtAlignEstimator:
+    ) -> Self:
         """Train on the entries of X that have both modalities.
 
-        ``y`` is not used. ``X_val``, of any kind that X may be, is stopped early on in place of a
-        random part of X; ``validation`` says in words what it is, for the model's card. Raises
-        InputError where fewer than two pairs are left, ModelError where ``X_val`` was embedded
-        otherwise.
+        Parameters
+        ----------
+        X : see the class
+            The entries.
+        y : object
+            Not used.
+        X_val : as X, optional
+            Entries to validate on, in place of a random part of X.
+        validation : str
+            What ``X_val`` is, in words, for the model's card.
+
+        Raises
+        ------
+        InputError
+            Fewer than two pairs are left.
+        ModelError
+            ``X_val`` was embedded by other encoders.
         """
-        check_parameters(self)
+        check_parameters(self.get_params(deep=False))
         device = resolve_device(self.device)
-        inputs = fitting_inputs(self, X)
+        inputs = self._fitting_inputs(X)
         pairs = Pairs.of(inputs)
         if len(pairs) < 2:
-            raise InputError("X holds 1 pair of sequence and structure", "training needs more")
+            raise InputError("X: it holds 1 pair of sequence and structure", "training needs more")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         generator = np.random.default_rng(seed)
-        heads = self._heads_to_train(inputs, seed).to(device)
-        training, held_out = self._parts(pairs, X_val, inputs, generator)
-        n_validation = 0 if held_out is None else len(held_out)
+        before = self.model_.training_record if self._continues() else None
+        model = self._model_to_train(inputs, seed).to(device)
+        training, validating = self._parts(pairs, X_val, inputs, generator)
+        n_validation = 0 if validating is None else len(validating)
         self._report(
             f"{len(training):,} pairs to train on, {n_validation:,} to validate on; "
-            f"{pairs.n_skipped:,} entries left out for lack of a modality"
+            f"{pairs.n_skipped:,} entries left out because a modality is missing"
         )
         options = TrainingOptions(
             batch_size=self.batch_size,
@@ -184,141 +234,190 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
         )
-        history = train(heads, training, held_out, options, generator, self._report)
-        self._add_history(history)
-        self.heads_ = heads.cpu()
-        self.n_pairs_, self.n_validation_pairs_ = len(training), n_validation
-        self.n_skipped_ = pairs.n_skipped
-        self.sequence_dim_, self.structure_dim_ = (inputs.dims[m] for m in MODALITIES)
-        self.encoders_ = inputs.encoders
-        self.source_ = X.store.path if isinstance(X, Entries) else ""
+        history = train(model, training, validating, options, generator, self._report)
         random = f"a random {100 * n_validation / len(pairs):.0f} % of the pairs, whole sequences"
-        self.validation_ = "none" if not n_validation else random if X_val is None else validation
+        model.encoders = inputs.encoders
+        model.training_record = _record(
+            before,
+            history,
+            n_pairs=len(training),
+            n_validation_pairs=n_validation,
+            n_skipped=pairs.n_skipped,
+            source=X.store.path if isinstance(X, Entries) else "",
+            validation="none" if not n_validation else random if X_val is None else validation,
+        )
+        names = getattr(self, "feature_names_in_", None)
+        model.array_columns = (
+            getattr(self, "n_features_in_", None),
+            None if names is None else tuple(names),
+        )
+        model.settings = self._settings()
+        self.model_ = model.cpu()
         return self
 
     def transform(self, X: Any) -> Float32:
-        """Unit-length vectors of every entry: (n, embed_dim) float32, or (n, 2 embed_dim).
+        """Return unit-length vectors of every entry: (n, embed_dim) float32, or (n, 2 embed_dim).
 
-        Raises InputError, naming the entries, where one lacks a modality that ``output`` asks for,
-        and ModelError where X was embedded by other encoders.
+        Raises
+        ------
+        InputError
+            An entry has no embedding of a modality that ``output`` asks for; the error names it.
+        ModelError
+            X was embedded by other encoders than the model was fitted on.
         """
         check_is_fitted(self)
         check_choice("output", self.output, OUTPUTS)
         modalities = self._output_modalities()
-        inputs = fitted_inputs(self, X, modalities)
+        inputs = self._fitted_inputs(X, modalities)
         for modality in modalities:
             missing = np.flatnonzero(inputs.items(modality) < 0)
             if len(missing):
                 raise InputError(
-                    f"no {modality} embedding of {inputs.named(missing)}",
+                    f"{inputs.names(missing)}: the {modality} embedding is missing",
                     f"leave them out (store[store.has_{modality}]), or set another output",
                 )
-        everything = np.arange(len(inputs))
-        heads = self._heads_on_device()
-        return np.hstack([vectors_of(heads, inputs, m, everything) for m in modalities])
+        model = self._model_on_device()
+        return np.hstack([model.vectors(inputs, modality) for modality in modalities])
 
     def pool(self, modality: Modality, rows: Sequence[npt.ArrayLike]) -> Float32:
-        """Vectors of residue embeddings of one modality: n arrays (L, D) -> (n, embed_dim).
+        """Pool residue embeddings of one modality: n arrays (L, D) -> (n, embed_dim).
 
-        For proteins that are in no store. Raises ModelError where D is not what was fitted on.
+        For proteins that are in no store. Raise ModelError if D is not the width fitted on.
         """
         check_is_fitted(self)
-        inputs = PairInputs([(r, None) if modality == "sequence" else (None, r) for r in rows])
-        check_fits(inputs, (modality,), dims_of(self), self.encoders_)
-        return vectors_of(self._heads_on_device(), inputs, modality, np.arange(len(inputs)))
+        return self._model_on_device().pool(modality, rows)
 
     def attention(self, X: Any) -> dict[Modality, list[Float32 | None]]:
-        """Which residues the heads look at: a weight for each residue and attention head.
+        """Return the residues' attention weights, for each attention head.
 
-        Returns a list for each modality, an entry each in X's order: (L, n_heads) float32, where
-        each head's weights sum to 1 over the L rows; None where an entry lacks the modality. Rows
-        are those of the embeddings: of "sequence" the entry's residues, all chains one after
-        another; of "structure" the residues with a complete backbone, which
-        ``store.residue_map(id)`` names. Raises InputError where ``pooling`` is not "attention".
+        Returns
+        -------
+        dict
+            Modality -> a list with an item for each entry, in X's order: (L, n_heads) float32,
+            where each head's weights sum to 1 over the L rows; None if the modality is missing.
+            Rows are those of the embeddings: of "sequence" the entry's residues, all chains one
+            after another; of "structure" the residues with a complete backbone, which
+            ``store.residue_map(id)`` names.
+
+        Raises
+        ------
+        InputError
+            ``pooling`` is not "attention".
         """
         check_is_fitted(self)
-        inputs, heads = fitted_inputs(self, X), self._heads_on_device()
-        return {m: residue_weights(heads, inputs, m) for m in MODALITIES}
+        inputs, model = self._fitted_inputs(X), self._model_on_device()
+        return {m: model.residue_weights(inputs, m) for m in MODALITIES}
 
     def retrieval_set(self, X: Any) -> RetrievalSet:
-        """Vectors of X's unique sequences and structures, and which of them belong together.
+        """Return the vectors of X's unique sequences and structures, and which belong together.
 
-        Only entries that have both count; raises InputError if there is none.
+        Only entries that have both count; raise InputError if there is none.
         """
         check_is_fitted(self)
-        return retrieval_set(self._heads_on_device(), Pairs.of(fitted_inputs(self, X)))
+        return self._model_on_device().retrieval_set(self._fitted_inputs(X))
 
     def score(self, X: Any, y: object = None) -> float:
-        """Recall@1, sequence -> structure, among the unique structures of X.
+        """Return Recall@1, sequence -> structure, among the unique structures of X.
 
-        Entries that share one structure are one candidate; ties count as misses (see
-        ``protalign.heads.ranks.retrieval_report``, which gives the other figures too).
+        Entries that share one structure are one candidate; ties count as misses. See
+        ``protalign.evaluation.retrieval_report`` for other figures.
         """
         return recall_at_k(self.retrieval_set(X).ranks(), 1)
 
     def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
-        """Names of transform's columns: "sequence0", … and "structure0", …, as ``output`` says."""
+        """Return the names of transform's columns: "sequence0", … and "structure0", …."""
         check_is_fitted(self)
-        names = [f"{m}{i}" for m in self._output_modalities() for i in range(self.heads_.embed_dim)]
+        dims = range(self.model_.embed_dim)
+        names = [f"{m}{i}" for m in self._output_modalities() for i in dims]
         return np.array(names, dtype=object)
 
     def export(
-        self, X: Entries, path: str | Path, *, features: Sequence[str] = ("aligned",)
+        self,
+        X: Entries,
+        path: str | os.PathLike[str],
+        *,
+        features: Sequence[str] = ("aligned",),
     ) -> int:
-        """Write the vectors of a store's entries to a file; returns the number of entries.
+        """Write the vectors of a store's entries to a file; return the number of entries.
 
-        ``.parquet``, ``.csv`` or ``.h5ad``, as ``path`` ends (``protalign.stores.write_vectors``):
-        id, length, sequence_vector, structure_vector; with ``features=("aligned", "mean")`` also
-        the means of the residues' embeddings, sequence_mean and structure_mean; null where an
-        entry lacks a modality. A block of entries is in memory at a time. The provenance names the
-        model (hash of its weights) and the store (path, encoders and their weights' hashes).
-        Raises InputError for anything but a store or a view, or for one that holds an id twice.
+        Parameters
+        ----------
+        X : EmbeddingStore or StoreView
+            The entries.
+        path : str or path
+            ``.parquet``, ``.csv`` or ``.h5ad``; see ``protalign.stores.write_vectors``.
+        features : sequence of str
+            "aligned", and "mean" for the means of the residues' embeddings beside them
+            (columns sequence_mean, structure_mean).
+
+        Raises
+        ------
+        InputError
+            X is not a store or a view of one, or it holds an id twice.
+
+        Notes
+        -----
+        The columns are id, length, sequence_vector, structure_vector, null if a modality is
+        missing. A block of entries is in memory at a time. The provenance names the model (hash of
+        its weights) and the store (path, encoders and their weights' hashes).
         """
         check_is_fitted(self)
-        if not isinstance(X, Entries):
-            raise InputError("only a store's entries have ids to export", "use transform")
-        check_unchanged(self)
-        inputs = fitted_inputs(self, X)
-        described = describe(self)
-        model = {name: described[name] for name in ("protalign_version", "parameters", "encoders")}
-        model["weights_sha256"] = weights_sha256(self.heads_.state_dict())
+        check_unchanged(self.get_params(deep=False), self.model_)
+        self.model_.settings = self._settings()
         return export_vectors(
-            self._heads_on_device(),
-            X,
-            inputs,
-            path,
-            mean_dims=dims_of(self),
-            features=features,
-            model=model,
+            self._model_on_device(), X, path, features=features, names=self._encoder_names()
         )
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write a folder: model.safetensors, config.json, README.md (a model card).
 
-        It appears whole or not at all, and replaces a model that is there. Raises ModelError where
-        something else is there, or where the parameters no longer describe the fitted heads.
+        It appears whole or not at all, and replaces a model at ``path``. Raise ModelError if
+        something else is there, or if the parameters no longer describe the fitted model.
         """
         check_is_fitted(self)
-        check_unchanged(self)
-        config = describe(self)
-        write_model(path, config, self.heads_.state_dict(), model_card(config))
+        check_unchanged(self.get_params(deep=False), self.model_)
+        self.model_.settings = self._settings()
+        self.model_.save(path)
 
     @classmethod
-    def load(cls, path: str | Path) -> ProtAlignEstimator:
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a folder that ``save`` wrote; no store is needed.
 
-        Raises ModelError, in one line, if it is missing, damaged or of a newer format.
+        Raise ModelError, in one line, if it is missing, damaged or of a newer format.
         """
-        config, tensors = read_model(path)
+        model = Model.load(path)
         try:
-            estimator = cls(**config["parameters"])
-            check_parameters(estimator)
-            restore(estimator, config)
-            estimator.heads_ = estimator._new_heads(dims_of(estimator))
-            estimator.heads_.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise damaged_config(path, error) from None
+            estimator = cls(**model.settings)
+            check_parameters(estimator.get_params(deep=False))
+        except (KeyError, TypeError, ValueError) as error:
+            raise model_files.damaged_config(path, error) from None
+        estimator.model_ = model
+        columns, names = model.array_columns
+        if columns is not None:
+            estimator.n_features_in_ = columns
+        if names is not None:
+            estimator.feature_names_in_ = np.array(names, dtype=object)
         return estimator
+
+    @property
+    def loss_curve_(self) -> list[float]:
+        """Mean training loss of each epoch."""
+        return self._record.loss_curve
+
+    @property
+    def validation_curve_(self) -> list[float]:
+        """Mean reciprocal rank of the validation pairs after each epoch; empty without any."""
+        return self._record.validation_curve
+
+    @property
+    def n_iter_(self) -> int:
+        """Epochs run."""
+        return self._record.n_epochs
+
+    @property
+    def best_epoch_(self) -> int:
+        """The (1-based) epoch whose parameters were kept."""
+        return self._record.best_epoch
 
     @property
     def best_loss_(self) -> float:
@@ -331,14 +430,54 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return max(self.validation_curve_, default=None)
 
     @property
+    def n_pairs_(self) -> int:
+        """Pairs trained on."""
+        return self._record.n_pairs
+
+    @property
+    def n_validation_pairs_(self) -> int:
+        """Pairs validated on."""
+        return self._record.n_validation_pairs
+
+    @property
+    def n_skipped_(self) -> int:
+        """Entries left out because a modality is missing."""
+        return self._record.n_skipped
+
+    @property
+    def validation_(self) -> str:
+        """The pairs that chose the best epoch, in words."""
+        return self._record.validation
+
+    @property
+    def source_(self) -> str:
+        """Path of the store, "" for arrays."""
+        return self._record.source
+
+    @property
+    def encoders_(self) -> dict[Modality, EncoderRecord]:
+        """Modality -> record of the encoder; empty unless X was a store."""
+        return self.model_.encoders
+
+    @property
+    def sequence_dim_(self) -> int:
+        """D_P, the width of the sequence embeddings."""
+        return self.model_.dims["sequence"]
+
+    @property
+    def structure_dim_(self) -> int:
+        """D_S, the width of the structure embeddings."""
+        return self.model_.dims["structure"]
+
+    @property
     def temperature_(self) -> float:
         """The loss's temperature after training."""
-        return self.heads_.loss.temperature
+        return self.model_.loss.temperature
 
     @property
     def bias_(self) -> float | None:
         """SigLIP's bias after training; None for CLIP."""
-        bias = self.heads_.loss.bias
+        bias = self.model_.loss.bias
         return None if bias is None else bias.item()
 
     def __sklearn_tags__(self) -> Any:
@@ -346,50 +485,126 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.transformer_tags.preserves_dtype = ["float32"]  # and float32 for float64
         return tags
 
-    def _heads_to_train(self, inputs: Inputs, seed: int) -> Heads:
-        """New heads, seeded; or, with warm_start, a copy of those of the last fit."""
-        if self.warm_start and hasattr(self, "heads_"):
-            check_fits(inputs, MODALITIES, dims_of(self), self.encoders_)
-            check_unchanged(self)
-            heads = copy.deepcopy(self.heads_)
-            heads.loss.log_scale.requires_grad_(self.learnable_temperature)
-            return heads
+    @property
+    def _record(self) -> TrainingRecord:
+        if self.model_.training_record is None:
+            raise AttributeError("the model is not trained")
+        return self.model_.training_record
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the parameters as JSON values."""
+        settings = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in self.get_params(deep=False).items()
+        }
+        if not isinstance(settings["random_state"], int):
+            settings["random_state"] = None  # a RandomState has no form in JSON
+        return settings
+
+    def _encoder_names(self) -> dict[Modality, str | None]:
+        return {"sequence": self.sequence_encoder, "structure": self.structure_encoder}
+
+    def _fitting_inputs(self, X: Any) -> Inputs:
+        """Return X to fit on; the rows' means if only they count.
+
+        Raise InputError if a modality is missing from all entries.
+        """
+        inputs = self._read(X, MODALITIES, None)
+        missing = [m for m in MODALITIES if m not in inputs.dims]
+        if missing:
+            raise InputError(f"X: the {missing[0]} embeddings are missing", "training needs both")
+        if not isinstance(inputs, ArrayInputs):
+            for name in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
+                self.__dict__.pop(name, None)
+        return self._averaged(inputs)
+
+    def _fitted_inputs(self, X: Any, modalities: Sequence[Modality] = MODALITIES) -> Inputs:
+        """Return X for the fitted model; raise ModelError for embeddings of another kind."""
+        inputs = self._read(X, modalities, self.model_.encoders)
+        return self.model_.inputs(inputs, modalities)
+
+    def _read(
+        self,
+        X: Any,
+        modalities: Sequence[Modality],
+        encoders: dict[Modality, EncoderRecord] | None,
+    ) -> Inputs:
+        """Return X in its common form; arrays are checked as scikit-learn does it.
+
+        ``encoders`` are those of the fitted model, None while it is being fitted.
+        """
+        if isinstance(X, (Entries, Inputs, str, os.PathLike)) or is_pairs(X):
+            return read_inputs(X, modalities, names=self._encoder_names(), encoders=encoders)
+        least = 2 if encoders is None else 1
+        return ArrayInputs(
+            validate_data(
+                self,
+                X,
+                reset=encoders is None,
+                dtype=np.float32,
+                ensure_min_samples=least,
+                ensure_min_features=least,
+            )
+        )
+
+    def _averaged(self, inputs: Inputs) -> Inputs:
+        """Return the means of the rows if the pooling reads no more of them."""
+        return MeanInputs(inputs) if pooling_head(self.pooling).wants_means else inputs
+
+    def _continues(self) -> bool:
+        return self.warm_start and hasattr(self, "model_")
+
+    def _model_to_train(self, inputs: Inputs, seed: int) -> Model:
+        """Return a new model, seeded; with warm_start, a copy of the last fit's."""
+        if self._continues():
+            check_fits(inputs, MODALITIES, self.model_.dims, self.model_.encoders)
+            check_unchanged(self.get_params(deep=False), self.model_)
+            model = copy.deepcopy(self.model_)
+            model.loss.log_scale.requires_grad_(self.learnable_temperature)
+            return model
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self._new_heads(inputs.dims)
-
-    def _new_heads(self, dims: dict[Modality, int]) -> Heads:
-        loss = ContrastiveLoss(self.loss, self.temperature, self.bias, self.learnable_temperature)
-        return Heads(
-            dims, loss, pooling=self.pooling, embed_dim=self.embed_dim, n_heads=self.n_heads
-        )
+            loss = ContrastiveLoss(
+                self.loss, self.temperature, self.bias, self.learnable_temperature
+            )
+            return Model(
+                inputs.dims,
+                loss,
+                pooling=self.pooling,
+                embed_dim=self.embed_dim,
+                n_heads=self.n_heads,
+            )
 
     def _parts(
         self, pairs: Pairs, X_val: Any, inputs: Inputs, generator: np.random.Generator
     ) -> tuple[Pairs, Pairs | None]:
-        """(training, validation) pairs."""
+        """Return (training, validation) pairs."""
         if X_val is not None:
-            return pairs, Pairs.of(validation_inputs(self, X_val, inputs))
+            validating = self._read(X_val, MODALITIES, inputs.encoders)
+            check_fits(validating, MODALITIES, inputs.dims, inputs.encoders)
+            return pairs, Pairs.of(self._averaged(validating))
         if not self.early_stopping:
             return pairs, None
-        return hold_out(pairs, self.validation_fraction, generator)
+        return split_validation(pairs, self.validation_fraction, generator)
 
     def _report(self, line: str) -> None:
         if self.verbose:
             print(line, file=sys.stderr, flush=True)
 
-    def _add_history(self, history: History) -> None:
-        """Set the curves; with warm_start they go on from the last fit's."""
-        going_on = self.warm_start and hasattr(self, "heads_")
-        loss, validation = (self.loss_curve_, self.validation_curve_) if going_on else ([], [])
-        self.best_epoch_ = len(loss) + history.best_epoch
-        self.loss_curve_ = [*loss, *history.loss]
-        self.validation_curve_ = [*validation, *history.validation]
-        self.n_iter_ = len(self.loss_curve_)
-
     def _output_modalities(self) -> tuple[Modality, ...]:
         return tuple(m for m in MODALITIES if self.output in (m, "both"))
 
-    def _heads_on_device(self) -> Heads:
+    def _model_on_device(self) -> Model:
         device = resolve_device(self.device)
-        return self.heads_ if device.type == "cpu" else copy.deepcopy(self.heads_).to(device)
+        return self.model_ if device.type == "cpu" else copy.deepcopy(self.model_).to(device)
+
+
+def _record(before: TrainingRecord | None, history: History, **facts: Any) -> TrainingRecord:
+    """Return the record of a fit; with warm_start the curves continue those of the last one."""
+    loss, validation = (before.loss_curve, before.validation_curve) if before else ([], [])
+    return TrainingRecord(
+        loss_curve=[*loss, *history.loss],
+        validation_curve=[*validation, *history.validation],
+        best_epoch=len(loss) + history.best_epoch,
+        **facts,
+    )

@@ -1,85 +1,96 @@
-"""A store's entries to a file: aligned vectors, and the means of the residues' embeddings."""
+"""Export of a store's entries: aligned vectors and the means of the residues' embeddings."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from protalign.core.arrays import Float32, Int64
+from protalign.core.arrays import Int64
 from protalign.core.checks import check_choice
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
-from protalign.heads.inputs import Inputs
-from protalign.heads.kernels.packed import PackedBatch
-from protalign.heads.mean import mean_rows
-from protalign.heads.model import Heads, vectors_of
+from protalign.heads.inputs import Inputs, means_of
+from protalign.heads.model import Model
 from protalign.stores import Entries, VectorBatch, write_vectors
 
-#: What a file may hold of each modality.
+#: The columns that a file may hold of each modality.
 FEATURES = ("aligned", "mean")
-#: Entries whose vectors are in memory at once.
+#: Entries with vectors in memory at once.
 _ENTRIES_AT_ONCE = 16384
 
 
 def export_vectors(
-    heads: Heads,
+    model: Model,
     entries: Entries,
-    inputs: Inputs,
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
-    mean_dims: Mapping[Modality, int],
     features: Sequence[str] = ("aligned",),
-    model: Mapping[str, Any],
+    names: Mapping[Modality, str | None] | None = None,
 ) -> int:
-    """Write the vectors of a store's entries; returns the number of entries.
+    """Write the vectors of a store's entries; return the number of entries.
 
     Parameters
     ----------
-    heads : the fitted heads, on the device to compute on.
-    entries, inputs : a store's entries, and their embeddings as the heads take them.
-    path : ``.parquet``, ``.csv`` or ``.h5ad``: see ``protalign.stores.write_vectors``.
-    mean_dims : D_P and D_S.
-    features : "aligned", and "mean" for the means of the residues' embeddings beside them.
-    model : provenance of the heads: protalign_version, weights_sha256, parameters, encoders.
+    model : Model
+        The model, on the device to compute on.
+    entries : EmbeddingStore or StoreView
+        The entries.
+    path : str or path
+        ``.parquet``, ``.csv`` or ``.h5ad``; see ``protalign.stores.write_vectors``.
+    features : sequence of str
+        "aligned", and "mean" for the means of the residues' embeddings beside them.
+    names : mapping, optional
+        Modality -> name of the encoder to read, if the store has several that fit the model.
 
     Raises
     ------
-    InputError : an id is there twice, a feature is unknown, or the file cannot be written there.
+    InputError
+        An id occurs twice, a feature is unknown, the file cannot be written there, or ``entries``
+        is not a store or a view of one.
     """
+    if not isinstance(entries, Entries):
+        raise InputError(
+            f"X: a {type(entries).__name__}, but only a store's entries have ids to export",
+            "use transform",
+        )
     with_means = "mean" in _checked(features)
     if len(set(entries.ids)) != len(entries):
-        raise InputError("an id is there twice", "export each entry once")
-    facts = dict(model)
+        raise InputError("X: an id occurs twice", "export each entry once")
+    inputs = model.inputs(entries, names=names)
+    description = model.description()
     metadata = {
-        "protalign_version": facts.pop("protalign_version"),
-        "model": facts,
+        "protalign_version": description["protalign_version"],
+        "model": {
+            "parameters": description["parameters"],
+            "encoders": description["encoders"],
+            "weights_sha256": model.weights_sha256,
+        },
         "store": {
             "path": entries.store.path,
             "options": dict(entries.store.options),  # as queries must be read
-            "encoders": {m: asdict(info) for m, info in inputs.encoders.items()},
+            "encoders": {m: asdict(record) for m, record in inputs.encoders.items()},
         },
     }
     return write_vectors(
         path,
-        vector_batches(heads, entries, inputs, with_means=with_means),
-        dim=heads.embed_dim,
+        _batches(model, entries, inputs, with_means=with_means),
+        dim=model.embed_dim,
         metadata=metadata,
-        mean_dims=mean_dims if with_means else None,
+        mean_dims=model.dims if with_means else None,
     )
 
 
-def vector_batches(
-    heads: Heads, entries: Entries, inputs: Inputs, *, with_means: bool = False
+def _batches(
+    model: Model, entries: Entries, inputs: Inputs, *, with_means: bool
 ) -> Iterator[VectorBatch]:
-    """What a file says of the entries, some thousands of them at a time."""
+    """Yield the rows of the file, some thousands of entries at a time."""
     ids, lengths = entries.ids, _residues(entries, inputs)
     for start in range(0, len(ids), _ENTRIES_AT_ONCE):
         positions = np.arange(start, min(start + _ENTRIES_AT_ONCE, len(ids)))
-        vectors = {m: vectors_of(heads, inputs, m, positions) for m in inputs.dims}
+        vectors = {m: model.vectors(inputs, m, positions) for m in inputs.dims}
         means = {m: means_of(inputs, m, positions) for m in inputs.dims if with_means}
         yield VectorBatch(
             ids[positions],
@@ -91,24 +102,8 @@ def vector_batches(
         )
 
 
-def means_of(inputs: Inputs, modality: Modality, positions: Int64) -> Float32:
-    """(k, D) mean residue embedding of some entries; NaN for those that lack the modality.
-
-    Entries that share an embedding are averaged once.
-    """
-    items = inputs.items(modality)[positions]
-    there = np.flatnonzero(items >= 0)
-    _, first, item = np.unique(items[there], return_index=True, return_inverse=True)
-    means = np.full((len(positions), inputs.dims[modality]), np.nan, dtype=np.float32)
-    if len(there):
-        blocks = inputs.blocks(modality, positions[there[first]])
-        each = [mean_rows(PackedBatch.from_ragged(rows)).numpy() for rows in blocks]
-        means[there] = np.concatenate(each)[item]
-    return means
-
-
 def _residues(entries: Entries, inputs: Inputs) -> Int64:
-    """(n,) residues of each entry: of its sequence, or rows of its structure where it has none."""
+    """Return (n,) residues of each entry: of its sequence, else the rows of its structure."""
     sequence = entries.lengths
     if "structure" not in inputs.dims:
         return sequence
@@ -117,12 +112,12 @@ def _residues(entries: Entries, inputs: Inputs) -> Int64:
 
 def _checked(features: Sequence[str]) -> set[str]:
     if isinstance(features, str):
-        raise InputError(f"features={features!r} is a text", f"give a tuple: ({features!r},)")
+        raise InputError(f"features={features!r}: a text", f"give a tuple: ({features!r},)")
     for name in features:
         check_choice("features", name, FEATURES)
     if "aligned" not in features:
         raise InputError(
-            f"features={tuple(features)} without aligned vectors",
-            'they are always written: give ("aligned", "mean")',
+            f"features={tuple(features)}: aligned is missing, but it is always written",
+            'give ("aligned", "mean")',
         )
     return set(features)

@@ -1,19 +1,23 @@
-"""What an estimator may be given as X, brought to one form: entries with rows per modality."""
+"""Everything that a model takes, brought to one form: entries with residue rows per modality."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from protalign.core.arrays import Int64
+from protalign.core.arrays import Float32, Int64
+from protalign.core.checks import first_few
+from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import InputError, ModelError, StoreError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
+from protalign.heads.kernels.packed import PackedBatch
+from protalign.heads.mean import mean_rows
 from protalign.stores import EncoderInfo, Entries
 
 
@@ -22,46 +26,65 @@ class Inputs(ABC):
 
     Attributes
     ----------
-    dims : width of a row, by modality.
-    encoders : which encoder made the rows, by modality; empty where X does not say.
+    dims : dict
+        Modality -> width of a row.
+    encoders : dict
+        Modality -> record of the encoder that made the rows; empty if X does not say.
     """
 
     dims: dict[Modality, int]
-    encoders: dict[Modality, EncoderInfo]
+    encoders: dict[Modality, EncoderRecord]
 
     @abstractmethod
     def __len__(self) -> int:
-        """n."""
+        """Return n."""
 
     @abstractmethod
     def items(self, modality: Modality) -> Int64:
-        """(n,) int64, equal for entries that share one embedding, -1 where there is none."""
+        """Return (n,) int64: equal for entries that share one embedding, -1 if it is missing."""
 
     @abstractmethod
     def lengths(self, modality: Modality) -> Int64:
-        """(n,) int64 rows of each entry, 0 where there are none."""
+        """Return (n,) int64, the rows of each entry; 0 if they are missing."""
 
     @abstractmethod
     def dtype(self, modality: Modality) -> np.dtype[Any]:
-        """float16 or float32: what holds the rows of all entries without loss."""
+        """Return float16 or float32, which holds the rows of all entries without loss."""
 
     @abstractmethod
     def rows(self, modality: Modality, positions: Int64) -> Ragged:
-        """The rows of some entries that have them, packed, float16 or float32."""
+        """Return the rows of some entries that have them, packed, float16 or float32."""
 
     def name(self, position: int) -> str:
-        """What an error calls an entry."""
+        """Return the name of an entry for an error."""
         return f"entry {position}"
 
-    def named(self, positions: Int64) -> str:
-        """The first few entries by name, and how many more."""
-        shown = ", ".join(self.name(int(position)) for position in positions[:3])
-        return shown + (f" and {len(positions) - 3:,} more" if len(positions) > 3 else "")
+    def names(self, positions: Int64) -> str:
+        """Return the names of the first few entries, and how many more there are."""
+        shown = [self.name(int(position)) for position in positions[:3]]
+        return first_few([*shown, *[""] * (len(positions) - len(shown))])
+
+    def unique_items(self, modality: Modality, positions: Int64) -> tuple[Int64, Int64, Int64]:
+        """Find the unique items among some entries.
+
+        Returns
+        -------
+        present : (p,) int64
+            Indices into ``positions`` of the entries that have the modality.
+        first : (u,) int64
+            Positions of one entry of each unique item.
+        item : (p,) int64
+            Index into ``first`` for each present entry.
+        """
+        items = self.items(modality)[positions]
+        present = np.flatnonzero(items >= 0)
+        _, first, item = np.unique(items[present], return_index=True, return_inverse=True)
+        return present, positions[present[first]], item
 
     def blocks(
         self, modality: Modality, positions: Int64, elements: int = 1 << 24
     ) -> Iterator[Ragged]:
-        """The rows of many entries, in order, about ``elements`` values at a time."""
+        """Yield the rows of many entries, in order, about ``elements`` values at a time."""
         ends = np.cumsum(self.lengths(modality)[positions]) * self.dims[modality]
         first = 0
         while first < len(positions):
@@ -72,11 +95,12 @@ class Inputs(ABC):
 
 
 class StoreInputs(Inputs):
-    """Entries of a store, or of a view of one; entries not embedded count as lacking a modality."""
+    """Entries of a store or of a view; a modality counts as missing until it is embedded."""
 
-    def __init__(self, entries: Entries, encoders: dict[Modality, EncoderInfo]) -> None:
+    def __init__(self, entries: Entries, encoders: Mapping[Modality, EncoderInfo]) -> None:
         self.entries = entries
-        self.encoders = encoders
+        self.encoders = dict(encoders)
+        self._names = {modality: info.name for modality, info in encoders.items()}
         self.dims = {modality: info.dim for modality, info in encoders.items()}
         self._lengths = {
             modality: entries.rows(info.name)[1] for modality, info in encoders.items()
@@ -97,7 +121,7 @@ class StoreInputs(Inputs):
         return np.dtype(self.encoders[modality].dtype)
 
     def rows(self, modality: Modality, positions: Int64) -> Ragged:
-        return self.entries.embeddings(self.encoders[modality].name, positions)
+        return self.entries.embeddings(self._names[modality], positions)
 
     def name(self, position: int) -> str:
         return str(self.entries.ids[position])
@@ -110,8 +134,8 @@ class PairInputs(Inputs):
         for index, pair in enumerate(pairs):
             if not isinstance(pair, (list, tuple)) or len(pair) != 2:
                 raise InputError(
-                    f"entry {index} of the list is no pair",
-                    "give (sequence embeddings, structure embeddings), None for what is missing",
+                    f"entry {index} of the list: not a pair",
+                    "give (sequence embeddings, structure embeddings), None for a missing one",
                 )
         columns = {
             modality: [_rows(pair[column], index, modality) for index, pair in enumerate(pairs)]
@@ -124,7 +148,7 @@ class PairInputs(Inputs):
             widths = {array.shape[1] for array in arrays if array is not None}
             if len(widths) > 1:
                 raise InputError(
-                    f"{modality} embeddings of different widths {sorted(widths)}",
+                    f"{modality} embeddings: different widths {sorted(widths)}",
                     "embed all entries with one encoder",
                 )
             if widths:
@@ -155,20 +179,20 @@ def _rows(value: Any, index: int, modality: Modality) -> npt.NDArray[Any] | None
     array = np.asarray(value)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
         raise InputError(
-            f"entry {index}: {modality} embeddings of shape {array.shape} and type {array.dtype}",
-            "give a float array of (residues, dim), or None where there is none",
+            f"entry {index}: {modality} embeddings of shape {array.shape} and dtype {array.dtype}",
+            "give a float array of (residues, dim), or None if it is missing",
         )
     if array.dtype != np.float16:
         array = array.astype(np.float32)
     if not np.isfinite(array).all():
         raise InputError(
-            f"entry {index}: {modality} embeddings with NaN or infinity", "leave it out"
+            f"entry {index}: {modality} embeddings hold NaN or infinity", "leave it out"
         )
     return array
 
 
 class ArrayInputs(Inputs):
-    """A 2-D array: the first ceil(d / 2) columns are one row of sequence, the rest of structure."""
+    """A 2-D array: the first ceil(d / 2) columns are a row of sequence, the rest of structure."""
 
     def __init__(self, values: npt.NDArray[Any]) -> None:
         self._values = values.astype(np.float32, copy=False)
@@ -194,8 +218,114 @@ class ArrayInputs(Inputs):
         return Ragged(np.ascontiguousarray(values), np.arange(len(positions) + 1))
 
 
+class MeanInputs(Inputs):
+    """Other inputs with each item's rows replaced by their mean, one row, taken once.
+
+    The embeddings are frozen, and so are their means: training on these reads no residue again.
+    All means are held in memory, 4 bytes a value.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self.dims, self.encoders = inputs.dims, inputs.encoders
+        self._index: dict[Modality, Int64] = {}
+        self._means: dict[Modality, Float32] = {}
+        for modality in inputs.dims:
+            present, first, item = inputs.unique_items(modality, np.arange(len(inputs)))
+            self._index[modality] = np.full(len(inputs), -1, dtype=np.int64)
+            self._index[modality][present] = item
+            self._means[modality] = _means(inputs, modality, first)
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def items(self, modality: Modality) -> Int64:
+        return self._inputs.items(modality)
+
+    def lengths(self, modality: Modality) -> Int64:
+        return (self._inputs.items(modality) >= 0).astype(np.int64)
+
+    def dtype(self, modality: Modality) -> np.dtype[Any]:
+        return self._means[modality].dtype
+
+    def rows(self, modality: Modality, positions: Int64) -> Ragged:
+        means = self._means[modality][self._index[modality][positions]]
+        return Ragged(means, np.arange(len(positions) + 1))
+
+    def name(self, position: int) -> str:
+        return self._inputs.name(position)
+
+
+def means_of(inputs: Inputs, modality: Modality, positions: Int64) -> Float32:
+    """Return the (k, D) mean residue embedding of some entries; NaN if the modality is missing.
+
+    Entries that share an embedding are averaged once.
+    """
+    present, first, item = inputs.unique_items(modality, positions)
+    means = np.full((len(positions), inputs.dims[modality]), np.nan, dtype=np.float32)
+    means[present] = _means(inputs, modality, first)[item]
+    return means
+
+
+def _means(inputs: Inputs, modality: Modality, positions: Int64) -> Float32:
+    """Return the (k, D) means of entries that have the modality."""
+    blocks = inputs.blocks(modality, positions)
+    means = [mean_rows(PackedBatch.from_ragged(rows)).numpy() for rows in blocks]
+    return np.concatenate([np.empty((0, inputs.dims[modality]), dtype=np.float32), *means])
+
+
+def read_inputs(
+    X: Any,
+    modalities: Sequence[Modality] = MODALITIES,
+    *,
+    names: Mapping[Modality, str | None] | None = None,
+    encoders: Mapping[Modality, EncoderRecord] | None = None,
+) -> Inputs:
+    """Bring X to its common form.
+
+    Parameters
+    ----------
+    X : EmbeddingStore, StoreView, list of pairs, 2-D array, or Inputs
+        The entries.
+    modalities : sequence of str
+        The modalities to read.
+    names : mapping, optional
+        Modality -> name of the encoder to read, if a store has several.
+    encoders : mapping, optional
+        Modality -> record of the encoder to look for in a store, if no name is given.
+
+    Raises
+    ------
+    InputError
+        X is of another kind.
+    StoreError
+        A store has several encoders of a modality, and neither argument says which to read.
+    """
+    if isinstance(X, Inputs):
+        return X
+    if isinstance(X, (str, Path)):
+        raise InputError(
+            f"X={str(X)[:60]!r}: a text or a path", "EmbeddingStore.open(path) opens a store"
+        )
+    if isinstance(X, Entries):
+        infos = {
+            m: choose_encoder(X, m, (names or {}).get(m), (encoders or {}).get(m))
+            for m in modalities
+        }
+        return StoreInputs(X, {m: info for m, info in infos.items() if info is not None})
+    if is_pairs(X):
+        return PairInputs(X)
+    values = np.asarray(X)
+    if values.ndim != 2 or values.dtype.kind not in "fiu":
+        raise InputError(
+            f"X: a {type(X).__name__}, not a store, a list of pairs or a 2-D array",
+            "give one of these",
+        )
+    return ArrayInputs(values)
+
+
 def is_pairs(X: Any) -> bool:
-    """Whether X is a list of (sequence embeddings, structure embeddings), not of plain rows."""
+    """Return whether X is a list of (sequence embeddings, structure embeddings) pairs."""
     if not isinstance(X, (list, tuple)) or len(X) == 0:
         return False
     first = X[0]
@@ -204,67 +334,13 @@ def is_pairs(X: Any) -> bool:
     return any(part is None or np.ndim(part) == 2 for part in first)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pairs:
-    """The unique (sequence item, structure item) pairs of X's entries that have both.
-
-    Attributes
-    ----------
-    inputs : where the rows are.
-    positions : (k,) int64 first entry of each pair, ascending.
-    items : (k, 2) int64, the pair's sequence and structure, numbered from 0 within these pairs.
-    n_skipped : entries that lack a modality.
-    """
-
-    inputs: Inputs
-    positions: Int64
-    items: Int64
-    n_skipped: int
-
-    @classmethod
-    def of(cls, inputs: Inputs) -> Pairs:
-        """The pairs of X; raises InputError if there is none."""
-        if len(inputs) == 0:
-            raise InputError("X holds no entries", "choose some that are in the store")
-        both = np.stack([inputs.items(modality) for modality in MODALITIES], axis=1)
-        complete = np.flatnonzero((both >= 0).all(axis=1))
-        if len(complete) == 0:
-            lacking = [m for m, items in zip(MODALITIES, both.T, strict=True) if (items < 0).all()]
-            reason = f"all lack the {lacking[0]}" if lacking else "each has one of the two"
-            raise InputError(
-                f"no entry has both sequence and structure embeddings: {reason}",
-                "embed structures (PDB or mmCIF files) with both encoders",
-            )
-        _, first = np.unique(both[complete], axis=0, return_index=True)
-        positions = complete[np.sort(first)]
-        items = np.stack(
-            [np.unique(both[positions, column], return_inverse=True)[1] for column in (0, 1)],
-            axis=1,
-        )
-        return cls(inputs, positions, items, len(inputs) - len(complete))
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def select(self, indices: Int64) -> Pairs:
-        """Some of the pairs."""
-        items = np.stack(
-            [np.unique(column, return_inverse=True)[1] for column in self.items[indices].T], axis=1
-        )
-        return Pairs(self.inputs, self.positions[indices], items, self.n_skipped)
-
-    def positions_of_items(self, column: int) -> Int64:
-        """The first entry of each unique sequence (column 0) or structure (column 1)."""
-        return self.positions[np.unique(self.items[:, column], return_index=True)[1]]
-
-
 def choose_encoder(
-    entries: Entries, modality: Modality, name: str | None, fitted: EncoderInfo | None
+    entries: Entries, modality: Modality, name: str | None, fitted: EncoderRecord | None
 ) -> EncoderInfo | None:
-    """The encoder to read: the named one, the one fitted on, or the modality's only one.
+    """Return the encoder to read: the named one, the one fitted on, or the modality's only one.
 
-    None where the store has no encoder of the modality. Raises StoreError where several are there
-    and neither name nor fit says which.
+    None if the store has no encoder of the modality. Raise StoreError if it has several, and
+    neither the name nor the fit says which.
     """
     encoders = entries.store.encoders
     of_modality = [info for info in encoders.values() if info.modality == modality]
@@ -273,7 +349,7 @@ def choose_encoder(
     if name is None and fitted is not None:
         same = [info for info in of_modality if not fitted.differences(info, precision=False)]
         if same:
-            return next((info for info in same if info.name == fitted.name), same[0])
+            return min(same, key=lambda info: len(fitted.differences(info)))
     try:
         return entries.encoder_for(modality, name)
     except StoreError as error:
@@ -286,25 +362,25 @@ def check_fits(
     inputs: Inputs,
     modalities: Sequence[Modality],
     dims: Mapping[Modality, int],
-    encoders: Mapping[Modality, EncoderInfo],
+    encoders: Mapping[Modality, EncoderRecord],
 ) -> None:
-    """Raise ModelError, saying why, where X's embeddings are not of the kind a model is fitted on.
+    """Raise ModelError if the embeddings are of another kind than a model was fitted on.
 
-    ``dims`` and ``encoders`` are the model's; where either side names no encoder, widths decide.
+    ``dims`` and ``encoders`` are the model's. If either side names no encoder, widths decide.
     """
     for modality in modalities:
         if modality not in inputs.dims:
             continue
-        ours, theirs = encoders.get(modality), inputs.encoders.get(modality)
-        if ours is not None and theirs is not None:
-            differences = ours.differences(theirs, precision=False)
+        fitted, given = encoders.get(modality), inputs.encoders.get(modality)
+        if fitted is not None and given is not None:
+            differences = fitted.differences(given, precision=False)
             if differences:
                 raise ModelError(
-                    f"the model is fitted on other {modality} embeddings than the store has: "
+                    f"the model was fitted on other {modality} embeddings than the store has: "
                     f"{'; '.join(differences)}; embed with the model's encoder, or fit a new model"
                 )
         if dims[modality] != inputs.dims[modality]:
             raise ModelError(
-                f"the model is fitted on {modality} embeddings {dims[modality]} wide, these are "
-                f"{inputs.dims[modality]} wide: give embeddings of the model's encoder"
+                f"the model was fitted on {modality} embeddings of width {dims[modality]}, these "
+                f"have width {inputs.dims[modality]}; give embeddings of the model's encoder"
             )

@@ -1,8 +1,12 @@
-"""The model: two pooling heads and a loss, and how vectors come out of it block by block."""
+"""The model: two pooling heads and a loss, what they were trained on, and how to save them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,36 +14,102 @@ import torch
 from torch import Tensor, nn
 
 from protalign.core.arrays import Float32, Int64
-from protalign.core.errors import InputError
+from protalign.core.devices import resolve_device
+from protalign.core.encoder_record import EncoderRecord
+from protalign.core.errors import InputError, ModelError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
-from protalign.heads.attention import PoolingHead
-from protalign.heads.inputs import Inputs, Pairs
+from protalign.core.version import __version__
+from protalign.heads import model_files
+from protalign.heads.head import PoolingHead
+from protalign.heads.inputs import Inputs, PairInputs, check_fits, read_inputs
 from protalign.heads.kernels.batch import ProteinBatch, batch_of
 from protalign.heads.losses import ContrastiveLoss
-from protalign.heads.mean import MEAN_POOLINGS, MeanPoolingHead
+from protalign.heads.pairs import Pairs
+from protalign.heads.poolings import pooling_head
 from protalign.heads.ranks import RetrievalSet
 
-#: How residues become one vector: the paper's projection strategies.
-POOLINGS = ("attention", *MEAN_POOLINGS)
 
-Head = PoolingHead | MeanPoolingHead
+@dataclass(frozen=True)
+class TrainingRecord:
+    """A model's training, as it is saved with the model.
+
+    Attributes
+    ----------
+    n_pairs, n_validation_pairs : int
+        Pairs trained on, and pairs validated on.
+    n_skipped : int
+        Entries left out because a modality is missing.
+    loss_curve, validation_curve : list of float
+        Mean training loss of each epoch, and mean reciprocal rank of the validation pairs (empty
+        without validation pairs).
+    best_epoch : int
+        The 1-based epoch whose parameters were kept.
+    source : str
+        Path of the store; "" for arrays.
+    validation : str
+        The validation pairs in words; "none" without any.
+    """
+
+    n_pairs: int
+    n_validation_pairs: int
+    n_skipped: int
+    loss_curve: list[float]
+    validation_curve: list[float]
+    best_epoch: int
+    source: str = ""
+    validation: str = "not recorded"  # as in models of format 1.0
+
+    @property
+    def n_epochs(self) -> int:
+        """The epochs run."""
+        return len(self.loss_curve)
 
 
-class Heads(nn.Module):
-    """The model: a pooling head per modality, and the loss with its temperature and bias.
+class Model(nn.Module):
+    """Two pooling heads, one per modality, that put a protein's sequence near its structure.
+
+    It is what ``ProtAlignEstimator.fit`` makes (``estimator.model_``) and what a saved model's
+    folder holds.
 
     Parameters
     ----------
-    dims : D of each modality's residue embeddings.
-    loss : what to train with.
-    pooling : one of ``POOLINGS``.
-    embed_dim, n_heads : of each head; ``n_heads`` counts for "attention" alone.
+    dims : mapping
+        Modality -> D, the width of its residue embeddings.
+    loss : ContrastiveLoss
+        The loss to train with.
+    pooling : str
+        A kind of pooling of ``protalign.heads.poolings``.
+    embed_dim : int
+        E, the length of the vectors.
+    n_heads : int
+        Attention heads of each pooling head, if it attends.
+
+    Attributes
+    ----------
+    dims, loss, pooling, embed_dim
+        As given.
+    encoders : dict
+        Modality -> EncoderRecord of the embeddings that it was fitted on; empty for arrays.
+    training_record : TrainingRecord or None
+        None before training.
+    settings : dict
+        The trainer's parameters, as JSON values; saved and loaded, otherwise not used.
+    array_columns : tuple
+        Number and names of the columns if it was fitted on a 2-D array, else (None, None).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> model = Model({"sequence": 20, "structure": 12}, ContrastiveLoss("clip"), embed_dim=8)
+    >>> rows = np.ones((50, 20), np.float32)  # one protein of 50 residues
+    >>> model.pool("sequence", [rows]).shape
+    (1, 8)
     """
 
     def __init__(
         self,
-        dims: dict[Modality, int],
+        dims: Mapping[Modality, int],
         loss: ContrastiveLoss,
         *,
         pooling: str = "attention",
@@ -47,121 +117,334 @@ class Heads(nn.Module):
         n_heads: int = 4,
     ) -> None:
         super().__init__()
-
-        def head(input_dim: int) -> Head:
-            if pooling == "attention":
-                return PoolingHead(input_dim, embed_dim, n_heads)
-            return MeanPoolingHead(input_dim, embed_dim, pooling)
-
+        head = pooling_head(pooling)
+        self.dims: dict[Modality, int] = dict(dims)
         self.pooling = pooling
-        self.sequence = head(dims["sequence"])
-        self.structure = head(dims["structure"])
+        self.embed_dim = embed_dim
+        self.sequence = head(dims["sequence"], embed_dim, n_heads)
+        self.structure = head(dims["structure"], embed_dim, n_heads)
         self.loss = loss
+        self.encoders: dict[Modality, EncoderRecord] = {}
+        self.training_record: TrainingRecord | None = None
+        self.settings: dict[str, Any] = {}
+        self.array_columns: tuple[int | None, tuple[str, ...] | None] = None, None
 
-    def head(self, modality: Modality) -> Head:
-        """The head of a modality."""
-        return self.sequence if modality == "sequence" else self.structure
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> Self:
+        """Read a model's folder; no store is needed.
+
+        Parameters
+        ----------
+        path : str or path
+            A folder that ``save``, ``ProtAlignEstimator.save`` or ``protalign fit`` wrote.
+        device : str
+            "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
+
+        Raises
+        ------
+        ModelError
+            The folder is missing, damaged or of a newer format.
+        """
+        config, tensors = model_files.read_model(path)
+        try:
+            model = cls._of_config(config)
+            model.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise model_files.damaged_config(path, error) from None
+        return model.to(resolve_device(device))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a folder: model.safetensors, config.json, README.md (a model card).
+
+        It appears whole or not at all, and replaces a model at ``path``. Raise ModelError if
+        something else is there, or if the model is not trained.
+        """
+        if self.training_record is None:
+            raise ModelError("the model: it is not trained; train it before you save it")
+        model_files.write_model(path, self.description(), self.state_dict())
 
     @property
-    def embed_dim(self) -> int:
-        """Length of the vectors."""
-        return self.sequence.embed_dim
+    def weights_sha256(self) -> str:
+        """Hex digest of the parameters, which a saved model and exported vectors carry."""
+        return model_files.weights_sha256(self.state_dict())
+
+    @property
+    def attends(self) -> bool:
+        """Whether residues get weights, so that ``residue_weights`` answers."""
+        return self.sequence.attends
 
     @property
     def n_heads(self) -> int | None:
-        """Attention heads of each pooling head; None where nothing attends."""
-        head = self.sequence
-        return head.attention.n_heads if isinstance(head, PoolingHead) else None
+        """Attention heads of each pooling head; None if the pooling has none."""
+        return self.sequence.n_heads
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.loss.log_scale.device
 
+    def head(self, modality: Modality) -> PoolingHead:
+        """Return the pooling head of a modality."""
+        return self.sequence if modality == "sequence" else self.structure
+
     def forward(self, sequence: ProteinBatch, structure: ProteinBatch) -> Tensor:
-        """The batch's loss, 0-d."""
+        """Return the batch's loss, 0-d."""
         loss: Tensor = self.loss(self.sequence(sequence), self.structure(structure))
         return loss
 
+    def inputs(
+        self,
+        X: Any,
+        modalities: Sequence[Modality] = MODALITIES,
+        *,
+        names: Mapping[Modality, str | None] | None = None,
+    ) -> Inputs:
+        """Bring X to the form that the other methods read, and check that it fits the model.
 
-def pool(heads: Heads, inputs: Inputs, modality: Modality, positions: Int64) -> Iterator[Float32]:
-    """Unit-length vectors of entries that have the modality, a block of them at a time.
+        Parameters
+        ----------
+        X : EmbeddingStore, StoreView, list of pairs, 2-D array, or Inputs
+            The entries; see ``ProtAlignEstimator``.
+        modalities : sequence of str
+            The modalities to read.
+        names : mapping, optional
+            Modality -> name of the encoder to read, if a store has several that fit.
 
-    Yields (block, embed_dim) float32 in the order of ``positions``. Raises InputError, naming the
-    entries, where embeddings hold NaN or infinity.
-    """
-    done = 0
-    for rows in inputs.blocks(modality, positions):
-        batch = batch_of(rows, heads.device)
-        own = positions[done : done + len(batch)]
-        yield finite_vectors(heads, batch, inputs, modality, own)
-        done += len(batch)
+        Raises
+        ------
+        ModelError
+            X was embedded by other encoders than the model was fitted on.
+        """
+        inputs = read_inputs(X, modalities, names=names, encoders=self.encoders)
+        check_fits(inputs, modalities, self.dims, self.encoders)
+        return inputs
 
+    def vectors(
+        self, X: Any, modality: Modality, positions: npt.NDArray[np.int64] | None = None
+    ) -> Float32:
+        """Return unit-length vectors: (n, E) float32, rows of NaN if the modality is missing.
 
-def finite_vectors(
-    heads: Heads, batch: ProteinBatch, inputs: Inputs, modality: Modality, positions: Int64
-) -> Float32:
-    """(n, embed_dim) vectors of a batch, which are those entries of the inputs.
+        Entries that share an embedding are pooled once.
 
-    Raises InputError, naming the entries, where embeddings hold NaN or infinity.
-    """
-    with torch.inference_mode():
-        vectors: Float32 = heads.head(modality)(batch).float().cpu().numpy()
-    broken = ~np.isfinite(vectors).all(axis=1)
-    if broken.any():
-        raise not_finite(inputs, modality, positions[broken])
-    return vectors
+        Parameters
+        ----------
+        X : as for ``inputs``
+            The entries.
+        modality : "sequence" or "structure"
+            The modality to pool.
+        positions : (n,) int64, optional
+            The entries to pool; default: all.
 
+        Raises
+        ------
+        InputError
+            Embeddings hold NaN or infinity; the error names the entries.
+        """
+        inputs = self.inputs(X, (modality,))
+        if positions is None:
+            positions = np.arange(len(inputs))
+        vectors = np.full((len(positions), self.embed_dim), np.nan, dtype=np.float32)
+        if modality in inputs.dims:
+            present, first, item = inputs.unique_items(modality, positions)
+            vectors[present] = self._pooled(inputs, modality, first)[item]
+        return vectors
 
-def retrieval_set(heads: Heads, pairs: Pairs) -> RetrievalSet:
-    """Vectors of the unique items of some pairs, and which belong together."""
-    vectors = [
-        np.concatenate(list(pool(heads, pairs.inputs, m, pairs.positions_of_items(column))))
-        for column, m in enumerate(MODALITIES)
-    ]
-    return RetrievalSet(vectors[0], vectors[1], pairs.items)
+    def pool(self, modality: Modality, rows: Sequence[npt.ArrayLike]) -> Float32:
+        """Pool residue embeddings of proteins that are in no store.
 
+        Parameters
+        ----------
+        modality : "sequence" or "structure"
+            The modality of the rows.
+        rows : n arrays of (L, D)
+            Residue embeddings.
 
-def vectors_of(heads: Heads, inputs: Inputs, modality: Modality, positions: Int64) -> Float32:
-    """(k, embed_dim) vectors of some entries; rows of NaN for those that lack the modality."""
-    items = inputs.items(modality)[positions]
-    there = np.flatnonzero(items >= 0)
-    _, first, item = np.unique(items[there], return_index=True, return_inverse=True)
-    vectors = np.full((len(positions), heads.embed_dim), np.nan, dtype=np.float32)
-    if len(there):
-        blocks = list(pool(heads, inputs, modality, positions[there[first]]))
-        vectors[there] = np.concatenate(blocks)[item]
-    return vectors
+        Returns
+        -------
+        (n, E) float32 of unit length.
 
-
-def residue_weights(
-    heads: Heads, inputs: Inputs, modality: Modality
-) -> list[npt.NDArray[np.float32] | None]:
-    """(L, n_heads) attention of every entry's residues, None for entries without the modality.
-
-    Raises InputError where the heads do not attend.
-    """
-    head = heads.head(modality)
-    if not isinstance(head, PoolingHead):
-        raise InputError(
-            f"pooling={heads.pooling!r} weighs all residues alike: there is no attention to see",
-            'fit with pooling="attention"',
+        Raises
+        ------
+        ModelError
+            D is not the width that the model was fitted on.
+        """
+        if len(rows) == 0:
+            return np.empty((0, self.embed_dim), dtype=np.float32)
+        return self.vectors(
+            PairInputs([(r, None) if modality == "sequence" else (None, r) for r in rows]),
+            modality,
         )
-    there = np.flatnonzero(inputs.items(modality) >= 0)
-    found: list[npt.NDArray[np.float32] | None] = [None] * len(inputs)
-    done = 0
-    for rows in inputs.blocks(modality, there):
+
+    def residue_weights(self, X: Any, modality: Modality) -> list[Float32 | None]:
+        """Return the attention weights of every entry's residues.
+
+        Returns
+        -------
+        list of (L, n_heads) float32
+            Each head's weights sum to 1 over the L rows; None if the modality is missing.
+
+        Raises
+        ------
+        InputError
+            The model's pooling has no attention.
+        """
+        if not self.attends:
+            raise InputError(
+                f"pooling={self.pooling!r}: it weighs all residues alike, so it has no attention",
+                'fit with pooling="attention"',
+            )
+        inputs = self.inputs(X, (modality,))
+        weights: list[Float32 | None] = [None] * len(inputs)
+        present = np.flatnonzero(inputs.items(modality) >= 0)
+        done = 0
+        for rows in inputs.blocks(modality, present) if len(present) else ():
+            with torch.inference_mode():
+                values = self.head(modality).residue_weights(batch_of(rows, self.device))
+            for protein in Ragged(values.float().cpu().numpy(), rows.offsets):
+                weights[present[done]] = protein
+                done += 1
+        return weights
+
+    def retrieval_set(self, X: Any) -> RetrievalSet:
+        """Return the vectors of X's unique sequences and structures, and their pairs.
+
+        Only entries with both modalities count. X may also be ``Pairs``. Raise InputError if there
+        are none.
+        """
+        pairs = X if isinstance(X, Pairs) else Pairs.of(self.inputs(X))
+        sequence, structure = (
+            self._pooled(pairs.inputs, modality, pairs.positions_of_items(column))
+            for column, modality in enumerate(MODALITIES)
+        )
+        return RetrievalSet(sequence, structure, pairs.items)
+
+    def finite_vectors(
+        self, batch: ProteinBatch, inputs: Inputs, modality: Modality, positions: Int64
+    ) -> Float32:
+        """Return (n, E) vectors of a batch of these entries of the inputs.
+
+        Raise InputError, naming the entries, if embeddings hold NaN or infinity.
+        """
         with torch.inference_mode():
-            weights = head.residue_weights(batch_of(rows, heads.device))
-        for own in Ragged(weights.float().cpu().numpy(), rows.offsets):
-            found[there[done]] = own
-            done += 1
-    return found
+            vectors: Float32 = self.head(modality)(batch).float().cpu().numpy()
+        broken = ~np.isfinite(vectors).all(axis=1)
+        if broken.any():
+            raise not_finite(inputs, modality, positions[broken])
+        return vectors
+
+    def description(self) -> dict[str, Any]:
+        """Return everything but the weights as JSON values: a saved model's config."""
+        columns, names = self.array_columns
+        return {
+            "protalign_version": __version__,
+            "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")},
+            "parameters": {**self._architecture(), **self.settings},
+            "encoders": {
+                modality: asdict(self.encoders[modality])
+                if modality in self.encoders
+                else {"dim": self.dims[modality]}
+                for modality in MODALITIES
+            },
+            "training": self._training(),
+            "array_input": {
+                "n_features_in": columns,
+                "feature_names_in": None if names is None else list(names),
+            },
+        }
+
+    def _architecture(self) -> dict[str, Any]:
+        """Return what is needed to build the model again."""
+        return {
+            "embed_dim": self.embed_dim,
+            "n_heads": self.n_heads or 1,
+            "pooling": self.pooling,
+            "loss": self.loss.kind,
+            "temperature": self.loss.temperature,
+            "bias": 0.0 if self.loss.bias is None else self.loss.bias.item(),
+            "learnable_temperature": self.loss.log_scale.requires_grad,
+        }
+
+    def _training(self) -> dict[str, Any]:
+        if self.training_record is None:
+            return {}
+        return {
+            **asdict(self.training_record),
+            "n_iter": self.training_record.n_epochs,
+            "temperature": self.loss.temperature,
+            "bias": None if self.loss.bias is None else self.loss.bias.item(),
+        }
+
+    def _pooled(self, inputs: Inputs, modality: Modality, positions: Int64) -> Float32:
+        """Return (k, E) vectors of entries that have the modality, pooled block by block."""
+        blocks = list(self._blocks(inputs, modality, positions))
+        return np.concatenate([np.empty((0, self.embed_dim), dtype=np.float32), *blocks])
+
+    def _blocks(self, inputs: Inputs, modality: Modality, positions: Int64) -> Iterator[Float32]:
+        done = 0
+        for rows in inputs.blocks(modality, positions):
+            batch = batch_of(rows, self.device)
+            entries = positions[done : done + len(batch)]
+            yield self.finite_vectors(batch, inputs, modality, entries)
+            done += len(batch)
+
+    @classmethod
+    def _of_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build the model that a config describes, with new weights."""
+        parameters = config["parameters"]
+        loss = ContrastiveLoss(
+            parameters["loss"],
+            parameters["temperature"],
+            parameters["bias"],
+            parameters["learnable_temperature"],
+        )
+        model = cls(
+            {m: int(config["encoders"][m]["dim"]) for m in MODALITIES},
+            loss,
+            pooling=parameters["pooling"],
+            embed_dim=parameters["embed_dim"],
+            n_heads=parameters["n_heads"],
+        )
+        model.settings = dict(parameters)
+        model.encoders = {
+            m: _record_of(config["encoders"][m])
+            for m in MODALITIES
+            if "model" in config["encoders"][m]
+        }
+        known = {field.name for field in fields(TrainingRecord)}
+        training = config["training"]
+        model.training_record = TrainingRecord(**{k: training[k] for k in known & set(training)})
+        columns = config["array_input"]
+        names = columns["feature_names_in"]
+        model.array_columns = columns["n_features_in"], None if names is None else tuple(names)
+        return model
+
+
+def _record_of(values: Mapping[str, Any]) -> EncoderRecord:
+    """Return the record in a config, which may say more of an encoder (its name in the store)."""
+    return EncoderRecord(**{field.name: values[field.name] for field in fields(EncoderRecord)})
+
+
+def as_model(value: Any) -> Model:
+    """Return the Model of a Model, a fitted estimator or a saved model's folder.
+
+    Raise InputError for anything else, and for an estimator that is not fitted.
+    """
+    if isinstance(value, Model):
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        return Model.load(value)
+    fitted = getattr(value, "model_", None)
+    if isinstance(fitted, Model):
+        return fitted
+    raise InputError(
+        f"model: a {type(value).__name__} that is not fitted, or not a model",
+        "give a Model, a fitted ProtAlignEstimator, or the folder of a saved model",
+    )
 
 
 def not_finite(inputs: Inputs, modality: Modality, positions: Int64) -> InputError:
-    """The error for entries whose embeddings cannot be pooled."""
+    """Return the error for entries with embeddings that cannot be pooled."""
     return InputError(
-        f"{modality} embeddings of {inputs.named(positions)} hold NaN, infinity or huge values",
+        f"{modality} embeddings of {inputs.names(positions)} hold NaN, infinity or huge values",
         "embed them again, or leave them out",
     )

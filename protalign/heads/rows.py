@@ -1,31 +1,29 @@
-"""Rows of training pairs: held where they are used if they fit, else read a batch ahead of use."""
+"""Rows of training pairs: held on their device if they fit, else read a batch ahead of use."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from protalign.core.arrays import Int64
+from protalign.core.machine import usable_memory
 from protalign.core.protein import MODALITIES
-from protalign.heads.inputs import Pairs
 from protalign.heads.kernels.batch import ProteinBatch, batch_of
 from protalign.heads.kernels.fused import RangeBatch, fused_pooling_on
 from protalign.heads.kernels.packed import PackedBatch, moved
+from protalign.heads.pairs import Pairs
 
 #: A batch of pairs: of their sequences and of their structures.
 Batch = tuple[ProteinBatch, ProteinBatch]
 
 #: Training and validation rows are each held in memory while they take less than this part of it.
 MEMORY_PART = 0.25
-#: The same of a GPU's memory, as far as it is free at that moment.
+#: The same part of a GPU's memory that is free at that moment.
 GPU_MEMORY_PART = 0.4
 
 
@@ -34,15 +32,19 @@ class Rows:
 
     Parameters
     ----------
-    pairs : whose rows.
-    device : where batches are wanted, and rows are held.
-    memory : bytes that may be held there; by default a part of what this process may use.
+    pairs : Pairs
+        The pairs.
+    device : torch.device
+        The device of the batches and of the rows that are held.
+    memory : float, optional
+        Bytes that may be held there; default: a part of what this process may use.
 
     Attributes
     ----------
-    device : as given.
-    held : whether all rows are in the device's memory, in their own dtype, where each unique item
-        is there once.
+    device : torch.device
+        As given.
+    held : bool
+        Whether all rows are in the device's memory, in their own dtype, each unique item once.
     """
 
     def __init__(self, pairs: Pairs, device: torch.device, memory: float | None = None) -> None:
@@ -57,7 +59,7 @@ class Rows:
         return bool(self._items)
 
     def batches(self, indices: Sequence[Int64]) -> Iterator[Batch]:
-        """One batch for each array of pairs; what is not held is read while the last one is used.
+        """Yield one batch for each array of pairs; rows that are not held are read one batch ahead.
 
         Held or not, the batches are the same.
         """
@@ -77,7 +79,7 @@ class Rows:
                 yield batch
 
     def unique_items(self) -> Batch | None:
-        """All unique sequences and all unique structures, in order; None where not held."""
+        """Return all unique sequences and all unique structures, in order; None if not held."""
         if not self.held:
             return None
         [sequence], [structure] = (held.batches([held.everything]) for held in self._items)
@@ -92,7 +94,7 @@ class Rows:
         return sequence, structure
 
     def _bytes(self) -> float:
-        """Of all rows."""
+        """Return the bytes of all rows."""
         inputs = self._pairs.inputs
         total = 0.0
         for column, modality in enumerate(MODALITIES):
@@ -123,7 +125,7 @@ class _Held:
         return np.arange(len(self._lengths))
 
     def batches(self, items: Sequence[Int64]) -> Iterator[ProteinBatch]:
-        """A batch for each array of items, in order, repeated where one is; no row is copied."""
+        """Yield a batch for each array of items, in order; items may repeat. No row is copied."""
         lengths = [self._lengths[own] for own in items]
         if fused_pooling_on(self._values.device):
             yield from RangeBatch.several(
@@ -139,54 +141,7 @@ class _Held:
 
 
 def _memory_for_rows(device: torch.device) -> float:
-    """Bytes of rows that may be held on a device."""
+    """Return the bytes of rows that may be held on a device."""
     if device.type == "cuda":
         return GPU_MEMORY_PART * torch.cuda.mem_get_info(device)[0]
     return MEMORY_PART * usable_memory()
-
-
-def usable_memory() -> float:
-    """Bytes that this process may use: the machine's, or less where a limit is set.
-
-    Heeds the limits of Linux's control groups (both versions), which containers and batch systems
-    set, and of ``ulimit -v`` and ``ulimit -d``.
-    """
-    try:
-        limits = [float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")]
-    except (AttributeError, ValueError, OSError):  # no such figure on this system
-        limits = [8e9]
-    return min([*limits, *_cgroup_limits(), *_resource_limits()])
-
-
-def _cgroup_limits(
-    own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
-) -> Iterator[float]:
-    """Memory limits of this process's control group and of those that it is in."""
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        folder, file = (
-            (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
-        )
-        inner = folder / path.lstrip("/")  # in a container this is often not there: its root is
-        for group in (inner, *inner.parents):
-            with suppress(OSError, ValueError):  # no such group; "max"
-                yield float((group / file).read_text())
-            if group == folder:
-                break
-
-
-def _resource_limits() -> Iterator[float]:
-    try:
-        import resource
-    except ImportError:  # not a Unix
-        return
-    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
-        soft, _ = resource.getrlimit(kind)
-        if soft != resource.RLIM_INFINITY:
-            yield float(soft)

@@ -1,4 +1,4 @@
-"""Training of the two pooling heads: rows of the pairs, batches, epochs, early stopping."""
+"""Training of the model: batches of pairs, epochs, early stopping."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from torch import Tensor
 from protalign.core.arrays import Int64
 from protalign.core.errors import ModelError
 from protalign.core.protein import MODALITIES
-from protalign.heads.inputs import Pairs
-from protalign.heads.model import Heads, finite_vectors, not_finite, retrieval_set
+from protalign.heads.model import Model, not_finite
+from protalign.heads.pairs import Pairs
 from protalign.heads.ranks import RetrievalSet, mean_reciprocal_rank
 from protalign.heads.rows import Batch, Rows
 
-#: Losses that are looked at together: a look at one makes the CPU wait for all that a GPU has to
-#: do up to there, and then the GPU for the CPU. Before an error it may take so many steps in vain.
+#: Losses are fetched in groups: each fetch synchronises CPU and GPU. An error shows at the next
+#: fetch, so up to this many steps may be wasted before it.
 _LOSSES_AT_ONCE = {"cpu": 1}
 _LOSSES_AT_ONCE_ACCELERATOR = 64
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """How to train; the names are the estimator's."""
+    """How to train; the names and meanings are those of ``ProtAlignEstimator``."""
 
     batch_size: int
     learning_rate: float
@@ -39,13 +39,16 @@ class TrainingOptions:
 
 @dataclass(slots=True)
 class History:
-    """What a training run recorded.
+    """The curves of a training run.
 
     Attributes
     ----------
-    loss : mean training loss of each epoch.
-    validation : mean reciprocal rank on the validation pairs after each epoch; empty without any.
-    best_epoch : 1-based epoch whose parameters were kept.
+    loss : list of float
+        Mean training loss of each epoch.
+    validation : list of float
+        Mean reciprocal rank of the validation pairs after each epoch; empty without any.
+    best_epoch : int
+        The 1-based epoch whose parameters were kept.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -54,64 +57,85 @@ class History:
 
 
 def train(
-    heads: Heads,
+    model: Model,
     pairs: Pairs,
     validation: Pairs | None,
     options: TrainingOptions,
     generator: np.random.Generator,
     report: Callable[[str], None],
 ) -> History:
-    """Train the heads in place, with Adam; they end as they were after the best epoch.
+    """Train the model in place with Adam, and leave it as it was after the best epoch.
 
-    With validation pairs, the best epoch is the one of the highest mean reciprocal rank (sequence
-    -> structure) among them, and training stops after ``n_iter_no_change`` epochs without a gain
-    of more than ``tol``. Without, it is the last. Ctrl-C stops training and keeps the best so far.
+    With validation pairs, the best epoch has the highest mean reciprocal rank (sequence ->
+    structure) among them, and training stops after ``n_iter_no_change`` epochs without a gain of
+    more than ``tol``. Without them, the best epoch is the last. Ctrl-C stops training and keeps
+    the best epoch so far.
+
+    Parameters
+    ----------
+    model : Model
+        The model, on the device to train on.
+    pairs, validation : Pairs
+        The pairs to train on; the pairs to validate on, or None.
+    options : TrainingOptions
+        The settings.
+    generator : numpy.random.Generator
+        The source of the batches' order.
+    report : callable
+        Receives a line per epoch.
+
+    Raises
+    ------
+    InputError
+        Embeddings hold NaN or infinity.
+    ModelError
+        Training diverged.
     """
-    rows = Rows(pairs, heads.device)
-    score_of = _validate_on(validation, heads.device)
+    rows = Rows(pairs, model.device)
+    score_of = _validate_on(validation, model.device)
     optimiser = torch.optim.Adam(
-        [parameter for parameter in heads.parameters() if parameter.requires_grad],
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=options.learning_rate,
     )
     history = History()
-    best_state, best_score, waited = copy.deepcopy(heads.state_dict()), -math.inf, 0
+    best_state, best_score, waited = copy.deepcopy(model.state_dict()), -math.inf, 0
     try:
         for epoch in range(1, options.max_epochs + 1):
-            loss = _epoch(heads, rows, pairs, optimiser, options.batch_size, generator)
+            loss = _epoch(model, rows, pairs, optimiser, options.batch_size, generator)
             history.loss.append(loss)
             line = f"epoch {epoch}: loss {loss:.4f}"
             if score_of is None:
                 history.best_epoch = epoch
                 report(line)
                 continue
-            score = score_of(heads)
+            score = score_of(model)
             history.validation.append(score)
             report(f"{line}, validation MRR {score:.4f}")
             waited = waited + 1 if score < best_score + options.tol else 0
             if score > best_score:
                 best_score, history.best_epoch = score, epoch
-                best_state = copy.deepcopy(heads.state_dict())
+                best_state = copy.deepcopy(model.state_dict())
             if waited >= options.n_iter_no_change:
                 report(f"stopped: no gain in {waited} epochs; best was epoch {history.best_epoch}")
                 break
     except KeyboardInterrupt:
-        if history.best_epoch == 0 or not (history.validation or _all_finite(heads)):
+        if history.best_epoch == 0 or not (history.validation or _all_finite(model)):
             raise
         warnings.warn("Training interrupted by user: the best so far is kept.", stacklevel=3)
     if history.validation:
-        heads.load_state_dict(best_state)
+        model.load_state_dict(best_state)
     return history
 
 
 def _epoch(
-    heads: Heads,
+    model: Model,
     rows: Rows,
     pairs: Pairs,
     optimiser: torch.optim.Optimizer,
     batch_size: int,
     generator: np.random.Generator,
 ) -> float:
-    """One pass over the pairs in a random order; returns the mean loss."""
+    """Run one pass over the pairs in a random order; return the mean loss."""
     order = generator.permutation(len(pairs))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     batches = [indices for indices in batches if len(indices) > 1]  # one alone has no negatives
@@ -119,7 +143,7 @@ def _epoch(
     total, losses = 0.0, []
     for number, batch in enumerate(rows.batches(batches), start=1):
         optimiser.zero_grad()
-        loss = heads(*batch)
+        loss = model(*batch)
         losses.append(loss.detach())
         if len(losses) == at_once or number == len(batches):
             total += _sum_of_losses(losses, batches[number - len(losses) : number], rows, pairs)
@@ -129,15 +153,15 @@ def _epoch(
     return total / sum(map(len, batches))
 
 
-def _all_finite(heads: Heads) -> bool:
-    """Whether the parameters are numbers: losses not looked at yet may have diverged."""
-    return all(bool(parameter.isfinite().all()) for parameter in heads.parameters())
+def _all_finite(model: Model) -> bool:
+    """Return whether all parameters are finite: losses not yet fetched may have diverged."""
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 def _sum_of_losses(
     losses: Sequence[Tensor], batches: Sequence[Int64], rows: Rows, pairs: Pairs
 ) -> float:
-    """Over the pairs of some batches; raises ValueError, saying why, where one is not finite."""
+    """Sum the losses over the pairs of some batches; raise ValueError if one is not finite."""
     total = 0.0
     for loss, indices in zip(torch.stack(list(losses)).tolist(), batches, strict=True):
         if not math.isfinite(loss):
@@ -146,17 +170,17 @@ def _sum_of_losses(
     return total
 
 
-def _validate_on(pairs: Pairs | None, device: torch.device) -> Callable[[Heads], float] | None:
-    """What gives the heads' mean reciprocal rank on some pairs, which are read once if they fit."""
+def _validate_on(pairs: Pairs | None, device: torch.device) -> Callable[[Model], float] | None:
+    """Return a function that validates the model; the pairs are read once if they fit."""
     if pairs is None:
         return None
     items = Rows(pairs, device).unique_items()
 
-    def score(heads: Heads) -> float:
+    def score(model: Model) -> float:
         if items is None:
-            return mean_reciprocal_rank(retrieval_set(heads, pairs).ranks())
+            return mean_reciprocal_rank(model.retrieval_set(pairs).ranks())
         sequence, structure = (
-            finite_vectors(heads, batch, pairs.inputs, modality, pairs.positions_of_items(column))
+            model.finite_vectors(batch, pairs.inputs, modality, pairs.positions_of_items(column))
             for column, (modality, batch) in enumerate(zip(MODALITIES, items, strict=True))
         )
         return mean_reciprocal_rank(RetrievalSet(sequence, structure, pairs.items).ranks())
@@ -165,9 +189,9 @@ def _validate_on(pairs: Pairs | None, device: torch.device) -> Callable[[Heads],
 
 
 def _diverged(pairs: Pairs, indices: Int64, batch: Batch) -> ValueError:
-    """Why a loss is not finite: the first modality with broken rows, else the training itself."""
+    """Return the error for a loss that is not finite: broken rows, else diverged training."""
     for modality, packed in zip(MODALITIES, batch, strict=True):
         broken = [i for i, rows in enumerate(packed.proteins) if not rows.isfinite().all()]
         if broken:
             return not_finite(pairs.inputs, modality, pairs.positions[indices[broken]])
-    return ModelError("training diverged: the loss is no number; use a lower learning_rate")
+    return ModelError("training diverged: the loss is NaN or infinite; use a lower learning_rate")

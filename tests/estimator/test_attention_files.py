@@ -16,7 +16,7 @@ from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Chain, Structure
 from protalign.estimator.attention_files import write_attention
 from protalign.estimator.estimator import ProtAlignEstimator
-from protalign.heads.attention import PoolingHead
+from protalign.heads.attention import AttentionHead
 from protalign.reading.structure_writer import MAX_B_FACTOR, read_b_factors, write_backbone
 from protalign.stores import EmbeddingStore
 from tests.helpers.estimator_stores import build, read, sequence_only
@@ -33,7 +33,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
     return folder
 
 
-def by_torch(head: PoolingHead, rows: np.ndarray) -> np.ndarray:
+def by_torch(head: AttentionHead, rows: np.ndarray) -> np.ndarray:
     """(L, n_heads) of nn.MultiheadAttention with the head's parameters."""
     dim, embed_dim = rows.shape[1], head.embed_dim
     reference = nn.MultiheadAttention(embed_dim, 4, kdim=dim, vdim=dim, batch_first=True)
@@ -64,7 +64,7 @@ def test_weights_are_torch_s(store: EmbeddingStore, fitted: ProtAlignEstimator) 
             assert weights.dtype == np.float32
             np.testing.assert_allclose(weights.sum(axis=0), 1, atol=1e-5)
             if place % 10 == 0:
-                expected = by_torch(fitted.heads_.head(modality), rows)
+                expected = by_torch(fitted.model_.head(modality), rows)
                 np.testing.assert_allclose(weights, expected, atol=1e-6)
     assert found["structure"][0].std() > 1e-4  # they do differ
 

@@ -16,8 +16,8 @@ from protalign.core.errors import InputError, ModelError, ProtAlignError
 from protalign.core.protein import MODALITIES
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.heads import training
-from protalign.heads.inputs import ArrayInputs, Pairs
-from protalign.heads.pairs import hold_out
+from protalign.heads.inputs import ArrayInputs
+from protalign.heads.pairs import Pairs, split_validation
 from protalign.heads.ranks import retrieval_report
 from protalign.stores import EmbeddingStore
 
@@ -168,7 +168,7 @@ def test_a_sequence_is_held_out_with_all_its_structures(store: EmbeddingStore) -
             return own // 3 if modality == "sequence" else own
 
     pairs = Pairs.of(Shared(families(300)))
-    parts = hold_out(pairs, 0.1, np.random.default_rng(0))
+    parts = split_validation(pairs, 0.1, np.random.default_rng(0))
     trained, held_out = (set(part.positions // 3) for part in parts if part is not None)
     assert not trained & held_out
     assert (len(parts[0]), len(parts[1] or [])) == (270, 30)

@@ -42,7 +42,7 @@ def test_clone_and_pickle(store: EmbeddingStore, fitted: ProtAlignEstimator) -> 
     """A clone is unfitted with the same parameters; a pickle gives the same vectors."""
     copy = clone(fitted)
     assert copy.get_params() == fitted.get_params()
-    assert not hasattr(copy, "heads_")
+    assert not hasattr(copy, "model_")
     again = pickle.loads(pickle.dumps(fitted))  # noqa: S301
     np.testing.assert_array_equal(again.transform(store), fitted.transform(store))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from protalign.core.ragged import Ragged
-from protalign.heads.attention import PoolingHead
+from protalign.heads.attention import AttentionHead
 from protalign.heads.kernels import blocks
 from protalign.heads.kernels import packed as packed_module
 from protalign.heads.kernels.packed import PackedBatch
@@ -23,10 +23,10 @@ LENGTHS = [1, 5, 300, 2, 70, 64, 63, 65, 1, 1, 1000, 128]
 
 def head_and_reference(
     dim: int, dtype: torch.dtype, seed: int = 0
-) -> tuple[PoolingHead, nn.MultiheadAttention]:
+) -> tuple[AttentionHead, nn.MultiheadAttention]:
     """A head with random parameters, and torch's own attention with the same ones."""
     torch.manual_seed(seed)
-    head = PoolingHead(dim).to(dtype)
+    head = AttentionHead(dim).to(dtype)
     reference = nn.MultiheadAttention(128, 4, kdim=dim, vdim=dim, batch_first=True).to(dtype)
     for parameter in (head.query, head.norm.weight, head.norm.bias, reference.in_proj_bias):
         nn.init.normal_(parameter)
@@ -42,7 +42,7 @@ def packed(proteins: list[Tensor]) -> PackedBatch:
 
 
 def by_reference(
-    head: PoolingHead, attention: nn.MultiheadAttention, proteins: list[Tensor]
+    head: AttentionHead, attention: nn.MultiheadAttention, proteins: list[Tensor]
 ) -> Tensor:
     """nn.MultiheadAttention, LayerNorm and unit length, one protein after another."""
     outputs = [

@@ -15,9 +15,10 @@ from protalign.core.errors import InputError, ModelError
 from protalign.core.protein import MODALITIES
 from protalign.core.ragged import Ragged
 from protalign.estimator.estimator import ProtAlignEstimator
-from protalign.heads.inputs import PairInputs, StoreInputs
+from protalign.heads.inputs import MeanInputs, PairInputs, StoreInputs
 from protalign.heads.kernels.packed import PackedBatch
-from protalign.heads.mean import MEAN_POOLINGS, MeanInputs, MeanPoolingHead, mean_rows
+from protalign.heads.mean import MeanLinearHead, mean_rows
+from protalign.heads.poolings import pooling_head
 from protalign.stores import EmbeddingStore
 
 
@@ -33,11 +34,11 @@ def proteins(seed: int, lengths: list[int], dtype: type = np.float32) -> list[np
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("projection", MEAN_POOLINGS)
+@pytest.mark.parametrize("projection", ["mean-linear", "mean-mlp"])
 def test_is_its_definition(projection: str, dtype: type) -> None:
     """Mean in float32, the layers, LayerNorm, unit length: written out for each protein."""
     torch.manual_seed(0)
-    head = MeanPoolingHead(24, 16, projection)
+    head = pooling_head(projection)(24, 16, 0)
     arrays = proteins(1, [1, 5, 300, 2], dtype)
     layers = dict(head.named_parameters())
     for vector, rows in zip(head(packed(arrays)), arrays, strict=True):
@@ -57,7 +58,7 @@ def test_is_its_definition(projection: str, dtype: type) -> None:
 @given(st.integers(0, 10**6), st.lists(st.integers(1, 90), min_size=1, max_size=12))
 def test_a_mean_is_the_same_in_every_batch(seed: int, lengths: list[int]) -> None:
     """To the last bit, and the vector up to rounding, alone and among others."""
-    head = MeanPoolingHead(24, 16)
+    head = MeanLinearHead(24, 16)
     arrays = proteins(seed, lengths, np.float16)
     together = packed(arrays)
     means, vectors = mean_rows(together), head(together)
@@ -84,7 +85,7 @@ def test_means_taken_beforehand(store: EmbeddingStore) -> None:
     assert len(MeanInputs(PairInputs([(None, np.ones((2, 3)))]))) == 1
 
 
-@pytest.mark.parametrize("pooling", MEAN_POOLINGS)
+@pytest.mark.parametrize("pooling", ["mean-linear", "mean-mlp"])
 def test_it_learns_and_comes_back_from_a_file(
     store: EmbeddingStore, tmp_path: Path, pooling: str
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from protalign.core.errors import ModelError
 from protalign.estimator.estimator import ProtAlignEstimator
-from protalign.heads.model_files import check_place
+from protalign.heads.model_files import check_target
 from protalign.stores import EmbeddingStore
 
 
@@ -33,9 +33,10 @@ def test_it_comes_back_the_same(
     loaded = ProtAlignEstimator.load(saved)
     assert loaded.get_params() == fitted.get_params()
     np.testing.assert_array_equal(loaded.transform(store), fitted.transform(store))
-    for name, value in vars(fitted).items():
-        if name.endswith("_") and name != "heads_":
-            assert getattr(loaded, name) == value, name
+    names = [name for name in dir(type(fitted)) if name.endswith("_") and name[0] != "_"]
+    assert "loss_curve_" in names
+    for name in names:
+        assert getattr(loaded, name) == getattr(fitted, name), name
     assert set(vars(loaded)) == set(vars(fitted))
 
 
@@ -118,10 +119,10 @@ def test_a_place_that_cannot_be_is_told_before_the_training(
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "model"):
         with pytest.raises(ModelError, match="name another"):
-            check_place(path)
+            check_target(path)
         with pytest.raises(ModelError, match="name another"):
             fitted.save(path)
-    assert check_place(tmp_path / "new" / "model") == tmp_path / "new" / "model"
+    assert check_target(tmp_path / "new" / "model") == tmp_path / "new" / "model"
 
 
 @pytest.mark.parametrize(

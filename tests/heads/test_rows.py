@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -16,10 +11,11 @@ from protalign.core.protein import MODALITIES
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.heads import rows as training_rows
 from protalign.heads import training
-from protalign.heads.inputs import ArrayInputs, Pairs, StoreInputs
+from protalign.heads.inputs import ArrayInputs, StoreInputs
 from protalign.heads.losses import ContrastiveLoss
-from protalign.heads.model import Heads
-from protalign.heads.rows import Rows, usable_memory
+from protalign.heads.model import Model
+from protalign.heads.pairs import Pairs
+from protalign.heads.rows import Rows
 from protalign.heads.training import TrainingOptions
 from protalign.stores import EmbeddingStore
 
@@ -65,8 +61,8 @@ def test_training_out_of_the_store_is_training_in_memory(
     assert held.validation_curve_
     assert streamed.loss_curve_ == held.loss_curve_
     assert streamed.validation_curve_ == held.validation_curve_
-    theirs = held.heads_.state_dict()
-    assert all(torch.equal(value, theirs[n]) for n, value in streamed.heads_.state_dict().items())
+    theirs = held.model_.state_dict()
+    assert all(torch.equal(value, theirs[n]) for n, value in streamed.model_.state_dict().items())
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 64])
@@ -75,7 +71,7 @@ def test_broken_rows_are_named(at_once: int, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(training._LOSSES_AT_ONCE, "cpu", at_once)
     values = np.random.default_rng(0).normal(size=(10, 6))
     values[4, 5] = np.nan
-    heads = Heads({"sequence": 3, "structure": 3}, ContrastiveLoss(), embed_dim=8)
+    heads = Model({"sequence": 3, "structure": 3}, ContrastiveLoss(), embed_dim=8)
     options = TrainingOptions(2, 0.001, max_epochs=1, n_iter_no_change=1, tol=0.0)
     pairs, generator = Pairs.of(ArrayInputs(values)), np.random.default_rng(0)
     with pytest.raises(InputError, match="structure embeddings of entry 4 hold NaN"):
@@ -93,8 +89,8 @@ def test_when_losses_are_looked_at_changes_nothing(
         found.append(model.fit(store))
     for model in found[1:]:
         np.testing.assert_allclose(model.loss_curve_, found[0].loss_curve_, rtol=1e-12)
-        theirs = found[0].heads_.state_dict()
-        assert all(torch.equal(own, theirs[n]) for n, own in model.heads_.state_dict().items())
+        theirs = found[0].model_.state_dict()
+        assert all(torch.equal(own, theirs[n]) for n, own in model.model_.state_dict().items())
 
 
 def test_a_broken_store_ends_streamed_training(store: EmbeddingStore) -> None:
@@ -103,32 +99,3 @@ def test_a_broken_store_ends_streamed_training(store: EmbeddingStore) -> None:
     rows = Rows(pairs, CPU, memory=0)
     with pytest.raises(IndexError):
         list(rows.batches([np.array([0, 1]), np.array([0, len(pairs)])]))
-
-
-def test_limits_of_control_groups_count(tmp_path: Path) -> None:
-    """The group's own limit and those above it, of either version; "max" is none."""
-    root, own = tmp_path / "cgroup", tmp_path / "own"
-    (root / "user" / "job").mkdir(parents=True)
-    (root / "user" / "memory.max").write_text("5000000000\n")
-    (root / "user" / "job" / "memory.max").write_text("max\n")
-    (root / "memory" / "batch").mkdir(parents=True)
-    (root / "memory" / "batch" / "memory.limit_in_bytes").write_text("4000000000\n")
-    own.write_text("4:cpu,memory:/batch\n3:cpu:/other\n0::/user/job\n")
-    assert sorted(training_rows._cgroup_limits(own, root)) == [4e9, 5e9]
-    own.write_text("0::/not/seen/from/inside\n")
-    (root / "memory.max").write_text("3000000000\n")  # as in a container
-    assert list(training_rows._cgroup_limits(own, root)) == [3e9]
-    assert list(training_rows._cgroup_limits(tmp_path / "missing", root)) == []
-
-
-def test_ulimit_counts() -> None:
-    """``ulimit -d`` bounds what may be held."""
-    script = (
-        "import resource\n"
-        f"resource.setrlimit(resource.RLIMIT_DATA, ({2**32}, resource.RLIM_INFINITY))\n"
-        "from protalign.heads.rows import usable_memory\n"
-        "print(usable_memory())"
-    )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert float(run.stdout) == min(2**32, usable_memory())
-    assert resource.getrlimit(resource.RLIMIT_DATA)[0] != 2**32

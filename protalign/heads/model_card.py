@@ -1,0 +1,81 @@
+"""The model card: the README.md in a saved model's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(config: Mapping[str, Any]) -> str:
+    """Return the README.md of a saved model, in Markdown."""
+    parameters, training = config["parameters"], config["training"]
+    encoders = "\n".join(_encoder_line(*item) for item in config["encoders"].items())
+    return f"""# A ProtAlign model
+
+Two pooling heads turn per-residue embeddings of a protein's sequence and of its structure into
+unit-length vectors of one {parameters["embed_dim"]}-dimensional space. A sequence lies near its
+own structure.
+Method: "ProtAlign: contrastive learning paradigm for sequence and structure alignment".
+
+    from protalign import Model
+    model = Model.load("this folder")
+    vectors = model.vectors(store, "sequence")    # a store of the same two encoders
+
+## Inputs
+
+{encoders}
+
+It reads embeddings of exactly these encoders and refuses others.
+
+## Training
+
+- pairs of sequence and structure: {training["n_pairs"]:,}, \
+and {training["n_validation_pairs"]:,} more that chose the best epoch
+- source: {training["source"] or "arrays in memory"}
+- pooling: {parameters["pooling"]}
+- loss: {parameters["loss"]}, temperature {training["temperature"]:.4g}{_optimiser(parameters)}
+- epochs: {training["n_iter"]}, best {training["best_epoch"]}; \
+last training loss {training["loss_curve"][-1]:.4f}
+- {_validation_line(training)}
+
+## Limits
+
+- Similar vectors mean that two proteins look alike to the encoders, not that they do the same.
+  Members of one family, and mutants above all, are hardly separated.
+- Figures on proteins that resemble the training proteins say little about others. Measure on a
+  split by sequence identity; `protalign score` prints chance beside each figure.
+- The pattern of residues missing from a structure can give its sequence away.
+
+## Licence
+
+The heads hold no protein. Before you pass them on, read the terms of the proteins that they were
+trained on and of the encoders' weights.
+
+Written by ProtAlign {config["protalign_version"]}; weights SHA-256 in config.json.
+"""
+
+
+def _optimiser(parameters: Mapping[str, Any]) -> str:
+    if "batch_size" not in parameters:  # not trained by the estimator
+        return ""
+    return f"; batch {parameters['batch_size']}, Adam, learning rate {parameters['learning_rate']}"
+
+
+def _encoder_line(modality: str, encoder: Mapping[str, Any]) -> str:
+    if "model" not in encoder:
+        return f"- {modality}: (L, {encoder['dim']}) embeddings; their encoder is not recorded"
+    settings = ", ".join(f"{key} {value}" for key, value in encoder["settings"].items())
+    return (
+        f"- {modality}: (L, {encoder['dim']}) embeddings of {encoder['model']} ({settings}), "
+        f"weights SHA-256 {encoder['weights_sha256']}"
+    )
+
+
+def _validation_line(training: Mapping[str, Any]) -> str:
+    if not training["validation_curve"]:
+        return "no validation pairs: no figure says how well it does on other proteins"
+    best = max(training["validation_curve"])
+    return (
+        f"validation: mean reciprocal rank {best:.4f}, sequence -> structure, among "
+        f"{training['n_validation_pairs']:,} pairs ({training['validation']})"
+    )
