@@ -184,7 +184,7 @@ def _embedded(
 def _hits(
     queries: Queries, targets: AlignedVectors, k: int, against: Against
 ) -> list[list[dict[str, Any]]]:
-    """A dict for each hit of each query, best hit first."""
+    """Return a dict for each hit of each query, best hit first."""
     ranked: list[Any] = [None] * len(queries.ids)
     kinds = [
         {"sequence": "structure", "structure": "sequence"}[modality]

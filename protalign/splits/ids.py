@@ -13,7 +13,7 @@ from protalign.stores import Entries, StoreView
 
 
 def read_ids(path: str | os.PathLike[str]) -> list[str]:
-    """Read a text file with one id per line; empty lines and lines that begin with # are skipped.
+    r"""Read a text file with one id per line; empty lines and lines that begin with # are skipped.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def read_ids(path: str | os.PathLike[str]) -> list[str]:
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "ids.txt"
-    >>> _ = path.write_text("# for the first figure\\n1a30\\n\\n3ebp\\n")
+    >>> _ = path.write_text("# for the first figure\n1a30\n\n3ebp\n")
     >>> read_ids(path)
     ['1a30', '3ebp']
     """
