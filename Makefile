@@ -4,7 +4,6 @@
 #             make bench PROTEINS=pdbbind/ WEIGHTS=esm2_t6_8M_UR50D.pt (default: sample, random weights)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-TYPES := build/types
 
 .PHONY: demo test bench lint types clean
 
@@ -51,11 +50,8 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# stores/ and cli/ are protalign.stores and protalign.cli: show the type checker the installed layout.
 types: .venv/installed
-	rm -rf $(TYPES) && mkdir -p $(TYPES)/protalign
-	ln -s $(CURDIR)/protalign/* $(CURDIR)/stores $(CURDIR)/cli $(TYPES)/protalign/
-	MYPYPATH=$(TYPES) $(BIN)/mypy -p protalign
+	$(BIN)/mypy -p protalign
 
 clean:
 	rm -rf .venv build dist demo
