@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from protalign.estimator.estimator import ProtAlignEstimator as ProtAlignEstimator
     from protalign.estimator.lookup import VectorLookup as VectorLookup
     from protalign.evaluation.evaluate import evaluate as evaluate
+    from protalign.heads.model import Model as Model
+    from protalign.search.hits import search as search
     from protalign.stores import AlignedVectors as AlignedVectors
     from protalign.stores import EmbeddingStore as EmbeddingStore
     from protalign.stores import read_vectors as read_vectors
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "AlignedVectors": "protalign.stores",
     "EmbeddingStore": "protalign.stores",
+    "Model": "protalign.heads.model",
     "ProtAlignError": "protalign.core.errors",
     "ProtAlignEstimator": "protalign.estimator.estimator",
     "VectorLookup": "protalign.estimator.lookup",
     "embed": "protalign.embedding",
     "evaluate": "protalign.evaluation.evaluate",
     "read_vectors": "protalign.stores",
+    "search": "protalign.search",  # a package that can be called
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
@@ -37,7 +41,8 @@ __all__ = ["__version__", *sorted(_HOMES)]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'protalign' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    home = import_module(_HOMES[name])
+    return home if name == "search" else getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -42,7 +42,9 @@ from benchmarks.shared.measuring import (
     write,
 )
 from benchmarks.shared.measuring import times_faster as times
-from protalign.search.kernels.exact import HALF_BATCH, Candidates, processor_has_amx
+from protalign.core.machine import processor_has_amx
+from protalign.search.kernels.exact import ExactIndex
+from protalign.search.kernels.sizes import ExactSizes
 
 #: Queries in a batch from which faiss uses the matrix library.
 FAISS_BLAS_THRESHOLD = 20
@@ -114,14 +116,14 @@ def measure(
     """Milliseconds a query of each side, and how far they agree."""
     queries = unit_vectors(batch, options.dim, batch)
     present = np.ones(len(candidates), dtype=np.bool_)  # as a file of vectors says it
-    searched = Candidates(candidates, present)
+    searched = ExactIndex(candidates, present)
     sides: dict[str, Callable[[], Any]] = {
         "protalign": lambda: searched.nearest(queries, options.k),
         "faiss": lambda: index.search(queries, options.k),
         "numpy": lambda: with_numpy(queries, candidates, options.k),
     }
     before = time.perf_counter()
-    while batch >= HALF_BATCH and processor_has_amx() and not searched.memory_bytes:
+    while batch >= ExactSizes().rounded_batch and processor_has_amx() and not searched.memory_bytes:
         sides["protalign"]()  # until it has what long searches use
     preparing = time.perf_counter() - before
     (ours, our_values), (their_values, theirs), _ = (run() for run in sides.values())

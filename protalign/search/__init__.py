@@ -1,1 +1,23 @@
-"""Vectors to hits."""
+"""Vectors to hits: ``protalign.search(queries, vectors)``.
+
+The package can be called: ``protalign.search`` is the name of this room and of its one function.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+from protalign.search.hits import Hit, Hits, search
+from protalign.search.index import Index
+
+__all__ = ["Hit", "Hits", "Index", "search"]
+
+
+class _CallablePackage(ModuleType):
+    """A package that answers a call as ``search`` does."""
+
+    __call__ = staticmethod(search)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

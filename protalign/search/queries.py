@@ -1,123 +1,153 @@
-"""Queries: read, embedded and pooled with a saved model's encoders, or vectors that are there."""
+"""Queries: proteins that are read, embedded and pooled, or vectors that a file has already."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from protalign.core.errors import Failure, InputError, ModelError
-from protalign.core.protein import MODALITIES, Modality, Protein
+from protalign.core.arrays import Float32
+from protalign.core.checks import did_you_mean
+from protalign.core.errors import Failure, InputError
+from protalign.core.protein import MODALITIES, Chain, Modality, Protein
 from protalign.encoders.recorded import RecordedEncoders
-from protalign.estimator.estimator import ProtAlignEstimator
-from protalign.heads.model_files import weights_sha256
+from protalign.heads.model import Model
 from protalign.reading import ReadOptions, find_sources, read_sources
+from protalign.reading.fasta import parse_sequence
 from protalign.search.superposition import backbone_of
-from protalign.stores import AlignedVectors, EmbeddingStore
+from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 
 #: Proteins read, embedded and pooled at once.
 QUERIES_AT_ONCE = 64
-_READ_OPTIONS = {option.name for option in fields(ReadOptions)}
+#: A text that is not an id or a file is a sequence if it is letters, at least this many.
+_SHORTEST_SEQUENCE = 10
+_SEQUENCE = re.compile(rf"[A-Za-z\s]{{{_SHORTEST_SEQUENCE},}}\*?")
+
+#: One query: an id, a file or folder, a sequence, residue embeddings, or vectors of another file.
+Query = str | os.PathLike[str] | Float32 | AlignedVectors
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Queries:
     """Pooled queries.
 
     Attributes
     ----------
-    ids : n ids.
-    modality : what each was pooled from: a FASTA record from its sequence, a structure file from
-        its structure.
-    lengths : residues of each, None where vectors were given without.
-    vectors : (n, dim) float32, unit length.
-    backbones : (L, 4, 3) float32 in Å of each query whose coordinates are known, else None.
-    failures : inputs that could not be read.
+    ids : list of str
+        n ids.
+    modality : list of str
+        The modality that each was pooled from: a FASTA record from its sequence, a structure file
+        from its structure.
+    lengths : list of int or None
+        Residues of each; None if unknown.
+    vectors : (n, dim) float32
+        Vectors of unit length.
+    backbones : list of (L, 4, 3) float32 or None
+        N, CA, C, O in Å of each query with known coordinates, else None.
+    failures : list of Failure
+        Inputs that could not be read.
     """
 
     ids: list[str]
     modality: list[Modality]
     lengths: list[int | None]
-    vectors: npt.NDArray[np.float32]
-    backbones: list[npt.NDArray[np.float32] | None]
-    failures: list[Failure]
+    vectors: Float32
+    backbones: list[Float32 | None]
+    failures: list[Failure] = field(default_factory=list)
 
-    def and_also(self, others: Queries) -> Queries:
-        """These queries, then the others."""
-        return Queries(
-            self.ids + others.ids,
-            self.modality + others.modality,
-            self.lengths + others.lengths,
-            np.concatenate([self.vectors, others.vectors]),
-            self.backbones + others.backbones,
-            self.failures + others.failures,
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Queries], dim: int) -> Queries:
+        """Return several sets of queries as one, in order."""
+        vectors = np.concatenate(
+            [np.empty((0, dim), dtype=np.float32), *(part.vectors for part in parts)]
+        )
+        return cls(
+            [id for part in parts for id in part.ids],
+            [modality for part in parts for modality in part.modality],
+            [length for part in parts for length in part.lengths],
+            vectors,
+            [backbone for part in parts for backbone in part.backbones],
+            [failure for part in parts for failure in part.failures],
         )
 
 
-def check_made_by(vectors: AlignedVectors, estimator: ProtAlignEstimator) -> None:
-    """Raise ModelError where exported vectors are another model's: no cosine would mean a thing."""
-    theirs = vectors.metadata.get("model", {}).get("weights_sha256")
-    ours = weights_sha256(estimator.heads_.state_dict())
-    if theirs != ours:
-        raise ModelError(
-            f"the vectors were made by another model (weights {str(theirs)[:12]}… and not "
-            f"{ours[:12]}…); search with that one, or export them again with this one"
-        )
+@dataclass(frozen=True, eq=False)
+class SortedQueries:
+    """Queries by kind; each kind in the order given.
 
-
-def embed_queries(
-    paths: Iterable[str | os.PathLike[str]],
-    estimator: ProtAlignEstimator,
-    *,
-    options: ReadOptions | None = None,
-    weights: Mapping[Modality, str] | None = None,
-    device: str = "auto",
-) -> Queries:
-    """Read proteins and pool them with the encoders that a model was trained on.
-
-    Parameters
+    Attributes
     ----------
-    paths : FASTA or structure files, or folders of them.
-    estimator : fitted on a store, or loaded.
-    options : how structure files are read: as the store's were (``read_options``).
-    weights : files for encoders whose weights are not found by themselves.
-
-    Raises
-    ------
-    ModelError : the model was not trained on a store, or the weights found are others.
-    WeightsError : an encoder's weights are not to be had.
+    files : list of str
+        Files and folders of proteins.
+    sequences : list of str
+        Sequences given as text.
+    embeddings : list of (L, D) arrays
+        Residue embeddings.
+    ids : list of str
+        Ids of the vectors that are searched.
+    tables : list of AlignedVectors
+        Vectors of other files.
     """
-    sources, failures = find_sources([Path(path) for path in paths])
-    encoders = RecordedEncoders(estimator.encoders_, weights, device)
-    ids: list[str] = []
-    modality: list[Modality] = []
-    lengths: list[int | None] = []
-    backbones: list[npt.NDArray[np.float32] | None] = []
-    vectors: list[npt.NDArray[np.float32]] = []
 
-    def proteins() -> Iterator[Protein]:
-        for result in read_sources(sources, options or ReadOptions()):
-            failures.extend(result.failures)
-            yield from result.proteins
+    files: list[str]
+    sequences: list[str]
+    embeddings: list[Any]
+    ids: list[str]
+    tables: list[AlignedVectors]
 
-    stream = proteins()
-    while block := list(islice(stream, QUERIES_AT_ONCE)):
-        for protein in block:
-            ids.append(protein.id)
-            backbone = backbone_of(protein.chains)
-            modality.append("structure" if len(backbone) else "sequence")
-            lengths.append(len(protein))
-            backbones.append(backbone if len(backbone) else None)
-        vectors.append(_pooled(block, modality[-len(block) :], estimator, encoders))
-    empty = np.empty((0, estimator.embed_dim), dtype=np.float32)
-    pooled = np.concatenate([empty, *vectors])
-    return Queries(ids, modality, lengths, pooled, backbones, failures)
+    @property
+    def needs_model(self) -> bool:
+        """Whether any of them must be embedded or pooled."""
+        return bool(self.files or self.sequences or self.embeddings)
+
+
+def sort_queries(given: Query | Iterable[Query], ids: Iterable[str]) -> SortedQueries:
+    """Sort queries by kind.
+
+    A text is an id if the vectors have it, else a file or folder if it exists, else a sequence if
+    it is at least 10 letters. Raise InputError for anything else.
+    """
+    if isinstance(given, (str, os.PathLike, np.ndarray, AlignedVectors)):
+        given = [given]
+    known = set(ids)
+    result = SortedQueries([], [], [], [], [])
+    for query in given:
+        if isinstance(query, AlignedVectors):
+            result.tables.append(query)
+        elif isinstance(query, (str, os.PathLike)):
+            text = os.fspath(query)
+            # os.path: Path("") is a folder, and a name that is too long is an error to it.
+            if text in known and isinstance(query, str):
+                result.ids.append(text)
+            elif os.path.exists(text):  # noqa: PTH110
+                if Path(text).suffix == ".parquet":
+                    result.tables.append(read_vectors(text))
+                else:
+                    result.files.append(text)
+            elif isinstance(query, str) and _SEQUENCE.fullmatch(text):
+                result.sequences.append(text)
+            else:
+                raise InputError(
+                    f"{text[:60]}: not an id of the vectors, and no file or folder has this name",
+                    did_you_mean(text, known) or "give an id, a file, or a sequence of 10 letters",
+                )
+        elif np.ndim(query) == 2:
+            result.embeddings.append(query)
+        else:
+            raise InputError(
+                f"a query of type {type(query).__name__}",
+                "give ids, files, sequences, (L, D) residue embeddings or AlignedVectors",
+            )
+    return result
 
 
 def stored_queries(
@@ -126,87 +156,109 @@ def stored_queries(
     modality: Modality = "sequence",
     coordinates: EmbeddingStore | None = None,
 ) -> Queries:
-    """Queries whose vectors are there already: no model is needed.
+    """Return queries with vectors that a file has: no model is needed.
 
     Parameters
     ----------
-    vectors : an exported file's.
-    ids : some of its ids; raises InputError for others.
-    modality : which of an entry's two vectors to search with; the other one where it lacks that.
-    coordinates : the store that the vectors are of, for the queries' backbones.
+    vectors : AlignedVectors
+        The file's vectors.
+    ids : sequence of str
+        Ids of the file; InputError for others.
+    modality : "sequence" or "structure"
+        The vector to query with; the other one if that is missing.
+    coordinates : EmbeddingStore, optional
+        The store that the vectors are of, for the queries' backbones.
     """
-    chosen = vectors.select(ids)
-    values, there = chosen.candidates(modality)
+    subset = vectors.select(ids)
+    values, present = subset.candidates(modality)
     other: Modality = "structure" if modality == "sequence" else "sequence"
     return Queries(
         [str(entry_id) for entry_id in ids],
-        [modality if own else other for own in there.tolist()],
-        [None] * len(ids) if chosen.lengths is None else chosen.lengths.tolist(),
-        np.where(there[:, None], values, chosen.candidates(other)[0]),
+        [modality if has_it else other for has_it in present.tolist()],
+        [None] * len(ids) if subset.lengths is None else subset.lengths.tolist(),
+        np.where(present[:, None], values, subset.candidates(other)[0]),
         [None if coordinates is None else stored_backbone(coordinates, str(i)) for i in ids],
-        [],
     )
 
 
-def check_same_model(queries: AlignedVectors, vectors: AlignedVectors) -> None:
-    """Raise ModelError where two exported files are of different models."""
-    theirs, ours = (v.metadata.get("model", {}).get("weights_sha256") for v in (queries, vectors))
-    if theirs != ours or queries.sequence.shape[1] != vectors.sequence.shape[1]:
-        raise ModelError(
-            f"the two files' vectors were made by different models (weights {str(theirs)[:12]}… "
-            f"and {str(ours)[:12]}…): export both with one"
-        )
+def embed_queries(
+    paths: Iterable[str | os.PathLike[str]],
+    model: Model,
+    encoders: RecordedEncoders,
+    *,
+    options: ReadOptions | None = None,
+) -> Queries:
+    """Read proteins and pool them with the encoders that a model was fitted on.
 
+    Parameters
+    ----------
+    paths : iterable of str or path
+        FASTA or structure files, or folders of them.
+    model : Model
+        The model.
+    encoders : RecordedEncoders
+        Its encoders.
+    options : ReadOptions, optional
+        The options that the store's structure files were read with.
 
-def read_options(vectors: AlignedVectors) -> ReadOptions:
-    """How the structure files behind exported vectors were read: queries are read the same way.
-
-    The file says; an older one names its store, which says; else the defaults.
+    Raises
+    ------
+    ModelError
+        The model was not fitted on a store, or the weights found are others.
+    WeightsError
+        An encoder's weights are missing.
     """
-    facts = vectors.metadata.get("store", {})
-    options = facts.get("options")
-    path = facts.get("path", "")
-    if options is None and path and Path(path).is_dir():
-        options = EmbeddingStore.open(path).options
-    known = {key: value for key, value in (options or {}).items() if key in _READ_OPTIONS}
-    return ReadOptions(**known)
+    sources, failures = find_sources([Path(path) for path in paths])
+
+    def proteins() -> Iterator[Protein]:
+        for result in read_sources(sources, options or ReadOptions()):
+            failures.extend(result.failures)
+            yield from result.proteins
+
+    parts = []
+    stream = proteins()
+    while block := list(islice(stream, QUERIES_AT_ONCE)):
+        parts.append(_pooled(block, model, encoders))
+    queries = Queries.joined(parts, model.embed_dim)
+    queries.failures.extend(failures)
+    return queries
 
 
-def open_coordinates(
-    vectors: AlignedVectors, path: str | os.PathLike[str] | None
-) -> EmbeddingStore:
-    """The store that holds the vectors' structures: the one named, else the one recorded.
+def sequence_queries(texts: Sequence[str], model: Model, encoders: RecordedEncoders) -> Queries:
+    """Return queries of sequences given as text, named query_1, query_2, …."""
+    proteins = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            chain = Chain.from_sequence(parse_sequence(text))
+        except InputError as error:
+            raise InputError(f"sequence {number}: {error.reason}", error.advice) from None
+        proteins.append(Protein(f"query_{number}", "", (chain,)))
+    return _pooled(proteins, model, encoders)
 
-    Raises InputError where neither is there.
+
+def embedding_queries(
+    embeddings: Sequence[Any], model: Model, modality: Modality, first: int = 1
+) -> Queries:
+    """Return queries of (L, D) residue embeddings, named embedding_1, embedding_2, ….
+
+    A query's modality is the one with the model's D; ``modality`` decides if both have it.
     """
-    place = str(path or _recorded_store(vectors))
-    if not place:
-        raise InputError("the vectors do not say which store they are of", "name it with --store")
-    if "://" not in place and not Path(place).is_dir():
-        raise InputError(f"the store {place} is not there", "name it with --store")
-    return EmbeddingStore.open(place)
+    modalities = []
+    for rows in embeddings:
+        fitting = [m for m in MODALITIES if model.dims[m] == np.shape(rows)[1]]
+        modalities.append(modality if modality in fitting or not fitting else fitting[0])
+    vectors = [model.pool(m, [rows]) for m, rows in zip(modalities, embeddings, strict=True)]
+    return Queries(
+        [f"embedding_{number}" for number in range(first, first + len(embeddings))],
+        modalities,
+        [len(rows) for rows in embeddings],
+        np.concatenate([np.empty((0, model.embed_dim), dtype=np.float32), *vectors]),
+        [None] * len(embeddings),
+    )
 
 
-def coordinates_of(
-    queries: AlignedVectors, vectors: AlignedVectors, coordinates: EmbeddingStore
-) -> EmbeddingStore | None:
-    """The store with the coordinates of a second file's entries; None where it is not there.
-
-    ``coordinates``, which are of ``vectors``, where both files are of one store: in another one an
-    equal id may be another protein's.
-    """
-    place = _recorded_store(queries)
-    if place == _recorded_store(vectors):
-        return coordinates
-    return EmbeddingStore.open(place) if place and Path(place).is_dir() else None
-
-
-def _recorded_store(vectors: AlignedVectors) -> str:
-    return str(vectors.metadata.get("store", {}).get("path", ""))
-
-
-def stored_backbone(store: EmbeddingStore, entry_id: str) -> npt.NDArray[np.float32] | None:
-    """(L, 4, 3) float32 in Å of an entry's residues, None for one that has no structure."""
+def stored_backbone(store: EmbeddingStore, entry_id: str) -> Float32 | None:
+    """Return (L, 4, 3) float32 in Å of an entry's residues; None if it has no structure."""
     if entry_id not in store or not store[entry_id].has_structure[0]:
         return None
     kept = store.structure(entry_id).kept_chains
@@ -214,39 +266,42 @@ def stored_backbone(store: EmbeddingStore, entry_id: str) -> npt.NDArray[np.floa
     return backbone_of(kept[first : first + count])
 
 
-def _pooled(
-    proteins: Sequence[Protein],
-    modality: Sequence[Modality],
-    estimator: ProtAlignEstimator,
-    encoders: RecordedEncoders,
-) -> npt.NDArray[np.float32]:
-    vectors = np.empty((len(proteins), estimator.embed_dim), dtype=np.float32)
+def _pooled(proteins: Sequence[Protein], model: Model, encoders: RecordedEncoders) -> Queries:
+    """Embed and pool some proteins: those with a backbone by their structure."""
+    backbones = [backbone_of(protein.chains) for protein in proteins]
+    modality: list[Modality] = ["structure" if len(b) else "sequence" for b in backbones]
+    vectors = np.empty((len(proteins), model.embed_dim), dtype=np.float32)
     for kind in MODALITIES:
-        chosen = [index for index, own in enumerate(modality) if own == kind]
-        if not chosen:
+        indices = [index for index, m in enumerate(modality) if m == kind]
+        if not indices:
             continue
         if kind == "sequence":
-            rows = encoders.encode(kind, [proteins[index].sequences for index in chosen])
+            rows = encoders.encode(kind, [proteins[index].sequences for index in indices])
         else:
-            rows = _structure_rows([proteins[index] for index in chosen], encoders)
-        vectors[chosen] = estimator.pool(kind, rows)
-    return vectors
+            rows = _structure_rows([proteins[index] for index in indices], encoders)
+        vectors[indices] = model.pool(kind, rows)
+    return Queries(
+        [protein.id for protein in proteins],
+        modality,
+        [len(protein) for protein in proteins],
+        vectors,
+        [backbone if len(backbone) else None for backbone in backbones],
+    )
 
 
 def _structure_rows(proteins: Sequence[Protein], encoders: RecordedEncoders) -> list[Any]:
-    """(rows, D) of each protein's own chains; a complex that several share is encoded once."""
+    """Return the (rows, D) of each protein's chains; a complex is encoded once."""
     structures = {id(protein.structure): protein.structure for protein in proteins}
-    encoded = dict(
+    encoded: Mapping[int, Float32] = dict(
         zip(structures, encoders.encode("structure", list(structures.values())), strict=True)
     )
-    return [_rows_of(protein, encoded[id(protein.structure)]) for protein in proteins]
-
-
-def _rows_of(protein: Protein, rows: Any) -> Any:
-    assert protein.structure is not None
-    own = {id(chain) for chain in protein.chains}
-    kept = [
-        np.full(len(chain.structure_rows), id(chain) in own)
-        for chain in protein.structure.kept_chains
-    ]
-    return rows[np.concatenate(kept)]
+    rows = []
+    for protein in proteins:
+        assert protein.structure is not None
+        chains = {id(chain) for chain in protein.chains}
+        kept = [
+            np.full(len(chain.structure_rows), id(chain) in chains)
+            for chain in protein.structure.kept_chains
+        ]
+        rows.append(encoded[id(protein.structure)][np.concatenate(kept)])
+    return rows

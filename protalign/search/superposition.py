@@ -1,7 +1,7 @@
-"""How alike two structures are: the TM-score of their best superposition.
+"""The TM-score of two structures: how alike they are in their best superposition.
 
-biotite aligns and superimposes, by a method in the manner of TM-align: residues are matched by
-their 3Di states, then by distance, until nothing changes. TM-score: Zhang and Skolnick, Proteins
+biotite aligns and superimposes by a method like TM-align: residues are matched by their 3Di
+states, then by distance, until nothing changes. TM-score: Zhang and Skolnick, Proteins
 57, 702 (2004); TM-align: Zhang and Skolnick, Nucleic Acids Res 33, 2302 (2005).
 """
 
@@ -21,9 +21,9 @@ _ELEMENTS = [name[0] for name in BACKBONE_ATOMS]
 
 
 def backbone_of(chains: Sequence[Chain]) -> Float32:
-    """(L, 4, 3) float32 in Å: N, CA, C, O of the residues that have all four, all chains' in order.
+    """Return (L, 4, 3) float32 in Å: N, CA, C, O of all residues with all four, chain after chain.
 
-    Empty where no chain has coordinates.
+    Empty if no chain has coordinates.
     """
     rows = [
         chain.backbone.coordinates[chain.structure_rows]
@@ -34,15 +34,21 @@ def backbone_of(chains: Sequence[Chain]) -> Float32:
 
 
 def tm_score(query: Float32, hit: Float32) -> float:
-    """TM-score, 0 to 1, of a hit superimposed on a query, normalised by the query's length.
+    """Return the TM-score of a hit superimposed on a query, normalised by the query's length.
 
-    Above 0.5 two chains mostly have the same fold; unrelated ones have about 0.2. Several chains
-    are taken as one, in their order. NaN where one of the two has fewer than 5 residues, or where
-    no superposition brings any residues together.
+    It lies between 0 and 1. Above 0.5 two chains mostly have the same fold; unrelated ones have
+    about 0.2. Several chains are taken as one, in their order.
 
     Parameters
     ----------
-    query, hit : (L, 4, 3) and (M, 4, 3) float32, N, CA, C, O, in Å, all finite.
+    query, hit : (L, 4, 3) and (M, 4, 3) float32
+        N, CA, C, O in Å, all finite.
+
+    Returns
+    -------
+    float
+        NaN if one of the two has fewer than 5 residues, or if no superposition brings any
+        residues together.
     """
     if min(len(query), len(hit)) < LEAST_RESIDUES:
         return float("nan")
@@ -60,7 +66,7 @@ def tm_score(query: Float32, hit: Float32) -> float:
 
 
 def _atoms(backbone: Float32) -> Any:
-    """A biotite AtomArray of one chain of alanines, numbered from 1."""
+    """Return a biotite AtomArray of one chain of alanines, numbered from 1."""
     import biotite.structure as structure
 
     atoms = structure.AtomArray(backbone.shape[0] * backbone.shape[1])

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
-from protalign.search.kernels.exact import Candidates
 from protalign.stores.vectors.table import METADATA_KEY, vector_columns, vectors_in
 
 
@@ -77,46 +76,9 @@ class AlignedVectors:
         }
         return AlignedVectors(**chosen, metadata=self.metadata)
 
-    def search(
-        self, queries: Float32, k: int = 5, *, against: Modality = "structure"
-    ) -> tuple[npt.NDArray[np.int64], Float32]:
-        """The k nearest entries to each query by cosine: exact, in blocks of bounded memory.
-
-        On a processor with AMX, searches of 32 queries and more among 131,072 vectors and more take
-        a copy of these in bfloat16, made once: half as much memory again. They stay exact.
-
-        Parameters
-        ----------
-        queries : (q, dim) float32, of unit length.
-        k : hits for each, at least 1; fewer where there are fewer vectors.
-        against : whose vectors are ranked, "sequence" or "structure".
-
-        Returns
-        -------
-        rows : (q, k) int64 indices into ``ids``, best first.
-        cosine : (q, k) float32.
-        """
-        if against not in MODALITIES or not isinstance(k, (int, np.integer)) or k < 1:
-            raise InputError(
-                f"against={against!r}, k={k!r}", "give sequence or structure, and a whole k above 0"
-            )
-        candidates = self._searched[against]
-        queries = np.asarray(queries, dtype=np.float32)
-        if queries.ndim != 2 or queries.shape[1] != candidates.vectors.shape[1]:
-            raise InputError(
-                f"queries of shape {queries.shape} do not fit vectors of "
-                f"{candidates.vectors.shape[1]}",
-                "pool them with the model that made the vectors",
-            )
-        return candidates.nearest(np.ascontiguousarray(queries), k)
-
     def __getstate__(self) -> dict[str, Any]:
         """Copies, and processes that they are sent to, make what is cached anew."""
         return {column.name: getattr(self, column.name) for column in fields(self)}
-
-    @cached_property
-    def _searched(self) -> dict[str, Candidates]:
-        return {modality: Candidates(*self.candidates(modality)) for modality in MODALITIES}
 
     def candidates(self, against: Modality) -> tuple[Float32, npt.NDArray[np.bool_]]:
         """((n, dim) float32, (n,) bool): a modality's vectors, and which of them are there."""

@@ -15,12 +15,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from protalign.core.errors import InputError, ModelError
+from protalign.core.errors import InputError
 from protalign.estimator import export as exporting
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.estimator.lookup import VectorLookup
 from protalign.heads.mean import mean_rows
-from protalign.search.queries import check_made_by
 from protalign.stores import EmbeddingStore, read_vectors
 
 
@@ -43,24 +42,6 @@ def test_export_is_transform(
     np.testing.assert_array_equal(read.sequence, fitted.transform(store))
     assert read.has_sequence.all()
     assert read.ids[~read.has_structure].tolist() == ["fasta"]
-
-
-def test_another_model_s_vectors_are_not_searched(
-    store: EmbeddingStore, fitted: ProtAlignEstimator, vectors: Path
-) -> None:
-    """The file knows the heads that made it: queries pooled by others would find nonsense."""
-    check_made_by(read_vectors(vectors), fitted)
-    other = ProtAlignEstimator(max_epochs=1, random_state=1, device="cpu").fit(store)
-    with pytest.raises(ModelError, match="made by another model"):
-        check_made_by(read_vectors(vectors), other)
-
-
-@pytest.mark.parametrize("wrong", [{"against": "sequnce"}, {"k": 0}, {"k": -1}])
-def test_a_wrong_search_is_refused(vectors: Path, wrong: dict[str, Any]) -> None:
-    """A misspelt modality is not taken for the other one, and no hits are not asked for."""
-    read = read_vectors(vectors)
-    with pytest.raises(InputError, match="give sequence or structure"):
-        read.search(read.sequence[:1], **wrong)
 
 
 def test_a_folder_is_no_file_to_export_to(

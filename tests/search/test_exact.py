@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +13,8 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
 from protalign.core.errors import InputError
-from protalign.search.kernels import bfloat16 as half
-from protalign.search.kernels import exact as module
-from protalign.search.kernels.exact import Candidates
-from protalign.stores import AlignedVectors
+from protalign.search.kernels.exact import ExactIndex
+from protalign.search.kernels.sizes import Bfloat16Sizes, ExactSizes
 
 
 def unit_vectors(count: int, seed: int) -> np.ndarray:
@@ -28,32 +25,30 @@ def unit_vectors(count: int, seed: int) -> np.ndarray:
 
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 12), st.integers(4, 200))
 def test_equals_a_full_sort(count: int, queries: int, k: int, block: int) -> None:
-    """The k best of every query, best first, for any number of candidates and block size."""
-    candidates, asked = unit_vectors(count, 0), unit_vectors(queries, 1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK_ELEMENTS", block)
-        patch.setattr(module, "FIRST_ROWS", 1 + block % 7)
-        patch.setattr(module, "THREAD_ELEMENTS", 20)  # as many threads as there are cores
-        patch.setattr(module, "_cores", lambda: 3)
-        rows, cosine = Candidates(candidates).nearest(asked, k)
-    similarity = asked @ candidates.T
+    """The k best of every query, best first, for any number of vectors and any block size."""
+    vectors, asked = unit_vectors(count, 0), unit_vectors(queries, 1)
+    sizes = ExactSizes(
+        block_elements=block,
+        first_rows=1 + block % 7,
+        thread_elements=20,  # as many threads as there may be
+        threads=3,
+        rounded=None,
+    )
+    rows, cosine = ExactIndex(vectors, sizes=sizes).nearest(asked, k)
+    similarity = asked @ vectors.T
     expected = -np.sort(-similarity, axis=1)[:, :k]
     np.testing.assert_allclose(cosine, expected, atol=1e-6)
     np.testing.assert_allclose(np.take_along_axis(similarity, rows, axis=1), cosine, atol=1e-6)
 
 
-@pytest.fixture
-def always_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every search multiplies in bfloat16, in many small blocks."""
-    monkeypatch.setattr(module, "processor_has_amx", lambda: True)
-    monkeypatch.setattr(module, "HALF_BATCH", 1)
-    monkeypatch.setattr(module, "HALF_VECTORS", 1)
-    monkeypatch.setattr(module, "HALF_QUERIES", 0)
-    monkeypatch.setattr(module, "FIRST_ROWS", 32)
-    monkeypatch.setattr(half.HalfVectors, "_is_quick", lambda self: True)
-    monkeypatch.setattr(half, "BLOCK_ELEMENTS", 512)
-    monkeypatch.setattr(half, "_AGAIN", 1)
-    monkeypatch.setattr(half, "_GROUPS", 1)
+#: Every search multiplies in bfloat16, in many small blocks.
+ALWAYS_ROUNDED = ExactSizes(
+    first_rows=32,
+    rounded_batch=1,
+    rounded_vectors=1,
+    rounded_queries=0,
+    rounded=Bfloat16Sizes(block_elements=512, groups=1, again=1, timed=False),
+)
 
 
 FAMILIES = {
@@ -68,9 +63,7 @@ FAMILIES = {
 @pytest.mark.parametrize("dim", [3, 16, 128])
 @pytest.mark.parametrize("n_queries", [1, 7])
 @pytest.mark.parametrize("rounded", [False, True])
-def test_bfloat16_changes_nothing(
-    kind: str, dim: int, n_queries: int, rounded: bool, always_half: None
-) -> None:
+def test_bfloat16_changes_nothing(kind: str, dim: int, n_queries: int, rounded: bool) -> None:
     """Families of near ties, which bfloat16 rounds to one value or in the wrong order."""
     rng = np.random.default_rng(dim)
     centres = FAMILIES[kind](rng, (20, dim))
@@ -83,7 +76,7 @@ def test_bfloat16_changes_nothing(
             candidates = torch.from_numpy(candidates).bfloat16().float().numpy()
         there = rng.random(len(candidates)) < 0.9
         asked = np.abs(centres[:n_queries]).astype(np.float32)
-        searched = Candidates(candidates, there)
+        searched = ExactIndex(candidates, there, ALWAYS_ROUNDED)
         rows, value = searched.nearest(asked, 5)
         assert searched.memory_bytes == candidates.nbytes / 2
         exact = asked.astype(np.float64) @ candidates.T.astype(np.float64)
@@ -95,55 +88,38 @@ def test_bfloat16_changes_nothing(
         assert all(len(set(found)) == len(found) for found in rows.tolist())
 
 
-def test_a_product_that_bfloat16_rounds_furthest(always_half: None) -> None:
+def test_a_product_that_bfloat16_rounds_furthest() -> None:
     """1 + 2^-8 rounds to 1, the largest error there is: half a unit of the last of 8 bits."""
     candidates = np.tile(np.float32([1, 0.75]), (2000, 1))
     candidates[1500] = 1, 1 - 2**-8
-    rows, _ = Candidates(candidates).nearest(np.float32([[1, 2**-8]]), 1)
+    rows, _ = ExactIndex(candidates, sizes=ALWAYS_ROUNDED).nearest(np.float32([[1, 2**-8]]), 1)
     assert rows.tolist() == [[1500]]
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
-def test_lengths_beyond_bfloat16_are_left_to_float32(scale: float, always_half: None) -> None:
+def test_lengths_beyond_bfloat16_are_left_to_float32(scale: float) -> None:
     """What would overflow, or vanish, is not estimated."""
     candidates = unit_vectors(500, 5)
     scaled = candidates * np.float32(scale)
     for vectors, queries in ((scaled, candidates[:7]), (candidates, scaled[:7])):
-        rows, _ = Candidates(vectors).nearest(queries, 1)
+        rows, _ = ExactIndex(vectors, sizes=ALWAYS_ROUNDED).nearest(queries, 1)
         assert rows.ravel().tolist() == list(range(7))
 
 
-def test_crowds_are_multiplied_in_float32(
-    always_half: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crowds_are_multiplied_in_float32() -> None:
     """Where nearly everything may be among the best, the estimate is no use and is left."""
-    monkeypatch.setattr(half, "_AGAIN", 1 / 64)
-    monkeypatch.setattr(half, "_CROWDED", 2)
+    crowded = replace(ALWAYS_ROUNDED.rounded, again=1 / 64, crowded=2)
+    sizes = replace(ALWAYS_ROUNDED, rounded=crowded)
     there = np.arange(3000) % 10 != 0
     alike = np.float32(1) + 1e-4 * np.random.default_rng(6).random((3000, 8), dtype=np.float32)
-    rows, value = Candidates(alike, there).nearest(alike[:7], 4)
+    rows, value = ExactIndex(alike, there, sizes).nearest(alike[:7], 4)
     exact = np.where(there, alike[:7] @ alike.T, -np.inf)
     np.testing.assert_allclose(value, -np.sort(-exact, axis=1)[:, :4], rtol=1e-6)
     np.testing.assert_allclose(np.take_along_axis(exact, rows, axis=1), value, rtol=1e-6)
 
 
-def test_searched_vectors_can_be_copied() -> None:
-    """What a search keeps does not go with a copy or to another process."""
-    vectors = unit_vectors(50, 7)
-    there = np.ones(50, dtype=np.bool_)
-    ids = np.array([f"p{i}" for i in range(50)], dtype=object)
-    aligned = AlignedVectors(ids, vectors, vectors, there, there, {"model": "m"})
-    expected = aligned.search(vectors[:3], 2)
-    again = copy.deepcopy(aligned)
-    assert again.metadata == {"model": "m"}
-    for one, other in zip(expected, again.search(vectors[:3], 2), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_searching_leaves_thread_counts(always_half: None, monkeypatch: Any) -> None:
+def test_searching_leaves_thread_counts() -> None:
     """Of the matrix libraries, in the thread that searches and in new ones."""
-    monkeypatch.setattr(module, "_cores", lambda: 3)
-    monkeypatch.setattr(module, "THREAD_ELEMENTS", 20)
 
     def counts() -> tuple[int, list[int]]:
         blas = [library["num_threads"] for library in threadpool_info()]
@@ -154,7 +130,8 @@ def test_searching_leaves_thread_counts(always_half: None, monkeypatch: Any) -> 
             return pool.submit(counts).result()
 
     before, before_new = counts(), counts_of_a_new_thread()
-    candidates = Candidates(unit_vectors(500, 8))
+    sizes = replace(ALWAYS_ROUNDED, threads=3, thread_elements=20)
+    candidates = ExactIndex(unit_vectors(500, 8), sizes=sizes)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda seed: candidates.nearest(unit_vectors(9, seed), 3), range(8)))
     candidates.nearest(unit_vectors(9, 9), 3)
@@ -166,17 +143,17 @@ def test_missing_vectors_are_never_found() -> None:
     candidates = unit_vectors(20, 2)
     asked = candidates[[3, 7]].copy()
     candidates[3] = np.nan
-    rows, cosine = Candidates(candidates).nearest(asked, 19)
+    rows, cosine = ExactIndex(candidates).nearest(asked, 19)
     assert not (rows == 3).any()
     assert rows[1, 0] == 7
     assert np.isfinite(cosine).all()
     assert rows.shape == (2, 19)
-    assert Candidates(candidates).nearest(asked, 50)[0].shape == (2, 19)
+    assert ExactIndex(candidates).nearest(asked, 50)[0].shape == (2, 19)
 
 
 def test_queries_that_are_missing_are_told() -> None:
     """An entry that lacks the modality cannot ask."""
     asked = unit_vectors(3, 3)
     asked[1] = np.nan
-    with pytest.raises(InputError, match="1 queries are not finite, the first in row 1"):
-        Candidates(unit_vectors(20, 4)).nearest(asked, 2)
+    with pytest.raises(InputError, match="1 queries: they are not finite, the first in row 1"):
+        ExactIndex(unit_vectors(20, 4)).nearest(asked, 2)

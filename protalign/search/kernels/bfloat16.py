@@ -1,7 +1,7 @@
 """Similarities in bfloat16, for processors that multiply such matrices in hardware.
 
-The product is much faster than in float32 where there is AMX, and off by a bounded error: what may
-be among the best is told by it and then computed in float32, so that what is found stays exact.
+With AMX the product is much faster than in float32, and its error is bounded: whatever may be among
+the best by it is computed again in float32, so that the result is exact.
 """
 
 from __future__ import annotations
@@ -14,18 +14,12 @@ import numpy as np
 import torch
 
 from protalign.core.arrays import Bool, Float32, Int64
+from protalign.search.kernels.sizes import GROUP, Bfloat16Sizes
 
-#: Rows of a group, of which the maximum is taken.
-GROUP = 32
-#: Similarities of a block: 2 MB of them.
-BLOCK_ELEMENTS = 1 << 20
 #: Rows converted at a time.
 _ROWS = 1 << 13
 #: (query, row) pairs whose similarity is computed at a time.
 _PAIRS = 1 << 13
-#: A block is multiplied in float32 where more than this part of its groups has to be looked into,
-#: or of its similarities to be computed again; after so many such blocks in a row, all the rest is.
-_GROUPS, _AGAIN, _CROWDED = 1 / 2, 1 / 64, 4
 #: Largest relative error of rounding to bfloat16, whose significand has 8 bits.
 _ROUNDING = 2.0**-8
 #: Lengths of vectors for which nothing overflows, or is so small that it is rounded to 0.
@@ -34,22 +28,29 @@ _LENGTHS = (1e-6, 1e6)
 _TIMED = (8192, 64)
 
 
-class HalfVectors:
-    """(n, dim) vectors in bfloat16, and how far that is from float32.
+class Bfloat16Vectors:
+    """(n, dim) vectors in bfloat16, and their distance from float32.
 
     Parameters
     ----------
-    vectors : (n, dim) float32.
-    present : (n,) bool; the others become zeros.
+    vectors : (n, dim) float32
+        The vectors.
+    present : (n,) bool
+        Rows that count; the others become zeros.
+    sizes : Bfloat16Sizes
+        Sizes for speed.
 
     Attributes
     ----------
-    length, error : largest length of a vector, and of the difference that rounding makes.
-    is_quick : whether the product is quicker than in float32 on this machine, by trying.
+    length, error : float
+        Largest length of a vector, and of the difference that rounding makes.
+    is_quick : bool
+        Whether the product is quicker than in float32 on this machine, by trying.
     """
 
-    def __init__(self, vectors: Float32, present: Bool) -> None:
+    def __init__(self, vectors: Float32, present: Bool, sizes: Bfloat16Sizes) -> None:
         self.exact = vectors
+        self.sizes = sizes
         self.present = present
         self.rounded = torch.empty(vectors.shape, dtype=torch.bfloat16)
         lengths, errors = [], []
@@ -61,10 +62,10 @@ class HalfVectors:
             errors.append((exact - rounded.float()).norm(dim=1).max())
         # torch's maximum of something and NaN is NaN, which no comparison finds in order.
         self.length, self.error = (float(torch.stack(each).max()) for each in (lengths, errors))
-        self.is_quick = self._is_quick()
+        self.is_quick = not sizes.timed or self._is_quick()
 
     def serve(self, queries: Float32) -> bool:
-        """Whether these queries' similarities stay within what the error is known for."""
+        """Return whether the bound on the error holds for these queries."""
         lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
         shortest, longest = _LENGTHS
         both = (self.length, float(lengths.min()), float(lengths.max()))
@@ -85,29 +86,32 @@ class Product(Protocol):
 
     block_rows: int
 
-    def above(self, start: int, stop: int, least: Float32) -> tuple[Int64, Int64, Float32]:
-        """(rows, queries, float32 similarities) of all from ``start`` to ``stop`` over ``least``.
+    def above(self, start: int, stop: int, threshold: Float32) -> tuple[Int64, Int64, Float32]:
+        """Return (rows, queries, similarities) over ``threshold``, from ``start`` to ``stop``.
 
-        ``least`` is (q,) float32. Rows count from ``start``.
+        ``threshold`` is (q,) float32. Rows count from ``start``.
         """
 
 
-class HalfProduct:
+class Bfloat16Product:
     """Similarities of some queries, estimated a block of vectors at a time.
 
     Parameters
     ----------
-    queries : (q, dim) float32 that the vectors ``serve``.
-    vectors : to compare them with.
-    in_float32 : the same similarities, not estimated.
+    queries : (q, dim) float32
+        Queries that the vectors ``serve``.
+    vectors : Bfloat16Vectors
+        The vectors to compare them with.
+    in_float32 : Product
+        The same similarities, not estimated.
     """
 
-    def __init__(self, queries: Float32, vectors: HalfVectors, in_float32: Product) -> None:
+    def __init__(self, queries: Float32, vectors: Bfloat16Vectors, in_float32: Product) -> None:
         exact = torch.tensor(queries)  # a copy: the array may be read-only
         rounded = exact.bfloat16()
         self._queries, self._vectors, self._exact = queries, vectors, in_float32
         self._across = rounded.T.contiguous()
-        self.block_rows = max(GROUP, BLOCK_ELEMENTS // len(queries) // GROUP * GROUP)
+        self.block_rows = max(GROUP, vectors.sizes.block_elements // len(queries) // GROUP * GROUP)
         self._buffer = torch.empty((self.block_rows, len(queries)), dtype=torch.bfloat16)
         # |q c - q' c'| <= |q - q'| |c| + |q'| |c - c'|, and sums of products in float32.
         length, change = exact.norm(dim=1), (exact - rounded.float()).norm(dim=1)
@@ -116,38 +120,40 @@ class HalfProduct:
         self._error: Float32 = error.numpy()
         self._crowded = 0
 
-    def above(self, start: int, stop: int, least: Float32) -> tuple[Int64, Int64, Float32]:
-        """As every ``Product``: estimated, and computed where it may be over ``least``."""
-        if self._crowded >= _CROWDED:
-            return self._exactly_above(start, stop, least)
+    def above(self, start: int, stop: int, threshold: Float32) -> tuple[Int64, Int64, Float32]:
+        """See ``Product``: estimated, then computed if it may be over ``threshold``."""
+        if self._crowded >= self._vectors.sizes.crowded:
+            return self._exactly_above(start, stop, threshold)
         block = self._buffer[: stop - start]
         torch.mm(self._vectors.rounded[start:stop], self._across, out=block)
-        lowest = least - self._error
+        lowest = threshold - self._error
         lowest -= _ROUNDING * np.abs(lowest)  # the product itself was rounded
-        found = _reaching(block, lowest)
-        if found is None:  # no k-th best yet that keeps most out, or vectors nearly all alike
+        reaching = _reaching(block, lowest, self._vectors.sizes)
+        if reaching is None:  # no k-th best yet that excludes most, or vectors nearly all alike
             self._crowded += 1
-            return self._exactly_above(start, stop, least)
+            return self._exactly_above(start, stop, threshold)
         self._crowded = 0
-        row, query = found
-        there = self._vectors.present[start:stop][row]
-        row, query = row[there], query[there]
+        row, query = reaching
+        present = self._vectors.present[start:stop][row]
+        row, query = row[present], query[present]
         value = self._similarity(row + start, query)
-        chosen = value > least[query]
-        return row[chosen], query[chosen], value[chosen]
+        above = value > threshold[query]
+        return row[above], query[above], value[above]
 
-    def _exactly_above(self, start: int, stop: int, least: Float32) -> tuple[Int64, Int64, Float32]:
-        """The same by the product in float32."""
+    def _exactly_above(
+        self, start: int, stop: int, threshold: Float32
+    ) -> tuple[Int64, Int64, Float32]:
+        """Return the same by the product in float32."""
         size = self._exact.block_rows
         parts = []
         for begin in range(start, stop, size):
-            row, query, value = self._exact.above(begin, min(begin + size, stop), least)
+            row, query, value = self._exact.above(begin, min(begin + size, stop), threshold)
             parts.append((row + (begin - start), query, value))
         rows, queries, values = zip(*parts, strict=True)
         return np.concatenate(rows), np.concatenate(queries), np.concatenate(values)
 
     def _similarity(self, row: Int64, query: Int64) -> Float32:
-        """(m,) float32 inner products of rows and queries."""
+        """Return the (m,) float32 inner products of rows and queries."""
         similarity = np.empty(len(row), dtype=np.float32)
         for begin in range(0, len(row), _PAIRS):
             part = slice(begin, begin + _PAIRS)
@@ -156,11 +162,10 @@ class HalfProduct:
         return similarity
 
 
-def _reaching(block: torch.Tensor, lowest: Float32) -> tuple[Int64, Int64] | None:
-    """(rows, queries) of estimates (m, q) that reach ``lowest``, by the maxima of groups.
-
-    None where they are many.
-    """
+def _reaching(
+    block: torch.Tensor, lowest: Float32, sizes: Bfloat16Sizes
+) -> tuple[Int64, Int64] | None:
+    """Return (rows, queries) of estimates (m, q) that reach ``lowest``; None if they are many."""
     n_rows, n_queries = block.shape
     per_group = n_rows // GROUP
     whole = per_group * GROUP
@@ -172,12 +177,12 @@ def _reaching(block: torch.Tensor, lowest: Float32) -> tuple[Int64, Int64] | Non
         groups = groups.view(torch.int16)
     maxima = groups.amax(dim=0).view(torch.bfloat16).float().numpy()
     group, query = np.nonzero(maxima.reshape(per_group, n_queries) >= lowest)
-    if len(group) > _GROUPS * maxima.size:
+    if len(group) > sizes.groups * maxima.size:
         return None
     rows = (group[:, None] + np.arange(GROUP) * per_group).reshape(-1)
     queries = np.repeat(query, GROUP)
     reach = _floats(block, rows, queries) >= lowest[queries]
-    if np.count_nonzero(reach) > _AGAIN * block.numel():
+    if np.count_nonzero(reach) > sizes.again * block.numel():
         return None
     last_row, last_query = np.nonzero(block[whole:].float().numpy() >= lowest)
     return (
@@ -187,13 +192,13 @@ def _reaching(block: torch.Tensor, lowest: Float32) -> tuple[Int64, Int64] | Non
 
 
 def _floats(block: torch.Tensor, row: Int64, column: Int64) -> Float32:
-    """(m,) float32 elements of a bfloat16 matrix: its bits are the upper half of a float32's."""
+    """Return (m,) float32 elements of a bfloat16 matrix; its bits are a float32's upper half."""
     bits = block.view(torch.int16).numpy()[row, column].astype(np.uint16)
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _seconds(run: Callable[[], object]) -> float:
-    """The least of three runs, after one that warms up."""
+    """Return the shortest of three runs, after a first one that warms up."""
     run()
     taken = []
     for _ in range(3):

@@ -3,17 +3,15 @@
 A block of similarities is reduced to the maxima of groups of rows, by elementwise maxima of whole
 vectors; only groups whose maximum beats a query's k-th best so far are looked into. After a few
 blocks these are rare, so a search costs the matrix product and one pass over the cached block.
-Where the processor has AMX, long searches take that product in bfloat16 (see ``half``).
+If the processor has AMX, long searches take that product in bfloat16 (see ``bfloat16``).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -21,63 +19,64 @@ import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.errors import InputError
+from protalign.search.kernels.sizes import GROUP, ExactSizes
 
 if TYPE_CHECKING:
-    from protalign.search.kernels.bfloat16 import HalfVectors, Product
+    from protalign.search.kernels.bfloat16 import Bfloat16Vectors, Product
 
-#: Similarities of a block, float32: 1 MB, which a usual second-level cache holds.
-BLOCK_ELEMENTS = 1 << 18
-#: Rows of a group, of which the maximum is taken.
-GROUP = 32
-#: Rows sorted outright, which give the first k-th best.
-FIRST_ROWS = 256
-#: Queries searched in one pass over the candidates.
-QUERIES_AT_ONCE = 256
-#: Hits kept in one pass, over all of its queries: fewer queries are in it where k is large.
-HITS_AT_ONCE = 1 << 20
-#: Fewer similarities than this are not worth a second thread.
-THREAD_ELEMENTS = 1 << 20
-#: Vectors are converted to bfloat16 for searches of that many queries or more, in that many
-#: vectors or more, once that many queries were asked: fewer do not pay for it.
-HALF_BATCH, HALF_VECTORS, HALF_QUERIES = 32, 1 << 17, 256
 #: The matrix library's threads are the process's: two searches that set them, each putting back
 #: what it found, would leave them at one for good.
 _LIMITED = Lock()
 
 
-class Candidates:
-    """Vectors to search among, as often as wanted.
+class ExactIndex:
+    """Exact search among vectors, as often as wanted.
 
     Parameters
     ----------
-    vectors : (n, dim) float32.
-    present : (n,) bool, rows that may be found; default: those that are not NaN.
+    vectors : (n, dim) float32
+        The vectors.
+    present : (n,) bool, optional
+        Rows that may be found; default: those that are not NaN.
+    sizes : ExactSizes, optional
+        Sizes for speed.
     """
 
-    def __init__(self, vectors: Float32, present: Bool | None = None) -> None:
+    def __init__(
+        self,
+        vectors: Float32,
+        present: Bool | None = None,
+        sizes: ExactSizes | None = None,
+    ) -> None:
+        self._sizes = sizes or ExactSizes()
         self.vectors = vectors
         self.present = np.isfinite(vectors[:, 0]) if present is None else present
         self.n_present = int(np.count_nonzero(self.present))
         self._asked = 0
-        self._half: HalfVectors | None = None
+        self._rounded: Bfloat16Vectors | None = None
         self._preparing = Lock()
 
     def nearest(self, queries: Float32, k: int) -> tuple[Int64, Float32]:
-        """The k candidates with the largest inner product for each query.
+        """Find the k vectors with the largest inner product for each query.
 
         Parameters
         ----------
-        queries : (q, dim) float32.
-        k : how many; all of them where there are fewer.
+        queries : (q, dim) float32
+            The queries.
+        k : int
+            Hits per query; all vectors if there are fewer.
 
         Returns
         -------
-        rows : (q, k) int64 indices into ``vectors``, best first, equal ones in ascending order.
-        similarity : (q, k) float32, the inner products (cosines, for vectors of unit length).
+        rows : (q, k) int64
+            Indices into ``vectors``, best first, equal ones in ascending order.
+        similarity : (q, k) float32
+            The inner products: cosines for vectors of unit length.
 
         Raises
         ------
-        InputError : a query has a number that is not finite.
+        InputError
+            A query has a number that is not finite.
 
         Notes
         -----
@@ -87,11 +86,11 @@ class Candidates:
         missing = np.flatnonzero(~np.isfinite(queries).all(axis=1))
         if len(missing):
             raise InputError(
-                f"{len(missing):,} queries are not finite, the first in row {missing[0]:,}",
-                "leave out entries that lack the modality",
+                f"{len(missing):,} queries: they are not finite, the first in row {missing[0]:,}",
+                "leave out entries with a missing modality",
             )
         k = min(k, self.n_present)
-        at_once = min(QUERIES_AT_ONCE, max(1, HITS_AT_ONCE // max(1, k)))
+        at_once = min(self._sizes.queries_at_once, max(1, self._sizes.hits_at_once // max(1, k)))
         parts = [
             self._pass(queries[start : start + at_once], k)
             for start in range(0, len(queries), at_once)
@@ -101,20 +100,23 @@ class Candidates:
         return np.concatenate(rows), np.concatenate(similarity)
 
     def _pass(self, queries: Float32, k: int) -> tuple[Int64, Float32]:
-        """One pass over the candidates, shared out among threads that each compute alone."""
+        """Make one pass over the vectors, shared among threads of one core each."""
         n = len(self.vectors)
-        n_threads = min(_cores(), max(1, len(queries) * n // THREAD_ELEMENTS))
+        n_threads = min(
+            self._sizes.threads, max(1, len(queries) * n // self._sizes.thread_elements)
+        )
         bounds = np.linspace(0, n, n_threads + 1).astype(np.int64)
         shares = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
-        half = self._in_half(queries)
+        rounded = self._in_bfloat16(queries)
 
-        def search(share: tuple[int, int]) -> _Best:
-            return _search(self._product(queries, half), len(queries), k, *share)
+        def search(share: tuple[int, int]) -> TopK:
+            first_rows = self._sizes.first_rows
+            return _search(self._product(queries, rounded), len(queries), k, *share, first_rows)
 
         if n_threads == 1:
             found = [search(shares[0])]
         else:
-            with _threads(n_threads, with_torch=half is not None) as pool:
+            with _threads(n_threads, with_torch=rounded is not None) as pool:
                 found = list(pool.map(search, shares))
         best = found[0]
         for other in found[1:]:
@@ -124,35 +126,39 @@ class Candidates:
 
     @property
     def memory_bytes(self) -> int:
-        """What it holds beside the vectors: their copy in bfloat16, once there is one."""
-        return 0 if self._half is None else self._half.rounded.nbytes
+        """The bytes held beside the vectors: their copy in bfloat16, once it is made."""
+        return 0 if self._rounded is None else self._rounded.rounded.nbytes
 
-    def _in_half(self, queries: Float32) -> HalfVectors | None:
-        """The vectors in bfloat16, where that is quicker for these queries."""
+    def _in_bfloat16(self, queries: Float32) -> Bfloat16Vectors | None:
+        """Return the vectors in bfloat16 if that is quicker for these queries."""
         n_queries = len(queries)
-        if n_queries < HALF_BATCH or len(self.vectors) < HALF_VECTORS or not processor_has_amx():
+        sizes = self._sizes
+        few = n_queries < sizes.rounded_batch or len(self.vectors) < sizes.rounded_vectors
+        if sizes.rounded is None or few:
             return None
         with self._preparing:
             self._asked += n_queries
-            if self._half is None and self._asked > HALF_QUERIES:
-                from protalign.search.kernels.bfloat16 import HalfVectors
+            if self._rounded is None and self._asked > sizes.rounded_queries:
+                from protalign.search.kernels.bfloat16 import Bfloat16Vectors
 
-                self._half = HalfVectors(self.vectors, self.present)
-            half = self._half
-        return half if half is not None and half.is_quick and half.serve(queries) else None
+                self._rounded = Bfloat16Vectors(self.vectors, self.present, sizes.rounded)
+            rounded = self._rounded
+        return (
+            rounded if rounded is not None and rounded.is_quick and rounded.serve(queries) else None
+        )
 
-    def _product(self, queries: Float32, half: HalfVectors | None) -> Product:
-        in_float32 = _Product(queries, self.vectors, self.present)
-        if half is None:
+    def _product(self, queries: Float32, rounded: Bfloat16Vectors | None) -> Product:
+        in_float32 = _Product(queries, self.vectors, self.present, self._sizes.block_elements)
+        if rounded is None:
             return in_float32
-        from protalign.search.kernels.bfloat16 import HalfProduct
+        from protalign.search.kernels.bfloat16 import Bfloat16Product
 
-        return HalfProduct(queries, half, in_float32)
+        return Bfloat16Product(queries, rounded, in_float32)
 
 
 @contextmanager
 def _threads(count: int, *, with_torch: bool) -> Iterator[ThreadPoolExecutor]:
-    """Threads of which each computes by itself: no matrix library takes more."""
+    """Give threads of one core each: no matrix library takes more."""
     with _LIMITED, _blas().limit(limits=1, user_api="blas"):
         if not with_torch:
             with ThreadPoolExecutor(count) as pool:
@@ -164,7 +170,7 @@ def _threads(count: int, *, with_torch: bool) -> Iterator[ThreadPoolExecutor]:
             yield pool
 
 
-class _Best:
+class TopK:
     """The best (query, row, value) triples so far, and each query's k-th best value."""
 
     def __init__(self, n_queries: int, k: int) -> None:
@@ -174,18 +180,18 @@ class _Best:
         self.query = np.empty(0, dtype=np.int64)
         self.row = np.empty(0, dtype=np.int64)
         self.value = np.empty(0, dtype=np.float32)
-        self.least = np.full(n_queries, -np.inf, dtype=np.float32)
+        self.threshold = np.full(n_queries, -np.inf, dtype=np.float32)
 
     def add(self, query: Int64, row: Int64, value: Float32) -> None:
-        """Take in some triples; ``least`` follows when they have become a good part of all."""
+        """Add some triples; ``threshold`` is updated when they are a good part of all."""
         self._pending.append((query, row, value))
         self._n_pending += len(query)
         if self._n_pending >= len(self.query) // 4:
             self.settle()
 
     def sorted(self) -> tuple[Int64, Float32]:
-        """(rows, values), (q, k) each, best first, of settled triples."""
-        shape = (len(self.least), self._k)
+        """Return (rows, values), (q, k) each, best first, of settled triples."""
+        shape = (len(self.threshold), self._k)
         return self.row.reshape(shape), self.value.reshape(shape)
 
     def settle(self) -> None:
@@ -193,31 +199,33 @@ class _Best:
         columns = zip((self.query, self.row, self.value), *self._pending, strict=True)
         query, row, value = (np.concatenate(column) for column in columns)
         order = np.lexsort((row, -value, query))
-        counts = np.bincount(query, minlength=len(self.least))
+        counts = np.bincount(query, minlength=len(self.threshold))
         begins = np.cumsum(counts) - counts
         order = order[np.arange(len(order)) - begins[query[order]] < self._k]
         self.query, self.row, self.value = query[order], row[order], value[order]
         self._pending, self._n_pending = [], 0
         kept = np.minimum(counts, self._k)
         full = kept == self._k
-        self.least[full] = self.value[np.cumsum(kept)[full] - 1] if self._k else np.inf
+        self.threshold[full] = self.value[np.cumsum(kept)[full] - 1] if self._k else np.inf
 
 
-def _search(product: Product, n_queries: int, k: int, begin: int, end: int) -> _Best:
-    """The best of the candidates from ``begin`` to ``end``."""
-    best = _Best(n_queries, k)
+def _search(
+    product: Product, n_queries: int, k: int, begin: int, end: int, first_rows: int
+) -> TopK:
+    """Return the best of the vectors from ``begin`` to ``end``."""
+    best = TopK(n_queries, k)
     if k == 0:
         return best
-    for start, stop in _blocks(begin, end, product.block_rows):
-        row, query, value = product.above(start, stop, best.least)
+    for start, stop in _blocks(begin, end, product.block_rows, first_rows):
+        row, query, value = product.above(start, stop, best.threshold)
         if len(row):
             best.add(query, row + start, value)
     best.settle()
     return best
 
 
-def _blocks(begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:
-    start, step = begin, min(FIRST_ROWS, size)
+def _blocks(begin: int, end: int, size: int, first_rows: int) -> Iterator[tuple[int, int]]:
+    start, step = begin, min(first_rows, size)
     while start < end:
         stop = min(start + step, end)
         yield start, stop
@@ -227,36 +235,38 @@ def _blocks(begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:
 class _Product:
     """Similarities of some queries in float32, a block of candidates at a time."""
 
-    def __init__(self, queries: Float32, candidates: Float32, present: Bool) -> None:
+    def __init__(
+        self, queries: Float32, candidates: Float32, present: Bool, block_elements: int
+    ) -> None:
         self._candidates, self._present = candidates, present
         self._across = np.ascontiguousarray(queries.T)
-        self.block_rows = max(GROUP, BLOCK_ELEMENTS // len(queries) // GROUP * GROUP)
+        self.block_rows = max(GROUP, block_elements // len(queries) // GROUP * GROUP)
         self._buffer = np.empty((self.block_rows, len(queries)), dtype=np.float32)
 
-    def above(self, start: int, stop: int, least: Float32) -> tuple[Int64, Int64, Float32]:
-        """As every ``Product``."""
+    def above(self, start: int, stop: int, threshold: Float32) -> tuple[Int64, Int64, Float32]:
+        """See ``Product``."""
         block = self._buffer[: stop - start]
         similarity = np.matmul(self._candidates[start:stop], self._across, out=block)
         here = self._present[start:stop]
         if not here.all():
             similarity[~here] = -np.inf
-        row, query = _above(similarity, least)
+        row, query = _above(similarity, threshold)
         return row, query, similarity[row, query]
 
 
-def _above(similarity: Float32, least: Float32) -> tuple[Int64, Int64]:
-    """(rows, queries) of all similarities (m, q) above their query's ``least``."""
+def _above(similarity: Float32, threshold: Float32) -> tuple[Int64, Int64]:
+    """Return (rows, queries) of all similarities (m, q) above their query's ``threshold``."""
     n_rows, n_queries = similarity.shape
     per_group = n_rows // GROUP
     whole = per_group * GROUP
     # Group j has the rows j, j + per_group, …: their maximum is one of whole vectors.
     maxima = similarity[:whole].reshape(GROUP, per_group * n_queries).max(axis=0)
     maxima = maxima.reshape(per_group, n_queries)
-    group, query = np.nonzero(maxima > least)
+    group, query = np.nonzero(maxima > threshold)
     rows = (group[:, None] + np.arange(GROUP) * per_group).reshape(-1)
     queries = np.repeat(query, GROUP)
-    above = similarity[rows, queries] > least[queries]
-    last_row, last_query = np.nonzero(similarity[whole:] > least)
+    above = similarity[rows, queries] > threshold[queries]
+    last_row, last_query = np.nonzero(similarity[whole:] > threshold)
     return (
         np.concatenate([rows[above], last_row + whole]),
         np.concatenate([queries[above], last_query]),
@@ -265,24 +275,7 @@ def _above(similarity: Float32, least: Float32) -> tuple[Int64, Int64]:
 
 @cache
 def _blas() -> Any:
-    """Sets the matrix library's own threads; looking for it takes a while, so once."""
+    """Return the control of the matrix library's threads; finding it is slow, so once."""
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
     return ThreadpoolController()
-
-
-def _cores() -> int:
-    """Cores to use: all that this process may, or as many as OMP_NUM_THREADS says."""
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return int(limit) if limit.isdigit() and int(limit) > 0 else allowed or 1
-
-
-@cache
-def processor_has_amx() -> bool:
-    """Whether this machine multiplies bfloat16 matrices in hardware (AMX; Linux tells)."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return False
-    return any("amx_bf16" in line.split() for line in lines if line.startswith("flags"))
