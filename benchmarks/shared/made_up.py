@@ -1,7 +1,7 @@
-"""Stores of made-up proteins, of any size: what is measured on them needs no real embeddings.
+"""Stores of made-up proteins, of any size, for benchmarks that need no real embeddings.
 
 A residue's embedding is a random vector of its amino acid, so that a protein's sequence and its
-structure have something in common that can be learned.
+structure share something that a model can learn.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from protalign.core.arrays import Float32, Int64
 from protalign.core.protein import AMINO_ACIDS, Backbone, Chain, Protein, Structure
 from protalign.stores import EncoderRecord, StoreWriter
 from protalign.stores.filling.encode import encode_pending
@@ -22,19 +22,19 @@ SEQUENCE, STRUCTURE = "made_up_sequence", "made_up_structure"
 BATCH_ROWS = 1024
 CHUNK_ROWS = 8192
 PROTEINS_PER_COMMIT = 20_000
-_LETTERS = np.frombuffer(AMINO_ACIDS.encode(), dtype=np.uint8)
+_AMINO_ACIDS = np.frombuffer(AMINO_ACIDS.encode(), dtype=np.uint8)
 
-Encode = Callable[[Sequence[Any]], list[npt.NDArray[np.float32]]]
+Encode = Callable[[Sequence[Any]], list[Float32]]
 
 
-def lengths(count: int, median: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Log-normal, as those of real proteins are, between a fifth and four times the median."""
+def lengths(count: int, median: int, seed: int = 0) -> Int64:
+    """Draw log-normal lengths, as of real proteins, from a fifth to four times the median."""
     drawn = np.random.default_rng(seed).lognormal(np.log(median), 0.5, count)
     return np.clip(drawn, median / 5, median * 4).astype(np.int64)
 
 
 def made_up_store(path: Path, count: int, *, median: int, dims: tuple[int, int]) -> Path:
-    """A store of ``count`` proteins of one chain, both modalities embedded."""
+    """Make a store of ``count`` proteins of one chain with both modalities embedded."""
     options = {"per": "protein", "sequence": "observed", "min_plddt": None}
     with StoreWriter(path, options) as writer:
         for number, protein in enumerate(proteins(count, median)):
@@ -51,11 +51,11 @@ def made_up_store(path: Path, count: int, *, median: int, dims: tuple[int, int])
 
 
 def proteins(count: int, median: int) -> Iterator[Protein]:
-    """Each with a sequence and a backbone of its own."""
+    """Yield proteins, each with a different sequence and backbone."""
     rng = np.random.default_rng(1)
     for number, length in enumerate(lengths(count, median).tolist()):
-        mixture = rng.dirichlet(np.full(len(_LETTERS), 0.5))
-        sequence = rng.choice(_LETTERS, length, p=mixture).tobytes().decode()
+        mixture = rng.dirichlet(np.full(len(_AMINO_ACIDS), 0.5))
+        sequence = rng.choice(_AMINO_ACIDS, length, p=mixture).tobytes().decode()
         chain = Chain(
             id="A",
             sequence=sequence,
@@ -69,17 +69,17 @@ def proteins(count: int, median: int) -> Iterator[Protein]:
 
 
 def _load(device: str, *, dim: int, modality: str) -> Encode:
-    """What ``encode_pending`` takes."""
+    """Return the function that encodes a batch; ``encode_pending`` calls this once a device."""
     rng = np.random.default_rng(0 if modality == "sequence" else 1)
     table = np.zeros((128, dim), dtype=np.float32)
-    table[_LETTERS] = rng.standard_normal((len(_LETTERS), dim), dtype=np.float32)
-    places = rng.standard_normal((4096, dim), dtype=np.float32)
+    table[_AMINO_ACIDS] = rng.standard_normal((len(_AMINO_ACIDS), dim), dtype=np.float32)
+    positions = rng.standard_normal((4096, dim), dtype=np.float32)
 
-    def encode(batch: Sequence[Any]) -> list[npt.NDArray[np.float32]]:
+    def encode(batch: Sequence[Any]) -> list[Float32]:
         texts = [
             "".join(item) if modality == "sequence" else item.chains[0].sequence for item in batch
         ]
         codes = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
-        return [table[own] + places[np.arange(len(own)) % len(places)] for own in codes]
+        return [table[code] + positions[np.arange(len(code)) % len(positions)] for code in codes]
 
     return encode

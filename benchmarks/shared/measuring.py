@@ -1,15 +1,14 @@
-"""What the benchmarks share: sides taking turns, the machine's own limits, results in a file.
+"""Tools of all benchmarks: sides that take turns, the machine's limits, results in a file.
 
 A file in benchmarks/results/ has ``benchmark``, ``date``, ``machine``, ``versions``, ``settings``,
-``rows`` (the figures in full) and ``summary``: one row for each line of docs/performance.md, which
-benchmarks/report.py writes out of them.
+``rows`` (all figures) and ``summary``: one row for each line of docs/performance.md, which
+benchmarks/report.py writes from them.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import platform
 import statistics
@@ -21,6 +20,13 @@ from typing import Any, TypedDict
 
 import torch
 
+from protalign.core.files import write_json
+from protalign.core.machine import (
+    core_count,
+    physical_memory,
+    processor_has_amx,
+    processor_name,
+)
 from protalign.core.threads import torch_pool
 from protalign.encoders import Encoder
 
@@ -34,11 +40,11 @@ class Summary(TypedDict):
 
     Attributes
     ----------
-    part, peer : what is measured against what.
-    ratio, target : how many times the peer's speed, and what is wanted; target None: no target.
+    part, peer : the part that is measured, and the program that it is compared with.
+    ratio, target : our speed by the peer's, and the ratio to reach; None if there is no target.
     figure : the absolute figure, with its unit.
-    limit : the limit measured in the same run, and how near the figure comes to it.
-    equal : how the results agree.
+    limit : the limit measured in the same run, and how close the figure comes to it.
+    equal : how well the results agree.
     """
 
     part: str
@@ -51,7 +57,7 @@ class Summary(TypedDict):
 
 
 def arguments(text: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that every benchmark has."""
+    """Return a parser with the options that every benchmark has."""
     parser = argparse.ArgumentParser(description=(text or "").splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5, help="times that each side is run")
@@ -62,9 +68,10 @@ def arguments(text: str | None) -> argparse.ArgumentParser:
 def take_turns(
     sides: Mapping[str, Callable[[], object]], turns: int, *, threads: int = 1, warm: bool = True
 ) -> dict[str, list[float]]:
-    """Seconds of each side, run one after another, again and again.
+    """Run the sides in turn, ``turns`` times, and return the seconds of each run.
 
-    On one thread its CPU time is counted, which other processes disturb less, else wall-clock time.
+    On one thread the time is the thread's CPU time, which other processes disturb less. Otherwise
+    it is wall-clock time.
     """
     clock = time.thread_time if threads == 1 else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -80,56 +87,46 @@ def take_turns(
 
 
 def encode_all(encoder: Encoder, batches: Sequence[Sequence[Any]]) -> list[Any]:
-    """Embeddings of all items, batches side by side as `protalign embed` encodes them."""
-    if encoder.batches_at_once == 1:  # in this thread, whose time is counted
+    """Return the embeddings of all items; batches run side by side, as in `protalign embed`."""
+    if encoder.batches_at_once == 1:  # stay in this thread: its CPU time is measured
         return [output for batch in batches for output in encoder.encode(batch)]
     with torch_pool(encoder.batches_at_once) as pool:
         return [output for batch in pool.map(encoder.encode, batches) for output in batch]
 
 
 def times_faster(seconds: Mapping[str, Sequence[float]], peer: str, ours: str) -> float:
-    """Median over the turns of the peer's time by ours in the same turn."""
+    """Return the median over the turns of the peer's time by ours in the same turn."""
     pairs = zip(seconds[peer], seconds[ours], strict=True)
-    return statistics.median(theirs / own for theirs, own in pairs)
+    return statistics.median(peer_time / our_time for peer_time, our_time in pairs)
 
 
 def fastest(run: Callable[[], object], times: int = 7, threads: int = 1) -> float:
-    """Least seconds of some runs after one that is not counted."""
+    """Return the shortest time of several runs, in seconds, after one warm-up run."""
     return min(take_turns({"": run}, times, threads=threads)[""])
 
 
 def read_bandwidth(threads: int = 1) -> float:
-    """Bytes/s at which 512 MB that no cache of one core holds are summed."""
+    """Return the bytes/s at which 512 MB, more than any cache holds, are summed."""
     values = torch.ones(1 << 26, dtype=torch.int64)
     return values.nbytes / fastest(values.sum, threads=threads)
 
 
 def matrix_peak(dtype: torch.dtype, size: int = 1024, threads: int = 1) -> float:
-    """Operations/s of torch's square matrix product."""
+    """Return the operations/s of torch's square matrix product."""
     one, other = (torch.randn(size, size).to(dtype) for _ in range(2))
     return 2 * size**3 / fastest(lambda: one @ other, 20, threads)
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    processor = platform.processor() or platform.machine()
-    flags: set[str] = set()
-    with Path("/proc/cpuinfo").open() as lines:
-        for line in lines:
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                processor = value.strip()
-            elif key.strip() == "flags":
-                flags = set(value.split())
-                break
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the facts about this machine that the figures depend on."""
+    facts = Path("/proc/cpuinfo")
     return {
-        "processor": processor,
-        "cores": os.cpu_count(),
-        "amx": "amx_tile" in flags,
-        "avx512": "avx512f" in flags,
-        "virtual": "hypervisor" in flags,
-        "memory_gb": round(memory / 1e9),
+        "processor": processor_name(),
+        "cores": core_count(),
+        "amx": processor_has_amx(),
+        "avx512": "AVX512" in torch.backends.cpu.get_cpu_capability(),
+        "virtual": facts.is_file() and "hypervisor" in facts.read_text(),
+        "memory_gb": round(physical_memory() / 1e9),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()}, Python {platform.python_version()}",
         "load_before": os.getloadavg()[0],
@@ -143,7 +140,7 @@ def write(
     summary: Sequence[Summary],
     libraries: Sequence[str] = (),
 ) -> None:
-    """Write the result file, where one is asked for."""
+    """Write the result file if ``--json`` names one."""
     if options.json is None:
         return
     versions = {}
@@ -163,14 +160,14 @@ def write(
         "summary": list(summary),
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(options.json, report)
 
 
 def _named(value: Any) -> Any:
-    """A setting as it is kept: of files and folders the names alone."""
+    """Return a setting as it is stored: only the names of files and folders."""
     if isinstance(value, list):
         return [_named(each) for each in value]
     return value.name if isinstance(value, Path) else value
 
 
-MACHINE = machine()  # the load before anything is measured
+MACHINE = machine()  # at import, so that it holds the load before the measurements
