@@ -1,4 +1,4 @@
-"""Encoders: proteins in, one (L, D) array of per-residue embeddings out."""
+"""Encoders: proteins in, one (L, D) array of residue embeddings each out."""
 
 from protalign.encoders.base import (
     ENTRY_POINT_GROUP,

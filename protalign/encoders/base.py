@@ -1,4 +1,4 @@
-"""What an encoder is, and how one is found by name."""
+"""The encoder interface, and finding an encoder by its name."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-import numpy.typing as npt
-
+from protalign.core.arrays import Float32
+from protalign.core.checks import did_you_mean
 from protalign.core.errors import InputError, ProtAlignError
 from protalign.core.protein import SEQUENCE_LETTERS, Modality, Structure
 
 #: Entry-point group in which a package announces its Encoder classes.
 ENTRY_POINT_GROUP = "protalign.encoders"
 
-#: What a sequence encoder is given for one protein: its chains' sequences.
+#: The input of a sequence encoder for one protein: its chains' sequences.
 Sequences = tuple[str, ...]
 
 
@@ -29,12 +28,23 @@ class EncoderSpec:
 
     Attributes
     ----------
-    model : a name out of some encoder's ``models()``, e.g. "esm2_t33_650M_UR50D".
-    weights : path of a weights file, "" for the encoder's own search (package, cache, download).
-    layer : which layer's output, counted as fair-esm counts; None for the final one.
-    device : "auto", "cpu", "cuda", "cuda:1", "mps", …
-    dtype : compute dtype: "auto" (fp32 on CPU and MPS, bf16 on CUDA), "float32", "bfloat16",
+    model : str
+        A name out of some encoder's ``models()``, such as "esm2_t33_650M_UR50D".
+    weights : str
+        Path of a weights file, "" for the encoder's own search (package, cache, download).
+    layer : int or None
+        The layer whose output is taken, counted as fair-esm counts; None for the final one.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1", "mps", …
+    dtype : str
+        Compute dtype: "auto" (float32 on CPU and MPS, bfloat16 on CUDA), "float32", "bfloat16" or
         "float16".
+
+    Examples
+    --------
+    >>> spec = EncoderSpec("esm2_t6_8M_UR50D", layer=5)
+    >>> spec.on("cuda:1").device
+    'cuda:1'
     """
 
     model: str
@@ -44,22 +54,29 @@ class EncoderSpec:
     dtype: str = "auto"
 
     def on(self, device: str) -> EncoderSpec:
-        """The same encoder on another device."""
+        """Return the same spec with another device."""
         return replace(self, device=device)
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsInfo:
-    """What is known of one model's weights, on this machine.
+    """The facts about one model's weights on this machine.
 
     Attributes
     ----------
-    model, modality : the model's name, and "sequence" or "structure".
-    dim, layers, parameters : D, number of layers and of parameters used; None where unknown.
-    source : "package" (ships with a package), "cache" (found on this machine) or "download".
-    path, size, sha256 : the file found, its bytes and its hash; "", 0 and "" where none is.
-    url : where it is published, "" where it needs no download.
-    licence : e.g. "MIT".
+    model : str
+        The model's name.
+    modality : "sequence" or "structure"
+    dim, layers, parameters : int or None
+        D, the number of layers and of parameters in use; None if unknown.
+    source : "package", "cache" or "download"
+        The weights ship with a package, were found on this machine, or are to be downloaded.
+    path, size, sha256 : str, int, str
+        The file, its bytes and its hash in hex; "", 0 and "" if there is no file yet.
+    url : str
+        The address where the weights are published, "" if they need no download.
+    licence : str
+        Such as "MIT".
     """
 
     model: str
@@ -76,20 +93,60 @@ class WeightsInfo:
 
 
 class Encoder(ABC):
-    """Turns proteins into one (L, D) float32 array each; deterministic.
+    """The base class of encoders: proteins in, one (L, D) float32 array each out; deterministic.
 
-    A package adds its own by naming a subclass in the entry-point group ``protalign.encoders``;
-    ``protalign.encoders.contract.EncoderContract`` tells whether it fits.
+    A package adds its own by naming a subclass in the entry-point group ``protalign.encoders``.
+    ``protalign.encoders.contract.EncoderContract`` tests that it fits.
 
     Attributes
     ----------
-    name : the model's name, e.g. "esm2_t6_8M_UR50D".
-    dim : D.
-    weights_sha256 : hex digest of the weights' file (all files, in order, where there are several).
-    settings : what else decides the numbers (layer, compute dtype); JSON values, recorded in the
-        store: an embedding made with other settings is another embedding.
-    device : where it runs, e.g. "cpu".
-    remark : what a user should know whenever it is used, in a line; "" for nothing.
+    modality : "sequence" or "structure"
+        The items that it embeds.
+    name : str
+        The model's name, such as "esm2_t6_8M_UR50D".
+    dim : int
+        D, the width of a row.
+    weights_sha256 : str
+        Hex digest of the weights' file (of all files, in order, if there are several).
+    settings : mapping
+        Everything else that decides the numbers (layer, compute dtype), as JSON values. A store
+        records it: an embedding made with other settings is another embedding.
+    device : str
+        The device that it runs on, such as "cpu".
+    remark : str
+        One line that a user should read whenever the encoder is used; "" for nothing.
+
+    Examples
+    --------
+    An encoder of a package of your own. It is found by its name once the package announces it::
+
+        [project.entry-points."protalign.encoders"]
+        composition = "my_package:OneHotEncoder"
+
+    >>> import numpy as np
+    >>> from protalign.core.protein import AMINO_ACIDS, amino_acid_codes
+    >>> class OneHotEncoder(Encoder):
+    ...     modality = "sequence"
+    ...     name, dim, device, settings = "one_hot", 21, "cpu", {}
+    ...     weights_sha256 = "0" * 64
+    ...
+    ...     @classmethod
+    ...     def models(cls):
+    ...         return ["one_hot"]
+    ...
+    ...     @classmethod
+    ...     def load(cls, spec):
+    ...         return cls()
+    ...
+    ...     def encode(self, batch):
+    ...         codes = [amino_acid_codes("".join(item)) for item in sequence_items(batch)]
+    ...         return [np.eye(21, dtype=np.float32)[each] for each in codes]
+    ...
+    ...     def memory_bytes(self, longest, batch_rows):
+    ...         return 4 * self.dim * max(longest, batch_rows)
+    >>> (rows,) = OneHotEncoder().encode([("MKV", "GS")])
+    >>> rows.shape
+    (5, 21)
     """
 
     modality: ClassVar[Modality]
@@ -104,56 +161,81 @@ class Encoder(ABC):
     @classmethod
     @abstractmethod
     def models(cls) -> Sequence[str]:
-        """Names that ``load`` accepts, smallest model first."""
+        """Return the names that ``load`` accepts, smallest model first."""
 
     @classmethod
     @abstractmethod
     def load(cls, spec: EncoderSpec) -> Encoder:
-        """Load the model; raises WeightsError (missing, damaged or misfitting weights)."""
+        """Load a model.
+
+        Raises
+        ------
+        WeightsError
+            If the weights are missing, damaged, or of another model.
+        """
 
     @abstractmethod
-    def encode(self, batch: Sequence[Any]) -> list[npt.NDArray[np.float32]]:
-        """Embed a batch: for each item one (L, D) float32 array, in the batch's order.
+    def encode(self, batch: Sequence[Any]) -> list[Float32]:
+        """Embed a batch.
 
-        Items are ``Sequences`` (tuples of chain sequences; rows of the chains one after another,
-        each chain embedded by itself) or ``Structure`` (rows of its kept chains' residues with a
-        complete backbone, the whole complex as context). The same values whatever else is in the
-        batch, up to rounding (1e-5 in fp32). An empty batch gives an empty list. Raises InputError
-        for an item it cannot embed.
+        The values are the same whatever else is in the batch, up to rounding (1e-5 in float32).
+
+        Parameters
+        ----------
+        batch : sequence of ``Sequences`` or of ``Structure``
+            ``Sequences`` are tuples of chain sequences: each chain is embedded by itself, and the
+            chains' rows follow one another. Of a ``Structure`` the kept chains' residues with a
+            complete backbone get rows, and the whole complex is their context.
+
+        Returns
+        -------
+        list of (L, D) float32
+            One array for each item, in the batch's order. Empty for an empty batch.
+
+        Raises
+        ------
+        TypeError
+            If an item is of another type.
+        InputError
+            If an item cannot be embedded.
         """
 
     @abstractmethod
     def memory_bytes(self, longest: int, batch_rows: int) -> int:
-        """Predicted peak memory in bytes, weights included.
+        """Predict the peak memory in bytes, weights included.
 
-        ``longest`` is the length of the longest single chain (sequence) or complex (structure),
-        ``batch_rows`` the residues of a whole batch, or of all batches that are encoded at once.
+        Parameters
+        ----------
+        longest : int
+            Length of the longest single chain (sequence) or complex (structure).
+        batch_rows : int
+            Residues of a whole batch, or of all batches that are encoded at once.
         """
 
     @classmethod
     def known_weights(cls) -> list[WeightsInfo]:
-        """One entry for each of ``models()``: where its weights are found on this machine."""
+        """Return one entry for each of ``models()``: where its weights are on this machine."""
         return [WeightsInfo(model=model, modality=cls.modality) for model in cls.models()]
 
     @property
     def batch_rows(self) -> int:
-        """Residues that a batch should hold on this encoder's device."""
+        """The number of residues that a batch should hold on this encoder's device."""
         return 1024 if self.device == "cpu" else 16384
 
     @property
     def batches_at_once(self) -> int:
-        """Calls of ``encode`` that may run at once, in threads for which torch takes one core.
+        """The number of calls of ``encode`` that may run at once, in threads of one core each.
 
-        More than one where that is quicker and the encoder changes nothing of itself in ``encode``.
+        More than one if that is quicker, and if ``encode`` changes nothing of the encoder.
         """
         return 1
 
 
 def encoder_classes() -> dict[str, type[Encoder]]:
-    """Every model name known, ours and other packages', with the class that loads it.
+    """Return every known model name, ours and other packages', with the class that loads it.
 
-    An entry point that cannot be loaded is left out, with a warning; of two packages with the same
-    model name ours comes first.
+    An entry point that cannot be loaded is left out, with a warning. If two packages have the
+    same model name, ours wins.
     """
     classes: dict[str, type[Encoder]] = {}
     points = entry_points(group=ENTRY_POINT_GROUP)
@@ -164,17 +246,17 @@ def encoder_classes() -> dict[str, type[Encoder]]:
 
 
 def _announced(point: EntryPoint) -> dict[str, type[Encoder]]:
-    """The models of one entry point, none where it is broken."""
+    """Return the models of one entry point, none if it is broken."""
     try:
         cls = point.load()
         if not (isinstance(cls, type) and issubclass(cls, Encoder)):
-            raise TypeError("it is no subclass of protalign.encoders.Encoder")
+            raise TypeError("it is not a subclass of protalign.encoders.Encoder")
         return dict.fromkeys(cls.models(), cls)
     except Exception as error:  # another package's code: whatever it raises must not stop ours
         detail = (str(error).splitlines() or [""])[0]
         _warn_once(
-            f"encoder entry point {point.name} = {point.value} is left out: "
-            f"{type(error).__name__}: {detail}"
+            f"encoder entry point {point.name} = {point.value}: left out "
+            f"({type(error).__name__}: {detail}); install the package again, or uninstall it"
         )
         return {}
 
@@ -185,7 +267,25 @@ def _warn_once(message: str) -> None:
 
 
 def load_encoder(spec: EncoderSpec) -> Encoder:
-    """Load the encoder that a spec names; raises ProtAlignError for an unknown name."""
+    """Load the encoder that a spec names.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+
+    Raises
+    ------
+    ProtAlignError
+        If no encoder has this name.
+    WeightsError
+        If the weights are missing, damaged, or of another model.
+
+    Examples
+    --------
+    >>> encoder = load_encoder(EncoderSpec("proteinmpnn_v_48_020", device="cpu"))
+    >>> encoder.modality, encoder.dim
+    ('structure', 128)
+    """
     classes = encoder_classes()
     if spec.model not in classes:
         raise unknown_model(spec.model, list(classes))
@@ -193,16 +293,13 @@ def load_encoder(spec: EncoderSpec) -> Encoder:
 
 
 def unknown_model(model: str, known: Sequence[str]) -> ProtAlignError:
-    """The error for a model name that nobody knows, with the nearest known one."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(model, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "known: " + (", ".join(known) or "none")
-    return ProtAlignError(f"no encoder is called {model!r}; {hint}")
+    """Return the error for an unknown model name, with the nearest known one or all of them."""
+    hint = did_you_mean(model, known) or "known: " + (", ".join(known) or "none")
+    return ProtAlignError(f"encoder {model!r}: unknown name; {hint}")
 
 
 def structure_items(batch: Sequence[Any]) -> Sequence[Structure]:
-    """Check that a batch holds structures; raises TypeError otherwise."""
+    """Return the batch if it holds structures; raise TypeError otherwise."""
     for item in batch:
         if not isinstance(item, Structure):
             raise TypeError(f"a structure encoder takes Structure items, not {type(item).__name__}")
@@ -210,10 +307,14 @@ def structure_items(batch: Sequence[Any]) -> Sequence[Structure]:
 
 
 def sequence_items(batch: Sequence[Any]) -> Sequence[Sequences]:
-    """Check that a batch holds sequences that can be embedded.
+    """Return the batch if it holds sequences that can be embedded.
 
-    Raises TypeError for items that are no tuples of strings, InputError for one without residues
-    and for a letter outside ``SEQUENCE_LETTERS``.
+    Raises
+    ------
+    TypeError
+        If an item is not a tuple of strings.
+    InputError
+        If a chain has no residues or a letter outside ``SEQUENCE_LETTERS``.
     """
     for item in batch:
         if not isinstance(item, tuple) or not all(isinstance(chain, str) for chain in item):
@@ -221,21 +322,20 @@ def sequence_items(batch: Sequence[Any]) -> Sequence[Sequences]:
                 f"a sequence encoder takes tuples of chain sequences, not {type(item).__name__}"
             )
         if not item or not all(item):
-            raise InputError("a protein has a chain without residues", "leave it out")
+            raise InputError("a chain has no residues", "leave it out")
         for number, chain in enumerate(item, start=1):
-            _check_letters(chain, f" of chain {number}" if len(item) > 1 else "")
+            if not SEQUENCE_LETTERS.issuperset(chain):
+                raise _unknown_letter(chain, f" of chain {number}" if len(item) > 1 else "")
     return batch
 
 
-def _check_letters(sequence: str, where: str) -> None:
-    if SEQUENCE_LETTERS.issuperset(sequence):
-        return
+def _unknown_letter(sequence: str, of_chain: str) -> InputError:
     position, letter = next(
         (position, letter)
         for position, letter in enumerate(sequence, start=1)
         if letter not in SEQUENCE_LETTERS
     )
-    raise InputError(
-        f"letter {letter!r} at position {position}{where} is no amino acid code",
+    return InputError(
+        f"letter {letter!r} at position {position}{of_chain} is not an amino acid code",
         f"use the capitals {''.join(sorted(SEQUENCE_LETTERS))}",
     )

@@ -1,4 +1,4 @@
-"""Which model to take where the user names none."""
+"""Choice of a model and its devices if the user names none."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from protalign.encoders.esm2.weights import cache_path, model_in_file
 
 #: The structure encoder that ships with the package, with the noise level its authors recommend.
 DEFAULT_STRUCTURE_MODEL = "proteinmpnn_v_48_020"
-#: ESM2 in the order in which a cached one is taken: the usual size first, then what a laptop runs,
-#: then what needs a large GPU. The first is the one that is downloaded where none is cached.
+#: ESM2 in the order in which a cached one is taken: the usual size first, then those that a laptop
+#: runs, then those that need a large GPU. The first is downloaded if none is cached.
 ESM2_PREFERENCE = (
     "esm2_t33_650M_UR50D",
     "esm2_t30_150M_UR50D",
@@ -26,31 +26,31 @@ ESM2_PREFERENCE = (
 
 
 def default_model(modality: Modality) -> str:
-    """The model of a modality that is used when none is named.
+    """Return the model of a modality that is used if none is named.
 
-    For sequences an ESM2: one whose weights are in torch hub's cache, else the first of
-    ``ESM2_PREFERENCE``, to be downloaded. Never the embedded encoder, which is weaker.
+    For sequences it is an ESM2: one whose weights are in torch hub's cache, else the first of
+    ``ESM2_PREFERENCE``, to be downloaded. It is never the embedded encoder, which is weaker.
     """
     if modality == "structure":
         return DEFAULT_STRUCTURE_MODEL
-    cached = [model for model in ESM2_PREFERENCE if cache_path(model).is_file()]
-    return (cached or list(ESM2_PREFERENCE))[0]
+    cached = (model for model in ESM2_PREFERENCE if cache_path(model).is_file())
+    return next(cached, ESM2_PREFERENCE[0])
 
 
 def check_modality_of(modality: Modality, model: str) -> None:
-    """Raise InputError where a model that is known is of the other modality."""
+    """Raise InputError if a known model is of the other modality."""
     known = encoder_classes().get(model)
     if known is not None and known.modality != modality:
         raise InputError(
-            f"{model} embeds {known.modality}s, not {modality}s",
+            f"{model}: embeds {known.modality}s, not {modality}s",
             f"name it with --{known.modality}-encoder",
         )
 
 
 def model_of_weights(modality: Modality, path: str) -> str:
-    """The model that a weights file belongs to, by its name, else (ESM2) by its tensors' shapes.
+    """Return the model that a weights file belongs to, by its name, else by its tensors' shapes.
 
-    Raises InputError where neither tells.
+    The shapes tell the six ESM2 apart. Raises InputError if neither name nor shapes tell.
     """
     stem = Path(path).stem
     known = [name for name, cls in encoder_classes().items() if cls.modality == modality]
@@ -60,14 +60,14 @@ def model_of_weights(modality: Modality, path: str) -> str:
     model = model_in_file(path) if modality == "sequence" else None
     if model is None:
         raise InputError(
-            f"{path} does not tell which model it belongs to",
-            f"name it with --{modality}-encoder ({', '.join(known)})",
+            f"{path}: does not tell which model it belongs to",
+            f"name the model with --{modality}-encoder ({', '.join(known)})",
         )
     return model
 
 
 def local_devices(device: str) -> list[str]:
-    """One name for each device that a run on this machine uses: every GPU for plain "cuda"."""
+    """Return the devices that a run on this machine uses: every GPU for plain "cuda"."""
     if device == "cuda" and torch.cuda.device_count() > 1:
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return [device]

@@ -1,34 +1,38 @@
-"""Weights files: found, downloaded, hashed, and read without running any code out of them."""
+"""Weights files: read without running any code out of them, hashed, and listed."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import pickle
 import zipfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from protalign.core.errors import WeightsError
+from protalign.core.files import sha256
 from protalign.encoders.base import WeightsInfo, encoder_classes
 
 
 def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a .safetensors file or of a .pt that torch.save wrote, on the CPU.
+    """Read the tensors of a .safetensors file, or of a .pt that torch.save wrote, on the CPU.
 
     A .pt may be a bare state dict or hold one under "model" (fair-esm) or "model_state_dict"
-    (ProteinMPNN). Nothing pickled is run: what is not a tensor or a plain value is refused, apart
+    (ProteinMPNN). No pickled code is run: everything but tensors and plain values is refused, apart
     from argparse.Namespace, a bag of attributes in which fair-esm keeps its configuration. Tensors
-    are memory-mapped where the format allows it. Raises WeightsError for a missing or damaged file.
+    are memory-mapped if the format allows it.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, or holds no tensors.
     """
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"no weights file {path}; check the path")
-    if path.suffix == ".safetensors":
-        return _load_safetensors(path)
-    return _load_torch(path)
+        raise _missing(path)
+    return _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
 
 
 def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -50,7 +54,7 @@ def _load_torch(path: Path) -> dict[str, torch.Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} is damaged, or holds more than tensors, which is not run; "
+            f"{path}: it is damaged, or holds more than tensors, which is not run; "
             "fetch the file again from its publisher"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -58,11 +62,13 @@ def _load_torch(path: Path) -> dict[str, torch.Tensor]:
     for key in ("model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds no state dict; is it a weights file?")
-    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    tensors = (
+        {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+        if isinstance(content, dict)
+        else {}
+    )
     if not tensors:
-        raise WeightsError(f"{path} holds no tensors; is it a weights file?")
+        raise WeightsError(f"{path}: it holds no tensors; check that it is a weights file")
     return tensors
 
 
@@ -74,30 +80,44 @@ def _check_zip(path: Path) -> None:
         raise zipfile.BadZipFile(f"bad CRC-32 of {broken}")
 
 
+def _missing(path: Path) -> WeightsError:
+    return WeightsError(f"{path}: no weights file; check the path")
+
+
 def _damaged(path: Path, error: Exception) -> WeightsError:
     detail = (str(error).splitlines() or [type(error).__name__])[0]
     return WeightsError(
-        f"{path} is damaged or no weights file ({detail}); fetch it again from its publisher"
+        f"{path}: it is damaged, or not a weights file ({detail}); "
+        "fetch it again from its publisher"
     )
 
 
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, 64 hex digits; raises WeightsError where there is none."""
+def weights_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a weights file, 64 hex digits; raise WeightsError if it is missing.
+
+    A file that did not change is hashed once in a process.
+    """
     path = Path(path).resolve()
     try:
-        stat = path.stat()
+        status = path.stat()
+        return _digest(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
-        raise WeightsError(f"no weights file {path}; check the path") from error
-    return _file_sha256(path, stat.st_size, stat.st_mtime_ns)
+        raise _missing(path) from error
 
 
 @cache
-def _file_sha256(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: Path, size: int, modified: int) -> str:
+    return sha256(path).hex()
+
+
+def with_file(info: WeightsInfo, path: Path) -> WeightsInfo:
+    """Return the entry with a file's path, size and hash, if the file exists."""
+    if not path.is_file():
+        return info
+    return replace(info, path=str(path), size=path.stat().st_size, sha256=weights_digest(path))
 
 
 def known_weights() -> list[WeightsInfo]:
-    """Every model of every encoder known, and where its weights are found on this machine."""
+    """Return every model of every known encoder, and where its weights are on this machine."""
     classes = dict.fromkeys(encoder_classes().values())
     return [info for cls in classes for info in cls.known_weights()]

@@ -1,6 +1,5 @@
-"""Files to proteins: PDB, mmCIF, BinaryCIF and FASTA, each also gzipped, and folders of them."""
+"""Reading of PDB, mmCIF, BinaryCIF and FASTA files, each also gzipped, and folders of them."""
 
-from protalign.reading.content import file_sha256
 from protalign.reading.fasta import read_fasta
 from protalign.reading.options import ReadOptions
 from protalign.reading.scan import SourceResult, read_source, read_sources
@@ -10,7 +9,6 @@ __all__ = [
     "ReadOptions",
     "SourceFile",
     "SourceResult",
-    "file_sha256",
     "find_sources",
     "read_fasta",
     "read_source",

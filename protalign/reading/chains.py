@@ -1,22 +1,22 @@
-"""Residues to chains, by the observed or the deposited sequence."""
+"""Assembly of residues into chains, by the observed or the deposited sequence."""
 
 from __future__ import annotations
 
 import gemmi
 import numpy as np
-import numpy.typing as npt
 
+from protalign.core.arrays import Bool, Int64
 from protalign.core.protein import Backbone, Chain
 from protalign.reading.residues import Residues, residue_letter
 
-#: Groups that close a chain's end and are no residues, where gemmi's table does not know them.
+#: Groups that close a chain's end, are not residues, and are missing in gemmi's table.
 _CAPS = frozenset({"FOR", "NME"})
 _NO_SEQRES = "no SEQRES: observed sequence taken"
 _MISFIT = "SEQRES does not fit the coordinates: observed sequence taken"
 
 
-def observed_chain(name: str, part: Residues, observed: npt.NDArray[np.bool_]) -> Chain:
-    """The chain of those residues that are ``observed`` (n,) bool."""
+def observed_chain(name: str, part: Residues, observed: Bool) -> Chain:
+    """Return the chain of those residues that are ``observed`` (n,) bool."""
     part = part[observed]
     return Chain(
         id=name,
@@ -29,68 +29,62 @@ def observed_chain(name: str, part: Residues, observed: npt.NDArray[np.bool_]) -
 
 
 def deposited_chain(
-    structure: gemmi.Structure, index: int, part: Residues, observed: npt.NDArray[np.bool_]
+    structure: gemmi.Structure, index: int, part: Residues, observed: Bool
 ) -> tuple[Chain, str]:
-    """The chain with its whole deposited sequence, and a note ("" where all went well).
+    """Return the chain with its whole deposited sequence, and a note ("" if it fits).
 
-    ``index`` is the chain's in the first model, ``part`` its n residues. Where the file has no
-    deposited sequence, or one that the residues do not fit into, the observed one is taken.
+    ``index`` is the chain's in the first model, ``part`` its n residues. If the deposited
+    sequence is missing, or does not fit the residues, the observed one is taken.
     """
     members = list(structure[0][index])
     name = structure[0][index].name
-    full, places, note = _alignment(structure, members, part.rows.tolist())
+    deposited, positions, note = _alignment(structure, members, part.rows.tolist())
     if note:
         return observed_chain(name, part, observed), note
-    present = {
-        member.label_seq for member in members if member.subchain == _subchain(members, part)
-    }
+    subchain = members[int(part.rows[0])].subchain
+    present = {member.label_seq for member in members if member.subchain == subchain}
     letters: list[str] = []
-    slots: dict[int, int] = {}
-    for place, monomer in enumerate(full, start=1):
-        letter = residue_letter(monomer)
-        if place not in places and (place in present or _is_no_residue(monomer)):
+    row_of: dict[int, int] = {}
+    for position, monomer in enumerate(deposited, start=1):
+        if position not in positions and (position in present or _is_other_group(monomer)):
             continue
-        slots[place] = len(letters)
-        letters.append(letter or "X")
-    rows = np.array([slots[place] for place in places], dtype=np.int64)[observed]
+        row_of[position] = len(letters)
+        letters.append(residue_letter(monomer) or "X")
+    rows = np.array([row_of[position] for position in positions], dtype=np.int64)[observed]
     return _with_gaps(name, "".join(letters), rows, part[observed]), ""
-
-
-def _subchain(members: list[gemmi.Residue], part: Residues) -> str:
-    return members[int(part.rows[0])].subchain
 
 
 def _alignment(
     structure: gemmi.Structure, members: list[gemmi.Residue], rows: list[int]
 ) -> tuple[list[str], list[int], str]:
-    """The deposited monomers, each residue's 1-based place among them, and a note."""
-    chosen = [members[row] for row in rows]
-    subchain = chosen[0].subchain
+    """Return the deposited monomers, each residue's 1-based position in them, and a note."""
+    residues = [members[row] for row in rows]
+    subchain = residues[0].subchain
     sequences = [e.full_sequence for e in structure.entities if subchain in e.subchains]
     if not sequences or not sequences[0]:
         return [], [], _NO_SEQRES
     choices = [monomers.split(",") for monomers in sequences[0]]
-    full = [monomers[0] for monomers in choices]
-    places: list[int] = []
-    for residue in chosen:
-        place = residue.label_seq
-        after = places[-1] if places else 0
-        if residue.subchain != subchain or place is None or not after < place <= len(full):
+    positions: list[int] = []
+    for residue in residues:
+        position = residue.label_seq
+        after = positions[-1] if positions else 0
+        if residue.subchain != subchain or position is None or not after < position <= len(choices):
             return [], [], _MISFIT
-        if residue.name not in choices[place - 1]:
+        if residue.name not in choices[position - 1]:
             return [], [], _MISFIT
-        places.append(place)
-    return full, places, ""
+        positions.append(position)
+    return [monomers[0] for monomers in choices], positions, ""
 
 
-def _is_no_residue(monomer: str) -> bool:
-    """Whether an unobserved monomer is known to be something else than an amino acid."""
+def _is_other_group(monomer: str) -> bool:
+    """Return whether an unobserved monomer is known to be other than an amino acid."""
     if residue_letter(monomer):
         return False
     return monomer in _CAPS or gemmi.find_tabulated_residue(monomer).found()
 
 
-def _with_gaps(name: str, sequence: str, rows: npt.NDArray[np.int64], part: Residues) -> Chain:
+def _with_gaps(name: str, sequence: str, rows: Int64, part: Residues) -> Chain:
+    """Return the chain of a deposited sequence; ``rows`` are its residues that have coordinates."""
     length = len(sequence)
     numbers = np.zeros(length, dtype=np.int32)
     codes = np.full(length, ord(" "), dtype=np.uint8)

@@ -1,8 +1,7 @@
-"""A file's bytes: read whole, decompressed under a limit, and checked for what they are."""
+"""The bytes of a file: read whole, decompressed under a limit, and checked for their kind."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from protalign.core.errors import InputError
 
-try:  # three times as fast, on the processors that it knows
+try:  # three times as fast on the processors that it supports
     from isal import isal_zlib as _gzip
 except ImportError:
     import zlib as _gzip  # type: ignore[no-redef]
@@ -19,15 +18,17 @@ except ImportError:
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer
 
-#: Largest file taken, after decompression: far above any structure, far below a gzip bomb.
+#: The largest file that is read, after decompression: above any structure, below a gzip bomb.
 MAX_BYTES = 2 << 30
+#: Advice for a file that is damaged.
+FETCH_AGAIN = "download or copy it again"
 _BLOCK = 1 << 20
 _DAMAGE: tuple[type[Exception], ...] = (_gzip.error,)  # type: ignore[assignment]
 _GZIP_MAGIC = b"\x1f\x8b"
 
 _GZIP = "gzip data"
 _NOT_THE_FILE = ("HTML or XML", "JSON", "UTF-16 text", "a Git LFS pointer instead of the file")
-#: What a file turns out to hold, by its first bytes, where that is not what its name says.
+#: The content of a file by its first bytes, whatever its name is.
 _SIGNATURES = (
     (re.compile(rb"\s*<(!doctype|html|head|body|\?xml|\w+[\s>])", re.IGNORECASE), "HTML or XML"),
     (re.compile(rb"\s*[{\[]\s*[\"{\[\]}]"), "JSON"),
@@ -49,7 +50,7 @@ _SUFFIXES = {"pdb": ".pdb", "mmcif": ".cif", "bcif": ".bcif", "fasta": ".fasta"}
 
 
 def display_path(path: Path) -> str:
-    """The path as printable text, also where its bytes are no valid UTF-8."""
+    """Return the path as printable text, even if its bytes are not valid UTF-8."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
@@ -57,23 +58,17 @@ def open_file(path: Path) -> io.BufferedReader:
     """Open a regular file; raises InputError, never OSError."""
     try:
         if path.exists() and not path.is_file():
-            raise InputError("not a regular file", "give a file or a folder")
+            raise InputError("it is not a regular file", "give a file or a folder")
         return path.open("rb")
     except OSError as error:
         raise InputError(
-            f"cannot be opened: {(error.strerror or str(error)).lower()}",
+            f"it cannot be opened: {(error.strerror or str(error)).lower()}",
             "check the path and its permissions",
         ) from error
 
 
-def file_sha256(path: Path) -> bytes:
-    """SHA-256 (32 bytes) of the file's bytes as they are on disk; raises InputError."""
-    with open_file(path) as handle:
-        return hashlib.file_digest(handle, "sha256").digest()
-
-
 def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """The file's bytes as they are on disk; raises InputError above ``limit`` bytes."""
+    """Return the file's bytes as they are on disk; raise InputError above ``limit`` bytes."""
     with open_file(path) as handle:
         data = handle.read(limit + 1)
     if len(data) > limit:
@@ -82,7 +77,7 @@ def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
 
 
 def gunzip(data: bytes, limit: int = MAX_BYTES) -> bytes:
-    """Decompress gzip data whole: every member, its checksum and its length verified.
+    """Return all gzip members decompressed; their checksums and lengths are verified.
 
     Raises InputError for damaged or truncated data, and above ``limit`` bytes of output.
     """
@@ -105,7 +100,10 @@ def gunzip(data: bytes, limit: int = MAX_BYTES) -> bytes:
 
 
 def gunzip_blocks(handle: io.BufferedReader) -> Iterator[bytes]:
-    """The same for a stream of any length, block by block; damage is raised where it is met."""
+    """Yield a gzip stream of any length decompressed, block by block.
+
+    Raises InputError for damaged or truncated data, after the blocks before the damage.
+    """
     member = _gzip.decompressobj(wbits=31)
     between = True
     try:
@@ -127,16 +125,18 @@ def gunzip_blocks(handle: io.BufferedReader) -> Iterator[bytes]:
 
 
 class BlockReader(io.RawIOBase):
-    """A readable stream over blocks of bytes, for ``io.TextIOWrapper`` to stand on."""
+    """A readable stream over blocks of bytes, which ``io.TextIOWrapper`` can read."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
+        """Return True."""
         return True
 
     def readinto(self, buffer: Buffer) -> int:
+        """Fill the buffer with the next bytes; return their number, 0 at the end."""
         target = memoryview(buffer)
         while not self._rest:
             block = next(self._blocks, None)
@@ -150,25 +150,32 @@ class BlockReader(io.RawIOBase):
 
 
 def unpack(data: bytes, name: str) -> bytes:
-    """The content of a file's bytes: decompressed where its name ends in .gz."""
+    """Return the content of a file's bytes: decompressed if its name ends in .gz."""
     if not data:
-        raise InputError("the file is empty", "download or copy it again")
+        raise InputError("the file is empty", FETCH_AGAIN)
     if not name.lower().endswith(".gz"):
         return data
     if not data.startswith(_GZIP_MAGIC):
-        found = held_content(data[:4096])
+        content_kind = content_of(data[:4096])
+        held = f": it holds {content_kind}" if content_kind else ""
         raise InputError(
-            f"not gzip data, though its name ends in .gz{f': it holds {found}' if found else ''}",
+            f"it is not gzip data, though its name ends in .gz{held}",
             "rename it, or download it again",
         )
     content = gunzip(data)
     if not content:
-        raise InputError("the file is empty once decompressed", "download or copy it again")
+        raise InputError("the file is empty once decompressed", FETCH_AGAIN)
     return content
 
 
-def held_content(head: bytes) -> str:
-    """What the first bytes say the file holds, "" where they do not tell."""
+def content_of(head: bytes) -> str:
+    """Return the kind of content by a file's first bytes, "" if they do not tell.
+
+    Examples
+    --------
+    >>> content_of(b"<!DOCTYPE html>"), content_of(b"ATOM      1  N   GLY"), content_of(b"?")
+    ('HTML or XML', 'PDB', '')
+    """
     head = head.removeprefix(b"\xef\xbb\xbf")
     for pattern, name in _SIGNATURES:
         if pattern.match(head):
@@ -177,33 +184,33 @@ def held_content(head: bytes) -> str:
 
 
 def check_content(data: bytes, kind: str) -> None:
-    """Raise InputError where the content is plainly not of the kind that its name says."""
-    found = held_content(data[:4096])
-    wanted = _NAMES[kind]
-    if found not in ("", wanted):
-        raise InputError(f"holds {found}, not {wanted}", _advice_for(found))
+    """Raise InputError if the content is plainly not of the kind that its name stands for."""
+    content = content_of(data[:4096])
+    expected = _NAMES[kind]
+    if content not in ("", expected):
+        raise InputError(f"it holds {content}, not {expected}", _advice_for(content))
     if kind != "bcif" and b"\0" in data:
-        raise InputError(f"holds binary data, not {wanted}", "download or copy it again")
+        raise InputError(f"it holds binary data, not {expected}", FETCH_AGAIN)
 
 
-def _advice_for(found: str) -> str:
-    """What to do about a file that holds something else than its name says."""
+def _advice_for(content: str) -> str:
+    """Return the advice for a file that holds something else than its name stands for."""
     for kind, name in _NAMES.items():
-        if found == name:
+        if content == name:
             return f"rename it so that it ends in {_SUFFIXES[kind]}"
-    if found == _GZIP:
+    if content == _GZIP:
         return "rename it so that it ends in .gz"
-    return "download the file itself" if found in _NOT_THE_FILE else "unpack it"
+    return "download the file itself" if content in _NOT_THE_FILE else "unpack it"
 
 
 def _too_large(limit: int) -> InputError:
-    return InputError(f"larger than {limit / 2**30:.0f} GiB", "split it into smaller files")
+    return InputError(f"it is larger than {limit / 2**30:.0f} GiB", "split it into smaller files")
 
 
 def _truncated_gzip() -> InputError:
-    return InputError("truncated: its gzip data ends early", "download or copy it again")
+    return InputError("it is truncated: its gzip data ends early", FETCH_AGAIN)
 
 
 def _damaged_gzip(error: Exception) -> InputError:
     text = str(error).rpartition(": ")[2]
-    return InputError(f"damaged gzip data ({text})", "download or copy it again")
+    return InputError(f"its gzip data is damaged ({text})", FETCH_AGAIN)

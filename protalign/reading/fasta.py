@@ -1,4 +1,4 @@
-"""FASTA records to proteins without a structure, one at a time."""
+"""Reading of FASTA records, one at a time, into proteins without a structure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from protalign.core.errors import Failure, InputError
 from protalign.core.protein import SEQUENCE_LETTERS, Chain, Protein
 from protalign.reading.content import (
+    FETCH_AGAIN,
     BlockReader,
     check_content,
     display_path,
@@ -17,18 +18,41 @@ from protalign.reading.content import (
 )
 from protalign.reading.sources import is_id
 
-#: Longest record taken, in characters: the longest known protein has 45,000 residues or so.
+#: Most characters of a record: the longest known protein has about 45,000 residues.
 MAX_RECORD = 16 << 20
 _FROM = str.maketrans("J", "X")
 
 
-def read_fasta(path: Path) -> Iterator[Protein | Failure]:
-    """Each record of a FASTA file (.gz: compressed), as a Protein or as its Failure, in order.
+def read_fasta(path: Path, max_record: int = MAX_RECORD) -> Iterator[Protein | Failure]:
+    r"""Read a FASTA file, one record after another.
 
     The id is the header's first word. Lower case is read as upper case, a final "*" is dropped,
-    J is read as X; a record with any other character, with fewer than two residues, or with an
-    id that an earlier one has, is a Failure. The file is streamed: its size does not matter. Of a
-    .gz file that is damaged anywhere nothing is taken, so it is read through once before.
+    and J is read as X. A record with any other character, with fewer than two residues, or with
+    the id of an earlier one is a Failure. The file is streamed: its size does not matter. If a .gz
+    file is damaged anywhere, none of it is taken, so it is read through once before.
+
+    Parameters
+    ----------
+    path : Path
+        Compressed if its name ends in .gz.
+    max_record : int
+        Most characters of a record; a longer one ends the reading with a Failure.
+
+    Yields
+    ------
+    Protein or Failure
+        One for each record, in order. A Failure without an id is about the whole file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "two.fasta"
+    >>> _ = path.write_text(">insulin chain A\nGIVEQCC\n>gap\nGI-EQ\n")
+    >>> protein, failure = read_fasta(path)
+    >>> protein.id, protein.sequences
+    ('insulin', ('GIVEQCC',))
+    >>> failure.reason
+    '- at position 3 is not an amino acid'
     """
     file = display_path(path)
     try:
@@ -36,12 +60,12 @@ def read_fasta(path: Path) -> Iterator[Protein | Failure]:
             with open_file(path) as handle:
                 for _ in gunzip_blocks(handle):
                     pass
-        with _open_text(path) as text:
+        with _open_text(path, max_record) as text:
             yield from _records(text, file)
     except InputError as error:
         yield Failure(error.record, file, error.reason, error.advice)
     except OSError as error:
-        reason = f"cannot be read: {(error.strerror or str(error)).lower()}"
+        reason = f"it cannot be read: {(error.strerror or str(error)).lower()}"
         yield Failure("", file, reason, "check the disk and the file")
 
 
@@ -70,30 +94,31 @@ def _records(text: io.TextIOBase, file: str) -> Iterator[Protein | Failure]:
 
 
 def parse_sequence(text: str) -> str:
-    """One-letter codes out of ``SEQUENCE_LETTERS``; raises InputError for anything else."""
+    """Return one-letter codes out of ``SEQUENCE_LETTERS``; raise InputError for anything else."""
     letters = "".join(text.split()).upper().removesuffix("*").translate(_FROM)
     unknown = sorted(set(letters) - SEQUENCE_LETTERS)
     if unknown:
-        place = min(map(letters.index, unknown))
-        shown = letters[place] if letters[place].isprintable() else f"{letters[place]!a}"
+        index = min(map(letters.index, unknown))
+        letter = letters[index] if letters[index].isprintable() else f"{letters[index]!a}"
         raise InputError(
-            f"{shown} at position {place + 1} is no amino acid", "remove it, or write X"
+            f"{letter} at position {index + 1} is not an amino acid", "remove it, or write X"
         )
     if len(letters) < 2:
-        what = "one residue only" if letters else "the record is empty"
-        raise InputError(what, "leave it out")
+        problem = "it has only one residue" if letters else "the record is empty"
+        raise InputError(problem, "leave it out")
     return letters
 
 
 class _CheckedLines(io.TextIOBase):
-    """The lines of a FASTA file: the first that counts is a header, and no record is endless."""
+    """The lines of a FASTA file, which must begin with a header and have no endless record."""
 
-    def __init__(self, text: io.TextIOBase) -> None:
+    def __init__(self, text: io.TextIOBase, max_record: int) -> None:
         self._text = text
-        self._size = -1
+        self._max_record = max_record
+        self._size = -1  # of the record so far; -1 before the first
 
     def __next__(self) -> str:  # type: ignore[override]  # typeshed: bytes, also for text
-        line = self._text.readline(MAX_RECORD)
+        line = self._text.readline(self._max_record)
         if not line:
             raise StopIteration
         if line.startswith(">"):
@@ -102,9 +127,9 @@ class _CheckedLines(io.TextIOBase):
             self._size += len(line)
         elif line.strip() and not line.startswith(";"):
             raise InputError("it does not begin with >", "give a FASTA file")
-        if max(self._size, len(line)) >= MAX_RECORD:
+        if max(self._size, len(line)) >= self._max_record:
             raise InputError(
-                f"a record has more than {MAX_RECORD:,} characters", "check that it is FASTA"
+                f"a record has more than {self._max_record:,} characters", "check that it is FASTA"
             )
         return line
 
@@ -113,14 +138,15 @@ class _CheckedLines(io.TextIOBase):
         super().close()
 
 
-def _open_text(path: Path) -> _CheckedLines:
+def _open_text(path: Path, max_record: int) -> _CheckedLines:
     handle = open_file(path)
     raw: io.BufferedReader = handle
     if path.name.lower().endswith(".gz"):
         raw = io.BufferedReader(BlockReader(gunzip_blocks(handle)))
     head = raw.peek(4096)[:4096]
     if not head:
-        raise InputError("the file is empty", "download or copy it again")
+        raise InputError("the file is empty", FETCH_AGAIN)
     check_content(head, "fasta")
-    # Bytes that are no UTF-8 become characters that are in no id and no sequence.
-    return _CheckedLines(io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape"))
+    # Bytes that are not UTF-8 become characters that no id and no sequence may hold.
+    text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape")
+    return _CheckedLines(text, max_record)

@@ -1,4 +1,4 @@
-"""mmCIF and BinaryCIF to a gemmi structure: both by way of the same gemmi block."""
+"""Reading of mmCIF and BinaryCIF into a gemmi structure, both through the same gemmi block."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import gemmi
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Bool
 from protalign.core.errors import InputError
+from protalign.reading.content import FETCH_AGAIN
 from protalign.reading.residues import BACKBONE_INDEX
 
-_DAMAGE_ADVICE = "download or copy it again"
-#: What of a BinaryCIF file is handed on; the rest is never decoded.
+#: Categories of a BinaryCIF file that are handed on; the others are never decoded.
 _CATEGORIES = ("entity", "entity_poly", "entity_poly_seq", "struct_asym", "exptl", "ma_qa_metric")
 _ATOM_COLUMNS = (
     "group_PDB",
@@ -37,7 +38,7 @@ _ATOM_COLUMNS = (
     "auth_atom_id",
     "pdbx_PDB_model_num",
 )
-#: Columns whose change from one row to the next begins another residue.
+#: Columns that change from one row to the next if another residue begins.
 _RESIDUE_COLUMNS = (
     "label_comp_id",
     "label_asym_id",
@@ -46,12 +47,12 @@ _RESIDUE_COLUMNS = (
     "auth_seq_id",
     "auth_asym_id",
 )
-#: mmCIF is ASCII; other bytes occur in authors' names only, which nobody reads here.
+#: mmCIF is ASCII; other bytes occur only in authors' names, which are not read here.
 _TO_ASCII = bytes(byte if byte < 128 else ord("x") for byte in range(256))
 
 
 def read_mmcif(data: bytes) -> tuple[gemmi.Structure, gemmi.cif.Block]:
-    """The first model in mmCIF text, and its block; raises InputError."""
+    """Return the first model in mmCIF text, and its block; raise InputError if it is damaged."""
     data = data.removeprefix(b"\xef\xbb\xbf")
     if not data.isascii():
         data = data.translate(_TO_ASCII)
@@ -60,7 +61,9 @@ def read_mmcif(data: bytes) -> tuple[gemmi.Structure, gemmi.cif.Block]:
         document = gemmi.cif.read_string(data)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()).removeprefix("data:")
-        raise InputError(f"truncated or damaged mmCIF (line {reason})", _DAMAGE_ADVICE) from error
+        raise InputError(
+            f"it is truncated or damaged (mmCIF, line {reason})", FETCH_AGAIN
+        ) from error
     for block in document:
         if block.find_values("_atom_site.Cartn_x"):
             return _structure(block), block
@@ -68,10 +71,11 @@ def read_mmcif(data: bytes) -> tuple[gemmi.Structure, gemmi.cif.Block]:
 
 
 def read_bcif(data: bytes) -> tuple[gemmi.Structure, gemmi.cif.Block]:
-    """The first model in BinaryCIF data, decoded by biotite, and its block; raises InputError.
+    """Return the first model in BinaryCIF data, decoded by biotite, and its block.
 
     The block holds the same values as the mmCIF file would, of the categories needed here and
-    of the rows needed here: backbone atoms, and each residue's first atom.
+    of the rows needed here: backbone atoms, and each residue's first atom. Raises InputError if
+    the data are damaged.
     """
     from biotite.structure.io.pdbx import BinaryCIFFile  # 0.8 s to import
 
@@ -86,19 +90,19 @@ def read_bcif(data: bytes) -> tuple[gemmi.Structure, gemmi.cif.Block]:
     except InputError:
         raise
     except Exception as error:  # the decoders raise whatever damaged bytes lead them to
-        raise InputError("truncated or damaged BinaryCIF", _DAMAGE_ADVICE) from error
+        raise InputError("it is truncated or damaged (BinaryCIF)", FETCH_AGAIN) from error
     return _structure(block), block
 
 
 def _check_end(data: bytes) -> None:
-    """Raise InputError where the text stops within its last category.
+    """Raise InputError if the text stops within its last category.
 
     The archives' files close every category with a line "#", the first right after data_.
     """
     head = data[:4096].splitlines()[:2]
     closes = len(head) == 2 and head[0].startswith(b"data_") and head[1].strip() == b"#"
     if closes and data.rstrip().rpartition(b"\n")[2].strip() != b"#":
-        raise InputError("truncated: the file ends early", _DAMAGE_ADVICE)
+        raise InputError("it is truncated: the file ends early", FETCH_AGAIN)
 
 
 def _structure(block: gemmi.cif.Block) -> gemmi.Structure:
@@ -106,7 +110,7 @@ def _structure(block: gemmi.cif.Block) -> gemmi.Structure:
         structure = gemmi.make_structure_from_block(block)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"damaged mmCIF ({reason})", _DAMAGE_ADVICE) from error
+        raise InputError(f"it is damaged (mmCIF: {reason})", FETCH_AGAIN) from error
     if len(structure) == 0:
         raise _no_atoms()
     del structure[1:]
@@ -115,7 +119,7 @@ def _structure(block: gemmi.cif.Block) -> gemmi.Structure:
 
 
 def _no_atoms() -> InputError:
-    return InputError("no atom sites", "give a file with coordinates")
+    return InputError("it has no atom sites", "give a file with coordinates")
 
 
 def _gemmi_block(name: str, source: Any) -> gemmi.cif.Block:
@@ -139,14 +143,14 @@ def _add_loop(
 
 
 def _quoted(column: npt.NDArray[np.str_]) -> list[str]:
-    """The column as CIF values: quoted only where a text needs it ("." and "?" stay null)."""
+    """Return the column as CIF values, quoted if a text needs it ("." and "?" stay null)."""
     values: list[str] = column.tolist()
     quotes = {v: v if v in (".", "?") else gemmi.cif.quote(v) for v in set(values)}
     return [quotes[value] for value in values]
 
 
-def _wanted_rows(columns: dict[str, npt.NDArray[np.str_]]) -> npt.NDArray[np.bool_]:
-    """The first model's backbone atoms and residues' first atoms."""
+def _wanted_rows(columns: dict[str, npt.NDArray[np.str_]]) -> Bool:
+    """Return a mask of the first model's backbone atoms and residues' first atoms."""
     keep = np.isin(columns["label_atom_id"], list(BACKBONE_INDEX))
     keep[:1] = True
     for tag in _RESIDUE_COLUMNS:

@@ -1,7 +1,7 @@
-"""PDB text to a gemmi structure: its records checked first, and only those needed handed on.
+"""Reading of PDB text into a gemmi structure: records are checked, and only those needed kept.
 
-gemmi reads bad PDB text without a word: ``******`` becomes the coordinate 0.0, a residue number
-that is no number becomes 0. So the columns are checked here, for all lines at once.
+gemmi reads bad PDB text in silence: ``******`` becomes the coordinate 0.0, and a residue number
+that is not a number becomes 0. So the columns are checked here, for all lines at once.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ import gemmi
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Bool, Int64
 from protalign.core.errors import InputError
+from protalign.reading.content import FETCH_AGAIN
 
-#: What a line of coordinates must reach: the end of its z column.
+#: Shortest line of coordinates: it reaches the end of its z column.
 _SHORTEST = 54
-#: The end of the B-factor's column, which every program writes.
+#: End of the B-factor's column, which every program writes.
 _THROUGH_B_FACTOR = 66
 _WIDTH = 80
 _NEWLINE, _RETURN, _SPACE = b"\n\r "
-#: Rank of each byte in a number, unsigned: a space, then a sign, then digits; all else is out.
+#: Rank of each byte in a number: a space, then a sign, then digits; all else is out.
 _SIGN, _DIGIT, _OTHER = 1, 3, 9
 _RANK = np.full(256, _OTHER, dtype=np.uint8)
 _RANK[_SPACE], _RANK[ord("-")], _RANK[ord("0") : ord("9") + 1] = 0, _SIGN, _DIGIT
-_DAMAGE_ADVICE = "download or copy it again"
-#: Every way to place the names N, CA, C and O in the atom name's four columns.
+#: Every position of the names N, CA, C and O within the atom name's four columns.
 _BACKBONE_NAMES = np.array(
     [
         name.rjust(len(name) + indent).ljust(4).encode()
@@ -41,9 +42,12 @@ class PdbLines:
 
     Attributes
     ----------
-    data : the text, ending in a newline.
-    starts, ends : (lines,) int64, each line's place in the text; ``ends`` is its newline.
-    records : (lines,) S6, the record names, padded with spaces.
+    data : bytes
+        The text, ending in a newline.
+    starts, ends : (lines,) int64
+        Index of each line's first byte and of its newline.
+    records : (lines,) S6
+        The record names, padded with spaces.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -62,28 +66,27 @@ class PdbLines:
         atom = names[:, :4].view(np.uint32)[:, 0] == np.frombuffer(b"ATOM", np.uint32)
         self.is_atom = atom | (self.records == b"HETATM")
 
-    def columns(self, starts: npt.NDArray[np.int64], first: int, stop: int) -> Columns:
-        """(lines, stop - first) uint8: the same columns of each line, counted from 0."""
+    def columns(self, starts: Int64, first: int, stop: int) -> Columns:
+        """Return (lines, stop - first) uint8: the same columns of each line, counted from 0."""
         width = stop - first
-        # Every window of this width, overlapping, without a copy (and without the checks that
-        # make sliding_window_view cost more than all else here).
+        # All overlapping windows of this width, without a copy. sliding_window_view would do the
+        # same, but its checks cost more than all else here.
         shape = (len(self._bytes) - width + 1, width)
         windows: Columns = np.ndarray(shape, np.uint8, self._bytes, strides=(1, 1))
         return windows[starts + first]
 
-    def is_record(self, name: bytes) -> npt.NDArray[np.bool_]:
-        """(lines,) bool: lines of this record, whatever follows its name."""
-        found: npt.NDArray[np.bool_] = self.records == name.ljust(6)
-        return found
+    def is_record(self, name: bytes) -> Bool:
+        """Return (lines,) bool: lines of this record, whatever follows its name."""
+        return np.asarray(self.records == name.ljust(6))
 
-    def text(self, keep: npt.NDArray[np.bool_]) -> bytes:
-        """The lines marked in ``keep``, as text."""
+    def text(self, keep: Bool) -> bytes:
+        """Return the lines marked in ``keep``, as text."""
         sizes = self.ends - self.starts + 1
         return self._bytes[: len(self.data)][np.repeat(keep, sizes)].tobytes()
 
 
 def read_pdb(data: bytes) -> tuple[gemmi.Structure, str]:
-    """The first model of PDB text, and the text before its first atom.
+    """Return the first model of PDB text, and the text before its first atom.
 
     The structure holds the backbone atoms, every residue's first atom, TER and SEQRES: all that
     a Protein needs. Raises InputError for text that is truncated or damaged, or has no atoms.
@@ -91,7 +94,7 @@ def read_pdb(data: bytes) -> tuple[gemmi.Structure, str]:
     lines = PdbLines(data.removeprefix(b"\xef\xbb\xbf"))
     atoms = np.flatnonzero(lines.is_atom)
     if len(atoms) == 0:
-        raise InputError("no ATOM records", "give a file with coordinates")
+        raise InputError("it has no ATOM records", "give a file with coordinates")
     _check_end(lines, atoms)
     first_model = _first_model(lines, atoms)
     atoms = atoms[atoms < first_model]
@@ -103,25 +106,28 @@ def read_pdb(data: bytes) -> tuple[gemmi.Structure, str]:
     header = lines.data[: lines.starts[atoms[0]]].decode("latin-1")
     text = lines.text(keep)
     if not text.isascii():
-        raise InputError("damaged PDB records (bytes that are not ASCII)", _DAMAGE_ADVICE)
+        raise InputError("its PDB records are damaged (bytes that are not ASCII)", FETCH_AGAIN)
     try:
         structure = gemmi.read_pdb_string(text)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"damaged PDB records ({reason})", _DAMAGE_ADVICE) from error
+        raise InputError(f"its PDB records are damaged ({reason})", FETCH_AGAIN) from error
     structure.merge_chain_parts()
     return structure, header
 
 
-def _first_model(lines: PdbLines, atoms: npt.NDArray[np.int64]) -> int:
-    """The line at which the first model ends: ENDMDL, END, a second MODEL, or the last line."""
+def _first_model(lines: PdbLines, atoms: Int64) -> int:
+    """Return the line that ends the first model: ENDMDL, END, a second MODEL, or the last."""
     ends = lines.is_record(b"ENDMDL") | lines.is_record(b"END") | lines.is_record(b"MODEL")
     ends[: atoms[0]] = False
     return int(np.argmax(ends)) if ends.any() else len(ends)
 
 
-def _wanted(lines: PdbLines, atoms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Backbone atoms, and the first atom of each residue (by name, chain, number, code)."""
+def _wanted(lines: PdbLines, atoms: Int64) -> Bool:
+    """Return a mask of backbone atoms and of each residue's first atom.
+
+    A residue is told from the next by name, chain, number and insertion code.
+    """
     starts = lines.starts[atoms]
     columns = lines.columns(starts, 12, 27)
     wanted = np.isin(columns[:, :4].view(np.uint32)[:, 0], _BACKBONE_NAMES)
@@ -131,9 +137,9 @@ def _wanted(lines: PdbLines, atoms: npt.NDArray[np.int64]) -> npt.NDArray[np.boo
     return wanted
 
 
-def _check_end(lines: PdbLines, atoms: npt.NDArray[np.int64]) -> None:
-    """Raise InputError where the text plainly stops before its end."""
-    truncated = InputError("truncated: the file ends early", _DAMAGE_ADVICE)
+def _check_end(lines: PdbLines, atoms: Int64) -> None:
+    """Raise InputError if the text plainly stops before its end."""
+    truncated = InputError("it is truncated: the file ends early", FETCH_AGAIN)
     lengths = lines.ends[atoms] - lines.starts[atoms]
     last_is_atom = atoms[-1] == len(lines.ends) - 1
     if not lines.whole and last_is_atom:
@@ -143,7 +149,7 @@ def _check_end(lines: PdbLines, atoms: npt.NDArray[np.int64]) -> None:
     short = lengths < _SHORTEST
     if short.any():
         line = int(atoms[np.argmax(short)])
-        raise InputError(f"line {line + 1} is cut short", _DAMAGE_ADVICE)
+        raise InputError(f"line {line + 1} is cut short", FETCH_AGAIN)
     if lines.is_record(b"END").any():
         return
     models = np.count_nonzero(lines.is_record(b"MODEL"))
@@ -154,15 +160,15 @@ def _check_end(lines: PdbLines, atoms: npt.NDArray[np.int64]) -> None:
         raise truncated
 
 
-def _check_atoms(lines: PdbLines, atoms: npt.NDArray[np.int64]) -> None:
-    """Raise InputError where a coordinate or a residue number is no number."""
+def _check_atoms(lines: PdbLines, atoms: Int64) -> None:
+    """Raise InputError if a coordinate or a residue number is not a number."""
     starts = lines.starts[atoms]
     coordinates = lines.columns(starts, 30, 54)
     if not _is_usual(coordinates.reshape(-1, 8), whole=4):
         bad = _first_bad(coordinates.view("S8"))
         if bad is not None:
             raise InputError(
-                f"line {atoms[bad] + 1} has a coordinate that is no number",
+                f"line {atoms[bad] + 1} has a coordinate that is not a number",
                 "give a file with finite coordinates in their columns",
             )
     numbers = lines.columns(starts, 22, 26)
@@ -171,16 +177,17 @@ def _check_atoms(lines: PdbLines, atoms: npt.NDArray[np.int64]) -> None:
         and (bad := _first_bad(numbers.view("S4"), base=36)) is not None
     ):
         raise InputError(
-            f"line {atoms[bad] + 1} has a residue number that is no number", _DAMAGE_ADVICE
+            f"line {atoms[bad] + 1} has a residue number that is not a number", FETCH_AGAIN
         )
 
 
 def _is_usual(fields: Columns, whole: int) -> bool:
-    """Whether (n, width) fields read "  -1" in the first ``whole`` columns, then ".234".
+    """Return whether (n, width) fields read "  -1" in the first ``whole`` columns, then ".234".
 
-    A quick look that accepts nearly every file; what it does not accept is parsed one by one.
+    This quick check accepts nearly every file. Fields that it does not accept are parsed one by
+    one.
     """
-    columns = np.ascontiguousarray(fields.T)  # long rows: numpy takes its time over short ones
+    columns = np.ascontiguousarray(fields.T)  # numpy is slow on short rows
     ranks = _RANK[columns]
     lead = ranks[:whole]
     # From left to right: spaces, at most one sign, digits up to the point.
@@ -196,7 +203,7 @@ def _is_usual(fields: Columns, whole: int) -> bool:
 
 
 def _first_bad(fields: npt.NDArray[np.bytes_], base: int = 10) -> int | None:
-    """Index of the first row with a field that is no finite number, or no number of the base."""
+    """Return the index of the first row with a field that is not a finite number of the base."""
     for index, row in enumerate(fields):
         for field in row.tolist():
             if not (_is_finite(field) if base == 10 else _is_integer(field, base)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,16 +17,14 @@ from joblib.externals import loky
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-
-def available_processors() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+#: Most seconds to wait for a pool's feeding thread, which ends within milliseconds.
+_FEEDER_SECONDS = 10
 
 
 def ordered_map(
     executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], window: int
 ) -> Iterator[Result]:
-    """``map(function, items)`` through an executor, at most ``window`` items ahead."""
+    """Yield ``map(function, items)`` through an executor, at most ``window`` items ahead."""
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -47,11 +44,12 @@ def process_map(
     items: Iterable[Item],
     processes: int,
 ) -> Iterator[Result]:
-    """``map(function, items)`` in worker processes, in order, at most two items ahead for each.
+    """Yield ``map(function, items)`` from worker processes, in order.
 
-    Where a worker dies (killed, out of memory, a crash in a parser), ``recover(item)`` takes the
-    place of ``function(item)`` for the items that were under way, and new workers do the rest.
-    Workers do not import the caller's main module again, and leave Ctrl-C to it.
+    At most two items are under way for each process. If a worker dies (killed, out of memory, a
+    crash in a parser), ``recover(item)`` replaces ``function(item)`` for the items that were under
+    way, and new workers do the rest. Workers do not import the caller's main module again, and
+    leave Ctrl-C to it.
     """
     pending: deque[tuple[Item, Future[Result]]] = deque()
     iterator = iter(items)
@@ -66,7 +64,7 @@ def process_map(
             try:
                 result = pending[0][1].result()
             except BrokenProcessPool:
-                executor.shutdown(kill_workers=True)
+                stop_workers(executor)
                 while pending:
                     yield recover(pending.popleft()[0])
                 executor = _start(processes)
@@ -74,11 +72,36 @@ def process_map(
                 pending.popleft()
                 yield result
     finally:
-        executor.shutdown(kill_workers=True)
+        stop_workers(executor)
+
+
+def one_by_one(
+    function: Callable[[Item], Result], died: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[Result]:
+    """Yield ``map(function, items)`` from a worker process; ``died(item)`` if an item kills it."""
+    executor = _start(1)
+    try:
+        for item in items:
+            try:
+                yield _submit(executor, function, item).result()
+            except BrokenProcessPool:
+                stop_workers(executor)
+                yield died(item)
+                executor = _start(1)
+    finally:
+        stop_workers(executor)
+
+
+def _start(processes: int) -> loky.ProcessPoolExecutor:
+    return loky.ProcessPoolExecutor(max_workers=processes, initializer=_ignore_interrupt)
+
+
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _submit(executor: Executor, function: Callable[[Item], Result], item: Item) -> Future[Result]:
-    """The item's future; where a worker has died already, one that says so."""
+    """Return the item's future; a broken one if a worker has died already."""
     try:
         with interrupts_held():
             return executor.submit(function, item)
@@ -88,44 +111,29 @@ def _submit(executor: Executor, function: Callable[[Item], Result], item: Item) 
         return broken
 
 
-def one_by_one(
-    function: Callable[[Item], Result], died: Callable[[Item], Result], items: Iterable[Item]
-) -> Iterator[Result]:
-    """``map(function, items)`` in a worker process; ``died(item)`` for those that kill it."""
-    executor = _start(1)
-    try:
-        for item in items:
-            try:
-                yield _submit(executor, function, item).result()
-            except BrokenProcessPool:
-                executor.shutdown(kill_workers=True)
-                yield died(item)
-                executor = _start(1)
-    finally:
-        executor.shutdown(kill_workers=True)
+def stop_workers(executor: loky.ProcessPoolExecutor) -> None:
+    """Kill the workers of a pool, and wait until its threads have ended.
 
-
-def _start(processes: int) -> loky.ProcessPoolExecutor:
-    return loky.ProcessPoolExecutor(max_workers=processes, initializer=_ignore_interrupt)
+    loky does not wait for the thread that feeds the workers. If Python ends while that thread
+    frees its semaphores, loky's resource tracker prints a warning that one has leaked.
+    """
+    queue = executor._call_queue
+    executor.shutdown(kill_workers=True)
+    feeder = getattr(queue, "_thread", None)
+    if feeder is not None:
+        feeder.join(_FEEDER_SECONDS)
 
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the end, in this thread; a process that it starts never sees one.
+    """Hold Ctrl-C back in this thread until the block ends; a process started in it sees none.
 
     Ctrl-C goes to all processes of a terminal: one that is still importing would show a traceback.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # Python's, which loky starts: starting ends such a wait
+    resource_tracker.ensure_running()  # Python's, which loky starts: that would end the hold
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:  # from here on: one that came before is raised out of the next line
+    try:  # a Ctrl-C that came before is raised out of the next line
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

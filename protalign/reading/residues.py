@@ -1,4 +1,4 @@
-"""A model's amino-acid residues as columns, one conformer each."""
+"""The amino-acid residues of a model as columns, one conformer each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import gemmi
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.errors import InputError
 from protalign.core.protein import BACKBONE_ATOMS
 
@@ -26,36 +27,50 @@ class Residues:
 
     Attributes
     ----------
-    rows : (n,) int64, the residue's place among all residues of its chain in the model.
-    chains : (n,) int64, index of its chain in the model.
-    letters : (n,) S1, one-letter code; modified residues have their parent's, unknown ones X.
-    numbers : (n,) int32, the author's numbers.
-    insertion_codes : (n,) uint8, ASCII, 32 (space) for none.
-    coordinates : (n, 4, 3) float32, N, CA, C, O in Å, NaN where an atom is missing.
-    b_factors : (n,) float32, of CA, NaN where it is missing; pLDDT in a predicted structure.
-    same_b_factor : (n,) bool, whether all of the residue's atoms have the same B-factor.
+    rows : (n,) int64
+        The residue's index among all residues of its chain in the model.
+    chains : (n,) int64
+        Index of its chain in the model.
+    letters : (n,) S1
+        One-letter code; modified residues have their parent's, unknown ones X.
+    numbers : (n,) int32
+        The author's numbers.
+    insertion_codes : (n,) uint8
+        ASCII, 32 (space) for none.
+    coordinates : (n, 4, 3) float32
+        N, CA, C and O in Å, NaN if an atom is missing.
+    b_factors : (n,) float32
+        Of CA, NaN if it is missing; pLDDT in a predicted structure.
+    same_b_factor : (n,) bool
+        True if all of the residue's atoms have the same B-factor.
     """
 
-    rows: npt.NDArray[np.int64]
-    chains: npt.NDArray[np.int64]
+    rows: Int64
+    chains: Int64
     letters: npt.NDArray[np.bytes_]
     numbers: npt.NDArray[np.int32]
     insertion_codes: npt.NDArray[np.uint8]
-    coordinates: npt.NDArray[np.float32]
-    b_factors: npt.NDArray[np.float32]
-    same_b_factor: npt.NDArray[np.bool_]
+    coordinates: Float32
+    b_factors: Float32
+    same_b_factor: Bool
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: slice | npt.NDArray[np.bool_]) -> Residues:
+    def __getitem__(self, index: slice | Bool) -> Residues:
         columns = (getattr(self, name)[index] for name in self.__slots__)
         return Residues(*columns)
 
 
 @lru_cache(maxsize=100_000)
 def residue_letter(name: bytes | str) -> str:
-    """One-letter code of the amino acid's standard parent, "" for what is no known amino acid."""
+    """Return the letter of an amino acid's standard parent, "" for any other molecule.
+
+    Examples
+    --------
+    >>> residue_letter("GLY"), residue_letter("MSE"), residue_letter("HOH")
+    ('G', 'M', '')
+    """
     text = name.decode("latin-1") if isinstance(name, bytes) else name
     info = gemmi.find_tabulated_residue(text)
     if not info.is_amino_acid():
@@ -64,40 +79,49 @@ def residue_letter(name: bytes | str) -> str:
 
 
 def read_residues(structure: gemmi.Structure, trust_entities: bool) -> Residues:
-    """The amino-acid residues of the first model: known by name, or having both N and CA.
+    """Return the amino-acid residues of the first model: known by name, or with both N and CA.
 
-    Nucleic acids, water, ligands and free amino acids are left out. ``trust_entities``: the
-    file itself says what is polymer (mmCIF). Otherwise HETATM amino acids after a chain's last
-    ATOM residue count only where they are peptide-bonded to the chain.
-    Raises InputError where an atom occurs twice or has no finite coordinates.
+    Nucleic acids, water, ligands and free amino acids are left out.
+
+    Parameters
+    ----------
+    structure : gemmi.Structure
+    trust_entities : bool
+        The file itself declares the polymers (mmCIF). Otherwise HETATM amino acids after a
+        chain's last ATOM residue count only if they are peptide-bonded to the chain.
+
+    Raises
+    ------
+    InputError
+        If an atom occurs twice, or its coordinates are not finite.
     """
     atoms = _Atoms(structure)
-    place = np.full((len(atoms.sizes), 4), -1, dtype=np.int64)
+    indices = np.full((len(atoms.sizes), 4), -1, dtype=np.int64)
     occupancy = np.ones(len(atoms.sizes), dtype=np.float32)
-    _resolve(atoms, place, occupancy)
+    _resolve(atoms, indices, occupancy)
     letters = np.array([residue_letter(name) for name in atoms.names.tolist()], dtype="S1")
     unnamed = letters == b""
-    found = np.flatnonzero(~unnamed | ((place[:, 0] >= 0) & (place[:, 1] >= 0)))
+    present = np.flatnonzero(~unnamed | ((indices[:, 0] >= 0) & (indices[:, 1] >= 0)))
     letters[unnamed] = b"X"
-    xyz = atoms.coordinates(place[found])
-    keep = _is_polymer(atoms, found, xyz, trust_entities)
-    keep &= ~_lesser_heterogeneity(atoms, found, place[found], occupancy[found])
-    found, xyz = found[keep], xyz[keep]
-    ca = place[found, 1]
+    xyz = atoms.coordinates(indices[present])
+    keep = _is_polymer(atoms, present, xyz, trust_entities)
+    keep &= ~_lesser_heterogeneity(atoms, present, indices[present], occupancy[present])
+    present, xyz = present[keep], xyz[keep]
+    ca = indices[present, 1]
     return Residues(
-        rows=atoms.rows[found],
-        chains=atoms.chains[found],
-        letters=letters[found],
-        numbers=atoms.numbers[found],
-        insertion_codes=atoms.insertion_codes[found],
+        rows=atoms.rows[present],
+        chains=atoms.chains[present],
+        letters=letters[present],
+        numbers=atoms.numbers[present],
+        insertion_codes=atoms.insertion_codes[present],
         coordinates=xyz,
         b_factors=np.where(ca >= 0, atoms.b_factors[ca], np.float32(np.nan)),
-        same_b_factor=atoms.same_b_factor()[found],
+        same_b_factor=atoms.same_b_factor()[present],
     )
 
 
 class _Atoms:
-    """Columns of a model's atoms and residues, by gemmi's flat view of it."""
+    """The columns of a model's atoms and residues, from gemmi's flat view of it."""
 
     def __init__(self, structure: gemmi.Structure) -> None:
         flat = gemmi.FlatStructure(structure)
@@ -123,28 +147,26 @@ class _Atoms:
         self.positions = flat.pos
         self.b_factors = flat.b_iso
 
-    def coordinates(self, place: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """(n, 4, 3) float32 of the atoms at ``place`` (n, 4), NaN where that is -1."""
-        xyz = self.positions[place].astype(np.float32)
-        missing = place < 0
+    def coordinates(self, indices: Int64) -> Float32:
+        """Return (n, 4, 3) float32 of the atoms at ``indices`` (n, 4), NaN for -1."""
+        xyz = self.positions[indices].astype(np.float32)
+        missing = indices < 0
         xyz[missing] = 0
         if not np.isfinite(xyz).all():
-            raise InputError(
-                "an atom's coordinates are no finite numbers", "give a file with coordinates"
-            )
+            raise InputError("an atom's coordinates are not finite", "give a file with coordinates")
         xyz[missing] = np.nan
         return xyz
 
-    def same_b_factor(self) -> npt.NDArray[np.bool_]:
-        """(residues,) bool: all atoms of the residue have the same B-factor."""
-        same: npt.NDArray[np.bool_] = np.equal(
+    def same_b_factor(self) -> Bool:
+        """Return (residues,) bool: all atoms of the residue have the same B-factor."""
+        same: Bool = np.equal(
             np.minimum.reduceat(self.b_factors, self.first),
             np.maximum.reduceat(self.b_factors, self.first),
         )
         return same
 
     def label(self, residue: int) -> str:
-        """The residue as a reader would look for it: "chain A, GLY 12"."""
+        """Return the residue's name in a message: "chain A, GLY 12"."""
         code = chr(self.insertion_codes[residue]).strip()
         chain = self.chain_names[self.chains[residue]]
         return (
@@ -152,13 +174,11 @@ class _Atoms:
         )
 
 
-def _resolve(
-    atoms: _Atoms, place: npt.NDArray[np.int64], occupancy: npt.NDArray[np.float32]
-) -> None:
+def _resolve(atoms: _Atoms, indices: Int64, occupancy: Float32) -> None:
     """Find each residue's backbone atoms, of one conformer, and that conformer's occupancy.
 
-    Fills ``place`` (residues, 4) with indices of atoms, and ``occupancy`` (residues,) where
-    there are alternate locations.
+    Fills ``indices`` (residues, 4) with indices of atoms, and ``occupancy`` (residues,) of
+    residues with alternate locations.
     """
     kinds = np.full(len(atoms.atom_names), -1, dtype=np.int64)
     for name, index in BACKBONE_INDEX.items():
@@ -168,19 +188,20 @@ def _resolve(
     altlocs = atoms.altlocs[backbone]
     split = np.unique(residues[altlocs != _NO_ALTLOC])
     plain = ~np.isin(residues, split)
-    place[residues[plain], kinds[backbone[plain]]] = backbone[plain]
-    if np.count_nonzero(place >= 0) != np.count_nonzero(plain):
+    indices[residues[plain], kinds[backbone[plain]]] = backbone[plain]
+    if np.count_nonzero(indices >= 0) != np.count_nonzero(plain):
         _raise_twice(atoms, residues[plain], kinds[backbone[plain]])
     begin, end = np.searchsorted(residues, split), np.searchsorted(residues, split, side="right")
     for residue, start, stop in zip(split.tolist(), begin, end, strict=True):
-        chosen, occupancy[residue] = _conformer(atoms, backbone[start:stop], kinds, residue)
-        place[residue] = chosen
+        indices[residue], occupancy[residue] = _conformer(
+            atoms, backbone[start:stop], kinds, residue
+        )
 
 
 def _conformer(
-    atoms: _Atoms, backbone: npt.NDArray[np.int64], kinds: npt.NDArray[np.int64], residue: int
+    atoms: _Atoms, backbone: Int64, kinds: Int64, residue: int
 ) -> tuple[list[int], float]:
-    """Indices (4) of the best conformer's atoms and its mean occupancy.
+    """Return the indices (4) of the best conformer's atoms and its mean occupancy.
 
     Atoms without a label belong to every conformer. The most complete conformer wins, then the
     highest occupancy, then the first in the file.
@@ -193,51 +214,49 @@ def _conformer(
         conformer[int(kinds[atom])] = atom
     shared = by_label.get(_NO_ALTLOC, {})
     best: tuple[int, float] = (0, 0.0)
-    chosen: dict[int, int] = {}
-    for own in by_label.values():
-        whole = shared | own
-        mean = float(np.mean(atoms.occupancies[list(own.values())]))
-        if not chosen or (len(whole), mean) > best:
-            best, chosen = (len(whole), mean), whole
-    return [chosen.get(kind, -1) for kind in range(4)], best[1]
+    best_atoms: dict[int, int] = {}
+    for labelled in by_label.values():
+        whole = shared | labelled
+        mean = float(np.mean(atoms.occupancies[list(labelled.values())]))
+        if not best_atoms or (len(whole), mean) > best:
+            best, best_atoms = (len(whole), mean), whole
+    return [best_atoms.get(kind, -1) for kind in range(4)], best[1]
 
 
-def _raise_twice(
-    atoms: _Atoms, residues: npt.NDArray[np.int64], kinds: npt.NDArray[np.int64]
-) -> None:
+def _raise_twice(atoms: _Atoms, residues: Int64, kinds: Int64) -> None:
     keys, counts = np.unique(residues * 4 + kinds, return_counts=True)
     residue = int(keys[np.argmax(counts)]) // 4
     raise InputError(
-        f"{atoms.label(residue)} is there twice", "give each molecule a chain name of its own"
+        f"{atoms.label(residue)} occurs twice", "give each molecule a chain name of its own"
     )
 
 
 def _is_polymer(
     atoms: _Atoms,
-    found: npt.NDArray[np.int64],
-    xyz: npt.NDArray[np.float32],
+    present: Int64,
+    xyz: Float32,
     trust_entities: bool,
-) -> npt.NDArray[np.bool_]:
-    """(n,) bool: residues that are part of a chain, not free amino acids beside it."""
-    types = atoms.entity_types[found]
-    polymer: npt.NDArray[np.bool_] = types == gemmi.EntityType.Polymer.value
+) -> Bool:
+    """Return (n,) bool: residues that are part of a chain, not free amino acids beside it."""
+    types = atoms.entity_types[present]
+    polymer: Bool = types == gemmi.EntityType.Polymer.value
     known = trust_entities & (types != gemmi.EntityType.Unknown.value)
-    chains, het = atoms.chains[found], atoms.is_het[found]
+    chains, het = atoms.chains[present], atoms.is_het[present]
     last_atom_record = np.full(len(atoms.chain_names), -1, dtype=np.int64)
-    np.maximum.at(last_atom_record, chains[~het], found[~het])
+    np.maximum.at(last_atom_record, chains[~het], present[~het])
     polymer[~known] = True
-    for index in np.flatnonzero(~known & (found > last_atom_record[chains])).tolist():
+    for index in np.flatnonzero(~known & (present > last_atom_record[chains])).tolist():
         others = chains == chains[index]
         others[index] = False
         polymer[index] = _is_bonded(xyz[others], xyz[index])
     return polymer
 
 
-def _is_bonded(chain: npt.NDArray[np.float32], residue: npt.NDArray[np.float32]) -> bool:
-    """Whether a (4, 3) residue has a peptide bond to any other, (n, 4, 3), of its chain.
+def _is_bonded(chain: Float32, residue: Float32) -> bool:
+    """Return whether a (4, 3) residue has a peptide bond to any other, (n, 4, 3), of its chain.
 
-    To any, not to its neighbours in the file: some programs move modified residues to the end
-    of their chain.
+    Neighbours in the file are not enough: some programs move modified residues to the end of
+    their chain.
     """
     with np.errstate(invalid="ignore"):
         before = np.linalg.norm(chain[:, 2] - residue[0], axis=1)
@@ -247,27 +266,27 @@ def _is_bonded(chain: npt.NDArray[np.float32], residue: npt.NDArray[np.float32])
 
 def _lesser_heterogeneity(
     atoms: _Atoms,
-    found: npt.NDArray[np.int64],
-    place: npt.NDArray[np.int64],
-    occupancy: npt.NDArray[np.float32],
-) -> npt.NDArray[np.bool_]:
-    """(n,) bool: residues at a place that another residue type fills better.
+    present: Int64,
+    indices: Int64,
+    occupancy: Float32,
+) -> Bool:
+    """Return (n,) bool: residues with a position that another residue type fills better.
 
-    At such a place (microheterogeneity) neighbours share chain, number and insertion code, and
+    At such a position (microheterogeneity) neighbours share chain, number and insertion code, and
     all have alternate location labels.
     """
-    lesser = np.zeros(len(found), dtype=np.bool_)
-    for group in _heterogeneous(atoms, found):
+    lesser = np.zeros(len(present), dtype=np.bool_)
+    for group in _heterogeneous(atoms, present):
         order = sorted(
-            group, key=lambda i: (np.count_nonzero(place[i] >= 0), occupancy[i]), reverse=True
+            group, key=lambda i: (np.count_nonzero(indices[i] >= 0), occupancy[i]), reverse=True
         )
         lesser[order[1:]] = True
     return lesser
 
 
-def _heterogeneous(atoms: _Atoms, found: npt.NDArray[np.int64]) -> Iterator[list[int]]:
-    key = np.stack([atoms.chains[found], atoms.numbers[found], atoms.insertion_codes[found]])
-    labelled = atoms.altlocs[atoms.first[found]] != _NO_ALTLOC
+def _heterogeneous(atoms: _Atoms, present: Int64) -> Iterator[list[int]]:
+    key = np.stack([atoms.chains[present], atoms.numbers[present], atoms.insertion_codes[present]])
+    labelled = atoms.altlocs[atoms.first[present]] != _NO_ALTLOC
     same = (key[:, 1:] == key[:, :-1]).all(axis=0) & labelled[1:] & labelled[:-1]
     group: list[int] = []
     for index in np.flatnonzero(same).tolist():

@@ -1,4 +1,4 @@
-"""Sources to proteins: one file, or many in parallel."""
+"""Reading of one source, or of many in parallel, into proteins."""
 
 from __future__ import annotations
 
@@ -11,38 +11,46 @@ from itertools import islice
 from typing import TypeVar
 
 from protalign.core.errors import Failure, InputError
+from protalign.core.files import sha256 as file_sha256
+from protalign.core.machine import core_count
 from protalign.core.protein import Protein
-from protalign.reading.content import display_path, file_sha256, read_file, unpack
+from protalign.reading.content import display_path, read_file, unpack
 from protalign.reading.fasta import read_fasta
 from protalign.reading.options import ReadOptions
-from protalign.reading.processes import available_processors, one_by_one, ordered_map, process_map
-from protalign.reading.sources import SourceFile
+from protalign.reading.processes import one_by_one, ordered_map, process_map
+from protalign.reading.sources import SourceFile, taken
 from protalign.reading.structures import read_structure
 
-#: Proteins of a FASTA file that are handed on at once.
+#: Records of a FASTA file that are handed on at once.
 FASTA_BLOCK = 10_000
-#: Below this many structure files starting worker processes costs more than it saves.
+#: With fewer structure files, starting worker processes costs more than it saves.
 FEWEST_FOR_PROCESSES = 32
 _FILES_PER_TASK = 8
 _HASHES_AT_ONCE = 8
 
-#: Whether a source with this SHA-256 is known already and need not be read.
+#: Returns True if a source with this SHA-256 (32 bytes) is known already and need not be read.
 Skip = Callable[[SourceFile, bytes], bool]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class SourceResult:
-    """What came out of a source, or out of a block of a FASTA file's records.
+    """The proteins and failures of a source, or of a block of a FASTA file's records.
 
     Attributes
     ----------
-    source : the file.
-    sha256 : of the file's bytes as they are on disk (32 bytes); empty where it cannot be opened, or
-        was not read for lack of memory.
-    proteins, failures : in the order of the file.
-    skipped : the caller's ``skip`` said that the file is known: nothing was read but its hash.
-    last : no further result comes for this source.
+    source : SourceFile
+    sha256 : bytes
+        SHA-256 (32 bytes) of the file as it is on disk; empty if the file cannot be opened, or if
+        memory did not suffice to read it.
+    proteins : list of Protein
+        In the order of the file.
+    failures : list of Failure
+        In the order of the file.
+    skipped : bool
+        The caller's ``skip`` accepted the file: nothing was read but its hash.
+    last : bool
+        No further result comes for this source.
     """
 
     source: SourceFile
@@ -54,10 +62,30 @@ class SourceResult:
 
 
 def read_source(source: SourceFile, options: ReadOptions | None = None) -> SourceResult:
-    """Read one file whole. Content of whatever kind never raises: it makes Failures."""
+    """Read one file whole; content that cannot be used makes Failures and never raises.
+
+    Parameters
+    ----------
+    source : SourceFile
+        As ``find_sources`` returns it.
+    options : ReadOptions, optional
+
+    Returns
+    -------
+    SourceResult
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from protalign.reading import find_sources, read_source
+    >>> [source], _ = find_sources([Path("examples/sample/1bpi_A.cif")])
+    >>> [protein] = read_source(source).proteins
+    >>> protein.id, len(protein), protein.sequences[0][:10]
+    ('1bpi_A', 58, 'RPDFCLEPPY')
+    """
     options = options or ReadOptions()
     if source.kind == "fasta":
-        blocks = list(_read_fasta_blocks(source))
+        blocks = list(_read_fasta_blocks(source, FASTA_BLOCK))
         proteins = [protein for block in blocks for protein in block.proteins]
         failures = [failure for block in blocks for failure in block.failures]
         return SourceResult(source, blocks[-1].sha256, proteins, failures)
@@ -70,8 +98,8 @@ def read_source(source: SourceFile, options: ReadOptions | None = None) -> Sourc
     except InputError as error:
         return _failed(source, sha256, error.reason, error.advice)
     except MemoryError:
-        # Without its hash: another machine, or a quieter moment, may have the memory.
-        return _failed(source, b"", "too large for this machine's memory", "split it")
+        # Without its hash, so that it is read again: another machine may have the memory.
+        return _failed(source, b"", "too large for this machine's memory", "split the file")
 
 
 def read_sources(
@@ -80,31 +108,52 @@ def read_sources(
     *,
     processes: int | None = None,
     skip: Skip | None = None,
+    block: int = FASTA_BLOCK,
 ) -> Iterator[SourceResult]:
-    """Read many files, in parallel.
+    """Read many files in parallel.
 
-    Results come in the sources' order, structure files first, FASTA files after; those in
-    blocks of at most ``FASTA_BLOCK`` proteins, streamed. Only a bounded number of results
-    waits, whatever the number of files. A protein whose id an earlier one has becomes a
-    Failure that names the earlier one's file (ids of skipped sources are not known here).
+    Only a bounded number of results waits, whatever the number of files. If an earlier protein
+    has the id of a later one, the later one becomes a Failure that names the earlier one's file
+    (ids of skipped sources are not known here).
 
     Parameters
     ----------
-    processes : worker processes; by default one for each processor, and none for few files.
-    skip : called in this process with each source and its SHA-256; where it returns True, the
-        source is not read.
+    sources : sequence of SourceFile
+        As ``find_sources`` returns them.
+    options : ReadOptions, optional
+    processes : int, optional
+        Worker processes; by default one for each core, and none for few files.
+    skip : callable, optional
+        Is called in this process with each source and its SHA-256. If it returns True, the source
+        is not read.
+    block : int
+        Most records of a FASTA file in one result.
+
+    Yields
+    ------
+    SourceResult
+        In the sources' order, structure files first, then FASTA files, which are streamed.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from protalign.reading import find_sources, read_sources
+    >>> sources, _ = find_sources([Path("examples/sample")])
+    >>> results = list(read_sources(sources[:3], processes=1))
+    >>> [protein.id for result in results for protein in result.proteins]
+    ['110l_A', '1acb_I', '1b5m_A']
     """
     options = options or ReadOptions()
     structures = [source for source in sources if source.kind != "fasta"]
     fastas = [source for source in sources if source.kind == "fasta"]
     if processes is None:
-        processes = available_processors() if len(structures) >= FEWEST_FOR_PROCESSES else 1
+        processes = core_count() if len(structures) >= FEWEST_FOR_PROCESSES else 1
     results = _read_structures(structures, options, processes, skip)
     first_of: dict[str, str] = {}
     for result in results:
         yield _without_duplicates(result, first_of)
     for source in fastas:
-        for result in _read_fasta_blocks(source, skip):
+        for result in _read_fasta_blocks(source, block, skip):
             yield _without_duplicates(result, first_of)
 
 
@@ -128,7 +177,7 @@ def _read_structures(
         yield from chunk
 
 
-#: A source, and its SHA-256 where it is to be skipped (else empty).
+#: A source, and its SHA-256 if it is to be skipped (else empty).
 _Task = tuple[SourceFile, bytes]
 
 
@@ -140,9 +189,9 @@ def _hashed(sources: list[SourceFile], skip: Skip) -> Iterator[_Task]:
 
 
 def _sha256_or_empty(source: SourceFile) -> bytes:
-    try:
-        return file_sha256(source.path)
-    except InputError:
+    try:  # only regular files: opening a pipe would wait for somebody to write into it
+        return file_sha256(source.path) if source.path.is_file() else b""
+    except OSError:  # reading the file gives the failure
         return b""
 
 
@@ -169,8 +218,10 @@ def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _read_fasta_blocks(source: SourceFile, skip: Skip | None = None) -> Iterator[SourceResult]:
-    """At least one result; the last one, and only that, has ``last``."""
+def _read_fasta_blocks(
+    source: SourceFile, size: int, skip: Skip | None = None
+) -> Iterator[SourceResult]:
+    """Yield at least one result; the last one, and only that, has ``last``."""
     sha256 = _sha256_or_empty(source)
     if skip is not None and sha256 and skip(source, sha256):
         yield SourceResult(source, sha256, skipped=True)
@@ -181,7 +232,7 @@ def _read_fasta_blocks(source: SourceFile, skip: Skip | None = None) -> Iterator
             block.failures.append(record)
         else:
             block.proteins.append(record)
-        if len(block.proteins) + len(block.failures) >= FASTA_BLOCK:
+        if len(block.proteins) + len(block.failures) >= size:
             yield block
             block = SourceResult(source, sha256, last=False)
     yield replace(block, last=True)
@@ -200,7 +251,5 @@ def _without_duplicates(result: SourceResult, first_of: dict[str, str]) -> Sourc
             first_of[protein.id] = protein.source
             proteins.append(protein)
         else:
-            reason = f"the id {protein.id} is taken by {first}"
-            advice = "rename one of the two, or leave one out"
-            failures.append(Failure(protein.id, protein.source, reason, advice))
+            failures.append(taken(protein.id, protein.source, first))
     return replace(result, proteins=proteins, failures=failures)

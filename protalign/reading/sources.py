@@ -1,4 +1,4 @@
-"""Which files are proteins: folders searched, PDBbind's layout known, each file once."""
+"""The protein files below folders: PDBbind's layout is known, each file counts once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS: dict[str, Kind] = {
     ".faa": "fasta",
     ".fas": "fasta",
 }
-READABLE = ", ".join([*_KINDS, "and each with .gz"])
+_READABLE = f"readable are {', '.join(_KINDS)}, each also with .gz"
 _PDBBIND_SUFFIX = "_protein"
 
 
@@ -34,10 +34,13 @@ class SourceFile:
 
     Attributes
     ----------
-    path : as it was given, or found below a folder that was given.
-    id : the id of its entry: the file's name without its suffixes; in PDBbind's layout the
+    path : Path
+        As it was given, or found below a folder that was given.
+    id : str
+        The id of its entry: the file's name without its suffixes; in PDBbind's layout the
         folder's name. A FASTA file's records have ids of their own.
-    kind : the format that its name says.
+    kind : "pdb", "mmcif", "bcif" or "fasta"
+        The format, by the file's name.
     """
 
     path: Path
@@ -46,7 +49,13 @@ class SourceFile:
 
 
 def split_name(name: str) -> tuple[str, Kind | None]:
-    """A file's name without its known suffixes, and the kind these say: ("1abc", "pdb")."""
+    """Return a file's name without its known suffixes, and the kind that they stand for.
+
+    Examples
+    --------
+    >>> split_name("1abc.PDB.gz"), split_name("notes.txt")
+    (('1abc', 'pdb'), ('notes.txt', None))
+    """
     stem = name[:-3] if name.lower().endswith(".gz") else name
     kind: Kind | None = None
     while (suffix := Path(stem).suffix.lower()) in _KINDS:
@@ -56,50 +65,65 @@ def split_name(name: str) -> tuple[str, Kind | None]:
 
 
 def is_id(text: str) -> bool:
-    """Whether the text can be an entry's id: printable, not empty, without white space."""
+    """Return whether the text can be an entry's id: printable, not empty, without white space."""
     return text.isprintable() and text != "" and not any(map(str.isspace, text))
 
 
 def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]]:
-    """Every protein file among the paths and below the folders among them, sorted by path.
+    """Find the protein files among the paths and below the folders among them.
 
-    Folders are searched recursively, each once, so that a loop of links ends; hidden files and
-    folders and files of other kinds are passed over. Where a folder ``{id}`` holds
+    Folders are searched recursively, each once, so that a loop of links ends. Hidden files and
+    folders and files of other kinds are passed over. If a folder ``{id}`` holds
     ``{id}_protein.pdb``, as PDBbind's do, nothing else in it is taken. A file that is given
-    twice counts once. Failures: a path that is missing, a file given by name whose suffix is
-    not known, a folder with nothing to read, a name that makes no id, and a second structure
-    file with the id of a first.
+    twice counts once.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files and folders.
+
+    Returns
+    -------
+    sources : list of SourceFile
+        Sorted by path.
+    failures : list of Failure
+        A path that is missing, a file given by name with an unknown suffix, a folder with nothing
+        to read, a name that cannot be an id, and a second structure file with the same id.
+
+    Examples
+    --------
+    >>> sources, failures = find_sources([Path("examples/sample"), Path("missing.pdb")])
+    >>> len(sources), sources[0].id, sources[0].kind
+    (40, '110l_A', 'mmcif')
+    >>> failures[0].reason
+    'it does not exist'
     """
     failures: list[Failure] = []
-    found: list[Path] = []
+    files: list[Path] = []
     visited: set[tuple[int, int]] = set()
     for path in sorted(map(Path, paths)):
         if path.is_dir():
             before = len(visited)
             below = list(_search(path, visited, failures))
             if not below and len(visited) > before:
-                failures.append(_nothing_below(path))
-            found += below
+                failures.append(
+                    Failure("", display_path(path), "it holds no protein file", _READABLE)
+                )
+            files += below
         elif problem := _problem_of(path):
             failures.append(problem)
         else:
-            found.append(path)
-    return _unique_sources(found, failures), failures
+            files.append(path)
+    return _unique_sources(files, failures), failures
 
 
 def _problem_of(path: Path) -> Failure | None:
     file = display_path(path)
     if not path.exists():
-        return Failure("", file, "there is no such file or folder", "check the path")
+        return Failure("", file, "it does not exist", "check the path")
     if split_name(path.name)[1] is None:
-        return Failure("", file, "its suffix is not known", f"readable are {READABLE}")
+        return Failure("", file, "its suffix is unknown", _READABLE)
     return None
-
-
-def _nothing_below(path: Path) -> Failure:
-    return Failure(
-        "", display_path(path), "the folder holds no protein file", f"readable are {READABLE}"
-    )
 
 
 def _search(folder: Path, visited: set[tuple[int, int]], failures: list[Failure]) -> Iterator[Path]:
@@ -107,17 +131,22 @@ def _search(folder: Path, visited: set[tuple[int, int]], failures: list[Failure]
         status = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        reason = f"the folder cannot be read: {(error.strerror or str(error)).lower()}"
+        reason = f"it cannot be read: {(error.strerror or str(error)).lower()}"
         failures.append(Failure("", display_path(folder), reason, "check its permissions"))
         return
-    place = (status.st_dev, status.st_ino)
-    if place in visited:
+    inode = (status.st_dev, status.st_ino)
+    if inode in visited:
         return
-    visited.add(place)
-    shown = [entry for entry in entries if not entry.name.startswith(".")]
-    protein = [entry for entry in shown if split_name(entry.name)[0] == _protein_of(folder)]
-    protein = [entry for entry in protein if _takes(entry)]
-    for entry in protein or shown:
+    visited.add(inode)
+    # "." and "" have a name only once they are made absolute.
+    name = folder.name if folder.name not in ("", "..") else folder.resolve().name
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
+    protein = [
+        entry
+        for entry in visible
+        if split_name(entry.name)[0] == name + _PDBBIND_SUFFIX and _takes(entry)
+    ]
+    for entry in protein or visible:
         if entry.is_dir():
             yield from _search(folder / entry.name, visited, failures)
         elif _takes(entry):
@@ -125,33 +154,27 @@ def _search(folder: Path, visited: set[tuple[int, int]], failures: list[Failure]
 
 
 def _takes(entry: os.DirEntry[str]) -> bool:
-    # A broken link is taken, so that reading it gives a line in the failures.
+    """Return whether an entry of a folder is a protein file by its name.
+
+    A broken link is one, so that reading it gives a line in the failures.
+    """
     if split_name(entry.name)[1] is None:
         return False
     return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
 
 
-def _protein_of(folder: Path) -> str:
-    return _folder_name(folder) + _PDBBIND_SUFFIX
-
-
-def _folder_name(folder: Path) -> str:
-    # "." and "" have a name only once they are made absolute.
-    return folder.name if folder.name not in ("", "..") else folder.resolve().name
-
-
-def _unique_sources(found: list[Path], failures: list[Failure]) -> list[SourceFile]:
+def _unique_sources(files: list[Path], failures: list[Failure]) -> list[SourceFile]:
     sources: list[SourceFile] = []
-    places: set[tuple[Path, str]] = set()
+    seen: set[tuple[Path, str]] = set()
     first_of: dict[str, Path] = {}
     folders: dict[Path, Path] = {}
-    for path in sorted(found):
+    for path in sorted(files):
         if path.parent not in folders:
             folders[path.parent] = path.parent.resolve()
         folder = folders[path.parent]
-        if (folder, path.name) in places:
+        if (folder, path.name) in seen:
             continue
-        places.add((folder, path.name))
+        seen.add((folder, path.name))
         id, kind = split_name(path.name)
         assert kind is not None
         if id == folder.name + _PDBBIND_SUFFIX:
@@ -168,9 +191,15 @@ def _unique_sources(found: list[Path], failures: list[Failure]) -> list[SourceFi
 def _id_problem(id: str, path: Path, first_of: dict[str, Path]) -> Failure | None:
     file = display_path(path)
     if not is_id(id):
-        reason = "its name makes no id: it is empty or has white space or unprintable characters"
+        reason = (
+            "its name cannot be an id: it is empty, or has white space or unprintable characters"
+        )
         return Failure("", file, reason, "rename the file")
-    if id in first_of:
-        reason = f"the id {id} is taken by {display_path(first_of[id])}"
-        return Failure(id, file, reason, "rename one of the two, or leave one out")
-    return None
+    return taken(id, file, display_path(first_of[id])) if id in first_of else None
+
+
+def taken(id: str, file: str, first: str) -> Failure:
+    """Return the failure of an entry that has the id of an earlier one."""
+    return Failure(
+        id, file, f"the id {id} is taken by {first}", "rename one of the two, or leave one out"
+    )

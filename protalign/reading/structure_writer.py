@@ -1,4 +1,4 @@
-"""Structures written to PDB and mmCIF files, with a number for each residue as its B-factor."""
+"""Writing of structures to PDB and mmCIF files with a number for each residue as B-factor."""
 
 from __future__ import annotations
 
@@ -12,22 +12,38 @@ import numpy as np
 from protalign.core.errors import InputError
 from protalign.core.protein import BACKBONE_ATOMS, Chain, Structure
 
-#: A residue as the author names it: chain, number, insertion code (" " for none).
+#: A residue by the author's chain name, number, and insertion code (" " for none).
 ResidueKey = tuple[str, int, str]
-#: Most that a PDB file's column of B-factors holds.
+#: The largest number that fits a PDB file's column of B-factors.
 MAX_B_FACTOR = 999.99
-#: Chain names and residue numbers that PDB's columns hold.
+#: Length of a chain name and residue numbers that fit PDB's columns.
 _PDB_CHAIN, _PDB_NUMBERS = 1, range(-999, 10000)
 
 
 def write_with_b_factors(
     content: bytes, kind: Literal["pdb", "mmcif"], values: Mapping[ResidueKey, float], path: Path
 ) -> Path:
-    """Write a PDB or mmCIF file's content with other B-factors, every atom of it.
+    """Write every atom of a PDB or mmCIF file again, with other B-factors.
 
-    All atoms of a residue in ``values`` get its value, at most ``MAX_B_FACTOR``; all others 0.
-    ``path`` is the file's without its suffix; returns it with .pdb or .cif. Raises InputError
-    where gemmi cannot read the content.
+    Parameters
+    ----------
+    content : bytes
+        The file's content, decompressed.
+    kind : "pdb" or "mmcif"
+    values : mapping of ResidueKey to float
+        All atoms of a residue get its value, at most ``MAX_B_FACTOR``; atoms of other residues 0.
+    path : Path
+        The file to write, without its suffix.
+
+    Returns
+    -------
+    Path
+        The file, with .pdb or .cif.
+
+    Raises
+    ------
+    InputError
+        If gemmi cannot read the content.
     """
     try:
         if kind == "pdb":
@@ -40,14 +56,14 @@ def write_with_b_factors(
         return _write_mmcif(structure, path)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"gemmi cannot read it ({reason})", "take another copy of it") from None
+        raise InputError(f"gemmi cannot read it ({reason})", "fetch it again") from None
 
 
 def write_backbone(structure: Structure, values: Mapping[ResidueKey, float], path: Path) -> Path:
-    """Write a Structure's backbone atoms; values and path as in ``write_with_b_factors``.
+    """Write a Structure's backbone atoms; values and path are as in ``write_with_b_factors``.
 
-    PDB, or mmCIF where chain names or residue numbers do not fit into PDB's columns. Residues
-    without coordinates are absent.
+    The file is PDB, or mmCIF if chain names or residue numbers do not fit into PDB's columns.
+    Residues without coordinates are left out.
     """
     model = gemmi.Model(1)
     for chain in structure.chains:
@@ -66,15 +82,6 @@ def write_backbone(structure: Structure, values: Mapping[ResidueKey, float], pat
     return _write_pdb(written, path) if fits else _write_mmcif(written, path)
 
 
-def read_b_factors(path: Path) -> dict[ResidueKey, float]:
-    """The B-factor of each residue's first atom, in a file's first model."""
-    return {
-        _key(chain, residue): residue[0].b_iso
-        for chain in gemmi.read_structure(str(path))[0]
-        for residue in chain
-    }
-
-
 def _key(chain: gemmi.Chain, residue: gemmi.Residue) -> ResidueKey:
     number = residue.seqid.num
     assert number is not None  # gemmi refuses files with unnumbered residues
@@ -91,7 +98,7 @@ def _set_b_factors(structure: gemmi.Structure, values: Mapping[ResidueKey, float
 
 
 def _atoms_block(document: gemmi.cif.Document) -> gemmi.cif.Block:
-    """The first block that has atoms."""
+    """Return the first block that has atoms."""
     for block in document:
         if block.find_values("_atom_site.Cartn_x"):
             return block
@@ -125,7 +132,7 @@ def _backbone_of(chain: Chain) -> gemmi.Chain:
 
 
 def with_suffixes(path: Path) -> tuple[Path, Path]:
-    """The PDB and the mmCIF file that ``path`` may become."""
+    """Return the PDB and the mmCIF file that a path without a suffix may become."""
     return path.with_name(f"{path.name}.pdb"), path.with_name(f"{path.name}.cif")
 
 

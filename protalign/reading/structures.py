@@ -1,4 +1,4 @@
-"""A structure file's content to proteins."""
+"""Reading of a structure file's content into proteins."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import gemmi
 import numpy as np
-import numpy.typing as npt
 
+from protalign.core.arrays import Bool
 from protalign.core.errors import InputError
 from protalign.core.protein import Chain, Protein, Structure
 from protalign.reading.chains import deposited_chain, observed_chain
@@ -35,16 +35,16 @@ class _Parsed:
 
 
 def read_structure(source: SourceFile, content: bytes, options: ReadOptions) -> list[Protein]:
-    """The proteins in a PDB, mmCIF or BinaryCIF file's decompressed content.
+    """Return the proteins in a PDB, mmCIF or BinaryCIF file's decompressed content.
 
     One for ``per="protein"``, one for each usable chain for ``per="chain"``; all share one
-    Structure. Raises InputError where there is none.
+    Structure. Raises InputError if there is none.
     """
     check_content(content, source.kind)
     parsed = _parse(source, content, options)
     residues = read_residues(parsed.structure, parsed.has_entities)
     if len(residues) == 0:
-        raise InputError("no protein: none of its residues is an amino acid", "leave it out")
+        raise InputError("it has no protein: none of its residues is an amino acid", "leave it out")
     notes: list[str] = []
     observed = np.ones(len(residues), dtype=np.bool_)
     if options.min_plddt is not None:
@@ -81,10 +81,10 @@ def _parse(source: SourceFile, content: bytes, options: ReadOptions) -> _Parsed:
 def _chains(
     structure: gemmi.Structure,
     residues: Residues,
-    observed: npt.NDArray[np.bool_],
+    observed: Bool,
     options: ReadOptions,
 ) -> Iterator[tuple[Chain, str]]:
-    """Each chain that has an observed residue, with a note about it or ""."""
+    """Yield each chain that has an observed residue, with a note about it or ""."""
     bounds = np.searchsorted(residues.chains, np.arange(len(structure[0]) + 1))
     for index, gemmi_chain in enumerate(structure[0]):
         part = slice(bounds[index], bounds[index + 1])
@@ -98,7 +98,7 @@ def _chains(
 
 
 def _problem_of(chain: Chain) -> str:
-    """Why a chain is of no use, "" where it is."""
+    """Return why a chain cannot be used, "" if it can."""
     if np.count_nonzero(chain.observed) < 2:
         return "one residue"
     assert chain.backbone is not None
@@ -113,7 +113,7 @@ def _unusable(problems: set[str]) -> InputError:
         return InputError("no chain has more than one residue", "leave it out")
     if problems == {"only CA atoms"}:
         return InputError(
-            "only CA atoms", "give a full-backbone model, or the sequence alone as FASTA"
+            "it has only CA atoms", "give a full-backbone model, or the sequence alone as FASTA"
         )
     return InputError(
         "no residue has a complete backbone (N, CA, C, O)", "give a full-backbone model"
@@ -136,7 +136,10 @@ def _proteins(
     for chain in chains:
         id = f"{source.id}_{chain.id}" if chain.id else source.id
         if not is_id(id):
-            raise InputError(f"the chain name {chain.id!r} makes no id", "rename the chain")
-        own = tuple(note for note in notes if note.startswith((f"chain {chain.id}:", KEPT_WHOLE)))
-        proteins.append(Protein(id, file, (chain,), structure, own))
+            raise InputError(
+                f"the chain name {chain.id!r} cannot be part of an id", "rename the chain"
+            )
+        of_chain = (f"chain {chain.id}:", KEPT_WHOLE)
+        chain_notes = tuple(note for note in notes if note.startswith(of_chain))
+        proteins.append(Protein(id, file, (chain,), structure, chain_notes))
     return proteins

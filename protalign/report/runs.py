@@ -1,4 +1,4 @@
-"""Training runs: a file per configuration and seed, written once, by processes side by side."""
+"""Training runs: one file per configuration and seed, written by several processes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from typing import Any
 from joblib.externals import loky
 
 from protalign.core.errors import ProtAlignError
+from protalign.core.files import write_json
 from protalign.core.version import __version__
-from protalign.reading.processes import interrupts_held
+from protalign.reading.processes import interrupts_held, stop_workers
 from protalign.report.experiments import Parameters
 from protalign.stores import StoreView
 
-#: Of the run files; part of their names' hash.
+#: Version of the run files; part of the hash in their names.
 RUN_FORMAT = 1
-#: Seconds after which the caller is told again what is under way.
+#: Seconds between two reports of the runs under way.
 _HEARTBEAT = 1.0
 
 
@@ -35,9 +36,12 @@ class Run:
 
     Attributes
     ----------
-    parameters : of the estimator, whole.
-    seed : the estimator's ``random_state``.
-    key : 16 hex digits: hash of parameters, seed, data and the program's version.
+    parameters : mapping
+        All parameters that the estimator is given, but for the seed.
+    seed : int
+        The estimator's ``random_state``.
+    key : str
+        16 hex digits: a hash of parameters, seed, data and the program's version.
     """
 
     parameters: Parameters = field(hash=False)
@@ -46,7 +50,7 @@ class Run:
 
     @classmethod
     def of(cls, parameters: Parameters, seed: int, data: Mapping[str, Any]) -> Run:
-        """The run of a configuration on ``data``, which names embeddings and split by hash."""
+        """Return the run of a configuration on data that ``data_fingerprint`` describes."""
         described = {
             "format": RUN_FORMAT,
             "protalign": __version__,
@@ -59,28 +63,28 @@ class Run:
 
     @property
     def label(self) -> str:
-        """A few words for a progress line."""
-        own = self.parameters
-        words = [own["loss"], f"tau {own['temperature']:g}"]
-        if own["loss"] == "siglip":
-            words.append(f"b {own['bias']:g}")
-        if own["learnable_temperature"]:
-            words.append("learned")
-        if own["pooling"] != "attention":
-            words.append(own["pooling"])
+        """The configuration and the seed in a few words, for a progress line."""
+        parameters = self.parameters
+        words = [parameters["loss"], f"tau {parameters['temperature']:g}"]
+        if parameters["loss"] == "siglip":
+            words.append(f"b {parameters['bias']:g}")
+        if parameters["learnable_temperature"]:
+            words.append("learned tau")
+        if parameters["pooling"] != "attention":
+            words.append(parameters["pooling"])
         words += [
-            f"{short} {own[name]}"
+            f"{short} {parameters[name]}"
             for short, name, usual in (
                 ("dim", "embed_dim", 128),
                 ("heads", "n_heads", 4),
                 ("batch", "batch_size", 1024),
             )
-            if own[name] != usual
+            if parameters[name] != usual
         ]
         return f"{', '.join(words)}, seed {self.seed}"
 
 
-#: What a run's file holds (docs/report.md).
+#: The keys of a run's file (docs/report.md).
 _RECORDED = {
     *("key", "label", "parameters", "seed", "test", "validation", "loss_curve", "validation_curve"),
     *("epochs", "best_epoch", "training_pairs", "validation_pairs", "temperature", "bias"),
@@ -90,31 +94,41 @@ _RECORDED = {
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """Where the runs are kept: ``{key}.json``, and the model in the folder ``{key}``."""
+    """The folder of the runs: each has a file ``{key}.json`` and its model's folder ``{key}``."""
 
     folder: Path
 
     def record(self, run: Run) -> Path:
-        """The run's JSON file; it is there when the run is complete."""
+        """Return the path of the run's JSON file, which is written when the run is complete."""
         return self.folder / f"{run.key}.json"
 
     def model(self, run: Run) -> Path:
-        """The folder of the run's saved model."""
+        """Return the folder of the run's saved model."""
         return self.folder / run.key
 
     def read(self, run: Run) -> dict[str, Any] | None:
-        """The run's record; None where it is not complete, or its file is not whole."""
+        """Read the run's record; None if the run is not complete or its file is damaged."""
         try:
-            found = json.loads(self.record(run).read_text(encoding="utf-8"))
+            record = json.loads(self.record(run).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        whole = isinstance(found, dict) and found.keys() >= _RECORDED and found["key"] == run.key
-        return found if whole and self.model(run).is_dir() else None
+        whole = isinstance(record, dict) and record.keys() >= _RECORDED and record["key"] == run.key
+        return record if whole and self.model(run).is_dir() else None
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended: ``error`` is empty where it was recorded."""
+class RunResult:
+    """The end of a run.
+
+    Attributes
+    ----------
+    run : Run
+        The run.
+    record : mapping
+        The content of its file; empty if it failed.
+    error : str
+        The reason if it failed, else "".
+    """
 
     run: Run
     record: Mapping[str, Any]
@@ -122,7 +136,7 @@ class Outcome:
 
 
 def missing(runs: Sequence[Run], files: RunFiles) -> list[Run]:
-    """The runs that are not complete yet."""
+    """Return the runs that are not complete yet."""
     return [run for run in runs if files.read(run) is None]
 
 
@@ -132,15 +146,32 @@ def train_all(
     parts: Mapping[str, StoreView],
     jobs: int,
     under_way: Callable[[Sequence[Run]], None],
-) -> Iterator[Outcome]:
-    """Train the runs in ``jobs`` processes of one thread each; yields each as it ends.
+) -> Iterator[RunResult]:
+    """Train the runs in processes of one thread each; yield each result when its run ends.
 
-    ``under_way`` is told every second what is being trained. Ctrl-C here ends the processes; what
-    they have recorded is kept. Raises ProtAlignError where a process is killed.
+    Ctrl-C ends the processes; complete runs stay.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        The runs, in the order in which they start.
+    files : RunFiles
+        The place for records and models.
+    parts : mapping
+        "train", "validation", "test" -> entries.
+    jobs : int
+        Number of processes.
+    under_way : callable
+        It is called every second with the runs that are being trained.
+
+    Raises
+    ------
+    ProtAlignError
+        A process was killed.
     """
     executor = loky.ProcessPoolExecutor(max_workers=jobs, initializer=_in_worker)
     waiting = list(reversed(runs))
-    running: dict[Future[Outcome], Run] = {}
+    running: dict[Future[RunResult], Run] = {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -154,15 +185,15 @@ def train_all(
                 yield future.result()
     except BrokenProcessPool:
         raise ProtAlignError(
-            "a training process was killed (out of memory?): the same command goes on from here, "
-            "`--jobs 1` needs half the memory"
+            "training: a process was killed, perhaps because memory ran out; run the same command "
+            "again to continue, with fewer --jobs"
         ) from None
     finally:
-        executor.shutdown(kill_workers=True)
+        stop_workers(executor)
 
 
 def _in_worker() -> None:
-    """One thread, Ctrl-C left to the parent, and no life without it."""
+    """Set up a worker: one torch thread, Ctrl-C ignored, an end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     import torch
@@ -171,29 +202,29 @@ def _in_worker() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is no more: a killed parent cannot say so."""
+    """End this process when its parent has ended: a killed parent cannot end it."""
     while os.getppid() == parent:
         time.sleep(_HEARTBEAT)
     os._exit(1)
 
 
-def _train_one(run: Run, files: RunFiles, parts: Mapping[str, StoreView]) -> Outcome:
+def _train_one(run: Run, files: RunFiles, parts: Mapping[str, StoreView]) -> RunResult:
     from protalign.estimator.estimator import ProtAlignEstimator
     from protalign.heads.ranks import retrieval_report
 
     began = time.monotonic()
+    validation = parts["validation"] if len(parts["validation"]) else None
     try:
         estimator = ProtAlignEstimator(**run.parameters, random_state=run.seed)
-        validation = parts["validation"] if len(parts["validation"]) else None
-        estimator.fit(parts["train"], X_val=validation)
+        model = estimator.fit(parts["train"], X_val=validation).model_
         seconds = time.monotonic() - began
         record = {
             "key": run.key,
             "parameters": dict(run.parameters),
             "label": run.label,
             "seed": run.seed,
-            "test": retrieval_report(estimator, parts["test"]),
-            "validation": None if validation is None else retrieval_report(estimator, validation),
+            "test": retrieval_report(model, parts["test"]),
+            "validation": None if validation is None else retrieval_report(model, validation),
             "loss_curve": estimator.loss_curve_,
             "validation_curve": estimator.validation_curve_,
             "epochs": estimator.n_iter_,
@@ -206,25 +237,6 @@ def _train_one(run: Run, files: RunFiles, parts: Mapping[str, StoreView]) -> Out
         }
         estimator.save(files.model(run))
     except ProtAlignError as error:
-        return Outcome(run, {}, str(error))
+        return RunResult(run, {}, str(error))
     write_json(files.record(run), record)
-    return Outcome(run, record)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file; it appears whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file; it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is nothing that JSON has")
+    return RunResult(run, record)

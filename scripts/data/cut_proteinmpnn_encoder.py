@@ -25,16 +25,18 @@ from protalign.encoders.proteinmpnn.weights import (
     shipped_weights,
     url,
 )
-from protalign.encoders.weights import file_sha256
+from protalign.encoders.weights import weights_digest
 
 UPSTREAM_SHA256 = "c9cb4a671d79604111231f8dbfc7c590e06f1197453b7a6854ac6661a642f5bd"
 
 
 def cut(source: Path, target: Path) -> None:
     """Write the encoder part of ``source`` to ``target``; the same bytes every time."""
-    sha256 = file_sha256(source)
+    sha256 = weights_digest(source)
     if sha256 != UPSTREAM_SHA256:
-        raise ProtAlignError(f"{source} is not upstream's {url(SHIPPED_MODEL)}: SHA-256 {sha256}")
+        raise ProtAlignError(
+            f"{source}: not upstream's {url(SHIPPED_MODEL)} (SHA-256 {sha256}); fetch that file"
+        )
     upstream = read_proteinmpnn(source, SHIPPED_MODEL)
     facts = read_facts(source)
     metadata = {

@@ -29,7 +29,7 @@ AS_CIF = {
 
 
 def as_mmcif(pdb: str, name: str) -> str:
-    """The PDB text as a small mmCIF document: entities, and every atom."""
+    """Return the PDB text as a small mmCIF document: entities, and every atom."""
     structure = gemmi.read_pdb_string(pdb)
     structure.name = name
     structure.setup_entities()
@@ -41,7 +41,7 @@ def as_mmcif(pdb: str, name: str) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write ``text``, gzipped where the name ends in .gz, always to the same bytes."""
+    """Write ``text``, gzipped if the name ends in .gz, always to the same bytes."""
     data = text.encode()
     path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 

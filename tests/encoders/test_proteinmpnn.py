@@ -18,7 +18,7 @@ from protalign.core.errors import InputError
 from protalign.core.protein import Chain, Structure
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.encoders.contract import EncoderContract
-from protalign.encoders.proteinmpnn.graph import build_graph, chain_index, nearest, residues_of
+from protalign.encoders.proteinmpnn.graph import build_graph, chain_index, nearest, nodes_of
 from tests.helpers.peak_memory import numbers_of
 from tests.helpers.reference_proteinmpnn import (
     VANILLA,
@@ -240,8 +240,8 @@ def test_only_what_kept_rows_depend_on_is_computed(aprotinin: Chain, encoder: En
     """Of a long row of chains, those out of reach of the kept one take part in no layer."""
     chains = [moved(aprotinin, (0, 0, 25.0 * i)) for i in range(12)]
     structure = Structure(tuple(chains), (0,))
-    residues, wanted = residues_of(structure, torch.device("cpu"))
-    graph = build_graph(residues, wanted, k=48, block=16)
+    nodes, wanted = nodes_of(structure, torch.device("cpu"))
+    graph = build_graph(nodes, wanted, k=48, block=16)
     first, second, third = graph.needed
     assert third == 58
     assert third <= second <= first < 4 * 58
@@ -311,7 +311,7 @@ def test_index_counts_numbers_and_inserted_residues(aprotinin: Chain) -> None:
     assert chain_index(chain).tolist() == [0, 1, 2, 3, 6]
 
 
-def test_residues_of_one_number_share_a_place(aprotinin: Chain, encoder: Encoder) -> None:
+def test_nodes_of_one_number_share_a_place(aprotinin: Chain, encoder: Encoder) -> None:
     """A number that a file gives twice (some prepared files do) shifts none of the others."""
     numbers = aprotinin.residue_numbers.copy()
     numbers[-1] = numbers[20]
@@ -325,7 +325,7 @@ def test_memory_stays_within_the_prediction() -> None:
     code = (
         "import sys, numpy as np\n"
         "from tests.helpers.peak_memory import peak_memory\n"
-        "from reference_proteinmpnn import keep_all, moved, read_complex\n"
+        "from tests.helpers.reference_proteinmpnn import keep_all, moved, read_complex\n"
         "from protalign.encoders import EncoderSpec, load_encoder\n"
         f"encoder = load_encoder({SPEC!r})\n"
         "chain = read_complex(__import__('pathlib').Path(sys.argv[1])).chains[0]\n"

@@ -18,7 +18,7 @@ from protalign.encoders.proteinmpnn.weights import encoder_shapes, shipped_weigh
 from tests.helpers.reference_proteinmpnn import VANILLA, WEIGHTS
 
 SPEC = EncoderSpec("proteinmpnn_v_48_020", device="cpu", dtype="float32")
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "cut_proteinmpnn_encoder.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "data" / "cut_proteinmpnn_encoder.py"
 
 
 def test_shipped_tensors_are_upstreams() -> None:
@@ -59,7 +59,7 @@ def test_script_cuts_the_shipped_file_again(tmp_path: Path) -> None:
     assert out.read_bytes() == shipped_weights().read_bytes()
     other = subprocess.run([*command, str(VANILLA / "v_48_030.pt")], capture_output=True, text=True)
     assert other.returncode == 1
-    assert "is not upstream's" in other.stderr
+    assert "not upstream's" in other.stderr
 
 
 def test_upstreams_file_and_the_shipped_one_are_one_model() -> None:
@@ -110,9 +110,9 @@ def test_files_that_are_no_proteinmpnn_are_refused(tmp_path: Path) -> None:
     for path, message in [
         (tmp_path / "none.pt", "no weights file"),
         (truncated, "damaged"),
-        (other, "is no ProteinMPNN: features.edge_embedding.weight is missing"),
-        (incomplete, "is no ProteinMPNN: W_e.bias is missing"),
-        (narrow, r"is no ProteinMPNN: W_e.bias is \(64,\), not \(128,\)"),
+        (other, "not a ProteinMPNN, as features.edge_embedding.weight is missing"),
+        (incomplete, "not a ProteinMPNN, as W_e.bias is missing"),
+        (narrow, r"not a ProteinMPNN, as W_e.bias is \(64,\), not \(128,\)"),
     ]:
         with pytest.raises(WeightsError, match=message):
             load_encoder(replace(SPEC, weights=str(path)))

@@ -100,7 +100,7 @@ BROKEN = {
         "no licence",
     ),
     "absent": ("", "x = broken_absent:Encoder", "AttributeError"),
-    "foreign": ("class Encoder: ...", "x = broken_foreign:Encoder", "no subclass"),
+    "foreign": ("class Encoder: ...", "x = broken_foreign:Encoder", "not a subclass"),
     "models": (
         "from protalign.encoders import Encoder as E\n"
         "class Encoder(E):\n    @classmethod\n    def models(cls): return 1 / 0",

@@ -33,7 +33,7 @@ from protalign.encoders.esm2.weights import (
     find_or_download,
     read_esm2,
 )
-from protalign.encoders.weights import file_sha256, known_weights, load_state_dict
+from protalign.encoders.weights import known_weights, load_state_dict, weights_digest
 from tests.helpers.random_esm2 import TINY, random_esm2, save_published, save_tensors
 
 CPU = {"device": "cpu", "dtype": "float32"}
@@ -82,7 +82,7 @@ def test_other_models_are_not_taken_for_esm2(
         embed(shared / "weights" / "proteinmpnn_v_48_020.pt")
     state = dict(tiny_model.state_dict())
     torch.save(state | {"embed_positions.weight": torch.zeros(1026, 320)}, tmp_path / "1b.pt")
-    with pytest.raises(WeightsError, match="ESM2 has not, like embed_positions"):
+    with pytest.raises(WeightsError, match="ESM2 does not have its embed_positions"):
         embed(tmp_path / "1b.pt")
     torch.save({f"esm.encoder.{name}": value for name, value in state.items()}, tmp_path / "hf.pt")
     with pytest.raises(WeightsError, match="Transformers"):
@@ -108,7 +108,7 @@ def test_damaged_files_are_refused(
     }
     file = tmp_path / f"weights{suffix}"
     file.write_bytes(contents[damage])
-    with pytest.raises(WeightsError, match=r"weights\.(pt|safetensors) is damaged") as caught:
+    with pytest.raises(WeightsError, match=r"weights\.(pt|safetensors): it is damaged") as caught:
         load_state_dict(file)
     assert "\n" not in str(caught.value)
 
@@ -119,7 +119,7 @@ def test_one_flipped_bit_in_a_pt_file_is_found(published: Path, tmp_path: Path) 
     content[len(content) // 2] ^= 1
     file = tmp_path / "weights.pt"
     file.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"damaged or no weights file \(bad CRC-32"):
+    with pytest.raises(WeightsError, match=r"damaged, or not a weights file \(bad CRC-32"):
         load_state_dict(file)
 
 
@@ -129,7 +129,7 @@ def test_missing_and_pointless_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="no weights file"):
             load_state_dict(path)
         with pytest.raises(WeightsError):
-            file_sha256(path / "none.pt")
+            weights_digest(path / "none.pt")
     torch.save({"epoch": 3}, tmp_path / "epoch.pt")
     with pytest.raises(WeightsError, match="holds no tensors"):
         load_state_dict(tmp_path / "epoch.pt")
@@ -165,7 +165,7 @@ def test_sha256_is_the_files(tmp_path: Path) -> None:
     file = tmp_path / "file"
     for content in (b"", b"protein" * 1000):
         file.write_bytes(content)
-        assert file_sha256(file) == hashlib.sha256(content).hexdigest()
+        assert weights_digest(file) == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize(("model", "architecture"), ARCHITECTURES.items())

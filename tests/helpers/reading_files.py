@@ -6,6 +6,7 @@ import gzip
 import io
 from pathlib import Path
 
+import gemmi
 import numpy as np
 from biotite.structure.io.pdbx import (
     BinaryCIFBlock,
@@ -43,6 +44,15 @@ def assert_same_chain(left: Chain, right: Chain) -> None:
     assert left.backbone is not None
     assert right.backbone is not None
     np.testing.assert_array_equal(left.backbone.coordinates, right.backbone.coordinates)
+
+
+def read_b_factors(path: Path) -> dict[tuple[str, int, str], float]:
+    """The B-factor of each residue's first atom, by chain, number and insertion code."""
+    return {
+        (chain.name, residue.seqid.num or 0, residue.seqid.icode): residue[0].b_iso
+        for chain in gemmi.read_structure(str(path))[0]
+        for residue in chain
+    }
 
 
 def text_of(name: str) -> str:

@@ -111,7 +111,8 @@ def test_truncated_gzip_gives_nothing(tmp_path: Path, share: float) -> None:
 @example(place=128, bit=6)
 def test_flipped_bit_in_gzip_gives_no_other_protein(tmp_path: Path, place: int, bit: int) -> None:
     """A damaged .gz file fails its checksum; but for a bit that its data do not depend on, such as
-    the code of a byte that does not occur: then what comes out is the undamaged protein."""
+    the code of a byte that does not occur: then what comes out is the undamaged protein.
+    """
     data = bytearray(gzip.compress(PDB, mtime=0))
     place = min(place, len(data) - 1)
     data[place] ^= 1 << bit
@@ -167,18 +168,18 @@ def test_model_without_endmdl(tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", [b"********", b"     nan", b"     inf", b"        ", b"  1.2 34"])
 @pytest.mark.parametrize("column", [30, 38, 46])
 def test_coordinates_that_are_no_numbers(tmp_path: Path, column: int, field: bytes) -> None:
-    """gemmi reads these as 0.0 or NaN; here they are a failure that names the line."""
+    """Gemmi reads these as 0.0 or NaN; here they are a failure that names the line."""
     lines = PDB.splitlines(keepends=True)
     line = next(index for index, text in enumerate(lines) if text.startswith(b"ATOM"))
     lines[line] = lines[line][:column] + field + lines[line][column + 8 :]
     reason = reason_of(read(tmp_path, b"".join(lines)))
-    assert reason == f"line {line + 1} has a coordinate that is no number"
+    assert reason == f"line {line + 1} has a coordinate that is not a number"
 
 
 def test_residue_number_that_is_no_number(tmp_path: Path) -> None:
-    """gemmi reads it as 0."""
+    """Gemmi reads it as 0."""
     reason = reason_of(read(tmp_path, PDB.replace(b" A  10 ", b" A  *0 ")))
-    assert "residue number that is no number" in reason
+    assert "residue number that is not a number" in reason
 
 
 def test_usual_number_formats_of_other_programs_are_taken(tmp_path: Path) -> None:
@@ -195,13 +196,13 @@ def test_repeated_numbering_within_a_chain(tmp_path: Path) -> None:
     """Two molecules under one chain name and numbering cannot be told apart: said, not merged."""
     atoms = b"".join(line for line in PDB.splitlines(True) if line.startswith(b"ATOM"))
     reason = reason_of(read(tmp_path, atoms + b"TER\n" + atoms))
-    assert reason == "chain A, MET 1 is there twice"
+    assert reason == "chain A, MET 1 occurs twice"
 
 
 def test_all_ca_model(tmp_path: Path) -> None:
     """A trace of CA atoms has no backbone to encode."""
     atoms = [line for line in PDB.splitlines(True) if line[12:16] == b" CA "]
-    assert reason_of(read(tmp_path, b"".join(atoms))) == "only CA atoms"
+    assert reason_of(read(tmp_path, b"".join(atoms))) == "it has only CA atoms"
 
 
 def test_single_residue(tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ def test_dna_only(tmp_path: Path) -> None:
     """The DNA of 1LCD without its protein."""
     dna = [line for line in ENSEMBLE.splitlines(True) if line[21:22] != b"A"]
     reason = reason_of(read(tmp_path, b"".join(dna)))
-    assert reason == "no protein: none of its residues is an amino acid"
+    assert reason == "it has no protein: none of its residues is an amino acid"
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.97, 0.999])
@@ -239,7 +240,7 @@ def test_mmcif_coordinates_that_are_no_numbers(tmp_path: Path) -> None:
     """A backbone atom without coordinates in mmCIF is a failure too."""
     damaged = CIF.replace(b"31.718 13.292 -12.188", b"31.718 ? -12.188")
     assert damaged != CIF
-    assert "no finite numbers" in reason_of(read(tmp_path, damaged, "mmcif"))
+    assert "not finite" in reason_of(read(tmp_path, damaged, "mmcif"))
 
 
 @reuse_folder
@@ -285,4 +286,4 @@ def test_file_that_cannot_be_opened(tmp_path: Path) -> None:
     assert result.sha256 == b""
     (tmp_path / "folder.pdb").mkdir()
     result = read_source(SourceFile(tmp_path / "folder.pdb", "entry", "pdb"))
-    assert reason_of(result) == "not a regular file"
+    assert reason_of(result) == "it is not a regular file"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from protalign.core.errors import Failure
 from protalign.core.protein import SEQUENCE_LETTERS, Protein
-from protalign.reading import SourceFile, fasta, read_fasta, read_source, read_sources, scan
+from protalign.reading import SourceFile, read_fasta, read_source, read_sources
 
 UBIQUITIN = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"
 
@@ -48,15 +48,15 @@ def test_letters_that_are_understood(tmp_path: Path, written: str, read_as: str)
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (">bad\nMK-VL\n", "- at position 3 is no amino acid"),
-        (">bad\nMK.VL\n", ". at position 3 is no amino acid"),
-        (">bad\nMK*VL\n", "* at position 3 is no amino acid"),
-        (">bad\nMK1VL\n", "1 at position 3 is no amino acid"),
-        (">bad\nMKVL**\n", "* at position 5 is no amino acid"),
-        (">bad\nMKÄVL\n", "Ä at position 3 is no amino acid"),
+        (">bad\nMK-VL\n", "- at position 3 is not an amino acid"),
+        (">bad\nMK.VL\n", ". at position 3 is not an amino acid"),
+        (">bad\nMK*VL\n", "* at position 3 is not an amino acid"),
+        (">bad\nMK1VL\n", "1 at position 3 is not an amino acid"),
+        (">bad\nMKVL**\n", "* at position 5 is not an amino acid"),
+        (">bad\nMKÄVL\n", "Ä at position 3 is not an amino acid"),
         (">bad\n", "the record is empty"),
         (">bad\n*\n", "the record is empty"),
-        (">bad\nM\n", "one residue only"),
+        (">bad\nM\n", "it has only one residue"),
         (">\nMKVL\n", "record 2 has no usable id"),
         (">first\nMKVL\n", "its id is in this file twice"),
     ],
@@ -79,8 +79,8 @@ def test_bad_record_fails_alone(tmp_path: Path, record: str, reason: str) -> Non
         (b"\n\n", "no FASTA record"),
         (b"; a comment\n", "no FASTA record"),
         (b"MKVL\n>a\nMKVL\n", "it does not begin with >"),
-        (b"<html>", "holds HTML or XML, not FASTA"),
-        (b"ATOM      1  N   GLY A   1", "holds PDB, not FASTA"),
+        (b"<html>", "it holds HTML or XML, not FASTA"),
+        (b"ATOM      1  N   GLY A   1", "it holds PDB, not FASTA"),
     ],
 )
 def test_file_that_is_no_fasta(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -118,22 +118,22 @@ def test_several_gzip_members_are_one_file(tmp_path: Path) -> None:
     assert [p.id for p in read(tmp_path, data, "a.fa.gz")] == ["a", "b"]
 
 
-def test_endless_record_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_record_is_refused(tmp_path: Path) -> None:
     """Neither one line nor many lines may fill the memory."""
-    monkeypatch.setattr(fasta, "MAX_RECORD", 1000)
     for text in (">a\n" + "M" * 2000 + "\n", ">a\n" + "MKVLMKVL\n" * 200):
-        [failure] = read(tmp_path, text)
+        path = tmp_path / "a.fasta"
+        path.write_text(text)
+        [failure] = read_fasta(path, max_record=1000)
         assert isinstance(failure, Failure)
         assert "more than" in failure.reason
 
 
-def test_long_file_is_streamed_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_file_is_streamed_in_blocks(tmp_path: Path) -> None:
     """Each result holds a bounded number of records; only the final one is the last."""
-    monkeypatch.setattr(scan, "FASTA_BLOCK", 4)
     path = tmp_path / "a.fasta"
     path.write_text("".join(f">r{i}\n{UBIQUITIN}\n" for i in range(10)))
     source = SourceFile(path, "a", "fasta")
-    results = list(read_sources([source]))
+    results = list(read_sources([source], block=4))
     assert [len(result.proteins) for result in results] == [4, 4, 2]
     assert [result.last for result in results] == [False, False, True]
     assert len({result.sha256 for result in results}) == 1

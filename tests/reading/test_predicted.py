@@ -42,7 +42,7 @@ def modelcif(predicted: gemmi.Structure) -> str:
 def test_residues_below_leave_the_observed_sequence(
     modelcif: str, plddt: list[float], tmp_path: Path
 ) -> None:
-    """mmCIF and BinaryCIF alike: what stays is what has at least the limit."""
+    """MmCIF and BinaryCIF alike: what stays is what has at least the limit."""
     whole = write(tmp_path / "m.cif", modelcif)
     expected = "".join(
         letter
@@ -103,4 +103,4 @@ def test_structures_of_unknown_origin_are_refused(sample: Path) -> None:
     """B-factors that differ within residues, and no header: nobody knows, so nothing is cut."""
     result = read(sample / "1vqb_A.pdb.gz", ReadOptions(min_plddt=70))
     assert result.proteins == []
-    assert "nothing says that this structure is predicted" in result.failures[0].reason
+    assert "does not declare a predicted structure" in result.failures[0].reason

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from protalign.core.files import sha256 as file_sha256
 from protalign.reading import (
     ReadOptions,
     SourceFile,
     SourceResult,
-    file_sha256,
     find_sources,
     read_source,
     read_sources,
@@ -137,7 +137,6 @@ def test_killed_worker_costs_its_own_item_only(slow: int | None) -> None:
     assert doubled == [-1 if number == 5 else 2 * number for number in range(12)]
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks here")
 @pytest.mark.parametrize(
     "way", ["process_map(held, held, range(8), 2)", "one_by_one(held, held, range(2))"]
 )

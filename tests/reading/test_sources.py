@@ -133,9 +133,9 @@ def test_paths_that_give_nothing_are_failures(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("notes")
     (tmp_path / "dangling.pdb").symlink_to(tmp_path / "nowhere.pdb")
-    assert reasons([tmp_path / "gone.pdb"]) == ["there is no such file or folder"]
-    assert reasons([tmp_path / "notes.txt"]) == ["its suffix is not known"]
-    assert reasons([tmp_path / "empty"]) == ["the folder holds no protein file"]
+    assert reasons([tmp_path / "gone.pdb"]) == ["it does not exist"]
+    assert reasons([tmp_path / "notes.txt"]) == ["its suffix is unknown"]
+    assert reasons([tmp_path / "empty"]) == ["it holds no protein file"]
     [source], failures = find_sources([tmp_path])
     assert failures == []
     assert "no such file" in read_source(source).failures[0].reason
@@ -161,7 +161,7 @@ def test_names_that_make_no_id(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("ATOM")
     sources, failures = find_sources([tmp_path])
     assert sources == []
-    assert "its name makes no id" in failures[0].reason
+    assert "its name cannot be an id" in failures[0].reason
 
 
 def test_name_that_is_no_utf8_is_shown_all_the_same(tmp_path: Path) -> None:

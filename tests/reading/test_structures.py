@@ -65,7 +65,7 @@ def test_sample_reads_whole(sample: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Attribute .* not found:UserWarning")
 def test_coordinates_equal_those_of_an_independent_reader(sample: Path) -> None:
-    """biotite's own PDB and mmCIF readers give the same backbone atoms, residue by residue."""
+    """Biotite's own PDB and mmCIF readers give the same backbone atoms, residue by residue."""
     for source in find_sources([sample])[0]:
         protein = read_one(source.path)
         data = source.path.read_bytes()

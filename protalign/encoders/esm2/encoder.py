@@ -1,4 +1,4 @@
-"""ESM2 as an encoder: one row per residue, every chain embedded by itself, at any length."""
+"""The ESM2 encoder: one row per residue, every chain embedded by itself, at any length."""
 
 from __future__ import annotations
 
@@ -30,22 +30,25 @@ from protalign.encoders.esm2.weights import (
     read_esm2,
     url,
 )
-from protalign.encoders.weights import file_sha256
+from protalign.encoders.weights import weights_digest, with_file
 
 
 class ESM2Encoder(Encoder):
     """ESM2 (Lin et al., Science 379, 1123, 2023), all the sizes that fair-esm publishes.
 
     Equal to fair-esm's own representations within 1e-5 in float32. <cls> and <eos> are put around
-    each chain and their rows dropped; nothing is truncated; no sequence sees another.
+    each chain and their rows dropped. Nothing is truncated. No sequence sees another.
 
     Parameters
     ----------
-    spec : model, weights' file ("": torch hub's cache, else fair-esm's download), layer, device
-        and dtype.
-    architecture : of the model named.
-    weights : the file.
-    report : called with a line each time that memory runs out and a batch is halved.
+    spec : EncoderSpec
+        Model, layer, device and dtype.
+    architecture : Architecture
+        Of the model named.
+    weights : Path
+        The weights file.
+    report : callable
+        Is called with one line each time that memory runs out and a batch is halved.
     """
 
     modality: ClassVar[Modality] = "sequence"
@@ -70,17 +73,17 @@ class ESM2Encoder(Encoder):
         self._report = report
         self._tokens = _Tokeniser()
         state = read_esm2(weights, spec.model, architecture)
-        self.weights_sha256 = file_sha256(weights)
+        self.weights_sha256 = weights_digest(weights)
         self._network = PackedESM2(architecture, state, layer=layer, device=device, dtype=dtype)
 
     @classmethod
     def models(cls) -> Sequence[str]:
-        """The names that fair-esm gives its six sizes."""
+        """Return the names that fair-esm gives its six sizes."""
         return list(ARCHITECTURES)
 
     @classmethod
     def load(cls, spec: EncoderSpec) -> Self:
-        """Load a model; downloads its weights where they are neither named nor in the cache."""
+        """Load a model; download its weights if they are neither named nor in the cache."""
         if spec.model not in ARCHITECTURES:
             raise unknown_model(spec.model, cls.models())
         architecture = ARCHITECTURES[spec.model]
@@ -89,7 +92,7 @@ class ESM2Encoder(Encoder):
 
     @classmethod
     def known_weights(cls) -> list[WeightsInfo]:
-        """The six sizes, each with its file in torch hub's cache where that is there."""
+        """Return the six sizes, each with its file in torch hub's cache if it exists."""
         return [
             describe_weights(
                 model,
@@ -102,11 +105,17 @@ class ESM2Encoder(Encoder):
         ]
 
     def encode(self, batch: Sequence[Sequences]) -> list[npt.NDArray[np.float32]]:
-        """Embed proteins: per item the rows of its chains, one after another, (L, D) float32.
+        """Return (L, D) float32 for each protein: its chains' rows, one chain after another.
 
-        Out of memory halves the batch and goes on. Raises TypeError for other items than tuples of
-        strings, InputError for a letter that is no residue, a chain without residues, an item that
-        does not fit in memory alone, or values that overflow the compute dtype.
+        If memory runs out, the batch is halved.
+
+        Raises
+        ------
+        TypeError
+            If an item is not a tuple of strings.
+        InputError
+            If a letter is not an amino acid, a chain has no residues, an item does not fit in
+            memory alone, or values overflow the compute dtype.
         """
         if len(batch) == 0:
             return []
@@ -124,7 +133,7 @@ class ESM2Encoder(Encoder):
         if not np.isfinite(values).all():
             raise InputError(
                 f"{self.name} gave values that are not finite in {self.settings['dtype']}",
-                "use dtype float32; if they stay, the weights file is damaged",
+                "use dtype float32; if that does not help, fetch the weights file again",
             )
         residues = [sum(map(len, item)) for item in batch]
         assert sum(residues) == len(values)
@@ -132,17 +141,17 @@ class ESM2Encoder(Encoder):
 
     @property
     def batches_at_once(self) -> int:
-        """One for each of torch's threads on a CPU."""
+        """The number of torch's threads on a CPU, at most 8; else 1."""
         return devices.batches_at_once(self.device)
 
     def memory_bytes(self, longest: int, batch_rows: int) -> int:
-        """Predicted peak memory in bytes, weights included; linear in the number of residues."""
+        """Predict the peak memory in bytes, weights included; linear in the number of residues."""
         tokens = max(longest, batch_rows)
         return self._network.memory_bytes(longest, tokens, self.batches_at_once)
 
 
 class _Tokeniser:
-    """One token per letter between <cls> and <eos>, out of fair-esm's alphabet.
+    """One token of fair-esm's alphabet per letter, between <cls> and <eos>.
 
     fair-esm's own tokenizer drops spaces and reads "<mask>" in a sequence as one token.
     """
@@ -156,7 +165,7 @@ class _Tokeniser:
             self._codes[ord(letter)] = tokens[letter]
 
     def __call__(self, chain: str) -> npt.NDArray[np.int64]:
-        """(L + 2,) int64 for a chain whose letters are checked."""
+        """Return the (L + 2,) int64 tokens of a chain of checked letters."""
         letters = np.frombuffer(chain.encode("ascii"), dtype=np.uint8)
         return np.concatenate([self._first, self._codes[letters], self._last])
 
@@ -168,21 +177,18 @@ def describe_weights(
     source: Literal["package", "cache", "download"],
     published: str = "",
 ) -> WeightsInfo:
-    """The entry of one model of ESM2's kind, whose file may lie at ``path``."""
-    found = path.is_file()
-    return WeightsInfo(
+    """Return the entry of one model of ESM2's kind, with the file at ``path`` if it exists."""
+    info = WeightsInfo(
         model=model,
         modality="sequence",
         dim=architecture.dim,
         layers=architecture.layers,
         parameters=architecture.parameters(),
         source=source,
-        path=str(path) if found else "",
-        size=path.stat().st_size if found else 0,
-        sha256=file_sha256(path) if found else "",
         url=published,
         licence="MIT",
     )
+    return with_file(info, path)
 
 
 def _checked_layer(spec: EncoderSpec, architecture: Architecture) -> int:
@@ -190,7 +196,7 @@ def _checked_layer(spec: EncoderSpec, architecture: Architecture) -> int:
         return architecture.layers
     if not 0 <= spec.layer <= architecture.layers:
         raise ProtAlignError(
-            f"{spec.model} has no layer {spec.layer}; choose 0 (the token embedding) to "
+            f"{spec.model}: it has no layer {spec.layer}; choose 0 (the token embedding) to "
             f"{architecture.layers} (the final layer)"
         )
     return spec.layer

@@ -1,10 +1,10 @@
 """ESM2's forward pass over packed sequences: no padding, no logits, memory linear in length.
 
 The numbers are those of ``esm.model.esm2.ESM2.forward`` (fair-esm 2.0.0; Lin et al., Science 379,
-1123, 2023). What differs is the order of the work: linear layers take all residues of a batch at
-once, attention takes one sequence at a time through ``scaled_dot_product_attention``, or on a GPU
-all of them through ``varlen_attn``, rotary embeddings (Su et al., arXiv:2104.09864) are computed
-once for a batch, and only the layers that the answer needs are held and run.
+1123, 2023). Only the order of the work differs: linear layers take all residues of a batch at
+once; attention takes one sequence at a time through ``scaled_dot_product_attention``, or on a GPU
+all of them through ``varlen_attn``; rotary embeddings (Su et al., arXiv:2104.09864) are computed
+once for a batch; and only the layers that the answer needs are held and run.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from protalign.core import devices
 
-#: In inference no token is masked, so that ESM2's token dropout scales every embedding by the
-#: share of tokens that training left unmasked: 15 % are chosen, 80 % of those become <mask>.
+#: In inference no token is masked, so ESM2's token dropout scales every embedding by the share of
+#: tokens that are not masked in training: 15 % are selected, and 80 % of those become <mask>.
 TOKEN_DROPOUT_SCALE = 1 - 0.15 * 0.8
 #: Rows that go through a feed-forward block at once: its hidden layer is four times as wide, and
-#: stays in a core's cache between the two products. An accelerator wants many, within its memory.
+#: stays in a core's cache between the two products. An accelerator needs more rows to be busy.
 FEED_FORWARD_ROWS = {"cpu": 256}
 FEED_FORWARD_ROWS_ACCELERATOR = 16384
 #: The oldest NVIDIA GPUs that FlashAttention, and so ``varlen_attn``, supports.
@@ -32,7 +32,16 @@ _FLASH_CAPABILITY = (8, 0)
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """The three numbers that make an ESM2."""
+    """The three numbers that define an ESM2.
+
+    Attributes
+    ----------
+    layers : int
+    dim : int
+        D, the width of a residue's representation.
+    heads : int
+        Attention heads.
+    """
 
     layers: int
     dim: int
@@ -44,7 +53,7 @@ class Architecture:
         return self.dim // self.heads
 
     def parameters(self, layers: int | None = None, alphabet: int = 33) -> int:
-        """Parameters that embedding uses, over the first ``layers`` layers (all of them)."""
+        """Return the number of parameters that embedding uses, of the first ``layers`` layers (all)."""
         layers = self.layers if layers is None else layers
         per_layer = 12 * self.dim**2 + 13 * self.dim  # attention 4 D², feed-forward 8 D², biases
         return alphabet * self.dim + layers * per_layer + 2 * self.dim
@@ -52,13 +61,15 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Chains:
-    """Where the chains of a batch are among its tokens.
+    """The positions of a batch's chains among its tokens.
 
     Attributes
     ----------
-    lengths : tokens of each chain.
-    offsets : (n + 1,) int32 on the device: tokens before each chain, and all; None where attention
-        takes one chain at a time.
+    lengths : sequence of int
+        Tokens of each chain.
+    offsets : (n + 1,) int32 or None
+        On the device: tokens before each chain, and all. None if attention takes one chain at a
+        time.
     """
 
     lengths: Sequence[int]
@@ -75,12 +86,16 @@ class _Affine:
 class _Attention:
     """Multi-head attention: ``norm``, ``qkv``, attention, ``out``.
 
-    In half precision the norm's scale and shift are part of ``qkv``, whose bias is float32 and that
-    of queries and keys alone: what values add is the same for every residue, and part of ``out``.
+    In half precision the norm's scale and shift are part of ``qkv``. Its bias is then float32, and
+    that of queries and keys alone: the values' bias adds the same to every residue, so it is part
+    of ``out``.
 
     Attributes
     ----------
-    qkv : weight (3 D, D); bias (3 D,), in half precision (2, heads, head_dim) float32.
+    norm : _Affine or None
+    qkv : _Affine
+        Weight (3 D, D); bias (3 D,), in half precision (2, heads, head_dim) float32.
+    out : _Affine
     """
 
     norm: _Affine | None
@@ -100,16 +115,26 @@ class PackedESM2:
     """The first ``layer`` layers of an ESM2, on one device, in one compute dtype.
 
     The residual stream and the layer norms are float32 in every dtype; weights are cast once. Most
-    of what half precision costs comes from queries and keys, whose biases are large where scores
-    are sharp. So there the biases, the norm's shift among them, are added in float32, after the
-    product; and on a CPU, where half precision gains attention little, attention is float32.
+    of half precision's error comes from queries and keys, which have large biases if scores are
+    sharp. So their biases, the norm's shift among them, are added in float32 after the product. On
+    a CPU half precision makes attention little faster, so there attention is float32.
 
     Parameters
     ----------
-    architecture : of the whole model.
-    state : fair-esm's names -> tensors, any float dtype; checked to fit before.
-    layer : the layer wanted, as fair-esm counts: 0 is the token embedding, ``architecture.layers``
-        the final layer (with the layer norm after it).
+    architecture : Architecture
+        Of the whole model.
+    state : mapping of str to Tensor
+        By fair-esm's names, any float dtype; checked to fit before.
+    layer : int
+        The layer wanted, as fair-esm counts: 0 is the token embedding, ``architecture.layers`` the
+        final layer (with the layer norm after it).
+    device : torch.device
+    dtype : torch.dtype
+        Compute dtype.
+    at_once : bool, optional
+        Attend within all chains in one kernel. By default if the device has FlashAttention.
+    wide_attention : bool, optional
+        Attend in float32 in every dtype. By default on a CPU.
     """
 
     def __init__(
@@ -120,6 +145,8 @@ class PackedESM2:
         layer: int,
         device: torch.device,
         dtype: torch.dtype,
+        at_once: bool | None = None,
+        wide_attention: bool | None = None,
     ) -> None:
         self.architecture = architecture
         self.dtype = dtype
@@ -131,22 +158,25 @@ class PackedESM2:
             self._last_norm = self._norm(state, "emb_layer_norm_after")
         self._file_bytes = state["embed_tokens.weight"].itemsize * architecture.parameters(layer)
         self._frequencies = _inverse_frequencies(architecture, state)
-        self._at_once = FEED_FORWARD_ROWS.get(device.type, FEED_FORWARD_ROWS_ACCELERATOR)
-        self._varlen = _varlen_on(device, dtype)
-        self._wide_attention = _wide_attention_on(device)
+        self._rows = FEED_FORWARD_ROWS.get(device.type, FEED_FORWARD_ROWS_ACCELERATOR)
+        self._varlen = _has_varlen(device, dtype) if at_once is None else at_once
+        self._wide_attention = device.type == "cpu" if wide_attention is None else wide_attention
 
     @torch.inference_mode()
     def __call__(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Representations of packed sequences.
+        """Return the representations of packed sequences.
 
         Parameters
         ----------
-        tokens : (T,) int64, <cls> sequence <eos> of one chain after another.
-        lengths : tokens of each chain; they add up to T.
+        tokens : (T,) int64
+            <cls> sequence <eos> of one chain after another.
+        lengths : sequence of int
+            Tokens of each chain; they add up to T.
 
         Returns
         -------
-        (T, D) float32, on the device.
+        (T, D) float32
+            On the device.
         """
         x = self._embedding[tokens.to(self.device)] * TOKEN_DROPOUT_SCALE
         rotation = self._rotation(lengths) if self._layers else None
@@ -154,26 +184,33 @@ class PackedESM2:
         for layer in self._layers:
             assert rotation is not None
             self._add_attention(layer.attention, x, chains, rotation)
-            for rows in torch.split(x, self._at_once):
+            for rows in torch.split(x, self._rows):
                 self._add_feed_forward(layer, rows)
         return x if self._last_norm is None else self._normalised(x, self._last_norm)
 
     def memory_bytes(self, longest: int, tokens: int, at_once: int = 1) -> int:
-        """Predicted peak in bytes: weights, and what ``tokens`` hold at their widest point.
-
-        ``at_once`` calls share them.
+        """Predict the peak in bytes: weights, and the tokens' activations at their widest point.
 
         That is inside attention: the residual stream, queries, keys and values, the mixed values,
-        the projection of them, and one chain's part of them in the making, or all chains' where
-        they are attended to at once. On a CPU loading counts too: there the file is mapped beside
-        the weights made from it.
+        their projection, and one chain's intermediate values (all chains', if they are attended
+        to at once). On a CPU loading counts too: there the file is mapped beside the weights made
+        from it.
+
+        Parameters
+        ----------
+        longest : int
+            Tokens of the longest chain.
+        tokens : int
+            Tokens of all calls that run at once.
+        at_once : int
+            The number of calls that run at once.
         """
         size, dim = self.dtype.itemsize, self.architecture.dim
         weights = size * self.architecture.parameters(len(self._layers))
         per_token = dim * (4 + 5 * size + 4) + 4 * self.architecture.head_dim
         # Queries and keys while they are turned; for wide attention also values.
         in_float32 = 0 if size == 4 else (10 if self._wide_attention else 8) * dim
-        feed_forward = at_once * self._at_once * 4 * dim * 2 * size
+        feed_forward = at_once * self._rows * 4 * dim * 2 * size
         attended = (
             (tokens if self._varlen else at_once * longest)
             * dim
@@ -199,7 +236,7 @@ class PackedESM2:
     def _attended(
         self, layer: _Attention, hidden: Tensor, chains: _Chains, rotation: Tensor
     ) -> Tensor:
-        """The values of each chain, mixed; hidden (T, D), which it may overwrite, to (T, D)."""
+        """Mix the values of each chain; hidden (T, D), which it may overwrite, to (T, D)."""
         shape = (len(hidden), 3, self.architecture.heads, self.architecture.head_dim)
         if self.dtype == torch.float32:
             qkv = nn.functional.linear(hidden, layer.qkv.weight, layer.qkv.bias).view(shape)
@@ -209,19 +246,19 @@ class PackedESM2:
             qkv = (hidden @ layer.qkv.weight.T).view(shape)
             q, k, v = self._half_attention_inputs(qkv, layer.qkv.bias, rotation)
         if chains.offsets is None:
-            # The normalised rows are in q, k and v now: use their memory again.
+            # q, k and v are made from the normalised rows, so their memory is free again.
             mixed = hidden.view(q.shape)
             _attend_one_by_one(q, k, v, chains.lengths, mixed)
         else:
-            mixed = _attend_at_once(q, k, v, max(chains.lengths), chains.offsets)
+            mixed = attend_at_once(q, k, v, max(chains.lengths), chains.offsets)
         return mixed.flatten(1)
 
     def _half_attention_inputs(
         self, qkv: Tensor, bias: Tensor, rotation: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """From (T, 3, heads, head_dim) in half precision; the three, (T, heads, head_dim) each."""
+        """Return queries, keys and values, (T, heads, head_dim) each, from (T, 3, heads, head_dim)."""
         wide = self._wide_attention
-        # On a CPU the sum of two dtypes makes a copy of its own.
+        # On a CPU the sum of two dtypes would make another copy.
         turned = qkv[:, :2].float().add_(bias) if wide else qkv[:, :2] + bias
         _rotate(turned, rotation)
         if wide:
@@ -239,7 +276,7 @@ class PackedESM2:
         return nn.functional.layer_norm(x, (self.architecture.dim,), scale, shift)
 
     def _rotation(self, lengths: Sequence[int]) -> Tensor:
-        """exp(i angle) of each token's position: (T, 1, 1, head_dim / 2) complex64."""
+        """Return exp(i angle) of each token's position: (T, 1, 1, head_dim / 2) complex64."""
         angles = torch.outer(torch.arange(max(lengths)).float(), self._frequencies)
         turns = torch.polar(torch.ones_like(angles), angles)
         return torch.cat([turns[:length] for length in lengths])[:, None, None].to(self.device)
@@ -287,7 +324,7 @@ class PackedESM2:
         weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
         return _Affine(self._wide(weight), self._wide(bias))
 
-    # A copy always: the file is memory-mapped, and may change or go while the model runs.
+    # Always a copy: the file is memory-mapped, and may change or vanish while the model runs.
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.dtype, copy=True)
@@ -296,8 +333,8 @@ class PackedESM2:
         return tensor.to(self.device, torch.float32, copy=True)
 
 
-def _varlen_on(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether torch's attention over packed sequences can be used."""
+def _has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether torch's attention over packed sequences can be used."""
     return (
         device.type == "cuda"
         and torch.version.cuda is not None  # not AMD's GPUs, which have the device's name too
@@ -307,15 +344,10 @@ def _varlen_on(device: torch.device, dtype: torch.dtype) -> bool:
     )
 
 
-def _wide_attention_on(device: torch.device) -> bool:
-    """Whether attention is float32 in every dtype."""
-    return device.type == "cpu"
-
-
 def _attend_one_by_one(
     q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], out: Tensor
 ) -> None:
-    """Attention of each chain's rows (T, heads, head_dim) of q, k and v -> its rows of out."""
+    """Write the attention within each chain to its rows of out; all (T, heads, head_dim)."""
     start = 0
     for length in lengths:
         rows = slice(start, start + length)
@@ -325,15 +357,15 @@ def _attend_one_by_one(
         start += length
 
 
-def _attend_at_once(q: Tensor, k: Tensor, v: Tensor, longest: int, offsets: Tensor) -> Tensor:
-    """Attention within each chain, in one kernel: (T, heads, head_dim) each, and out of it.
+def attend_at_once(q: Tensor, k: Tensor, v: Tensor, longest: int, offsets: Tensor) -> Tensor:
+    """Return the attention within each chain, in one kernel; all (T, heads, head_dim).
 
     Like ``scaled_dot_product_attention``, it divides scores by sqrt(head_dim).
     """
     from torch.nn.attention.varlen import varlen_attn  # older torch has none
 
     attended = varlen_attn(q, k, v, offsets, offsets, longest, longest)
-    assert isinstance(attended, Tensor)  # and no pair: the normalisers are not asked for
+    assert isinstance(attended, Tensor)  # not a pair, as the normalisers are not requested
     return attended
 
 
@@ -347,7 +379,7 @@ def _add_linear(x: Tensor, hidden: Tensor, affine: _Affine) -> None:
 
 
 def _inverse_frequencies(architecture: Architecture, state: Mapping[str, Tensor]) -> Tensor:
-    """(head_dim / 2,) float32 angles per position: the file's, as fair-esm takes them, or new."""
+    """Return (head_dim / 2,) float32 angles per position: the file's, as in fair-esm, or new."""
     stored = state.get("layers.0.self_attn.rot_emb.inv_freq")
     if stored is not None:
         return stored.float()
@@ -357,10 +389,10 @@ def _inverse_frequencies(architecture: Architecture, state: Mapping[str, Tensor]
 
 
 def _interleaved(architecture: Architecture) -> Tensor:
-    """(D,) int64: order of a projection's rows that puts each rotated pair side by side.
+    """Return (D,) int64: the order of a projection's rows that puts rotated pairs side by side.
 
     Rotary embeddings turn elements i and i + head_dim / 2 of a head together. Side by side, a pair
-    is one complex number, and turning it one multiplication: 3 to 9 times faster. Queries and keys
+    is one complex number, and one multiplication turns it: 3 to 9 times faster. Queries and keys
     are reordered alike, so that their products stay the same.
     """
     rows = torch.arange(architecture.dim).view(architecture.heads, 2, -1)

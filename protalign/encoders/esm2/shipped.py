@@ -24,7 +24,7 @@ class EmbeddedEncoder(ESM2Encoder):
 
     @classmethod
     def models(cls) -> Sequence[str]:
-        """The models whose files are in the package, smallest first."""
+        """Return the models with a file in the package, smallest first."""
         return [model for model, _, _ in _shipped()]
 
     @classmethod
@@ -37,7 +37,7 @@ class EmbeddedEncoder(ESM2Encoder):
 
     @classmethod
     def known_weights(cls) -> list[WeightsInfo]:
-        """One entry for each file in the package."""
+        """Return one entry for each file in the package."""
         return [
             describe_weights(model, architecture, path, "package")
             for model, architecture, path in _shipped()
@@ -45,14 +45,14 @@ class EmbeddedEncoder(ESM2Encoder):
 
 
 def _shipped() -> list[tuple[str, Architecture, Path]]:
-    """Name, architecture and file of every model in the package, smallest first."""
+    """Return name, architecture and file of every model in the package, smallest first."""
     folder = Path(str(files("protalign.encoders.data")))
     models = [(*_read_header(path), path) for path in sorted(folder.glob(FILE_PATTERN))]
     return sorted(models, key=lambda model: model[1].parameters())
 
 
 def _read_header(path: Path) -> tuple[str, Architecture]:
-    """Name and architecture out of a safetensors file's header; no tensor is read."""
+    """Read name and architecture from a safetensors file's header; no tensor is read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -62,5 +62,5 @@ def _read_header(path: Path) -> tuple[str, Architecture]:
         return metadata["name"], Architecture(*numbers)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise WeightsError(
-            f"{path}, which ships with ProtAlign, is damaged ({error}); install ProtAlign again"
+            f"{path}: this part of ProtAlign is damaged ({error}); install ProtAlign again"
         ) from error

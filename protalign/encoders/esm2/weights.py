@@ -1,8 +1,7 @@
-"""ESM2's weights: which sizes there are, where the files lie, and whether a file is that size."""
+"""ESM2's weights: the published sizes, their files, and the check that a file is of a size."""
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from protalign.core.errors import ProtAlignError, WeightsError
+from protalign.core.files import new_file
 from protalign.encoders.esm2.network import Architecture
 from protalign.encoders.weights import load_state_dict
 
@@ -25,16 +25,16 @@ ARCHITECTURES = {
     "esm2_t48_15B_UR50D": Architecture(48, 5120, 40),
 }
 
-#: Prefixes under which fair-esm's published files keep the names, the longest first.
+#: Prefixes of the parameters' names in fair-esm's published files, the longest first.
 _PREFIXES = ("encoder.sentence_encoder.", "encoder.")
 #: Tokens of ESM2's alphabet.
 ALPHABET = 33
-#: Parts of a file that embedding does not need.
+#: Parts of a file that are not needed for embedding.
 _UNUSED = ("lm_head.", "contact_head.", "version")
 
 
 def fair_esm() -> ModuleType:
-    """fair-esm's package ``esm``; raises ProtAlignError where another package has that name."""
+    """Return fair-esm's package ``esm``; raise ProtAlignError if another package has that name."""
     try:
         import esm
         import esm.pretrained
@@ -43,8 +43,8 @@ def fair_esm() -> ModuleType:
         esm.data.Alphabet, esm.pretrained.load_model_and_alphabet  # noqa: B018
     except (ImportError, AttributeError) as error:
         raise ProtAlignError(
-            f"the Python package 'esm' that is found is not fair-esm ({error}); PyPI's 'esm' has "
-            "the same import name: pip uninstall -y esm && "
+            f"Python package 'esm': it is not fair-esm ({error}), but another one of the same "
+            "import name; run pip uninstall -y esm && "
             "pip install --force-reinstall --no-deps fair-esm==2.0.0"
         ) from error
     package: ModuleType = esm
@@ -52,19 +52,19 @@ def fair_esm() -> ModuleType:
 
 
 def url(model: str) -> str:
-    """Where fair-esm downloads a model from (``esm.pretrained``)."""
+    """Return the address that fair-esm downloads a model from (``esm.pretrained``)."""
     return f"https://dl.fbaipublicfiles.com/fair-esm/models/{model}.pt"
 
 
 def cache_path(model: str) -> Path:
-    """Where fair-esm, through torch hub, keeps a downloaded model."""
+    """Return the file in which fair-esm, through torch hub, keeps a downloaded model."""
     return Path(torch.hub.get_dir()) / "checkpoints" / f"{model}.pt"
 
 
 def find_or_download(model: str) -> Path:
-    """The file in torch hub's cache, fetched there first where it is missing.
+    """Return the file in torch hub's cache; download it first if it is missing.
 
-    The progress bar goes to stderr. Raises WeightsError where the download fails.
+    The progress bar goes to stderr. Raises WeightsError if the download fails.
     """
     path = cache_path(model)
     if not path.is_file():
@@ -73,22 +73,19 @@ def find_or_download(model: str) -> Path:
 
 
 def _download(source: str, path: Path) -> None:
-    """Fetch a .pt file; it appears under its name only when it is there to the last byte."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """Fetch a .pt file; it appears under its name only when its last byte is on the disk."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(source, str(part), progress=True)
-        if not zipfile.is_zipfile(part):  # the directory of a zip file is at its end
-            raise OSError("what came is incomplete, or no weights file")
-        part.replace(path)
+        with new_file(path) as unfinished:
+            torch.hub.download_url_to_file(source, str(unfinished), progress=True)
+            if not zipfile.is_zipfile(unfinished):  # the directory of a zip file is at its end
+                raise OSError("the file is incomplete, or not a weights file")
     except OSError as error:  # URLError and HTTPError are OSErrors
         raise WeightsError(
-            f"no weights {path.stem}: not in {path}, and the download failed ({error}); fetch "
-            f"{source} where there is a network, then put it at {path} or name it with "
+            f"{path.stem}: {path} is missing, and the download failed ({error}); fetch {source} "
+            f"on a machine with a network, then put it at {path} or name it with "
             "--sequence-weights FILE"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_esm2(path: str | Path, model: str, architecture: Architecture) -> dict[str, Tensor]:
@@ -96,34 +93,38 @@ def read_esm2(path: str | Path, model: str, architecture: Architecture) -> dict[
 
     Returns
     -------
-    fair-esm's parameter names -> tensors, without lm_head and contact regression.
+    dict of str to Tensor
+        By fair-esm's parameter names, without lm_head and contact regression.
 
     Raises
     ------
-    WeightsError : missing or damaged file, another size of ESM2, or no ESM2 at all.
+    WeightsError
+        If the file is missing or damaged, holds another size of ESM2, or another model.
     """
     state = {
         name: tensor
         for name, tensor in _without_prefixes(load_state_dict(path)).items()
         if not name.startswith(_UNUSED)
     }
-    found = _architecture(state, path)
-    if (found.layers, found.dim) != (architecture.layers, architecture.dim):
+    held = _architecture(state, path)
+    if (held.layers, held.dim) != (architecture.layers, architecture.dim):
+        size, name = f"an ESM2 with {held.layers} layers of {held.dim}", _name_of(held)
         raise WeightsError(
-            f"{path} holds {_describe(found)}, not {model} ({architecture.layers} layers of "
-            f"{architecture.dim}); name the model that the file holds, or give that model's file"
+            f"{path}: it holds {size}{f' ({name})' if name else ''}, not {model} "
+            f"({architecture.layers} layers of {architecture.dim}); "
+            "name the model that the file holds, or give that model's file"
         )
     _check_parameters(state, path, model, architecture)
     return state
 
 
 def model_in_file(path: str | Path) -> str | None:
-    """Name of fair-esm's model that has a file's number of layers and width; None if none has."""
+    """Return the name of fair-esm's model with a file's layers and width, None if none has."""
     return _name_of(_architecture(_without_prefixes(load_state_dict(path)), path))
 
 
 def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as ``esm.pretrained`` makes them before it fills the model."""
+    """Return the tensors by the names that ``esm.pretrained`` gives them."""
     names = {}
     for name in state:
         prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
@@ -132,37 +133,31 @@ def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _architecture(state: Mapping[str, Tensor], path: str | Path) -> Architecture:
-    """Layers and width of the ESM2 in a file; its heads do not show, and are 0 here."""
+    """Return layers and width of the ESM2 in a file; its heads are not in the file, and 0 here."""
     embedding = state.get("embed_tokens.weight")
     if any(name.startswith("esm.encoder.") for name in state):
         raise WeightsError(
-            f"{path} is laid out as the Transformers library has it; "
+            f"{path}: it has the Transformers library's layout; "
             "give the .pt file that fair-esm publishes"
         )
     if embedding is None or embedding.ndim != 2:
-        raise WeightsError(f"{path} holds no ESM2: it has no embed_tokens.weight; check the path")
+        raise WeightsError(f"{path}: not an ESM2, as it has no embed_tokens.weight; check the path")
     numbers = {name.split(".")[1] for name in state if name.startswith("layers.")}
     return Architecture(layers=len(numbers), dim=embedding.shape[1], heads=0)
 
 
-def _describe(found: Architecture) -> str:
-    name = _name_of(found)
-    size = f"an ESM2 with {found.layers} layers of {found.dim}"
-    return f"{size} ({name})" if name else size
-
-
-def _name_of(found: Architecture) -> str | None:
-    """fair-esm's name for a number of layers and a width."""
+def _name_of(architecture: Architecture) -> str | None:
+    """Return fair-esm's name for a number of layers and a width."""
     for name, known in ARCHITECTURES.items():
-        if (known.layers, known.dim) == (found.layers, found.dim):
+        if (known.layers, known.dim) == (architecture.layers, architecture.dim):
             return name
     return None
 
 
 def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter and buffer in fair-esm's own ESM2, embedding's part.
+    """Return name and shape of the parameters and buffers that fair-esm's ESM2 embeds with.
 
-    Written out: building fair-esm's model to ask it takes seconds.
+    They are written out, since building fair-esm's model to look takes seconds.
     """
     dim, hidden = architecture.dim, 4 * architecture.dim
     linear = {f"self_attn.{name}_proj": (dim, dim) for name in ("q", "k", "v", "out")}
@@ -190,13 +185,13 @@ def _check_parameters(
     misshapen = [
         name for name, tensor in state.items() if tensor.shape != expected.get(name, tensor.shape)
     ]
-    for what, names in (
-        ("has no", missing),
-        ("has parameters that ESM2 has not, like", unexpected),
-        ("has another shape of", misshapen),
+    for problem, names in (
+        ("it has no", missing),
+        ("ESM2 does not have its", unexpected),
+        ("it has another shape of", misshapen),
     ):
         if names:
             raise WeightsError(
-                f"{path} is not {model}: it {what} {names[0]} ({len(names)} in all); "
+                f"{path}: not {model}, as {problem} {names[0]} ({len(names)} in all); "
                 "give the .pt file that fair-esm publishes"
             )

@@ -1,4 +1,4 @@
-"""ProteinMPNN's encoder: one row per residue with a complete backbone, the complex as context."""
+"""The ProteinMPNN encoder: a row per residue with a complete backbone, the complex as context."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from protalign.encoders.base import (
     structure_items,
     unknown_model,
 )
-from protalign.encoders.proteinmpnn.graph import build_graph, residues_of
+from protalign.encoders.proteinmpnn.graph import build_graph, nodes_of
 from protalign.encoders.proteinmpnn.network import (
     DIM,
     FEATURES,
@@ -38,7 +38,7 @@ from protalign.encoders.proteinmpnn.weights import (
     shipped_weights,
     url,
 )
-from protalign.encoders.weights import file_sha256
+from protalign.encoders.weights import weights_digest, with_file
 
 #: Residues at a time, each with 48 edges of 416 features. On a CPU fewer leave threads waiting for
 #: Python's lock (32: a tenth slower on two cores), more leave the cache; on a GPU they fill it.
@@ -55,9 +55,12 @@ class ProteinMPNNEncoder(Encoder):
 
     Parameters
     ----------
-    spec : model, weights' file ("": the one in the package), device and dtype.
-    weights : the file.
-    report : called with a line each time that memory runs out and a batch is halved.
+    spec : EncoderSpec
+        Model, device and dtype.
+    weights : Path
+        The weights file.
+    report : callable
+        Is called with one line each time that memory runs out and a batch is halved.
     """
 
     modality: ClassVar[Modality] = "structure"
@@ -73,7 +76,7 @@ class ProteinMPNNEncoder(Encoder):
         upstream = read_proteinmpnn(weights, spec.model)
         self.name = spec.model
         self.dim = DIM
-        self.weights_sha256 = file_sha256(weights)
+        self.weights_sha256 = weights_digest(weights)
         self.settings: Mapping[str, str | int] = {
             "dtype": devices.dtype_name(dtype),
             "neighbours": upstream.neighbours,
@@ -82,7 +85,7 @@ class ProteinMPNNEncoder(Encoder):
         self._neighbours = upstream.neighbours
         self._report = report
         self._block = _BLOCK.get(device.type, _BLOCK_GPU)
-        # Sorting 64-bit keys is not for MPS: the graph is made on the CPU there.
+        # MPS cannot sort 64-bit keys: there the graph is made on the CPU.
         self._graph_device = torch.device("cpu") if device.type == "mps" else device
         self._network = ProteinMPNNNetwork()
         self._network.load_state_dict(from_upstream(upstream.tensors))
@@ -90,36 +93,59 @@ class ProteinMPNNEncoder(Encoder):
 
     @classmethod
     def models(cls) -> Sequence[str]:
-        """Upstream's models with 48 neighbours, the one in the package first."""
+        """Return upstream's models with 48 neighbours, the one in the package first."""
         return list(MODELS)
 
     @classmethod
     def load(cls, spec: EncoderSpec) -> Self:
-        """Load a model: the one in the package, or any other from the file that is named."""
+        """Load a model: the one in the package, or another from the file that the spec names."""
         if spec.model not in MODELS:
             raise unknown_model(spec.model, cls.models())
         if spec.layer is not None:
-            raise ProtAlignError(f"{spec.model} has no choice of layer; leave the layer out")
+            raise ProtAlignError(f"{spec.model}: it has no choice of layer; leave the layer out")
         if spec.weights:
             return cls(spec, Path(spec.weights))
         if spec.model != SHIPPED_MODEL:
             raise WeightsError(
-                f"only {SHIPPED_MODEL} ships with ProtAlign; for {spec.model} fetch "
-                f"{url(spec.model)} and name it with --structure-weights"
+                f"{spec.model}: its weights do not ship with ProtAlign; fetch {url(spec.model)} "
+                f"and name the file with --structure-weights, or use {SHIPPED_MODEL}, which ships"
             )
         return cls(spec, shipped_weights())
 
     @classmethod
     def known_weights(cls) -> list[WeightsInfo]:
-        """The model in the package, and where upstream publishes the others."""
-        return [_describe(model) for model in MODELS]
+        """Return the model in the package, and the addresses of the others."""
+        parameters = sum(math.prod(shape) for shape in encoder_shapes().values())
+        published = [
+            WeightsInfo(
+                model=model,
+                modality="structure",
+                dim=DIM,
+                layers=LAYERS,
+                parameters=parameters,
+                source="package" if model == SHIPPED_MODEL else "download",
+                url=url(model),
+                licence="MIT",
+            )
+            for model in MODELS
+        ]
+        return [
+            with_file(info, shipped_weights()) if info.model == SHIPPED_MODEL else info
+            for info in published
+        ]
 
     def encode(self, batch: Sequence[Structure]) -> list[npt.NDArray[np.float32]]:
-        """Embed complexes, each its own graph: per item its kept rows, (L, 128) float32.
+        """Return (L, 128) float32 for each complex: its kept rows. Each complex is its own graph.
 
-        Out of memory halves the batch and goes on. Raises TypeError for other items than
-        Structure, InputError for a structure without a complete residue in its kept chains, one
-        that does not fit in memory alone, or values that overflow the compute dtype.
+        If memory runs out, the batch is halved.
+
+        Raises
+        ------
+        TypeError
+            If an item is not a Structure.
+        InputError
+            If the kept chains have no complete residue, a structure does not fit in memory alone,
+            or values overflow the compute dtype.
         """
         if len(batch) == 0:
             return []
@@ -130,29 +156,29 @@ class ProteinMPNNEncoder(Encoder):
 
     @torch.inference_mode()
     def _embed(self, structure: Structure) -> npt.NDArray[np.float32]:
-        residues, wanted = residues_of(structure, self._graph_device)
+        nodes, wanted = nodes_of(structure, self._graph_device)
         if not wanted.any():
             raise InputError(
                 "no residue has all of N, CA, C and O",
-                "a structure encoder needs the backbone; leave the entry out or use a full model",
+                "leave the entry out, or give a model with a full backbone",
             )
-        graph = build_graph(residues, wanted, self._neighbours, self._block)
+        graph = build_graph(nodes, wanted, self._neighbours, self._block)
         rows: Tensor = self._network(graph.to(torch.device(self.device)), self._block)
         values: npt.NDArray[np.float32] = rows.cpu().numpy()
         if not np.isfinite(values).all():
             raise InputError(
                 f"{self.name} gave values that are not finite in {self.settings['dtype']}",
-                "use dtype float32; if they stay, coordinates or weights are damaged",
+                "use dtype float32; if that does not help, coordinates or weights are damaged",
             )
         return values
 
     @property
     def batches_at_once(self) -> int:
-        """One for each of torch's threads on a CPU."""
+        """The number of torch's threads on a CPU, at most 8; else 1."""
         return devices.batches_at_once(self.device)
 
     def memory_bytes(self, longest: int, batch_rows: int) -> int:
-        """Predicted peak memory in bytes, weights included; linear in the number of residues.
+        """Predict the peak memory in bytes, weights included; linear in the number of residues.
 
         Structures of a batch are encoded one after another; those of several batches, at once.
         """
@@ -165,21 +191,3 @@ class ProteinMPNNEncoder(Encoder):
         blocks = self.batches_at_once * self._block
         block = blocks * (longest * 32 + k * (FEATURES * 4 + 75 * 8 + 8 * DIM * 4))
         return devices.WORKSPACE_BYTES + weights + kept + block + 4 * DIM * max(longest, batch_rows)
-
-
-def _describe(model: str) -> WeightsInfo:
-    path = shipped_weights()
-    shipped = model == SHIPPED_MODEL and path.is_file()
-    return WeightsInfo(
-        model=model,
-        modality="structure",
-        dim=DIM,
-        layers=LAYERS,
-        parameters=sum(math.prod(shape) for shape in encoder_shapes().values()),
-        source="package" if model == SHIPPED_MODEL else "download",
-        path=str(path) if shipped else "",
-        size=path.stat().st_size if shipped else 0,
-        sha256=file_sha256(path) if shipped else "",
-        url=url(model),
-        licence="MIT",
-    )

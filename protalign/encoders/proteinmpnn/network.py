@@ -71,7 +71,7 @@ class Scratch:
 def scratch_of_blocks(
     residues: int, block: int, k: int, dtype: torch.dtype, device: torch.device
 ) -> list[Scratch]:
-    """One for each block of so many residues; all of the same memory."""
+    """Return one for each block of residues; all use the same memory."""
     most = min(residues, block) * k
     features = torch.empty(FEATURES * most, device=device)
     first, hidden = (torch.empty((most, DIM), dtype=dtype, device=device) for _ in range(2))
@@ -102,7 +102,7 @@ class EdgeFeatures(nn.Module):
         self.out = nn.Linear(DIM, DIM)
 
     def forward(self, places: Tensor, here: Tensor, near: Tensor, features: Tensor) -> Tensor:
-        """Edges of a block of B residues; (B * K, 128) float32.
+        """Return the edges of a block of B residues; (B * K, 128) float32.
 
         Parameters
         ----------
@@ -126,14 +126,14 @@ class MessageLayers(NamedTuple):
     hidden_bias: Tensor
 
     def of_edges(self, edges: Tensor, scratch: Scratch) -> Tensor:
-        """Messages where all residues are zeros still; (B, K, 128), in ``scratch``."""
+        """Return the first layer's messages, from edges alone; (B, K, 128), in ``scratch``."""
         torch.addmm(self.bias, edges, self.edge, out=scratch.first)
         return self._second(scratch)
 
     def of_residues(
         self, here: Tensor, edges: Tensor, near: Tensor, neighbours: Tensor, scratch: Scratch
     ) -> Tensor:
-        """Messages over the edges of a block of B residues; (B, K, 128), in ``scratch``.
+        """Return messages over the edges of a block of B residues; (B, K, 128), in ``scratch``.
 
         Parameters
         ----------
@@ -165,7 +165,7 @@ class Message(nn.Module):
         self.hidden = nn.Linear(DIM, DIM)
 
     def layers(self) -> MessageLayers:
-        """What acts on edges; the residue's bias is for ``of_edges`` alone."""
+        """Return the layers that act on edges; only ``of_edges`` uses the residue's bias."""
         edge, hidden = self.edge.weight.T, self.hidden.weight.T
         return MessageLayers(edge, self.residue.bias, hidden, self.hidden.bias)
 
@@ -183,7 +183,7 @@ class ResidueUpdate(nn.Module):
         self.norm_out = nn.LayerNorm(DIM)
 
     def forward(self, residues: Tensor, totals: Tensor, neighbours: int) -> Tensor:
-        """(R, 128) residues and totals of their messages to (R, 128) in the residues' dtype."""
+        """Return (R, 128) updated residues from (R, 128) residues and totals of their messages."""
         change = totals.to(residues.dtype) @ self.out.weight.T + neighbours * self.out.bias
         residues = self.norm(residues + change / MESSAGE_SCALE)
         change = self.narrow(functional.gelu(self.widen(residues)))
@@ -201,7 +201,7 @@ class EdgeUpdate(nn.Module):
         self.norm = nn.LayerNorm(DIM)
 
     def forward(self, edges: Tensor, messages: Tensor) -> None:
-        """(edges, 128) each; ``edges`` are brought up to date in place."""
+        """Update (edges, 128) ``edges`` in place by their (edges, 128) messages."""
         edges.addmm_(messages, self.out.weight.T).add_(self.out.bias)
         edges.copy_(self.norm(edges))
 
@@ -224,8 +224,8 @@ class ProteinMPNNNetwork(nn.Module):
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move to a device, and compute edges and messages in ``dtype``.
 
-        What feeds them stays float32: their features are a fifth of the work and, in bfloat16, the
-        larger part of its error. The residues' perceptrons, 1 % of the work, magnify rounding ten
+        The edges' features stay float32: they are a fifth of the work and, in bfloat16, the larger
+        part of its error. The residues' perceptrons, 1 % of the work, magnify rounding ten
         times, so they run a precision higher: float32, or float64 (which MPS lacks) for float32.
         """
         self.to(device)
@@ -249,14 +249,14 @@ class ProteinMPNNNetwork(nn.Module):
         return residues.float()
 
     def _first_layer(self, graph: Graph, block: int) -> tuple[Tensor, Tensor]:
-        """Residues (needed[0], 128), and the edges of the first needed[1] residues."""
+        """Return residues (needed[0], 128), and the edges of the first needed[1] residues."""
         first, edges_of = graph.needed[0], graph.needed[1]
         k, device = graph.neighbours.shape[1], graph.neighbours.device
-        atoms = graph.residues.atoms.flatten(1)
+        atoms = graph.nodes.atoms.flatten(1)
         places = relative_positions(graph)
         residues = torch.zeros((first, DIM), dtype=self.residue_dtype, device=device)
         edges = torch.empty((edges_of * k, DIM), dtype=self.dtype, device=device)
-        # Not pieces to be joined later, which would pin the memory around them.
+        # One tensor: pieces to be joined later would keep the memory around them from being freed.
         totals = torch.empty((first, DIM), device=device)
         update = self._residue_update(0)
         layers = update.message.layers()
@@ -280,7 +280,7 @@ class ProteinMPNNNetwork(nn.Module):
     def _next_layer(
         self, layer: int, graph: Graph, residues: Tensor, edges: Tensor, block: int
     ) -> Tensor:
-        """Residues (needed[layer], 128); ``edges`` are brought up to date in place."""
+        """Return residues (needed[layer], 128); update ``edges`` in place."""
         count, k = graph.needed[layer], graph.neighbours.shape[1]
         edge_update, update = self._edge_update(layer - 1), self._residue_update(layer)
         inputs = residues.to(self.dtype)
@@ -304,7 +304,7 @@ class ProteinMPNNNetwork(nn.Module):
         return self._updated(update, residues[:count], totals, k)
 
     def _updated(self, update: ResidueUpdate, residues: Tensor, totals: Tensor, k: int) -> Tensor:
-        """Many residues at once: for a block alone the weights would be read every time."""
+        """Return the updated residues, in larger blocks, so that weights are read less often."""
         parts = (
             slice(first, first + _RESIDUES_AT_ONCE)
             for first in range(0, len(totals), _RESIDUES_AT_ONCE)
@@ -313,9 +313,9 @@ class ProteinMPNNNetwork(nn.Module):
 
 
 def from_upstream(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Upstream's tensors, float32, as the state of a ``ProteinMPNNNetwork``.
+    """Return upstream's tensors, float32, as the state of a ``ProteinMPNNNetwork``.
 
-    Raises KeyError where one is missing. Decoder tensors are not looked at.
+    Decoder tensors are ignored. Raises KeyError if a tensor is missing.
     """
     state: dict[str, Tensor] = {}
 

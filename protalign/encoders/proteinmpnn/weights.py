@@ -1,4 +1,4 @@
-"""ProteinMPNN's weights: which there are, and whether a file is one of them."""
+"""ProteinMPNN's weights: the published models, and the check that a file is one of them."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _PUBLISHED = "https://github.com/dauparas/ProteinMPNN/raw/main/vanilla_model_wei
 
 
 def url(model: str) -> str:
-    """Where upstream publishes a model."""
+    """Return the address where upstream publishes a model."""
     return f"{_PUBLISHED}/{MODELS[model]}"
 
 
 def shipped_weights() -> Path:
-    """The encoder part of v_48_020 in the package (MIT; its licence lies beside it)."""
+    """Return the file of v_48_020's encoder in the package (MIT; its licence lies beside it)."""
     return Path(str(files("protalign.encoders.data"))) / f"{SHIPPED_MODEL}_encoder.safetensors"
 
 
 def encoder_shapes() -> dict[str, tuple[int, ...]]:
-    """Upstream's names and shapes of the tensors that make up the encoder."""
+    """Return upstream's names and shapes of the encoder's tensors."""
     shapes: dict[str, tuple[int, ...]] = {"features.edge_embedding.weight": (DIM, FEATURES)}
 
     def linear(name: str, out: int, into: int) -> None:
@@ -68,8 +68,10 @@ class UpstreamWeights:
 
     Attributes
     ----------
-    tensors : the encoder's, by upstream's names, of ``encoder_shapes()``.
-    neighbours : how many the model was trained with.
+    tensors : mapping of str to Tensor
+        The encoder's, by upstream's names, of ``encoder_shapes()``.
+    neighbours : int
+        The number of neighbours that the model was trained with.
     """
 
     tensors: Mapping[str, Tensor]
@@ -79,17 +81,22 @@ class UpstreamWeights:
 def read_proteinmpnn(path: Path, model: str) -> UpstreamWeights:
     """Read upstream's .pt, or a .safetensors with its names, and check that it is the model named.
 
-    Upstream's soluble models have the same parts and are taken. Raises WeightsError for a missing
-    or damaged file, one of another network (CA-only models among them), or of another noise level.
+    Upstream's soluble models have the same parts and are taken.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing or damaged, or holds another network (CA-only models among them) or
+        another noise level.
     """
     tensors = load_state_dict(path)
     _check_tensors(path, tensors)
     facts = read_facts(path)
     noise = facts.get("noise_level")
     if noise is not None:
-        found = f"proteinmpnn_v_{facts.get('num_edges', NEIGHBOURS):.0f}_{noise * 100:03.0f}"
-        if found != model:
-            raise WeightsError(f"{path} holds {found}, not {model}; ask for {found}")
+        held = f"proteinmpnn_v_{facts.get('num_edges', NEIGHBOURS):.0f}_{noise * 100:03.0f}"
+        if held != model:
+            raise WeightsError(f"{path}: it holds {held}, not {model}; ask for {held}")
     return UpstreamWeights(
         {name: tensors[name].float() for name in encoder_shapes()},
         int(facts.get("num_edges", NEIGHBOURS)),
@@ -99,20 +106,20 @@ def read_proteinmpnn(path: Path, model: str) -> UpstreamWeights:
 def _check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     if "features.node_embedding.weight" in tensors:
         raise WeightsError(
-            f"{path} is a CA-only ProteinMPNN, which has other inputs; "
+            f"{path}: a CA-only ProteinMPNN, which has other inputs; "
             "take a file of upstream's vanilla_model_weights or soluble_model_weights"
         )
     for name, shape in encoder_shapes().items():
-        found = tuple(tensors[name].shape) if name in tensors else "missing"
-        if found != shape:
+        held = tuple(tensors[name].shape) if name in tensors else "missing"
+        if held != shape:
             raise WeightsError(
-                f"{path} is no ProteinMPNN: {name} is {found}, not {shape}; take a file of "
+                f"{path}: not a ProteinMPNN, as {name} is {held}, not {shape}; take a file of "
                 "upstream's vanilla_model_weights"
             )
 
 
 def read_facts(path: Path) -> dict[str, float]:
-    """``num_edges`` and ``noise_level`` (Å) of a readable weights file, where it gives them."""
+    """Return ``num_edges`` and ``noise_level`` (Å) of a weights file, if it gives them."""
     if path.suffix == ".safetensors":
         from safetensors import safe_open
 
@@ -123,4 +130,4 @@ def read_facts(path: Path) -> dict[str, float]:
     try:
         return {key: float(content[key]) for key in ("num_edges", "noise_level") if key in content}
     except (TypeError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged: {error}; fetch it again") from error
+        raise WeightsError(f"{path}: it is damaged ({error}); fetch it again") from error
