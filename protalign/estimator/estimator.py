@@ -236,7 +236,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         )
         history = train(model, training, validating, options, generator, self._report)
         random = f"a random {100 * n_validation / len(pairs):.0f} % of the pairs, whole sequences"
-        model.encoders = inputs.encoders
+        model.encoders = {m: record.plain() for m, record in inputs.encoders.items()}
         model.training_record = _record(
             before,
             history,

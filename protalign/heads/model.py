@@ -390,7 +390,7 @@ class Model(nn.Module):
     @classmethod
     def _of_config(cls, config: Mapping[str, Any]) -> Self:
         """Build the model that a config describes, with new weights."""
-        parameters = config["parameters"]
+        parameters = {**_DEFAULTS, **config["parameters"]}
         loss = ContrastiveLoss(
             parameters["loss"],
             parameters["temperature"],
@@ -404,7 +404,7 @@ class Model(nn.Module):
             embed_dim=parameters["embed_dim"],
             n_heads=parameters["n_heads"],
         )
-        model.settings = dict(parameters)
+        model.settings = dict(config["parameters"])
         model.encoders = {
             m: _record_of(config["encoders"][m])
             for m in MODALITIES
@@ -417,6 +417,18 @@ class Model(nn.Module):
         names = columns["feature_names_in"]
         model.array_columns = columns["n_features_in"], None if names is None else tuple(names)
         return model
+
+
+#: Parameters of models that do not record them: those of format 1.0 had attention alone.
+_DEFAULTS: dict[str, Any] = {
+    "loss": "clip",
+    "temperature": 0.07,
+    "bias": -10.0,
+    "learnable_temperature": False,
+    "pooling": "attention",
+    "embed_dim": 128,
+    "n_heads": 4,
+}
 
 
 def _record_of(values: Mapping[str, Any]) -> EncoderRecord:

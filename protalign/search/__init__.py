@@ -6,6 +6,7 @@ The package can be called: ``protalign.search`` is the name of this room and of 
 from __future__ import annotations
 
 import sys
+from inspect import signature
 from types import ModuleType
 
 from protalign.search.hits import Hit, Hits, search
@@ -21,3 +22,4 @@ class _CallablePackage(ModuleType):
 
 
 sys.modules[__name__].__class__ = _CallablePackage
+__signature__ = signature(search)

@@ -175,10 +175,11 @@ def search(
     index = vectors if isinstance(vectors, Index) else Index(_opened(vectors))
     targets = index.vectors
     by_kind = sort_queries(queries, targets.ids.tolist())
-    coordinates = None
-    if tm_score:
-        is_open = isinstance(store, EmbeddingStore)
-        coordinates = store if is_open else open_coordinates(targets, store)
+    coordinates: EmbeddingStore | None = None
+    if tm_score and isinstance(store, EmbeddingStore):
+        coordinates = store
+    elif tm_score:
+        coordinates = open_coordinates(targets, store)
     parts = []
     if by_kind.needs_model:
         parts += _embedded(by_kind, targets, _model_for(by_kind, model), query_by, weights, device)

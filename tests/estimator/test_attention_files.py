@@ -17,9 +17,10 @@ from protalign.core.protein import MODALITIES, Chain, Structure
 from protalign.estimator.attention_files import write_attention
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.heads.attention import AttentionHead
-from protalign.reading.structure_writer import MAX_B_FACTOR, read_b_factors, write_backbone
+from protalign.reading.structure_writer import MAX_B_FACTOR, write_backbone
 from protalign.stores import EmbeddingStore
 from tests.helpers.estimator_stores import build, read, sequence_only
+from tests.helpers.reading_files import read_b_factors
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_files_say_what_the_heads_look_at(
     """Read back: a row's residue has its weight times the rows, every other residue 0."""
     store = EmbeddingStore.open(files / "store.zarr")
     written, failures = write_attention(
-        fitted, store, tmp_path / "out", head=head, modality=modality
+        fitted.model_, store, tmp_path / "out", head=head, modality=modality
     )
     assert [failure.id for failure in failures] == ["fasta"]
     assert {file.path.name for file in written} == {"107l_A.pdb", "1a2p_A.pdb", "110l_A.cif"}
@@ -110,7 +111,7 @@ def test_all_atoms_are_those_of_the_source(
 ) -> None:
     """Side chains and all, where they were; each atom of a residue has the residue's number."""
     store = EmbeddingStore.open(files / "store.zarr")
-    write_attention(fitted, store[["107l_A", "110l_A"]], tmp_path)
+    write_attention(fitted.model_, store[["107l_A", "110l_A"]], tmp_path)
     for written, source in (
         (tmp_path / "107l_A.pdb", files / "107l_A.pdb.gz"),
         (tmp_path / "110l_A.cif", files / "110l_A.cif"),
@@ -137,9 +138,9 @@ def test_the_store_s_backbone_where_the_source_is_another(
     text = gzip.decompress((folder / "107l_A.pdb.gz").read_bytes())
     (folder / "107l_A.pdb.gz").write_bytes(gzip.compress(text + b"REMARK\n"))
     (folder / "110l_A.cif").unlink()
-    written, _ = write_attention(fitted, store, tmp_path / "out")
+    written, _ = write_attention(fitted.model_, store, tmp_path / "out")
     whole, _ = write_attention(
-        fitted, EmbeddingStore.open(files / "store.zarr")[["107l_A"]], tmp_path / "whole"
+        fitted.model_, EmbeddingStore.open(files / "store.zarr")[["107l_A"]], tmp_path / "whole"
     )
     for file in written:
         assert not file.all_atoms
@@ -175,8 +176,8 @@ def test_what_a_pdb_file_cannot_hold(sample: Path, tmp_path: Path) -> None:
 def test_no_such_head(files: Path, fitted: ProtAlignEstimator, tmp_path: Path) -> None:
     """It is told in a line, and nothing is written."""
     store = EmbeddingStore.open(files / "store.zarr")
-    with pytest.raises(InputError, match="heads 0 to 3"):
-        write_attention(fitted, store, tmp_path / "out", head=4)
+    with pytest.raises(InputError, match="give 0 to 3"):
+        write_attention(fitted.model_, store, tmp_path / "out", head=4)
     assert not (tmp_path / "out").exists()
 
 
@@ -188,8 +189,10 @@ def test_no_source_is_lost(fitted: ProtAlignEstimator, tmp_path: Path, sample: P
     source = (tmp_path / "110l_A.cif").read_bytes()
 
     def written(head: int, overwrite: bool) -> list[str]:
-        files, failures = write_attention(fitted, store, tmp_path, head=head, overwrite=overwrite)
-        assert {failure.reason for failure in failures} == {"it is there already"}
+        files, failures = write_attention(
+            fitted.model_, store, tmp_path, head=head, overwrite=overwrite
+        )
+        assert {failure.reason for failure in failures} == {"it exists"}
         assert len(files) + len(failures) == 2
         return [file.id for file in files]
 

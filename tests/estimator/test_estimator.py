@@ -193,7 +193,7 @@ def test_warm_start_refuses_other_heads() -> None:
     """A loss or a width set since the last fit cannot be gone on with, and is not ignored."""
     X = families(30)
     model = quick(warm_start=True).fit(X)
-    with pytest.raises(ModelError, match="loss is 'siglip' now"):
+    with pytest.raises(ModelError, match="loss='siglip': the model was fitted"):
         model.set_params(loss="siglip").fit(X)
     model.set_params(loss="clip", learnable_temperature=True).fit(X)
     assert model.temperature_ != pytest.approx(0.07)
@@ -270,14 +270,16 @@ def test_missing_structures_are_named(store: EmbeddingStore, fitted: ProtAlignEs
     """Asked for structure vectors of an entry without one, it names the entry and what to do."""
     model = ProtAlignEstimator(output="structure", device="cpu")
     model.__dict__ |= {k: v for k, v in vars(fitted).items() if k.endswith("_")}
-    with pytest.raises(InputError, match=r"no structure embedding of fasta; .*has_structure"):
+    with pytest.raises(
+        InputError, match=r"fasta: the structure embedding is missing; .*has_structure"
+    ):
         model.transform(store)
     assert model.transform(store[store.has_structure]).shape == (42, 128)
 
 
 def test_nothing_to_train_on(store: EmbeddingStore) -> None:
     """Only FASTA entries, no entries, or a single pair: one clear line."""
-    with pytest.raises(InputError, match="all lack the structure"):
+    with pytest.raises(InputError, match="every structure is missing"):
         quick().fit(store["fasta"])
     with pytest.raises(InputError, match="no entries"):
         quick().fit(store[[]])
@@ -289,7 +291,7 @@ def test_nothing_to_train_on(store: EmbeddingStore) -> None:
     ("parameters", "message"),
     [
         ({"loss": "clipp"}, "did you mean 'clip'"),
-        ({"loss": "SIGLIP"}, "none of 'clip', 'siglip'"),
+        ({"loss": "SIGLIP"}, "not one of 'clip', 'siglip'"),
         ({"output": "struct"}, "did you mean 'structure'"),
         ({"embed_dim": 30}, "cannot be shared by n_heads=4"),
         ({"temperature": 0}, "above 0"),
@@ -315,12 +317,12 @@ def test_wrong_parameters(parameters: dict[str, Any], message: str) -> None:
         ([(np.zeros((3, 4)), np.zeros((3, 4))), (np.zeros((3, 5)), None)], "different widths"),
         ([(np.zeros((3, 4)), np.zeros((0, 4)))], "entry 0: structure embeddings of shape"),
         ([(np.full((3, 4), np.nan), np.zeros((3, 4)))], "entry 0: sequence .* NaN"),
-        ([(np.zeros((3, 4)), None)] * 3, "no structure embeddings"),
+        ([(np.zeros((3, 4)), None)] * 3, "the structure embeddings are missing"),
         (
             [(np.zeros((3, 4)), np.zeros((3, 4))), np.zeros((3, 4))],
-            "entry 1 of the list is no pair",
+            "entry 1 of the list: not a pair",
         ),
-        ([(np.zeros((3, 4)), None), (None,)], "entry 1 of the list is no pair"),
+        ([(np.zeros((3, 4)), None), (None,)], "entry 1 of the list: not a pair"),
         ([(np.array([["a", "b"]]), np.zeros((3, 4)))], "give a float array"),
     ],
 )
@@ -343,9 +345,9 @@ def test_other_widths_are_refused() -> None:
     """Embeddings of another width than fitted on: told, not crashed on."""
     X = families(30)
     model = quick().fit([(row[None, :12], row[None, 12:]) for row in X])
-    with pytest.raises(ModelError, match="12 wide, these are 5 wide"):
+    with pytest.raises(ModelError, match="width 12, these have width 5"):
         model.transform([(np.zeros((2, 5)), None)])
-    with pytest.raises(ModelError, match="structure embeddings 12 wide, these are 7"):
+    with pytest.raises(ModelError, match="structure embeddings of width 12, these have width 7"):
         model.pool("structure", [np.zeros((2, 7))])
 
 

@@ -104,7 +104,7 @@ def test_it_learns_and_comes_back_from_a_file(
         for i in range(5)
     ]
     np.testing.assert_allclose(model.transform(pairs), model.transform(chains[:5]), atol=1e-6)
-    with pytest.raises(InputError, match="no attention to see"):
+    with pytest.raises(InputError, match="it has no attention"):
         model.attention(chains[:2])
 
 
@@ -115,5 +115,5 @@ def test_another_pooling_is_another_model(store: EmbeddingStore) -> None:
     model = ProtAlignEstimator(
         pooling="mean-linear", embed_dim=10, n_heads=4, max_epochs=2, device="cpu"
     ).fit(store)  # 4 heads could not share 10
-    with pytest.raises(ModelError, match="pooling is 'attention' now"):
+    with pytest.raises(ModelError, match="pooling='attention': the model was fitted"):
         model.set_params(pooling="attention", n_heads=5, warm_start=True).fit(store)

@@ -60,7 +60,7 @@ def test_it_loads_without_the_store(saved: Path) -> None:
     code = (
         "import sys; from protalign import ProtAlignEstimator as E; import numpy as np;"
         f"m = E.load({str(saved)!r}).set_params(device='cpu');"
-        "print(m.pool('sequence', [np.eye(20)]).shape, m.encoders_['sequence'].name)"
+        "print(m.pool('sequence', [np.eye(20)]).shape, m.encoders_['sequence'].model)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "(1, 128) one_hot"
@@ -107,7 +107,7 @@ def test_saving_replaces_a_model_and_nothing_else(
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "chapter.tex").write_text("words")
-    with pytest.raises(ModelError, match="no saved model"):
+    with pytest.raises(ModelError, match="not a saved model"):
         fitted.save(other)
     assert (other / "chapter.tex").read_text() == "words"
 
@@ -133,9 +133,9 @@ def test_parameters_set_since_the_fit_are_not_saved(
 ) -> None:
     """A model whose config does not describe its heads could not be loaded again."""
     model = copy(fitted).set_params(**changed)
-    with pytest.raises(ModelError, match="the heads are fitted with"):
+    with pytest.raises(ModelError, match="the model was fitted with"):
         model.save(tmp_path / "model")
-    with pytest.raises(ModelError, match="the heads are fitted with"):
+    with pytest.raises(ModelError, match="the model was fitted with"):
         model.export(store, tmp_path / "vectors.parquet")
     assert not list(tmp_path.iterdir())
     assert len(model.get_feature_names_out()) == model.transform(store[:2]).shape[1] == 128
@@ -160,12 +160,12 @@ def test_a_failed_save_leaves_the_old_model(
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda f: (f / "config.json").unlink(), "holds no model"),
+        (lambda f: (f / "config.json").unlink(), "not a saved model"),
         (lambda f: (f / "config.json").write_text("{"), "damaged .*config.json cannot be read"),
         (lambda f: (f / "model.safetensors").unlink(), "model.safetensors cannot be read"),
         (lambda f: flip_a_bit(f / "model.safetensors"), "damaged .*not the file"),
         (lambda f: edit(f, format_version="2.0"), "format 2.0, this version reads 1.1"),
-        (lambda f: edit(f, format="other"), "no model of ProtAlign"),
+        (lambda f: edit(f, format="other"), "not a model of ProtAlign"),
         (lambda f: edit(f, encoders={}), "damaged .*KeyError"),
         (lambda f: edit(f, parameters={"heads": 3}), "damaged .*TypeError"),
         (lambda f: edit(f, parameters={"embed_dim": 64}), "damaged .*size mismatch"),
@@ -196,9 +196,9 @@ def edit(folder: Path, **changes: object) -> None:
     ("change", "message"),
     [
         ({"weights_sha256": "5" * 64}, "weights 555555555555…, not 000000000000…"),
-        ({"settings": {"layer": 2}}, "layer 2 and not 1"),
-        ({"model": "other"}, "model other and not one_hot"),
-        ({"dim": 320}, "dim 320 and not 20"),
+        ({"settings": {"layer": 2}}, "layer 2, not 1"),
+        ({"model": "other"}, "model other, not one_hot"),
+        ({"dim": 320}, "dim 320, not 20"),
     ],
 )
 def test_stores_of_other_encoders_are_refused(
