@@ -76,12 +76,12 @@ def reproduce(
     check_installed()
     with quick_imports():
         from protalign.core.machine import core_count
-        from protalign.report.plan import Options
+        from protalign.report.plan import ReproduceOptions
         from protalign.report.reproduce import reproduce as run
         from protalign.splits.make import read_split
         from protalign.stores import EmbeddingStore
 
-    options = Options(
+    options = ReproduceOptions(
         seeds=seeds,
         jobs=jobs or core_count(),
         quick=quick,
@@ -115,7 +115,7 @@ def reproduce(
 
 
 def _print_tables(results: dict[str, list[dict[str, dict[str, object]]]]) -> None:
-    from protalign.report.text import table_lines
+    from protalign.report.results import table_lines
 
     for table in results["tables"]:
         title, header, rows = table_lines(table)

@@ -6,12 +6,12 @@ from importlib.util import find_spec
 
 from protalign.core.errors import ProtAlignError
 
-#: Libraries that the report needs and that are optional.
+#: Optional libraries that the report needs.
 _NEEDED = ("matplotlib", "plotly", "jinja2")
 
 
 def check_installed() -> None:
-    """Raise ProtAlignError where a library is missing: to be called before hours of training."""
+    """Raise ProtAlignError if a library is missing; call it before hours of training."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ProtAlignError(

@@ -1,8 +1,7 @@
-"""What `protalign reproduce` trains: tables of configurations, the paper's and a few beyond it.
+"""The configurations that `protalign reproduce` trains: the paper's, and a few beyond it.
 
-Declarative: a row is a label and the parameters in which it differs from the base configuration
-(paper, section 3, "Hyperparameters"). Rows of several tables that are the same configuration are
-trained once.
+They stand in tables. A row differs from the base configuration (paper, section 3,
+"Hyperparameters") in one or two parameters. A configuration in several tables is trained once.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 Parameters = Mapping[str, Any]
 
-#: The paper's configuration. It does not say how many epochs: here the validation part decides.
+#: The paper's configuration. It gives no number of epochs: here the validation part decides.
 BASE: Parameters = MappingProxyType(
     {
         "loss": "clip",
@@ -37,9 +36,12 @@ class Row:
 
     Attributes
     ----------
-    label : what the table calls it.
-    parameters : what the estimator is given; its other parameters are its defaults.
-    paper : the paper's figures, as fractions, keys as in ``protalign.heads.ranks``; may be empty.
+    label : str
+        Its name in the table.
+    parameters : mapping
+        Parameters of ``ProtAlignEstimator``; the others keep their defaults.
+    paper : mapping
+        The paper's figures, as fractions, by the keys of ``retrieval_figures``; may be empty.
     """
 
     label: str
@@ -48,8 +50,18 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Configurations that answer one question."""
+class ExperimentTable:
+    """Configurations that answer one question.
+
+    Attributes
+    ----------
+    key : str
+        Its name in results.json.
+    title, note : str
+        Texts for the page.
+    rows : tuple of Row
+        The configurations.
+    """
 
     key: str
     title: str
@@ -59,36 +71,51 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """All tables, and the one configuration that the figures show.
+    """All tables, and the configurations that the figures show.
 
     Attributes
     ----------
-    main : CLIP as in the paper; figures 2 and 4, the map and the evaluation are of its model.
-    siglip : what figure 3 compares it with.
+    name : str
+        "full" or "quick".
+    main : mapping
+        CLIP as in the paper. Figures 2 and 4, the map and the evaluation show its model.
+    siglip : mapping
+        SigLIP. Figure 3 compares it with ``main``.
+    tables : tuple of ExperimentTable
+        The tables, in the page's order.
     """
 
     name: str
     main: Parameters
     siglip: Parameters
-    tables: tuple[Table, ...]
+    tables: tuple[ExperimentTable, ...]
 
     def configurations(self) -> list[Parameters]:
-        """Every configuration once, the one that trains longest first, so that no core waits."""
-        found: dict[str, Parameters] = {}
+        """Return every configuration once.
+
+        Those with the most epochs come first, so that no core waits for a late long run.
+        """
+        by_name: dict[str, Parameters] = {}
         for table in self.tables:
             for row in table.rows:
-                found.setdefault(configuration_name(row.parameters), row.parameters)
-        return sorted(found.values(), key=lambda parameters: -parameters["max_epochs"])
+                by_name.setdefault(configuration_name(row.parameters), row.parameters)
+        return sorted(by_name.values(), key=lambda parameters: -parameters["max_epochs"])
 
 
 def configuration_name(parameters: Parameters) -> str:
-    """One text for one configuration, whatever the order of its parameters."""
+    """Return a text that equal configurations share, in whatever order their parameters stand.
+
+    Examples
+    --------
+    >>> configuration_name({"loss": "clip", "embed_dim": 64})
+    "[('embed_dim', 64), ('loss', 'clip')]"
+    """
     return repr(sorted(parameters.items()))
 
 
 def full_grid() -> Grid:
-    """Tables 2 and 3 of the paper, SigLIP's bias, and the choices it names as studied."""
-    # SigLIP learns more slowly: twice the epochs, and twice the patience.
+    """Return Tables 2 and 3 of the paper, and the choices that it studied without figures."""
+    # SigLIP learns more slowly: it gets twice the epochs and twice the patience.
     siglip = {"loss": "siglip", "bias": -10.0, "max_epochs": 240, "n_iter_no_change": 40}
     projections = {
         "attention pooling": "attention",
@@ -112,7 +139,7 @@ def full_grid() -> Grid:
 
 
 def quick_grid() -> Grid:
-    """A few configurations and epochs: to see that everything works, not to learn from."""
+    """Return a few configurations of a few epochs: a trial run, from which nothing is learned."""
     base = {**BASE, "max_epochs": 12, "n_iter_no_change": 6}
     siglip = {"loss": "siglip", "bias": -10.0, "max_epochs": 12, "n_iter_no_change": 6}
     return _grid(
@@ -142,17 +169,17 @@ def _grid(name: str, base: Parameters, siglip: Parameters, choices: Mapping[str,
     with_siglip = {**base, **siglip}
     biases = choices.get("bias", [])
     tables = [
-        Table(
+        ExperimentTable(
             "table2",
             "Table 2: SigLIP or CLIP",
-            f"CLIP at τ = 0.07, SigLIP at b = {_signed(-10)}. The paper's text gives SigLIP's "
-            "Recall@5 as 96.7 %, its table as 97.6 %.",
+            f"CLIP at τ = 0.07, SigLIP at b = {_signed(-10)}. The paper's table gives SigLIP's "
+            "Recall@5 as 97.6 %, its text as 96.7 %.",
             (
                 Row("SigLIP", with_siglip, _LOSS_PAPER["siglip"]),
                 Row("CLIP", base, _LOSS_PAPER["clip"]),
             ),
         ),
-        Table(
+        ExperimentTable(
             "table3",
             "Table 3: CLIP's temperature",
             "",
@@ -161,17 +188,18 @@ def _grid(name: str, base: Parameters, siglip: Parameters, choices: Mapping[str,
                 for value in choices["temperature"]
             ),
         ),
-        Table(
+        ExperimentTable(
             "bias",
-            "SigLIP's bias at the start",
-            f"The paper found b = {_signed(-10)} best of those it tried and prints no figures. The "
-            "bias is learned, by steps of about the learning rate: the last column says where to.",
+            "SigLIP's initial bias",
+            f"The paper found b = {_signed(-10)} the best of the values it tried; it prints no "
+            "figures. The bias is learned, in steps of about the learning rate. The last column "
+            "gives its value after training.",
             tuple(Row(f"b = {_signed(value)}", {**with_siglip, "bias": value}) for value in biases),
         ),
-        Table(
+        ExperimentTable(
             "learnable",
             "Learned temperature",
-            "Fixed in the paper; learned in CLIP itself.",
+            "The paper fixes the temperature; the original CLIP learns it.",
             tuple(
                 Row(
                     "τ learned from 0.07" if value else "τ = 0.07 fixed",
@@ -180,18 +208,18 @@ def _grid(name: str, base: Parameters, siglip: Parameters, choices: Mapping[str,
                 for value in choices.get("learnable", [])
             ),
         ),
-        Table(
+        ExperimentTable(
             "pooling",
             "Projection strategies",
-            "How residues become one vector. The paper says that it studied projection strategies "
-            "and prints no figures.",
+            "The ways to make one vector of a protein's residues. The paper says that it studied "
+            "projection strategies; it prints no figures.",
             tuple(
                 Row(label, {**base, "pooling": value})
                 for label, value in choices["pooling"].items()
             ),
         ),
         *(
-            Table(
+            ExperimentTable(
                 key,
                 title,
                 note,
@@ -204,13 +232,12 @@ def _grid(name: str, base: Parameters, siglip: Parameters, choices: Mapping[str,
 
 
 _NUMBERS = (
-    ("embed_dim", "Embedding dimension", "128 in the paper."),
-    ("n_heads", "Attention heads", "4 in the paper."),
+    ("embed_dim", "Embedding dimension", "The paper uses 128."),
+    ("n_heads", "Attention heads", "The paper uses 4."),
     (
         "batch_size",
         "Batch size",
-        "1,024 in the paper. A smaller batch has fewer negatives and takes more steps an epoch: "
-        "steps, not epochs, are what the optimiser sees.",
+        "The paper uses 1,024. A smaller batch gives fewer negatives, and an epoch of more steps.",
     ),
 )
 

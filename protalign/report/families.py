@@ -1,4 +1,4 @@
-"""Which family each test protein belongs to: from the user's table, or by sequence clusters."""
+"""The family of each test protein: from the user's table, or from sequence clusters."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ class Families:
 
     Attributes
     ----------
-    of : id -> name of its family; a protein without relatives is a family of its own.
-    how : one line that says where they come from.
+    of : dict
+        Id -> name of its family. A protein without relatives is a family of its own.
+    how : str
+        Their origin, in words.
     """
 
     of: dict[str, str]
@@ -25,24 +27,24 @@ class Families:
 
 
 def read_families(path: Path, entries: Entries) -> Families:
-    """The families of ``entries`` out of a table with the columns id and family.
+    """Read the families of ``entries`` from a table with the columns id and family.
 
-    An entry that the table does not name is a family of its own. Raises InputError where it names
-    none of them, or cannot be read.
+    An entry that is not in the table is a family of its own. Raise InputError if the table cannot
+    be read or names none of the entries.
     """
     labels = read_labels(path, None, FAMILY_COLUMNS)
     ids = [str(entry_id) for entry_id in entries.ids]
-    alone = sum(not labels.get(i) for i in ids)
-    if alone == len(ids):
-        raise InputError(f"{path} names none of the test proteins", f"ids are like {ids[0]!r}")
-    others = f"; {alone:,} proteins that it does not name are families of their own"
-    return Families(
-        {i: labels.get(i) or i for i in ids}, f"given by {path.name}" + (others if alone else "")
-    )
+    unnamed = sum(not labels.get(i) for i in ids)
+    if unnamed == len(ids):
+        raise InputError(f"{path}: names none of the test proteins", f"ids are like {ids[0]!r}")
+    how = f"given by {path.name}"
+    if unnamed:
+        how += f"; proteins that are not in it ({unnamed:,}) are families of their own"
+    return Families({i: labels.get(i) or i for i in ids}, how)
 
 
 def compute_families(entries: Entries) -> Families:
-    """Clusters of the entries' sequences, each named after its first member."""
+    """Cluster the entries' sequences; each family is named after its first member."""
     labels, how = computed_families(entries)
     first: dict[str, str] = {}
     for entry_id, label in labels.items():

@@ -1,7 +1,7 @@
-"""The paper's figures 2 to 4, drawn with matplotlib; PNG and SVG of each.
+"""The paper's figures 2 to 4 and the attention strips, drawn with matplotlib as PNG and SVG.
 
-Colours are from the palette of Okabe and Ito (2008), which colour-blind readers can tell apart;
-shapes say the same as colours.
+The colours are from the palette of Okabe and Ito (2008), which colour-blind readers can tell apart.
+Where a colour means something, a shape or a label says the same.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from protalign.core.arrays import Float32, Float64
+from protalign.core.words import counted
 from protalign.report.space import Space
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
@@ -27,8 +28,16 @@ GREY, INK = "#8a8f98", "#22262e"
 MODALITY_COLOURS = {"sequence": BLUE, "structure": ORANGE}
 _MARKERS = {"sequence": "o", "structure": "^"}
 _LOSS_COLOURS = {"CLIP": GREEN, "SigLIP": PURPLE}
-#: Pixels per inch of the PNG: two for each on the page, where a figure is 9 inches wide.
+#: Pixels per inch of the PNG: two for each pixel of the page, where a figure is 9 inches wide.
 _PNG_DPI = 200
+#: Area of a point in t-SNE, in square points: of up to ``_FEW_POINTS`` proteins, and of more.
+_LARGE_POINT, _SMALL_POINT, _FEW_POINTS = 26, 12, 400
+#: A ring of a larger radius than this part of the axis is drawn for each modality instead.
+_LARGEST_RING = 0.25
+#: The axes of the heatmap name up to this many proteins; more names would overlap.
+_MOST_NAMED = 48
+#: Scales of the attention strips: the narrowest that holds nearly all weights is used.
+_ATTENTION_SCALES = (1.1, 1.2, 1.5, 2.0, 5.0, 10.0)
 
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -53,7 +62,15 @@ _STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionTrack:
-    """One protein's attention: (L, heads) weights along its sequence, NaN where no row is."""
+    """One protein's attention weights along its sequence.
+
+    Attributes
+    ----------
+    id, family : str
+        The protein.
+    sequence, structure : (L, heads) float32
+        Weights of each residue; NaN if it has no row of embedding.
+    """
 
     id: str
     family: str
@@ -63,7 +80,15 @@ class AttentionTrack:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A drawn figure: its file name without ending, and both forms."""
+    """A drawn figure.
+
+    Attributes
+    ----------
+    name : str
+        Its file name without the ending.
+    png, svg : bytes
+        Its two forms.
+    """
 
     name: str
     png: bytes
@@ -77,9 +102,16 @@ class Picture:
 
 
 def tsne(space: Space, before: Float64, after: Float64, ringed: Sequence[int]) -> Picture:
-    """Figure 2: both modalities' points before and after training, pairs joined by a line.
+    """Draw Figure 2: both modalities before and after training, pairs joined by a line.
 
-    ``before``, ``after``: (2 n, 2), sequences first. ``ringed``: positions of Table 1's proteins.
+    Parameters
+    ----------
+    space : Space
+        The n proteins.
+    before, after : (2 n, 2) float64
+        Their points, sequences first.
+    ringed : sequence of int
+        Positions of Table 1's proteins.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9, 4.9), layout="constrained")
@@ -93,7 +125,7 @@ def tsne(space: Space, before: Float64, after: Float64, ringed: Sequence[int]) -
             axis.set_xticks([])
             axis.set_yticks([])
         if len(ringed):
-            _ring(axes[1], after[list(ringed)], after[[len(space) + i for i in ringed]])
+            _mark_cluster(axes[1], after[list(ringed)], after[[len(space) + i for i in ringed]])
         handles, labels = axes[1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
         return _picture(figure, "figure2_tsne")
@@ -110,7 +142,7 @@ def _pairs(axis: Any, points: Float64, n: int) -> None:
         zorder=1,
         solid_capstyle="round",
     )
-    size = 26 if n <= 400 else 12
+    size = _LARGE_POINT if n <= _FEW_POINTS else _SMALL_POINT
     for name, part in (("sequence", sequence), ("structure", structure)):
         axis.scatter(
             *part.T,
@@ -125,38 +157,53 @@ def _pairs(axis: Any, points: Float64, n: int) -> None:
         )
 
 
-def _ring(axis: Any, sequence: Float64, structure: Float64) -> None:
-    """A ring round the points; they are outlined, since others may lie in it too."""
+def _mark_cluster(axis: Any, sequence: Float64, structure: Float64) -> None:
+    """Draw a ring round the points, or one per modality if the modalities lie far apart.
+
+    The points get a dark outline, since others may lie in a ring too.
+    """
     for name, part in (("sequence", sequence), ("structure", structure)):
         axis.scatter(
             *part.T,
-            s=26,
+            s=_LARGE_POINT,
             marker=_MARKERS[name],
             facecolor=MODALITY_COLOURS[name],
             edgecolor=INK,
             linewidth=0.9,
             zorder=3,
         )
-    points = np.vstack([sequence, structure])
     scale = np.array([high - low for low, high in (axis.get_xlim(), axis.get_ylim())])
-    middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    radius = scale * (np.linalg.norm((points - middle) / scale, axis=1).max() + 0.03)
+    rings = [_ring(np.vstack([sequence, structure]), scale)]
+    if rings[0][1] > _LARGEST_RING:
+        rings = [_ring(sequence, scale), _ring(structure, scale)]
     angle = np.linspace(0, 2 * math.pi, 80)
-    axis.plot(
-        middle[0] + radius[0] * np.cos(angle),
-        middle[1] + radius[1] * np.sin(angle),
-        color=INK,
-        linewidth=1.4,
-        zorder=3,
-        label="cluster of Table 1",
-    )
+    for number, (middle, radius) in enumerate(rings):
+        axis.plot(
+            middle[0] + radius * scale[0] * np.cos(angle),
+            middle[1] + radius * scale[1] * np.sin(angle),
+            color=INK,
+            linewidth=1.4,
+            zorder=3,
+            label="cluster of Table 1" if number == 0 else None,
+        )
+
+
+def _ring(points: Float64, scale: Float64) -> tuple[Float64, float]:
+    """Return the middle of a ring round points, and its radius as a part of the axes."""
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    return middle, float(np.linalg.norm((points - middle) / scale, axis=1).max()) + 0.03
 
 
 def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
-    """Figure 3: training loss and validation MRR of both losses, mean and spread of the seeds.
+    """Draw Figure 3: training loss and validation MRR of both losses, and the seeds' range.
 
-    The losses have different scales and units: each has an axis of its own; what they can be
-    compared by is the third.
+    The losses have different scales, so each has an axis of its own. The validation MRR can be
+    compared.
+
+    Parameters
+    ----------
+    runs : mapping
+        "CLIP" and "SigLIP" -> the records of their runs.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9, 3.7), layout="constrained")
@@ -186,15 +233,15 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
 
 
 def _curve(axis: Any, curves: Sequence[Sequence[float]], name: str) -> None:
-    """Each seed thin; mean and range of all of them as far as all of them go."""
+    """Draw each seed as a thin line, and mean and range of the epochs that all seeds reached."""
     colour = _LOSS_COLOURS[name]
-    whole = min((len(curve) for curve in curves), default=0)
+    common = min((len(curve) for curve in curves), default=0)
     for curve in curves:
         axis.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=0.6, alpha=0.5)
-    if whole == 0:
+    if common == 0:
         return
-    together = np.array([curve[:whole] for curve in curves])
-    epochs = np.arange(1, whole + 1)
+    together = np.array([curve[:common] for curve in curves])
+    epochs = np.arange(1, common + 1)
     axis.fill_between(
         epochs, together.min(axis=0), together.max(axis=0), color=colour, alpha=0.2, linewidth=0
     )
@@ -202,17 +249,17 @@ def _curve(axis: Any, curves: Sequence[Sequence[float]], name: str) -> None:
 
 
 def heatmap(space: Space) -> Picture:
-    """Figure 4: cosines of all sequences with all structures, families together."""
+    """Draw Figure 4: cosines of all sequences with all structures, families together."""
     order = space.family_order()
     cosines = space.similarity[np.ix_(order, order)]
-    families = [space.families[i] for i in order]
-    starts = [0, *(i for i, (a, b) in enumerate(pairwise(families), 1) if a != b), len(order)]
+    family = [space.families[i] for i in order]
+    starts = [0, *(i for i, (a, b) in enumerate(pairwise(family), 1) if a != b), len(order)]
     with mpl.rc_context({**_STYLE, "axes.spines.top": True, "axes.spines.right": True}):
         figure = Figure(figsize=(7.6, 6.6), layout="constrained")
         axis = figure.subplots()
         low = float(np.percentile(cosines, 1))
         image = axis.imshow(
-            cosines, cmap="viridis", vmin=low, vmax=1.0, interpolation="nearest", aspect="equal"
+            cosines, cmap="viridis", vmin=low, interpolation="nearest", aspect="equal"
         )
         for first, last in pairwise(starts):
             if last - first > 1:
@@ -228,21 +275,31 @@ def heatmap(space: Space) -> Picture:
                 )
         axis.set_xlabel("structures, in the order of the sequences")
         axis.set_ylabel("sequences, families together")
-        several = sum(last - first > 1 for first, last in pairwise(starts))
-        axis.set_title(f"{len(order):,} proteins; {several:,} families of two or more framed")
+        if len(order) <= _MOST_NAMED:
+            names = [space.ids[i] for i in order]
+            size = 9 if len(names) <= _MOST_NAMED // 2 else 6
+            axis.set_xticks(range(len(names)), names, rotation=90, size=size)
+            axis.set_yticks(range(len(names)), names, size=size)
+        else:
+            axis.set_xticks([])
+            axis.set_yticks([])
+        framed = sum(last - first > 1 for first, last in pairwise(starts))
+        families = counted(framed, "family", "families")
+        axis.set_title(f"{counted(len(order), 'protein')}; {families} of two or more framed")
         figure.colorbar(image, ax=axis, label="cosine", shrink=0.85, extend="min")
         return _picture(figure, "figure4_heatmap")
 
 
 def attention(tracks: Sequence[AttentionTrack]) -> Picture:
-    """Which residues each head looks at: a strip per head, two modalities for each protein."""
+    """Draw each head's weight of each residue: a strip per head, both modalities of a protein."""
+    scale = _attention_scale(tracks)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9, 0.5 + 1.75 * len(tracks)), layout="constrained")
         parts = figure.subfigures(len(tracks), 1, squeeze=False)
         for part, track in zip(parts[:, 0], tracks, strict=True):
             axes = part.subplots(2, 1, sharex=True)
             for axis, name in zip(axes, ("sequence", "structure"), strict=True):
-                image = _strips(axis, getattr(track, name))
+                image = _strips(axis, getattr(track, name), scale)
                 axis.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=16)
             residues = f"{len(track.sequence)} residues"
             axes[0].set_title(f"{track.id}, family {track.family} ({residues})")
@@ -254,16 +311,25 @@ def attention(tracks: Sequence[AttentionTrack]) -> Picture:
                 pad=0.01,
                 aspect=12,
                 extend="both",
-                ticks=[0.1, 1, 10],
-                format="%g",
+                ticks=[1 / scale, 1, scale],
+                format="%.2g",
             )
             bar.ax.minorticks_off()
         axes[1].set_xlabel("residue along the sequence")
         return _picture(figure, "attention")
 
 
-def _strips(axis: Any, weights: Float32) -> Any:
-    """Weights in multiples of the mean, on a logarithmic scale; grey where there is no row."""
+def _attention_scale(tracks: Sequence[AttentionTrack]) -> float:
+    """Return the end of a logarithmic scale, in multiples of the mean weight, for all proteins."""
+    weights = [part for track in tracks for part in (track.sequence, track.structure)]
+    relative = np.concatenate([(part / np.nanmean(part, axis=0)).ravel() for part in weights])
+    deviations = np.abs(np.log(np.maximum(relative, 1 / _ATTENTION_SCALES[-1])))
+    needed = float(np.exp(np.nanpercentile(deviations, 98)))
+    return next((scale for scale in _ATTENTION_SCALES if scale >= needed), _ATTENTION_SCALES[-1])
+
+
+def _strips(axis: Any, weights: Float32, scale: float) -> Any:
+    """Draw weights in multiples of the mean on a logarithmic scale, grey for a missing row."""
     relative = weights / np.nanmean(weights, axis=0)
     colours = mpl.colormaps["viridis"].with_extremes(bad="#e4e6ea")
     axis.set_yticks(range(weights.shape[1]), [str(head + 1) for head in range(weights.shape[1])])
@@ -273,7 +339,7 @@ def _strips(axis: Any, weights: Float32) -> Any:
         aspect="auto",
         interpolation="nearest",
         cmap=colours,
-        norm=mpl.colors.LogNorm(0.1, 10),
+        norm=mpl.colors.LogNorm(1 / scale, scale),
         extent=(0.5, len(weights) + 0.5, weights.shape[1] - 0.5, -0.5),
     )
 

@@ -1,4 +1,4 @@
-"""Everything the page shows of the main model's space: figures, Table 1's cluster, the map."""
+"""The main model's space on the page: figures, Table 1's cluster, the map."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.core.arrays import Float64
+from protalign.core.protein import MODALITIES, Modality
+from protalign.heads.model import Model
 from protalign.report import figures
 from protalign.report.alignment import align, differences, identity
 from protalign.report.families import Families
@@ -17,20 +19,27 @@ from protalign.report.figures import AttentionTrack, Picture
 from protalign.report.space import Encoders, Space, project_after, project_before
 from protalign.stores import Entries
 
-#: Longest protein whose attention is drawn: residues of longer ones are narrower than a pixel.
-_LONGEST_DRAWN = 450
+#: Attention is drawn of proteins up to this length: residues of longer ones are narrower than a
+#: pixel. Other things equal, a protein of the usual length is drawn.
+_LONGEST_DRAWN, _USUAL_LENGTH = 450, 200
+#: Proteins whose attention is drawn, at most: of these some are of Table 1's cluster.
+_MOST_DRAWN, _MOST_OF_CLUSTER = 4, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What `draw` made.
+class Drawings:
+    """Pictures, Table 1 and the map of the main model.
 
     Attributes
     ----------
-    pictures : in the page's order, by name.
-    cluster : Table 1 (see docs/report.md); None where there is none of its size.
-    map : the interactive map's points, as JSON.
-    n_shown, n_all : proteins in the pictures, and in the test part.
+    pictures : list of Picture
+        The figures.
+    cluster : dict or None
+        "cluster" of results.json (docs/report.md); None if no cluster has the size.
+    map : dict
+        The interactive map's points, as JSON values.
+    n_shown, n_all : int
+        Proteins in the pictures, and in the test part.
     """
 
     pictures: list[Picture]
@@ -41,30 +50,45 @@ class Shown:
 
 
 def draw(
-    estimator: ProtAlignEstimator,
+    model: Model,
     test: Entries,
     encoders: Encoders,
     families: Families,
     loss_records: Mapping[str, Sequence[Mapping[str, Any]]],
-) -> Shown:
-    """All pictures, of the main model on the test part."""
-    space = Space.of(estimator, test, encoders, families.of)
-    found = space.tightest()
-    members = [] if found is None else found[0]
-    before, after = project_before(space, encoders), project_after(space)
+) -> Drawings:
+    """Draw all pictures of a model on the test part.
+
+    Parameters
+    ----------
+    model : Model
+        The main model.
+    test : EmbeddingStore or StoreView
+        The test part.
+    encoders : mapping
+        Modality -> the encoder to read.
+    families : Families
+        Of the test part.
+    loss_records : mapping
+        "CLIP" and "SigLIP" -> the records of their runs, for Figure 3.
+    """
+    space = Space.of(model, test, encoders, families.of)
+    tightest = space.tightest()
+    members = [] if tightest is None else tightest[0]
+    before, after = project_before(space), project_after(space)
     pictures = [
         figures.tsne(space, before, after, members),
         figures.curves(loss_records),
         figures.heatmap(space),
     ]
-    if estimator.pooling == "attention":
-        pictures.append(figures.attention(_tracks(estimator, space, members)))
-    cluster = None if found is None else _cluster(space, *found)
-    return Shown(pictures, cluster, _map(space, after), len(space), space.n_all)
+    if model.attends:
+        tracks = _tracks(model, space, encoders, members)
+        pictures += [figures.attention(tracks)] if tracks else []
+    cluster = None if tightest is None else _cluster(space, *tightest)
+    return Drawings(pictures, cluster, _map(space, after), len(space), len(space.pairs))
 
 
 def _cluster(space: Space, members: Sequence[int], lowest: float) -> dict[str, Any]:
-    """Table 1: the members, their sequences aligned and what differs."""
+    """Return Table 1: the members, their aligned sequences and the columns that differ."""
     sequences = [joined(space.view.store.sequence(space.ids[i])) for i in members]
     aligned = align(sequences)
     marks = differences(aligned)
@@ -78,55 +102,63 @@ def _cluster(space: Space, members: Sequence[int], lowest: float) -> dict[str, A
                 "family": space.families[i],
                 "length": len(sequence),
                 "aligned": row,
-                "different": [column for column, marked in enumerate(own) if marked],
+                "different": [column for column, differs in enumerate(row_marks) if differs],
             }
-            for i, sequence, row, own in zip(members, sequences, aligned, marks, strict=True)
+            for i, sequence, row, row_marks in zip(members, sequences, aligned, marks, strict=True)
         ],
     }
 
 
 def joined(chains: Sequence[str]) -> str:
-    """The chains of a protein for its alignment: the longest first, whatever the file's order."""
+    """Join a protein's chains for its alignment: the longest first, whatever the file's order.
+
+    Examples
+    --------
+    >>> joined(("MK", "AVLP"))
+    'AVLPMK'
+    """
     return "".join(sorted(chains, key=len, reverse=True))
 
 
-def _map(space: Space, points: figures.Float64) -> dict[str, Any]:
-    n = len(space)
-    neighbours, ranks = space.neighbours(), space.ranks()
-    placed = {"sequence": points[:n], "structure": points[n:]}
+def _map(space: Space, points: Float64) -> dict[str, Any]:
+    placed = dict(zip(MODALITIES, np.split(points, 2), strict=True))
     return {
         "ids": space.ids,
         "families": space.families,
         "lengths": space.view.lengths.tolist(),
-        **{
-            modality: {
-                "x": np.round(placed[modality][:, 0], 2).tolist(),
-                "y": np.round(placed[modality][:, 1], 2).tolist(),
-                "rank": ranks[modality].tolist(),
-                "near": neighbours[modality][0].tolist(),
-                "cosine": np.round(neighbours[modality][1].astype(np.float64), 3).tolist(),
-            }
-            for modality in ("sequence", "structure")
-        },
+        **{modality: _map_points(space, modality, placed[modality]) for modality in MODALITIES},
+    }
+
+
+def _map_points(space: Space, modality: Modality, points: Float64) -> dict[str, Any]:
+    neighbours = space.neighbours(modality)
+    return {
+        "x": np.round(points[:, 0], 2).tolist(),
+        "y": np.round(points[:, 1], 2).tolist(),
+        "rank": neighbours.ranks.tolist(),
+        "near": neighbours.positions.tolist(),
+        "cosine": np.round(neighbours.cosines.astype(np.float64), 3).tolist(),
+        "own": neighbours.own.tolist(),
     }
 
 
 def _tracks(
-    estimator: ProtAlignEstimator, space: Space, members: Sequence[int]
+    model: Model, space: Space, encoders: Encoders, members: Sequence[int]
 ) -> list[AttentionTrack]:
-    """Two of Table 1's cluster, if short enough to draw, and some of other families: four."""
-    fitting = [i for i in members if space.view.lengths[i] <= _LONGEST_DRAWN]
-    shown = fitting[:2]
+    """Return the attention of a few proteins, some of Table 1's cluster and some of others."""
+    fitting = space.view.lengths <= _LONGEST_DRAWN
+    drawn = [i for i in members if fitting[i]][:_MOST_OF_CLUSTER]
     seen = {space.families[i] for i in members}
-    for i in np.argsort(np.abs(space.view.lengths - 200), kind="stable").tolist():
-        if len(shown) < 4 and space.families[i] not in seen:
-            shown.append(i)
+    by_length = np.argsort(np.abs(space.view.lengths - _USUAL_LENGTH), kind="stable")
+    for i in by_length[fitting[by_length]].tolist():
+        if len(drawn) < _MOST_DRAWN and space.families[i] not in seen:
+            drawn.append(i)
             seen.add(space.families[i])
-    view = space.view[np.array(shown, dtype=np.int64)]
-    weights = estimator.attention(view)
+    view = space.view[np.array(drawn, dtype=np.int64)]
+    inputs = model.inputs(view, names={m: info.name for m, info in encoders.items()})
+    sequences, structures = (model.residue_weights(inputs, m) for m in MODALITIES)
     tracks = []
-    for position, i in enumerate(shown):
-        sequence, structure = (weights[m][position] for m in ("sequence", "structure"))
+    for i, sequence, structure in zip(drawn, sequences, structures, strict=True):
         assert sequence is not None, space.ids[i]
         assert structure is not None, space.ids[i]
         along = np.full((len(sequence), structure.shape[1]), np.nan, dtype=np.float32)

@@ -1,43 +1,53 @@
-"""What is to be done: data, grid and runs, checked before anything is trained."""
+"""A plan: data, grid and runs, checked before anything is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
+from protalign.core.words import counted
 from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.heads.inputs import read_inputs
+from protalign.heads.pairs import Pairs
 from protalign.report.experiments import Grid, Parameters, full_grid, quick_grid
 from protalign.report.families import Families, compute_families, read_families
-from protalign.report.provenance import data_fingerprint, described_encoders, machine, versions
+from protalign.report.provenance import data_fingerprint, machine, versions
 from protalign.report.runs import Run
-from protalign.report.space import distinct
 from protalign.splits.make import Split
 from protalign.stores import EmbeddingStore, EncoderInfo, StoreView
 
 CONFIG_FORMAT = 1
-#: Fewer different test proteins than this make no figure.
-_LEAST_TEST = 4
+#: The unique proteins that a part needs: with fewer, nothing can be trained or drawn.
+_LEAST = {"train": 2, "test": 4}
 
 Records = Mapping[Run, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What `reproduce` was asked for.
+class ReproduceOptions:
+    """The options of ``reproduce``.
 
     Attributes
     ----------
-    seeds : runs of each configuration.
-    jobs : processes that train side by side, one thread each.
-    quick : the small grid.
-    families : a CSV file id,family; None to have them computed.
-    sequence_encoder, structure_encoder : names, where the store has several.
-    command : the command line, to be shown.
+    seeds : int
+        Runs of each configuration.
+    jobs : int
+        Processes that train at the same time, one thread each.
+    quick : bool
+        Whether to train the small grid.
+    families : path, optional
+        A CSV file with the columns id and family; None computes families.
+    sequence_encoder, structure_encoder : str, optional
+        Names of the embeddings to read, if the store has several.
+    command : str
+        The command line, which the page shows.
     """
 
     seeds: int = 3
@@ -50,20 +60,32 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A store and a split, and the runs to be made on them.
+class ReportPlan:
+    """A store, a split and the runs on them.
 
     Attributes
     ----------
-    parts : views by part of the split.
-    encoders : by modality, whose embeddings are read.
-    families : of the test part.
-    data : hashes of split and embeddings (``data_fingerprint``).
+    store : EmbeddingStore
+        The store.
+    split : Split
+        The split as the user gave it.
+    options : ReproduceOptions
+        The options.
+    grid : Grid
+        The configurations.
+    parts : mapping
+        "train", "validation", "test" -> entries.
+    encoders : mapping
+        Modality -> the encoder to read.
+    families : Families
+        Of the test part.
+    data : mapping
+        Digests of split and embeddings (``data_fingerprint``).
     """
 
     store: EmbeddingStore
     split: Split
-    options: Options
+    options: ReproduceOptions
     grid: Grid
     parts: Mapping[str, StoreView]
     encoders: Mapping[Modality, EncoderInfo]
@@ -71,11 +93,11 @@ class Plan:
     data: Mapping[str, str]
 
     @classmethod
-    def of(cls, store: EmbeddingStore, split: Split, options: Options) -> Plan:
-        """Read what there is to read.
+    def of(cls, store: EmbeddingStore, split: Split, options: ReproduceOptions) -> ReportPlan:
+        """Read the store, the split and the families.
 
-        Raises InputError for a split that leaves nothing to train or to test on, and where a table
-        of families cannot be used.
+        Raise InputError if too few proteins are left to train or to test on, or if the table of
+        families cannot be used.
         """
         parts = split.of(store)
         encoders = {m: store.encoder_for(m, getattr(options, f"{m}_encoder")) for m in MODALITIES}
@@ -90,26 +112,26 @@ class Plan:
         return cls(store, split, options, grid, parts, encoders, families, data)
 
     def runs(self) -> list[Run]:
-        """Every configuration with every seed."""
+        """Return every configuration with every seed."""
         return [
-            Run.of(self.whole(parameters), seed, self.data)
+            Run.of(self.run_parameters(parameters), seed, self.data)
             for parameters in self.grid.configurations()
             for seed in range(self.options.seeds)
         ]
 
-    def whole(self, parameters: Parameters) -> dict[str, Any]:
-        """A configuration of the grid, with the encoders that it is to read."""
+    def run_parameters(self, parameters: Parameters) -> dict[str, Any]:
+        """Return a configuration of the grid with the names of the encoders to read."""
         return {**parameters, **{f"{m}_encoder": info.name for m, info in self.encoders.items()}}
 
     def of_configuration(
         self, records: Records, parameters: Parameters
     ) -> dict[Run, Mapping[str, Any]]:
-        """The records of one configuration's runs."""
-        wanted = self.whole(parameters)
+        """Return the records of one configuration's runs."""
+        wanted = self.run_parameters(parameters)
         return {run: record for run, record in records.items() if dict(run.parameters) == wanted}
 
     def config(self) -> dict[str, Any]:
-        """config.json (docs/report.md)."""
+        """Return the content of config.json (docs/report.md)."""
         return {
             "format": CONFIG_FORMAT,
             "command": self.options.command,
@@ -123,7 +145,7 @@ class Plan:
                 "path": self.store.path,
                 "entries": len(self.store),
                 "options": dict(self.store.options),
-                "encoders": described_encoders(self.encoders),
+                "encoders": {m: asdict(info) for m, info in self.encoders.items()},
             },
             "split": {
                 "how": self.split.how,
@@ -132,17 +154,21 @@ class Plan:
             "fingerprints": dict(self.data),
             "families": self.families.how,
             "main": dict(self.grid.main),
-            "estimator": ProtAlignEstimator(**self.whole(self.grid.main)).get_params(),
+            "estimator": ProtAlignEstimator(**self.run_parameters(self.grid.main)).get_params(),
             "configurations": [dict(c) for c in self.grid.configurations()],
         }
 
 
 def _check(parts: Mapping[str, StoreView], encoders: Mapping[Modality, EncoderInfo]) -> None:
-    needed = {"train": 2, "test": _LEAST_TEST}
-    for part, least in needed.items():
-        found = len(distinct(parts[part], encoders))
-        if found < least:
+    """Raise InputError if a part has too few unique pairs of a sequence and a structure."""
+    names = {modality: info.name for modality, info in encoders.items()}
+    for part, least in _LEAST.items():
+        inputs = read_inputs(parts[part], names=names)
+        complete = [inputs.items(m) >= 0 for m in MODALITIES]
+        n_pairs = len(Pairs.of(inputs)) if np.logical_and(*complete).any() else 0
+        if n_pairs < least:
             raise InputError(
-                f"the split's {part} part has {found:,} different proteins with both embeddings",
+                f"the split's {part} part: {counted(n_pairs, 'unique protein')} with both "
+                "embeddings",
                 f"it needs {least} or more",
             )

@@ -1,16 +1,14 @@
-"""What a report was made from: data by hash, versions, machine."""
+"""The origin of a report: data by hash, versions, machine."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
+from protalign.core.machine import core_count, physical_memory, processor_name
 from protalign.core.protein import Modality
 from protalign.core.version import __version__
 from protalign.stores import EncoderInfo, Entries, StoreView
@@ -27,34 +25,35 @@ _LIBRARIES = (
     "jinja2",
 )
 #: Entries whose embeddings are in memory at once while they are hashed.
-_BLOCK = 256
+_ENTRIES_AT_ONCE = 256
 
 
 def data_fingerprint(
     parts: Mapping[str, StoreView], encoders: Mapping[Modality, EncoderInfo]
 ) -> dict[str, str]:
-    """What training depends on besides parameters: SHA-256 of split and embeddings.
+    """Return SHA-256 digests of the split and of the embeddings: all that training depends on.
 
     Returns
     -------
-    "split": of the parts' ids in order. By modality: of the residue embeddings of the parts'
-    entries, in order, with the encoder's name and its weights' hash.
+    dict of str
+        "split": of the parts' ids, in order. "sequence" and "structure": of the residue embeddings
+        of the parts' entries, in order, with the encoder's name and its weights' digest.
     """
     split = hashlib.sha256()
     for part, view in parts.items():
         split.update("\n".join([f"# {part}", *view.ids]).encode())
-    found: dict[str, str] = {"split": split.hexdigest()}
+    digests: dict[str, str] = {"split": split.hexdigest()}
     for modality, encoder in encoders.items():
         digest = hashlib.sha256(f"{encoder.name} {encoder.weights_sha256}".encode())
         for view in parts.values():
             _add_embeddings(digest, view, encoder.name)
-        found[modality] = digest.hexdigest()
-    return found
+        digests[modality] = digest.hexdigest()
+    return digests
 
 
 def _add_embeddings(digest: Any, view: Entries, encoder: str) -> None:
-    for start in range(0, len(view), _BLOCK):
-        block = view[start : start + _BLOCK]
+    for start in range(0, len(view), _ENTRIES_AT_ONCE):
+        block = view[start : start + _ENTRIES_AT_ONCE]
         lengths = block.rows(encoder)[1]
         digest.update(lengths.astype("<i8").tobytes())
         present = block[lengths > 0]
@@ -63,7 +62,7 @@ def _add_embeddings(digest: Any, view: Entries, encoder: str) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of ProtAlign, Python and the libraries that numbers or pictures depend on."""
+    """Return the versions of ProtAlign, Python and the libraries that decide the numbers."""
     found = {"protalign": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
@@ -74,34 +73,13 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, accelerator and system of this machine."""
+    """Return the processor, cores, memory, accelerator and system of this machine."""
     import torch
 
     return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_bytes": _memory(),
+        "processor": processor_name(),
+        "cores": core_count(),
+        "memory_bytes": physical_memory(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # no such figure on this system
-        return None
-
-
-def described_encoders(encoders: Mapping[Modality, EncoderInfo]) -> dict[str, Any]:
-    """The encoders by modality, as JSON."""
-    return {modality: asdict(info) for modality, info in encoders.items()}

@@ -7,22 +7,33 @@ from typing import Any
 
 import numpy as np
 
+from protalign.core.protein import DIRECTIONS
 from protalign.report.experiments import Grid, Row, configuration_name
 
-#: Figures of a direction that tables show; keys as in ``protalign.heads.ranks.retrieval_figures``.
+#: A direction's figures in the tables; keys as in ``protalign.heads.ranks.retrieval_figures``.
 FIGURES = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "median_rank")
-DIRECTIONS = ("sequence_to_structure", "structure_to_sequence")
+
+_HEADER = ["", "paper @1 %", "@5 %", "Recall@1 %", "@5 %", "MRR", "validation MRR", "best epoch"]
 
 
 def tables(
     grid: Grid, records_of: Mapping[str, Sequence[Mapping[str, Any]]], errors: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """The grid's tables with figures.
+    """Fill the grid's tables with figures.
 
     Parameters
     ----------
-    records_of : by ``configuration_name``, the records of its finished runs.
-    errors : by ``configuration_name``, why a run did not finish.
+    grid : Grid
+        The tables.
+    records_of : mapping
+        ``configuration_name`` -> the records of its complete runs.
+    errors : mapping
+        ``configuration_name`` -> the reason why a run failed.
+
+    Returns
+    -------
+    list of dict
+        "tables" of results.json (docs/report.md).
     """
     return [
         {
@@ -40,16 +51,15 @@ def _row(
 ) -> dict[str, Any]:
     name = configuration_name(row.parameters)
     records = records_of.get(name, [])
+    validated = [record for record in records if record["validation"]]
     return {
         "label": row.label,
         "parameters": dict(row.parameters),
         "paper": dict(row.paper),
         "runs": [record["key"] for record in records],
         "error": errors.get(name, ""),
-        "test": {way: _directed(records, "test", way) for way in DIRECTIONS},
-        "validation": _directed(
-            [record for record in records if record["validation"]], "validation", DIRECTIONS[0]
-        ),
+        "test": {direction: _figures(records, "test", direction) for direction in DIRECTIONS},
+        "validation": _figures(validated, "validation", DIRECTIONS[0]),
         "epochs": summary([record["epochs"] for record in records]),
         "best_epoch": summary([record["best_epoch"] for record in records]),
         "stopped_by_limit": sum(
@@ -61,12 +71,20 @@ def _row(
     }
 
 
-def _directed(records: Sequence[Mapping[str, Any]], part: str, way: str) -> dict[str, Any]:
-    return {key: summary([record[part][way][key] for record in records]) for key in FIGURES}
+def _figures(records: Sequence[Mapping[str, Any]], part: str, direction: str) -> dict[str, Any]:
+    return {key: summary([record[part][direction][key] for record in records]) for key in FIGURES}
 
 
 def summary(values: Sequence[float]) -> dict[str, Any] | None:
-    """Mean, standard deviation (n - 1; None for a single value) and the values; None of none."""
+    """Return the mean, the standard deviation (n - 1) and the values; None without values.
+
+    The deviation of a single value is None.
+
+    Examples
+    --------
+    >>> summary([1.0, 2.0, 3.0])
+    {'mean': 2.0, 'sd': 1.0, 'values': [1.0, 2.0, 3.0]}
+    """
     if not values:
         return None
     array = np.asarray(values, dtype=np.float64)
@@ -75,3 +93,30 @@ def summary(values: Sequence[float]) -> dict[str, Any] | None:
         "sd": float(array.std(ddof=1)) if len(array) > 1 else None,
         "values": [float(value) for value in array],
     }
+
+
+def table_lines(table: Mapping[str, Any]) -> tuple[str, list[str], list[list[str]]]:
+    """Return one of results.json's tables as text for a terminal: (title, header, rows)."""
+    rows = []
+    for row in table["rows"]:
+        test = row["test"]["sequence_to_structure"]
+        paper = (row["paper"].get(f"recall_at_{k}") for k in (1, 5))
+        rows.append(
+            [
+                row["label"],
+                *("" if value is None else f"{round(100 * value, 2)}" for value in paper),
+                _spread(test["recall_at_1"], 100, 1),
+                _spread(test["recall_at_5"], 100, 1),
+                _spread(test["mrr"], 1, 3),
+                _spread(row["validation"]["mrr"], 1, 3),
+                _spread(row["best_epoch"], 1, 0),
+            ]
+        )
+    return table["title"], _HEADER, rows
+
+
+def _spread(figure: Mapping[str, Any] | None, scale: float, digits: int) -> str:
+    if figure is None:
+        return "-"
+    text = f"{scale * figure['mean']:.{digits}f}"
+    return text if figure["sd"] is None else f"{text} ± {scale * figure['sd']:.{digits}f}"

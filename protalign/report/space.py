@@ -1,8 +1,7 @@
-"""The test proteins in the aligned space: vectors, neighbours, a tight cluster, two dimensions."""
+"""The test proteins in the aligned space: vectors, neighbours, ranks, a cluster, two dimensions."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,64 +12,121 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from protalign.core.arrays import Float32, Float64, Int64
+from protalign.core.arrays import Bool, Float32, Float64, Int64
 from protalign.core.protein import MODALITIES, Modality
-from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.heads.inputs import means_of
+from protalign.heads.model import Model
+from protalign.heads.pairs import Pairs
+from protalign.heads.ranks import TIE, RetrievalSet
 from protalign.stores import EncoderInfo, Entries, StoreView
 
-#: By modality, whose residue embeddings are read.
+#: Modality -> the encoder to read the embeddings of.
 Encoders = Mapping[Modality, EncoderInfo]
 
-#: More proteins than this are drawn at random for the pictures: a page holds no more.
+#: The pictures show a random part of more proteins than this: a page cannot hold more.
 MOST_SHOWN = 1200
-#: Width that both modalities' raw embeddings are brought to before they share one t-SNE.
+#: Both modalities' raw embeddings are reduced to this width before they share one t-SNE.
 _COMMON_WIDTH = 50
-#: Longest protein that is aligned for Table 1.
+#: Longer proteins are not aligned for Table 1.
 _LONGEST_ALIGNED = 3000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Space:
-    """n proteins, each with a vector of its sequence and one of its structure.
+class Neighbours:
+    """The nearest points of the other modality for each of n points.
 
     Attributes
     ----------
-    view : (n,) the store's entries, of different sequence or structure.
-    ids : (n,) str.
-    families : (n,) str.
-    sequence, structure : (n, E) float32, unit length.
-    n_all : proteins of the test part, of which these are shown.
+    positions : (n, k) int64
+        The neighbours, the nearest first. A sequence or structure that several proteins share is
+        in a list once.
+    cosines : (n, k) float32
+        Their cosines.
+    own : (n, k) bool
+        Whether a neighbour belongs to the point's own protein, or to one that shares the point's
+        sequence (structure).
+    ranks : (n,) int64
+        Rank of the point's best own partner among all unique sequences (structures) of the test
+        part, by ``protalign.heads.ranks``, as in the tables.
+    """
+
+    positions: Int64
+    cosines: Float32
+    own: Bool
+    ranks: Int64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Space:
+    """n proteins, each with the vector of its sequence and of its structure.
+
+    Attributes
+    ----------
+    view : (n,) StoreView
+        The proteins: unique pairs of a sequence and a structure.
+    pairs : Pairs
+        All such pairs of the test part.
+    retrieval : RetrievalSet
+        The vectors of their unique sequences and structures.
+    shown : (n,) int64
+        Indices of the n proteins in ``pairs``.
+    ids, families : (n,) list of str
+        By protein.
     """
 
     view: StoreView
+    pairs: Pairs
+    retrieval: RetrievalSet
+    shown: Int64
     ids: list[str]
     families: list[str]
-    sequence: Float32
-    structure: Float32
-    n_all: int
 
     @classmethod
     def of(
         cls,
-        estimator: ProtAlignEstimator,
+        model: Model,
         test: Entries,
         encoders: Encoders,
         families: Mapping[str, str],
         most: int = MOST_SHOWN,
     ) -> Space:
-        """The different proteins of ``test`` that have both modalities, ``most`` at most."""
-        chosen = distinct(test, encoders)
-        n_all = len(chosen)
-        if n_all > most:
-            chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:most])
-        view = test[chosen]
-        both = copy.copy(estimator).set_params(output="both").transform(view)
-        sequence, structure = np.split(both, 2, axis=1)
+        """Return the unique pairs of ``test`` in the model's space.
+
+        Parameters
+        ----------
+        model : Model
+            A model that fits the embeddings.
+        test : EmbeddingStore or StoreView
+            The test part.
+        encoders : mapping
+            Modality -> the encoder to read.
+        families : mapping
+            Id -> family.
+        most : int
+            If there are more pairs, that many are drawn at random.
+        """
+        inputs = model.inputs(test, names={m: info.name for m, info in encoders.items()})
+        pairs = Pairs.of(inputs)
+        shown = np.arange(len(pairs))
+        if len(pairs) > most:
+            shown = np.sort(np.random.default_rng(0).permutation(len(pairs))[:most])
+        view = test[pairs.positions[shown]]
         ids = [str(entry_id) for entry_id in view.ids]
-        return cls(view, ids, [families[i] for i in ids], sequence, structure, n_all)
+        retrieval = model.retrieval_set(pairs)
+        return cls(view, pairs, retrieval, shown, ids, [families[i] for i in ids])
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def sequence(self) -> Float32:
+        """(n, E) vectors of the sequences, of unit length."""
+        return self.retrieval.sequence[self.retrieval.pairs[self.shown, 0]]
+
+    @property
+    def structure(self) -> Float32:
+        """(n, E) vectors of the structures, of unit length."""
+        return self.retrieval.structure[self.retrieval.pairs[self.shown, 1]]
 
     @property
     def similarity(self) -> Float32:
@@ -78,89 +134,86 @@ class Space:
         return self.sequence @ self.structure.T
 
     def family_order(self) -> Int64:
-        """(n,) positions: families together, and families near each other where they are alike."""
+        """Return (n,) positions with families together, similar families beside each other."""
         names = sorted(set(self.families))
         member = np.array([names.index(family) for family in self.families])
-        middle = np.stack(
-            [(self.sequence + self.structure)[member == k].mean(axis=0) for k in range(len(names))]
-        )
+        vectors = self.sequence + self.structure
+        middle = np.stack([vectors[member == k].mean(axis=0) for k in range(len(names))])
         order = leaves_list(linkage(middle, "average")) if len(names) > 1 else np.arange(1)
-        place = np.argsort(order)[member]
-        return np.lexsort((np.array(self.ids), place)).astype(np.int64)
+        rank = np.argsort(order)[member]
+        return np.lexsort((np.array(self.ids), rank)).astype(np.int64)
 
     def tightest(self, least: int = 4, most: int = 8) -> tuple[list[int], float] | None:
-        """Positions of the tightest cluster of different sequences, and its lowest cosine.
+        """Find the tightest cluster of unique sequences.
 
         Proteins are merged by complete linkage on the lowest of the four cosines between their
-        vectors: any two proteins of a cluster, by either modality, are that near to each other.
-        None where no cluster has ``least`` to ``most`` members.
+        vectors. So any two proteins of a cluster, by either modality, are at least that similar.
+
+        Returns
+        -------
+        (list of int, float) or None
+            Positions of the members, and the lowest cosine between two of them; None if no cluster
+            has ``least`` to ``most`` members.
         """
-        _, different = np.unique(self.view.items("sequence"), return_index=True)
-        different = different[self.view.lengths[different] <= _LONGEST_ALIGNED]
-        if len(different) < least:
+        _, unique = np.unique(self.view.items("sequence"), return_index=True)
+        unique = unique[self.view.lengths[unique] <= _LONGEST_ALIGNED]
+        if len(unique) < least:
             return None
-        sequence, structure = self.sequence[different], self.structure[different]
+        sequence, structure = self.sequence[unique], self.structure[unique]
         cross = sequence @ structure.T
         nearness = np.minimum.reduce(
             [sequence @ sequence.T, structure @ structure.T, cross, cross.T]
         )
-        upper = np.triu_indices(len(different), 1)
+        upper = np.triu_indices(len(unique), 1)
         merges = linkage(np.maximum(1.0 - nearness[upper], 0.0).astype(np.float64), "complete")
-        members: dict[int, list[int]] = {i: [i] for i in range(len(different))}
+        members: dict[int, list[int]] = {i: [i] for i in range(len(unique))}
         for step, (left, right, height, size) in enumerate(merges):
-            both = members.pop(int(left)) + members.pop(int(right))
-            members[len(different) + step] = both
+            merged = members.pop(int(left)) + members.pop(int(right))
+            members[len(unique) + step] = merged
             if least <= size <= most:
-                return [int(different[i]) for i in sorted(both)], float(1.0 - height)
+                return [int(unique[i]) for i in sorted(merged)], float(1.0 - height)
         return None
 
-    def neighbours(self, k: int = 8) -> dict[str, tuple[Int64, Float32]]:
-        """Each point's nearest points of the other modality: (n, k) positions and cosines."""
-        found = {}
-        for modality, cosines in (("sequence", self.similarity), ("structure", self.similarity.T)):
-            nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : min(k, len(self))]
-            found[modality] = nearest, np.take_along_axis(cosines, nearest, axis=1)
-        return found
+    def neighbours(self, modality: Modality, k: int = 8) -> Neighbours:
+        """Return the nearest points of the other modality for each point of this one.
 
-    def ranks(self) -> dict[str, Int64]:
-        """Rank of each point's own partner among the points of the other modality."""
-        return {
-            m: 1 + (cosines > np.diag(cosines)[:, None]).sum(axis=1)
-            for m, cosines in (("sequence", self.similarity), ("structure", self.similarity.T))
-        }
-
-
-def distinct(entries: Entries, encoders: Encoders) -> Int64:
-    """Positions of the first entry of each different (sequence, structure) that has both."""
-    there = np.ones(len(entries), dtype=np.bool_)
-    for modality in MODALITIES:
-        there &= entries.rows(encoders[modality].name)[1] > 0
-    items = np.stack([entries.items(m) for m in MODALITIES], axis=1)
-    positions = np.flatnonzero(there)
-    _, first = np.unique(items[positions], axis=0, return_index=True)
-    return positions[np.sort(first)].astype(np.int64)
-
-
-def mean_embeddings(entries: Entries, encoder: str) -> Float32:
-    """(n, D) means of each entry's residue embeddings."""
-    means = []
-    for start in range(0, len(entries), 256):
-        rows = entries[start : start + 256].embeddings(encoder)
-        means += [values.astype(np.float32).mean(axis=0) for values in rows]
-    return np.stack(means)
+        Lists and ranks agree: as ties count against a query's own partner, it stands last among
+        those that are tied with it.
+        """
+        column = MODALITIES.index(modality)
+        retrieval = self.retrieval if column == 0 else self.retrieval.reverse()
+        query, candidate = retrieval.pairs[self.shown].T
+        candidates, first, index = np.unique(candidate, return_index=True, return_inverse=True)
+        cosines = retrieval.sequence[query] @ retrieval.structure[candidates].T
+        own = np.zeros(cosines.shape, dtype=np.bool_)
+        point = np.tile(first, (len(self), 1))  # the point that stands for each candidate
+        positions, sharing = np.nonzero(query[:, None] == query)
+        own[positions, index[sharing]] = True
+        point[positions, index[sharing]] = sharing
+        everyone = np.arange(len(self))
+        point[everyone, index] = everyone
+        counted = cosines - np.float32(TIE) * own.astype(np.float32)
+        order = np.lexsort((own, -counted), axis=1)[:, :k]
+        return Neighbours(
+            positions=np.take_along_axis(point, order, axis=1),
+            cosines=np.take_along_axis(cosines, order, axis=1),
+            own=np.take_along_axis(own, order, axis=1),
+            ranks=retrieval.ranks()[query],
+        )
 
 
-def project_before(space: Space, encoders: Encoders) -> Float64:
-    """(2 n, 2) t-SNE of the raw embeddings, sequences first.
+def project_before(space: Space) -> Float64:
+    """Return (2 n, 2) t-SNE of the raw embeddings, sequences first.
 
-    The modalities' embeddings differ in width and share no axes: each residue mean is centred on
-    its modality, reduced to the same number of principal components and scaled to the same mean
-    length.
+    The modalities' embeddings differ in width and share no axes. So the means over the residues
+    are centred on their modality, reduced to the same number of principal components and scaled to
+    the same mean length.
     """
     width = min(_COMMON_WIDTH, len(space) - 1)
     parts = []
     for modality in MODALITIES:
-        means = mean_embeddings(space.view, encoders[modality].name)
+        positions = space.pairs.positions[space.shown]
+        means = means_of(space.pairs.inputs, modality, positions)
         part = PCA(min(width, means.shape[1]), random_state=0).fit_transform(means)
         part = np.pad(part, ((0, 0), (0, width - part.shape[1])))
         parts.append(part / np.linalg.norm(part, axis=1).mean())
@@ -168,12 +221,12 @@ def project_before(space: Space, encoders: Encoders) -> Float64:
 
 
 def project_after(space: Space) -> Float64:
-    """(2 n, 2) t-SNE of the aligned vectors by cosine, sequences first."""
+    """Return (2 n, 2) t-SNE of the aligned vectors by cosine, sequences first."""
     return _tsne(np.vstack([space.sequence, space.structure]), "cosine")
 
 
 def _tsne(points: npt.NDArray[Any], metric: str) -> Float64:
     perplexity = min(30.0, (len(points) - 1) / 3)
     tsne = TSNE(2, perplexity=perplexity, metric=metric, init="pca", random_state=0)
-    placed: Float64 = tsne.fit_transform(points.astype(np.float64))
-    return placed
+    projected: Float64 = tsne.fit_transform(points.astype(np.float64))
+    return projected

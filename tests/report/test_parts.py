@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protalign.report.alignment import align, differences, identity
-from protalign.report.alignment_view import alignment_blocks
+from protalign.report.alignment import align, alignment_blocks, differences, identity
 from protalign.report.experiments import BASE, Grid, configuration_name, full_grid, quick_grid
 from protalign.report.results import summary
 from protalign.report.runs import Run, RunFiles

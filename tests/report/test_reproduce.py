@@ -16,7 +16,7 @@ from protalign.core.errors import InputError
 from protalign.heads.ranks import retrieval_report
 from protalign.report.families import compute_families, read_families
 from protalign.report.pictures import joined
-from protalign.report.plan import Options, Plan
+from protalign.report.plan import ReportPlan, ReproduceOptions
 from protalign.report.reproduce import reproduce
 from protalign.splits.make import Split, read_split
 from tests.helpers.report_files import ODD_ID, TEST, Files, Interrupted, run
@@ -129,7 +129,7 @@ def test_what_is_not_a_report_is_left_alone(files: Files, tmp_path: Path, is_fil
     other.write_text("mine", encoding="utf-8")
     store, split = EmbeddingStore.open(files.store), read_split(files.split)
     with pytest.raises(InputError, match="name another folder"):
-        reproduce(store, split, out, Options(quick=True), ConsoleReporter(quiet=True))
+        reproduce(store, split, out, ReproduceOptions(quick=True), ConsoleReporter(quiet=True))
     assert other.read_text(encoding="utf-8") == "mine"
 
 
@@ -140,7 +140,7 @@ def test_a_test_part_of_too_few_proteins_is_refused_before_training(
     split = read_split(files.split)
     few = Split(split.train, split.validation, split.test[:3])
     with pytest.raises(InputError, match=r"test part has 3 different proteins.*needs 4 or more"):
-        Plan.of(EmbeddingStore.open(files.store), few, Options())
+        ReportPlan.of(EmbeddingStore.open(files.store), few, ReproduceOptions())
 
 
 def test_a_missing_library_is_one_line_before_any_training(files: Files, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-// The interactive map: hover or click shows a protein's nearest points of the other modality.
+// The interactive map: pointing at a protein shows its nearest points of the other modality.
 (() => {
   "use strict";
   const data = JSON.parse(document.getElementById("map-data").textContent);
@@ -13,7 +13,7 @@
   const modalities = ["sequence", "structure"];
   let pinned = null;
 
-  // Plotly reads a few tags and entities in its labels: an id is to be shown as it is.
+  // Plotly reads tags and entities in its labels; an id must appear as it is.
   const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
   const points = (modality) => ({
@@ -46,9 +46,11 @@
     hovermode: "closest", dragmode: "pan",
     xaxis: { ...axis }, yaxis: { ...axis },
   };
+  // The buttons are named one by one: Plotly's own choice has one that uploads to its server.
   const config = {
     responsive: true, displaylogo: false, scrollZoom: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    showSendToCloud: false, plotlyServerURL: "",
+    modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
   };
 
   const element = (tag, text, className) => {
@@ -59,31 +61,31 @@
   };
 
   const describe = (modality, i) => {
-    const own = data[modality];
+    const from = data[modality];
     const facts = element("p", undefined, "facts");
     facts.append(
       element("span", modality, `tag ${modality}`),
       ` family ${data.families[i]} · ${data.lengths[i]} residues · own ${other[modality]} ranks `,
-      element("b", String(own.rank[i])),
+      element("b", String(from.rank[i])),
     );
     const list = element("ol");
-    own.near[i].forEach((j, place) => {
+    from.near[i].forEach((j, order) => {
       const go = element("button", data.ids[j]);
       go.type = "button";
-      go.title = `show the ${other[modality]} of ${data.ids[j]}`;
+      go.title = `Show the ${other[modality]} of ${data.ids[j]}`;
       go.addEventListener("click", () => {
         pin(other[modality], j);
-        panel.focus(); // the button that had it is gone
+        panel.focus(); // the button that had the focus is gone
       });
       const item = element("li");
-      item.append(go, element("span", own.cosine[i][place].toFixed(3), "cosine"));
-      if (j === i) item.append(element("span", "its own", "own"));
+      item.append(go, element("span", from.cosine[i][order].toFixed(3), "cosine"));
+      if (from.own[i][order]) item.append(element("span", "its own", "own"));
       else if (data.families[j] === data.families[i]) item.append(element("span", "same family", "kin"));
       list.append(item);
     });
     panel.replaceChildren(
       element("h3", data.ids[i]), facts,
-      element("p", `nearest ${other[modality]}s, by cosine`, "list-title"), list,
+      element("p", `Nearest ${other[modality]}s, by cosine`, "list-title"), list,
     );
   };
 
@@ -107,7 +109,7 @@
 
   const pin = (modality, i) => {
     pinned = [modality, i];
-    message.textContent = `${data.ids[i]} stays shown; click it again, or press Escape, to let go`;
+    message.textContent = `${data.ids[i]} stays shown; click it again, or press Escape, to release it`;
     show(modality, i);
   };
   const unpin = () => {
@@ -122,7 +124,7 @@
     let i = ids.indexOf(wanted);
     if (i < 0) i = ids.findIndex((id) => id.startsWith(wanted));
     if (i >= 0) return pin("sequence", i);
-    message.textContent = `no protein here is called “${search.value.trim()}”`;
+    message.textContent = `no protein here has the id “${search.value.trim()}”`;
   };
 
   const names = document.getElementById("map-ids");
