@@ -21,8 +21,7 @@ from uuid import uuid4
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
 
 from protalign.core.errors import ProtAlignError, StoreError
-from protalign.stores.filling.encode import stopped
-from protalign.stores.filling.task import Encode, TaskResult, TaskRunner
+from protalign.stores.filling.task import Encode, TaskResult, TaskRunner, stopped
 
 #: Tasks that a worker has or waits for: enough that it never idles.
 TASKS_PER_WORKER = 3

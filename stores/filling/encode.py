@@ -15,7 +15,7 @@ import numpy as np
 from protalign.core.errors import Failure, ProtAlignError, StoreError
 from protalign.stores.entries import EntryLog, encoder_failures
 from protalign.stores.filling.plan import PlanReader
-from protalign.stores.filling.task import Encode, TaskResult, TaskRunner, mark_done
+from protalign.stores.filling.task import Encode, TaskResult, TaskRunner, mark_done, stopped
 from protalign.stores.format.append import change_state
 from protalign.stores.format.arrays import LocalArrays
 from protalign.stores.format.lock import StoreLock, held_by_this_process
@@ -129,14 +129,6 @@ def encode_pending(
         rows=tally.rows,
         seconds=perf_counter() - started,
         failures=_failures(folder, encoder, tally.failed),
-    )
-
-
-def stopped(encoder: str, error: Exception) -> ProtAlignError:
-    """Return the error for an exception of the encoder's, or of the system's."""
-    return ProtAlignError(
-        f"encoding with {encoder} stopped: {type(error).__name__}: {error}; what is finished is "
-        "kept, the next run continues from there"
     )
 
 

@@ -205,3 +205,11 @@ class TaskRunner:
 def mark_done(path: Path, encoder: str, index: int) -> None:
     """Let a task count as done."""
     open_for_writing(path, f"encoders/{encoder}/done")[index : index + 1] = np.uint8(1)
+
+
+def stopped(encoder: str, error: Exception) -> ProtAlignError:
+    """Return the error for an exception of the encoder's, or of the system's."""
+    return ProtAlignError(
+        f"encoding with {encoder} stopped: {type(error).__name__}: {error}; what is finished is "
+        "kept, the next run continues from there"
+    )
