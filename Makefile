@@ -1,25 +1,28 @@
 # make demo   sets up .venv, embeds the sample, fits, exports, searches
-# make test   sets up the same, runs the tests
-# make bench  measures against peers, writes docs/performance.md; by hand, on a quiet machine:
+# make test   sets up the same .venv and runs the tests; TESTS=... for a part of them or options:
+#             make test TESTS="tests/stores -x"
+# make bench  measures against peers and writes docs/performance.md; by hand, on a quiet machine:
 #             make bench PROTEINS=pdbbind/ WEIGHTS=esm2_t6_8M_UR50D.pt (default: sample, random weights)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+INSTALLED := .venv/installed
 
 .PHONY: demo test bench lint types clean
 
-# The build warns of editable installs as such.
+# The build warns about editable installs.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: .venv/installed
+demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
-# One thread each for two workers; a file's tests stay together, since they share what they embed.
-test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two workers with one thread each. Each gets a half of the list, so that nearly all tests of a file
+# run together and share what they embed; the worker that ends first takes over some of the rest.
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 PROTEINS ?= examples/sample
 WEIGHTS ?=
@@ -28,10 +31,10 @@ STORE_GB ?= 2
 MEMORY_GB ?= 1
 RESULTS := benchmarks/results
 THREADS ?= 2
-BENCH = OMP_NUM_THREADS=$(THREADS) $(BIN)/python benchmarks
+BENCH = OMP_NUM_THREADS=$(THREADS) $(BIN)/python benchmarks/speed
 ESM2_8M := $(if $(WEIGHTS),--weights $(WEIGHTS))
 
-bench: .venv/installed
+bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	$(BENCH)/pooling.py --threads $(THREADS) --json $(RESULTS)/pooling.json
 	$(BENCH)/esm2.py --threads $(THREADS) --proteins $(PROTEINS) $(ESM2_8M) --json $(RESULTS)/esm2-8M.json
@@ -46,11 +49,11 @@ bench: .venv/installed
 	$(BENCH)/gpu.py --json $(RESULTS)/gpu.json
 	$(BIN)/python benchmarks/report.py
 
-lint: .venv/installed
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/installed
+types: $(INSTALLED)
 	$(BIN)/mypy -p protalign
 
 clean:
