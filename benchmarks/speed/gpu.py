@@ -1,12 +1,12 @@
-"""What a GPU does: pooling, the paper's training, both encoders, beside that GPU's own limits.
+"""Speed on a GPU: pooling, the paper's training and both encoders, beside the GPU's limits.
 
-    python benchmarks/speed/gpu.py --json benchmarks/results/gpu.json      # one GPU, under eight minutes
-    python benchmarks/speed/gpu.py --device cpu --tiny                     # only whether it still runs
+    python benchmarks/speed/gpu.py --json benchmarks/results/gpu.json    # a GPU, under 8 minutes
+    python benchmarks/speed/gpu.py --device cpu --tiny                   # a check that it runs
 
-Without a GPU it says so and ends. The limits, memory bandwidth and matrix product, are measured in
-the same run. Sides take turns; a figure is the median over them, timed by the device's own clock,
-after a warm-up. Proteins are made up, of log-normal lengths with a mean of 300 residues; ESM2 has
-random weights and takes the sample's sequences. The encoders' part is in gpu_encoders.py.
+Without a GPU it prints so and ends. The limits, memory bandwidth and matrix product, are measured
+in the same run. Sides run in turns after a warm-up; a figure is the median over the turns, timed by
+the device's clock. Proteins are made up, of log-normal lengths with a mean of 300 residues; ESM2
+has random weights and embeds the sample's sequences. The encoders' part is in gpu_encoders.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
@@ -35,26 +34,27 @@ from benchmarks.shared.made_up import lengths
 from benchmarks.shared.measuring import Summary, arguments, times_faster, write
 from benchmarks.speed.gpu_clock import Clock, Limits, median
 from benchmarks.speed.gpu_encoders import measure_esm2, measure_proteinmpnn
-from benchmarks.speed.pooling import STRUCTURE_DIM, PaddedHead, new_heads
-from protalign import training_rows
-from protalign.core.protein import Modality
+from benchmarks.speed.pooling import STRUCTURE_DIM, PaddedHead, new_model
+from protalign.core.arrays import Int64
+from protalign.core.protein import AMINO_ACIDS, Modality
 from protalign.core.ragged import Ragged
-from protalign.heads.attention import PoolingHead
-from protalign.heads.inputs import Inputs, Pairs
+from protalign.heads import rows as training_rows
+from protalign.heads.attention import AttentionHead
+from protalign.heads.inputs import Inputs
 from protalign.heads.kernels.batch import ProteinBatch
 from protalign.heads.kernels.fused import RangeBatch
 from protalign.heads.kernels.packed import PackedBatch
+from protalign.heads.pairs import Pairs
 from protalign.heads.training import TrainingOptions, train
 
-Int64 = npt.NDArray[np.int64]
-#: Median of log-normal lengths whose mean is 300.
+#: Median of log-normal lengths with a mean of 300.
 MEDIAN = 265
 FUSED, BLOCKS, PADDED = "fused kernels", "plain torch, in blocks", "padding + MultiheadAttention"
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is: as in the paper, or only to see that it runs."""
+    """The sizes of all parts: as in the paper, or as small as possible."""
 
     bandwidth_bytes: int
     matrix: int
@@ -75,17 +75,17 @@ PAPER = Sizes(
     2**31, 8192, MEDIAN, 1024, (320, 1280), 10_071, 1280, 100, 5, "esm2_t33_650M_UR50D", 65_536,
     20_000, 10,
 )  # fmt: skip
-TINY = Sizes(2**20, 64, 10, 8, (16, 24), 20, 24, 2, 2, "esm2_t6_8M_UR50D", 500, 300, 1)
+TINY = Sizes(2**20, 64, 5, 3, (16, 24), 6, 24, 2, 2, "esm2_t6_8M_UR50D", 200, 150, 1)
 
 
 def main() -> None:
     options = parse()
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        print("there is no GPU here: nothing is measured")
+        print("no GPU: nothing is measured")
         return
     if find_spec("triton") is None:
-        print("Triton is not installed: there are no fused kernels to measure")
+        print("Triton is not installed: the fused kernels cannot be measured")
         return
     if device.type == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, at the first launch
@@ -106,12 +106,12 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="toy sizes: figures without meaning")
+    parser.add_argument("--tiny", action="store_true", help="toy sizes, to check that it runs")
     return parser.parse_args()
 
 
 def parts(clock: Clock, limits: Limits, sizes: Sizes) -> Iterator[tuple[dict[str, Any], Summary]]:
-    """Each measurement's figures in full, and its line in the table."""
+    """Yield each measurement: all its figures, and its line in the table."""
     for dim in sizes.dims:
         yield from measure_pooling(clock, limits, sizes, dim)
     yield measure_training(clock, limits, sizes)
@@ -123,10 +123,10 @@ def parts(clock: Clock, limits: Limits, sizes: Sizes) -> Iterator[tuple[dict[str
 def measure_pooling(
     clock: Clock, limits: Limits, sizes: Sizes, dim: int
 ) -> Iterator[tuple[dict[str, Any], Summary]]:
-    """Forward and backward of one head: the kernels alone, and with the making of the batch."""
+    """Measure one head forward and backward: only the kernels, and with making the batch."""
     sides, kernels, size = pooling_sides(clock.device, sizes, dim)
-    found = {name: run() for name, run in sides.items()}
-    differences = {name: difference(found[FUSED], other) for name, other in found.items()}
+    outputs = {name: run() for name, run in sides.items()}
+    differences = {name: difference(outputs[FUSED], other) for name, other in outputs.items()}
     seconds = clock.turns(sides) | clock.turns({"kernels": kernels})
     row = {"part": "pooling", "dim": dim, "bytes": size, "differences": differences} | {
         f"{name} seconds": median(taken) for name, taken in seconds.items()
@@ -165,13 +165,13 @@ def measure_pooling(
 def pooling_sides(
     device: torch.device, sizes: Sizes, dim: int
 ) -> tuple[dict[str, Callable[[], list[Tensor]]], Callable[[], object], int]:
-    """Three ways of one head's step, the kernels of the first alone, and bytes of the rows."""
+    """Return three ways of one head's step, the first way's kernels, and the rows' bytes."""
     count = lengths(sizes.batch, sizes.median)
     starts = np.cumsum(count) - count
     values = torch.randn(int(count.sum()), dim, device=device).half()
     proteins = values.split_with_sizes(count.tolist())
-    head = new_heads(dim).sequence.to(device)
-    assert isinstance(head, PoolingHead)
+    head = new_model(dim).sequence.to(device)
+    assert isinstance(head, AttentionHead)
     padded_head = PaddedHead(head, dim).to(device)
     upstream = torch.randn(sizes.batch, head.embed_dim, device=device)
 
@@ -179,7 +179,7 @@ def pooling_sides(
         return next(RangeBatch.several(values, [starts], [count]))
 
     def step(model: nn.Module, *batch: ProteinBatch | Tensor) -> list[Tensor]:
-        """Vectors, and the gradient of the query."""
+        """Return the vectors, and the gradient of the query."""
         model.zero_grad()
         vectors = model(*batch)
         vectors.backward(upstream)
@@ -201,32 +201,34 @@ def pooling_sides(
 
 
 def padded(proteins: tuple[Tensor, ...], count: Int64) -> tuple[Tensor, Tensor]:
-    """(n, longest, D) float32, and where it holds no residue."""
+    """Return (n, longest, D) float32, and a mask of the padding."""
     rows = nn.utils.rnn.pad_sequence(list(proteins), batch_first=True).float()
     number = torch.arange(rows.shape[1], device=rows.device)
     return rows, number >= torch.from_numpy(count).to(rows.device)[:, None]
 
 
-def difference(found: list[Tensor], other: list[Tensor]) -> float:
-    """Largest difference of a tensor, by the tensor's largest value."""
+def difference(outputs: list[Tensor], others: list[Tensor]) -> float:
+    """Return the largest difference between two tensors, relative to their largest value."""
     return max(
-        float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, other, strict=True)
+        float((a - b).abs().max() / b.abs().max()) for a, b in zip(outputs, others, strict=True)
     )
 
 
 class MadeUpInputs(Inputs):
-    """Pairs whose rows are made when they are asked for: a vector for each residue's letter."""
+    """Pairs with rows that are made on request: a vector for each amino acid."""
 
     def __init__(self, count: int, median_length: int, dim: int) -> None:
         rng = np.random.default_rng(0)
         self.dims: dict[Modality, int] = {"sequence": dim, "structure": STRUCTURE_DIM}
         self.encoders = {}
         self._lengths = lengths(count, median_length)
-        self._letters = [
-            rng.choice(20, n, p=rng.dirichlet(np.full(20, 0.5))) for n in self._lengths.tolist()
+        kinds = len(AMINO_ACIDS)
+        self._residues = [
+            rng.choice(kinds, n, p=rng.dirichlet(np.full(kinds, 0.5)))
+            for n in self._lengths.tolist()
         ]
         self._vectors = {
-            modality: rng.standard_normal((20, width)).astype(np.float16)
+            modality: rng.standard_normal((kinds, width)).astype(np.float16)
             for modality, width in self.dims.items()
         }
 
@@ -243,19 +245,20 @@ class MadeUpInputs(Inputs):
         return np.dtype(np.float16)
 
     def rows(self, modality: Modality, positions: Int64) -> Ragged:
-        letters = Ragged.pack([self._letters[index][:, None] for index in positions])
-        return Ragged(self._vectors[modality][letters.values[:, 0]], letters.offsets)
+        residues = Ragged.pack([self._residues[index][:, None] for index in positions])
+        return Ragged(self._vectors[modality][residues.values[:, 0]], residues.offsets)
 
 
 def measure_training(clock: Clock, limits: Limits, sizes: Sizes) -> tuple[dict[str, Any], Summary]:
-    """The paper's training, from rows on the host to trained heads."""
+    """Measure the paper's training, from rows on the host to trained heads."""
     pairs = Pairs.of(MadeUpInputs(sizes.proteins, sizes.median, sizes.training_dim))
     size = sum(
         2 * int(pairs.inputs.lengths(modality).sum()) * dim
         for modality, dim in pairs.inputs.dims.items()
     )
     with pooling_by(fused=True):
-        trained(pairs, sizes, clock.device, 1)  # compiles the kernels
+        if clock.device.type == "cuda":
+            trained(pairs, sizes, clock.device, 1)  # compile the kernels
         seconds, epoch_seconds, losses = trained(pairs, sizes, clock.device, sizes.epochs)
     with pooling_by(fused=False):
         _, plain_seconds, plain = trained(pairs, sizes, clock.device, sizes.plain_epochs)
@@ -276,16 +279,16 @@ def measure_training(clock: Clock, limits: Limits, sizes: Sizes) -> tuple[dict[s
         "peer": BLOCKS,
         "ratio": plain_seconds / epoch_seconds,
         "target": None,
-        "figure": f"{seconds:.1f} s, {seconds - sizes.epochs * epoch_seconds:.1f} of them for "
-        f"bringing {size / 1e9:.1f} GB there; {1e3 * epoch_seconds:.1f} ms an epoch",
-        "limit": f"two reads of the rows an epoch: {least:.2f} s",
+        "figure": f"{seconds:.1f} s, {seconds - sizes.epochs * epoch_seconds:.1f} of them to copy "
+        f"{size / 1e9:.1f} GB to the GPU; {1e3 * epoch_seconds:.1f} ms an epoch",
+        "limit": f"two reads of the rows in each epoch: {least:.2f} s",
         "equal": f"losses differ by {differs:.0e}",
     }
 
 
 @contextmanager
 def pooling_by(*, fused: bool) -> Iterator[None]:
-    """Training by the fused kernels, or by plain torch, whatever the device."""
+    """Train with the fused kernels, or with plain torch, on any device."""
     with patch.object(training_rows, "fused_pooling_on", lambda device: fused):
         yield
 
@@ -293,8 +296,8 @@ def pooling_by(*, fused: bool) -> Iterator[None]:
 def trained(
     pairs: Pairs, sizes: Sizes, device: torch.device, epochs: int
 ) -> tuple[float, float, list[float]]:
-    """Seconds of all and of an epoch, and the losses of the epochs."""
-    heads = new_heads(sizes.training_dim).to(device)
+    """Train, and return the seconds of all epochs and of one, and the epochs' losses."""
+    model = new_model(sizes.training_dim).to(device)
     options = TrainingOptions(sizes.batch, 0.001, epochs, n_iter_no_change=epochs, tol=0.0)
     generator = np.random.default_rng(0)
     ends: list[float] = []
@@ -303,7 +306,7 @@ def trained(
         ends.append(time.perf_counter())
 
     start = time.perf_counter()
-    history = train(heads, pairs, None, options, generator, note)
+    history = train(model, pairs, None, options, generator, note)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     whole = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Times on a device, and the device's limits; on a CPU only to see that the benchmark runs."""
+"""Times on a device, and the device's limits; a CPU serves only to check that it all runs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ median = statistics.median
 
 @dataclass(frozen=True)
 class Clock:
-    """How sides are timed: ``repeats`` runs of each at a time, ``times`` times in turn."""
+    """A clock that times sides in turn, ``times`` times, ``repeats`` runs of each at a time."""
 
     device: torch.device
     times: int
     repeats: int
 
     def turns(self, sides: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
-        """Seconds of one run of each side, after two that are not counted."""
-        for run in sides.values():
-            run()
-            run()
+        """Return the seconds of one run of each side; a GPU gets two warm-up runs before."""
+        if self.device.type == "cuda":
+            for run in sides.values():
+                run()
+                run()
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(self.times):
             for name, run in sides.items():
@@ -49,11 +50,11 @@ class Clock:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device can do, measured.
+    """The limits of a device, as measured.
 
     Attributes
     ----------
-    read_bandwidth, copy_bandwidth : bytes/s; a copied byte is read and written, and counts twice.
+    read_bandwidth, copy_bandwidth : bytes/s; a copied byte counts twice, as read and as written.
     bfloat16_peak : operations/s of torch's square matrix product.
     """
 
@@ -63,7 +64,7 @@ class Limits:
 
     @classmethod
     def measured(cls, clock: Clock, size: int, matrix: int) -> Limits:
-        """On ``size`` bytes, more than any cache holds, and matrices of that many rows."""
+        """Measure with ``size`` bytes, more than caches hold, and matrices of ``matrix`` rows."""
         values = torch.ones(size // 4, device=clock.device)
         target = torch.empty_like(values)
         one, other = (torch.randn(matrix, matrix, device=clock.device).bfloat16() for _ in range(2))
@@ -87,9 +88,9 @@ class Limits:
         )
 
 
-def smallest_cosine(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
-    """Of the rows of some tensors, in order."""
-    pairs = zip(found, expected, strict=True)
+def smallest_cosine(outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+    """Return the smallest cosine between corresponding rows of two lists of tensors."""
+    pairs = zip(outputs, expected, strict=True)
     return min(
         float(torch.cosine_similarity(one.float().cpu(), other.float().cpu()).min())
         for one, other in pairs

@@ -2,17 +2,17 @@
 
     python benchmarks/speed/pooling.py                       # D = 320 and 1280, batch 1024
     python benchmarks/speed/pooling.py --dims 320 --longest 400 --turns 3 --json pooling.json
+    python benchmarks/speed/pooling.py --dims 20 --batch 8 --longest 50 --turns 1   # a quick check
 
-A step is what training does with a batch out of float16 rows in memory: both heads, the CLIP loss,
-backward, Adam. ProtAlign reads the rows where they lie; the padded side fills float32 tensors of
-(batch, longest, D) and masks the rest, as a collate function does. It has the same parameters, and
-the two losses and gradients are compared. All runs in turns in this process, with the same threads;
-a figure is the median over the turns. Lengths are log-normal (median 245, the longest about 1,200,
-as PDBbind's complexes have them). They are cut at --longest where the padded side would not fit in
-24 GB: at D = 1280 at 1,000. The longer the longest, the larger the ratio: padding grows
-with it. Memory is the growth of the peak, in a fresh process for each side, over what the proteins
-themselves take. The limit is two reads of the float16 rows, one forward and one backward, at the
-same threads' memory bandwidth.
+A step is training with one batch of float16 rows in memory: both heads, the CLIP loss, backward,
+Adam. ProtAlign reads the rows where they are. The padded side fills float32 tensors of (batch,
+longest, D) and masks the rest, as a collate function does. It has the same parameters, and the two
+losses and gradients are compared. The sides run in turns in this process, with the same threads; a
+figure is the median over the turns. Lengths are log-normal (median 245, the longest about 1,200, as
+of PDBbind's complexes). They are cut at --longest if the padded side would not fit into 24 GB: at
+D = 1280 at 1,000. Padding grows with the longest protein, and so does the ratio. Memory is the
+growth of the peak over the proteins themselves, in a fresh process for each side. The limit is two
+reads of the float16 rows, one forward and one backward, at the same threads' memory bandwidth.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from benchmarks.shared.measuring import (
     write,
 )
 from protalign.core.ragged import Ragged
-from protalign.heads.attention import PoolingHead
+from protalign.heads.attention import AttentionHead
 from protalign.heads.kernels.packed import PackedBatch, tensor
 from protalign.heads.losses import ContrastiveLoss
-from protalign.heads.model import Heads
+from protalign.heads.model import Model
 
 STRUCTURE_DIM = 128
 TARGET = 40
@@ -78,7 +78,7 @@ def parse() -> argparse.Namespace:
 
 
 def proteins(dim: int, longest: int, batch: int) -> tuple[Ragged, Ragged]:
-    """Embeddings of a batch: (L, dim) of the sequences, (L, 128) of the structures."""
+    """Make a batch's embeddings: (L, dim) of the sequences, (L, 128) of the structures."""
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(5.5, 0.5, batch), 30, longest).astype(int)
     sequence, structure = (
@@ -93,11 +93,11 @@ def proteins(dim: int, longest: int, batch: int) -> tuple[Ragged, Ragged]:
 class PaddedHead(nn.Module):
     """The peer: torch's own modules over a padded batch."""
 
-    def __init__(self, head: PoolingHead, dim: int) -> None:
+    def __init__(self, head: AttentionHead, dim: int) -> None:
         super().__init__()
         self.query = nn.Parameter(head.query.detach().clone())
         self.attention = nn.MultiheadAttention(128, 4, kdim=dim, vdim=dim, batch_first=True)
-        self.attention._qkv_same_embed_dim = False  # one naming of weights, whatever D is
+        self.attention._qkv_same_embed_dim = False  # the weights have the same names for every D
         for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight"):
             weight = getattr(head.attention, name).detach().clone()
             setattr(self.attention, name, nn.Parameter(weight))
@@ -112,7 +112,7 @@ class PaddedHead(nn.Module):
 
 
 def pad(arrays: Proteins) -> tuple[Tensor, Tensor]:
-    """(batch, longest, D) float32, and where it holds no residue."""
+    """Return (batch, longest, D) float32, and a mask of the padding."""
     longest = max(map(len, arrays))
     rows = torch.zeros(len(arrays), longest, arrays[0].shape[1])
     missing = torch.ones(len(arrays), longest, dtype=torch.bool)
@@ -126,13 +126,13 @@ class PackedStep:
     """ProtAlign's step."""
 
     def __init__(self, *data: Ragged) -> None:
-        self.model: nn.Module = new_heads(data[0].dim)
+        self.model: nn.Module = new_model(data[0].dim)
         self._values = [tensor(rows.values) for rows in data]
         self._offsets = [rows.offsets for rows in data]
         self._optimiser = optimiser(self.model)
 
     def __call__(self) -> float:
-        """Returns the loss."""
+        """Run the step and return the loss."""
         self._optimiser.zero_grad()
         batches = map(PackedBatch.from_tensor, self._values, self._offsets)
         loss = self.model(*batches)
@@ -145,7 +145,7 @@ class PaddedStep:
     """The peer's step."""
 
     def __init__(self, *data: Ragged) -> None:
-        heads = new_heads(data[0].dim)
+        heads = new_model(data[0].dim)
         self.model: nn.Module = nn.ModuleDict(
             {
                 "sequence": PaddedHead(heads.sequence, data[0].dim),
@@ -157,7 +157,7 @@ class PaddedStep:
         self._optimiser = optimiser(self.model)
 
     def __call__(self) -> float:
-        """Returns the loss."""
+        """Run the step and return the loss."""
         self._optimiser.zero_grad()
         loss = self._loss(*[head(*pad(self._data[name])) for name, head in self.model.items()])
         loss.backward()
@@ -165,10 +165,10 @@ class PaddedStep:
         return float(loss.detach())
 
 
-def new_heads(dim: int) -> Heads:
-    """Both heads with the same random parameters every time."""
+def new_model(dim: int) -> Model:
+    """Return a model with the same random parameters every time."""
     torch.manual_seed(0)
-    return Heads({"sequence": dim, "structure": STRUCTURE_DIM}, ContrastiveLoss("clip"))
+    return Model({"sequence": dim, "structure": STRUCTURE_DIM}, ContrastiveLoss("clip"))
 
 
 def optimiser(model: nn.Module) -> torch.optim.Optimizer:
@@ -179,11 +179,11 @@ SIDES: dict[str, Callable[..., Any]] = {"padded": PaddedStep, "packed": PackedSt
 
 
 def measure(dim: int, longest: int, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds and memory of both sides at one D."""
+    """Return the seconds and the memory of both sides at one D."""
     context = multiprocessing.get_context("spawn")
     memory = {}
     for name in SIDES:  # before this process holds anything
-        with ProcessPoolExecutor(1, mp_context=context) as pool:  # fails where a Pool would hang
+        with ProcessPoolExecutor(1, mp_context=context) as pool:  # a Pool would hang on an error
             memory[name] = pool.submit(extra_memory, name, dim, longest, options).result()
     bandwidth = read_bandwidth(options.threads)
     data = proteins(dim, longest, options.batch)
@@ -209,29 +209,29 @@ def measure(dim: int, longest: int, options: argparse.Namespace) -> dict[str, fl
 
 
 def gradient_difference(packed: nn.Module, padded: nn.Module) -> float:
-    """Largest difference of a gradient after the first step, by the gradient's largest value."""
-    theirs = dict(padded.named_parameters())
+    """Return the largest difference of a gradient after the first step, by its largest value."""
+    peer = dict(padded.named_parameters())
     return max(
-        float((p.grad - theirs[name].grad).abs().max() / theirs[name].grad.abs().max())
+        float((p.grad - peer[name].grad).abs().max() / peer[name].grad.abs().max())
         for name, p in packed.named_parameters()
-        if name in theirs and p.grad is not None
+        if name in peer and p.grad is not None
     )
 
 
 def extra_memory(name: str, dim: int, longest: int, options: argparse.Namespace) -> int:
-    """Bytes that one step adds to this process's peak."""
+    """Return the bytes that one step adds to this process's peak."""
     torch.set_num_threads(options.threads)
-    SIDES[name](*proteins(dim, longest, 8))()  # what libraries take once is not the step's
+    SIDES[name](*proteins(dim, longest, 8))()  # a warm-up: libraries allocate some memory once
     step = SIDES[name](*proteins(dim, longest, options.batch))
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not there to be used again
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    ctypes.CDLL(None).malloc_trim(0)  # give freed memory back, or the step would use it again
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = peak_bytes()
     step()
     return peak_bytes() - before
 
 
 def peak_bytes() -> int:
-    """Largest resident size of this process (Linux: getrusage would count its parent's)."""
+    """Return the largest resident size of this process (Linux; getrusage counts its parent's)."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 

@@ -48,4 +48,4 @@ def test_every_part_runs(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_without_a_gpu_it_says_so() -> None:
     """One line, and no figures."""
-    assert run() == "there is no GPU here: nothing is measured\n"
+    assert run() == "no GPU: nothing is measured\n"
