@@ -12,35 +12,32 @@ import pytest
 import protalign
 
 ROOT = Path(__file__).parent.parent
+TESTS = sorted((ROOT / "tests").glob("**/test_*.py"))
 
-#: Layers from the bottom up; a part imports from layers below, nothing from its own.
-LAYERS: list[set[str]] = [
-    {"errors", "ragged", "protein", "threads", "blocks"},
-    {"packed", "pooling_kernels"},
-    {"fused_pooling"},
-    {"batches"},
-    {
-        *{"reading", "stores", "encoders", "pooling", "losses", "metrics", "parameters"},
-        *{"superposition", "kmers", "pdbbind", "delimited", "baselines", "bootstrap", "cca"},
-        *{"writing"},
+#: Room -> rooms that it may import, itself aside. A file of protalign/ that is in no folder is a
+#: room of its own. Imports for type checkers count.
+MAY_IMPORT = {
+    "core": set(),
+    "reading": {"core"},
+    "stores": {"core"},
+    "encoders": {"core"},
+    "embedding": {"core", "reading", "encoders", "stores"},
+    "heads": {"core", "stores"},
+    "splits": {"core", "stores"},
+    "estimator": {"core", "reading", "stores", "heads"},
+    "search": {"core", "reading", "encoders", "stores", "heads"},
+    "evaluation": {"core", "encoders", "stores", "heads", "splits"},
+    "report": {"core", "stores", "heads", "splits", "estimator", "search", "evaluation"},
+    "cli": {
+        *{"core", "reading", "encoders", "embedding", "stores", "heads", "splits"},
+        *{"estimator", "search", "evaluation", "report"},
     },
-    {"homology"},
-    {"inputs", "splits", "ranking", "leakage"},
-    {"mean_pooling", "early_stopping", "training_rows", "retrieval_tasks"},
-    {"model", "evaluation_set"},
-    {"training", "model_files", "exporting", "estimator_checks", "estimator_inputs"},
-    {"model_encoders"},
-    {"estimator", "lookup", "embedding"},
-    {"search", "cropping", "attention_files"},
-    {"evaluation"},
-    {"report"},
-    {"cli"},
-]
-#: Libraries that only these parts may import.
+}
+#: Libraries that only these files may import.
 CONFINED = {
     "dask": {"stores/filling/dask.py"},
     "distributed": {"stores/filling/dask.py"},
-    "gemmi": {"protalign/reading", "protalign/reading/structure_writer.py"},
+    "gemmi": {"protalign/reading"},
     "biotite": {
         "protalign/reading",
         "protalign/report/alignment.py",
@@ -50,82 +47,121 @@ CONFINED = {
     "matplotlib": {"protalign/report/figures.py"},
     "plotly": {"protalign/report/page.py"},
     "jinja2": {"protalign/report/page.py"},
+    "sklearn": {"protalign/estimator"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "esm": {"protalign/encoders"},
+    "esm": {"protalign/encoders/esm2"},
     "triton": {"protalign/heads/kernels/fused_triton.py"},
     "pickle": {"protalign/encoders/weights.py"},  # names an exception to catch; unpickles nothing
 }
 
 
 def source_files() -> list[Path]:
-    """Every module of the package, where the repository is at hand."""
+    """Every module of the package, if the repository is here."""
     if not (ROOT / "protalign").is_dir():
         pytest.skip("the source folders are not here: this runs over an installed wheel")
     return [
-        path for folder in ("protalign", "stores", "cli") for path in ROOT.glob(f"{folder}/**/*.py")
+        path
+        for folder in ("protalign", "stores", "cli")
+        for path in sorted((ROOT / folder).glob("**/*.py"))
+        if not any(parent.is_symlink() for parent in path.parents)
     ]
 
 
-def part_of(path: Path) -> str:
-    """The part a file belongs to: "stores", "reading", "estimator", …; "" for the package's own."""
-    relative = path.relative_to(ROOT)
-    if relative.parts[0] != "protalign":
-        return relative.parts[0]
-    return (
-        ""
-        if relative.name == "__init__.py" and len(relative.parts) == 2
-        else (relative.parts[1] if len(relative.parts) > 2 else relative.stem)
-    )
+def room_of(path: Path) -> str:
+    """The room of a file: "stores", "reading", …; "" for the package's own face."""
+    parts = path.relative_to(ROOT).parts
+    if parts[0] != "protalign":
+        return parts[0]
+    return parts[1].removesuffix(".py") if parts[1] != "__init__.py" else ""
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Modules that a file imports at run time, at its top or inside functions."""
-    tree = ast.parse(path.read_text())
-    guarded = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for inner in ast.walk(node)
-    }
-    found = set()
-    for node in ast.walk(tree):
-        if id(node) in guarded:
-            continue
+    """Modules that a file imports: at its top, inside functions, or for type checkers."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             assert node.level == 0, f"{path}: relative import"
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
-def layer_of(part: str) -> int:
-    """Index of a part's layer; fails for a part that no layer names."""
-    for index, layer in enumerate(LAYERS):
-        if part in layer:
-            return index
-    raise AssertionError(f"{part!r} is in no layer of tests/test_architecture.py")
+            modules.add(node.module)
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules
 
 
 def test_imports_run_one_way() -> None:
-    """cli -> estimator, embedding -> encoders, reading, stores, pooling … -> domain types."""
-    known = set().union(*LAYERS)
+    """Each room imports the rooms of its row alone, and none of them leads back to it."""
     wrong = []
     for path in source_files():
-        part = part_of(path)
-        if part == "":
+        room = room_of(path)
+        if room == "":
             continue
+        assert room in MAY_IMPORT, f"{path}: {room!r} has no row"
         for module in imported_modules(path):
             pieces = module.split(".")
-            if pieces[0] != "protalign" or len(pieces) < 2 or pieces[1] not in known:
+            if pieces[0] != "protalign" or len(pieces) < 2:
                 continue
             target = pieces[1]
-            if target == part or layer_of(target) < layer_of(part):
-                continue
-            wrong.append(f"{path.relative_to(ROOT)} imports protalign.{target}")
-    assert wrong == []
+            if target in MAY_IMPORT and target != room and target not in MAY_IMPORT[room]:
+                wrong.append(f"{path.relative_to(ROOT)} imports protalign.{target}")
+    assert sorted(wrong) == []
+
+
+def test_rows_have_no_circle() -> None:
+    """A room's row names only rooms whose rows stand above it."""
+    above: set[str] = set()
+    for room, allowed in MAY_IMPORT.items():
+        assert allowed <= above, room
+        above.add(room)
+
+
+def test_files_have_no_circle() -> None:
+    """No file imports itself by way of others, also inside a room."""
+    files = {module_of(path): path for path in source_files()}
+    arrows = {
+        module: {name for name in imported_modules(path) if name in files and name != module}
+        for module, path in files.items()
+    }
+    # A package's face imports its files; what imports the package by name is not a circle of files.
+    faces = {module for module, path in files.items() if path.name == "__init__.py"}
+    arrows = {module: targets - faces for module, targets in arrows.items() if module not in faces}
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join([*trail[trail.index(module) :], module])
+        if module in done:
+            return
+        for target in arrows[module]:
+            visit(target, (*trail, module))
+        done.add(module)
+
+    for module in arrows:
+        visit(module, ())
+
+
+def module_of(path: Path) -> str:
+    """The dotted name under which a file is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "protalign" else ("protalign", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_class_names_mean_one_thing() -> None:
+    """No two public classes of the package have one name."""
+    homes: dict[str, list[str]] = {}
+    for path in source_files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
+def test_tests_mirror_the_rooms() -> None:
+    """Every folder of tests is a room's, or one of those that stand beside the package."""
+    beside = {"helpers", "benchmarks", "scripts"}
+    folders = {path.parent.relative_to(ROOT / "tests").parts[:1] for path in TESTS}
+    assert {parts[0] for parts in folders if parts} <= {*MAY_IMPORT, *beside}
+    assert all((path.parent / "__init__.py").is_file() for path in TESTS)
 
 
 def test_stores_know_no_torch() -> None:
@@ -148,15 +184,15 @@ def test_libraries_stay_where_they_belong(library: str) -> None:
     assert wrong == []
 
 
-def test_torch_in_stores_is_in_one_place() -> None:
-    """Only what multiplies in bfloat16 imports it, when a search is long enough to need it."""
-    found = {
+def test_stores_import_no_torch() -> None:
+    """The store knows arrays, ids and hashes, and so does nothing below it but two files."""
+    importers = {
         path.relative_to(ROOT).as_posix()
         for path in source_files()
-        if part_of(path) == "stores"
+        if room_of(path) in ("core", "stores", "reading", "splits")
         and any(module.split(".")[0] == "torch" for module in imported_modules(path))
     }
-    assert found == {"protalign/search/kernels/bfloat16.py"}
+    assert importers == {"protalign/core/threads.py", "protalign/core/devices.py"}
 
 
 def test_import_is_light() -> None:
