@@ -123,8 +123,8 @@ def embed(
     if sequence_encoder == structure_encoder == "none":
         raise InputError("--sequence-encoder and --structure-encoder: both are none", "drop one")
     with quick_imports():
-        from protalign.embedding import choose_encoder
         from protalign.embedding import embed as run
+        from protalign.embedding import encoder_to_run
         from protalign.encoders import EncoderSpec
         from protalign.reading import ReadOptions
 
@@ -137,7 +137,7 @@ def embed(
             "structure": (structure_encoder, structure_weights, None, structure_name),
         }
         choices = [
-            choose_encoder(
+            encoder_to_run(
                 modality,
                 EncoderSpec(model or "", str(weights or ""), model_layer, device, dtype),
                 name or "",

@@ -1,8 +1,8 @@
-"""From files to a filled store: scan, plan, encode, commit.
+"""Embed files of proteins into a store: read, plan, encode, commit.
 
-Data flows one way: ``reading`` turns files into Proteins, the store's writer keeps their sequences
-and coordinates and fixes the batch plan, Dask tasks run the encoders and write whole chunks. Each
-step can be cut off anywhere; the same call goes on from there.
+Data flows one way. ``reading`` turns files into Proteins. The store's writer keeps their sequences
+and coordinates, and fixes the batch plan. The plan's tasks run the encoders and write whole chunks.
+A run can be interrupted anywhere; the same call continues from there.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import numpy.typing as npt
 import torch
 
 from protalign.core.errors import Failure, InputError, ProtAlignError, WeightsError
-from protalign.core.protein import Modality
+from protalign.core.protein import MODALITIES, Modality
 from protalign.core.threads import torch_pool
+from protalign.core.words import StorageDtype
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.encoders.choice import (
     check_modality_of,
@@ -41,9 +42,9 @@ from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_n
 
 #: Proteins whose sequences and coordinates may wait in memory before they are committed.
 PROTEINS_PER_COMMIT = 2000
-#: What Python, torch, dask and zarr take once imported, measured on Linux x86-64.
+#: Memory of Python, torch and zarr once imported, measured on Linux x86-64.
 BASELINE_BYTES = 450 * 2**20
-#: What the writer's index takes for each entry, measured at 100,000 FASTA records.
+#: Memory of the writer's index for each entry, measured at 100,000 FASTA records.
 BYTES_PER_ENTRY = 700
 #: Libraries whose versions are recorded, since they decide the numbers.
 RECORDED_LIBRARIES = ("protalign", "torch", "fair-esm", "numpy", "zarr", "dask", "gemmi")
@@ -51,7 +52,15 @@ RECORDED_LIBRARIES = ("protalign", "torch", "fair-esm", "numpy", "zarr", "dask",
 
 @dataclass(frozen=True, slots=True)
 class EncoderChoice:
-    """One encoder of a run: what to load, and the name its embeddings have in the store."""
+    """One encoder of a run, and the name of its embeddings in the store.
+
+    Attributes
+    ----------
+    spec : EncoderSpec
+        The model to load.
+    name : str
+        The name in the store; "" for the model's name.
+    """
 
     spec: EncoderSpec
     name: str = ""
@@ -62,29 +71,33 @@ class EncoderChoice:
         return self.name or self.spec.model
 
 
-class Reporter(Protocol):
-    """What a run tells while it goes on; the command line draws it, ``None`` keeps silent."""
+class EmbedReporter(Protocol):
+    """Receives the progress of a run. The command line draws it."""
 
     def say(self, line: str) -> None:
-        """One line of what is about to happen."""
+        """Show a line about the next step."""
 
     def scanned(self, done: int, total: int) -> None:
-        """Files read so far."""
+        """Show the number of files read so far."""
 
     def encoded(self, encoder: str, progress: Progress) -> None:
-        """Residues embedded so far."""
+        """Show the residues embedded so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedReport:
-    """What a run did.
+    """The outcome of a run.
 
     Attributes
     ----------
-    files : files found; ``files_read`` of them were read now, the others were in the store already.
-    entries : entries in the store afterwards.
-    encoded : for each encoder's name, items and residues embedded by this run, and seconds.
-    failures : what could not be read or embedded, of these inputs, this time or earlier.
+    files, files_read : int
+        Files found, and files read by this run. The others were already in the store.
+    entries : int
+        Entries in the store afterwards.
+    encoded : dict
+        For each encoder's name: items and residues embedded by this run, and seconds.
+    failures : list of Failure
+        The inputs that could not be read or embedded, in this run or an earlier one.
     """
 
     files: int
@@ -94,18 +107,18 @@ class EmbedReport:
     failures: list[Failure]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return JSON values."""
         return asdict(self)
 
 
 @lru_cache(maxsize=4)
 def _loaded(spec: EncoderSpec) -> Encoder:
-    """One copy of a model per process: planning and encoding share it."""
+    """Load an encoder once per process: planning and encoding share it."""
     return load_encoder(spec)
 
 
 def _load(choice: EncoderChoice) -> Encoder:
-    """Load an encoder; where its weights are not to be had, say what needs none fetched."""
+    """Load an encoder; if its weights are missing, name an encoder that ships with the package."""
     try:
         return _loaded(choice.spec)
     except WeightsError as error:
@@ -113,57 +126,97 @@ def _load(choice: EncoderChoice) -> Encoder:
         if choice.spec.weights or not shipped or choice.spec.model not in ESM2Encoder.models():
             raise
         raise WeightsError(
-            f"{error}; for a first look without it: --sequence-encoder {shipped[0]}"
+            f"{error}; or use the small model that ships with ProtAlign: "
+            f"--sequence-encoder {shipped[0]}"
         ) from error
 
 
 def _encode_on(
     device: str, *, spec: EncoderSpec
 ) -> Callable[[list[Any]], list[npt.NDArray[np.float32]]]:
-    """What a worker calls once: the encode function of this encoder on its device."""
+    """Return the encode function on a device; every worker calls this once."""
     return _loaded(spec.on(device)).encode
 
 
 def embed(
-    paths: Iterable[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     out: str | os.PathLike[str],
-    encoders: Sequence[EncoderChoice],
+    encoders: Sequence[str | EncoderChoice] | None = None,
     *,
     options: ReadOptions | None = None,
-    storage_dtype: str = "float16",
+    storage_dtype: StorageDtype = "float16",
     scheduler: str | None = None,
     processes: int | None = None,
-    reporter: Reporter | None = None,
+    reporter: EmbedReporter | None = None,
 ) -> EmbedReport:
-    """Embed files and folders of proteins into a store; run again, it does what is missing.
+    """Embed files and folders of proteins into a store.
+
+    Call it again to resume an interrupted run or to add new files: it does only what is missing.
 
     Parameters
     ----------
-    paths : files or folders of structures and sequences, searched recursively.
-    out : the store, made if it is not there, else added to.
-    encoders : which encoders to run; each embeds the items of its own modality.
-    options : how files are read; must be those that the store was made with.
-    storage_dtype : "float16" or "float32", of the stored embeddings.
-    scheduler : address of a Dask scheduler, e.g. "tcp://10.0.0.1:8786"; default: this machine,
-        one process per device.
-    processes : how many processes read files; default: one per core.
-    reporter : told what goes on.
+    paths : path, or iterable of paths
+        Files or folders of structures and sequences. Folders are searched recursively.
+    out : str or path
+        The store. It is made if it does not exist, and added to if it does.
+    encoders : sequence of str or EncoderChoice, optional
+        Models by name, or with their weights, layer, device and name in the store. Each embeds the
+        items of its own modality. Default: those of the store; for a new store an ESM2 that was
+        downloaded before, else esm2_t33_650M_UR50D (2.6 GB to download), and proteinmpnn_v_48_020.
+    options : ReadOptions, optional
+        How files are read. A store takes only the options that it was made with.
+    storage_dtype : "float16" or "float32"
+        Number format of the stored embeddings.
+    scheduler : str, optional
+        Address of a Dask scheduler, such as "tcp://10.0.0.1:8786". Default: this machine, with one
+        process per GPU.
+    processes : int, optional
+        Processes that read files. Default: one per core.
+    reporter : EmbedReporter, optional
+        Receives the progress.
+
+    Returns
+    -------
+    EmbedReport
+        The number of files, entries and items, and every failure.
 
     Raises
     ------
-    WeightsError : an encoder's weights are not to be had; nothing has been written then.
-    StoreError : the store is in use, or was made with other weights or settings; no file has been
-        read then.
-    InputError : none of the paths exists; no store has been made then.
+    WeightsError
+        The weights of an encoder are missing; nothing has been written then.
+    StoreError
+        The store is in use, or was made with other weights or settings; no file has been read then.
+    InputError
+        None of the paths exists; no store has been made then.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from protalign import EmbeddingStore, embed
+    >>> path = tempfile.mkdtemp() + "/store.zarr"
+    >>> report = embed("examples/sample/1bpi_A.cif", path, ["protalign_t6_2M"])
+    >>> report.files_read, report.entries, report.failures
+    (1, 1, [])
+    >>> EmbeddingStore.open(path)["1bpi_A"].embeddings("protalign_t6_2M").values.shape
+    (58, 160)
+    >>> embed("examples/sample/1bpi_A.cif", path, ["protalign_t6_2M"]).files_read
+    0
     """
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    if encoders is None:
+        encoders = [encoder_to_run(modality, EncoderSpec(""), "", out) for modality in MODALITIES]
+    choices = [
+        EncoderChoice(EncoderSpec(encoder)) if isinstance(encoder, str) else encoder
+        for encoder in encoders
+    ]
     options = options or ReadOptions()
     say = reporter.say if reporter is not None else _silent
-    # Before anything is read: a missing weights file should not be found out after an hour.
-    models = [_load(choice) for choice in encoders]
-    _check_names(encoders)
+    # First of all: a missing weights file must not show up after an hour of reading.
+    models = [_load(choice) for choice in choices]
+    _check_names(choices)
     records = [
-        _record(choice, model, storage_dtype)
-        for choice, model in zip(encoders, models, strict=True)
+        _record(choice, model, storage_dtype) for choice, model in zip(choices, models, strict=True)
     ]
     for model in models:
         if model.remark:
@@ -175,19 +228,19 @@ def embed(
     say(f"{len(sources):,} files to read")
 
     with StoreWriter(out, asdict(options)) as writer:
-        for choice, record in zip(encoders, records, strict=True):
+        for choice, record in zip(choices, records, strict=True):
             writer.check_encoder(choice.store_name, record)
         missing = _keep_failures(writer, roots, failures)
         files_read = _scan(sources, options, writer, processes, reporter)
         plans = {}
-        for choice, model, record in zip(encoders, models, records, strict=True):
+        for choice, model, record in zip(choices, models, records, strict=True):
             plans[choice.store_name] = writer.plan(choice.store_name, record, model.batch_rows)
         encoded = {}
-        for choice, model in zip(encoders, models, strict=True):
+        for choice, model in zip(choices, models, strict=True):
             name = choice.store_name
             plan = plans[name]
             pending = plan.pending_items > 0
-            # Also with nothing to encode: a run cut off after its last task left that to record.
+            # Also if nothing is pending: an interrupted run may have left its last mark to write.
             with _pool(model) if pending and scheduler is None else nullcontext() as pool:
                 if pending:
                     tasks = 1 if pool is None else TASKS_AT_ONCE
@@ -230,7 +283,7 @@ def _pool(model: Encoder) -> AbstractContextManager[Executor | None]:
 
 
 def _only_name(path: str | os.PathLike[str]) -> Path:
-    """The one absolute path of a file or folder, from wherever and through links it is named."""
+    """Return the one absolute path of a file or folder, however and through links it is named."""
     path = Path(path)
     if path.is_dir():
         return Path(os.path.realpath(path))
@@ -238,7 +291,7 @@ def _only_name(path: str | os.PathLike[str]) -> Path:
 
 
 def _check_any_exists(failures: Sequence[Failure]) -> None:
-    """Raise InputError where all that failed to be found are paths that do not exist."""
+    """Raise InputError if none of the paths exists."""
     if failures and not any(Path(failure.file).exists() for failure in failures):
         first = failures[0]
         raise InputError(f"{first.file}: {first.reason}", first.advice)
@@ -247,10 +300,10 @@ def _check_any_exists(failures: Sequence[Failure]) -> None:
 def _keep_failures(
     writer: StoreWriter, roots: Sequence[Path], failures: Sequence[Failure]
 ) -> list[Failure]:
-    """Keep in the store what failed about files that exist; return what is about the others.
+    """Keep the failures of files that exist in the store; return the others.
 
-    A path that is not there is this call's mistake, not the store's content; and a file that failed
-    once and was deleted since needs no mending any more.
+    A path that does not exist is a mistake of this call and not part of the store. A file that
+    failed earlier and was deleted since is forgotten.
     """
     for failure in _failures_below(writer, roots):
         if not Path(failure.file).exists():
@@ -265,7 +318,7 @@ def _keep_failures(
 
 
 def _failures_below(writer: StoreWriter, roots: Sequence[Path]) -> list[Failure]:
-    """The store's failures that concern these files and folders."""
+    """Return the store's failures of these files and folders."""
     return [
         failure
         for failure in writer.failures
@@ -278,9 +331,9 @@ def _scan(
     options: ReadOptions,
     writer: StoreWriter,
     processes: int | None,
-    reporter: Reporter | None,
+    reporter: EmbedReporter | None,
 ) -> int:
-    """Read what the store does not have yet, and commit it piece by piece; return files read."""
+    """Read the files that the store does not have, commit piece by piece; return files read."""
 
     def stored(source: SourceFile, sha256: bytes) -> bool:
         return writer.source_is_current(str(source.path), sha256)
@@ -308,14 +361,32 @@ def _scan(
     return read
 
 
-def choose_encoder(
+def encoder_to_run(
     modality: Modality, spec: EncoderSpec, name: str, out: str | os.PathLike[str]
 ) -> EncoderChoice:
-    """Settle which encoder a run uses where the caller left it open (``spec.model == ""``).
+    """Return the encoder of a run, also if the caller left the model open (``spec.model == ""``).
 
-    The model that ``spec.weights`` belongs to; else the store's own, if it has exactly one of the
-    modality; else the package's default: ProteinMPNN v_48_020 for structures, for sequences an ESM2
-    that is at hand or can be fetched (never the small embedded encoder: that is taken by name).
+    It is then the model that ``spec.weights`` belongs to; else the store's own, if it has exactly
+    one of the modality; else the package's default: ProteinMPNN v_48_020 for structures, and for
+    sequences an ESM2 that was downloaded before or can be downloaded (never the small model that
+    ships with the package: that is only used if it is named).
+
+    Parameters
+    ----------
+    modality : "sequence" or "structure"
+        The items to embed.
+    spec : EncoderSpec
+        Everything that is known about the model.
+    name : str
+        The name in the store; "" for the store's own, or the model's.
+    out : str or path
+        The store, which may not exist yet.
+
+    Raises
+    ------
+    InputError
+        The model embeds the other modality, the weights do not say which model they belong to, or
+        the store has several encoders of the modality.
     """
     if spec.model:
         check_modality_of(modality, spec.model)
@@ -325,14 +396,15 @@ def choose_encoder(
     stored = _stored_encoders(modality, out)
     if len(stored) > 1:
         raise InputError(
-            f"{out} has {len(stored)} {modality} encoders: {', '.join(i.name for i in stored)}",
-            f"say which with --{modality}-encoder and --{modality}-name",
+            f"{out}: it has {len(stored)} {modality} encoders: "
+            f"{', '.join(info.name for info in stored)}",
+            f"name one with --{modality}-encoder and --{modality}-name",
         )
     if not stored:
         return EncoderChoice(replace(spec, model=default_model(modality)), name)
     layer = stored[0].settings.get("layer") if spec.layer is None else spec.layer
-    own = replace(spec, model=stored[0].model, layer=None if layer is None else int(layer))
-    return EncoderChoice(own, name or stored[0].name)
+    same = replace(spec, model=stored[0].model, layer=None if layer is None else int(layer))
+    return EncoderChoice(same, name or stored[0].name)
 
 
 def _stored_encoders(modality: Modality, out: str | os.PathLike[str]) -> list[EncoderInfo]:
@@ -345,11 +417,13 @@ def _stored_encoders(modality: Modality, out: str | os.PathLike[str]) -> list[En
 def _check_names(encoders: Sequence[EncoderChoice]) -> None:
     names = [checked_encoder_name(choice.store_name) for choice in encoders]
     if len(set(names)) != len(names):
-        raise ProtAlignError(f"two encoders of one run have the same name: {', '.join(names)}")
+        raise ProtAlignError(
+            f"two encoders of one run have the same name ({', '.join(names)}); rename one"
+        )
 
 
 def _record(choice: EncoderChoice, model: Encoder, storage_dtype: str) -> EncoderRecord:
-    """What the store keeps about an encoder, and checks before more is added under its name."""
+    """Return the record that the store keeps, and compares before it adds to the embeddings."""
     return EncoderRecord(
         model=choice.spec.model,
         modality=model.modality,
@@ -362,7 +436,7 @@ def _record(choice: EncoderChoice, model: Encoder, storage_dtype: str) -> Encode
 
 
 def _prediction(name: str, model: Encoder, plan: BatchPlan, entries: int, tasks: int) -> str:
-    """The line printed before a run: what is to be done, and the memory it will take at most."""
+    """Return the line before a run: the work to do, and the memory that it takes at most."""
     task_bytes = tasks * max(ENCODER_CHUNK_ROWS, plan.longest) * model.dim * (4 + 2)
     batch = max(plan.longest, model.batch_rows) if model.batches_at_once > 1 else model.batch_rows
     at_once = model.batches_at_once * batch
@@ -375,4 +449,4 @@ def _prediction(name: str, model: Encoder, plan: BatchPlan, entries: int, tasks:
 
 
 def _silent(line: str) -> None:
-    """Where nobody asked to be told."""
+    """Do nothing (default reporter)."""

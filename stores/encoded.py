@@ -1,4 +1,4 @@
-"""An encoder's embeddings as a reader sees them."""
+"""The embeddings of each encoder, as a reader sees them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Int64
 from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import StoreError
 from protalign.core.protein import Modality
@@ -39,9 +40,19 @@ class EncoderInfo(EncoderRecord):
 
 
 class EncodedRows:
-    """Where an encoder's rows of each item are.
+    """The place of an encoder's rows of each item.
 
-    ``start`` is (items,) int64, -1 where an item is not embedded; ``length`` is (items,) int64.
+    Parameters
+    ----------
+    arrays : Arrays
+        The store's arrays.
+    name : str
+        The encoder's name in the store.
+
+    Attributes
+    ----------
+    record : EncoderRecord
+        Its provenance.
     """
 
     def __init__(self, arrays: Arrays, name: str) -> None:
@@ -51,10 +62,12 @@ class EncodedRows:
 
     @cached_property
     def n_items_total(self) -> int:
+        """Unique items of its modality in the store."""
         return len(items_of(self._arrays, self.record.modality))
 
     @cached_property
-    def start(self) -> npt.NDArray[np.int64]:
+    def start(self) -> Int64:
+        """(items,) int64: the first row of each item, -1 if it is not embedded."""
         group = f"encoders/{self.name}"
         start = np.full(self.n_items_total, -1, dtype=np.int64)
         planned = self._arrays.read(f"{group}/start")
@@ -64,14 +77,15 @@ class EncodedRows:
         return start
 
     @cached_property
-    def length(self) -> npt.NDArray[np.int64]:
+    def length(self) -> Int64:
+        """(items,) int64: the rows of each item, 0 if it is not planned."""
         length = np.zeros(self.n_items_total, dtype=np.int64)
         planned = self._arrays.read(f"encoders/{self.name}/length")
         length[: len(planned)] = planned
         return length
 
-    def _waiting_items(self) -> npt.NDArray[np.int64]:
-        """Items of the tasks that are not done."""
+    def _waiting_items(self) -> Int64:
+        """Return the items of tasks that are not done."""
         done = self._arrays.done_tasks(self.name)
         if done.all():
             return np.empty(0, dtype=np.int64)
@@ -80,43 +94,35 @@ class EncodedRows:
         batches = self._arrays.read(f"{plan}/batch")
         first = batches[self._arrays.read(f"{plan}/task")]
         counts = np.diff(first, append=len(items))
-        waiting: npt.NDArray[np.int64] = items[np.repeat(~done, counts)]
+        waiting: Int64 = items[np.repeat(~done, counts)]
         return waiting
 
-    def gather(
-        self, start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]
-    ) -> npt.NDArray[Any]:
-        """(R, D) rows of n ranges, one after another, in the stored dtype."""
+    def gather(self, start: Int64, length: Int64) -> npt.NDArray[Any]:
+        """Return (R, D): the rows of n ranges, one after another, in the stored dtype."""
         return self._arrays.gather(f"encoders/{self.name}/values", start, length)
 
     @cached_property
     def info(self) -> EncoderInfo:
-        record = self.record
+        """The encoder's record and its counts."""
         return EncoderInfo(
+            **vars(self.record),
             name=self.name,
-            modality=record.modality,
-            model=record.model,
-            dim=record.dim,
-            weights_sha256=record.weights_sha256,
-            settings=record.settings,
-            dtype=record.dtype,
-            versions=record.versions,
             n_items=int(np.count_nonzero(self.start >= 0)),
             n_items_total=self.n_items_total,
         )
 
 
 class EncoderMap(Mapping[str, EncoderInfo]):
-    """The encoders of a store, by name; an unknown name's error lists those that are there."""
+    """The encoders of a store, by name; the error for an unknown name lists the known ones."""
 
     def __init__(self, arrays: Arrays) -> None:
         self._rows = {name: EncodedRows(arrays, name) for name in arrays.state.encoders}
 
     def rows(self, name: str) -> EncodedRows:
-        """The rows of a named encoder; raises StoreError for an unknown name."""
+        """Return the rows of a named encoder; raise StoreError for an unknown name."""
         if name not in self._rows:
             known = ", ".join(self._rows) or "none yet"
-            raise StoreError(f"the store has no encoder {name!r}; it has: {known}")
+            raise StoreError(f"encoder {name!r}: not in the store; it has: {known}")
         return self._rows[name]
 
     def __getitem__(self, name: str) -> EncoderInfo:
@@ -132,17 +138,22 @@ class EncoderMap(Mapping[str, EncoderInfo]):
         return len(self._rows)
 
     def choose(self, modality: Modality, name: str | None = None) -> EncoderInfo:
-        """The named encoder, or the only one of the modality; StoreError if that settles none."""
+        """Return the named encoder, or the only one of the modality: ``Entries.encoder_for``."""
         if name is not None:
             info = self[name]
             if info.modality != modality:
-                raise StoreError(f"encoder {name!r} embeds the {info.modality}, not the {modality}")
+                raise StoreError(
+                    f"encoder {name!r}: it embeds the {info.modality}, not the {modality}; name "
+                    "another"
+                )
             return info
-        found = [key for key, rows in self._rows.items() if rows.record.modality == modality]
-        if len(found) == 1:
-            return self[found[0]]
-        if not found:
+        names = [key for key, rows in self._rows.items() if rows.record.modality == modality]
+        if not names:
             raise StoreError(
                 f"the store has no {modality} embeddings; make them with `protalign embed`"
             )
-        raise StoreError(f"the store has several {modality} encoders: name one of {found}")
+        if len(names) > 1:
+            raise StoreError(
+                f"the store has several {modality} encoders; name one of {', '.join(names)}"
+            )
+        return self[names[0]]

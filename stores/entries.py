@@ -1,32 +1,42 @@
-"""The entries log: which ids there are, and which items they point at."""
+"""The entries log (ids, and the items that they point at) and the failures log."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Bool, Int64
+from protalign.core.checks import did_you_mean, first_few
 from protalign.core.errors import Failure, InputError, StoreError
-from protalign.core.protein import Modality
+from protalign.core.protein import MODALITIES, Modality
 from protalign.stores.format.arrays import Arrays
 from protalign.stores.items import StructureItems
 
 
-def live_sources(paths: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
-    """(n,) bool: rows of the sources log that no later version of the same file replaces."""
+def live_sources(paths: npt.NDArray[np.object_]) -> Bool:
+    """Return (n,) bool: rows of the sources log that no later version of the same file replaces."""
     live = np.zeros(len(paths), dtype=np.bool_)
     live[list({path: row for row, path in enumerate(paths.tolist())}.values())] = True
     return live
 
 
 class EntryLog:
-    """All rows ever appended; ``live`` are those that count today.
+    """All rows ever appended to the log; ``live`` are the rows that count today.
 
     An entry is live if it is the last of its id and its file has no later version in the store.
+
+    Attributes
+    ----------
+    ids : (rows,) object array of str
+        Ids.
+    sequence_item, structure_item : (rows,) int64
+        The entry's items, -1 if it has none.
+    source : (rows,) int64
+        Rows of the sources log.
     """
 
     def __init__(self, arrays: Arrays) -> None:
@@ -41,11 +51,11 @@ class EntryLog:
 
     @cached_property
     def source_paths(self) -> npt.NDArray[np.object_]:
-        """Paths of the sources log."""
+        """Paths of the sources log, as an object array of str."""
         return self._arrays.texts("sources/path")
 
     @cached_property
-    def live(self) -> npt.NDArray[np.int64]:
+    def live(self) -> Int64:
         """Rows that count, ascending."""
         if len(self) == 0:
             return np.empty(0, dtype=np.int64)
@@ -62,33 +72,31 @@ class EntryLog:
         return {entry_id: row for row, entry_id in enumerate(self.ids.tolist())}
 
     @cached_property
-    def _is_live(self) -> npt.NDArray[np.bool_]:
+    def _is_live(self) -> Bool:
         flags = np.zeros(len(self), dtype=np.bool_)
         flags[self.live] = True
         return flags
 
     def find(self, entry_id: str) -> int:
-        """Live row of an id, -1 if there is none."""
+        """Return the live row of an id, -1 if there is none."""
         row = self._row.get(entry_id, -1)
         return row if row >= 0 and self._is_live[row] else -1
 
-    def rows_of(self, ids: Sequence[Any]) -> npt.NDArray[np.int64]:
-        """Live rows of ids; raises InputError naming those that are not there."""
+    def rows_of(self, ids: Sequence[Any]) -> Int64:
+        """Return the live rows of ids; raise InputError that names the unknown ones."""
         rows = np.fromiter((self.find(str(i)) for i in ids), dtype=np.int64, count=len(ids))
         if (rows < 0).any():
-            self._refuse([str(ids[place]) for place in np.flatnonzero(rows < 0).tolist()])
+            unknown = [str(ids[index]) for index in np.flatnonzero(rows < 0).tolist()]
+            raise InputError(
+                f"the store has no entry {first_few([repr(entry_id) for entry_id in unknown])}",
+                did_you_mean(unknown[0], self.ids[self.live].tolist())
+                or "`store.ids` lists its entries",
+            )
         return rows
 
-    def _refuse(self, unknown: list[str]) -> None:
-        named = ", ".join(repr(entry_id) for entry_id in unknown[:3])
-        more = f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else ""
-        close = get_close_matches(unknown[0], self.ids[self.live].tolist(), n=3)
-        hint = f"close to it: {', '.join(close)}" if close else "`store.ids` has those it holds"
-        raise InputError(f"the store has no {named}{more}", hint)
-
     @cached_property
-    def _structure_offset(self) -> npt.NDArray[np.int64]:
-        offset: npt.NDArray[np.int64] = self._arrays.read("entries/structure_offset")
+    def _structure_offset(self) -> Int64:
+        offset: Int64 = self._arrays.read("entries/structure_offset")
         return offset
 
     @cached_property
@@ -102,31 +110,29 @@ class EntryLog:
         return length
 
     @cached_property
-    def _structure_begin(self) -> npt.NDArray[np.int64]:
+    def _structure_begin(self) -> Int64:
         rows = StructureItems(self._arrays).rows()
-        begin: npt.NDArray[np.int64] = np.cumsum(rows) - rows
+        begin: Int64 = np.cumsum(rows) - rows
         return begin
 
-    def item(self, modality: Modality, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """(n,) int64 item of each entry, -1 for none."""
+    def item(self, modality: Modality, rows: Int64) -> Int64:
+        """Return (n,) int64: the item of each entry, -1 for none."""
         column = self.sequence_item if modality == "sequence" else self.structure_item
         return column[rows]
 
-    def span(
-        self, modality: Modality, rows: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """(offset, length), (n,) int64 each: an entry's rows within its item's rows."""
+    def span(self, modality: Modality, rows: Int64) -> tuple[Int64, Int64]:
+        """Return (offset, length), (n,) int64 each: an entry's rows within its item's rows."""
         if modality == "structure":
             return self._structure_offset[rows], self._structure_length[rows].astype(np.int64)
         item = self.sequence_item[rows]
         length = np.where(item >= 0, self._sequence_length[item], 0).astype(np.int64)
         return np.zeros(len(rows), dtype=np.int64), length
 
-    def code(self, modality: Modality, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """(n,) int64: the same number for entries that have the same rows; -1 for none.
+    def code(self, modality: Modality, rows: Int64) -> Int64:
+        """Return (n,) int64: the same number for entries with the same rows, -1 for none.
 
-        For sequences the item; for structures, where entries may be parts of one item, the number
-        of the part's first row when all items' rows are counted through.
+        For sequences it is the item. Entries may be parts of one structure: there it is the part's
+        first row, if the rows of all items are numbered through.
         """
         item = self.item(modality, rows)
         if modality == "sequence" or len(self._structure_begin) == 0:
@@ -135,29 +141,29 @@ class EntryLog:
         return np.where(item >= 0, first, -1)
 
     def chains(self, row: int) -> tuple[int, int]:
-        """An entry's chains within its structure's kept chains: (first, count)."""
+        """Return (first, count): an entry's chains among its structure's kept chains."""
         first = self._arrays.read("entries/structure_chain", row, row + 1)
         count = self._arrays.read("entries/structure_chains", row, row + 1)
         return int(first[0]), int(count[0])
 
     def notes(self, row: int) -> tuple[str, ...]:
-        """What reading the entry's file remarked."""
+        """Return the notes that were made when the entry's file was read."""
         text = self._arrays.ragged("entries/notes", row).tobytes().decode("utf-8")
         return tuple(text.split("\n")) if text else ()
 
     def source_path(self, row: int) -> str:
-        """Path of the entry's file."""
+        """Return the path of the entry's file."""
         return str(self.source_paths[self.source[row]])
 
     def source_sha256(self, row: int) -> bytes:
-        """SHA-256 of the entry's file, as it was read."""
+        """Return the SHA-256 of the entry's file, as it was read."""
         source = int(self.source[row])
         sha256: bytes = self._arrays.read("sources/sha256", source, source + 1).tobytes()
         return sha256
 
 
 class FailureLog:
-    """The failures log, and what encoders could not embed."""
+    """The failures log, and the items that encoders could not embed."""
 
     def __init__(self, arrays: Arrays, entries: EntryLog) -> None:
         self._arrays = arrays
@@ -165,11 +171,11 @@ class FailureLog:
 
     @cached_property
     def live(self) -> list[Failure]:
-        """Failures that stand: logged ones by their first appearance, then the encoders'."""
-        found = {(failure.id, failure.file): failure for failure in read_failures(self._arrays)}
+        """Failures that still hold: logged ones by their first appearance, then the encoders'."""
+        failures = {(failure.id, failure.file): failure for failure in read_failures(self._arrays)}
         for failure in self._of_encoders():
-            found.setdefault((failure.id, failure.file), failure)
-        return list(found.values())
+            failures.setdefault((failure.id, failure.file), failure)
+        return list(failures.values())
 
     def _of_encoders(self) -> list[Failure]:
         names = self._arrays.state.encoders
@@ -179,7 +185,7 @@ class FailureLog:
 def encoder_failures(
     arrays: Arrays, entries: EntryLog, encoder: str, only: Container[int] | None = None
 ) -> list[Failure]:
-    """A failure for each live entry whose item the encoder refused (one of ``only``)."""
+    """Return a failure for each live entry with an item (of ``only``) that the encoder refused."""
     state = arrays.state.encoders[encoder]
     live = entries.live
     items = entries.item(state.record.modality, live)
@@ -192,7 +198,7 @@ def encoder_failures(
 
 
 def read_failures(arrays: Arrays) -> list[Failure]:
-    """Logged failures that a later row of the same id and file does not replace or resolve."""
+    """Return the logged failures that no later row of the same id and file replaces or resolves."""
     columns = [arrays.texts(f"failures/{name}") for name in ("id", "file", "reason", "advice")]
     latest: dict[tuple[str, str], Failure] = {}
     for entry_id, file, reason, advice in zip(*columns, strict=True):
@@ -205,9 +211,8 @@ def read_failures(arrays: Arrays) -> list[Failure]:
 
 
 def check_modality(modality: str) -> Modality:
-    """Raises StoreError unless it is "sequence" or "structure"."""
-    if modality == "sequence":
-        return "sequence"
-    if modality == "structure":
-        return "structure"
-    raise StoreError(f"there is no modality {modality!r}; there are sequence and structure")
+    """Return the modality; raise StoreError unless it is "sequence" or "structure"."""
+    for known in MODALITIES:
+        if modality == known:
+            return known
+    raise StoreError(f"modality {modality!r}: not one of sequence, structure; choose one")

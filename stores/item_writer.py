@@ -1,4 +1,4 @@
-"""Putting unique items into a store: what is there by its content's hash is not put in again."""
+"""Put unique items into a store: an item with a known content hash is not put in again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ItemWriter:
         }
 
     def sequence(self, sequences: tuple[str, ...]) -> int:
-        """Number of the item with these chain sequences."""
+        """Return the number of the item with these chain sequences."""
         digest, known = sequence_hash(sequences), self._known["sequence"]
         if digest not in known:
             known[digest] = len(known)
@@ -35,7 +35,7 @@ class ItemWriter:
         return known[digest]
 
     def structure(self, structure: Structure) -> int:
-        """Number of the item with this complex."""
+        """Return the number of the item with this complex."""
         digest, known = structure.content_hash, self._known["structure"]
         if digest not in known:
             known[digest] = len(known)
@@ -63,7 +63,7 @@ class ItemWriter:
 
 
 def place_in_structure(protein: Protein) -> tuple[int, int]:
-    """The protein's chains among its structure's kept chains: (first, count)."""
+    """Return (first, count): the protein's chains among its structure's kept chains."""
     assert protein.structure is not None
     kept = [(chain.id, chain.sequence) for chain in protein.structure.kept_chains]
     wanted = [(chain.id, chain.sequence) for chain in protein.chains]

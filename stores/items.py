@@ -10,35 +10,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Bool, Int64
 from protalign.core.protein import Backbone, Chain, Structure
 from protalign.stores.format.arrays import Arrays
 
 
 @dataclass(frozen=True, eq=False)
 class ResidueMap:
-    """Where each row of an entry's structure embedding is in the entry's sequence and in its file.
+    """The residue of each row of an entry's structure embedding.
 
     Attributes
     ----------
-    sequence_index : (rows,) int64, position in the entry's chain sequences, one after another.
-    chain_ids : (rows,) object array of str, the author's chain names.
-    residue_numbers : (rows,) int32, the author's numbers.
-    insertion_codes : (rows,) uint8, ASCII; 32 (space) for none.
-    observed : (L,) bool over the whole sequence: residues that the coordinates hold.
+    sequence_index : (rows,) int64
+        Position in the entry's chain sequences, one after another.
+    chain_ids : (rows,) object array of str
+        The author's chain names.
+    residue_numbers : (rows,) int32
+        The author's residue numbers.
+    insertion_codes : (rows,) uint8
+        ASCII; 32 (space) for none.
+    observed : (L,) bool
+        For each residue of the whole sequence: whether the coordinates hold it.
     """
 
-    sequence_index: npt.NDArray[np.int64]
+    sequence_index: Int64
     chain_ids: npt.NDArray[np.object_]
     residue_numbers: npt.NDArray[np.int32]
     insertion_codes: npt.NDArray[np.uint8]
-    observed: npt.NDArray[np.bool_]
+    observed: Bool
 
     def __len__(self) -> int:
         return len(self.sequence_index)
 
     @classmethod
     def of(cls, chains: tuple[Chain, ...]) -> ResidueMap:
-        """The map of an entry's chains, each of which has a backbone."""
+        """Return the map of an entry's chains, each of which has a backbone."""
         rows = [chain.structure_rows for chain in chains]
         begins = np.cumsum([0, *(len(chain) for chain in chains)])[:-1]
         chain_ids = np.empty(sum(len(positions) for positions in rows), dtype=object)
@@ -72,12 +78,12 @@ class SequenceItems:
         return self.several(index, index + 1)[0]
 
     def several(self, first: int, stop: int) -> list[tuple[str, ...]]:
-        """Items first..stop, read at once."""
+        """Return items first to stop, read at once."""
         letters = self._ragged("letters", first, stop)
         lengths = self._ragged("chain_length", first, stop)
         return [
-            _cut(text.tobytes().decode("ascii"), own)
-            for text, own in zip(letters, lengths, strict=True)
+            _cut(text.tobytes().decode("ascii"), chain_lengths)
+            for text, chain_lengths in zip(letters, lengths, strict=True)
         ]
 
     def _ragged(self, column: str, first: int, stop: int) -> list[npt.NDArray[Any]]:
@@ -87,16 +93,16 @@ class SequenceItems:
         )
         return _gathered(self._arrays, f"sequences/{column}/values", start, length)
 
-    def rows(self, start: int = 0) -> npt.NDArray[np.int64]:
-        """(n,) int64 residues of each item from ``start`` on: rows of an embedding."""
+    def rows(self, start: int = 0) -> Int64:
+        """Return (n,) int64: residues of each item from ``start`` on, the rows of an embedding."""
         return self._arrays.read("sequences/letters/length", start).astype(np.int64)
 
-    def cost(self, start: int = 0) -> npt.NDArray[np.int64]:
-        """(n,) int64 residues that encoding an item takes."""
+    def cost(self, start: int = 0) -> Int64:
+        """Return (n,) int64: residues that encoding each item takes."""
         return self.rows(start)
 
     def longest(self, start: int = 0) -> int:
-        """Residues of the longest single chain."""
+        """Return the residues of the longest single chain."""
         if start >= len(self):
             return 0
         first = int(self._arrays.read("sequences/chain_length/start", start, start + 1)[0])
@@ -116,7 +122,7 @@ class StructureItems:
         return self.several(index, index + 1)[0]
 
     def several(self, first: int, stop: int) -> list[Structure]:
-        """Items first..stop, read at once."""
+        """Return items first to stop, read at once."""
         arrays = self._arrays
         begin = arrays.read("structures/chain", first, stop)
         count = arrays.read("structures/chains", first, stop)
@@ -129,7 +135,7 @@ class StructureItems:
         ]
 
     def _chains(self, begin: npt.NDArray[Any], count: npt.NDArray[Any]) -> Iterator[Chain]:
-        """The chains of some ranges, one range after another."""
+        """Yield the chains of some ranges, one range after another."""
         arrays = self._arrays
         start, length, id_start, id_length = (
             arrays.gather(f"chains/{column}", begin, count)
@@ -150,32 +156,32 @@ class StructureItems:
                 backbone=Backbone(backbone),
             )
 
-    def rows(self, start: int = 0) -> npt.NDArray[np.int64]:
-        """(n,) int64 kept residues with a complete backbone: rows of an embedding."""
+    def rows(self, start: int = 0) -> Int64:
+        """Return (n,) int64: kept residues with a complete backbone, the rows of an embedding."""
         return self._arrays.read("structures/rows", start).astype(np.int64)
 
-    def cost(self, start: int = 0) -> npt.NDArray[np.int64]:
-        """(n,) int64 residues of the whole complex: what encoding an item takes."""
+    def cost(self, start: int = 0) -> Int64:
+        """Return (n,) int64: residues of each whole complex, which encoding it takes."""
         return self._arrays.read("structures/context", start).astype(np.int64)
 
     def longest(self, start: int = 0) -> int:
-        """Residues of the largest complex."""
+        """Return the residues of the largest complex."""
         return int(self.cost(start).max(initial=0))
 
 
 def _gathered(
     arrays: Arrays, name: str, start: npt.NDArray[Any], length: npt.NDArray[Any]
 ) -> list[npt.NDArray[Any]]:
-    """The rows of each of n ranges."""
+    """Return the rows of each of n ranges."""
     return np.split(arrays.gather(name, start, length), np.cumsum(length)[:-1])
 
 
 def _cut(text: str, lengths: npt.NDArray[Any]) -> tuple[str, ...]:
-    """A text's parts of these lengths."""
+    """Return a text's parts of these lengths."""
     ends = np.cumsum(lengths).tolist()
     return tuple(text[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True))
 
 
 def items_of(arrays: Arrays, modality: str) -> SequenceItems | StructureItems:
-    """The unique items of a modality."""
+    """Return the unique items of a modality."""
     return SequenceItems(arrays) if modality == "sequence" else StructureItems(arrays)

@@ -1,4 +1,4 @@
-"""EmbeddingStore and StoreView: entries to slice, and the embeddings behind them."""
+"""EmbeddingStore and StoreView: entries to slice, and their embeddings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Bool, Int64
+from protalign.core.checks import first_few
 from protalign.core.errors import Failure, InputError, StoreError
 from protalign.core.protein import Modality, Structure
 from protalign.core.ragged import Ragged
@@ -27,31 +29,47 @@ from protalign.stores.items import ResidueMap, SequenceItems, StructureItems
 
 
 class Entries(ABC):
-    """Entries in an order: what a store and a view of one have in common.
+    """Entries in an order: the part that a store and a view of it have in common.
 
-    A 1-d collection as scikit-learn slices them: ``len``, ``shape == (n,)``, and ``X[index]`` with
-    an id, a list of ids, a slice, a bool mask or an array of positions; also ``X[index, ...]``.
+    A collection of one axis that scikit-learn can slice: ``len``, ``shape == (n,)``, and
+    ``X[index]`` with an id, a list of ids, a slice, a bool mask or an array of positions; also
+    ``X[index, ...]``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from protalign import EmbeddingStore, embed
+    >>> store = tempfile.mkdtemp() + "/store.zarr"
+    >>> files = ["examples/sample/1a2p_A.pdb.gz", "examples/sample/1bpi_A.cif"]
+    >>> report = embed(files, store, ["protalign_t6_2M", "proteinmpnn_v_48_020"])
+    >>> entries = EmbeddingStore.open(store)
+    >>> entries.ids.tolist(), entries.lengths.tolist()
+    (['1a2p_A', '1bpi_A'], [108, 58])
+    >>> entries["1bpi_A"].embeddings("proteinmpnn_v_48_020").values.shape
+    (58, 128)
+    >>> entries[entries.lengths > 100].ids.tolist()
+    ['1a2p_A']
     """
 
     @property
     @abstractmethod
     def store(self) -> EmbeddingStore:
-        """The store that the entries are in."""
+        """The store of the entries."""
 
     @property
     @abstractmethod
-    def entry_rows(self) -> npt.NDArray[np.int64]:
-        """(n,) int64 rows of the store's log of entries. They stay the same for ever."""
+    def entry_rows(self) -> Int64:
+        """(n,) int64: their rows in the store's log of entries, which never change."""
 
     @property
     def ids(self) -> npt.NDArray[np.object_]:
-        """(n,) object array of str."""
+        """(n,) object array of str: the ids."""
         ids: npt.NDArray[np.object_] = self.store.log.ids[self.entry_rows]
         return ids
 
     @property
     def shape(self) -> tuple[int]:
-        """(n,)."""
+        """``(n,)``, as scikit-learn expects."""
         return (len(self.entry_rows),)
 
     def __len__(self) -> int:
@@ -67,14 +85,14 @@ class Entries(ABC):
         return row >= 0 and bool((self.entry_rows == row).any())
 
     def __getitem__(self, index: Any) -> StoreView:
-        """A view of some of the entries; raises InputError for ids that are not there."""
+        """Return a view of some of the entries; raise InputError for unknown ids."""
         if isinstance(index, tuple):
             if len(index) != 2 or index[1] is not Ellipsis:
                 raise IndexError("entries have one axis; write store[index]")
             index = index[0]
         return StoreView(self.store, self.entry_rows[self._positions(index)])
 
-    def _positions(self, index: Any) -> npt.NDArray[np.int64] | slice:
+    def _positions(self, index: Any) -> Int64 | slice:
         if isinstance(index, slice):
             return index
         if isinstance(index, str):
@@ -95,46 +113,66 @@ class Entries(ABC):
             raise IndexError(f"there are {len(self)} entries")
         return positions
 
-    def _positions_of_ids(self, ids: Any) -> npt.NDArray[np.int64]:
+    def _positions_of_ids(self, ids: Any) -> Int64:
         rows = self.store.log.rows_of(ids)
         order = np.argsort(self.entry_rows, kind="stable")
-        place = np.searchsorted(self.entry_rows, rows, sorter=order)
-        place = order[np.minimum(place, len(order) - 1)] if len(order) else place
-        found = self.entry_rows[place] == rows if len(order) else np.zeros(len(rows), np.bool_)
-        if not found.all():
-            missing = [str(ids[i]) for i in np.flatnonzero(~found)[:3]]
-            raise InputError(f"this view has no {', '.join(map(repr, missing))}", "the store does")
-        return place
+        position = np.searchsorted(self.entry_rows, rows, sorter=order)
+        present = np.zeros(len(rows), dtype=np.bool_)
+        if len(order):
+            position = order[np.minimum(position, len(order) - 1)]
+            present = self.entry_rows[position] == rows
+        if not present.all():
+            missing = [repr(str(ids[index])) for index in np.flatnonzero(~present).tolist()]
+            raise InputError(
+                f"this view has no entry {first_few(missing)}", "the store does: look it up there"
+            )
+        return position
 
     @property
-    def has_sequence(self) -> npt.NDArray[np.bool_]:
-        """(n,) bool."""
+    def has_sequence(self) -> Bool:
+        """(n,) bool: whether each entry has a sequence."""
         return self.store.log.item("sequence", self.entry_rows) >= 0
 
     @property
-    def has_structure(self) -> npt.NDArray[np.bool_]:
-        """(n,) bool; False for FASTA records."""
+    def has_structure(self) -> Bool:
+        """(n,) bool: whether each entry has a structure; False for FASTA records."""
         return self.store.log.item("structure", self.entry_rows) >= 0
 
     @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """(n,) int64 residues of each entry's sequence, all chains together."""
+    def lengths(self) -> Int64:
+        """(n,) int64: residues of each entry's sequence, all chains together."""
         return self.store.log.span("sequence", self.entry_rows)[1]
 
-    def items(self, modality: Modality) -> npt.NDArray[np.int64]:
-        """(n,) int64, equal for entries that share one embedding, -1 where there is none."""
+    def items(self, modality: Modality) -> Int64:
+        """Return (n,) int64, equal for entries that share one embedding, -1 for none.
+
+        Parameters
+        ----------
+        modality : "sequence" or "structure"
+            The items to compare.
+        """
         return self.store.log.code(check_modality(modality), self.entry_rows)
 
     def encoder_for(self, modality: Modality, name: str | None = None) -> EncoderInfo:
-        """The named encoder, or the only one of the modality.
+        """Return the named encoder, or the only one of the modality.
 
-        Raises StoreError, listing the names, if there is none, if there are several, or if the
-        named one is of the other modality.
+        Parameters
+        ----------
+        modality : "sequence" or "structure"
+            The items that it embeds.
+        name : str, optional
+            Its name in the store.
+
+        Raises
+        ------
+        StoreError
+            The store has no such encoder, has several and no name was given, or the named one
+            embeds the other modality. The message lists the names.
         """
         return self.store.encoders.choose(check_modality(modality), name)
 
-    def rows(self, encoder: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """(start, length), (n,) int64 each: where the rows are in the encoder's ``values``.
+    def rows(self, encoder: str) -> tuple[Int64, Int64]:
+        """Return (start, length), (n,) int64 each: each entry's rows of the encoder's ``values``.
 
         Start is -1 and length 0 for an entry without the modality, or not embedded.
         """
@@ -144,88 +182,126 @@ class Entries(ABC):
         start = np.full(len(item), -1, dtype=np.int64)
         start[item >= 0] = encoded.start[item[item >= 0]]
         offset, length = self.store.log.span(modality, self.entry_rows)
-        there = start >= 0
-        return np.where(there, start + offset, -1), np.where(there, length, 0)
+        embedded = start >= 0
+        return np.where(embedded, start + offset, -1), np.where(embedded, length, 0)
 
     def embeddings(
         self, encoder: str, positions: npt.NDArray[np.integer[Any]] | None = None
     ) -> Ragged:
-        """Residue embeddings of all entries, or of those at ``positions``, packed.
+        """Return the residue embeddings of all entries, or of those at ``positions``, packed.
 
-        In the stored dtype, (R, D), in the entries' order. Raises InputError for an entry without
-        the modality or not embedded, StoreError where the store is damaged.
+        Parameters
+        ----------
+        encoder : str
+            Its name in the store.
+        positions : (m,) int, optional
+            Positions of entries, in any order, also repeated. Default: all.
+
+        Returns
+        -------
+        Ragged
+            Its ``values`` are (R, D) in the stored dtype; item i is the (L_i, D) array of entry i.
+            A sequence encoder gives a row per residue of the sequence; for a structure encoder
+            ``store.residue_map`` names the residues.
+
+        Raises
+        ------
+        InputError
+            An entry does not have the modality, or is not embedded.
+        StoreError
+            The store has no such encoder, or is damaged.
         """
-        chosen: Entries = self if positions is None else self[positions]
-        start, length = chosen.rows(encoder)
+        entries: Entries = self if positions is None else self[positions]
+        start, length = entries.rows(encoder)
         if (start < 0).any():
-            chosen._refuse_missing(encoder, start < 0)
+            entries._refuse_missing(encoder, start < 0)
         offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
         return Ragged(self.store.encoders.rows(encoder).gather(start, length), offsets)
 
     def embeddings_at(
         self, encoder: str, residues: Sequence[int] | npt.NDArray[np.integer[Any]]
     ) -> npt.NDArray[Any]:
-        """One residue's embedding of every entry: (n, D), in the stored dtype.
+        """Return the embedding of one residue of every entry; only these rows are read.
 
-        What a point mutation changes most is at its place: ``store[mutants].embeddings_at(encoder,
-        places) - store[wild_types].embeddings_at(encoder, places)``. Only these rows are read.
+        A point mutation changes the embedding most at the mutated residue:
+        ``store[mutants].embeddings_at(encoder, residues) -
+        store[wild_types].embeddings_at(encoder, residues)``.
 
         Parameters
         ----------
-        encoder : its name in the store.
-        residues : (n,) rows of each entry, counted from 0: residues of its sequence for a sequence
-            encoder, and for a structure encoder those of ``store.residue_map``.
+        encoder : str
+            Its name in the store.
+        residues : (n,) int
+            A row of each entry, counted from 0: a residue of its sequence for a sequence encoder,
+            a row of ``store.residue_map`` for a structure encoder.
+
+        Returns
+        -------
+        (n, D) array
+            In the stored dtype.
 
         Raises
         ------
-        InputError : an entry without the modality or not embedded, or a row that it does not have.
+        InputError
+            An entry does not have the modality, is not embedded, or has no such row.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from protalign import EmbeddingStore, embed
+        >>> path = tempfile.mkdtemp() + "/store.zarr"
+        >>> report = embed("examples/sample/1bpi_A.cif", path, ["protalign_t6_2M"])
+        >>> EmbeddingStore.open(path)["1bpi_A"].embeddings_at("protalign_t6_2M", [14]).shape
+        (1, 160)
         """
         rows = np.asarray(residues, dtype=np.int64)
         start, length = self.rows(encoder)
         if (start < 0).any():
             self._refuse_missing(encoder, start < 0)
         if rows.shape != self.shape:
-            raise InputError(f"residues of shape {rows.shape}", f"give one for each of {len(self)}")
+            raise InputError(
+                f"residues: their shape is {rows.shape}",
+                f"give one for each of {len(self)} entries",
+            )
         outside = np.flatnonzero((rows < 0) | (rows >= length))
         if len(outside):
             first = outside[0]
             raise InputError(
-                f"{self.ids[first]} has no residue {rows[first]}",
-                f"it has {length[first]}, counted from 0",
+                f"{self.ids[first]}: it has no residue {rows[first]}",
+                f"give one from 0 to {length[first] - 1}",
             )
         return self.store.encoders.rows(encoder).gather(start + rows, np.ones_like(rows))
 
-    def _refuse_missing(self, encoder: str, missing: npt.NDArray[np.bool_]) -> None:
-        named = ", ".join(self.ids[missing][:3].tolist())
-        count = int(missing.sum())
-        more = f" and {count - 3:,} more" if count > 3 else ""
+    def _refuse_missing(self, encoder: str, missing: Bool) -> None:
         raise InputError(
-            f"no {encoder} embedding of {named}{more}",
+            f"no {encoder} embedding of {first_few(self.ids[missing].tolist())}",
             "leave entries without it out (has_sequence, has_structure), or run `protalign embed` "
             "to the end",
         )
 
 
 class StoreView(Entries):
-    """Some entries of a store, in some order. Pickles as the store's path and row numbers."""
+    """Some entries of a store, in some order; pickled as the store's path and row numbers."""
 
-    def __init__(self, store: EmbeddingStore, entry_rows: npt.NDArray[np.int64]) -> None:
+    def __init__(self, store: EmbeddingStore, entry_rows: Int64) -> None:
         self._store = store
         self._entry_rows = entry_rows
 
     @property
     def store(self) -> EmbeddingStore:
+        """The store of the entries."""
         return self._store
 
     @property
-    def entry_rows(self) -> npt.NDArray[np.int64]:
+    def entry_rows(self) -> Int64:
+        """(n,) int64: their rows in the store's log of entries, which never change."""
         return self._entry_rows
 
     def __repr__(self) -> str:
         return f"<StoreView of {len(self):,} entries of {self._store.path}>"
 
     def __deepcopy__(self, memo: object) -> StoreView:
-        return self  # nothing in it changes
+        return self  # it never changes
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore_view, (self._store.path, self._entry_rows, self._fingerprint())
@@ -234,31 +310,53 @@ class StoreView(Entries):
         return hashlib.blake2b("\n".join(self.ids.tolist()).encode(), digest_size=16).digest()
 
 
-def _restore_view(path: str, entry_rows: npt.NDArray[np.int64], fingerprint: bytes) -> StoreView:
-    """Unpickle; one process opens a store once however many of its views arrive."""
+def _restore_view(path: str, entry_rows: Int64, fingerprint: bytes) -> StoreView:
+    """Unpickle a view; a process opens a store once, whatever the number of its views."""
     view = StoreView(EmbeddingStore._shared(path), entry_rows)
     if len(entry_rows) and (
         entry_rows.max() >= len(view.store.log) or view._fingerprint() != fingerprint
     ):
-        raise StoreError(f"{path} is no longer the store that the pickled view was of")
+        raise StoreError(f"{path}: it is no longer the store of the pickled view; pickle it again")
     return view
 
 
 class EmbeddingStore(Entries):
-    """A store opened for reading: the view of all its live entries, and what they share.
+    """A store, opened for reading: all its live entries, their embeddings, and their proteins.
 
-    What is committed when it is opened is what it shows; open it again to see more.
+    It shows what was committed when it was opened. Open it again to see more.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        Its arrays. ``EmbeddingStore.open`` finds them by path.
 
     Attributes
     ----------
-    path : absolute folder, or URL.
-    encoders : name -> EncoderInfo.
-    options : how its files were read.
+    path : str
+        Absolute folder, or URL.
+    encoders : mapping of str to EncoderInfo
+        Its encoders, by name.
+    options : mapping
+        How its files were read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from protalign import EmbeddingStore, embed
+    >>> path = tempfile.mkdtemp() + "/store.zarr"
+    >>> report = embed("examples/sample/1bpi_A.cif", path, ["protalign_t6_2M"])
+    >>> store = EmbeddingStore.open(path)
+    >>> store.ids.tolist(), list(store.encoders)
+    (['1bpi_A'], ['protalign_t6_2M'])
+    >>> store.sequence("1bpi_A")[0][:10]
+    'RPDFCLEPPY'
     """
 
     _open_stores: ClassVar[WeakValueDictionary[str, EmbeddingStore]] = WeakValueDictionary()
 
     def __init__(self, arrays: Arrays) -> None:
+        if not isinstance(arrays, Arrays):
+            raise TypeError(f"open the store with EmbeddingStore.open({str(arrays)!r})")
         self._arrays = arrays
         self.path = arrays.path
         self.log = EntryLog(arrays)
@@ -267,9 +365,17 @@ class EmbeddingStore(Entries):
 
     @classmethod
     def open(cls, path: str | Path) -> EmbeddingStore:
-        """Open a local folder, or a URL that fsspec knows ("s3://…").
+        """Open a store.
 
-        Raises StoreError if there is none, if it is of another format, or damaged.
+        Parameters
+        ----------
+        path : str or path
+            A local folder, or a URL that fsspec knows ("s3://…").
+
+        Raises
+        ------
+        StoreError
+            The store is missing, damaged, or of another format.
         """
         return cls(open_arrays(_absolute(path)))
 
@@ -282,10 +388,12 @@ class EmbeddingStore(Entries):
 
     @property
     def store(self) -> EmbeddingStore:
+        """Itself."""
         return self
 
     @property
-    def entry_rows(self) -> npt.NDArray[np.int64]:
+    def entry_rows(self) -> Int64:
+        """(n,) int64: rows of its live entries in its log of entries, ascending."""
         return self.log.live
 
     def __repr__(self) -> str:
@@ -299,48 +407,63 @@ class EmbeddingStore(Entries):
 
     @cached_property
     def failures(self) -> list[Failure]:
-        """What could not be read or embedded, and was not mended since."""
+        """Files and entries that could not be read or embedded, and still cannot."""
         return FailureLog(self._arrays, self.log).live
 
     def sequence(self, entry_id: str) -> tuple[str, ...]:
-        """The entry's chain sequences."""
+        """Return the entry's chain sequences; raise InputError for an unknown id."""
         row = self.log.rows_of([entry_id])
         return SequenceItems(self._arrays)[int(self.log.item("sequence", row)[0])]
 
     def structure(self, entry_id: str) -> Structure:
-        """The complex that the entry's rows come from; InputError if it has none."""
+        """Return the complex that the entry belongs to; raise InputError if it has no structure."""
         row = self.log.rows_of([entry_id])
         item = int(self.log.item("structure", row)[0])
         if item < 0:
-            raise InputError(f"{entry_id} has no structure", "it was read from a sequence file")
+            raise InputError(
+                f"{entry_id}: it has no structure, since it was read from a sequence file",
+                "choose entries with has_structure",
+            )
         return StructureItems(self._arrays)[item]
 
     def residue_map(self, entry_id: str) -> ResidueMap:
-        """Which residue each row of the entry's structure embedding is."""
+        """Return the map from rows of the entry's structure embedding to residues.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from protalign import EmbeddingStore, embed
+        >>> path = tempfile.mkdtemp() + "/store.zarr"
+        >>> report = embed("examples/sample/1bpi_A.cif", path, ["proteinmpnn_v_48_020"])
+        >>> residues = EmbeddingStore.open(path).residue_map("1bpi_A")
+        >>> len(residues), residues.chain_ids[0], residues.residue_numbers[:3].tolist()
+        (58, 'A', [1, 2, 3])
+        """
         kept = self.structure(entry_id).kept_chains
         first, count = self.log.chains(int(self.log.rows_of([entry_id])[0]))
         return ResidueMap.of(kept[first : first + count])
 
     def notes(self, entry_id: str) -> tuple[str, ...]:
-        """What reading the entry's file remarked."""
+        """Return the notes that were made when the entry's file was read."""
         return self.log.notes(int(self.log.rows_of([entry_id])[0]))
 
     def source(self, entry_id: str) -> str:
-        """Path of the file that the entry was read from."""
+        """Return the path of the file that the entry was read from."""
         return self.log.source_path(int(self.log.rows_of([entry_id])[0]))
 
     def source_sha256(self, entry_id: str) -> bytes:
-        """SHA-256 (32 bytes) of that file's bytes, as they were when it was read."""
+        """Return the SHA-256 (32 bytes) of that file, as it was when it was read."""
         return self.log.source_sha256(int(self.log.rows_of([entry_id])[0]))
 
     def info(self) -> dict[str, Any]:
-        """Counts, encoders and size, for JSON; bytes is None for a remote store."""
+        """Return counts, encoders and size, for JSON; bytes is None for a remote store."""
         sequences, structures = SequenceItems(self._arrays), StructureItems(self._arrays)
         encoders = {}
         for name, encoder in self.encoders.items():
-            facts = asdict(encoder)
-            facts["items"], facts["items_total"] = facts.pop("n_items"), facts.pop("n_items_total")
-            encoders[name] = facts
+            described = asdict(encoder)
+            described["items"] = described.pop("n_items")
+            described["items_total"] = described.pop("n_items_total")
+            encoders[name] = described
         return {
             "path": self.path,
             "format": FORMAT_VERSION,
@@ -361,5 +484,5 @@ def _absolute(path: str | Path) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files below a folder, as their lengths say."""
+    """Return the bytes of the files below a folder, by their lengths."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

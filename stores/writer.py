@@ -1,4 +1,4 @@
-"""Putting proteins into a store: entries, unique items, failures, encoders' plans."""
+"""Put proteins into a store: entries, unique items, failures, encoders' plans."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from protalign.stores.format.state import (
 from protalign.stores.item_writer import ItemWriter, place_in_structure
 from protalign.stores.items import items_of
 
-#: Columns of the entries log that say what an id stands for, beside the id and its notes.
+#: Columns of the entries log, beside the id and its notes.
 ENTRY_COLUMNS = (
     "source",
     "sequence_item",
@@ -43,7 +43,7 @@ ENTRY_COLUMNS = (
 
 @dataclass
 class _Reading:
-    """A source whose entries are coming in: the ids seen so far, and those that failed."""
+    """A source that is being read: the ids read so far, and the ids that failed."""
 
     ids: set[str] = field(default_factory=set)
     failures: set[str] = field(default_factory=set)
@@ -52,22 +52,38 @@ class _Reading:
 class StoreWriter:
     """Opens a store for adding, or makes it; one process at a time.
 
-    What is added waits in memory until ``commit``. Leaving the ``with`` block commits, unless an
+    Added entries wait in memory until ``commit``. Leaving the ``with`` block commits, unless an
     exception ends it.
 
     Parameters
     ----------
-    path : a local folder.
-    options : how files are read; a store keeps to the options that it was made with.
+    path : str or path
+        A local folder.
+    options : mapping
+        How files are read. A store takes only the options that it was made with.
 
     Raises
     ------
-    StoreError : the path is something else, another process writes, or the options differ.
+    StoreError
+        The path is not a store, another process writes to it, or the options differ.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from protalign.core.protein import Chain, Protein
+    >>> from protalign.stores import EmbeddingStore
+    >>> path = tempfile.mkdtemp() + "/store.zarr"
+    >>> with StoreWriter(path, {}) as writer:
+    ...     protein = Protein("first", "a.fasta", (Chain.from_sequence("ACDE"),))
+    ...     writer.add("a.fasta", bytes(32), [protein])
+    []
+    >>> EmbeddingStore.open(path).sequence("first")
+    ('ACDE',)
     """
 
     def __init__(self, path: str | os.PathLike[str], options: Mapping[str, Option]) -> None:
         if "://" in str(path):
-            raise StoreError(f"{path}: a store is written to a local or mounted folder only")
+            raise StoreError(f"{path}: a URL cannot be written to; name a local or mounted folder")
         self.path = Path(path).absolute()
         _make_folder(self.path)
         self._lock = StoreLock(self.path)
@@ -125,7 +141,7 @@ class StoreWriter:
 
     @property
     def n_entries(self) -> int:
-        """Live entries, those waiting included."""
+        """Live entries, including those that wait."""
         current = live_sources(np.array(self._source_paths, dtype=object))
         rows = np.fromiter(self._entry.values(), dtype=np.int64, count=len(self._entry))
         sources = np.frombuffer(self._columns["source"], dtype=np.int64)[rows]
@@ -133,16 +149,16 @@ class StoreWriter:
 
     @property
     def failures(self) -> list[Failure]:
-        """Failures that stand, what encoders could not embed included; commits what waits."""
+        """Failures that still hold, also those of encoders; commits first."""
         self.commit()
         arrays = LocalArrays(self.path)
         return FailureLog(arrays, EntryLog(arrays)).live
 
     def source_is_current(self, path: str, sha256: bytes) -> bool:
-        """Whether all entries of this file, with these contents, are in the store.
+        """Return whether all entries of this file, with these contents, are in the store.
 
-        Also where the file was moved: the entries keep the path that they were read from. One that
-        something failed in is to be read again, so that its failures get its present path.
+        Also true if the file was moved: its entries keep the path that they were read from. A
+        moved file with failures is read again, so that they get its present path.
         """
         moved = self._moved_source(path, sha256)
         if moved is not None and self._failures.get(self._source_paths[moved]):
@@ -153,12 +169,12 @@ class StoreWriter:
         )
 
     def _moved_source(self, path: str, sha256: bytes) -> int | None:
-        """The row of a file of the same name and contents whose own path is gone."""
+        """Return the row of a file of the same name and contents that is gone from its path."""
         row = self._source_of_hash.get(sha256)
         return row if row is not None and self._was_moved(row, path, sha256) else None
 
     def _was_moved(self, source: int, path: str, sha256: bytes) -> bool:
-        """Whether the file at ``path`` is one in the store whose own path is gone."""
+        """Return whether the file at ``path`` is a known one that is gone from its old path."""
         old = Path(self._source_paths[source])
         same = self._source_hashes[source] == sha256 and old.name == Path(path).name
         return same and not old.exists()
@@ -171,11 +187,26 @@ class StoreWriter:
         failures: Sequence[Failure] = (),
         last: bool = True,
     ) -> list[Failure]:
-        """What was read from a file, or a part of it; ``last`` says that no more follows.
+        """Add the proteins and failures of a file, or of a part of it.
 
-        ``sha256`` is empty where the file cannot be opened: its failures are kept, and what the
-        store has of an earlier version. Returns the failures that the store itself adds: ids that
-        are taken already.
+        Parameters
+        ----------
+        source_path : str
+            The file.
+        sha256 : bytes
+            The SHA-256 of its bytes, or ``b""`` if the file cannot be opened: then its failures
+            are kept, and the entries of an earlier version stay.
+        proteins : sequence of Protein
+            The proteins read from it.
+        failures : sequence of Failure
+            The records that could not be read.
+        last : bool
+            Whether this is the last part of the file.
+
+        Returns
+        -------
+        list of Failure
+            The failures that the store itself adds: ids that are already taken.
         """
         if not sha256:
             for failure in failures:
@@ -198,20 +229,20 @@ class StoreWriter:
         return refused
 
     def add_failure(self, failure: Failure) -> None:
-        """Keep a failure; the same one again is not kept twice."""
+        """Keep a failure; a known one is not kept twice."""
         known = self._failures.setdefault(failure.file, {})
         if known.get(failure.id) != failure:
             known[failure.id] = failure
             self._log_failure(failure)
 
     def forget_failure(self, failure: Failure) -> None:
-        """Take a logged failure back, e.g. because its file is gone."""
+        """Take a logged failure back, for example because its file is gone."""
         known = self._failures.get(failure.file, {})
         if known.pop(failure.id, None) is not None:
             self._log_failure(Failure(failure.id, failure.file, reason="", advice=""))
 
     def _resolve(self, source_path: str, still: set[str]) -> None:
-        """Take back the file's failures that did not come up when it was read this time."""
+        """Take back the file's failures that did not occur when it was read this time."""
         for failure in list(self._failures.get(source_path, {}).values()):
             if failure.id not in still:
                 self.forget_failure(failure)
@@ -227,7 +258,7 @@ class StoreWriter:
             self._appender.append_texts(f"failures/{name}", [getattr(failure, name)])
 
     def _source_row(self, path: str, sha256: bytes) -> int:
-        """The row of this version of the file, new unless it is the latest one known."""
+        """Return the row of this version of the file; a new one unless it is the latest known."""
         row = self._source.get(path)
         if row is None or self._source_hashes[row] != sha256:
             if row is not None:
@@ -249,7 +280,7 @@ class StoreWriter:
         if row is not None:
             owner = self._columns["source"][row]
             owner_path = self._source_paths[owner]
-            # A file that is gone keeps no id: it was renamed, moved, or replaced by this one.
+            # A file that is gone frees its ids: it was renamed, or replaced by this one.
             taken = (
                 owner_path != path
                 and self._source[owner_path] == owner
@@ -269,7 +300,7 @@ class StoreWriter:
         return None
 
     def _entry_values(self, protein: Protein, source: int) -> tuple[int, ...]:
-        """The entry's columns, its items put into the store."""
+        """Put the entry's items into the store; return its columns."""
         sequence = self._items.sequence(protein.sequences)
         if protein.structure is None:
             return (source, sequence, -1, 0, 0, 0, 0)
@@ -287,7 +318,7 @@ class StoreWriter:
             self._columns[name].append(value)
 
     def _append_new_entries(self) -> None:
-        """Hand over the entries since the last commit, a column at a time."""
+        """Append the entries since the last commit, one column at a time."""
         if not self._new_ids:
             return
         first = self._appender.rows("entries/source")
@@ -306,7 +337,7 @@ class StoreWriter:
             self._appender.commit(lambda state: replace(state, open_sources=open_sources))
 
     def check_encoder(self, name: str, record: EncoderRecord) -> None:
-        """Raise StoreError where the embeddings under this name are another encoder's."""
+        """Raise StoreError if the embeddings under this name are another encoder's."""
         known = self._appender.arrays.state.encoders.get(checked_encoder_name(name))
         differences = [] if known is None else known.record.differences(record)
         if differences:
@@ -323,22 +354,28 @@ class StoreWriter:
         batch_rows: int,
         chunk_rows: int = ENCODER_CHUNK_ROWS,
     ) -> BatchPlan:
-        """Record which items the encoder is to embed, in which batches; commits what waits.
+        """Record which items the encoder is to embed, in which batches; commits first.
 
         Parameters
         ----------
-        encoder : name of these embeddings in the store.
-        record : provenance; must be that of the embeddings already under this name.
-        batch_rows : residues of a batch, at most (one item at least).
-        chunk_rows : rows of a chunk, for an encoder new to the store.
+        encoder : str
+            Name of these embeddings in the store.
+        record : EncoderRecord
+            Its provenance; must be that of the embeddings already under this name.
+        batch_rows : int
+            Residues of a batch, at most; a batch holds at least one item.
+        chunk_rows : int
+            Rows of a chunk, if the encoder is new to the store.
 
         Returns
         -------
-        What is to be encoded, earlier plans' unfinished tasks included.
+        BatchPlan
+            The work to do, including unfinished tasks of earlier plans.
 
         Raises
         ------
-        StoreError : the embeddings under this name are another encoder's.
+        StoreError
+            The embeddings under this name are another encoder's.
         """
         self.commit()
         self._appender.reload()  # tasks may have been done since
@@ -383,30 +420,30 @@ class StoreWriter:
 
 
 def _make_folder(path: Path) -> None:
-    """The store's folder, empty unless it is a store already."""
+    """Make the store's folder; raise StoreError if it is something else than a store."""
     if path.exists():
         if not path.is_dir():
-            raise StoreError(f"{path} is a file; name a folder for the store")
+            raise StoreError(f"{path}: it is a file; name a folder for the store")
         others = [f for f in path.iterdir() if f.name != LOCK_FILE and f.suffix != ".partial"]
         if others and not (path / "zarr.json").exists():
             raise StoreError(
-                f"{path} exists and is not a store; name a new folder, or one that "
+                f"{path}: it exists and is not a store; name a new folder, or one that "
                 "`protalign embed` made"
             )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{path} cannot be made: {error.strerror}") from None
+        raise StoreError(f"{path}: it cannot be made ({error.strerror}); name another") from None
 
 
 def _check_options(stored: Mapping[str, Option], given: Mapping[str, Option], path: Path) -> None:
     differing = [
-        f"{name} {stored.get(name)}, now {given.get(name)}"
+        f"{name} {stored.get(name)}, not {given.get(name)}"
         for name in sorted({*stored, *given})
         if stored.get(name) != given.get(name)
     ]
     if differing:
         raise StoreError(
-            f"{path} was made with other options ({'; '.join(differing)}); use the same ones, or "
-            "make another store"
+            f"{path}: it was made with other options ({'; '.join(differing)}); use the same ones, "
+            "or make another store"
         )

@@ -1,4 +1,4 @@
-"""Whether a store's index makes sense: counts, ranges and references agree with each other."""
+"""Check a store's index: counts, ranges and references must agree with each other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Int64
 from protalign.stores.format.arrays import LocalArrays
 from protalign.stores.format.layout import ARRAYS
 
@@ -24,8 +25,8 @@ _RANGES = (
 )
 
 
-def index_faults(arrays: LocalArrays) -> Iterator[tuple[str, str]]:
-    """(array, what is wrong) for everything in the index that contradicts something else."""
+def check_index(arrays: LocalArrays) -> Iterator[tuple[str, str]]:
+    """Yield (array, fault) for everything in the index that contradicts something else."""
     yield from _uneven_tables(arrays)
     for column in _ragged_columns():
         yield from _bad_ranges(
@@ -46,7 +47,7 @@ def _ragged_columns() -> list[str]:
 
 
 def _uneven_tables(arrays: LocalArrays) -> Iterator[tuple[str, str]]:
-    """Columns of one table that have different numbers of rows."""
+    """Yield columns of one table that have different numbers of rows."""
     counts: dict[str, dict[int, str]] = {}
     for name in ARRAYS:
         if not name.endswith("/values"):
@@ -60,7 +61,7 @@ def _uneven_tables(arrays: LocalArrays) -> Iterator[tuple[str, str]]:
 def _bad_ranges(
     arrays: LocalArrays, first: str, count: str, total: int
 ) -> Iterator[tuple[str, str]]:
-    """Ranges that do not follow one another from 0 to the total."""
+    """Yield a fault unless the ranges follow one another from 0 to the total."""
     start, length = arrays.read(first), arrays.read(count).astype(np.int64)
     if len(start) != len(length):
         yield first, f"and {count} have different numbers of rows"
@@ -68,7 +69,7 @@ def _bad_ranges(
         yield first, f"and {count} do not cut {total} rows into consecutive ranges"
 
 
-def _consecutive(start: npt.NDArray[Any], length: npt.NDArray[np.int64], total: int) -> bool:
+def _consecutive(start: npt.NDArray[Any], length: Int64, total: int) -> bool:
     ends = np.cumsum(length)
     return bool(np.array_equal(start, ends - length)) and (ends[-1] if len(ends) else 0) == total
 

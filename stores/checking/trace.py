@@ -1,4 +1,4 @@
-"""From damaged rows of an array back to the ids that they belong to."""
+"""Find the entries that damaged rows of an array belong to."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from protalign.stores.entries import EntryLog
 from protalign.stores.format.arrays import LocalArrays
 
 
-class DamageTrace:
-    """Names the live entries that rows of an array concern, as far as the index can be read."""
+class EntryTrace:
+    """Finds the live entries that rows of an array belong to, as far as the index is readable."""
 
     def __init__(self, arrays: LocalArrays) -> None:
         self._arrays = arrays
 
-    def ids(self, array: str, begin: int, end: int) -> tuple[str, ...]:
-        """Ids of the entries that rows begin..end of an array belong to.
+    def affected_ids(self, array: str, begin: int, end: int) -> tuple[str, ...]:
+        """Return the ids of the entries that rows ``begin`` to ``end`` of an array belong to.
 
-        Where the index itself is damaged the ids cannot be told, and the answer is empty; where
-        only the ids' texts are damaged entries are called "entry 17".
+        If the index itself is damaged the answer is empty. If only the texts of the ids are
+        damaged, entries are called "entry 17".
         """
         try:
             rows = self._entry_rows(array, begin, end)
@@ -33,7 +33,7 @@ class DamageTrace:
             return ()
 
     def _entry_rows(self, array: str, begin: int, end: int) -> Int64:
-        """Rows of the entries log."""
+        """Return rows of the entries log."""
         group, _, column = array.partition("/")
         if group == "entries":
             first, last = self._owners("entries", column, begin, end)
@@ -47,7 +47,7 @@ class DamageTrace:
         return np.empty(0, dtype=np.int64)
 
     def _owners(self, group: str, column: str, begin: int, end: int) -> tuple[int, int]:
-        """Rows of a table whose value in a column, ragged or not, lies in begin..end."""
+        """Return (first, stop) of the table's rows with values of the column in begin to end."""
         if not column.endswith("/values"):
             return begin, end
         ragged = f"{group}/{column.removesuffix('/values')}"
@@ -88,8 +88,8 @@ class DamageTrace:
         if modality == "structure":
             entry_start = entry_start + self._arrays.read("entries/structure_offset")[rows]
             entry_length = self._arrays.read("entries/structure_length")[rows]
-        hit: Int64 = rows[(entry_start < end) & (entry_start + entry_length > begin)]
-        return hit
+        affected: Int64 = rows[(entry_start < end) & (entry_start + entry_length > begin)]
+        return affected
 
     @cached_property
     def _log(self) -> EntryLog | None:
@@ -109,6 +109,6 @@ class DamageTrace:
 
 
 def _overlapping(start: Any, stop: Any, begin: int, end: int) -> tuple[int, int]:
-    """The run of ranges, ascending, that share a row with begin..end: (first, after the last)."""
-    hit = np.flatnonzero((start < end) & (stop > begin))
-    return (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, 0)
+    """Return (first, stop) of the ascending ranges that share a row with begin to end."""
+    shared = np.flatnonzero((start < end) & (stop > begin))
+    return (int(shared[0]), int(shared[-1]) + 1) if len(shared) else (0, 0)

@@ -1,4 +1,4 @@
-"""Read a whole store against its checksums and its manifest, and name what is damaged."""
+"""Check a whole store against its checksums and its index, and name the damage."""
 
 from __future__ import annotations
 
@@ -9,29 +9,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from protalign.core.arrays import Bool
+from protalign.core.checks import first_few
 from protalign.core.errors import StoreError
-from protalign.stores.checking.consistency import index_faults
-from protalign.stores.checking.trace import DamageTrace
+from protalign.stores.checking.consistency import check_index
+from protalign.stores.checking.trace import EntryTrace
 from protalign.stores.format.arrays import LocalArrays, check_array_json, check_chunk
 from protalign.stores.format.layout import ArraySpec
 from protalign.stores.format.state import load_state
 
-#: Ids shown in a line of the report; all of them are in the report itself.
+#: Ids in a line of the report; the report itself has all of them.
 IDS_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something wrong in a store.
+    """One damage in a store.
 
     Attributes
     ----------
-    array : name of the array, e.g. "encoders/esm2_t6_8M_UR50D/values".
-    chunk : its chunk's file name, "" where the fault is not in one chunk.
-    reason : what is wrong.
-    ids : live entries that it concerns.
+    array : str
+        Name of the array, such as "encoders/esm2_t6_8M_UR50D/values".
+    chunk : str
+        The chunk's file name, "" if the damage is not in one chunk.
+    reason : str
+        The fault.
+    ids : tuple of str
+        The live entries that it affects.
     """
 
     array: str
@@ -42,14 +47,18 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What ``verify`` found.
+    """The result of ``verify``.
 
     Attributes
     ----------
-    path : the store.
-    chunks, bytes : read.
-    damages : what is wrong; empty if the store is whole.
-    unfinished : tasks not done of each encoder that has such; no damage.
+    path : str
+        The store.
+    chunks, bytes : int
+        Chunks and bytes that were read.
+    damages : list of Damage
+        Empty if the store is whole.
+    unfinished : dict of str to int
+        Tasks that are not done, by encoder. They are not damage.
     """
 
     path: str
@@ -60,27 +69,24 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Nothing is damaged."""
+        """Whether nothing is damaged."""
         return not self.damages
 
     @property
     def damaged_ids(self) -> tuple[str, ...]:
-        """Every id concerned, once."""
+        """Every affected id, once."""
         return tuple(dict.fromkeys(i for damage in self.damages for i in damage.ids))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return JSON values."""
         return {**asdict(self), "ok": self.ok, "damaged_ids": list(self.damaged_ids)}
 
     def lines(self) -> Iterator[str]:
-        """A line for each damage, and for each encoder that is not finished."""
+        """Yield a line for each damage, and for each encoder that is not finished."""
         for damage in self.damages:
-            where = f"{damage.array} {damage.chunk}".rstrip()
-            more = (
-                f" and {len(damage.ids) - IDS_SHOWN:,} more" if len(damage.ids) > IDS_SHOWN else ""
-            )
-            ids = f"; ids: {', '.join(damage.ids[:IDS_SHOWN])}{more}" if damage.ids else ""
-            yield f"{where}: {damage.reason}{ids}"
+            place = f"{damage.array} {damage.chunk}".rstrip()
+            ids = f"; ids: {first_few(damage.ids, IDS_SHOWN)}" if damage.ids else ""
+            yield f"{place}: {damage.reason}{ids}"
         for encoder, tasks in self.unfinished.items():
             yield f"{encoder}: {tasks:,} tasks are not done; run `protalign embed` again"
 
@@ -88,18 +94,43 @@ class VerifyReport:
 def verify(
     path: str | os.PathLike[str], on_progress: Callable[[int, int], None] | None = None
 ) -> VerifyReport:
-    """Read every chunk that a local store must have against its checksum.
+    """Check every chunk that a local store must have against its checksum.
 
-    Holds one chunk at a time, and the index of entries. ``on_progress`` is called with the chunks
-    read so far and in all. Raises StoreError if there is no store, or its root attributes are
-    damaged: then nothing tells what should be there.
+    Only one chunk and the index of entries are in memory at a time.
+
+    Parameters
+    ----------
+    path : str or path
+        The store's folder.
+    on_progress : callable, optional
+        Called with the chunks read so far, and all chunks.
+
+    Returns
+    -------
+    VerifyReport
+        Every damage, with the ids that it affects.
+
+    Raises
+    ------
+    StoreError
+        The store is missing, or its root attributes are damaged, which say what it must hold.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from protalign.stores import StoreWriter, verify
+    >>> path = tempfile.mkdtemp() + "/store.zarr"
+    >>> with StoreWriter(path, {}):
+    ...     pass
+    >>> verify(path).ok
+    True
     """
     folder = Path(path).absolute()
     if "://" in str(path):
-        raise StoreError(f"{path}: only a local store can be verified; copy it, or verify it there")
+        raise StoreError(f"{path}: only a local store can be checked; copy it, or check it there")
     arrays = LocalArrays(folder, load_state(folder))
     report = VerifyReport(str(folder), 0, 0)
-    trace = DamageTrace(arrays)
+    trace = EntryTrace(arrays)
     expected = list(_expected_chunks(arrays, report))
     read_bytes = 0
     for done, (name, index) in enumerate(expected, start=1):
@@ -108,18 +139,18 @@ def verify(
         read_bytes += size
         if reason:
             begin, end = index * spec.chunk_rows, (index + 1) * spec.chunk_rows
-            ids = trace.ids(name, begin, min(end, arrays.rows(name)))
+            ids = trace.affected_ids(name, begin, min(end, arrays.rows(name)))
             report.damages.append(Damage(name, spec.chunk_key(index), reason, ids))
         if on_progress is not None:
             on_progress(done, len(expected))
     if report.ok:
-        # Only an index whose every byte is as written can be judged for sense.
-        report.damages.extend(Damage(name, "", fault, ()) for name, fault in index_faults(arrays))
+        # The sense of an index is checked only if every byte of it is as it was written.
+        report.damages.extend(Damage(name, "", fault, ()) for name, fault in check_index(arrays))
     return VerifyReport(report.path, len(expected), read_bytes, report.damages, report.unfinished)
 
 
 def _expected_chunks(arrays: LocalArrays, report: VerifyReport) -> Iterator[tuple[str, int]]:
-    """Every chunk that must be there; faults of arrays' own files go into the report."""
+    """Yield every chunk that must exist; report the faults of arrays' zarr.json."""
     for name, spec in arrays.state.arrays().items():
         rows = arrays.rows(name)
         try:
@@ -139,13 +170,13 @@ def _expected_chunks(arrays: LocalArrays, report: VerifyReport) -> Iterator[tupl
 def _encoded_chunks(
     arrays: LocalArrays, encoder: str, report: VerifyReport
 ) -> Iterator[tuple[str, int]]:
-    """Chunks of the tasks that are done."""
+    """Yield the chunks of tasks that are done."""
     group = f"encoders/{encoder}"
     try:
         done = np.flatnonzero(_marked_done(arrays, encoder))
         first = arrays.read(f"{group}/plan/row") // arrays.spec(f"{group}/values").chunk_rows
     except StoreError:
-        return  # the plan is damaged: its own chunks are in the report
+        return  # the plan is damaged, which its own chunks report
     ends = np.append(
         first[1:], arrays.spec(f"{group}/values").chunks(arrays.rows(f"{group}/values"))
     )
@@ -158,8 +189,8 @@ def _encoded_chunks(
         report.unfinished[encoder] = len(first) - len(done)
 
 
-def _marked_done(arrays: LocalArrays, encoder: str) -> npt.NDArray[np.bool_]:
-    """(tasks,) bool: done as far as the root knows, or a chunk of ``done`` is there."""
+def _marked_done(arrays: LocalArrays, encoder: str) -> Bool:
+    """Return (tasks,) bool: done as the root group says, or a chunk of ``done`` exists."""
     array = f"encoders/{encoder}/done"
     marked = np.zeros(arrays.rows(array), dtype=np.bool_)
     marked[: arrays.state.encoders[encoder].tasks_done] = True
@@ -171,7 +202,7 @@ def _marked_done(arrays: LocalArrays, encoder: str) -> npt.NDArray[np.bool_]:
 
 
 def _chunk_fault(file: Path, spec: ArraySpec) -> tuple[str, int]:
-    """(what is wrong with a chunk file or "", bytes read)."""
+    """Return the fault of a chunk file, or "", and the bytes read."""
     try:
         data = file.read_bytes()
     except FileNotFoundError:

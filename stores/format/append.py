@@ -1,4 +1,4 @@
-"""Appending to a store's arrays, in such an order that a kill at any point leaves it whole.
+"""Append to a store's arrays, in an order that leaves the store whole if it is cut off anywhere.
 
 Rows are written beyond the committed ones first: arrays grow, whole chunks are replaced, each in
 one atomic rename. Then one atomic write of the root group's zarr.json makes them count.
@@ -6,6 +6,7 @@ one atomic rename. Then one atomic write of the root group's zarr.json makes the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec
 
+from protalign.core.errors import StoreError
 from protalign.stores.format.arrays import LocalArrays
 from protalign.stores.format.layout import ArraySpec
 from protalign.stores.format.state import StoreState, load_state
@@ -37,24 +39,34 @@ def change_state(path: Path, change: Callable[[StoreState], StoreState]) -> Stor
 
 
 def open_for_writing(path: Path, name: str) -> zarr.Array[Any]:
-    """An array whose chunks are always written, all-zero ones too.
+    """Open an array and always write its chunks, also those of zeros.
 
-    Set on the array and not in zarr.config, which is one for all threads: the other thread's
-    return from a ``with`` would take the setting away between ours and the opening.
+    The setting is made on the array: ``zarr.config`` is shared by all threads, so another thread
+    that leaves a ``with`` could take the setting away before the array is opened.
     """
     array = zarr.open_array(path / name, mode="r+", zarr_format=3)
     return array.with_config({"write_empty_chunks": True})
 
 
 def prepare_arrays(path: Path, state: StoreState) -> None:
-    """Make the arrays that are not there yet, and clear away what a broken run left."""
+    """Make the arrays that are missing, and clear away what an interrupted run left."""
     for debris in path.rglob("*.partial"):  # Zarr's temporary files
         debris.unlink(missing_ok=True)
     for name, spec in state.arrays().items():
         if not (path / name / "zarr.json").exists():
             _create_array(path, name, spec)
-        elif (array := open_for_writing(path, name)).shape[0] != state.rows(name):
-            _truncate(array, spec, state.rows(name))
+        elif _rows_on_disk(path, name) != state.rows(name):
+            _truncate(open_for_writing(path, name), spec, state.rows(name))
+
+
+def _rows_on_disk(path: Path, name: str) -> int:
+    """Return an array's rows as its zarr.json has them; opening it takes Zarr 50 times longer."""
+    try:
+        return int(json.loads((path / name / "zarr.json").read_bytes())["shape"][0])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        raise StoreError(
+            f"{path}: array {name} is damaged: its zarr.json cannot be read; run `protalign verify`"
+        ) from None
 
 
 def _create_array(path: Path, name: str, spec: ArraySpec) -> None:
@@ -78,7 +90,7 @@ def _create_array(path: Path, name: str, spec: ArraySpec) -> None:
 
 
 def _truncate(array: zarr.Array[Any], spec: ArraySpec, rows: int) -> None:
-    """Cut an array back to its committed rows; zeros follow them in the last chunk."""
+    """Cut an array back to its committed rows; fill the last chunk with zeros."""
     begin = rows // spec.chunk_rows * spec.chunk_rows
     tail = array[begin:rows] if begin < rows else None
     array.resize((begin + spec.chunk_rows if begin < rows else rows, *spec.row_shape))
@@ -90,7 +102,7 @@ def _truncate(array: zarr.Array[Any], spec: ArraySpec, rows: int) -> None:
 
 
 class Appender:
-    """Rows waiting to be appended to a store's arrays."""
+    """Rows that wait to be appended to a store's arrays."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -100,11 +112,11 @@ class Appender:
         self.arrays = LocalArrays(path)
 
     def rows(self, name: str) -> int:
-        """Rows of an array, those waiting included."""
+        """Return the rows of an array, including those that wait."""
         return self.arrays.rows(name) + self._waiting_rows.get(name, 0)
 
     def reload(self) -> None:
-        """See what else has been committed; nothing may be waiting."""
+        """Read the committed state again; nothing may be waiting."""
         self.arrays = LocalArrays(self._path)
 
     @property
@@ -113,7 +125,7 @@ class Appender:
         return bool(self._pending or self._grow)
 
     def append(self, name: str, rows: npt.ArrayLike) -> None:
-        """Rows of an array, any shape that fits (n, *row_shape)."""
+        """Append rows to an array, in any shape that fits (n, *row_shape)."""
         spec = self.arrays.spec(name)
         block = np.asarray(rows, dtype=spec.dtype).reshape(-1, *spec.row_shape)
         self._pending.setdefault(name, []).append(block)
@@ -122,7 +134,7 @@ class Appender:
     def append_ragged(
         self, column: str, values: npt.NDArray[Any], lengths: npt.NDArray[Any]
     ) -> None:
-        """Rows of a ragged column, packed."""
+        """Append packed rows to a ragged column."""
         first = self.rows(f"{column}/values")
         lengths = np.asarray(lengths, dtype=np.int64)
         self.append(f"{column}/start", first + np.cumsum(lengths) - lengths)
@@ -130,15 +142,15 @@ class Appender:
         self.append(f"{column}/values", values)
 
     def append_texts(self, column: str, texts: Sequence[str]) -> None:
-        """Rows of a ragged column of UTF-8."""
+        """Append texts to a ragged column of UTF-8."""
         self.append_ragged(column, *encode_texts(texts))
 
     def grow(self, name: str, rows: int) -> None:
-        """Let an array have that many rows, whose chunks someone else writes later."""
+        """Set the rows of an array; its chunks are written later, by tasks."""
         self._grow[name] = rows
 
     def commit(self, change: Callable[[StoreState], StoreState]) -> StoreState:
-        """Write what waits, then make it count together with a change of the state."""
+        """Write the rows that wait, then make them count together with a change of the state."""
         committed = dict(self._grow)
         for name, rows in self._grow.items():
             row_shape = self.arrays.spec(name).row_shape

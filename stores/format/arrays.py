@@ -1,7 +1,7 @@
-"""Reading a store's arrays: chunk files memory-mapped where it is local, else through Zarr.
+"""Read a store's arrays; the chunk files of a local store are memory-mapped.
 
-Either way every chunk is held against its crc32c, and a chunk that is not there is an error:
-Zarr's own answer, a chunk of zeros, would pass for data.
+Every chunk is checked against its crc32c, and a missing chunk is an error: Zarr itself would
+return zeros, which look like data.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.arrays import Bool, Int64
 from protalign.core.errors import StoreError
 from protalign.stores.format.layout import ArraySpec
 from protalign.stores.format.state import StoreState, load_state
@@ -33,8 +34,10 @@ class Arrays(ABC):
 
     Attributes
     ----------
-    path : folder or URL.
-    state : the committed state they are read in; rows beyond it are not shown.
+    path : str
+        Folder or URL.
+    state : StoreState
+        The committed state that is read; rows beyond it are not shown.
     """
 
     def __init__(self, path: str, state: StoreState) -> None:
@@ -44,21 +47,22 @@ class Arrays(ABC):
 
     @abstractmethod
     def chunk(self, name: str, index: int) -> npt.NDArray[Any]:
-        """One chunk, checked; at least its committed rows. Not to be written to."""
+        """Return one chunk, checked, with at least its committed rows. Do not write to it."""
 
     @abstractmethod
-    def done_tasks(self, name: str) -> npt.NDArray[np.bool_]:
-        """(tasks,) bool: tasks of an encoder whose rows are all written."""
+    def done_tasks(self, name: str) -> Bool:
+        """Return (tasks,) bool: the tasks of an encoder with all their rows written."""
 
     def spec(self, name: str) -> ArraySpec:
+        """Return the array's dtype, shape and chunks."""
         return self._specs[name]
 
     def rows(self, name: str) -> int:
-        """Committed rows."""
+        """Return the committed rows of an array."""
         return self.state.rows(name)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
-        """Rows start..stop (default: all committed), a copy."""
+        """Return a copy of rows start to stop (default: all committed)."""
         stop = self.rows(name) if stop is None else stop
         begin, length = np.array([start], np.int64), np.array([stop - start], np.int64)
         return self.gather(name, begin, length)
@@ -66,15 +70,15 @@ class Arrays(ABC):
     def gather(
         self, name: str, start: npt.NDArray[Any], length: npt.NDArray[Any]
     ) -> npt.NDArray[Any]:
-        """The rows of n ranges, one range after another, in one new array."""
+        """Return the rows of n ranges, one range after another, in one new array."""
         spec = self._specs[name]
         length = np.asarray(length, dtype=np.int64)
         start = np.asarray(start, dtype=np.int64)
         beyond = (start < 0) | (length < 0) | (length > self.rows(name) - start)
         if beyond.any():
             raise StoreError(
-                f"{self.path}: rows outside array {name} are asked for: the store's index is "
-                "inconsistent; run `protalign verify`"
+                f"{self.path}: the store's index is inconsistent, it points outside array {name}; "
+                "run `protalign verify`"
             )
         out = np.empty((int(length.sum()), *spec.row_shape), dtype=spec.dtype)
         for chunk_index, begin, target, count in _pieces(start, length, spec.chunk_rows):
@@ -82,7 +86,7 @@ class Arrays(ABC):
         return out
 
     def texts(self, column: str) -> npt.NDArray[np.object_]:
-        """All committed texts of a ragged column of UTF-8."""
+        """Return all committed texts of a ragged column of UTF-8."""
         try:
             return decode_texts(
                 self.read(f"{column}/values"),
@@ -90,19 +94,19 @@ class Arrays(ABC):
                 self.read(f"{column}/length"),
             )
         except UnicodeDecodeError:
-            raise StoreError(f"{self.path}: array {column}/values is no UTF-8") from None
+            raise StoreError(
+                f"{self.path}: array {column}/values is not UTF-8; run `protalign verify`"
+            ) from None
 
     def ragged(self, column: str, index: int) -> npt.NDArray[Any]:
-        """The values of one row of a ragged column."""
+        """Return the values of one row of a ragged column."""
         start = int(self.read(f"{column}/start", index, index + 1)[0])
         length = int(self.read(f"{column}/length", index, index + 1)[0])
         return self.read(f"{column}/values", start, start + length)
 
 
-def _pieces(
-    start: npt.NDArray[np.int64], length: npt.NDArray[np.int64], chunk_rows: int
-) -> Iterator[tuple[int, int, int, int]]:
-    """Ranges cut at chunk borders: (chunk, first row in it, first row of the output, rows).
+def _pieces(start: Int64, length: Int64, chunk_rows: int) -> Iterator[tuple[int, int, int, int]]:
+    """Cut ranges at chunk borders: (chunk, first row in it, first row of the output, rows).
 
     Ranges that continue one another are joined, and chunks come in ascending order, so that each
     is opened once.
@@ -116,20 +120,20 @@ def _pieces(
     length = np.add.reduceat(length, first)
     start, target = start[first], target[first]
     order = np.argsort(start, kind="stable")
-    for row, count, place in zip(
+    for row, count, output in zip(
         start[order].tolist(), length[order].tolist(), target[order].tolist(), strict=True
     ):
         while count:
             index, begin = divmod(row, chunk_rows)
             taken = min(count, chunk_rows - begin)
-            yield index, begin, place, taken
-            row, place, count = row + taken, place + taken, count - taken
+            yield index, begin, output, taken
+            row, output, count = row + taken, output + taken, count - taken
 
 
 def check_array_json(text: bytes, spec: ArraySpec, rows: int) -> str:
-    """What is wrong with an array's zarr.json; "" if it is as the format says."""
+    """Return the fault of an array's zarr.json, "" if it is as the format says."""
     try:
-        found = json.loads(text)
+        described = json.loads(text)
         expected = {
             "zarr_format": 3,
             "node_type": "array",
@@ -137,16 +141,16 @@ def check_array_json(text: bytes, spec: ArraySpec, rows: int) -> str:
             "chunk_grid": _named("regular", chunk_shape=list(spec.chunk_shape)),
             "chunk_key_encoding": _named("default", separator="."),
         }
-        wrong = [key for key, value in expected.items() if found.get(key) != value]
-        codecs = [codec["name"] for codec in found["codecs"]]
-        endian = found["codecs"][0].get("configuration", {}).get("endian", "little")
+        wrong = [key for key, value in expected.items() if described.get(key) != value]
+        codecs = [codec["name"] for codec in described["codecs"]]
+        endian = described["codecs"][0].get("configuration", {}).get("endian", "little")
         if codecs != ["bytes", "crc32c"] or endian != "little":
             wrong.append("codecs")
-        if tuple(found["shape"][1:]) != spec.row_shape or found["shape"][0] < rows:
+        if tuple(described["shape"][1:]) != spec.row_shape or described["shape"][0] < rows:
             wrong.append("shape")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return "its zarr.json cannot be read"
-    return f"its zarr.json has another {', '.join(wrong)} than the format" if wrong else ""
+    return f"its zarr.json does not follow the format ({', '.join(wrong)})" if wrong else ""
 
 
 def _named(name: str, **configuration: Any) -> dict[str, Any]:
@@ -154,7 +158,7 @@ def _named(name: str, **configuration: Any) -> dict[str, Any]:
 
 
 def check_chunk(data: Any, spec: ArraySpec) -> str:
-    """What is wrong with a chunk file's bytes; "" if nothing is."""
+    """Return the fault of a chunk file's bytes, "" if there is none."""
     if len(data) != spec.chunk_bytes + CHECKSUM_BYTES:
         return f"has {len(data)} bytes instead of {spec.chunk_bytes + CHECKSUM_BYTES}"
     content = np.frombuffer(data, np.uint8)
@@ -165,15 +169,15 @@ def check_chunk(data: Any, spec: ArraySpec) -> str:
 
 
 def chunk_error(path: str, name: str, key: str, what: str) -> StoreError:
-    """The error of one bad chunk, in the words that every reader uses."""
+    """Return the error for one bad chunk, in the words that every reader uses."""
     return StoreError(
-        f"{path}: chunk {key} of array {name} {what}: the store is damaged; "
-        "`protalign verify` lists the ids concerned"
+        f"{path}: the store is damaged, chunk {key} of array {name} {what}; run "
+        "`protalign verify`, which lists the ids concerned"
     )
 
 
 def _open_files_allowed() -> int:
-    """Maps kept open at once; each holds a file descriptor."""
+    """Return the number of maps to keep open at once; each holds a file descriptor."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 4096 if soft == resource.RLIM_INFINITY else max(16, min(4096, soft // 4))
 
@@ -191,17 +195,17 @@ class LocalArrays(Arrays):
         self._lock = threading.Lock()
 
     def chunk(self, name: str, index: int) -> npt.NDArray[Any]:
+        """Return one chunk, checked when it is first read; its memory is the file's."""
         key = (name, index)
         with self._lock:
-            found = self._maps.get(key)
-            if found is None:
-                found = self._map(name, index)
-                self._maps[key] = found
+            rows = self._maps.get(key)
+            if rows is None:
+                rows = self._maps[key] = self._map(name, index)
                 while len(self._maps) > self._limit:
                     self._maps.popitem(last=False)
             else:
                 self._maps.move_to_end(key)
-        return found
+        return rows
 
     def _map(self, name: str, index: int) -> npt.NDArray[Any]:
         spec = self._specs[name]
@@ -235,7 +239,8 @@ class LocalArrays(Arrays):
             )
         self._arrays_checked.add(name)
 
-    def done_tasks(self, name: str) -> npt.NDArray[np.bool_]:
+    def done_tasks(self, name: str) -> Bool:
+        """Return (tasks,) bool: done as the root group says, or by a chunk of ``done``."""
         array = f"encoders/{name}/done"
         done = np.zeros(self.rows(array), dtype=np.bool_)
         known = self.state.encoders[name].tasks_done

@@ -1,4 +1,4 @@
-"""The arrays of a store, format 1.0: names, dtypes, chunks. docs/store-format.md is its prose."""
+"""The arrays of a store, format 1.0: names, dtypes, chunks. See docs/store-format.md."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from protalign.core.errors import StoreError
 
 FORMAT_VERSION = "1.0"
-#: Key of the root group's attributes under which everything below is kept.
+#: Key of the root group's attributes that holds the state of the store.
 ATTRIBUTE = "protalign"
-#: Key beside it: crc32c of that attribute as canonical JSON.
+#: Key beside it, with the crc32c of that state as canonical JSON.
 CHECKSUM_ATTRIBUTE = "protalign_crc32c"
 #: Rows of an encoder's chunk, and of the task that fills it.
 ENCODER_CHUNK_ROWS = 8192
@@ -33,10 +33,12 @@ class ArraySpec:
 
     @property
     def chunk_shape(self) -> tuple[int, ...]:
+        """Shape of a chunk."""
         return (self.chunk_rows, *self.row_shape)
 
     @property
     def row_bytes(self) -> int:
+        """Bytes of a row."""
         return int(self.dtype.itemsize * np.prod(self.row_shape, dtype=np.int64))
 
     @property
@@ -45,11 +47,11 @@ class ArraySpec:
         return self.row_bytes * self.chunk_rows
 
     def chunk_key(self, index: int) -> str:
-        """File name of chunk ``index`` along the rows: "c.3.0.0" for rows of two dimensions."""
+        """Return the file name of a chunk, such as "c.3.0.0" if rows have two dimensions."""
         return ".".join(["c", str(index), *["0"] * len(self.row_shape)])
 
     def chunks(self, rows: int) -> int:
-        """Chunks that hold ``rows`` rows."""
+        """Return the number of chunks that hold ``rows`` rows."""
         return -(-rows // self.chunk_rows)
 
 
@@ -58,7 +60,7 @@ def _spec(dtype: str, *row_shape: int, chunk_rows: int = _INDEX_CHUNK) -> ArrayS
 
 
 def _ragged(name: str, dtype: str, chunk_rows: int = _BYTES_CHUNK) -> dict[str, ArraySpec]:
-    """A ragged column: row i is ``values[start[i]:start[i] + length[i]]``."""
+    """Return a ragged column's arrays: row i is ``values[start[i]:start[i] + length[i]]``."""
     return {
         f"{name}/start": _spec("i8"),
         f"{name}/length": _spec("i4"),
@@ -66,7 +68,7 @@ def _ragged(name: str, dtype: str, chunk_rows: int = _BYTES_CHUNK) -> dict[str, 
     }
 
 
-#: Every array that a store has whatever its encoders are.
+#: The arrays that every store has.
 ARRAYS: dict[str, ArraySpec] = {
     **_ragged("sources/path", "u1"),
     "sources/sha256": _spec("u1", 32),
@@ -104,7 +106,7 @@ ARRAYS: dict[str, ArraySpec] = {
 
 
 def encoder_arrays(name: str, dim: int, dtype: str, chunk_rows: int) -> dict[str, ArraySpec]:
-    """The arrays of one encoder."""
+    """Return the arrays of one encoder."""
     group = f"encoders/{name}"
     return {
         f"{group}/values": _spec(dtype, dim, chunk_rows=chunk_rows),
@@ -119,10 +121,10 @@ def encoder_arrays(name: str, dim: int, dtype: str, chunk_rows: int) -> dict[str
 
 
 def checked_encoder_name(name: str) -> str:
-    """The name, if it can be a folder's; raises StoreError otherwise."""
+    """Return the name if it can be a folder's; raise StoreError otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}", name):
         raise StoreError(
-            f"{name!r} cannot be an encoder's name; use letters, digits and _ . + -, "
+            f"{name!r}: it cannot be an encoder's name; use letters, digits and _ . + -, "
             "beginning with a letter, a digit or _"
         )
     return name

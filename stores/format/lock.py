@@ -16,12 +16,12 @@ _held_here: set[str] = set()
 
 
 def held_by_this_process(path: Path) -> bool:
-    """Whether a StoreLock of this process is held on the store."""
+    """Return whether this process holds a StoreLock on the store."""
     return os.path.realpath(path) in _held_here
 
 
 class StoreLock:
-    """An exclusive lock on a store's folder; the system lets go of it when the process ends."""
+    """An exclusive lock on a store's folder; the system releases it when the process ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -41,23 +41,25 @@ class StoreLock:
         self.release()
 
     def acquire(self) -> None:
-        """Take the lock; raises StoreError if anyone has it, or the folder cannot be written to."""
+        """Take the lock; raise StoreError if it is taken, or the folder cannot be written to."""
         try:
             handle = os.open(self._path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise StoreError(f"{self._path} cannot be written to: {error.strerror}") from None
+            raise StoreError(
+                f"{self._path}: it cannot be written to ({error.strerror}); check its permissions"
+            ) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(handle)
             raise StoreError(
-                f"{self._path} is being written to by another process; wait until it has finished"
+                f"{self._path}: it is being written to by another process; wait until that is done"
             ) from None
         self._handle = handle
         _held_here.add(self._key)
 
     def release(self) -> None:
-        """Let go of the lock; nothing happens if it is not held."""
+        """Release the lock; do nothing if it is not held."""
         if self._handle is not None:
             _held_here.discard(self._key)
             os.close(self._handle)

@@ -1,4 +1,4 @@
-"""Reading a store that is not a local folder: any URL that Zarr and fsspec know."""
+"""Read a store behind a URL that Zarr and fsspec know."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, WrapperStore
 
+from protalign.core.arrays import Bool
 from protalign.core.errors import StoreError
 from protalign.stores.format.arrays import Arrays, chunk_error
 from protalign.stores.format.state import StoreState
@@ -22,7 +23,7 @@ CHUNKS_KEPT = 16
 
 
 class _MissingChunkError(Exception):
-    """A chunk that must be there is not."""
+    """A chunk that the state says is written does not exist."""
 
     def __init__(self, array: str, chunk: str) -> None:
         self.array = array
@@ -41,7 +42,7 @@ class _WithoutHoles(WrapperStore[Any]):
     ) -> Buffer | None:
         value = await super().get(key, prototype, byte_range)
         array, _, name = key.rpartition("/")
-        # A task's chunk of ``done`` is there once the task is: its absence says "not yet".
+        # A task writes its chunk of ``done`` last: if it is missing, the task is not done yet.
         if value is None and name.startswith("c.") and not array.endswith("/done"):
             raise _MissingChunkError(array, name)
         return value
@@ -55,14 +56,16 @@ class RemoteArrays(Arrays):
             store = _WithoutHoles(FsspecStore.from_url(url, read_only=True))
             self._group = zarr.open_group(store, mode="r", zarr_format=3)
         except (OSError, ValueError, ImportError) as error:
-            raise StoreError(f"{url} cannot be opened as a store: {error}") from None
+            raise StoreError(
+                f"{url}: it cannot be opened as a store ({error}); check the address"
+            ) from None
         super().__init__(url, StoreState.parse(self._group.attrs.asdict(), url))
         self._opened: dict[str, zarr.Array[Any]] = {}
         self._lock = threading.Lock()
         self._chunks: OrderedDict[tuple[str, int], npt.NDArray[Any]] = OrderedDict()
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
-        """Rows start..stop: all their chunks are fetched at once."""
+        """Return rows start to stop; all their chunks are fetched at once."""
         stop = self.rows(name) if stop is None else stop
         spec = self._specs[name]
         if stop <= start:
@@ -73,25 +76,27 @@ class RemoteArrays(Arrays):
             raise chunk_error(self.path, error.array, error.chunk, "is missing") from None
         except (OSError, ValueError) as error:
             raise StoreError(
-                f"{self.path}: array {name}, rows {start} to {stop}, cannot be read: {error}; "
-                "the store is damaged, or the connection is"
+                f"{self.path}: array {name}, rows {start} to {stop}, cannot be read ({error}); "
+                "check the connection; if it is fine, the store is damaged"
             ) from None
 
     def chunk(self, name: str, index: int) -> npt.NDArray[Any]:
+        """Return one chunk, from memory if it was read lately."""
         key = (name, index)
         with self._lock:
             if key in self._chunks:
                 self._chunks.move_to_end(key)
                 return self._chunks[key]
-        rows = self._specs[name].chunk_rows
-        found = self.read(name, index * rows, min((index + 1) * rows, self.rows(name)))
+        size = self._specs[name].chunk_rows
+        rows = self.read(name, index * size, min((index + 1) * size, self.rows(name)))
         with self._lock:
-            self._chunks[key] = found
+            self._chunks[key] = rows
             while len(self._chunks) > CHUNKS_KEPT:
                 self._chunks.popitem(last=False)
-        return found
+        return rows
 
-    def done_tasks(self, name: str) -> npt.NDArray[np.bool_]:
+    def done_tasks(self, name: str) -> Bool:
+        """Return (tasks,) bool: done as the root group says, or by a chunk of ``done``."""
         array = f"encoders/{name}/done"
         done = np.ones(self.rows(array), dtype=np.bool_)
         known = self.state.encoders[name].tasks_done
@@ -102,10 +107,13 @@ class RemoteArrays(Arrays):
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self._opened:
             try:
-                found = self._group[name]
+                array = self._group[name]
             except KeyError:
-                found = None
-            if not isinstance(found, zarr.Array):
-                raise StoreError(f"{self.path}: array {name} is missing: the store is damaged")
-            self._opened[name] = found
+                array = None
+            if not isinstance(array, zarr.Array):
+                raise StoreError(
+                    f"{self.path}: the store is damaged, array {name} is missing; restore it from "
+                    "a copy"
+                )
+            self._opened[name] = array
         return self._opened[name]

@@ -1,4 +1,4 @@
-"""The root group's attributes: what is committed, and everything that is not an array."""
+"""The root group's attributes: committed counts, and everything that is not an array."""
 
 from __future__ import annotations
 
@@ -30,11 +30,15 @@ class EncoderState:
 
     Attributes
     ----------
-    record : provenance.
-    chunk_rows : rows of a chunk of its values.
-    tasks_done : that many tasks, from the first, are known to be done; later ones are done if
-        their chunk of ``done`` is there.
-    failed : items that it could not embed, ascending, with reason and advice.
+    record : EncoderRecord
+        Its provenance.
+    chunk_rows : int
+        Rows of a chunk of its values.
+    tasks_done : int
+        The first ``tasks_done`` tasks are known to be done. A later one is done if its chunk of
+        ``done`` exists.
+    failed : tuple of (item, reason, advice)
+        Items that it could not embed, ascending.
     """
 
     record: EncoderRecord
@@ -43,6 +47,7 @@ class EncoderState:
     failed: tuple[tuple[int, str, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
+        """Return JSON values."""
         return {
             **asdict(self.record),
             "chunk_rows": self.chunk_rows,
@@ -52,6 +57,7 @@ class EncoderState:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EncoderState:
+        """Return the state that ``as_json`` described."""
         value = dict(value)
         chunk_rows, tasks_done = value.pop("chunk_rows"), value.pop("tasks_done")
         failed = tuple((item, reason, advice) for item, reason, advice in value.pop("failed"))
@@ -64,10 +70,14 @@ class StoreState:
 
     Attributes
     ----------
-    options : how its files were read.
-    committed : rows of each array that count; what lies beyond is debris of a broken run.
-    open_sources : rows of ``sources`` whose entries are not all in.
-    encoders : by name.
+    options : mapping
+        How its files were read.
+    committed : mapping of str to int
+        Rows of each array that count. Rows beyond them are debris of an interrupted run.
+    open_sources : tuple of int
+        Rows of ``sources`` with entries still to come.
+    encoders : mapping of str to EncoderState
+        Encoders by name.
     """
 
     options: Mapping[str, Option]
@@ -76,11 +86,11 @@ class StoreState:
     encoders: Mapping[str, EncoderState] = field(default_factory=dict)
 
     def rows(self, array: str) -> int:
-        """Committed rows of an array."""
+        """Return the committed rows of an array."""
         return self.committed.get(array, 0)
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """Every array that this state speaks of."""
+        """Return every array that this state speaks of."""
         specs = dict(ARRAYS)
         for name, encoder in self.encoders.items():
             record = encoder.record
@@ -88,7 +98,7 @@ class StoreState:
         return specs
 
     def attributes(self) -> dict[str, Any]:
-        """The root group's attributes."""
+        """Return the root group's attributes."""
         value = {
             "format": FORMAT_VERSION,
             "options": dict(sorted(self.options.items())),
@@ -100,18 +110,18 @@ class StoreState:
 
     @classmethod
     def parse(cls, attributes: Mapping[str, Any], path: str) -> StoreState:
-        """Read it back; raises StoreError if it is another format, or damaged."""
+        """Return the state in some attributes; raise StoreError if they are damaged or unknown."""
         value = attributes.get(ATTRIBUTE)
         if not isinstance(value, dict):
             raise StoreError(
-                f"{path} is a Zarr group but not a ProtAlign store; name one that "
+                f"{path}: it is a Zarr group but not a ProtAlign store; name one that "
                 "`protalign embed` made"
             )
         _check_format(value.get("format"), path)
         if attributes.get(CHECKSUM_ATTRIBUTE) != _checksum(value):
             raise StoreError(
-                f"{path}: the root attributes (zarr.json) do not match their checksum: the file "
-                "is damaged; restore it from a copy"
+                f"{path}: the store is damaged, its root attributes (zarr.json) do not match "
+                "their checksum; restore the file from a copy"
             )
         return cls(
             options=value["options"],
@@ -126,35 +136,41 @@ def _checksum(value: dict[str, Any]) -> int:
     return int(google_crc32c.value(text.encode("ascii")))
 
 
-def _check_format(found: object, path: str) -> None:
-    if found == FORMAT_VERSION:
+def _check_format(stored: object, path: str) -> None:
+    if stored == FORMAT_VERSION:
         return
     try:
-        version = tuple(int(part) for part in str(found).split("."))
+        version = tuple(int(part) for part in str(stored).split("."))
     except ValueError:
-        raise StoreError(f"{path}: its format version {found!r} is not one") from None
+        raise StoreError(
+            f"{path}: its format version {stored!r} is not one; name a store that "
+            "`protalign embed` made"
+        ) from None
     if version > tuple(int(part) for part in FORMAT_VERSION.split(".")):
-        what = f"is newer than this ProtAlign reads ({FORMAT_VERSION}); upgrade protalign"
+        fault = f"is newer than this ProtAlign reads ({FORMAT_VERSION}); upgrade protalign"
     else:
-        what = f"is older than this ProtAlign reads ({FORMAT_VERSION}); embed the files again"
-    raise StoreError(f"{path}: store format {found} {what}")
+        fault = f"is older than this ProtAlign reads ({FORMAT_VERSION}); embed the files again"
+    raise StoreError(f"{path}: its store format {stored} {fault}")
 
 
 def load_state(path: Path) -> StoreState:
-    """The committed state of a local store; raises StoreError if it is none."""
+    """Return the committed state of a local store; raise StoreError if it is not a store."""
     try:
         text = (path / "zarr.json").read_bytes()
     except FileNotFoundError:
-        what = "is not a ProtAlign store" if path.exists() else "does not exist"
-        raise StoreError(f"{path} {what}; name one that `protalign embed` made") from None
+        fault = "it is not a ProtAlign store" if path.exists() else "it does not exist"
+        raise StoreError(f"{path}: {fault}; name one that `protalign embed` made") from None
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+        raise StoreError(
+            f"{path}: it cannot be read ({error.strerror}); check its permissions"
+        ) from None
     try:
         attributes = json.loads(text)["attributes"]
         if not isinstance(attributes, dict):
             raise TypeError
     except (ValueError, TypeError, KeyError):
         raise StoreError(
-            f"{path}: zarr.json cannot be read: it is damaged, or no Zarr v3 group"
+            f"{path}: its zarr.json is damaged, or not that of a Zarr v3 group; restore it from a "
+            "copy"
         ) from None
     return StoreState.parse(attributes, str(path))

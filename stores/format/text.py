@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 def encode_texts(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """Texts to (bytes (B,) uint8, lengths (n,) int32 in bytes)."""
+    """Return (bytes (B,) uint8, lengths (n,) int32 in bytes) of texts."""
     encoded = [text.encode("utf-8") for text in texts]
     lengths = np.fromiter((len(text) for text in encoded), dtype=np.int32, count=len(encoded))
     return np.frombuffer(b"".join(encoded), dtype=np.uint8), lengths
@@ -18,7 +18,7 @@ def encode_texts(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArr
 def decode_texts(
     values: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], length: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.object_]:
-    """(n,) object array of str; raises UnicodeDecodeError for bytes that are no UTF-8."""
+    """Return (n,) object array of str; raise UnicodeDecodeError if the bytes are not UTF-8."""
     data = values.tobytes()
     bounds = zip(start.tolist(), (start + length).tolist(), strict=True)
     texts = np.empty(len(start), dtype=object)

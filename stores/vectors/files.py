@@ -1,4 +1,4 @@
-"""Vectors to a file, block by block: Parquet, CSV, or AnnData's .h5ad, as its name ends."""
+"""Write vectors to a file, block by block: Parquet, CSV, or AnnData's .h5ad, by its ending."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from protalign.core.errors import InputError
+from protalign.core.files import new_file
 from protalign.core.protein import Modality
 from protalign.stores.vectors.table import (
     METADATA_KEY,
@@ -36,50 +36,64 @@ def write_vectors(
     metadata: Mapping[str, Any],
     mean_dims: Mapping[Modality, int] | None = None,
 ) -> int:
-    """Write vectors as they come; return the number of rows.
+    """Write vectors batch by batch; return the number of rows.
 
-    The file appears whole or not at all: it is written under another name and then renamed.
+    The file appears whole or not at all.
 
-    - ``.parquet``: a row group per batch; what ``read_vectors`` reads.
-    - ``.csv``: id, length, and a column for each number (sequence0, …), empty where an entry lacks
-      the modality. No provenance.
+    - ``.parquet``: a row group per batch; ``read_vectors`` reads it.
+    - ``.csv``: id, length, and a column for each number (sequence0, …), empty if an entry does not
+      have the modality. No provenance.
     - ``.h5ad``: ``obs`` has the ids and ``length``, ``obsm`` the columns of vectors under the
-      Parquet file's names (rows of NaN where missing), ``uns["protalign"]`` the provenance as JSON;
+      Parquet file's names (rows of NaN if missing), ``uns["protalign"]`` the provenance as JSON;
       there is no ``X``. It is put together in memory.
 
     Parameters
     ----------
-    path : the file, replaced if it is there.
-    batches : rows; ids must be unique over all of them.
-    dim : length of the aligned vectors.
-    metadata : JSON values: the provenance. In Parquet under "protalign" in the schema's metadata.
-    mean_dims : widths of the mean embeddings, by modality; no such columns without.
+    path : str or path
+        The file. It is replaced if it exists.
+    batches : iterable of VectorBatch
+        Rows; ids must be unique over all of them.
+    dim : int
+        Width of the aligned vectors.
+    metadata : mapping
+        The provenance, as JSON values. In Parquet it is under "protalign" in the schema's metadata.
+    mean_dims : mapping of modality to int, optional
+        Widths of the mean embeddings. Without it there are no such columns.
 
     Raises
     ------
-    InputError : the name ends in nothing of these, its folder is not there, a folder has the
-        name, or the library anndata is missing.
+    InputError
+        The file's ending is unknown, its folder is missing, the path is a folder, or the library
+        anndata is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from protalign.stores import VectorBatch, read_vectors
+    >>> path = tempfile.mkdtemp() + "/vectors.parquet"
+    >>> vectors = np.eye(2, dtype=np.float32)
+    >>> write_vectors(path, [VectorBatch(["a", "b"], vectors, vectors)], dim=2, metadata={})
+    2
+    >>> read_vectors(path).ids.tolist()
+    ['a', 'b']
     """
     target = Path(path)
     if target.is_dir():
-        raise InputError(f"{target} is a folder", "name a file")
+        raise InputError(f"{target}: it is a folder", "name a file")
     if not target.parent.is_dir():
-        raise InputError(f"{target.parent} is no folder", "make it, or name another file")
+        raise InputError(f"{target.parent}: the folder does not exist", "make it")
     if target.suffix not in _WRITERS:
         raise InputError(
-            f"{target} is of no known format", f"let its name end in {', '.join(_WRITERS)}"
+            f"{target}: its ending is not a known format",
+            f"let the name end in {', '.join(_WRITERS)}",
         )
     if target.suffix == ".h5ad":
         _anndata()
     schema = schema_of(dim, mean_dims or {}, metadata)
-    unfinished = target.with_name(f".{target.name}.{uuid4().hex}.partial")
-    try:
+    with new_file(target) as unfinished:
         tables = (table_of(batch, schema) for batch in batches)
-        rows = _WRITERS[target.suffix](unfinished, schema, tables)
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return rows
+        return _WRITERS[target.suffix](unfinished, schema, tables)
 
 
 def _write_parquet(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
@@ -104,8 +118,8 @@ def _write_csv(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int
         for table in tables:
             columns = [table["id"], table["length"]]
             for column in vector_columns(schema):
-                values, there = vectors_in(table, column)
-                columns += [pa.array(number, mask=~there) for number in values.T.copy()]
+                values, present = vectors_in(table, column)
+                columns += [pa.array(number, mask=~present) for number in values.T.copy()]
             writer.write_table(pa.Table.from_arrays(columns, schema=flat))
             rows += table.num_rows
     return rows
@@ -136,12 +150,13 @@ def _anndata() -> Any:
         import anndata
     except ImportError:
         raise InputError(
-            "writing .h5ad needs the library anndata", 'pip install "protalign[anndata]"'
+            "the library anndata, which writes .h5ad, is missing",
+            'pip install "protalign[anndata]"',
         ) from None
     return anndata
 
 
-#: How a file's name may end, and what writes it.
+#: The endings of a file's name, and the function that writes each.
 _WRITERS: dict[str, Callable[[Path, pa.Schema, Iterator[pa.Table]], int]] = {
     ".parquet": _write_parquet,
     ".csv": _write_csv,

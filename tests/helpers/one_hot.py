@@ -50,7 +50,6 @@ def load_from_centre(device: str) -> Callable[[list[Any]], Arrays]:
 
 def load_core_number(device: str) -> Callable[[list[Any]], Arrays]:
     """(L, 20) filled with how many cores torch takes in the thread that encodes."""
-
     import torch  # slow to import: worker processes of other tests do without
 
     def encode(batch: list[tuple[str, ...]]) -> Arrays:
@@ -123,14 +122,10 @@ def load_always_killed(device: str) -> Callable[[list[Any]], Arrays]:
     return encode
 
 
-def load_device_number(device: str) -> Callable[[list[Any]], Arrays]:
-    """(L, 20) filled with the device's number: tells which device a worker was given."""
-
-    def encode(batch: list[tuple[str, ...]]) -> Arrays:
-        number = np.float32(device.removeprefix("fake:"))
-        return [np.full((len("".join(item)), 20), number, np.float32) for item in batch]
-
-    return encode
+def load_noting_device(device: str, *, folder: str) -> Callable[[list[Any]], Arrays]:
+    """One-hot; leaves a file in the folder that is called like the device."""
+    (Path(folder) / device).touch()
+    return one_hot
 
 
 def load_refusing(device: str, *, unwanted: str) -> Callable[[list[Any]], Arrays]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from protalign.core.protein import Protein
-from tests.helpers.stores import build, complex_of, read_protein, sequence_only
+from protalign.stores import StoreWriter
+from tests.helpers.stores import OPTIONS, build, complex_of, read_protein, sequence_only
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +25,15 @@ def proteins(sample: Path) -> list[Protein]:
         sequence_only("long", "".join(p.sequences[0] for p in chains[:6])),
     ]
     return chains + others
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without entries. Only to be copied: making one takes longer."""
+    path = tmp_path_factory.mktemp("empty") / "store.zarr"
+    with StoreWriter(path, OPTIONS):
+        pass
+    return path
 
 
 @pytest.fixture(scope="session")

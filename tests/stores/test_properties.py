@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,12 +72,13 @@ records = st.dictionaries(names.filter(bool), sequences, min_size=1, max_size=8)
 @settings(max_examples=15, deadline=None)
 @given(records, st.lists(st.tuples(names, names, names.filter(bool), names), max_size=4))
 def test_any_entries_come_back(
-    tmp_path_factory: object,
+    tmp_path_factory: pytest.TempPathFactory,
+    empty: Path,
     entries: dict[str, list[str]],
     logged: list[tuple[str, str, str, str]],
 ) -> None:
     """Ids, sequences and failures of any text are read as they were written."""
-    path: Path = tmp_path_factory.mktemp("any") / "store.zarr"  # type: ignore[attr-defined]
+    path = Path(shutil.copytree(empty, tmp_path_factory.mktemp("any") / "store.zarr"))
     failures = {(row[0], row[1]): Failure(*row) for row in logged}
     with StoreWriter(path, OPTIONS) as writer:
         for name, chains in entries.items():

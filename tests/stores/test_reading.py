@@ -106,7 +106,9 @@ def test_a_residue_that_is_not_there_is_refused(entries: Entries) -> None:
     """Past the end, before the beginning, too few, or of an entry without the modality."""
     some = entries[entries.has_structure][:2]
     length = int(some.lengths[0])
-    with pytest.raises(InputError, match=rf"has no residue {length}; it has {length}, counted"):
+    with pytest.raises(
+        InputError, match=rf"has no residue {length}; give one from 0 to {length - 1}"
+    ):
         some.embeddings_at("one_hot", [length, 0])
     with pytest.raises(InputError, match="has no residue -1"):
         some.embeddings_at("one_hot", [0, -1])
@@ -147,9 +149,9 @@ def test_encoders(entries: Entries) -> None:
     )
     assert info.n_items == info.n_items_total
     assert entries.encoder_for("structure", "from_centre").modality == "structure"
-    with pytest.raises(StoreError, match=r"no encoder 'esm'; it has: .*one_hot"):
+    with pytest.raises(StoreError, match=r"encoder 'esm': not in the store; it has: .*one_hot"):
         entries.encoder_for("sequence", "esm")
-    with pytest.raises(StoreError, match="'one_hot' embeds the sequence, not the structure"):
+    with pytest.raises(StoreError, match="'one_hot': it embeds the sequence, not the structure"):
         entries.encoder_for("structure", "one_hot")
 
 
@@ -162,7 +164,7 @@ def test_proteins_come_back(entries: Entries, proteins: list[Protein]) -> None:
         assert store.source(protein.id) == protein.source
         if protein.structure is not None:
             assert store.structure(protein.id).content_hash == protein.structure.content_hash
-    with pytest.raises(InputError, match="twin has no structure"):
+    with pytest.raises(InputError, match="twin: it has no structure"):
         store.structure("twin")
 
 
@@ -191,9 +193,9 @@ def test_residue_map_finds_rows_in_the_file(entries: Entries, proteins: list[Pro
 
 def test_index_errors(entries: Entries) -> None:
     """A wrong id, mask or position is told in a line."""
-    with pytest.raises(InputError, match=r"no 'dimmer'; close to it: dimer"):
+    with pytest.raises(InputError, match=r"no entry 'dimmer'; did you mean 'dimer'"):
         entries["dimmer"]
-    with pytest.raises(InputError, match="no 'w', 'x', 'y' and 1 more"):
+    with pytest.raises(InputError, match="no entry 'w', 'x', 'y' and 1 more"):
         entries[["w", "x", "y", "z"]]
     with pytest.raises(IndexError, match="mask"):
         entries[np.ones(5, dtype=bool)]
@@ -203,7 +205,7 @@ def test_index_errors(entries: Entries) -> None:
         entries[0, 1]
     with pytest.raises(IndexError):
         entries[[0.5]]
-    with pytest.raises(InputError, match="this view has no 'dimer'"):
+    with pytest.raises(InputError, match="this view has no entry 'dimer'"):
         entries[:3]["dimer"]
 
 

@@ -36,20 +36,24 @@ from tests.helpers.stores import (
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store.zarr"
+def path(tmp_path: Path, empty: Path) -> Path:
+    """An empty store."""
+    return Path(shutil.copytree(empty, tmp_path / "store.zarr"))
 
 
 def test_same_input_same_bytes(path: Path, proteins: list[Protein], filled: Path) -> None:
     """Nothing in a store depends on when, where or in how many commits it was made."""
+    shutil.rmtree(path)
     build(path, proteins, per_commit=3)
     assert tree(path) == tree(filled)
 
 
-def test_running_again_changes_nothing(path: Path, proteins: list[Protein]) -> None:
+def test_running_again_changes_nothing(
+    tmp_path: Path, proteins: list[Protein], filled: Path
+) -> None:
     """The same command on a finished store leaves every byte."""
-    before = tree(build(path, proteins))
-    assert tree(build(path, proteins)) == before
+    again = Path(shutil.copytree(filled, tmp_path / "again.zarr"))
+    assert tree(build(again, proteins)) == tree(filled)
 
 
 def test_new_proteins_are_added(path: Path, proteins: list[Protein]) -> None:
@@ -140,7 +144,7 @@ def test_a_file_that_is_gone_keeps_no_id(path: Path) -> None:
     assert store.source("a") == "new.fasta"
 
 
-def test_a_file_in_parts_counts_when_its_last_part_is_in(path: Path) -> None:
+def test_a_file_in_parts_counts_when_its_last_part_is_in(path: Path, empty: Path) -> None:
     """An interrupted big FASTA file is read again, and its entries are not stored twice."""
     records = [sequence_only(f"r{i}", "ACDEFGHIKL"[: i + 1]) for i in range(6)]
     with StoreWriter(path, OPTIONS) as writer:
@@ -153,7 +157,7 @@ def test_a_file_in_parts_counts_when_its_last_part_is_in(path: Path) -> None:
         assert writer.add("big.fasta", digest("1"), records[:3], last=False) == []
         assert writer.add("big.fasta", digest("1"), records[3:]) == []
         assert writer.source_is_current("big.fasta", digest("1"))
-    whole = path.parent / "whole.zarr"
+    whole = Path(shutil.copytree(empty, path.parent / "whole.zarr"))
     with StoreWriter(whole, OPTIONS) as writer:
         writer.add("big.fasta", digest("1"), records)
     assert tree(path) == tree(whole)
@@ -220,7 +224,7 @@ def test_chains_outside_their_structure_are_a_fault(path: Path, proteins: list[P
 def test_other_options_are_refused(path: Path) -> None:
     """A store keeps to the way its files were read, and says what differs."""
     StoreWriter(path, OPTIONS).__exit__(None, None, None)
-    with pytest.raises(StoreError, match=r"per protein, now chain\); use the same ones"):
+    with pytest.raises(StoreError, match=r"per protein, not chain\); use the same ones"):
         StoreWriter(path, {**OPTIONS, "per": "chain"})
     with StoreWriter(path, OPTIONS):
         pass
@@ -273,8 +277,9 @@ def test_second_writer_is_refused(path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_to_is_told(path: Path) -> None:
-    """Where the lock cannot be taken for another reason than a writer, the reason is said."""
-    (path / ".lock").mkdir(parents=True)
+    """If the lock cannot be taken for another reason than a writer, the error gives the reason."""
+    (path / ".lock").unlink()
+    (path / ".lock").mkdir()
     with pytest.raises(StoreError, match="cannot be written to"):
         StoreWriter(path, OPTIONS)
 
