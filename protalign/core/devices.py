@@ -1,4 +1,4 @@
-"""Where an encoder runs, in which precision, and what happens when memory runs out there."""
+"""Devices, compute dtypes, and batches that are halved if memory runs out."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ Output = TypeVar("Output")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-#: What torch's threads and matrix multiplications take for themselves, as measured on a CPU.
+#: Memory that torch's threads and matrix multiplications take for themselves, measured on a CPU.
 WORKSPACE_BYTES = 24 * 2**20
 
 _logger = logging.getLogger("protalign")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device that a name stands for; "auto" is CUDA, else Apple's MPS, else the CPU.
+    """Return the device that a name stands for; "auto" is CUDA, else Apple's MPS, else the CPU.
 
-    Raises InputError for a name torch does not know and for a device this machine lacks.
+    Raises InputError if torch does not know the name, or this machine does not have the device.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -35,11 +40,11 @@ def resolve_device(name: str = "auto") -> torch.device:
     except (RuntimeError, TypeError):
         device = None
     if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"there is no device {name!r}", "use auto, cpu, cuda, cuda:1 or mps")
+        raise InputError(f"device {name!r}: unknown name", "use auto, cpu, cuda, cuda:1 or mps")
     if device.type == "cuda":
         _check_cuda(device)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("this machine has no MPS device that torch can use", "use auto or cpu")
+        raise InputError("device 'mps': torch finds no MPS device here", "use auto or cpu")
     return device
 
 
@@ -47,51 +52,60 @@ def _check_cuda(device: torch.device) -> None:
     if not torch.cuda.is_available():
         built = torch.version.cuda is not None or torch.version.hip is not None
         reason = "torch finds no CUDA device here" if built else "this torch is built without CUDA"
-        raise InputError(reason, "use auto or cpu, or install a torch with CUDA")
+        raise InputError(
+            f"device {str(device)!r}: {reason}", "use auto or cpu, or install a torch with CUDA"
+        )
     if device.index is not None and device.index >= torch.cuda.device_count():
         last = torch.cuda.device_count() - 1
-        raise InputError(f"there is no device {str(device)!r}", f"the last one is cuda:{last}")
+        raise InputError(
+            f"device {str(device)!r}: it does not exist", f"the last one is cuda:{last}"
+        )
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The compute dtype that a name stands for.
+    """Return the compute dtype that a name stands for.
 
     "auto" is bfloat16 on a CUDA device that has it in hardware, float32 everywhere else. Raises
     InputError for any other name than float32, bfloat16 and float16.
+
+    Examples
+    --------
+    >>> resolve_dtype("auto", torch.device("cpu"))
+    torch.float32
     """
     if name == "auto":
         native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float32
     if name not in DTYPES:
-        raise InputError(f"there is no compute dtype {name!r}", f"use auto, {', '.join(DTYPES)}")
+        raise InputError(f"compute dtype {name!r}: unknown name", f"use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
 
 
-#: About as many batches as a task of a store has.
+#: About the number of batches in a task of a store.
 _BATCHES_AT_ONCE = 8
 
 
 def batches_at_once(device: str) -> int:
-    """How many batches are best encoded at once: on a CPU one for each of torch's threads, up to 8.
+    """Return the best number of batches to encode at once: on a CPU torch's threads, up to 8.
 
-    Each in a thread that computes alone: operations that are shared out among threads wait for the
-    slowest at the end of each, above all where another program takes one of the cores.
+    Each batch has a thread of one core. Operations that are split among threads wait for the
+    slowest thread at the end of each, above all if another program takes one of the cores.
     """
     return min(torch.get_num_threads(), _BATCHES_AT_ONCE) if device == "cpu" else 1
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """ "float32" for torch.float32, and so on."""
+    """Return a dtype's name: "float32" for torch.float32."""
     return str(dtype).removeprefix("torch.")
 
 
 def warn(message: str) -> None:
-    """Log one line as a warning of ProtAlign's."""
+    """Log one line as a warning of ProtAlign."""
     _logger.warning(message)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that a device, or the host, has no memory left.
+    """Return whether an exception means that a device, or the host, has no memory left.
 
     CUDA has its own exception; MPS and torch's CPU allocator raise RuntimeError.
     """
@@ -108,10 +122,25 @@ def halving_on_oom(
     batch: Sequence[Item],
     report: Callable[[str], None] = warn,
 ) -> list[Output]:
-    """Run ``encode(batch)``; where memory runs out, run its two halves, one after the other.
+    """Run ``encode(batch)``; if memory runs out, run its two halves, one after the other.
 
-    Returns one output per item, in order. ``report`` gets a line at every halving. Raises
-    InputError where a single item is too large; every other exception passes through.
+    Parameters
+    ----------
+    encode : callable
+        Returns one output for each item of a batch.
+    batch : sequence
+    report : callable
+        Is called with one line at every halving.
+
+    Returns
+    -------
+    list
+        One output per item, in order.
+
+    Raises
+    ------
+    InputError
+        If a single item is too large. Every other exception passes through.
     """
     failure = ""
     try:
@@ -120,15 +149,15 @@ def halving_on_oom(
         if not is_out_of_memory(error):
             raise
         failure = (str(error).splitlines() or ["out of memory"])[0]
-    # Out of the except block: the exception's frames, and the tensors they hold, are gone.
+    # Outside the except block the exception's frames are freed, with the tensors that they hold.
     _release_cached_memory()
     if len(batch) <= 1:
         raise InputError(
             f"one protein does not fit in the device's memory ({failure})",
-            "use a device with more memory (--device cpu), a smaller model, or leave it out",
+            "use a device with more memory (--device cpu) or a smaller model, or leave it out",
         )
     middle = len(batch) // 2
-    report(f"out of memory with {len(batch)} proteins at once: going on with {middle}")
+    report(f"out of memory with {len(batch)} proteins at once: continuing with {middle}")
     return [
         *halving_on_oom(encode, batch[:middle], report),
         *halving_on_oom(encode, batch[middle:], report),

@@ -1,4 +1,4 @@
-"""The errors a user can meet; each message is one line that says what is wrong and what to do."""
+"""The errors that users meet; each message is one line with the problem and what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 class ProtAlignError(Exception):
-    """Base of every error that ProtAlign raises on purpose: the command line prints it, bare."""
+    """The base of every error that ProtAlign raises on purpose; the command line prints it."""
 
 
 class InputError(ProtAlignError, ValueError):
@@ -14,9 +14,17 @@ class InputError(ProtAlignError, ValueError):
 
     Parameters
     ----------
-    reason : what is wrong, without the file's name.
-    advice : what to do about it.
-    record : id of the entry inside the file, where only that entry is at fault.
+    reason : str
+        The problem, ``<thing>: <problem>``. In the failure of a file, without the file's name.
+    advice : str
+        What to do about it.
+    record : str
+        Id of the entry inside the file, if only that entry is at fault.
+
+    Examples
+    --------
+    >>> print(InputError("min_plddt=101: not a pLDDT", "give a number from 0 to 100"))
+    min_plddt=101: not a pLDDT; give a number from 0 to 100
     """
 
     def __init__(self, reason: str, advice: str = "", *, record: str = "") -> None:
@@ -51,7 +59,14 @@ class ModelError(ProtAlignError, ValueError):
 class Failure:
     """One input that could not be embedded; kept in the store and shown at the end of a run.
 
-    ``id`` is empty where a whole file failed before any entry in it had a name.
+    Attributes
+    ----------
+    id : str
+        Empty if a whole file failed before any entry in it had a name.
+    file : str
+        The file's path.
+    reason, advice : str
+        As for ``InputError``.
     """
 
     id: str

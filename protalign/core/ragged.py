@@ -1,4 +1,4 @@
-"""Rows of many proteins, one after another: the one form per-residue values travel in."""
+"""Rows of many proteins, one after another: the form of all per-residue values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ class Ragged:
 
     Attributes
     ----------
-    values : (R, D) array, any float dtype; the rows of item i are
-        ``values[offsets[i]:offsets[i + 1]]``.
-    offsets : (n + 1,) int64, ``offsets[0] == 0``, ``offsets[-1] == R``, non-decreasing.
+    values : (R, D) array
+        Any float dtype; the rows of item i are ``values[offsets[i]:offsets[i + 1]]``.
+    offsets : (n + 1,) int64
+        ``offsets[0] == 0``, ``offsets[-1] == R``, non-decreasing.
+
+    Examples
+    --------
+    >>> ragged = Ragged.pack([np.zeros((3, 2)), np.ones((1, 2))])
+    >>> ragged.lengths.tolist(), ragged[1].tolist()
+    ([3, 1], [[1.0, 1.0]])
     """
 
     values: npt.NDArray[Any]
@@ -34,7 +41,7 @@ class Ragged:
 
     @classmethod
     def pack(cls, arrays: Sequence[npt.NDArray[Any]]) -> Ragged:
-        """Pack a list of (L_i, D) arrays; raises ValueError for an empty list or unequal D."""
+        """Pack a list of (L_i, D) arrays; raise ValueError for an empty list or unequal D."""
         if len(arrays) == 0:
             raise ValueError("nothing to pack: the list is empty")
         lengths = [len(array) for array in arrays]

@@ -1,4 +1,4 @@
-"""One suite of checks that tells whether an encoder fits; pytest collects it from a subclass."""
+"""The suite of tests that every encoder must pass; pytest collects it from a subclass."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ APROTININ = "RPDFCLEPPYTGPCKARIIRYFYNAKAGLCQTFVYGGCRAKRNNFKSAEDCMRTCGGA"
 
 
 class EncoderContract:
-    """What every encoder must do; subclass it in a test module and name the encoder.
+    """The tests of an encoder: subclass it in a test module and name the encoder.
 
     ::
 
@@ -32,20 +32,22 @@ class EncoderContract:
 
     Attributes
     ----------
-    spec : the encoder under test, by name; it must compute in float32.
-    tolerance : largest difference, absolute and relative, allowed between an item embedded alone
-        and in a batch.
+    spec : EncoderSpec
+        The encoder under test, by name; it must compute in float32.
+    tolerance : float
+        The largest difference, absolute and relative, between an item embedded alone and in a
+        batch.
     """
 
     spec: ClassVar[EncoderSpec]
     tolerance: ClassVar[float] = 1e-5
 
     def items(self) -> Sequence[Any]:
-        """At least two items of different lengths; a structure encoder's tests supply their own."""
+        """Return two or more items of different lengths; override it for a structure encoder."""
         return [(UBIQUITIN,), INSULIN, (APROTININ,)]
 
     def encoder(self) -> Encoder:
-        """The encoder under test, loaded once for the class."""
+        """Return the encoder under test, loaded once for the class."""
         loaded: Encoder | None = type(self).__dict__.get("_loaded")
         if loaded is None:
             loaded = load_encoder(self.spec)
@@ -61,7 +63,7 @@ class EncoderContract:
         assert encoder.name == self.spec.model, f"its name is {encoder.name!r}"
 
     def test_metadata_is_complete(self) -> None:
-        """Everything that the store records is there, of the right type, and fits in JSON."""
+        """Everything that a store records exists, has the right type, and fits in JSON."""
         encoder = self.encoder()
         assert encoder.modality in ("sequence", "structure"), encoder.modality
         assert isinstance(encoder.dim, int), type(encoder.dim)
@@ -183,7 +185,7 @@ class EncoderContract:
 
 
 def _rows(item: Any) -> int:
-    """Residues of an item."""
+    """Return the number of residues of an item."""
     return len(item) if isinstance(item, Structure) else sum(map(len, item))
 
 

@@ -93,11 +93,11 @@ def one_by_one(
 
 
 def _start(processes: int) -> loky.ProcessPoolExecutor:
-    return loky.ProcessPoolExecutor(max_workers=processes, initializer=_ignore_interrupt)
-
-
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return loky.ProcessPoolExecutor(
+        max_workers=processes,
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
 
 
 def _submit(executor: Executor, function: Callable[[Item], Result], item: Item) -> Future[Result]:

@@ -141,7 +141,7 @@ def read_sources(
     >>> sources, _ = find_sources([Path("examples/sample")])
     >>> results = list(read_sources(sources[:3], processes=1))
     >>> [protein.id for result in results for protein in result.proteins]
-    ['110l_A', '1acb_I', '1b5m_A']
+    ['107l_A', '108l_A', '109l_A']
     """
     options = options or ReadOptions()
     structures = [source for source in sources if source.kind != "fasta"]

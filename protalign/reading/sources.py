@@ -94,7 +94,7 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
     --------
     >>> sources, failures = find_sources([Path("examples/sample"), Path("missing.pdb")])
     >>> len(sources), sources[0].id, sources[0].kind
-    (40, '110l_A', 'mmcif')
+    (40, '107l_A', 'pdb')
     >>> failures[0].reason
     'it does not exist'
     """

@@ -108,7 +108,7 @@ def test_other_errors_pass_through() -> None:
 
 
 def test_memory_running_out_on_this_machine_is_recognised() -> None:
-    """torch's own exception for an allocation that no CPU can hold counts; MPS's words do too."""
+    """Torch's own exception for an allocation that no CPU can hold counts; MPS's words do too."""
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**62 // 8, dtype=torch.float32)
     assert is_out_of_memory(caught.value)

@@ -58,6 +58,12 @@ def dimer(aprotinin: Chain) -> Structure:
     return keep_all([aprotinin, moved(aprotinin, (14.0, 3.5, -6.25))])
 
 
+@pytest.fixture(scope="module")
+def dimer_rows(encoder: Encoder, dimer: Structure) -> npt.NDArray[np.float32]:
+    """The embedding of the dimer, (116, 128)."""
+    return embed(encoder, dimer)
+
+
 def embed(encoder: Encoder, structure: Structure) -> npt.NDArray[np.float32]:
     (rows,) = encoder.encode([structure])
     return rows
@@ -148,7 +154,7 @@ def test_equals_reference_under_any_numbering(
     """Gaps, insertion codes, negative numbers and numbers out of order count as there."""
     numbers, codes = numbering
     first = replace(dimer.chains[0], residue_numbers=numbers, insertion_codes=codes)
-    chains = [first, dimer.chains[1]]
+    chains = [first, take(dimer.chains[1], slice(12))]
     structure = keep_all(chains[::-1] if reverse else chains)
     assert_equal(embed(encoder, structure), reference(structure, tmp_path))
 
@@ -202,16 +208,17 @@ def centre(chain: Chain) -> npt.NDArray[np.float32]:
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 2**32 - 1))
 def test_turning_and_moving_a_complex_changes_nothing(
-    encoder: Encoder, dimer: Structure, seed: int
+    encoder: Encoder, dimer: Structure, dimer_rows: npt.NDArray[np.float32], seed: int
 ) -> None:
     """A rotation and a shift by up to 100 Å change h_V by less than 1e-3; a mirror image more."""
     rng = np.random.default_rng(seed)
     rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     rotation *= np.linalg.det(rotation)
     shift = rng.uniform(-100, 100, size=3)
-    rows = embed(encoder, dimer)
-    assert_equal(embed(encoder, transformed(dimer, rotation, shift)), rows, atol=1e-3)
-    assert np.abs(embed(encoder, transformed(dimer, -rotation, shift)) - rows).max() > 0.1
+    turned = embed(encoder, transformed(dimer, rotation, shift))
+    assert_equal(turned, dimer_rows, atol=1e-3)
+    mirrored = embed(encoder, transformed(dimer, -rotation, shift))
+    assert np.abs(mirrored - dimer_rows).max() > 0.1
 
 
 def transformed(

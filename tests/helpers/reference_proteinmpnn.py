@@ -106,7 +106,7 @@ class Reference:
 
 
 def write_pdb(structure: Structure, path: Path) -> list[str]:
-    """Write the observed backbone atoms as ATOM records; returns the chains' letters, A B C …"""
+    """Write the observed backbone atoms as ATOM records; return the chains' letters A, B, C."""
     lines = []
     letters = list(string.ascii_uppercase[: len(structure.chains)])
     for letter, chain in zip(letters, structure.chains, strict=True):

@@ -110,8 +110,9 @@ def test_truncated_gzip_gives_nothing(tmp_path: Path, share: float) -> None:
 @given(place=st.integers(10, len(zlib.compress(PDB)) - 1), bit=st.integers(0, 7))
 @example(place=128, bit=6)
 def test_flipped_bit_in_gzip_gives_no_other_protein(tmp_path: Path, place: int, bit: int) -> None:
-    """A damaged .gz file fails its checksum; but for a bit that its data do not depend on, such as
-    the code of a byte that does not occur: then what comes out is the undamaged protein.
+    """A damaged .gz file fails its checksum, or gives the undamaged protein.
+
+    The latter if the data do not depend on the bit: it may belong to the code of an absent byte.
     """
     data = bytearray(gzip.compress(PDB, mtime=0))
     place = min(place, len(data) - 1)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +22,7 @@ from protalign.reading import (
     read_sources,
 )
 from protalign.reading.processes import one_by_one, process_map
+from tests.helpers.workers import double_or_die
 
 
 def content(results: list[SourceResult]) -> list[object]:
@@ -41,35 +40,44 @@ def content(results: list[SourceResult]) -> list[object]:
     ]
 
 
-@pytest.fixture
-def mixed(sample: Path, tmp_path: Path) -> list[SourceFile]:
+@pytest.fixture(scope="module")
+def mixed(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> list[SourceFile]:
     """The sample, a FASTA file, and files that fail."""
+    folder = tmp_path_factory.mktemp("mixed")
     for path in sample.glob("*.*"):
-        shutil.copy(path, tmp_path)
-    (tmp_path / "0.fasta").write_text(">one\nMKVL\n>two\nMK-L\n>1vqb_A\nMKVI\n")
-    (tmp_path / "broken.pdb").write_text("<html>")
-    (tmp_path / "empty.cif").write_text("")
-    return find_sources([tmp_path])[0]
+        shutil.copy(path, folder)
+    (folder / "0.fasta").write_text(">one\nMKVL\n>two\nMK-L\n>1vqb_A\nMKVI\n")
+    (folder / "broken.pdb").write_text("<html>")
+    (folder / "empty.cif").write_text("")
+    return find_sources([folder])[0]
 
 
-def test_results_are_the_same_with_any_number_of_processes(mixed: list[SourceFile]) -> None:
+@pytest.fixture(scope="module")
+def results(mixed: list[SourceFile]) -> list[SourceResult]:
+    """All of it, read by two processes."""
+    return list(read_sources(mixed, processes=2))
+
+
+def test_results_are_the_same_with_any_number_of_processes(
+    mixed: list[SourceFile], results: list[SourceResult]
+) -> None:
     """Order and content: structure files in order, then FASTA files."""
     alone = content(list(read_sources(mixed, processes=1)))
-    assert content(list(read_sources(mixed, processes=2))) == alone
+    assert content(results) == alone
     assert [entry[0] for entry in alone] == [*sorted(s.id for s in mixed if s.kind != "fasta"), "0"]
 
 
-def test_bad_files_stop_nothing(mixed: list[SourceFile]) -> None:
+def test_bad_files_stop_nothing(results: list[SourceResult]) -> None:
     """Forty proteins and one record come out, and a failure for each that cannot."""
-    results = list(read_sources(mixed))
     failures = {f.id: f.reason for result in results for f in result.failures}
     assert sum(len(result.proteins) for result in results) == 41
     assert set(failures) == {"broken", "empty", "two", "1vqb_A"}
 
 
-def test_record_with_a_structures_id_fails_and_names_its_file(mixed: list[SourceFile]) -> None:
+def test_record_with_a_structures_id_fails_and_names_its_file(
+    results: list[SourceResult],
+) -> None:
     """An id belongs to the first that has it, whatever kind of file it is in."""
-    results = list(read_sources(mixed))
     [failure] = [f for result in results for f in result.failures if f.id == "1vqb_A"]
     assert failure.file.endswith("0.fasta")
     assert failure.reason.startswith("the id 1vqb_A is taken by ")
@@ -106,15 +114,8 @@ def test_reading_twice_gives_equal_content(sample: Path) -> None:
     """Nothing depends on anything but the file and the options."""
     sources, _ = find_sources([sample])
     options = ReadOptions(per="chain", sequence="deposited")
-    assert content(list(read_sources(sources, options))) == content(
-        list(read_sources(sources, options))
-    )
-
-
-def _double_or_die(number: int) -> int:
-    if number == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * number
+    first, second = (content(list(read_sources(sources, options, processes=1))) for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize("slow", [None, 6, 7])
@@ -123,18 +124,27 @@ def test_killed_worker_costs_its_own_item_only(slow: int | None) -> None:
 
     So are those that come after its death, before it was noticed (``slow``: waits for that).
     """
+    recovered: list[int] = []
 
     def recover(number: int) -> int:
-        return next(one_by_one(_double_or_die, lambda _: -1, [number]))
+        recovered.append(number)
+        return -number
 
     def numbers() -> Iterator[int]:
         for number in range(12):
             if number == slow:
-                time.sleep(2)
+                time.sleep(0.5)
             yield number
 
-    doubled = list(process_map(_double_or_die, recover, numbers(), processes=2))
-    assert doubled == [-1 if number == 5 else 2 * number for number in range(12)]
+    results = list(process_map(double_or_die, recover, numbers(), processes=2))
+    assert results == [-n if n in recovered else 2 * n for n in range(12)]
+    assert 5 in recovered
+    assert len(recovered) <= 4  # two for each process
+
+
+def test_one_by_one_finds_the_item_that_kills() -> None:
+    """The items before and after it are done, by a new worker."""
+    assert list(one_by_one(double_or_die, lambda _: -1, [4, 5, 6])) == [8, -1, 12]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class Architecture:
         return self.dim // self.heads
 
     def parameters(self, layers: int | None = None, alphabet: int = 33) -> int:
-        """Return the number of parameters that embedding uses, of the first ``layers`` layers (all)."""
+        """Return the number of parameters used for the output of a layer (the final one)."""
         layers = self.layers if layers is None else layers
         per_layer = 12 * self.dim**2 + 13 * self.dim  # attention 4 D², feed-forward 8 D², biases
         return alphabet * self.dim + layers * per_layer + 2 * self.dim
@@ -256,7 +256,7 @@ class PackedESM2:
     def _half_attention_inputs(
         self, qkv: Tensor, bias: Tensor, rotation: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, (T, heads, head_dim) each, from (T, 3, heads, head_dim)."""
+        """Return queries, keys, values, (T, heads, head_dim) each, from (T, 3, heads, head_dim)."""
         wide = self._wide_attention
         # On a CPU the sum of two dtypes would make another copy.
         turned = qkv[:, :2].float().add_(bias) if wide else qkv[:, :2] + bias
