@@ -48,8 +48,8 @@ def score(
     elif ids is not None:
         raise InputError("--split: cannot be combined with --ids", "give one or the other")
     with quick_imports():
+        from protalign.evaluation.summary import retrieval_report
         from protalign.heads.model import Model
-        from protalign.heads.ranks import retrieval_report
         from protalign.splits.ids import read_ids
         from protalign.splits.make import read_split
         from protalign.stores import EmbeddingStore

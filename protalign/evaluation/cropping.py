@@ -11,8 +11,9 @@ import numpy as np
 from protalign.core.arrays import Float32
 from protalign.core.protein import Backbone, Chain, Modality, Structure
 from protalign.encoders.recorded import RecordedEncoders
-from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.evaluation.test_set import Chains, Side
+from protalign.heads.inputs import PairInputs, means_of
+from protalign.heads.model import Model
 from protalign.stores import Entries
 
 #: Most that each end may lose: something must be left between them.
@@ -25,7 +26,7 @@ def cropped(
     side: Side,
     modality: Modality,
     entries: Entries,
-    estimator: ProtAlignEstimator,
+    model: Model,
     encoders: RecordedEncoders,
     crop: float,
     rng: np.random.Generator,
@@ -52,11 +53,12 @@ def cropped(
     rows: list[Float32] = []
     for start in range(0, len(items), _AT_ONCE):
         rows += encoders.encode(modality, items[start : start + _AT_ONCE])
+    inputs = PairInputs([(r, None) if modality == "sequence" else (None, r) for r in rows])
     return replace(
         side,
-        vectors=estimator.pool(modality, rows),
-        means=np.stack([own.mean(axis=0) for own in rows]),
-        lengths=np.array([len(own) for own in rows], dtype=np.int64),
+        vectors=model.vectors(inputs, modality),
+        means=means_of(inputs, modality, np.arange(len(inputs))),
+        lengths=inputs.lengths(modality),
         chains=chains,
     )
 

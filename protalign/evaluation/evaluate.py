@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils.validation import check_is_fitted
 
 from protalign.core.arrays import Int64
 from protalign.core.checks import check_between, check_whole
@@ -16,7 +15,6 @@ from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES
 from protalign.core.version import __version__
 from protalign.encoders.recorded import RecordedEncoders
-from protalign.estimator.inputs import fitted_inputs
 from protalign.evaluation.baselines import (
     Scorer,
     by_chance,
@@ -42,14 +40,10 @@ from protalign.evaluation.test_set import (
     scop_of,
     sides_of,
 )
-from protalign.heads.inputs import Pairs
-from protalign.heads.mean import MeanInputs
-from protalign.heads.model_files import weights_sha256
+from protalign.heads.inputs import Inputs, means_of
+from protalign.heads.model import Model, TrainingRecord, as_model
+from protalign.heads.pairs import Pairs
 from protalign.stores import Entries
-
-if TYPE_CHECKING:
-    from protalign.estimator.estimator import ProtAlignEstimator
-
 
 #: Pairs that CCA is fitted on, at most; more would not change a covariance of 2,560 columns.
 MAX_CCA_PAIRS = 50_000
@@ -69,7 +63,7 @@ BASELINES = {
 
 
 def evaluate(
-    estimator: ProtAlignEstimator,
+    model: Any,
     test: Entries,
     *,
     train: Entries | None = None,
@@ -89,7 +83,8 @@ def evaluate(
 
     Parameters
     ----------
-    estimator : fitted on a store, or loaded.
+    model : Model, ProtAlignEstimator, str or path
+        Fitted on a store, or loaded; or the folder of a saved model.
     test : entries of a store; all their unique structures (sequences) are the candidates.
     train : the entries trained on: for the leakage audit, the figures on the part that is not in
         training, and CCA (fitted on ``MAX_CCA_PAIRS`` of them at most). None leaves these out.
@@ -138,31 +133,31 @@ def evaluate(
     """
     if not isinstance(test, Entries):
         raise InputError("only a store's entries can be evaluated", "use retrieval_report")
-    check_is_fitted(estimator)
     check_whole("n_bootstrap", n_bootstrap, 0)
     if crop is not None:
         check_between("crop", crop, 0, MAX_CROP)
-    pairs = Pairs.of(fitted_inputs(estimator, test))
-    retrieval = estimator.retrieval_set(test)
+    fitted = as_model(model)
+    pairs = Pairs.of(fitted.inputs(test))
+    retrieval = fitted.retrieval_set(pairs)
     sides = sides_of(test, pairs, (retrieval.sequence, retrieval.structure))
     _check_labels(test, families, scop)
     how = "given"
     if families is None:
         families, how = computed_families(test)
-    trained = None if train is None else Pairs.of(fitted_inputs(estimator, train))
+    trained = None if train is None else Pairs.of(fitted.inputs(train))
     leakage, cca = None, None
     if train is not None and trained is not None:
         seen = train.ids[trained.positions_of_items(0)].tolist()
         leakage = Leakage.of(sides[0].chains, chains_of(train, seen, "sequence"))
-        cca = _fitted_cca(estimator, train, trained.positions, random_state)
+        cca = _fitted_cca(trained.inputs, trained.positions, random_state)
     known = _Known(families, scop, cca)
     resampling = (n_bootstrap, random_state)
     queries = sides
     if crop is not None:
         rng = np.random.default_rng(random_state)
-        loaded = encoders or RecordedEncoders(estimator.encoders_, device=estimator.device)
+        loaded = encoders or RecordedEncoders(fitted.encoders, device=str(fitted.device))
         first, second = (
-            cropped(side, modality, test, estimator, loaded, crop, rng)
+            cropped(side, modality, test, fitted, loaded, crop, rng)
             for side, modality in zip(sides, MODALITIES, strict=True)
         )
         queries = first, second
@@ -175,10 +170,10 @@ def evaluate(
         "protalign_version": __version__,
         "store": test.store.path,
         "model": {
-            "weights_sha256": weights_sha256(estimator.heads_.state_dict()),
-            "n_pairs": estimator.n_pairs_,
-            "n_validation_pairs": estimator.n_validation_pairs_,
-            "validation": estimator.validation_,
+            "weights_sha256": fitted.weights_sha256,
+            "n_pairs": _record(fitted).n_pairs,
+            "n_validation_pairs": _record(fitted).n_validation_pairs,
+            "validation": _record(fitted).validation,
         },
         "n_entries": len(test),
         "n_skipped": pairs.n_skipped,
@@ -199,7 +194,7 @@ def evaluate(
         "baselines": {k: v for k, v in BASELINES.items() if k != "cca" or cca is not None},
         "leakage": None
         if leakage is None or trained is None
-        else {**leakage.counts(), **_same_pairs(estimator, len(trained))},
+        else {**leakage.counts(), **_same_pairs(fitted, len(trained))},
         **dict(zip(DIRECTIONS, directions, strict=True)),
     }
 
@@ -229,20 +224,24 @@ def _check_labels(
         )
 
 
-def _fitted_cca(
-    estimator: ProtAlignEstimator, train: Entries, positions: Int64, random_state: int
-) -> CCA:
+def _fitted_cca(inputs: Inputs, positions: Int64, random_state: int) -> CCA:
     if len(positions) > MAX_CCA_PAIRS:
         rng = np.random.default_rng(random_state)
         positions = np.sort(rng.choice(positions, MAX_CCA_PAIRS, replace=False))
-    inputs = MeanInputs(fitted_inputs(estimator, train[positions]))
-    left, right = (inputs.rows(m, np.arange(len(positions))).values for m in MODALITIES)
+    left, right = (means_of(inputs, m, positions) for m in MODALITIES)
     return CCA.fit(left, right)
 
 
-def _same_pairs(estimator: ProtAlignEstimator, n_pairs: int) -> dict[str, Any]:
-    """Whether as many pairs were trained on, with or without a random part kept back of them."""
-    fitted = estimator.n_pairs_, estimator.n_pairs_ + estimator.n_validation_pairs_
+def _record(model: Model) -> TrainingRecord:
+    if model.training_record is None:
+        raise InputError("model: it is not trained", "fit it before it is evaluated")
+    return model.training_record
+
+
+def _same_pairs(model: Model, n_pairs: int) -> dict[str, Any]:
+    """Compare the number of pairs with the model's, with or without its validation pairs."""
+    record = _record(model)
+    fitted = record.n_pairs, record.n_pairs + record.n_validation_pairs
     return {"n_training_pairs": n_pairs, "pairs_agree": n_pairs in fitted}
 
 

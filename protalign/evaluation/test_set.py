@@ -14,8 +14,8 @@ from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.tables import ID_COLUMNS, Table
-from protalign.heads.inputs import Pairs
-from protalign.heads.mean import MeanInputs
+from protalign.heads.inputs import means_of
+from protalign.heads.pairs import Pairs
 from protalign.splits.clusters import cluster_proteins
 from protalign.stores import Entries
 
@@ -55,7 +55,6 @@ class Side:
 
 def sides_of(entries: Entries, pairs: Pairs, vectors: Sequence[Float32]) -> tuple[Side, Side]:
     """Sequences and structures of some pairs; ``vectors`` of each modality's items."""
-    means = MeanInputs(pairs.inputs)
     sides = []
     for column, modality in enumerate(MODALITIES):
         positions = pairs.positions_of_items(column)
@@ -65,7 +64,7 @@ def sides_of(entries: Entries, pairs: Pairs, vectors: Sequence[Float32]) -> tupl
                 ids=ids,
                 entries=_entries_of_items(entries, pairs, modality, positions),
                 vectors=vectors[column],
-                means=means.rows(modality, positions).values,
+                means=means_of(pairs.inputs, modality, positions),
                 lengths=pairs.inputs.lengths(modality)[positions],
                 chains=chains_of(entries, ids, modality),
             )
@@ -132,7 +131,7 @@ class Labels:
 def read_labels(
     path: str | os.PathLike[str], column: str | None, usual: Sequence[str]
 ) -> dict[str, str]:
-    """id -> label out of a column of a user's table, by default the first of the usual names.
+    """Id -> label out of a column of a user's table, by default the first of the usual names.
 
     Raises InputError, naming file and line, for a file that is no table, a column that is not
     there, or an id with two labels.

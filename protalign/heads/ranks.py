@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Float32, Int64
-
-if TYPE_CHECKING:
-    from protalign.estimator.estimator import ProtAlignEstimator
-
 
 #: Similarities closer than this are a tie. Rounding of a float32 dot product of unit vectors is
 #: about 1e-7, so vectors that are equal in truth may differ by that much.
@@ -106,43 +100,3 @@ def chance_recall(n_candidates: int, partners: npt.ArrayLike, k: int) -> float:
     for drawn in range(min(k, n_candidates)):  # without replacement
         missed *= np.maximum(n_candidates - partners - drawn, 0) / (n_candidates - drawn)
     return float(np.mean(1.0 - missed))
-
-
-def retrieval_figures(retrieval: RetrievalSet, ks: Sequence[int] = (1, 5, 10)) -> dict[str, Any]:
-    """One direction's figures, queries being ``retrieval.sequence``.
-
-    Keys: n_queries, n_candidates, recall_at_{k}, mrr, median_rank, chance_recall_at_{k}.
-    """
-    found = retrieval.ranks()
-    n_candidates = len(retrieval.structure)
-    partners = np.bincount(retrieval.pairs[:, 0], minlength=len(found))
-    return {
-        "n_queries": len(found),
-        "n_candidates": n_candidates,
-        **{f"recall_at_{k}": recall_at_k(found, k) for k in ks},
-        "mrr": mean_reciprocal_rank(found),
-        "median_rank": float(np.median(found)),
-        **{f"chance_recall_at_{k}": chance_recall(n_candidates, partners, k) for k in ks},
-    }
-
-
-def retrieval_report(estimator: ProtAlignEstimator, X: Any) -> dict[str, Any]:
-    """Both directions' figures for the entries of X that have both modalities.
-
-    Queries and candidates are X's unique sequences and unique structures, so that entries which
-    share one embedding do not compete with each other. A sequence that several entries pair with
-    different structures is one query, and any of those structures answers it.
-
-    Returns
-    -------
-    dict of n_queries, n_candidates (sequence -> structure), and under "sequence_to_structure" and
-    "structure_to_sequence" what ``retrieval_figures`` gives.
-    """
-    retrieval = estimator.retrieval_set(X)
-    forward = retrieval_figures(retrieval)
-    return {
-        "n_queries": forward["n_queries"],
-        "n_candidates": forward["n_candidates"],
-        "sequence_to_structure": forward,
-        "structure_to_sequence": retrieval_figures(retrieval.reverse()),
-    }

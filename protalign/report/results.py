@@ -10,7 +10,7 @@ import numpy as np
 from protalign.core.protein import DIRECTIONS
 from protalign.report.experiments import Grid, Row, configuration_name
 
-#: A direction's figures in the tables; keys as in ``protalign.heads.ranks.retrieval_figures``.
+#: A direction's figures in the tables; keys as in ``protalign.evaluation.summary``.
 FIGURES = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "median_rank")
 
 _HEADER = ["", "paper @1 %", "@5 %", "Recall@1 %", "@5 %", "MRR", "validation MRR", "best epoch"]

@@ -210,7 +210,7 @@ def _end_with(parent: int) -> None:
 
 def _train_one(run: Run, files: RunFiles, parts: Mapping[str, StoreView]) -> RunResult:
     from protalign.estimator.estimator import ProtAlignEstimator
-    from protalign.heads.ranks import retrieval_report
+    from protalign.evaluation.summary import retrieval_report
 
     began = time.monotonic()
     validation = parts["validation"] if len(parts["validation"]) else None

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from protalign.core.errors import InputError, ModelError, ProtAlignError
 from protalign.core.protein import MODALITIES
 from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.evaluation.summary import retrieval_report
 from protalign.heads import training
 from protalign.heads.inputs import ArrayInputs
 from protalign.heads.pairs import Pairs, split_validation
-from protalign.heads.ranks import retrieval_report
 from protalign.stores import EmbeddingStore
 
 Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.exceptions import NotFittedError
 
 from protalign.core.errors import InputError
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.evaluation.evaluate import BASELINES, DIRECTIONS, evaluate
+from protalign.evaluation.summary import retrieval_report
 from protalign.evaluation.test_set import chains_of, scop_of
-from protalign.heads.ranks import retrieval_report
 from protalign.stores import EmbeddingStore
 
 FIGURES = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "median_rank")
@@ -166,7 +165,7 @@ def test_what_cannot_be_evaluated(store: EmbeddingStore, fitted: ProtAlignEstima
         evaluate(fitted, store[:5], families={"nobody": "x"})
     with pytest.raises(InputError, match=r"no label is an sccs.*'Ig-like'"):
         evaluate(fitted, store[:5], scop={str(store.ids[0]): "Ig-like"})
-    with pytest.raises(NotFittedError):
+    with pytest.raises(InputError, match="not fitted"):
         evaluate(ProtAlignEstimator(), store[:5])
     with pytest.raises(InputError, match="use retrieval_report"):
         evaluate(fitted, np.zeros((5, 4)))  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protalign.evaluation.summary import retrieval_figures
 from protalign.heads import ranks as metrics
 from protalign.heads.ranks import (
     RetrievalSet,
@@ -15,14 +16,13 @@ from protalign.heads.ranks import (
     mean_reciprocal_rank,
     ranks,
     recall_at_k,
-    retrieval_figures,
 )
 
 Float32 = npt.NDArray[np.float32]
 
 
 def unit(n: int, seed: int, dim: int = 8) -> Float32:
-    """n random unit-length vectors."""
+    """N random unit-length vectors."""
     vectors = np.random.default_rng(seed).normal(size=(n, dim))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
