@@ -27,7 +27,10 @@ MAY_IMPORT = {
     "estimator": {"core", "reading", "stores", "heads"},
     "search": {"core", "reading", "encoders", "stores", "heads"},
     "evaluation": {"core", "encoders", "stores", "heads", "splits"},
-    "report": {"core", "stores", "heads", "splits", "estimator", "search", "evaluation"},
+    "report": {
+        *{"core", "reading", "stores", "heads", "splits"},
+        *{"estimator", "search", "evaluation"},
+    },
     "cli": {
         *{"core", "reading", "encoders", "embedding", "stores", "heads", "splits"},
         *{"estimator", "search", "evaluation", "report"},
@@ -47,7 +50,7 @@ CONFINED = {
     "matplotlib": {"protalign/report/figures.py"},
     "plotly": {"protalign/report/page.py"},
     "jinja2": {"protalign/report/page.py"},
-    "sklearn": {"protalign/estimator"},
+    "sklearn": {"protalign/estimator", "protalign/report/space.py"},
     "typer": {"cli"},
     "rich": {"cli"},
     "esm": {"protalign/encoders/esm2"},

@@ -176,10 +176,8 @@ def search(
     targets = index.vectors
     by_kind = sort_queries(queries, targets.ids.tolist())
     coordinates: EmbeddingStore | None = None
-    if tm_score and isinstance(store, EmbeddingStore):
-        coordinates = store
-    elif tm_score:
-        coordinates = open_coordinates(targets, store)
+    if tm_score:
+        coordinates = _opened_store(store, targets)
     parts = []
     if by_kind.needs_model:
         parts += _embedded(by_kind, targets, _model_for(by_kind, model), query_by, weights, device)
@@ -197,6 +195,12 @@ def search(
 
 def _opened(vectors: AlignedVectors | str | os.PathLike[str]) -> AlignedVectors:
     return vectors if isinstance(vectors, AlignedVectors) else read_vectors(vectors)
+
+
+def _opened_store(
+    store: EmbeddingStore | str | os.PathLike[str] | None, targets: AlignedVectors
+) -> EmbeddingStore:
+    return store if isinstance(store, EmbeddingStore) else open_coordinates(targets, store)
 
 
 def _model_for(queries: SortedQueries, model: Any) -> Model:
