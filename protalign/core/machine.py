@@ -22,7 +22,7 @@ def core_count() -> int:
 
 
 def thread_count() -> int:
-    """Return the number of threads to compute with: OMP_NUM_THREADS if it is set, else all cores."""
+    """Return the number of threads to compute with: OMP_NUM_THREADS if set, else all cores."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return int(limit) if limit.isdigit() and int(limit) > 0 else core_count()
 

@@ -56,6 +56,7 @@ class Rows:
 
     @property
     def held(self) -> bool:
+        """Whether all rows are in the device's memory."""
         return bool(self._items)
 
     def batches(self, indices: Sequence[Int64]) -> Iterator[Batch]:
