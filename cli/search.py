@@ -28,8 +28,9 @@ def search(
     queries: Annotated[
         list[str],
         typer.Argument(
-            help="Ids of the vectors; FASTA files, structure files or folders of them; or Parquet "
-            "files of vectors. If 1a30 is an id and a file, ./1a30 is the file.",
+            help="Ids of the vectors; FASTA files, structure files or folders of them; sequences of "
+            "at least 10 letters; or Parquet files of vectors. If 1a30 is an id and a file, ./1a30 "
+            "is the file.",
             show_default=False,
         ),
     ],
@@ -42,7 +43,7 @@ def search(
     model: Annotated[
         Path | None,
         typer.Option(
-            "--model", "-m", help="The model that made the vectors; needed if queries are files."
+            "--model", "-m", help="The model that made the vectors; needed for files and sequences."
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, metavar="<int>", help="Hits per query.")] = 5,
