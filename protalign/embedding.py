@@ -39,6 +39,7 @@ from protalign.stores import BatchPlan, EmbeddingStore, EncoderInfo, EncoderReco
 from protalign.stores.filling.encode import Progress, encode_pending
 from protalign.stores.filling.task import TASKS_AT_ONCE
 from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
+from protalign.stores.format.lock import LOCK_FILE
 
 #: Proteins whose sequences and coordinates may wait in memory before they are committed.
 PROTEINS_PER_COMMIT = 2000
@@ -408,8 +409,11 @@ def encoder_to_run(
 
 
 def _stored_encoders(modality: Modality, out: str | os.PathLike[str]) -> list[EncoderInfo]:
-    if not Path(out).exists():
+    folder = Path(out)
+    if not folder.exists():
         return []
+    if folder.is_dir() and {path.name for path in folder.iterdir()} == {LOCK_FILE}:
+        return []  # a run was stopped before it made the store
     encoders = EmbeddingStore.open(Path(out)).encoders.values()
     return [info for info in encoders if info.modality == modality]
 
