@@ -1,4 +1,4 @@
-"""Real, tiny, deterministic encoders for tests; a worker process imports them by name."""
+"""Tiny, deterministic encoders for tests; worker processes import them by name."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def from_centre(batch: list[Structure]) -> Arrays:
 
 
 def load_one_hot(device: str) -> Callable[[list[Any]], Arrays]:
-    """What ``encode_pending`` takes."""
+    """Load for ``encode_pending``."""
     return one_hot
 
 
 def load_from_centre(device: str) -> Callable[[list[Any]], Arrays]:
-    """What ``encode_pending`` takes."""
+    """Load for ``encode_pending``."""
     return from_centre
 
 
@@ -97,15 +97,19 @@ def load_counted(device: str) -> Callable[[list[Any]], Arrays]:
     return encode
 
 
-def load_killed_once(device: str, *, marker: str) -> Callable[[list[Any]], Arrays]:
-    """One-hot, in a process that is killed (SIGKILL) in its second batch, but only once."""
+def load_killed_once(device: str, *, folder: str) -> Callable[[list[Any]], Arrays]:
+    """One-hot, in a process that is killed (SIGKILL) in its second batch, but only once.
+
+    Leaves files in the folder: one called like each device, and "killed".
+    """
+    (Path(folder) / device).touch()
     calls = 0
 
     def encode(batch: list[tuple[str, ...]]) -> Arrays:
         nonlocal calls
         calls += 1
-        if calls == 2 and not Path(marker).exists():
-            Path(marker).touch()
+        if calls == 2 and not (Path(folder) / "killed").exists():
+            (Path(folder) / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return one_hot(batch)
 
@@ -120,12 +124,6 @@ def load_always_killed(device: str) -> Callable[[list[Any]], Arrays]:
         return []
 
     return encode
-
-
-def load_noting_device(device: str, *, folder: str) -> Callable[[list[Any]], Arrays]:
-    """One-hot; leaves a file in the folder that is called like the device."""
-    (Path(folder) / device).touch()
-    return one_hot
 
 
 def load_refusing(device: str, *, unwanted: str) -> Callable[[list[Any]], Arrays]:

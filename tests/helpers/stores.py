@@ -51,7 +51,7 @@ def _chain(chain: gemmi.Chain) -> Chain:
 
 
 def complex_of(name: str, *proteins: Protein) -> Protein:
-    """One protein of the chains of several, renamed A, B, …"""
+    """Return one protein of the chains of several, renamed A, B and so on."""
     chains = tuple(
         Chain(
             chr(ord("A") + index),
@@ -68,17 +68,17 @@ def complex_of(name: str, *proteins: Protein) -> Protein:
 
 
 def sequence_only(name: str, *sequences: str) -> Protein:
-    """What a FASTA record gives."""
+    """Return a protein as a FASTA record gives it."""
     return Protein(name, f"{name}.fasta", tuple(Chain.from_sequence(s) for s in sequences))
 
 
 def digest(text: str) -> bytes:
-    """Stands for a source file's SHA-256."""
+    """Return 32 bytes that stand for a source file's SHA-256."""
     return hashlib.sha256(text.encode()).digest()
 
 
 def add_all(writer: StoreWriter, proteins: Sequence[Protein]) -> None:
-    """Each protein as the whole of its source file; a file that is current is passed over."""
+    """Add each protein as the whole of its source file; skip files that are current."""
     for protein in proteins:
         sha256 = digest(protein.source)
         if not writer.source_is_current(protein.source, sha256):
@@ -91,7 +91,7 @@ def plan_both(writer: StoreWriter) -> None:
 
 
 def build(path: Path, proteins: Sequence[Protein], per_commit: int = 7) -> Path:
-    """What `protalign embed` does: add, commit now and then, plan, fill."""
+    """Make or extend a store as `protalign embed` does: add, commit now and then, plan, encode."""
     with StoreWriter(path, OPTIONS) as writer:
         for begin in range(0, len(proteins), per_commit):
             add_all(writer, proteins[begin : begin + per_commit])

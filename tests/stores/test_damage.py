@@ -21,20 +21,19 @@ def copied(tmp_path: Path, filled: Path) -> Path:
 
 
 def read_everything(path: Path | str) -> list[bytes]:
-    """Everything that the reading API can tell, as bytes to compare."""
+    """Return everything that the reading API gives, as bytes to compare."""
     store = EmbeddingStore.open(path)
-    found = [repr(store.ids.tolist()).encode(), repr(store.failures).encode()]
-    found.append(repr(store.info()["encoders"]).encode())
-    for view in store:
-        entry_id = view.ids[0]
-        found.append(repr((store.sequence(entry_id), store.notes(entry_id))).encode())
-        found.append(store.source(entry_id).encode())
-        found.append(view.embeddings("one_hot").values.tobytes())
-        if view.has_structure[0]:
-            found.append(store.structure(entry_id).content_hash)
-            found.append(view.embeddings("from_centre").values.tobytes())
-            found.append(store.residue_map(entry_id).sequence_index.tobytes())
-    return found
+    content = [repr(store.ids.tolist()).encode(), repr(store.failures).encode()]
+    content.append(repr(store.info()["encoders"]).encode())
+    content.append(store.embeddings("one_hot").values.tobytes())
+    content.append(store[store.has_structure].embeddings("from_centre").values.tobytes())
+    for entry_id, has_structure in zip(store.ids, store.has_structure, strict=True):
+        content.append(repr((store.sequence(entry_id), store.notes(entry_id))).encode())
+        content.append(store.source(entry_id).encode())
+        if has_structure:
+            content.append(store.structure(entry_id).content_hash)
+            content.append(store.residue_map(entry_id).sequence_index.tobytes())
+    return content
 
 
 def _flip(file: Path, rng: random.Random) -> None:

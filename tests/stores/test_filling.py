@@ -33,7 +33,6 @@ from tests.helpers.one_hot import (
     load_from_centre,
     load_in_pairs,
     load_killed_once,
-    load_noting_device,
     load_one_hot,
     load_refusing,
     one_hot,
@@ -85,16 +84,6 @@ def test_report_and_progress(path: Path) -> None:
     assert report.failures == []
     again = encode_pending(path, "one_hot", load_one_hot)
     assert (again.tasks, again.items, again.rows) == (0, 0, 0)
-
-
-def test_several_processes_write_the_same_bytes(
-    path: Path, tmp_path: Path, undisturbed: dict[str, bytes]
-) -> None:
-    """Worker i loads the encoder on device i, and nothing shows it in the store."""
-    load = partial(load_noting_device, folder=str(tmp_path))
-    encode_pending(path, "one_hot", load, devices=["fake:3", "fake:7"])
-    assert {file.name for file in tmp_path.glob("fake:*")} == {"fake:3", "fake:7"}
-    assert tree(path) == undisturbed
 
 
 def test_several_threads_write_the_same_bytes(path: Path, undisturbed: dict[str, bytes]) -> None:
@@ -172,14 +161,14 @@ def test_errors_in_threads(path: Path, tmp_path: Path, planned: Path) -> None:
     assert tree(path) == tree(whole)
 
 
-def test_a_killed_worker_is_made_up_for(
+def test_several_processes_write_the_same_bytes(
     path: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    """SIGKILL in the middle of a task: its tasks are run again, the result is the same."""
-    marker = tmp_path / "killed"
-    load = partial(load_killed_once, marker=str(marker))
-    encode_pending(path, "one_hot", load, devices=["cpu", "cpu"])
-    assert marker.exists()
+    """One process per device, each on its own; the tasks of a killed one are run again."""
+    load = partial(load_killed_once, folder=str(tmp_path))
+    encode_pending(path, "one_hot", load, devices=["fake:3", "fake:7"])
+    assert {file.name for file in tmp_path.glob("fake:*")} == {"fake:3", "fake:7"}
+    assert (tmp_path / "killed").exists()
     assert tree(path) == undisturbed
 
 
