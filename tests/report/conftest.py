@@ -1,4 +1,4 @@
-"""The sample's store, a split of it and a report on them: made once, by the public commands."""
+"""The sample's store, a split of it and a report on them, made once by the public commands."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ import pytest
 
 from protalign.splits.make import Split, write_split
 from protalign.stores import EmbeddingStore
-from tests.helpers.report_files import ODD_ID, PROTALIGN, TEST, Files, Interrupted, run
+from tests.helpers.commands import PROTALIGN, run
+from tests.helpers.report_files import ODD_ID, TEST, Files, Interrupted
 
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Files:
-    """A store of the sample and of one chain more under an odd id; a split by families."""
+    """A store of the sample and of one more chain with an odd id; a split by families."""
     folder = tmp_path_factory.mktemp("reproduce")
     odd = folder / f"{ODD_ID}.pdb.gz"
     shutil.copy(sample / "1vqb_A.pdb.gz", odd)
-    found = Files(folder / "store.zarr", folder / "split.csv", folder / "report")
+    files = Files(folder / "store.zarr", folder / "split.csv", folder / "report")
     encoder = ("--sequence-encoder", "protalign_t6_2M")
-    run(PROTALIGN, "embed", sample, odd, "--out", found.store, "--quiet", *encoder)
-    others = [i for i in EmbeddingStore.open(found.store).ids.tolist() if i not in TEST]
+    run("embed", sample, odd, "--out", files.store, "--quiet", *encoder)
+    others = [i for i in EmbeddingStore.open(files.store).ids.tolist() if i not in TEST]
     validation = tuple(others[::3])
     train = tuple(i for i in others if i not in validation)
-    write_split(Split(train, validation, TEST, "two families to test on"), found.split)
-    return found
+    write_split(Split(train, validation, TEST, "two families to test on"), files.split)
+    return files
 
 
 @pytest.fixture(scope="session")
 def interrupted(files: Files) -> Interrupted:
-    """The report made by two calls: Ctrl-C after the first's first run, a file cut off, again."""
+    """The report, made by two calls: Ctrl-C after the first's first run, a file cut off, again."""
     running = subprocess.Popen(
-        files.words(),
+        [PROTALIGN, *files.words()],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

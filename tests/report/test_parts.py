@@ -89,15 +89,15 @@ def test_blocks_put_together_are_the_alignment(sequences: list[str]) -> None:
     aligned = align([sequence * 4 for sequence in sequences])
     marks = differences(aligned)
     members = [
-        {"id": str(i), "aligned": row, "different": [c for c, m in enumerate(own) if m]}
-        for i, (row, own) in enumerate(zip(aligned, marks, strict=True))
+        {"id": str(i), "aligned": row, "different": [c for c, m in enumerate(row_marks) if m]}
+        for i, (row, row_marks) in enumerate(zip(aligned, marks, strict=True))
     ]
     blocks = alignment_blocks({"members": members})
-    for i, (row, own) in enumerate(zip(aligned, marks, strict=True)):
+    for i, (row, row_marks) in enumerate(zip(aligned, marks, strict=True)):
         lines = [block[i] for block in blocks]
         pieces = [piece for line in lines for piece in line.pieces]
         assert "".join(letters for letters, _ in pieces) == row
-        assert [marked for letters, marked in pieces for _ in letters] == own
+        assert [marked for letters, marked in pieces for _ in letters] == row_marks
         assert lines[-1].last == len(sequences[i]) * 4
 
 
@@ -111,8 +111,10 @@ def test_a_summary_is_mean_and_sample_deviation() -> None:
     assert summary([]) is None
 
 
-@pytest.mark.parametrize("lacks", ["test", "loss_curve", "key"])
-def test_a_run_whose_file_lacks_something_is_not_complete(tmp_path: Path, lacks: str) -> None:
+@pytest.mark.parametrize("missing", ["test", "loss_curve", "key"])
+def test_a_run_with_a_key_missing_from_its_file_is_not_complete(
+    tmp_path: Path, missing: str
+) -> None:
     """JSON that is well formed but not a whole record counts as no record."""
     names = {
         *("key", "label", "parameters", "seed", "test", "validation", "loss_curve"),
@@ -124,6 +126,6 @@ def test_a_run_whose_file_lacks_something_is_not_complete(tmp_path: Path, lacks:
     record = {**dict.fromkeys(names), "key": run.key}
     files.record(run).write_text(json.dumps(record), encoding="utf-8")
     assert files.read(run) == record
-    del record[lacks]
+    del record[missing]
     files.record(run).write_text(json.dumps(record), encoding="utf-8")
     assert files.read(run) is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,22 +15,23 @@ import pytest
 from protalign import EmbeddingStore, ProtAlignEstimator
 from protalign.cli.console import ConsoleReporter
 from protalign.core.errors import InputError
-from protalign.heads.ranks import retrieval_report
+from protalign.evaluation.summary import retrieval_report
 from protalign.report.families import compute_families, read_families
 from protalign.report.pictures import joined
 from protalign.report.plan import ReportPlan, ReproduceOptions
 from protalign.report.reproduce import reproduce
 from protalign.splits.make import Split, read_split
-from tests.helpers.report_files import ODD_ID, TEST, Files, Interrupted, run
+from tests.helpers.commands import run
+from tests.helpers.report_files import ODD_ID, TEST, Files, Interrupted
 
 FIGURES = ("attention", "figure2_tsne", "figure3_loss", "figure4_heatmap")
 RUNS = 8  # four configurations, two seeds
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    """Return a JSON file's object."""
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
 
 
 def test_the_folder_holds_page_numbers_and_pictures(report: Path) -> None:
@@ -123,23 +126,25 @@ def test_a_second_call_does_what_is_missing(files: Files, interrupted: Interrupt
 @pytest.mark.parametrize("is_file", [False, True], ids=["another page", "a file"])
 def test_what_is_not_a_report_is_left_alone(files: Files, tmp_path: Path, is_file: bool) -> None:
     """A folder with another index.html, or a file: InputError before any training."""
-    out = tmp_path / "site"
+    out, table = tmp_path / "site", tmp_path / "families.csv"
+    table.write_text("id,family\n107l_A,lysozyme\n", encoding="utf-8")
     other = out if is_file else out / "index.html"
     other.parent.mkdir(exist_ok=True)
     other.write_text("mine", encoding="utf-8")
     store, split = EmbeddingStore.open(files.store), read_split(files.split)
+    options = ReproduceOptions(quick=True, families=table)
     with pytest.raises(InputError, match="name another folder"):
-        reproduce(store, split, out, ReproduceOptions(quick=True), ConsoleReporter(quiet=True))
+        reproduce(store, split, out, options, ConsoleReporter(quiet=True))
     assert other.read_text(encoding="utf-8") == "mine"
 
 
 def test_a_test_part_of_too_few_proteins_is_refused_before_training(
     files: Files,
 ) -> None:
-    """Three different proteins: InputError that says how many there are and are needed."""
+    """Three unique proteins: InputError that says how many there are and how many it needs."""
     split = read_split(files.split)
     few = Split(split.train, split.validation, split.test[:3])
-    with pytest.raises(InputError, match=r"test part has 3 different proteins.*needs 4 or more"):
+    with pytest.raises(InputError, match=r"test part: 3 unique proteins.*needs 4 or more"):
         ReportPlan.of(EmbeddingStore.open(files.store), few, ReproduceOptions())
 
 
@@ -148,9 +153,10 @@ def test_a_missing_library_is_one_line_before_any_training(files: Files, tmp_pat
     out = tmp_path / "report"
     code = (
         "import sys\nsys.modules['jinja2'] = None\nfrom protalign.cli import main\n"
-        f"sys.argv = {['protalign', *files.words(out)[1:]]!r}\nmain()"
+        f"sys.argv = {['protalign', *files.words(out)]!r}\nmain()"
     )
-    done = run(sys.executable, "-c", code, code=2)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
     assert done.stderr.splitlines() == [
         'protalign: the report needs jinja2: pip install "protalign[report]"'
     ]
@@ -170,7 +176,7 @@ def test_families_of_other_proteins_are_refused(files: Files, tmp_path: Path) ->
 def test_families_are_named_by_the_table_or_after_their_first_member(
     files: Files, tmp_path: Path
 ) -> None:
-    """Given: as the table says, and an id that it lacks is alone. Computed: by their sequences."""
+    """Given: as the table says; an id that is not in it is alone. Computed: by their sequences."""
     test = read_split(files.split).of(EmbeddingStore.open(files.store))["test"]
     computed = compute_families(test).of
     assert {computed[i] for i in TEST[:4]} == {"107l_A"}
@@ -180,7 +186,40 @@ def test_families_are_named_by_the_table_or_after_their_first_member(
     table.write_text("id,family\n107l_A,lysozyme\n108l_A,lysozyme\n", encoding="utf-8")
     given = read_families(table, test)
     assert [given.of[i] for i in TEST[:3]] == ["lysozyme", "lysozyme", "109l_A"]
-    assert "7 proteins that it does not name" in given.how
+    assert "proteins that are not in it (7)" in given.how
+
+
+def test_the_map_ranks_as_the_tables_do(report: Path) -> None:
+    """The ranks on the map give the main model's figures; a list shows the partner at its rank."""
+    page = (report / "index.html").read_text(encoding="utf-8")
+    (data,) = re.findall(r'id="map-data">(.*?)</script>', page)
+    points = json.loads(data)
+    results = read(report / "results.json")
+    test = results["runs"][results["main"]["run"]]["test"]
+    assert sorted(points["ids"]) == sorted(TEST)
+    for modality, other in (("sequence", "structure"), ("structure", "sequence")):
+        ranks = np.array(points[modality]["rank"])
+        figures = test[f"{modality}_to_{other}"]
+        assert figures["mrr"] == pytest.approx(np.mean(1 / ranks))
+        assert figures["median_rank"] == np.median(ranks)
+        for i, (near, own, rank) in enumerate(
+            zip(points[modality]["near"], points[modality]["own"], ranks, strict=True)
+        ):
+            assert own == [j == i for j in near]
+            assert (near.index(i) + 1 if i in near else len(near) + 1) == rank
+
+
+def test_the_page_says_what_is_true_of_this_split(report: Path) -> None:
+    """A trial run, relatives of one test protein, and of most of the validation part."""
+    page = " ".join((report / "index.html").read_text(encoding="utf-8").split())
+    results = read(report / "results.json")
+    test, validation = results["evaluation"]["leakage"], results["validation_leakage"]
+    assert test["at_30"] == 1
+    assert page.index("A trial run: its figures mean nothing") < page.index("Recall@1 of CLIP")
+    assert "Some test proteins have relatives in training: of 9 test sequences" in page
+    assert 2 * validation["at_30"] > validation["n_sequences"]
+    assert "favours what holds for relatives of the training proteins" in page
+    assert "most of its families are new" not in page
 
 
 def test_an_odd_id_is_text_on_the_page(report: Path) -> None:
