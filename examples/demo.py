@@ -1,6 +1,6 @@
-"""The whole path on the sample: embed, look, fit, score, export, and search by sequence.
+"""The whole way on the sample: embed, inspect, fit, score, export, and search by sequence.
 
-Runs the public commands, printing each before it runs. ``make demo`` starts it.
+Prints each command and runs it. ``make demo`` starts this.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-#: The command that belongs to the Python this runs under.
+#: The command of the Python that runs this.
 PROTALIGN = Path(sysconfig.get_path("scripts")) / "protalign"
-#: T4 lysozyme L99A (Eriksson et al., 1992), a cavity mutant, two residues away from each of the
-#: sample's four mutants at position 44; it is searched among their structures and 36 others.
+#: T4 lysozyme L99A (Eriksson et al., 1992), a cavity mutant. It differs in two residues from each
+#: of the sample's four mutants at position 44, and is searched among all 40 structures.
 QUERY = """>lysozyme_L99A
 MNIFEMLRIDEGLRLKIYKDTEGYYTIGIGHLLTKSPSLNAAKSELDKAIGRNTNGVITKDEAEKLFNQDVDAAVRGILRNAKLKPVYDS
 LDAVRRAAAINMVFQMGETGVAGFTNSLRMLQQKRWDEAAVNLAKSRWYNQTPNRAKRVITTFRTGTWDAYKNL
@@ -33,7 +33,7 @@ def run(*words: str | Path) -> None:
 
 
 def embedded_encoder() -> str:
-    """Name of the sequence encoder that ships with the package."""
+    """Return the name of the sequence encoder that ships with the package."""
     from protalign.encoders.esm2.shipped import EmbeddedEncoder
 
     return EmbeddedEncoder.models()[0]
@@ -54,17 +54,17 @@ def main() -> None:
     print(
         f"The sample: 40 real chains, nine families of near-identical mutants ({HERE / 'sample'})."
     )
-    print(f"Sequence encoder: {encoder}, small and shipped, so that this runs without a network;")
-    print("for real work use an ESM2: --sequence-encoder esm2_t33_650M_UR50D")
+    print(f"Sequence encoder: {encoder}, which is small and ships with ProtAlign: no download.")
+    print("For real work use an ESM2: --sequence-encoder esm2_t33_650M_UR50D")
     run("embed", HERE / "sample", "--out", store, "--sequence-encoder", encoder)
     run("info", store)
     run("fit", store, "--out", model, "--loss", "clip", "--overwrite", "--quiet")
-    print("\nRetrieval on the very proteins that the heads were trained on: a demonstration only.")
+    print("\nRetrieval on the proteins that the heads were trained on, so only a demonstration:")
     run("score", store, "--model", model)
     run("export", store, "--model", model, "--out", vectors)
-    print("\nA sequence that is not in the store, searched among its structures:")
+    print("\nSearch with a sequence that is not in the store, among the store's structures:")
     run("search", query, "--vectors", vectors, "--model", model, "-k", "5")
-    print(f"\nDone in {time.perf_counter() - start:.0f} s. All of it lies in {out}/.")
+    print(f"\nDone in {time.perf_counter() - start:.0f} s. All results are in {out}/.")
 
 
 if __name__ == "__main__":

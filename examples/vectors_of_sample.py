@@ -1,39 +1,31 @@
-"""What the two worked examples begin with: a file of vectors of the sample, by three commands."""
+"""The start of both worked examples: a store of the sample, and a file of its vectors."""
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
+from protalign import EmbeddingStore, ProtAlignEstimator, embed
+
 HERE = Path(__file__).parent
-#: The command that belongs to the Python this runs under.
-PROTALIGN = Path(sysconfig.get_path("scripts")) / "protalign"
-#: The small sequence encoder that ships: no network needed. For real work an ESM2.
+#: The small sequence encoder that ships with ProtAlign and needs no network. For real work take an
+#: ESM2.
 ENCODER = "protalign_t6_2M"
 
 
-def make_store(out: Path, *more: Path) -> Path:
-    """Embed the sample, and further files, into a store; what is there already is kept."""
-    store = out / "store.zarr"
-    run("embed", HERE / "sample", *more, "--out", store, "--sequence-encoder", ENCODER)
-    return store
+def make_store(out: Path, *more: Path) -> EmbeddingStore:
+    """Embed the sample, and further files, into a store; only what is missing is embedded."""
+    path = out / "store.zarr"
+    report = embed([HERE / "sample", *more], path, [ENCODER, "proteinmpnn_v_48_020"])
+    print(f"{path}: {report.entries} proteins")
+    return EmbeddingStore.open(path)
 
 
-def make_vectors(out: Path) -> Path:
-    """Fit the heads, unless they are there already, and export the vectors, aligned and mean."""
-    store, model, vectors = out / "store.zarr", out / "model", out / "vectors.parquet"
-    if not model.exists():  # mutants have no structure: they would change nothing
-        run("fit", store, "--out", model, "--quiet")
-    run("export", store, "--model", model, "--out", vectors, "--features", "aligned,mean")
+def make_vectors(store: EmbeddingStore, out: Path) -> Path:
+    """Fit the heads if there is no model yet, and export the aligned vectors and the means."""
+    model, vectors = out / "model", out / "vectors.parquet"
+    if not model.exists():
+        ProtAlignEstimator(random_state=0).fit(store).save(model)
+    estimator = ProtAlignEstimator.load(model)
+    estimator.export(store, vectors, features=("aligned", "mean"))
+    print(f"{vectors}: {len(store)} proteins")
     return vectors
-
-
-def run(*words: str | Path) -> None:
-    """Print a protalign command and run it; stop if it fails."""
-    arguments = [str(word) for word in words]
-    print(f"$ protalign {shlex.join(arguments)}", flush=True)
-    if code := subprocess.run([PROTALIGN, *arguments]).returncode:
-        sys.exit(code)
