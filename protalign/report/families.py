@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protalign.core.errors import InputError
-from protalign.evaluation.test_set import FAMILY_COLUMNS, computed_families, read_labels
+from protalign.evaluation.labels import FAMILY_COLUMNS, computed_families, read_labels
 from protalign.stores import Entries
 
 

@@ -121,12 +121,14 @@ class Space:
     @property
     def sequence(self) -> Float32:
         """(n, E) vectors of the sequences, of unit length."""
-        return self.retrieval.sequence[self.retrieval.pairs[self.shown, 0]]
+        vectors: Float32 = self.retrieval.sequence[self.retrieval.pairs[self.shown, 0]]
+        return vectors
 
     @property
     def structure(self) -> Float32:
         """(n, E) vectors of the structures, of unit length."""
-        return self.retrieval.structure[self.retrieval.pairs[self.shown, 1]]
+        vectors: Float32 = self.retrieval.structure[self.retrieval.pairs[self.shown, 1]]
+        return vectors
 
     @property
     def similarity(self) -> Float32:
