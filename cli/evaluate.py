@@ -120,9 +120,9 @@ def evaluate(
         from protalign.core.files import write_json
         from protalign.encoders.recorded import RecordedEncoders
         from protalign.evaluation.evaluate import evaluate as run
-        from protalign.evaluation.test_set import FAMILY_COLUMNS, SCOP_COLUMNS, read_labels
+        from protalign.evaluation.labels import FAMILY_COLUMNS, SCOP_COLUMNS, read_labels
         from protalign.heads.model import Model
-        from protalign.splits.make import read_split
+        from protalign.splits import read_split
         from protalign.stores import EmbeddingStore
 
     parts = read_split(split)

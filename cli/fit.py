@@ -139,8 +139,8 @@ def _parts(
     store: EmbeddingStore, split: Path | None, ids: Path | None, validation_ids: Path | None
 ) -> tuple[Entries, StoreView | None, str]:
     """Return the training and the validation entries, and in words what the latter are."""
+    from protalign.splits import read_split
     from protalign.splits.ids import by_ids, read_ids
-    from protalign.splits.make import read_split
 
     if split is not None:
         made = read_split(split)

@@ -78,7 +78,7 @@ def reproduce(
         from protalign.core.machine import core_count
         from protalign.report.plan import ReproduceOptions
         from protalign.report.reproduce import reproduce as run
-        from protalign.splits.make import read_split
+        from protalign.splits import read_split
         from protalign.stores import EmbeddingStore
 
     options = ReproduceOptions(

@@ -50,8 +50,8 @@ def score(
     with quick_imports():
         from protalign.evaluation.summary import retrieval_report
         from protalign.heads.model import Model
+        from protalign.splits import read_split
         from protalign.splits.ids import read_ids
-        from protalign.splits.make import read_split
         from protalign.stores import EmbeddingStore
 
     entries: Entries = EmbeddingStore.open(store)

@@ -97,14 +97,8 @@ def split(
         refuse_unused(context, ("identity", "method"), wants)
         if validated != "random":
             refuse_unused(context, ["seed"], f"{wants} or random")
-    from protalign.splits.make import (
-        PAPER_COUNTS,
-        by_cluster,
-        by_column,
-        by_pdbbind,
-        write_split,
-    )
-    from protalign.splits.pdbbind import read_index
+    from protalign.splits import by_cluster, by_column, by_pdbbind, read_index, write_split
+    from protalign.splits.make import PAPER_COUNTS
     from protalign.stores import EmbeddingStore
 
     opened = EmbeddingStore.open(store)

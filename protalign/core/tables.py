@@ -1,15 +1,15 @@
-"""Delimited text files that users bring: a header, rows, line numbers for what is wrong."""
+"""Delimited text files that users bring: a header, rows, and line numbers for errors."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
+from protalign.core.checks import did_you_mean, first_few
 from protalign.core.errors import InputError
 
 #: Usual names of a column of ids, the likeliest first.
@@ -17,8 +17,35 @@ ID_COLUMNS = ("id", "entry", "name", "pdbid", "pdb_id", "pdb")
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A delimited text file with a header, after comment lines."""
+class DelimitedTable:
+    r"""A delimited text file with a header, after comment lines that begin with #.
+
+    Attributes
+    ----------
+    path : str
+        The file, for errors.
+    comment : str
+        The comment lines in one.
+    first_line : int
+        The 1-based number of the first line below the header.
+    lines : list of str
+        The lines below the header, with their ends.
+    delimiter : str
+        Comma, tab or semicolon: the most frequent one in the header.
+    header : list of str
+        Names of the columns.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "labels.csv"
+    >>> _ = path.write_text("# by hand\nID,family\n1a30,protease\n")
+    >>> table = DelimitedTable.read(path)
+    >>> table.column(None, ID_COLUMNS, "ids")
+    'ID'
+    >>> list(table.rows())
+    [(3, {'ID': '1a30', 'family': 'protease'})]
+    """
 
     path: str
     comment: str
@@ -28,42 +55,64 @@ class Table:
     header: list[str]
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Table:
+    def read(cls, path: str | os.PathLike[str]) -> DelimitedTable:
+        """Read a file; raise InputError if it cannot be read or is empty."""
         try:
             text = Path(path).read_bytes().decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} cannot be read ({error})", "give a CSV file") from None
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be read ({error.strerror})", "give a CSV file"
+            ) from None
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: not a text file in UTF-8", "give a CSV file") from None
         lines = list(io.StringIO(text, newline=""))  # ends stay: a quoted cell may hold some
         begin = next(
             (n for n, line in enumerate(lines) if line.strip() and line[0] != "#"), len(lines)
         )
         if begin == len(lines):
-            raise InputError(f"{path} is empty", "give a CSV file with a header")
+            raise InputError(f"{path}: is empty", "give a CSV file with a header")
         comment = " ".join(line.lstrip("# ").rstrip() for line in lines[:begin] if line.strip())
         head = lines[begin]
         delimiter = max(",\t;", key=head.count)
         header = [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
         return cls(str(path), comment, begin + 2, lines[begin + 1 :], delimiter, header)
 
-    def column(self, name: str | None, usual: Iterable[str], what: str) -> str:
-        """The column asked for, or the first of the usual names."""
+    def column(self, name: str | None, usual: Iterable[str], content: str) -> str:
+        """Return the named column, or the first that has a usual name.
+
+        Parameters
+        ----------
+        name : str or None
+            The column; None for a usual name.
+        usual : iterable of str
+            Usual names in lower case, the likeliest first.
+        content : str
+            The content of the column in words, for the error.
+
+        Raises
+        ------
+        InputError
+            The column is missing.
+        """
         if name is not None:
             if name in self.header:
                 return name
-            close = get_close_matches(name, self.header, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {some(self.header)}"
-            raise InputError(f"{self.path} has no column {name!r}", hint)
+            raise InputError(
+                f"{self.path}: has no column {name!r}",
+                did_you_mean(name, self.header) or f"it has {first_few(self.header)}",
+            )
         lowered = {column.lower(): column for column in reversed(self.header)}
+        usual = list(usual)
         for candidate in usual:
             if candidate in lowered:
                 return lowered[candidate]
         raise InputError(
-            f"{self.path} has no column of {what} that goes by a usual name ({some(list(usual))})",
+            f"{self.path}: has no column of {content} (tried {first_few(usual, len(usual))})",
             f"name it: the columns are {', '.join(self.header)}",
         )
 
     def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """(line number, column -> text) of each row; raises InputError for a row cut short."""
+        """Yield (line number, column -> text) of each row; raise InputError for a broken row."""
         reader = csv.reader(self.lines, delimiter=self.delimiter)
         while True:
             try:
@@ -85,9 +134,3 @@ class Table:
                 )
             stripped = (cell.strip() for cell in cells)
             yield line, dict(zip(self.header, stripped, strict=True))
-
-
-def some(names: Sequence[str]) -> str:
-    """The first three names, and how many more, for a message."""
-    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return ", ".join(map(repr, names[:3])) + more

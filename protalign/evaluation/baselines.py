@@ -1,7 +1,7 @@
-"""What retrieval is worth without a model: scores of candidates that anyone could give.
+"""Retrieval baselines that use no model: chance, family, length, k-mers, and given vectors.
 
-A baseline is a function of the queries' positions that gives their scores, (b, m); ties are exact
-and are resolved in expectation, not by drawing (``protalign.evaluation.ranking.Standing``).
+A baseline is a function of a slice of the queries that returns their scores, (b, m). Ties are
+exact; ``protalign.evaluation.ranking`` resolves them in expectation, not by drawing.
 """
 
 from __future__ import annotations
@@ -14,22 +14,19 @@ import numpy.typing as npt
 from scipy import sparse
 
 from protalign.core.arrays import Float32, Int64
-from protalign.core.protein import AMINO_ACIDS
+from protalign.core.protein import AMINO_ACIDS, amino_acid_codes
 
 Scores = npt.NDArray[Any]
 Scorer = Callable[[slice], Scores]
 
-#: Length of the words whose counts are compared.
+#: Length of the k-mers that are counted.
 KMER = 3
-#: More than any difference of lengths: what a family counts beside it.
-_FAR = 1e9
-#: Letter -> code; every letter but the standard 20 is one more.
-_CODES = np.full(128, len(AMINO_ACIDS), dtype=np.int64)
-_CODES[[ord(letter) for letter in AMINO_ACIDS]] = np.arange(len(AMINO_ACIDS))
+#: Score of the same family beside a difference of lengths: more than any such difference.
+_FAMILY_SCORE = 1e9
 
 
 def by_chance(n_candidates: int) -> Scorer:
-    """Every candidate alike."""
+    """Score every candidate alike."""
 
     def scores(queries: slice) -> Scores:
         return np.zeros((queries.stop - queries.start, n_candidates), dtype=np.float32)
@@ -38,7 +35,18 @@ def by_chance(n_candidates: int) -> Scorer:
 
 
 def by_length(queries: Int64, candidates: Int64) -> Scorer:
-    """The nearest number of residues first: equal ones, then those that differ by 1, …"""
+    """Score by the difference of the numbers of residues, the smallest first.
+
+    Parameters
+    ----------
+    queries, candidates : (n,) and (m,) int64
+        Numbers of residues.
+
+    Examples
+    --------
+    >>> by_length(np.array([100]), np.array([90, 100, 130]))(slice(0, 1))
+    array([[-10.,   0., -30.]])
+    """
 
     def scores(part: slice) -> Scores:
         return np.asarray(-abs(queries[part, None] - candidates), dtype=np.float64)
@@ -47,7 +55,13 @@ def by_length(queries: Int64, candidates: Int64) -> Scorer:
 
 
 def by_family(queries: sparse.csr_array, candidates: sparse.csr_array) -> Scorer:
-    """The query's own family first; within it, and outside it, every candidate alike."""
+    """Score candidates of the query's family 1, and all others 0.
+
+    Parameters
+    ----------
+    queries, candidates : (n, families) and (m, families) sparse arrays
+        As from ``Labels.matrices``.
+    """
     transposed = candidates.T.tocsr()
 
     def scores(part: slice) -> Scores:
@@ -57,20 +71,30 @@ def by_family(queries: sparse.csr_array, candidates: sparse.csr_array) -> Scorer
 
 
 def by_family_and_length(family: Scorer, length: Scorer) -> Scorer:
-    """The query's own family first, and the nearest length within it."""
+    """Score the query's family first, and by length within it and outside it."""
 
     def scores(part: slice) -> Scores:
-        return _FAR * family(part) + length(part)
+        return _FAMILY_SCORE * family(part) + length(part)
 
     return scores
 
 
 def by_kmers(queries: Sequence[tuple[str, ...]], candidates: Sequence[tuple[str, ...]]) -> Scorer:
-    """Cosine of the counts of ``KMER``-letter words.
+    """Score by the cosine of the counts of ``KMER``-mers.
 
-    A structure's words are those of its own observed residues, read off the structure: no encoder
-    sees them. So this is no rival but a ceiling, what retrieval is worth to one who may read the
-    letters on both sides.
+    A structure's k-mers are those of its observed residues, read off the structure, which no
+    encoder sees. So this is not a rival but a ceiling: it shows what retrieval is worth if the
+    sequence is known on both sides.
+
+    Parameters
+    ----------
+    queries, candidates : sequences of tuple of str
+        The sequences of each protein's chains.
+
+    Examples
+    --------
+    >>> by_kmers([("MKVLA",)], [("MKVLA",), ("GGGGG",)])(slice(0, 1)).round(3)
+    array([[1., 0.]])
     """
     left, right = _kmer_profiles(queries), _kmer_profiles(candidates).T.tocsr()
 
@@ -81,7 +105,7 @@ def by_kmers(queries: Sequence[tuple[str, ...]], candidates: Sequence[tuple[str,
 
 
 def by_cosine(queries: Float32, candidates: Float32) -> Scorer:
-    """Dot products of unit-length vectors."""
+    """Score by dot products of (n, E) and (m, E) unit-length vectors."""
 
     def scores(part: slice) -> Scores:
         return np.asarray(queries[part] @ candidates.T)
@@ -90,21 +114,20 @@ def by_cosine(queries: Float32, candidates: Float32) -> Scorer:
 
 
 def _kmer_profiles(proteins: Sequence[tuple[str, ...]]) -> sparse.csr_array:
-    """(n, 21 ** KMER) counts of each protein's words, no word across two chains; unit length."""
-    base = len(AMINO_ACIDS) + 1
+    """Return (n, 21 ** KMER) counts of k-mers, none across two chains, as unit-length rows."""
+    base = len(AMINO_ACIDS) + 1  # every other letter is one more
     powers = base ** np.arange(KMER)
-    rows, words = [], []
-    for place, chains in enumerate(proteins):
+    rows, columns = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+    for index, chains in enumerate(proteins):
         for chain in chains:
-            codes = _CODES[np.frombuffer(chain.encode("ascii"), dtype=np.uint8)]
+            codes = amino_acid_codes(chain)
             if len(codes) >= KMER:
-                own = np.lib.stride_tricks.sliding_window_view(codes, KMER) @ powers
-                rows.append(np.full(len(own), place))
-                words.append(own)
-    none = [np.empty(0, dtype=np.int64)]
-    index = np.concatenate([*none, *rows]), np.concatenate([*none, *words])
+                kmers = np.lib.stride_tricks.sliding_window_view(codes, KMER) @ powers
+                rows.append(np.full(len(kmers), index))
+                columns.append(kmers)
+    coordinates = np.concatenate(rows), np.concatenate(columns)
     counts = sparse.coo_array(
-        (np.ones(len(index[0])), index), shape=(len(proteins), base**KMER)
+        (np.ones(len(coordinates[0])), coordinates), shape=(len(proteins), base**KMER)
     ).tocsr()
     norms = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
     return sparse.csr_array(sparse.diags_array(1 / np.maximum(norms, 1e-12)) @ counts)

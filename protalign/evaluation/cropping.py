@@ -1,4 +1,4 @@
-"""Queries with their ends cut off at random, so that length and missing ends give nothing away."""
+"""Queries with random ends cut off, so that length and missing ends give nothing away."""
 
 from __future__ import annotations
 
@@ -11,51 +11,66 @@ import numpy as np
 from protalign.core.arrays import Float32
 from protalign.core.protein import Backbone, Chain, Modality, Structure
 from protalign.encoders.recorded import RecordedEncoders
-from protalign.evaluation.test_set import Chains, Side
+from protalign.evaluation.test_set import Chains, RetrievalItems
 from protalign.heads.inputs import PairInputs, means_of
 from protalign.heads.model import Model
 from protalign.stores import Entries
 
-#: Most that each end may lose: something must be left between them.
+#: The largest share that each end may lose: a residue must remain between them.
 MAX_CROP = 0.5
-#: Items embedded at once.
-_AT_ONCE = 64
+#: Proteins embedded at once.
+_PROTEINS_AT_ONCE = 64
 
 
 def cropped(
-    side: Side,
+    items: RetrievalItems,
     modality: Modality,
     entries: Entries,
     model: Model,
     encoders: RecordedEncoders,
     crop: float,
     rng: np.random.Generator,
-) -> Side:
-    """A side's items cut, embedded anew and pooled.
+) -> RetrievalItems:
+    """Cut items, embed them again and pool them.
 
-    Each end of each chain loses its own random part, evenly between nothing and ``crop`` of the
-    chain's residues; of a structure those residues that have a complete backbone count. A
-    structure's other chains, which the encoder sees beside it, stay whole.
+    Each end of each chain loses its own random part, evenly distributed between nothing and
+    ``crop`` of the chain's residues; of a structure, the residues with a complete backbone count. A
+    structure's other chains, which its encoder sees as well, stay whole.
 
-    ``crop`` is between 0 and ``MAX_CROP``.
+    Parameters
+    ----------
+    items : RetrievalItems
+        The items of one modality.
+    modality : "sequence" or "structure"
+        Their modality.
+    entries : EmbeddingStore or StoreView
+        The entries that they belong to.
+    model : Model
+        Pools the new embeddings.
+    encoders : RecordedEncoders
+        Embed the cut proteins.
+    crop : float
+        The largest share of a chain that each end loses, above 0 and below ``MAX_CROP``.
+    rng : Generator
+        The source of the cuts.
     """
-    items: list[Any] = []
+    proteins: list[Any] = []
     chains: list[Chains] = []
-    for entry_id in side.ids:
+    for entry_id in items.ids:
         if modality == "sequence":
             cut = tuple(_cut(chain, crop, rng) for chain in entries.store.sequence(entry_id))
-            items.append(cut)
+            proteins.append(cut)
             chains.append(cut)
         else:
             structure = _cut_structure(entries, entry_id, crop, rng)
-            items.append(structure)
-            chains.append(_letters(structure))
+            proteins.append(structure)
+            chains.append(tuple(map(_residues_with_rows, structure.kept_chains)))
     rows: list[Float32] = []
-    for start in range(0, len(items), _AT_ONCE):
-        rows += encoders.encode(modality, items[start : start + _AT_ONCE])
+    for start in range(0, len(proteins), _PROTEINS_AT_ONCE):
+        rows += encoders.encode(modality, proteins[start : start + _PROTEINS_AT_ONCE])
     inputs = PairInputs([(r, None) if modality == "sequence" else (None, r) for r in rows])
     return replace(
-        side,
+        items,
         vectors=model.vectors(inputs, modality),
         means=means_of(inputs, modality, np.arange(len(inputs))),
         lengths=inputs.lengths(modality),
@@ -64,7 +79,7 @@ def cropped(
 
 
 def _bounds(length: int, crop: float, rng: np.random.Generator) -> slice:
-    """What is left of ``length`` residues; at least one is."""
+    """Return the slice of ``length`` residues that remains, at least one."""
     first, last = rng.integers(0, int(crop * length), size=2, endpoint=True)
     return slice(int(first), length - int(last))
 
@@ -76,23 +91,23 @@ def _cut(chain: str, crop: float, rng: np.random.Generator) -> str:
 def _cut_structure(
     entries: Entries, entry_id: str, crop: float, rng: np.random.Generator
 ) -> Structure:
-    """The entry's complex, the entry's own chains cut, and only they kept."""
+    """Return the entry's complex with the entry's own chains cut, and only them kept."""
     store = entries.store
     structure = store.structure(entry_id)
     first, count = store.log.chains(int(store.log.rows_of([entry_id])[0]))
-    own = structure.kept[first : first + count]
+    kept = structure.kept[first : first + count]
     chains = list(structure.chains)
-    for index in own:
+    for index in kept:
         chains[index] = _cut_chain(chains[index], crop, rng)
-    return Structure(tuple(chains), own)
+    return Structure(tuple(chains), kept)
 
 
 def _cut_chain(chain: Chain, crop: float, rng: np.random.Generator) -> Chain:
     rows = chain.structure_rows
     if len(rows) == 0 or chain.backbone is None:
         return chain
-    left = rows[_bounds(len(rows), crop, rng)]
-    kept = slice(int(left[0]), int(left[-1]) + 1)
+    remaining = rows[_bounds(len(rows), crop, rng)]
+    kept = slice(int(remaining[0]), int(remaining[-1]) + 1)
     return replace(
         chain,
         sequence=chain.sequence[kept],
@@ -103,11 +118,7 @@ def _cut_chain(chain: Chain, crop: float, rng: np.random.Generator) -> Chain:
     )
 
 
-def _letters(structure: Structure) -> Chains:
-    """The letters of the residues that have a row."""
-    return tuple(_observed(chain) for chain in structure.kept_chains)
-
-
-def _observed(chain: Chain) -> str:
+def _residues_with_rows(chain: Chain) -> str:
+    """Return the sequence of the residues that have a row of embedding."""
     rows: Sequence[int] = chain.structure_rows.tolist()
     return "".join(chain.sequence[row] for row in rows)

@@ -1,13 +1,14 @@
-"""One direction of retrieval: what counts as a hit, and where each scorer puts the hits.
+"""One direction of retrieval: the relevant candidates of each task, and their rank by each scorer.
 
 Tasks, for a query and its own partners (the other modality of its entries):
 
-- "protein": a hit is a partner, among all candidates;
-- "family": a hit is a member of the query's family, its partners among them;
-- "within_family": a hit is a partner, among the family's candidates only; queries whose family has
-  no other candidate are left out;
-- "scop_fold", "scop_superfamily", "scop_family": a hit shares the query's label, its partners being
-  no candidates; queries that are alone with their label are left out.
+- "protein": the partners are relevant, among all candidates;
+- "family": the members of the query's family are relevant, its partners among them;
+- "within_family": the partners are relevant, among the family's candidates only; queries with no
+  other candidate in their family are left out;
+- "scop_fold", "scop_superfamily", "scop_family": candidates that share the query's label are
+  relevant, and its partners are not candidates; queries that are alone with their label are left
+  out.
 """
 
 from __future__ import annotations
@@ -20,42 +21,45 @@ from scipy import sparse
 
 from protalign.core.arrays import Bool, Int64
 from protalign.evaluation.baselines import Scorer
-from protalign.evaluation.ranking import Standing
+from protalign.heads.ranks import RankCounts
 
-#: (b, m) bool for some of the queries: which candidates they are related to.
+#: A slice of the queries -> (b, m) bool, the candidates that each is related to.
 Relation = Callable[[slice], Bool]
 
 #: Scores of one scorer held at once: 32 MB of float64.
-_BLOCK = 1 << 22
+_SCORES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class TaskResult:
     """One task's result.
 
     Attributes
     ----------
-    queries : (q,) int64 which of the queries have a hit to find.
-    left_out : how many were left out: with a label but alone ("alone"), without one
+    queries : (q,) int64
+        Indices of the queries that have a relevant candidate.
+    left_out : dict
+        Numbers of queries left out: with a label but alone ("alone"), without one
         ("unlabelled"), not selected ("others").
-    standings : where the best hit of each of these queries stands, by scorer.
+    counts : dict
+        Scorer -> RankCounts of these queries.
     """
 
     queries: Int64
     left_out: dict[str, int]
-    standings: dict[str, Standing]
+    counts: dict[str, RankCounts]
 
-    def select(self, chosen: Bool) -> Outcome:
-        """Some of ``queries``, the others left out as "others"."""
-        return Outcome(
-            queries=self.queries[chosen],
-            left_out={**self.left_out, "others": int((~chosen).sum())},
-            standings={name: standing[chosen] for name, standing in self.standings.items()},
+    def select(self, mask: Bool) -> TaskResult:
+        """Return the result of some of ``queries``; the others are left out as "others"."""
+        return TaskResult(
+            queries=self.queries[mask],
+            left_out={**self.left_out, "others": int((~mask).sum())},
+            counts={name: counts[mask] for name, counts in self.counts.items()},
         )
 
 
 def related(queries: sparse.csr_array, candidates: sparse.csr_array) -> Relation:
-    """Those that share a column of (n, c) and (m, c) matrices of ones."""
+    """Relate rows of (n, c) and (m, c) matrices of ones that share a column."""
     transposed = candidates.T.tocsr()
 
     def relation(part: slice) -> Bool:
@@ -65,7 +69,7 @@ def related(queries: sparse.csr_array, candidates: sparse.csr_array) -> Relation
 
 
 def paired(pairs: Int64, n_queries: int, n_candidates: int) -> Relation:
-    """Those that (k, 2) pairs name."""
+    """Relate the (query, candidate) of (k, 2) pairs."""
     matrix = sparse.coo_array(
         (np.ones(len(pairs), dtype=np.float32), tuple(pairs.T)), shape=(n_queries, n_candidates)
     ).tocsr()
@@ -76,28 +80,43 @@ def paired(pairs: Int64, n_queries: int, n_candidates: int) -> Relation:
     return relation
 
 
-def outcomes(
+def task_results(
     n_queries: int,
     n_candidates: int,
     scorers: Mapping[str, Scorer],
     partners: Relation,
     family: Relation,
     scop: Mapping[str, tuple[Relation, Bool]],
-) -> dict[str, Outcome]:
-    """Every task's outcome; ``scop``: a level's relation, and (n,) bool which queries it labels."""
-    collected: dict[str, list[tuple[Int64, dict[str, Standing]]]] = {}
-    step = max(1, _BLOCK // max(1, n_candidates))
+) -> dict[str, TaskResult]:
+    """Return the result of every task.
+
+    Parameters
+    ----------
+    n_queries, n_candidates : int
+        n and m.
+    scorers : mapping
+        Name -> scorer.
+    partners, family : Relation
+        Partners of the queries, and members of their families.
+    scop : mapping
+        Level -> (relation, (n,) bool: the queries that have a label).
+    """
+    collected: dict[str, list[tuple[Int64, dict[str, RankCounts]]]] = {}
+    step = max(1, _SCORES_AT_ONCE // max(1, n_candidates))
     for start in range(0, n_queries, step):
         part = slice(start, min(start + step, n_queries))
         scores = {name: scorer(part) for name, scorer in scorers.items()}
-        for task, hits, candidates in _tasks(part, partners, family, scop):
-            asked = np.flatnonzero(_answerable(task, hits, candidates))
-            standings = {
-                name: Standing.of(own[asked], hits[asked], candidates[asked])
-                for name, own in scores.items()
+        for task, relevant, candidates in _tasks(part, partners, family, scop):
+            answerable = (relevant & candidates).any(axis=1)
+            if task == "within_family":  # something to mistake for the partner
+                answerable &= (candidates & ~relevant).any(axis=1)
+            rows = np.flatnonzero(answerable)
+            counts = {
+                name: RankCounts.of(values[rows], relevant[rows], candidates[rows])
+                for name, values in scores.items()
             }
-            collected.setdefault(task, []).append((start + asked, standings))
-    labelled = {f"scop_{level}": known for level, (_, known) in scop.items()}
+            collected.setdefault(task, []).append((start + rows, counts))
+    labelled = {f"scop_{level}": mask for level, (_, mask) in scop.items()}
     return {
         task: _joined(parts, n_queries, labelled.get(task)) for task, parts in collected.items()
     }
@@ -106,35 +125,27 @@ def outcomes(
 def _tasks(
     part: slice, partners: Relation, family: Relation, scop: Mapping[str, tuple[Relation, Bool]]
 ) -> Iterator[tuple[str, Bool, Bool]]:
-    """(task, hits, candidates) of some queries."""
-    own = partners(part)
-    kin = own | family(part)
-    everyone = np.ones_like(own)
-    yield "protein", own, everyone
-    yield "family", kin, everyone
-    yield "within_family", own, kin
+    """Yield (task, relevant, candidates) of some queries."""
+    is_partner = partners(part)
+    in_family = is_partner | family(part)
+    everyone = np.ones_like(is_partner)
+    yield "protein", is_partner, everyone
+    yield "family", in_family, everyone
+    yield "within_family", is_partner, in_family
     for level, (relation, _) in scop.items():
-        yield f"scop_{level}", relation(part) & ~own, ~own
-
-
-def _answerable(task: str, hits: Bool, candidates: Bool) -> Bool:
-    """(b,) queries with something to find, and with something to mistake for it."""
-    found = hits.any(axis=1)
-    if task == "within_family":
-        found = found & (candidates & ~hits).any(axis=1)
-    return np.asarray(found)
+        yield f"scop_{level}", relation(part) & ~is_partner, ~is_partner
 
 
 def _joined(
-    parts: list[tuple[Int64, dict[str, Standing]]], n_queries: int, labelled: Bool | None
-) -> Outcome:
-    queries = np.concatenate([asked for asked, _ in parts])
+    parts: list[tuple[Int64, dict[str, RankCounts]]], n_queries: int, labelled: Bool | None
+) -> TaskResult:
+    queries = np.concatenate([rows for rows, _ in parts])
     n_labelled = n_queries if labelled is None else int(labelled.sum())
-    return Outcome(
+    return TaskResult(
         queries=queries,
         left_out={"alone": n_labelled - len(queries), "unlabelled": n_queries - n_labelled},
-        standings={
-            name: Standing.concatenate([standings[name] for _, standings in parts])
+        counts={
+            name: RankCounts.concatenate([counts[name] for _, counts in parts])
             for name in parts[0][1]
         },
     )

@@ -20,7 +20,7 @@ from protalign.report.experiments import Grid, Parameters, full_grid, quick_grid
 from protalign.report.families import Families, compute_families, read_families
 from protalign.report.provenance import data_fingerprint, machine, versions
 from protalign.report.runs import Run
-from protalign.splits.make import Split
+from protalign.splits import Split
 from protalign.stores import EmbeddingStore, EncoderInfo, StoreView
 
 CONFIG_FORMAT = 1

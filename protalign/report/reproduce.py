@@ -22,7 +22,7 @@ from protalign.report.pictures import Drawings, draw
 from protalign.report.plan import Records, ReportPlan, ReproduceOptions
 from protalign.report.results import tables
 from protalign.report.runs import Run, RunFiles, missing, train_all
-from protalign.splits.make import Split
+from protalign.splits import Split
 from protalign.stores import EmbeddingStore, StoreView
 
 RESULTS_FORMAT = 1

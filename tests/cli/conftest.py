@@ -10,7 +10,7 @@ import pytest
 
 from protalign import EmbeddingStore
 from protalign.encoders.esm2.shipped import EmbeddedEncoder
-from protalign.splits.make import Split, write_split
+from protalign.splits import Split, write_split
 from tests.helpers.commands import run
 
 

@@ -13,10 +13,10 @@ from protalign import EmbeddingStore
 from protalign.core.protein import MODALITIES
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.evaluation.cropping import cropped
-from protalign.evaluation.test_set import sides_of
+from protalign.evaluation.test_set import retrieval_items
 from protalign.heads.model import Model
 from protalign.heads.pairs import Pairs
-from protalign.splits.make import Split, write_split
+from protalign.splits import Split, write_split
 from tests.helpers.commands import run
 
 
@@ -119,7 +119,7 @@ def test_what_is_cut(finished: Path) -> None:
     model = Model.load(finished / "model", "cpu")
     vectors = model.retrieval_set(entries)
     pairs = Pairs.of(model.inputs(entries))
-    sides = sides_of(entries, pairs, (vectors.sequence, vectors.structure))
+    sides = retrieval_items(entries, pairs, (vectors.sequence, vectors.structure))
     encoders = RecordedEncoders(model.encoders, device="cpu")
     for side, modality in zip(sides, MODALITIES, strict=True):
         rng = np.random.default_rng(0)

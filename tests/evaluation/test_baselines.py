@@ -18,9 +18,9 @@ from protalign.evaluation.baselines import (
     by_length,
 )
 from protalign.evaluation.cca import CCA
-from protalign.evaluation.ranking import Standing
-from protalign.evaluation.test_set import families_of
-from protalign.heads.ranks import chance_recall, ranks, recall_at_k
+from protalign.evaluation.labels import families_of
+from protalign.evaluation.ranking import expected_recall
+from protalign.heads.ranks import RankCounts, chance_recall, ranks, recall_at_k
 
 EVERYTHING = slice(0, 40)
 
@@ -39,12 +39,12 @@ def test_family_is_a_guess_within_it(families: list[str]) -> None:
     n = len(families)
     own, everyone = np.eye(n, dtype=bool), np.ones((n, n), dtype=bool)
     part = slice(0, n)
-    told = Standing.of(family_scorer(families)(part), own, everyone)
-    chance = Standing.of(by_chance(n)(part), own, everyone)
+    known = RankCounts.of(family_scorer(families)(part), own, everyone)
+    chance = RankCounts.of(by_chance(n)(part), own, everyone)
     sizes = np.array([families.count(name) for name in families])
     for k in (1, 5):
-        np.testing.assert_allclose(told.recall_at(k), np.minimum(k / sizes, 1), atol=1e-12)
-        assert chance.recall_at(k).mean() == pytest.approx(chance_recall(n, np.ones(n), k))
+        np.testing.assert_allclose(expected_recall(known, k), np.minimum(k / sizes, 1), atol=1e-12)
+        assert expected_recall(chance, k).mean() == pytest.approx(chance_recall(n, np.ones(n), k))
 
 
 def test_a_family_that_nobody_knows_is_its_own() -> None:
@@ -69,7 +69,7 @@ def test_length_takes_the_nearest() -> None:
     scores = by_length(np.array([11]), lengths)(slice(0, 1))
     assert scores.tolist() == [[-1, -1, -1, -39]]
     own, everyone = np.array([[True, False, False, False]]), np.ones((1, 4), dtype=bool)
-    assert Standing.of(scores, own, everyone).recall_at(1) == pytest.approx(1 / 3)
+    assert expected_recall(RankCounts.of(scores, own, everyone), 1) == pytest.approx(1 / 3)
     family = family_scorer(["a", "b", "b", "a"])
     both = by_family_and_length(family, by_length(lengths, lengths))(slice(0, 4))
     assert np.argsort(-both[0]).tolist() == [0, 3, 1, 2]

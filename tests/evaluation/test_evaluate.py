@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from protalign.core.errors import InputError
+from protalign.core.protein import DIRECTIONS
 from protalign.estimator.estimator import ProtAlignEstimator
-from protalign.evaluation.evaluate import BASELINES, DIRECTIONS, evaluate
+from protalign.evaluation.evaluate import BASELINES, evaluate
+from protalign.evaluation.labels import scop_of
 from protalign.evaluation.summary import retrieval_report
-from protalign.evaluation.test_set import chains_of, scop_of
+from protalign.evaluation.test_set import chains_of
 from protalign.stores import EmbeddingStore
 
 FIGURES = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "median_rank")

@@ -1,4 +1,4 @@
-"""Where hits stand, against enumeration of every order of ties; bootstrap intervals that cover."""
+"""Expected ranks against an enumeration of every order of ties; bootstrap intervals that cover."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protalign.evaluation.bootstrap import Bootstrap
-from protalign.evaluation.ranking import Standing
-from protalign.heads.ranks import ranks
+from protalign.evaluation.ranking import expected_recall, expected_reciprocal_rank, median_rank
+from protalign.heads.ranks import RankCounts
 
 Bool = npt.NDArray[np.bool_]
 
@@ -36,33 +36,15 @@ def test_expectations_are_those_of_all_orders(n: int, m: int, levels: int, seed:
     hits = rng.random((n, m)) < 0.4
     some = rng.integers(m, size=n)
     hits[range(n), some] = candidates[range(n), some] = True
-    standing = Standing.of(scores, hits, candidates)
+    counts = RankCounts.of(scores, hits, candidates)
     each = zip(scores, hits & candidates, candidates, strict=True)
     enumerated = [every_rank(*rows) for rows in each]
     for k in (1, 2, 5):
         expected = [np.mean(np.array(own) <= k) for own in enumerated]
-        np.testing.assert_allclose(standing.recall_at(k), expected, atol=1e-12)
+        np.testing.assert_allclose(expected_recall(counts, k), expected, atol=1e-12)
     expected = [np.mean(1 / np.array(own)) for own in enumerated]
-    np.testing.assert_allclose(standing.reciprocal_rank(), expected, atol=1e-12)
-    assert standing.median_rank() == np.median(enumerated)
-
-
-def test_a_model_s_ranks_are_the_metrics_() -> None:
-    """With ties against the query, a standing gives what ``metrics.ranks`` gives."""
-    rng = np.random.default_rng(0)
-    queries, candidates = (rng.normal(size=(n, 4)).astype(np.float32) for n in (30, 20))
-    candidates[5:9] = candidates[4]
-    pairs = np.array([(q, c) for q in range(30) for c in {q % 20, (3 * q) % 20}])
-    hits = np.zeros((30, 20), dtype=bool)
-    hits[pairs[:, 0], pairs[:, 1]] = True
-    standing = Standing.of(queries @ candidates.T, hits, np.ones_like(hits)).ties_lost()
-    assert (1 + standing.above).tolist() == ranks(queries, candidates, pairs).tolist()
-
-
-def test_a_query_without_a_hit_is_refused() -> None:
-    """It has no rank."""
-    with pytest.raises(ValueError, match="needs a hit"):
-        Standing.of(np.zeros((1, 2)), np.array([[True, False]]), np.array([[False, True]]))
+    np.testing.assert_allclose(expected_reciprocal_rank(counts), expected, atol=1e-12)
+    assert median_rank(counts) == np.median(enumerated)
 
 
 def correlated(rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protalign.evaluation.summary import retrieval_figures
-from protalign.heads import ranks as metrics
 from protalign.heads.ranks import (
+    TIE,
+    RankCounts,
     RetrievalSet,
     chance_recall,
     mean_reciprocal_rank,
+    rank_counts,
     ranks,
     recall_at_k,
 )
@@ -35,7 +37,7 @@ def ranks_by_loops(queries: Float32, candidates: Float32, pairs: set[tuple[int, 
         similar = candidates @ query
         best = max(similar[c] for c in partners)
         strangers = set(range(len(candidates))) - partners
-        found.append(1 + sum(similar[c] >= best - metrics.TIE for c in strangers))
+        found.append(1 + sum(similar[c] >= best - TIE for c in strangers))
     return found
 
 
@@ -47,13 +49,9 @@ def test_ranks(n: int, m: int, seed: int, block: int) -> None:
     pairs = {(q, int(rng.integers(m))) for q in range(n)}
     pairs |= {(int(rng.integers(n)), int(rng.integers(m))) for _ in range(5)}
     queries, candidates = unit(n, seed), unit(m, seed + 1)
-    before = metrics._BLOCK
-    try:
-        metrics._BLOCK = block
-        found = ranks(queries, candidates, sorted(pairs))
-    finally:
-        metrics._BLOCK = before
-    assert found.tolist() == ranks_by_loops(queries, candidates, pairs)
+    counts = rank_counts(queries, candidates, sorted(pairs), at_once=block)
+    assert counts.ranks().tolist() == ranks_by_loops(queries, candidates, pairs)
+    assert ranks(queries, candidates, sorted(pairs)).tolist() == counts.ranks().tolist()
 
 
 def test_perfect_and_hopeless() -> None:
@@ -104,3 +102,9 @@ def test_a_query_without_a_partner_is_refused() -> None:
     """Such a query has no rank: an error, not a wrong number."""
     with pytest.raises(ValueError, match="belongs to it"):
         ranks(unit(2, 0), unit(2, 1), [(0, 0)])
+
+
+def test_a_query_without_a_relevant_candidate_is_refused() -> None:
+    """A relevant candidate that is not ranked does not count."""
+    with pytest.raises(ValueError, match="belongs to it"):
+        RankCounts.of(np.zeros((1, 2)), np.array([[True, False]]), np.array([[False, True]]))

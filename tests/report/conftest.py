@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from protalign.splits.make import Split, write_split
+from protalign.splits import Split, write_split
 from protalign.stores import EmbeddingStore
 from tests.helpers.commands import PROTALIGN, run
 from tests.helpers.report_files import ODD_ID, TEST, Files, Interrupted

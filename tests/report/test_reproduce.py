@@ -20,7 +20,7 @@ from protalign.report.families import compute_families, read_families
 from protalign.report.pictures import joined
 from protalign.report.plan import ReportPlan, ReproduceOptions
 from protalign.report.reproduce import reproduce
-from protalign.splits.make import Split, read_split
+from protalign.splits import Split, read_split
 from tests.helpers.commands import run
 from tests.helpers.report_files import ODD_ID, TEST, Files, Interrupted
 

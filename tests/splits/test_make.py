@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from protalign.core.errors import InputError
 from protalign.core.protein import Chain, Protein
-from protalign.splits.make import PARTS, Split, by_column, read_split, write_split
+from protalign.splits import Split, by_column, read_split, write_split
+from protalign.splits.split import PARTS
 from protalign.stores import EmbeddingStore, StoreWriter
 
 IDS = st.lists(st.text("abcXYZ019_-. ,\"'é|", min_size=1).map(str.strip), unique=True).map(
@@ -63,11 +64,11 @@ def test_an_id_is_in_one_part() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,part\na,train\nb,tset\n", "line 3: 'tset' is no part"),
-        ("# how\nid,part\na,train\na,test\n", "line 4: 'a' was there before"),
-        ("name,part\na,train\n", "no columns id and part"),
+        ("id,part\na,train\nb,tset\n", "line 3: 'tset' is not a part"),
+        ("# how\nid,part\na,train\na,test\n", "line 4: 'a' is named twice"),
+        ("name,part\na,train\n", "has no columns id and part"),
         ("id,part\na\n", "line 2: 1 cells under 2 names"),
-        ("id,part\n", "names no id"),
+        ("id,part\n", "contains no ids"),
         ("", "is empty"),
     ],
 )
@@ -77,7 +78,7 @@ def test_a_wrong_file_is_named_with_its_line(tmp_path: Path, text: str, message:
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         read_split(path)
-    with pytest.raises(InputError, match=r"absent\.csv cannot be read"):
+    with pytest.raises(InputError, match=r"absent\.csv: cannot be read"):
         read_split(tmp_path / "absent.csv")
 
 
@@ -87,7 +88,7 @@ def test_parts_are_views_of_a_store(store: EmbeddingStore) -> None:
     assert parts["train"].ids.tolist() == ["d", "a"]
     assert len(parts["validation"]) == 0
     assert parts["test"].ids.tolist() == ["c"]
-    with pytest.raises(InputError, match=r"lacks 2 of the split's ids: 'x', 'y'"):
+    with pytest.raises(InputError, match=r"2 of its ids are missing in the store \(x, y\)"):
         Split(("a",), ("x",), ("y",)).of(store)
 
 
@@ -100,8 +101,8 @@ def test_a_users_column_is_read(tmp_path: Path, store: EmbeddingStore) -> None:
         ("a",),
         ("c",),
         (),
-        "by column Set of table.csv; left out: 1 rows of other values ('test_dup'); "
-        "1 ids that the store lacks; 2 entries of the store in no part",
+        "by column Set of table.csv; left out: 1 row of other values (test_dup); "
+        "1 id missing in the store; 2 entries of the store in no part",
     )
     path.write_text("who\twhere\na\ttest\ne\tVALID\n")
     assert by_column(store, path, "who", "where").ids("validation") == ("e",)
@@ -112,7 +113,7 @@ def test_a_users_column_is_read(tmp_path: Path, store: EmbeddingStore) -> None:
     [
         ("id,split\na,train\nc,test\na,test\n", "line 4: 'a' is in train and in test"),
         ("id,group\na,train\n", r"no column of parts .* the columns are id, group"),
-        ("id,split\nx,train\n", r"no entry of the store .* \(1 ids that it lacks\)"),
+        ("id,split\nx,train\n", r"no entry of the store .* \(1 id missing in the store\)"),
     ],
 )
 def test_a_column_that_gives_no_split(

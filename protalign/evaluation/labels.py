@@ -1,0 +1,169 @@
+"""Families and SCOPe labels of the items of a test set, and the tables that they are read from."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from protalign.core.errors import InputError
+from protalign.core.tables import ID_COLUMNS, DelimitedTable
+from protalign.core.words import ClusterMethod
+from protalign.splits.clusters import cluster_proteins
+from protalign.stores import Entries
+
+#: Levels of a SCOPe sccs (class.fold.superfamily.family), by how many of its numbers name them.
+SCOP_LEVELS = {"fold": 2, "superfamily": 3, "family": 4}
+#: Usual names of the column of families, and of the column of SCOPe labels.
+FAMILY_COLUMNS = ("family", "cluster", "label")
+SCOP_COLUMNS = ("scop", "scope", "sccs", "label")
+#: Identity at which families are computed if none are given.
+FAMILY_IDENTITY = 0.95
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """Labels of n items, as a matrix that tells at once which items share one.
+
+    Attributes
+    ----------
+    of : list of n frozenset of str
+        Each item's labels; empty if nothing is known.
+    """
+
+    of: list[frozenset[str]]
+
+    def matrices(self, other: Labels) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Return (n, labels) and (m, labels) matrices of ones, for these and for other items.
+
+        Two items share a label if the product of their rows is above 0.
+        """
+        names = sorted(frozenset().union(*self.of, *other.of))
+        column = {name: index for index, name in enumerate(names)}
+        return self._matrix(column), other._matrix(column)
+
+    def _matrix(self, column: Mapping[str, int]) -> sparse.csr_array:
+        rows = np.repeat(np.arange(len(self.of)), [len(labels) for labels in self.of])
+        columns = np.array([column[name] for labels in self.of for name in labels], dtype=np.int64)
+        ones = np.ones(len(rows), dtype=np.float32)
+        return sparse.coo_array((ones, (rows, columns)), shape=(len(self.of), len(column))).tocsr()
+
+
+def read_labels(
+    path: str | os.PathLike[str], column: str | None = None, usual: Sequence[str] = FAMILY_COLUMNS
+) -> dict[str, str]:
+    r"""Read the labels of ids from a column of a user's table.
+
+    Parameters
+    ----------
+    path : str or path
+        A CSV (or tab- or semicolon-separated) table with a header and a column of ids.
+    column : str, optional
+        The column of labels; default: the first of the usual names.
+    usual : sequence of str
+        Usual names of the column.
+
+    Returns
+    -------
+    dict
+        id -> label.
+
+    Raises
+    ------
+    InputError
+        The file is not a table, the column is missing, or an id has two labels; the error names
+        file and line.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "families.csv"
+    >>> _ = path.write_text("id,family\n1a30,protease\n3ebp,kinase\n")
+    >>> read_labels(path)
+    {'1a30': 'protease', '3ebp': 'kinase'}
+    """
+    table = DelimitedTable.read(path)
+    id_column = table.column(None, ID_COLUMNS, "ids")
+    label_column = table.column(column, usual, "labels")
+    labels: dict[str, str] = {}
+    for line, row in table.rows():
+        if labels.setdefault(row[id_column], row[label_column]) != row[label_column]:
+            raise InputError(
+                f"{path}, line {line}: {row[id_column]!r} has another label above",
+                "keep one of them",
+            )
+    return labels
+
+
+def families_of(items: Sequence[Sequence[str]], families: Mapping[str, str]) -> Labels:
+    """Return the families of items' entries.
+
+    Parameters
+    ----------
+    items : n sequences of str
+        The ids of each item's entries. A family of one entry counts for the item.
+    families : mapping
+        id -> family. An item of entries without one is a family of its own.
+    """
+    return Labels(
+        [
+            frozenset(families[i] for i in ids if families.get(i))
+            or frozenset(f"of its own: {i}" for i in ids)
+            for ids in items
+        ]
+    )
+
+
+def computed_families(
+    entries: Entries, method: ClusterMethod = "auto"
+) -> tuple[dict[str, str], str]:
+    """Cluster the entries' sequences at ``FAMILY_IDENTITY``.
+
+    Parameters
+    ----------
+    entries : EmbeddingStore or StoreView
+        The proteins.
+    method : "auto", "mmseqs" or "kmer"
+        See ``protalign.splits.clusters.cluster``.
+
+    Returns
+    -------
+    (dict, str)
+        id -> family, and how the families were found, in words.
+    """
+    ids = [str(entry_id) for entry_id in entries.ids]
+    sequences = [entries.store.sequence(entry_id) for entry_id in ids]
+    clusters = cluster_proteins(sequences, FAMILY_IDENTITY, method=method)
+    how = f"clusters at {100 * FAMILY_IDENTITY:g} % sequence identity, {clusters.method}"
+    return dict(zip(ids, map(str, clusters.labels.tolist()), strict=True)), how
+
+
+def scop_of(items: Sequence[Sequence[str]], scop: Mapping[str, str], level: str) -> Labels:
+    """Return the labels of items' entries at one level of SCOPe.
+
+    Parameters
+    ----------
+    items : n sequences of str
+        The ids of each item's entries.
+    scop : mapping
+        id -> one sccs ("b.1.1.1") or several, with commas or blanks between them. A number 0 means
+        that SCOPe matched the domain automatically and did not classify it: no label.
+    level : str
+        A key of ``SCOP_LEVELS``.
+    """
+    depth = SCOP_LEVELS[level]
+    return Labels(
+        [
+            frozenset(
+                ".".join(parts[:depth])
+                for entry_id in ids
+                for sccs in re.split(r"[,;\s]+", scop.get(entry_id, ""))
+                if len(parts := sccs.split(".")) >= depth and parts[depth - 1] != "0"
+            )
+            for ids in items
+        ]
+    )
