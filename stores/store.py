@@ -110,7 +110,7 @@ class Entries(ABC):
             return np.flatnonzero(array)
         positions = np.atleast_1d(array).astype(np.int64)
         if positions.size and not -len(self) <= positions.min() <= positions.max() < len(self):
-            raise IndexError(f"there are {len(self)} entries")
+            raise IndexError(f"position out of range: the store or view has {len(self)} entries")
         return positions
 
     def _positions_of_ids(self, ids: Any) -> Int64:
@@ -323,7 +323,7 @@ def _restore_view(path: str, entry_rows: Int64, fingerprint: bytes) -> StoreView
 class EmbeddingStore(Entries):
     """A store, opened for reading: all its live entries, their embeddings, and their proteins.
 
-    It shows what was committed when it was opened. Open it again to see more.
+    It shows the state when it was opened. Open it again to see later commits.
 
     Parameters
     ----------

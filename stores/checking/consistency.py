@@ -91,6 +91,6 @@ def _encoder_faults(arrays: LocalArrays, encoder: str) -> Iterator[tuple[str, st
     row = arrays.read(f"{group}/plan/row")
     chunk_rows = arrays.spec(f"{group}/values").chunk_rows
     if (row % chunk_rows != 0).any() or (np.diff(row) <= 0).any():
-        yield f"{group}/plan/row", "has a task that does not begin on a chunk of its own"
+        yield f"{group}/plan/row", "has a task that does not begin at the start of a chunk"
     if len(row) != arrays.rows(f"{group}/done"):
         yield f"{group}/plan/row", "and done have different numbers of tasks"

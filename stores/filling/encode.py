@@ -1,4 +1,4 @@
-"""Embed what an encoder's plan has not done yet: in this process, or by Dask's workers."""
+"""Encode the pending tasks of a plan: in this process, or on Dask's workers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def encode_pending(
     pool: Executor | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> EncodeReport:
-    """Embed what the encoder's plan has not done yet.
+    """Encode the pending tasks of an encoder's plan.
 
     Parameters
     ----------

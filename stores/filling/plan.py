@@ -1,4 +1,4 @@
-"""The batch plan: which items go into which batch and task, where their rows go, what is done."""
+"""The batch plan: the batch and task of each item, the place of its rows, the tasks done."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Item = tuple[str, ...] | Structure
 Encode = Callable[[list[Any]], list[Float32]]
 #: The items of a task, by number.
 _Inputs = dict[int, Item]
-#: An item's embedding in the stored dtype, or why there is none.
+#: An item's embedding in the stored dtype, or the reason against it.
 _Encoded = npt.NDArray[Any] | InputError
 
 #: Tasks with batches in a pool of threads at once. Threads that a task's last batches leave idle

@@ -30,7 +30,7 @@ def create_store(path: Path, state: StoreState) -> None:
 
 
 def change_state(path: Path, change: Callable[[StoreState], StoreState]) -> StoreState:
-    """Commit a change of what is on disk now, in one atomic write; return the new state."""
+    """Commit a change of the state on disk, in one atomic write; return the new state."""
     before = load_state(path)
     state = change(before)
     if state != before:

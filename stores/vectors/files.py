@@ -131,7 +131,7 @@ def _write_anndata(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) ->
     )
     import pandas as pd  # anndata brings it
 
-    # Text as Python objects: not all versions of anndata write pandas's own kind of text.
+    # Text as Python objects: some versions of anndata cannot write pandas's string type.
     obs = pd.DataFrame(index=pd.Index(table["id"].to_pylist(), dtype=object))
     if table["length"].null_count == 0:
         obs["length"] = table["length"].to_numpy()

@@ -56,8 +56,8 @@ def test_pools_started_at_once_do_not_mix_their_numbers() -> None:
             return list(pool.map(lambda _: torch.get_num_threads(), range(4)))
 
     with ThreadPoolExecutor(4) as starters:
-        found = list(starters.map(start, [1, 2, 3, 4] * 5))
-    assert found == [[cores] * 4 for cores in [1, 2, 3, 4] * 5]
+        numbers = list(starters.map(start, [1, 2, 3, 4] * 5))
+    assert numbers == [[cores] * 4 for cores in [1, 2, 3, 4] * 5]
     assert in_new_thread(torch.get_num_threads) == default
 
 

@@ -43,13 +43,13 @@ def _flip(file: Path, rng: random.Random) -> None:
 
 
 def test_a_whole_store_is_whole(filled: Path) -> None:
-    """Nothing is wrong, every chunk was read, and progress was told to the end."""
-    told: list[tuple[int, int]] = []
-    report = verify(filled, on_progress=lambda done, total: told.append((done, total)))
+    """Nothing is wrong, every chunk was read, and progress was reported to the end."""
+    reported: list[tuple[int, int]] = []
+    report = verify(filled, on_progress=lambda done, total: reported.append((done, total)))
     assert report.ok
     assert report.damages == []
     assert list(report.lines()) == []
-    assert told[-1] == (report.chunks, report.chunks)
+    assert reported[-1] == (report.chunks, report.chunks)
     chunks = [file for file in filled.rglob("c.*") if file.is_file()]
     assert report.chunks == len(chunks)
     assert report.bytes == sum(file.stat().st_size for file in chunks)
@@ -133,7 +133,7 @@ def _empty(file: Path) -> None:
 @pytest.mark.parametrize("damage", [_delete, _truncate, _empty])
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_lost_and_cut_chunks(scheme: str, damage: Callable[[Path], None], copied: Path) -> None:
-    """A lost chunk is an error, never zeros; verify names it, and the ids whose rows it has."""
+    """A lost chunk is an error, never zeros; verify names it, and the ids with rows in it."""
     file = copied / "encoders" / "one_hot" / "values" / "c.1.0"
     store = EmbeddingStore.open(copied)
     start, length = store.rows("one_hot")
@@ -163,7 +163,7 @@ def test_damage_names_the_ids(copied: Path) -> None:
 
 
 def test_rows_of_one_chunk_name_only_their_ids(copied: Path) -> None:
-    """A structure encoder's chunk concerns the entries whose own rows are in it."""
+    """A structure encoder's chunk affects only the entries with rows in it."""
     store = EmbeddingStore.open(copied)
     start, length = store.rows("from_centre")
     _flip(copied / "encoders" / "from_centre" / "values" / "c.2.0", random.Random(5))
@@ -173,7 +173,7 @@ def test_rows_of_one_chunk_name_only_their_ids(copied: Path) -> None:
 
 
 def test_damaged_ids_themselves(copied: Path) -> None:
-    """Where the texts of the ids are damaged, entries are told by number."""
+    """If the texts of the ids are damaged, entries are named by number."""
     _flip(copied / "entries" / "id" / "values" / "c.0", random.Random(6))
     report = verify(copied)
     assert report.damaged_ids[:2] == ("entry 0", "entry 1")
@@ -199,7 +199,7 @@ def test_verify_changes_nothing(copied: Path) -> None:
 
 
 def test_verify_wants_a_local_store(tmp_path: Path) -> None:
-    """A URL or a folder that is no store is refused in a line."""
+    """A URL, or a folder that is not a store, is refused in one line."""
     with pytest.raises(StoreError, match="only a local store"):
         verify("memory://copied/store.zarr")
     with pytest.raises(StoreError, match="is not a ProtAlign store"):

@@ -51,7 +51,7 @@ from tests.helpers.stores import (
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory, proteins: list[Protein]) -> Path:
-    """A store whose embeddings are planned and not made. Only to be copied."""
+    """A store with embeddings that are planned but not made. Only to be copied."""
     path = tmp_path_factory.mktemp("planned") / "store.zarr"
     with StoreWriter(path, OPTIONS) as writer:
         add_all(writer, proteins)
@@ -61,7 +61,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory, proteins: list[Protein]) -
 
 @pytest.fixture(scope="module")
 def undisturbed(planned: Path) -> dict[str, bytes]:
-    """The bytes that every way of filling must end with."""
+    """The bytes that every way of encoding must end with."""
     path = shutil.copytree(planned, planned.with_name("undisturbed.zarr"))
     encode_pending(path, "one_hot", load_one_hot)
     return tree(path)
@@ -74,12 +74,12 @@ def path(tmp_path: Path, planned: Path) -> Path:
 
 def test_report_and_progress(path: Path) -> None:
     """Progress counts this run's tasks and residues from nothing to all; the report agrees."""
-    told: list[Progress] = []
-    report = encode_pending(path, "one_hot", load_one_hot, on_progress=told.append)
-    assert (told[0].tasks_done, told[0].rows_done) == (0, 0)
-    assert [p.tasks_done for p in told] == list(range(told[-1].tasks_total + 1))
-    assert told[-1].rows_done == told[-1].rows_total == report.rows
-    assert report.tasks == told[-1].tasks_total
+    reported: list[Progress] = []
+    report = encode_pending(path, "one_hot", load_one_hot, on_progress=reported.append)
+    assert (reported[0].tasks_done, reported[0].rows_done) == (0, 0)
+    assert [p.tasks_done for p in reported] == list(range(reported[-1].tasks_total + 1))
+    assert reported[-1].rows_done == reported[-1].rows_total == report.rows
+    assert report.tasks == reported[-1].tasks_total
     assert report.items == EmbeddingStore.open(path).encoders["one_hot"].n_items
     assert report.failures == []
     again = encode_pending(path, "one_hot", load_one_hot)
@@ -172,7 +172,7 @@ def test_several_processes_write_the_same_bytes(
     assert tree(path) == undisturbed
 
 
-def test_a_task_that_always_kills_is_told(path: Path) -> None:
+def test_a_task_that_always_kills_ends_in_an_error(path: Path) -> None:
     """Running out of memory again and again ends in one clear line, not in a loop."""
     once = {"distributed.scheduler.allowed-failures": 0}  # instead of three more deaths
     with (
@@ -183,7 +183,7 @@ def test_a_task_that_always_kills_is_told(path: Path) -> None:
 
 
 def test_an_external_scheduler(path: Path, undisturbed: dict[str, bytes]) -> None:
-    """The same on any Dask cluster, whose workers have threads or not."""
+    """The same bytes on any Dask cluster, with threads in its workers or not."""
     with LocalCluster(
         n_workers=2, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0"
     ) as cluster:
@@ -191,8 +191,8 @@ def test_an_external_scheduler(path: Path, undisturbed: dict[str, bytes]) -> Non
     assert tree(path) == undisturbed
 
 
-def test_no_scheduler_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address where nobody answers is told in a line."""
+def test_a_missing_scheduler_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address without a scheduler ends in one line."""
     monkeypatch.setattr("protalign.stores.filling.dask.CONNECT_SECONDS", 0.5)
     with pytest.raises(StoreError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         encode_pending(path, "one_hot", load_one_hot, scheduler="tcp://127.0.0.1:9")
@@ -223,7 +223,7 @@ def test_ctrl_c_keeps_finished_tasks(path: Path, undisturbed: dict[str, bytes]) 
 def test_sigint_ends_promptly_and_quietly(
     devices: list[str], path: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    """A real Ctrl-C in the middle of a long run: no logs of Dask's, and a store to resume."""
+    """A real Ctrl-C in the middle of a long run: no logs of Dask, and a store to resume."""
     script = tmp_path / "run.py"
     script.write_text(
         f"import sys, time\nsys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
@@ -258,7 +258,7 @@ def test_sigint_ends_promptly_and_quietly(
 
 
 def test_refused_items_become_failures(path: Path, proteins: list[Protein]) -> None:
-    """An InputError concerns its item only: every id that has it is a failure, the rest is done."""
+    """An InputError affects only its item: every id that has it is a failure, the rest is done."""
     unwanted = proteins[5].sequences[0][:40]
     names = {p.id for p in proteins if unwanted in "".join(p.sequences)}
     assert {proteins[5].id, "twin", "long"} <= names
@@ -282,7 +282,7 @@ def test_refused_items_become_failures(path: Path, proteins: list[Protein]) -> N
 def test_refused_items_are_tried_again(
     path: Path, tmp_path: Path, planned: Path, proteins: list[Protein]
 ) -> None:
-    """What refused an item, memory above all, may be other the next time: same bytes as at once."""
+    """The reason, memory above all, may be gone the next time: same bytes as without a refusal."""
     at_once = Path(shutil.copytree(planned, tmp_path / "at_once.zarr"))
     encode_pending(at_once, "one_hot", load_one_hot)
     load = partial(load_refusing, unwanted=proteins[5].sequences[0][:40])
@@ -345,7 +345,7 @@ def _faulty(device: str, *, kind: str) -> Callable[[list[Any]], list[Any]]:
 
 
 def test_an_encoders_bug_stops_the_run(path: Path, undisturbed: dict[str, bytes]) -> None:
-    """Any other exception is told in a line with its type; a mended run goes on from there."""
+    """Any other exception ends in one line with its type; a mended run continues from there."""
     with pytest.raises(ProtAlignError, match="encoding with one_hot stopped: ZeroDivisionError"):
         encode_pending(path, "one_hot", _raising)
     assert verify(path).ok
@@ -354,7 +354,7 @@ def test_an_encoders_bug_stops_the_run(path: Path, undisturbed: dict[str, bytes]
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         ("short", r"shape \(\d+, 20\) instead of"),
         ("few", r"returned \d+ arrays for \d+ items"),
@@ -363,21 +363,21 @@ def test_an_encoders_bug_stops_the_run(path: Path, undisturbed: dict[str, bytes]
         ("1e5", "a value of 1e[+]05 does not fit into float16"),
     ],
 )
-def test_faulty_results_are_not_stored(kind: str, said: str, path: Path) -> None:
+def test_faulty_results_are_not_stored(kind: str, message: str, path: Path) -> None:
     """Wrong shapes, NaN, infinities and overflow stop the run instead of filling the store."""
-    with pytest.raises(ProtAlignError, match=said):
+    with pytest.raises(ProtAlignError, match=message):
         encode_pending(path, "one_hot", partial(_faulty, kind=kind))
     assert (EmbeddingStore.open(path).rows("one_hot")[0] == -1).all()
 
 
 def test_unplanned_encoders_are_refused(path: Path) -> None:
-    """Filling needs a plan; the error lists those there are."""
+    """Encoding needs a plan; the error lists the encoders that have one."""
     with pytest.raises(StoreError, match="no plan for encoder 'esm'; it has: from_centre, one_hot"):
         encode_pending(path, "esm", load_one_hot)
 
 
 def test_another_process_writing_is_refused(path: Path) -> None:
-    """Filling takes the store's lock, or uses the one that this process has."""
+    """Encoding takes the store's lock, or uses the one that this process has."""
     script = f"""
 import sys
 from protalign.stores import StoreWriter
@@ -399,7 +399,7 @@ with StoreWriter({str(path)!r}, {OPTIONS!r}):
 
 
 def test_an_empty_store_is_filled_at_once(tmp_path: Path) -> None:
-    """Nothing to do starts no cluster and is no error."""
+    """Nothing to do is not an error."""
     empty = tmp_path / "empty.zarr"
     with StoreWriter(empty, OPTIONS) as writer:
         assert writer.plan("one_hot", ONE_HOT, 200).tasks == 0
@@ -425,7 +425,7 @@ def test_items_longer_than_a_chunk(tmp_path: Path) -> None:
 
 
 def test_both_encoders_beside_each_other(path: Path, filled: Path) -> None:
-    """Encoders are filled one after another in any order."""
+    """The encoders' order makes no difference."""
     encode_pending(path, "from_centre", load_from_centre)
     encode_pending(path, "one_hot", load_one_hot)
     assert tree(path) == tree(filled)

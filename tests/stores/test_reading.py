@@ -34,7 +34,7 @@ def _remote(scheme: str, path: Path) -> Entries:
     return EmbeddingStore.open("memory://copied/store.zarr")
 
 
-#: Ways to come by the same 23 entries, in the same order.
+#: Ways to get the same 23 entries, in the same order.
 WAYS: dict[str, Callable[[Path], Entries]] = {
     "store": EmbeddingStore.open,
     "view": lambda path: EmbeddingStore.open(path)[:],
@@ -57,7 +57,7 @@ def entries(request: pytest.FixtureRequest, filled: Path) -> Entries:
 
 
 def test_entries_answer_alike(entries: Entries, proteins: list[Protein]) -> None:
-    """However they were come by, entries have the same ids, shape, masks and lengths."""
+    """However they were reached, entries have the same ids, shape, masks and lengths."""
     assert entries.ids.tolist() == [protein.id for protein in proteins]
     assert entries.shape == (23,)
     assert len(entries) == 23
@@ -91,18 +91,18 @@ def test_structure_embeddings(entries: Entries, proteins: list[Protein]) -> None
 
 
 def test_embeddings_at_a_residue(entries: Entries) -> None:
-    """One row of every entry: the same as out of all its rows."""
+    """One row of every entry is the same as among all its rows."""
     some = entries[entries.has_structure][::-1]
     for encoder in ("one_hot", "from_centre"):
         ragged = some.embeddings(encoder)
         residues = ragged.lengths // 2
-        found = some.embeddings_at(encoder, residues.tolist())
-        assert found.dtype == ragged.values.dtype
-        expected = [own[place] for own, place in zip(ragged, residues, strict=True)]
-        np.testing.assert_array_equal(found, expected)
+        rows = some.embeddings_at(encoder, residues.tolist())
+        assert rows.dtype == ragged.values.dtype
+        expected = [rows[residue] for rows, residue in zip(ragged, residues, strict=True)]
+        np.testing.assert_array_equal(rows, expected)
 
 
-def test_a_residue_that_is_not_there_is_refused(entries: Entries) -> None:
+def test_an_unknown_residue_is_refused(entries: Entries) -> None:
     """Past the end, before the beginning, too few, or of an entry without the modality."""
     some = entries[entries.has_structure][:2]
     length = int(some.lengths[0])
@@ -128,7 +128,7 @@ def test_missing_modality_is_refused(entries: Entries) -> None:
 
 
 def test_items_are_shared_by_content(entries: Entries, proteins: list[Protein]) -> None:
-    """Equal sequences have one item, whatever id they stand under; structures likewise."""
+    """Equal sequences have one item, whatever their ids; structures likewise."""
     items = entries.items("sequence")
     names = [protein.id for protein in proteins]
     assert items[names.index("twin")] == items[5]
@@ -139,7 +139,7 @@ def test_items_are_shared_by_content(entries: Entries, proteins: list[Protein]) 
 
 
 def test_encoders(entries: Entries) -> None:
-    """The only encoder of a modality needs no name; a wrong name lists those there are."""
+    """The only encoder of a modality needs no name; the error for a wrong name lists them."""
     info = entries.encoder_for("sequence")
     assert (info.name, info.dim, info.dtype, info.settings) == (
         "one_hot",
@@ -169,7 +169,7 @@ def test_proteins_come_back(entries: Entries, proteins: list[Protein]) -> None:
 
 
 def test_residue_map_finds_rows_in_the_file(entries: Entries, proteins: list[Protein]) -> None:
-    """Each structure row is told by chain, number and insertion code, and by its sequence index."""
+    """Each structure row has a chain, number, insertion code and sequence index that agree."""
     dimer = next(protein for protein in proteins if protein.id == "dimer")
     residues = entries.store.residue_map("dimer")
     assert len(residues) == len(dimer.structure)
@@ -192,7 +192,7 @@ def test_residue_map_finds_rows_in_the_file(entries: Entries, proteins: list[Pro
 
 
 def test_index_errors(entries: Entries) -> None:
-    """A wrong id, mask or position is told in a line."""
+    """A wrong id, mask or position ends in one line."""
     with pytest.raises(InputError, match=r"no entry 'dimmer'; did you mean 'dimer'"):
         entries["dimmer"]
     with pytest.raises(InputError, match="no entry 'w', 'x', 'y' and 1 more"):
@@ -263,8 +263,8 @@ def test_unfinished_and_unknown_encoders(tmp_path: Path, proteins: list[Protein]
         EmbeddingStore.open(path).encoder_for("structure")
 
 
-def test_opening_what_is_no_store(tmp_path: Path, filled: Path) -> None:
-    """Missing, foreign, newer and damaged stores are each told apart."""
+def test_opening_something_that_is_not_a_store(tmp_path: Path, filled: Path) -> None:
+    """Missing, foreign, newer and damaged stores have an error each."""
     with pytest.raises(StoreError, match="does not exist"):
         EmbeddingStore.open(tmp_path / "nowhere")
     with pytest.raises(StoreError, match="is not a ProtAlign store"):

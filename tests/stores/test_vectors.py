@@ -205,8 +205,8 @@ def test_csv_equals_parquet(path: Path, batches: list[VectorBatch]) -> None:
     assert names[-1] == "structure_mean11"
     for name, width in COLUMNS.items():
         attribute = name.removesuffix("_vector")
-        found = frame[[f"{attribute}{i}" for i in range(width)]].to_numpy().astype(np.float32)
-        np.testing.assert_array_equal(found, getattr(vectors, attribute))
+        numbers = frame[[f"{attribute}{i}" for i in range(width)]].to_numpy().astype(np.float32)
+        np.testing.assert_array_equal(numbers, getattr(vectors, attribute))
 
 
 def test_anndata_has_all_of_it(path: Path, batches: list[VectorBatch]) -> None:
@@ -224,7 +224,7 @@ def test_anndata_has_all_of_it(path: Path, batches: list[VectorBatch]) -> None:
 
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is computed, with what to install; an unknown ending is told likewise."""
+    """Before anything is computed, with the command to install it; likewise an unknown ending."""
     monkeypatch.setitem(sys.modules, "anndata", None)
 
     def never() -> Iterator[VectorBatch]:
@@ -296,8 +296,8 @@ def test_tables_of_another_kind(tmp_path: Path, metadata: bytes | None, kind: pa
         read_vectors(path)
 
 
-def test_what_is_no_vectors_file(tmp_path: Path) -> None:
-    """Missing, foreign and broken files are told apart; a misfitting batch is a fault."""
+def test_files_that_hold_no_vectors(tmp_path: Path) -> None:
+    """Missing, foreign and broken files have an error each; a misfitting batch is a fault."""
     with pytest.raises(InputError, match="does not exist"):
         read_vectors(tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("not Parquet")

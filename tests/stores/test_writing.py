@@ -1,4 +1,4 @@
-"""Putting proteins into a store: once each, resumably, never mixed."""
+"""Put proteins into a store: once each, resumably, never mixed."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_duplicate_ids_are_failures(
 
 
 def test_a_file_that_is_gone_keeps_no_id(path: Path) -> None:
-    """An id whose file was deleted or renamed is the next file's that has it."""
+    """An id is free again once its file was deleted or renamed."""
     with StoreWriter(path, OPTIONS) as writer:
         writer.add("gone.fasta", digest("1"), [sequence_only("a", "ACDE")])
         assert writer.add("new.fasta", digest("2"), [sequence_only("a", "GGG")]) == []
@@ -214,7 +214,7 @@ def test_entries_may_be_parts_of_one_complex(path: Path, proteins: list[Protein]
 
 
 def test_chains_outside_their_structure_are_a_fault(path: Path, proteins: list[Protein]) -> None:
-    """A protein whose chains its structure does not keep is a programming error, not data."""
+    """Chains that the protein's structure does not keep are a programming error, not data."""
     dimer = complex_of("dimer", proteins[3], proteins[8])
     wrong = Protein("w", "w.pdb", dimer.chains, Structure(dimer.chains, (1,)))
     with StoreWriter(path, OPTIONS) as writer, pytest.raises(ValueError, match="not a run of"):
@@ -231,7 +231,7 @@ def test_other_options_are_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"weights_sha256": "f" * 64}, "weights 000000000000…, not ffffffffffff…"),
         ({"settings": {"layer": 2}}, "layer 1, not 2"),
@@ -239,7 +239,7 @@ def test_other_options_are_refused(path: Path) -> None:
         ({"model": "other"}, "model one_hot, not other"),
     ],
 )
-def test_other_encoders_are_never_mixed(path: Path, change: dict[str, str], said: str) -> None:
+def test_other_encoders_are_never_mixed(path: Path, change: dict[str, str], message: str) -> None:
     """Weights, settings, dtype: any difference is refused by name, and another name is fine."""
     other = replace(ONE_HOT, **change)
     with StoreWriter(path, OPTIONS) as writer:
@@ -247,13 +247,13 @@ def test_other_encoders_are_never_mixed(path: Path, change: dict[str, str], said
         writer.plan("one_hot", ONE_HOT, 200)
         with pytest.raises(StoreError) as error:
             writer.plan("one_hot", other, 200)
-        assert said in str(error.value)
+        assert message in str(error.value)
         assert "--sequence-name" in str(error.value)
         assert writer.plan("another", other, 200).pending_items == 1
         writer.plan("one_hot", replace(ONE_HOT, versions={"numpy": "99"}), 200)
 
 
-def test_names_that_are_no_folder_are_refused(path: Path) -> None:
+def test_names_that_cannot_be_folders_are_refused(path: Path) -> None:
     """An encoder's name cannot leave the store."""
     with StoreWriter(path, OPTIONS) as writer:
         for name in ("../x", "", ".hidden", "a/b"):
@@ -262,7 +262,7 @@ def test_names_that_are_no_folder_are_refused(path: Path) -> None:
 
 
 def test_second_writer_is_refused(path: Path) -> None:
-    """Two writers would lose each other's rows: the second is told to wait, here and elsewhere."""
+    """Two writers would lose each other's rows: the second one gets an error, in any process."""
     script = (
         "import sys\nfrom protalign.stores import StoreWriter\n"
         f"StoreWriter({str(path)!r}, {OPTIONS!r})"
@@ -276,7 +276,7 @@ def test_second_writer_is_refused(path: Path) -> None:
         pass
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_an_error(path: Path) -> None:
     """If the lock cannot be taken for another reason than a writer, the error gives the reason."""
     (path / ".lock").unlink()
     (path / ".lock").mkdir()
@@ -340,7 +340,7 @@ def test_planning_twice_plans_nothing_new(path: Path, proteins: list[Protein]) -
 
 
 def test_chunks_of_zeros_are_written_beside_other_threads(tmp_path: Path) -> None:
-    """A task whose every item was refused is zeros: its chunk is there whatever threads open."""
+    """A chunk of zeros, of a task with every item refused, is written whatever other threads do."""
     zarr.create_array(tmp_path / "a", shape=(4,), chunks=(1,), dtype="u1", zarr_format=3)
 
     def write(row: int) -> None:
