@@ -1,16 +1,17 @@
-"""`protalign embed`, whole, against a script as a user would write it.
+"""The whole of `protalign embed` against a script that a user would write.
 
     python benchmarks/speed/embed.py --weights esm2_t6_8M_UR50D.pt --proteins casf2016/
-    python benchmarks/speed/embed.py --limit 20 --json embed.json        # the sample, random weights
+    python benchmarks/speed/embed.py --limit 20 --json embed.json     # the sample, random weights
+    python benchmarks/speed/embed.py --limit 1 --turns 1              # a quick check that it runs
 
-Both sides are programs of their own, from start to the last byte written, in turns: files in, ESM2
-and ProteinMPNN embeddings of every protein out. The user's script (this file with --as-user) reads
-with Biopython, embeds all chains with the loop of fair-esm's scripts/extract.py (batches of 4,096
-tokens, truncation at 1,022 residues), then each structure with ProteinMPNN's reference code, and
-saves an array for each chain and each structure. It neither checks what it reads nor resumes.
+The sides are separate programs that run in turns, from start to the last byte written: files in,
+ESM2 and ProteinMPNN embeddings of every protein out. The user's script (this file with --as-user)
+reads with Biopython, embeds all chains with the loop of fair-esm's scripts/extract.py (batches of
+4,096 tokens, truncation at 1,022 residues), then each structure with ProteinMPNN's reference code,
+and saves an array for each chain and each structure. It does not check its input and cannot resume.
 
-The limit is the sum of ProtAlign's parts measured alone: reading the files, and each encoder over
-the unique items. The whole has starting, the store and Dask on top of that.
+The limit is the sum of ProtAlign's parts, each measured alone: reading the files, and each encoder
+on the unique items. The whole adds the start and the store.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def main() -> None:
         row = measure(options, Path(folder))
     print(
         f"{row['files']} files, {row['residues']:,} residues, {options.threads} thread(s), median "
-        f"of {options.turns} turns\nprotalign embed {row['protalign_seconds']:.1f} s, as a user "
-        f"writes it {row['user_seconds']:.1f} s: {row['ratio']:.2f} times; parts alone "
+        f"of {options.turns} turns\nprotalign embed {row['protalign_seconds']:.1f} s, the user's "
+        f"script {row['user_seconds']:.1f} s: {row['ratio']:.2f} times; parts alone "
         f"{row['parts_seconds']:.1f} s " + str({k: round(v, 2) for k, v in row["parts"].items()})
     )
     lines: list[Summary] = [
@@ -72,8 +73,8 @@ def parse() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.set_defaults(turns=3)
     parser.add_argument("--proteins", type=Path, default=SAMPLE, help="structure files to embed")
-    parser.add_argument("--weights", type=Path, help="weights of ESM2 8M; random without")
-    parser.add_argument("--limit", type=int, help="this many files at most")
+    parser.add_argument("--weights", type=Path, help="weights of ESM2 8M; default: random")
+    parser.add_argument("--limit", type=int, help="the most files")
     parser.add_argument("--as-user", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("files", type=Path, nargs="*", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -121,7 +122,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def parts_alone(files: list[str], weights: str) -> dict[str, float]:
-    """Seconds of reading, and of each encoder over the unique items, batched as in a store."""
+    """Return the seconds of reading, and of each encoder on the unique items, batched as usual."""
     from protalign.encoders import EncoderSpec, load_encoder
     from protalign.reading import find_sources, read_sources
 
@@ -149,7 +150,11 @@ def parts_alone(files: list[str], weights: str) -> dict[str, float]:
 
 
 def largest_difference(store: Any, saved: Path) -> float:
-    """Between both sides' sequence embeddings of proteins of one chain read alike."""
+    """Return the difference of both sides' sequence embeddings, of proteins of one chain.
+
+    It is the median over the proteins of each one's largest difference: the readers may name a
+    modified residue differently, which changes that protein.
+    """
     worst = []
     for entry in store:
         name = Path(store.source(str(entry.ids[0]))).name
@@ -159,25 +164,25 @@ def largest_difference(store: Any, saved: Path) -> float:
             theirs = np.load(files[0])
             if theirs.shape == ours.shape and len(ours) < LONGEST:
                 worst.append(float(np.abs(theirs - ours).max()))
-    return statistics.median(worst)  # a modified residue may have another letter here and there
+    return statistics.median(worst)
 
 
 def as_user(files: list[Path], weights: Path, out: Path) -> None:
-    """The user's script."""
+    """Run the user's script."""
     out.mkdir(parents=True)
     warnings.simplefilter("ignore")
     chains, structures = {}, {}
     for file in files:
-        found = read_with_biopython(file)
-        for name, (sequence, _) in found.items():
+        read = read_with_biopython(file)
+        for name, (sequence, _) in read.items():
             chains[f"{file.name}.{name}"] = sequence
-        structures[file.name] = [coordinates for _, coordinates in found.values()]
+        structures[file.name] = [coordinates for _, coordinates in read.values()]
     embed_sequences(chains, weights, out)
     embed_structures(structures, out)
 
 
 def read_with_biopython(file: Path) -> dict[str, tuple[str, np.ndarray]]:
-    """Sequence and (L, 4, 3) backbone of each unique chain, residues that lack no atom."""
+    """Return sequence and (L, 4, 3) backbone of each unique chain, complete residues only."""
     import gzip
 
     from Bio.PDB.MMCIFParser import MMCIFParser
@@ -188,16 +193,16 @@ def read_with_biopython(file: Path) -> dict[str, tuple[str, np.ndarray]]:
     parser = MMCIFParser if ".cif" in file.name else PDBParser
     with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as handle:
         model = next(iter(parser(QUIET=True).get_structure(file.name, handle)))
-    found: dict[str, tuple[str, np.ndarray]] = {}
+    chains: dict[str, tuple[str, np.ndarray]] = {}
     for chain in model:
         residues = [r for r in chain if is_aa(r) and all(name in r for name in BACKBONE)]
         sequence = "".join(seq1(r.get_resname(), undef_code="X") for r in residues)
-        if residues and sequence not in {known for known, _ in found.values()}:
-            found[chain.id] = (
+        if residues and sequence not in {known for known, _ in chains.values()}:
+            chains[chain.id] = (
                 sequence,
                 np.array([[r[name].coord for name in BACKBONE] for r in residues]),
             )
-    return found
+    return chains
 
 
 def embed_sequences(chains: dict[str, str], weights: Path, out: Path) -> None:
@@ -225,16 +230,16 @@ def embed_sequences(chains: dict[str, str], weights: Path, out: Path) -> None:
 
 
 def embed_structures(structures: dict[str, list[np.ndarray]], out: Path) -> None:
-    from proteinmpnn import reference_embedding, reference_network
+    from benchmarks.speed.proteinmpnn import reference_embedding, reference_network
 
     network = reference_network()
     for name, chains in structures.items():
         x = torch.from_numpy(np.concatenate(chains)).float()[None]
         label = np.repeat(np.arange(len(chains)) + 1, [len(chain) for chain in chains])
-        place = np.arange(len(label)) + 100 * (label - 1)
-        labels, places = torch.from_numpy(label)[None], torch.from_numpy(place)[None]
+        position = np.arange(len(label)) + 100 * (label - 1)
+        labels, positions = torch.from_numpy(label)[None], torch.from_numpy(position)[None]
         with torch.inference_mode():
-            rows = reference_embedding(network, x, torch.ones(1, len(label)), places, labels)
+            rows = reference_embedding(network, x, torch.ones(1, len(label)), positions, labels)
         np.save(out / f"{name}.structure.npy", rows.numpy())
 
 

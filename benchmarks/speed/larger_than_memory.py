@@ -1,14 +1,15 @@
-"""Fit over a store that is larger than the memory allowed: the same loss curve, bounded memory.
+"""Fit on a store that is larger than the memory allowed: the same loss curve in bounded memory.
 
     python benchmarks/speed/larger_than_memory.py                              # 2 GB, 1 GB allowed
     python benchmarks/speed/larger_than_memory.py --store-gb 20 --memory-gb 4 --folder /data
+    python benchmarks/speed/larger_than_memory.py --store-gb 0.05 --held-gb 0.02  # a quick check
 
-A store of made-up embeddings (D = 1280 and 128, as ESM2-650M and ProteinMPNN have them) is written,
-then fitted in fresh processes: over as many of its entries as --held-gb holds, once held in memory
-and once streamed out of the store, whose loss curves must be equal to the last bit; then over all
-of it, streamed. The streaming processes may allocate no more than --memory-gb (RLIMIT_DATA: what is
-mapped from files, which the system may drop at any time, does not count), and the peak of what they
-held (RssAnon) is reported.
+It writes a store of made-up embeddings (D = 1280 and 128, as of ESM2-650M and ProteinMPNN) and fits
+on it in fresh processes. Two fits use as many of its entries as --held-gb holds, one held in memory
+and one streamed from the store; their loss curves must be equal to the last bit. The third fit
+streams the whole store. The streaming processes may allocate --memory-gb at most (RLIMIT_DATA,
+which does not count memory mapped from files: the system may drop that at any time). The peak of
+the memory that they held (RssAnon) is reported.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main() -> None:
     for row in rows:
         print(
             f"{row['run']:28} {row['entries']:7,} entries {row['gb']:6.2f} GB  "
-            f"{row['epoch_seconds']:7.1f} s an epoch  {row['peak_gb']:5.2f} GB held at most  "
+            f"{row['epoch_seconds']:7.1f} s an epoch  peak {row['peak_gb']:5.2f} GB  "
             f"loss {row['loss_curve'][-1]:.6f}"
         )
     held, streamed, whole = rows
@@ -59,9 +60,9 @@ def main() -> None:
             "peer": "held in memory",
             "ratio": held["epoch_seconds"] / streamed["epoch_seconds"],
             "target": None,
-            "figure": f"{whole['epoch_seconds']:.0f} s an epoch, {whole['peak_gb']:.2f} GB held at "
-            "most",
-            "limit": f"reads {whole['gb'] / whole['epoch_seconds']:.2f} GB/s out of the store",
+            "figure": f"{whole['epoch_seconds']:.0f} s an epoch, a peak of {whole['peak_gb']:.2f} "
+            "GB held",
+            "limit": f"reads {whole['gb'] / whole['epoch_seconds']:.2f} GB/s from the store",
             "equal": "the same loss curve, to the last bit" if equal else "NOT EQUAL",
         }
     ]
@@ -72,10 +73,10 @@ def parse() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--store-gb", type=float, default=2.0)
     parser.add_argument("--memory-gb", type=float, default=1.0, help="allowed when streaming")
-    parser.add_argument("--held-gb", type=float, default=1.0, help="compared with held rows")
+    parser.add_argument("--held-gb", type=float, default=1.0, help="size of the fit held in memory")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--batch", type=int, help="pairs; by default what fits in the memory")
-    parser.add_argument("--folder", type=Path, help="where the store is written")
+    parser.add_argument("--batch", type=int, help="pairs; default: as many as the memory holds")
+    parser.add_argument("--folder", type=Path, help="folder for the store")
     parser.add_argument("--fit", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--entries", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--held", action="store_true", help=argparse.SUPPRESS)
@@ -107,7 +108,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 
 def fit(options: argparse.Namespace) -> dict[str, Any]:
-    """In a process of its own."""
+    """Fit; this runs in a new process."""
     from protalign import EmbeddingStore, ProtAlignEstimator
     from protalign.heads import rows as training_rows
 
@@ -140,7 +141,7 @@ def fit(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class _PeakMemory:
-    """Largest RssAnon of this process: memory that is no file's."""
+    """The largest RssAnon of this process: memory that is not mapped from a file."""
 
     def __init__(self) -> None:
         self._peak = 0

@@ -1,10 +1,11 @@
-"""How fast structure files are read: ProtAlign beside Biopython and biotite, on one core.
+"""Speed of reading structure files: ProtAlign against Biopython and biotite, on one core.
 
     python benchmarks/speed/reading.py [FOLDER] [--files 60] [--rounds 5] [--json OUT.json]
+    python benchmarks/speed/reading.py --files 2 --rounds 1      # a quick check that it runs
 
 Each reader turns the same files into sequences and backbone coordinates. The readers take turns,
-file by file, so that whatever else the machine does slows all of them alike; the time is the
-median over rounds of the processor time summed over files. Needs `pip install 'protalign[bench]'`.
+file by file, so that other work on the machine slows all of them alike. The time is the median over
+rounds of the processor time summed over files. Needs `pip install 'protalign[bench]'`.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ BACKBONE = ("N", "CA", "C", "O")
 
 
 def open_text(source: SourceFile):  # type: ignore[no-untyped-def]
-    """The file as text, decompressed."""
+    """Open the file as text, decompressed."""
     opened = gzip.open if source.path.suffix == ".gz" else open
     return opened(source.path, "rt")
 
 
 def with_protalign(source: SourceFile) -> int:
-    """Residues that ProtAlign reads."""
+    """Return the number of residues that ProtAlign reads."""
     return sum(len(chain) for p in read_source(source, PER_CHAIN).proteins for chain in p.chains)
 
 
 def with_biopython(source: SourceFile) -> int:
-    """Residues that Biopython reads, first model, with their backbone coordinates."""
+    """Read the first model's backbone with Biopython; return its number of residues."""
     parser = PDBParser(QUIET=True) if source.kind == "pdb" else MMCIFParser(QUIET=True)
     with open_text(source) as handle:
         model = next(iter(parser.get_structure(source.id, handle)))
@@ -59,7 +60,7 @@ def with_biopython(source: SourceFile) -> int:
 
 
 def with_biotite(source: SourceFile) -> int:
-    """Residues that biotite reads, first model, with their backbone coordinates."""
+    """Read the first model's backbone with biotite; return its number of residues."""
     with open_text(source) as handle:
         if source.kind == "pdb":
             atoms = PDBFile.read(handle).get_structure(model=1)
@@ -82,7 +83,7 @@ TARGETS = {"biopython": 10.0, "biotite": None}
 
 
 def measure(sources: list[SourceFile], rounds: int) -> dict[str, dict[str, float]]:
-    """Files per second of each reader, and residues it read."""
+    """Return the files per second of each reader, and the number of residues that it read."""
     seconds: dict[str, list[float]] = {name: [] for name in READERS}
     residues = dict.fromkeys(READERS, 0)
     for source in sources[:2]:
@@ -113,7 +114,7 @@ def main() -> None:
     """Measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=SAMPLE)
-    parser.add_argument("--files", type=int, default=60, help="every nth, so that this many remain")
+    parser.add_argument("--files", type=int, default=60, help="files, spread over the folder")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -1,14 +1,15 @@
-"""How cost grows: embed, fit, verify and search at 1,000 to 1,000,000 made-up proteins.
+"""Growth of cost: embed, fit, verify and search with 1,000 to 1,000,000 made-up proteins.
 
     python benchmarks/speed/scaling.py                                    # 1 k, 10 k, 100 k
-    python benchmarks/speed/scaling.py --sizes 1000 10000 100000 1000000 --folder /data --json out.json
+    python benchmarks/speed/scaling.py --sizes 1000 10000 100000 1000000 --folder /data
+    python benchmarks/speed/scaling.py --sizes 50 100 --plot /tmp/scaling.svg    # a quick check
 
-Each size is a store of its own: proteins of about 60 residues, embeddings of 32 values in both
-modalities, made up, float16. "embed" is everything but the encoders, whose time is their residues
-by benchmarks/speed/esm2.py: hashing, deduplication, plan, Dask tasks, chunks written. "fit" is one epoch,
-"verify" reads every chunk, "search" is the top 5 of 64 queries among the exported vectors. Draws
-docs/scaling.svg (--plot) on logarithmic axes, where cost that grows with the size is a line of
-slope 1. A million proteins need about 12 GB of disk.
+Each size is a new store of made-up proteins of about 60 residues, with embeddings of 32 values in
+both modalities, in float16. "embed" is everything but the encoders, which esm2.py measures:
+hashing, deduplication, plan, tasks, chunks written. "fit" is one epoch, "verify" reads every chunk,
+"search" is the top 5 of 64 queries among the exported vectors. Draws docs/scaling.svg (--plot) on
+logarithmic axes: cost that grows as the size does is a line of slope 1. A million proteins need
+about 12 GB of disk.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             row = measure(size, Path(folder))
         if size == WARM_UP:
-            continue  # libraries are imported and threads started once
+            continue  # the first store also pays for imports and for starting threads
         rows.append(row)
         times = "".join(f"{row[part]:12.3f}" for part in PARTS)
         print(f"{size:9,}{times}{row['gb']:8.2f}", flush=True)
@@ -61,7 +62,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--folder", type=Path, help="where stores are written")
+    parser.add_argument("--folder", type=Path, help="folder for the stores")
     parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "scaling.svg")
     return parser.parse_args()
 
@@ -70,8 +71,8 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
     path = folder / "made-up.zarr"
     row: dict[str, Any] = {"proteins": size}
     making, _ = timed(lambda: deque(proteins(size, MEDIAN), maxlen=0))
-    filling, _ = timed(lambda: made_up_store(path, size, median=MEDIAN, dims=DIMS))
-    row["embed"] = filling - making
+    embedding, _ = timed(lambda: made_up_store(path, size, median=MEDIAN, dims=DIMS))
+    row["embed"] = embedding - making
     store = EmbeddingStore.open(path)
     row["residues"] = int(store.lengths.sum())
     row["gb"] = store.info()["bytes"] / 1e9
@@ -89,14 +90,14 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Wall-clock seconds, and what came out."""
+    """Return the wall-clock seconds and the result."""
     start = time.perf_counter()
     result = run()
     return time.perf_counter() - start, result
 
 
 def slope(rows: list[dict[str, Any]], part: str) -> float:
-    """Of the last two sizes on logarithmic axes: 1 where cost grows as the size does."""
+    """Return the slope of the last two sizes on logarithmic axes; 1: cost grows as the size."""
     before, last = rows[-2:]
     return math.log(last[part] / before[part]) / math.log(last["proteins"] / before["proteins"])
 
@@ -129,7 +130,7 @@ def plot(rows: list[dict[str, Any]], slopes: dict[str, float], options: argparse
 
 def summary(rows: list[dict[str, Any]], slopes: dict[str, float]) -> list[Summary]:
     last = rows[-1]
-    what = {
+    rates = {
         "embed": f"{last['residues'] / last['embed']:,.0f} residues/s without the encoders",
         "fit": f"{last['proteins'] / last['fit']:,.0f} pairs/s",
         "verify": f"{last['gb'] / last['verify']:.2f} GB/s",
@@ -141,7 +142,7 @@ def summary(rows: list[dict[str, Any]], slopes: dict[str, float]) -> list[Summar
             "peer": "itself at a tenth" if slopes else "",
             "ratio": None,
             "target": None,
-            "figure": f"{last[part]:.2f} s, {what[part]}",
+            "figure": f"{last[part]:.2f} s, {rates[part]}",
             "limit": f"slope {slopes[part]:.2f} (1: cost grows as the size)" if slopes else "",
             "equal": "",
         }

@@ -1,15 +1,16 @@
-"""Exact search: the nearest of 1 M vectors, ProtAlign beside faiss and plain numpy.
+"""Exact search for the nearest of 1 M vectors: ProtAlign against faiss and plain numpy.
 
-    python benchmarks/speed/search.py                         # 1,000,000 x 128, batches of 1, 8, 64, 256
+    python benchmarks/speed/search.py              # 1,000,000 x 128, batches of 1, 8, 64, 256
     python benchmarks/speed/search.py --threads 2 --json benchmarks/results/search.json
+    python benchmarks/speed/search.py --vectors 2000 --turns 1    # a quick check that it runs
 
 faiss is its flat index, tuned: products by the matrix library from 20 queries on
 (``distance_compute_blas_threshold``). numpy is a product in blocks and argpartition. All three find
-the same neighbours. ProtAlign is timed once it has what it makes of the vectors in the first few
-hundred queries (their copy in bfloat16, on a processor with AMX). The limits are measured in the
-same run, in the dtype that ProtAlign's product has: reading the vectors once at memory bandwidth,
-or the multiplications at the speed of a large square matrix product, whichever takes longer; and
-the product of these queries and vectors alone, block by block, its result looked at by nobody.
+the same neighbours. On a processor with AMX, ProtAlign makes a copy of the vectors in bfloat16 in
+the first few hundred queries; it is timed after that. The limits are measured in the same run, in
+the dtype of ProtAlign's product: the longer of reading the vectors once at memory bandwidth and the
+multiplications at the speed of a large square matrix product; and only the product of these queries
+and vectors, block by block, without a search of the result.
 Needs `pip install 'protalign[faiss]'`.
 """
 
@@ -26,7 +27,6 @@ from typing import Any
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
@@ -42,6 +42,7 @@ from benchmarks.shared.measuring import (
     write,
 )
 from benchmarks.shared.measuring import times_faster as times
+from protalign.core.arrays import Float32, Int64
 from protalign.core.machine import processor_has_amx
 from protalign.search.kernels.exact import ExactIndex
 from protalign.search.kernels.sizes import ExactSizes
@@ -49,13 +50,10 @@ from protalign.search.kernels.sizes import ExactSizes
 #: Queries in a batch from which faiss uses the matrix library.
 FAISS_BLAS_THRESHOLD = 20
 NUMPY_BLOCK = 1 << 16
-#: Times faiss's speed wanted, at the batch size that it is wanted for.
+#: The ratio to faiss's speed to reach, and the batch size at which.
 TARGET, TARGET_BATCH = 2.0, 64
 
 DTYPES = (torch.float32, torch.bfloat16)
-
-Float32 = npt.NDArray[np.float32]
-Found = tuple[npt.NDArray[np.int64], Float32]
 
 
 def main() -> None:
@@ -84,8 +82,8 @@ def main() -> None:
     for row in rows:
         print(
             f"{row['batch']:>6}{row['protalign_ms']:>12.2f}{row['faiss_ms']:>10.2f}"
-            f"{row['numpy_ms']:>10.2f}{row['product_ms']:>10.2f}{row['limit_ms']:>10.2f}{row['ratio']:>10.2f}"
-            f"{row['of_numpy']:>10.2f}{row['same']:>9.2%}"
+            f"{row['numpy_ms']:>10.2f}{row['product_ms']:>10.2f}{row['limit_ms']:>10.2f}"
+            f"{row['ratio']:>10.2f}{row['of_numpy']:>10.2f}{row['same']:>9.2%}"
         )
     write(options, "search", rows, [summary(row, options) for row in rows], ["faiss-cpu"])
 
@@ -100,7 +98,7 @@ def parse() -> argparse.Namespace:
 
 
 def unit_vectors(count: int, dim: int, seed: int) -> Float32:
-    """(count, dim) in random directions."""
+    """Return (count, dim) vectors in random directions."""
     vectors = np.random.default_rng(seed).standard_normal((count, dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
@@ -113,21 +111,27 @@ def measure(
     limits: dict[str, float],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Milliseconds a query of each side, and how far they agree."""
+    """Return the milliseconds a query of each side, and how well they agree."""
     queries = unit_vectors(batch, options.dim, batch)
-    present = np.ones(len(candidates), dtype=np.bool_)  # as a file of vectors says it
-    searched = ExactIndex(candidates, present)
+    present = np.ones(len(candidates), dtype=np.bool_)
+    exact = ExactIndex(candidates, present)
     sides: dict[str, Callable[[], Any]] = {
-        "protalign": lambda: searched.nearest(queries, options.k),
+        "protalign": lambda: exact.nearest(queries, options.k),
         "faiss": lambda: index.search(queries, options.k),
         "numpy": lambda: with_numpy(queries, candidates, options.k),
     }
     before = time.perf_counter()
-    while batch >= ExactSizes().rounded_batch and processor_has_amx() and not searched.memory_bytes:
-        sides["protalign"]()  # until it has what long searches use
+    large = len(candidates) >= ExactSizes().rounded_vectors
+    while (
+        large
+        and batch >= ExactSizes().rounded_batch
+        and processor_has_amx()
+        and not exact.memory_bytes
+    ):
+        sides["protalign"]()  # until it has the copy that long searches use
     preparing = time.perf_counter() - before
     (ours, our_values), (their_values, theirs), _ = (run() for run in sides.values())
-    dtype = torch.bfloat16 if searched.memory_bytes else torch.float32
+    dtype = torch.bfloat16 if exact.memory_bytes else torch.float32
     vectors = torch.from_numpy(candidates).to(dtype)
     sides["product"] = lambda: product_alone(torch.from_numpy(queries).to(dtype), vectors)
     np.testing.assert_allclose(our_values, their_values, atol=2e-6)
@@ -137,7 +141,7 @@ def measure(
     return {
         "batch": batch,
         "dtype": str(dtype).removeprefix("torch."),
-        **{f"{name}_ms": 1e3 * statistics.median(own) / batch for name, own in seconds.items()},
+        **{f"{name}_ms": 1e3 * statistics.median(taken) / batch for name, taken in seconds.items()},
         "limit_ms": 1e3 * max(reading, multiplying) / batch,
         "ratio": times(seconds, "faiss", "protalign"),
         "of_numpy": times(seconds, "numpy", "protalign"),
@@ -146,8 +150,8 @@ def measure(
     }
 
 
-def with_numpy(queries: Float32, candidates: Float32, k: int) -> Found:
-    """As one writes it: a product a block, the best of each, the best of these."""
+def with_numpy(queries: Float32, candidates: Float32, k: int) -> tuple[Int64, Float32]:
+    """Search as a user writes it: a product per block, the best of each, the best of these."""
     rows, values = [], []
     for start in range(0, len(candidates), NUMPY_BLOCK):
         similarity = queries @ candidates[start : start + NUMPY_BLOCK].T
@@ -160,7 +164,7 @@ def with_numpy(queries: Float32, candidates: Float32, k: int) -> Found:
 
 
 def product_alone(queries: torch.Tensor, candidates: torch.Tensor) -> None:
-    """All similarities, a block of 1 MB (bfloat16: 2 MB) after another, each forgotten."""
+    """Compute all similarities in blocks of 1 MB (bfloat16: 2 MB), and keep none."""
     across = queries.T.contiguous()
     size = max(1, (1 << (18 if queries.dtype == torch.float32 else 20)) // len(queries))
     block = torch.empty((size, len(queries)), dtype=queries.dtype)

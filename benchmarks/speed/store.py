@@ -1,11 +1,12 @@
-"""Embeddings of a random batch of proteins out of a local store: ProtAlign against the Zarr API.
+"""Reading a random batch of proteins' embeddings from a store: ProtAlign against the Zarr API.
 
     python benchmarks/speed/store.py                          # 3,000 made-up proteins, D = 320
     python benchmarks/speed/store.py --proteins 10000 --dim 1280 --json store.json
+    python benchmarks/speed/store.py --proteins 50 --batch 20 --turns 1    # a quick check
 
 The peer reads the same chunks with zarr, one slice of the values for each protein. The limit is one
-flat file of all rows, memory-mapped, a slice copied for each protein. All read out of the page
-cache, the same proteins in the same order, and must give the same bits.
+flat file of all rows, memory-mapped, with one slice copied for each protein. All sides read from
+the page cache, the same proteins in the same order, and must give the same bits.
 """
 
 from __future__ import annotations
@@ -71,10 +72,10 @@ def measure(path: Path, options: argparse.Namespace) -> dict[str, float]:
 
     def by_slices(source: object) -> Array:
         out = np.empty((int(length.sum()), options.dim), dtype=np.float16)
-        place = 0
+        done = 0
         for first, count in zip(start.tolist(), length.tolist(), strict=True):
-            out[place : place + count] = source[first : first + count]  # type: ignore[index]
-            place += count
+            out[done : done + count] = source[first : first + count]  # type: ignore[index]
+            done += count
         return out
 
     sides = {
@@ -83,7 +84,7 @@ def measure(path: Path, options: argparse.Namespace) -> dict[str, float]:
         "memmap": lambda: by_slices(flat),
     }
     outputs = [run() for run in sides.values()]
-    # Zarr works in threads of its own: wall-clock time.
+    # threads=0 compares wall-clock time, since Zarr reads in other threads.
     seconds = take_turns(sides, options.turns, threads=0, warm=False)
     median = {f"{name}_seconds": statistics.median(taken) for name, taken in seconds.items()}
     return {
