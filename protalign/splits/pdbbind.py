@@ -1,11 +1,11 @@
 """PDBbind's INDEX files: which complexes are in the general, the refined and the core set.
 
-A line is a complex: its PDB code first, then resolution, year, affinity; comments begin with #.
-General and refined sets come as ``INDEX_general_PL_data.2020`` and ``INDEX_refined_data.2020`` (or
-of another year, or without ``_data``); the core set, CASF, as ``INDEX_core_data.2016`` up to v2016
-and as ``CoreSet.dat`` in the CASF-2016 package; each may be compressed
-(.gz). PDBbind: Wang et al., J Med Chem 47, 2977 (2004); CASF-2016: Su et al., J Chem Inf Model 59,
-895 (2019).
+A line describes a complex: its PDB code first, then resolution, year and affinity; comments begin
+with #. General and refined sets come as ``INDEX_general_PL_data.2020`` and
+``INDEX_refined_data.2020`` (or of another year, or without ``_data``); the core set, CASF, as
+``INDEX_core_data.2016`` up to v2016 and as ``CoreSet.dat`` in the CASF-2016 package; each may be
+compressed (.gz). PDBbind: Wang et al., J Med Chem 47, 2977 (2004); CASF-2016: Su et al., J Chem Inf
+Model 59, 895 (2019).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from protalign.core.errors import InputError
 
 _FILE = re.compile(r"INDEX_(general_PL|refined|core)(?:_(data|set|name))?\.(\d{4})\w*(?:\.\w+)?")
 _CORE_SET = "CoreSet.dat"
-#: Ways that a file may end that begins as an index does, and is none.
+#: Endings of files that are named like an index but are not text.
 _NO_TEXT = (".pdf", ".zip", ".tgz", ".tar", ".xlsx", ".xls", ".html")
 _CODE = re.compile(r"[0-9][A-Za-z0-9]{3}")
-#: Of one set's several files; all of them name the same complexes.
+#: Preference among the several files of one set, which all name the same complexes.
 _PREFERRED = ("data", "set", None, "name")
 
 
@@ -34,10 +34,14 @@ class PDBbindIndex:
 
     Attributes
     ----------
-    general : the whole general set or what it has beside the refined one; either is found.
-    refined : empty where no file of it is there.
-    core : CASF.
-    files : names of the files that were read.
+    general : tuple of str
+        The general set, whole or without the refined set; both occur.
+    refined : tuple of str
+        The refined set; empty if its file is missing.
+    core : tuple of str
+        The core set (CASF).
+    files : tuple of str
+        Names of the files that were read.
     """
 
     general: tuple[str, ...]
@@ -47,46 +51,64 @@ class PDBbindIndex:
 
 
 def read_index(folder: str | os.PathLike[str], year: int | None = None) -> PDBbindIndex:
-    """Read the INDEX files below a folder.
+    r"""Read the INDEX files below a folder.
 
     Parameters
     ----------
-    folder : searched with all folders in it.
-    year : of the general and refined sets; default: the newest there is. The core set is that
+    folder : str or path
+        Searched with all folders in it.
+    year : int, optional
+        Release of the general and refined sets; default: the newest found. The core set is that
         year's, else the newest (PDBbind has published none after 2016).
+
+    Returns
+    -------
+    PDBbindIndex
 
     Raises
     ------
-    InputError : no general or core set, none of the year, or a line that begins with no PDB code.
+    InputError
+        The general or the core set is missing, or a line does not begin with a PDB code.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "INDEX_general_PL_data.2020").write_text("3ebp 2.0\n1a30 2.0\n")
+    >>> _ = (folder / "CoreSet.dat").write_text("1a30 2.0\n")
+    >>> read_index(folder).general
+    ('3ebp', '1a30')
     """
     root = Path(folder)
     if not root.is_dir():
-        raise InputError(f"{folder} is no folder", "name the one that holds PDBbind's INDEX files")
-    found = _find(root)
-    years = sorted({own for kind, own in found if kind == "general_PL"})
+        raise InputError(f"{folder}: is not a folder", "name the one with PDBbind's INDEX files")
+    files = _index_files(root)
+    years = sorted(release for kind, release in files if kind == "general_PL")
     if not years:
         raise InputError(
-            f"{folder} holds no INDEX_general_PL_data file", "get PDBbind's index of the year"
+            f"{folder}: has no INDEX_general_PL_data file", "download PDBbind's index files"
         )
     if year is not None and year not in years:
-        raise InputError(f"{folder} holds no general set of {year}", f"there are {years}")
-    chosen = year or years[-1]
-    core_years = sorted(own for kind, own in found if kind == "core")
+        raise InputError(
+            f"{folder}: has no general set of {year}", f"it has {', '.join(map(str, years))}"
+        )
+    year = year or years[-1]
+    core_years = sorted(release for kind, release in files if kind == "core")
     if not core_years:
         raise InputError(
-            f"{folder} holds no core set",
-            f"put INDEX_core_data.2016 or CASF-2016's {_CORE_SET} there",
+            f"{folder}: has no core set",
+            f"add INDEX_core_data.2016 or CASF-2016's {_CORE_SET}",
         )
-    core_year = chosen if chosen in core_years else core_years[-1]
-    wanted = [("general_PL", chosen), ("refined", chosen), ("core", core_year)]
-    paths = [found.get(key) for key in wanted]
+    core_year = year if year in core_years else core_years[-1]
+    wanted = [("general_PL", year), ("refined", year), ("core", core_year)]
+    paths = [files.get(key) for key in wanted]
     general, refined, core = (() if path is None else _codes(path) for path in paths)
     return PDBbindIndex(general, refined, core, tuple(p.name for p in paths if p is not None))
 
 
-def _find(root: Path) -> dict[tuple[str, int], Path]:
-    """(set, year) -> its file; CoreSet.dat, which bears no year, stands for the core of 2016."""
-    found: dict[tuple[str, int], tuple[int, Path]] = {}
+def _index_files(root: Path) -> dict[tuple[str, int], Path]:
+    """Return (set, year) -> file; CoreSet.dat, which has no year, counts as the core of 2016."""
+    files: dict[tuple[str, int], tuple[int, Path]] = {}
     for path in sorted(root.rglob("*")):
         match = _FILE.fullmatch(path.name)
         if match is not None:
@@ -97,9 +119,9 @@ def _find(root: Path) -> dict[tuple[str, int], Path]:
             continue
         if path.suffix in _NO_TEXT or not path.is_file():
             continue
-        if key not in found or rank < found[key][0]:
-            found[key] = (rank, path)
-    return {key: path for key, (_, path) in found.items()}
+        if key not in files or rank < files[key][0]:
+            files[key] = (rank, path)
+    return {key: path for key, (_, path) in files.items()}
 
 
 def _codes(path: Path) -> tuple[str, ...]:
@@ -108,7 +130,7 @@ def _codes(path: Path) -> tuple[str, ...]:
         if path.suffix == ".gz":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error})", "get it again") from None
+        raise InputError(f"{path}: cannot be read ({error})", "download it again") from None
     lines = content.decode("utf-8-sig", errors="replace").splitlines()
     codes: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
@@ -117,10 +139,10 @@ def _codes(path: Path) -> tuple[str, ...]:
         code = line.split()[0]
         if not _CODE.fullmatch(code):
             raise InputError(
-                f"{path}, line {number}: {code[:20]!r} is no PDB code",
-                "get the file from PDBbind again",
+                f"{path}, line {number}: {code[:20]!r} is not a PDB code",
+                "download the file from PDBbind again",
             )
         codes[code.lower()] = None
     if not codes:
-        raise InputError(f"{path} names no complex", "get the file from PDBbind again")
+        raise InputError(f"{path}: contains no complexes", "download the file from PDBbind again")
     return tuple(codes)

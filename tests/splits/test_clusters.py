@@ -13,15 +13,10 @@ from hypothesis import strategies as st
 
 from protalign.core.errors import InputError
 from protalign.core.protein import AMINO_ACIDS
-from protalign.splits.clusters import (
-    HomologyError,
-    best_identity,
-    cluster,
-    cluster_proteins,
-    find_mmseqs,
-)
+from protalign.splits.clusters import best_identity, cluster, cluster_proteins
+from protalign.splits.mmseqs import HomologyError, find_mmseqs
 
-needs_mmseqs = pytest.mark.skipif(find_mmseqs() is None, reason="MMseqs2 is not here")
+needs_mmseqs = pytest.mark.skipif(find_mmseqs() is None, reason="MMseqs2 is missing")
 METHODS = [pytest.param("mmseqs", marks=needs_mmseqs), "kmer"]
 
 SEQUENCES = st.lists(st.text(AMINO_ACIDS, max_size=120), min_size=1, max_size=12)

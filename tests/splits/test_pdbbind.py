@@ -102,10 +102,10 @@ def test_other_validation_parts(small: tuple[EmbeddingStore, Path], validation: 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("INDEX_general_PL_data.2020", "1abc 2.0\n<html>\n", "line 2: '<html>' is no PDB code"),
-        ("INDEX_general_PL_data.2020", "# nothing\n", "names no complex"),
-        ("INDEX_general_PL_data.2020", "1abc 2.0\n", "holds no core set"),
-        ("readme", "", "holds no INDEX_general_PL_data file"),
+        ("INDEX_general_PL_data.2020", "1abc 2.0\n<html>\n", "line 2: '<html>' is not a PDB code"),
+        ("INDEX_general_PL_data.2020", "# nothing\n", "contains no complexes"),
+        ("INDEX_general_PL_data.2020", "1abc 2.0\n", "has no core set"),
+        ("readme", "", "has no INDEX_general_PL_data file"),
     ],
 )
 def test_an_index_that_is_none(tmp_path: Path, name: str, text: str, message: str) -> None:

