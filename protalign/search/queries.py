@@ -137,7 +137,7 @@ def sort_queries(given: Query | Iterable[Query], ids: Iterable[str]) -> SortedQu
                 result.sequences.append(text)
             else:
                 raise InputError(
-                    f"{text[:60]}: not an id of the vectors, and no file or folder has this name",
+                    f"{text[:60]!r}: not an id of the vectors, and no file or folder has this name",
                     did_you_mean(text, known) or "give an id, a file, or a sequence of 10 letters",
                 )
         elif np.ndim(query) == 2:

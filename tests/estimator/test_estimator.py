@@ -301,7 +301,7 @@ def test_nothing_to_train_on(store: EmbeddingStore) -> None:
         ({"batch_size": 1}, "at least 2"),
         ({"max_epochs": 2.5}, "whole number"),
         ({"validation_fraction": 1.0}, "below 1"),
-        ({"device": "gpu"}, "no device 'gpu'"),
+        ({"device": "gpu"}, "device 'gpu'"),
     ],
 )
 def test_wrong_parameters(parameters: dict[str, Any], message: str) -> None:

@@ -16,9 +16,9 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from protalign.core.errors import InputError
-from protalign.estimator import export as exporting
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.estimator.lookup import VectorLookup
+from protalign.heads import inputs
 from protalign.heads.mean import mean_rows
 from protalign.stores import EmbeddingStore, read_vectors
 
@@ -104,7 +104,7 @@ def test_an_embedding_that_entries_share_is_averaged_once(
     """43 entries have 42 sequences: the copy's mean is its original's."""
     averaged = []
     monkeypatch.setattr(
-        exporting,
+        inputs,
         "mean_rows",
         lambda batch: averaged.append(len(batch.lengths)) or mean_rows(batch),
     )
@@ -116,7 +116,7 @@ def test_an_embedding_that_entries_share_is_averaged_once(
 @pytest.mark.parametrize(
     ("features", "reason"),
     [
-        (("mean",), "without aligned vectors"),
+        (("mean",), "aligned is missing"),
         (("aligned", "means"), "did you mean 'mean'"),
         ("aligned", "give a tuple"),
     ],
