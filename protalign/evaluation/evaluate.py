@@ -37,7 +37,7 @@ from protalign.evaluation.labels import (
 )
 from protalign.evaluation.leakage import IDENTITIES, Leakage
 from protalign.evaluation.ranking import expected_recall, expected_reciprocal_rank, median_rank
-from protalign.evaluation.tasks import TaskResult, paired, related, task_results
+from protalign.evaluation.tasks import TaskRanks, paired, related, task_ranks
 from protalign.evaluation.test_set import RetrievalItems, chains_of, retrieval_items
 from protalign.heads.inputs import means_of
 from protalign.heads.model import TrainingRecord, as_model
@@ -226,7 +226,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Context:
-    """What both directions need beside the items: labels, baselines' fits, bootstrap settings."""
+    """Labels, the fitted CCA, the audit and the bootstrap settings, which both directions share."""
 
     families: Mapping[str, str]
     scop: Mapping[str, str] | None
@@ -298,7 +298,7 @@ def _direction(
         matrices = query_labels.matrices(scop_of(candidates.entries, context.scop or {}, level))
         scop[level] = related(*matrices), np.array([bool(names) for names in query_labels.of])
     partners = paired(pairs.items[:, [column, 1 - column]], n, m)
-    results = task_results(n, m, scorers, partners, related(*family), scop)
+    results = task_ranks(n, m, scorers, partners, related(*family), scop)
     if context.leakage is not None:
         identity = np.zeros(n, dtype=np.float32)
         sequences = pairs.items[:, 0]
@@ -329,7 +329,7 @@ def _baselines(
 
 
 def _figures(
-    result: TaskResult, units: npt.NDArray[Any], resampling: tuple[int, int]
+    result: TaskRanks, units: npt.NDArray[Any], resampling: tuple[int, int]
 ) -> dict[str, Any]:
     """Return one task's part of the report."""
     figures: dict[str, Any] = {"n_queries": len(result.queries), "left_out": result.left_out}

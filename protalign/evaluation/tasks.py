@@ -31,8 +31,8 @@ _SCORES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TaskResult:
-    """One task's result.
+class TaskRanks:
+    """One task's queries and their rank counts.
 
     Attributes
     ----------
@@ -49,9 +49,9 @@ class TaskResult:
     left_out: dict[str, int]
     counts: dict[str, RankCounts]
 
-    def select(self, mask: Bool) -> TaskResult:
-        """Return the result of some of ``queries``; the others are left out as "others"."""
-        return TaskResult(
+    def select(self, mask: Bool) -> TaskRanks:
+        """Return some of ``queries``; the others are left out as "others"."""
+        return TaskRanks(
             queries=self.queries[mask],
             left_out={**self.left_out, "others": int((~mask).sum())},
             counts={name: counts[mask] for name, counts in self.counts.items()},
@@ -80,15 +80,15 @@ def paired(pairs: Int64, n_queries: int, n_candidates: int) -> Relation:
     return relation
 
 
-def task_results(
+def task_ranks(
     n_queries: int,
     n_candidates: int,
     scorers: Mapping[str, Scorer],
     partners: Relation,
     family: Relation,
     scop: Mapping[str, tuple[Relation, Bool]],
-) -> dict[str, TaskResult]:
-    """Return the result of every task.
+) -> dict[str, TaskRanks]:
+    """Return the queries and rank counts of every task.
 
     Parameters
     ----------
@@ -138,10 +138,10 @@ def _tasks(
 
 def _joined(
     parts: list[tuple[Int64, dict[str, RankCounts]]], n_queries: int, labelled: Bool | None
-) -> TaskResult:
+) -> TaskRanks:
     queries = np.concatenate([rows for rows, _ in parts])
     n_labelled = n_queries if labelled is None else int(labelled.sum())
-    return TaskResult(
+    return TaskRanks(
         queries=queries,
         left_out={"alone": n_labelled - len(queries), "unlabelled": n_queries - n_labelled},
         counts={

@@ -47,14 +47,14 @@ def test_family_is_a_guess_within_it(families: list[str]) -> None:
         assert expected_recall(chance, k).mean() == pytest.approx(chance_recall(n, np.ones(n), k))
 
 
-def test_a_family_that_nobody_knows_is_its_own() -> None:
+def test_an_unknown_family_is_its_own() -> None:
     """A missing or an empty label says nothing about who belongs together."""
     labels = families_of([["a"], ["b"], ["c"]], {"a": "", "b": "x"})
     assert len(set(labels.of)) == 3
     assert by_family(*labels.matrices(labels))(slice(0, 3)).tolist() == np.eye(3).tolist()
 
 
-def test_what_is_known_of_one_entry_is_known_of_the_item() -> None:
+def test_a_label_of_one_entry_counts_for_the_item() -> None:
     """A structure of two entries belongs with each one's sequence, whichever has the label."""
     sequences = families_of([["a"], ["b"]], {"b": "x"})
     structures = families_of([["a", "b"]], {"b": "x"})
@@ -64,7 +64,7 @@ def test_what_is_known_of_one_entry_is_known_of_the_item() -> None:
 
 
 def test_length_takes_the_nearest() -> None:
-    """Equal lengths first, then those that differ by 1; within the family if that is told."""
+    """Equal lengths first, then those that differ by 1; within the family if that is known."""
     lengths = np.array([10, 10, 12, 50])
     scores = by_length(np.array([11]), lengths)(slice(0, 1))
     assert scores.tolist() == [[-1, -1, -1, -39]]
@@ -76,7 +76,7 @@ def test_length_takes_the_nearest() -> None:
 
 
 def cosine_of_words(left: tuple[str, ...], right: tuple[str, ...]) -> float:
-    """Counts of 3-letter words within chains; letters beyond the 20 count as one."""
+    """Return the cosine of 3-mer counts within chains; letters beyond the 20 count as one."""
     counts = [
         Counter(
             "".join(c if c in "ACDEFGHIKLMNPQRSTVWY" else "?" for c in chain)[i : i + 3]
@@ -106,7 +106,7 @@ def test_kmers_are_counted_within_chains(proteins: list[tuple[str, ...]]) -> Non
     np.testing.assert_allclose(scores, expected, atol=1e-9)
 
 
-def test_cca_finds_what_is_shared() -> None:
+def test_cca_finds_the_shared_directions() -> None:
     """Two noisy linear pictures of one thing are matched, whatever their scales and offsets."""
     rng = np.random.default_rng(0)
     shared = rng.normal(size=(600, 8))

@@ -1,8 +1,9 @@
-"""The whole evaluation on a store of real chains: what is in the report, and that it adds up."""
+"""The whole evaluation on a store of real chains: the content of the report, and its sums."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from protalign.evaluation.evaluate import BASELINES, evaluate
 from protalign.evaluation.labels import scop_of
 from protalign.evaluation.summary import retrieval_report
 from protalign.evaluation.test_set import chains_of
+from protalign.splits.mmseqs import HomologyError
 from protalign.stores import EmbeddingStore
 
 FIGURES = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "median_rank")
@@ -70,7 +72,7 @@ def test_baselines_stand_beside_every_figure(report: dict[str, Any]) -> None:
         assert chance == pytest.approx(1 / report[direction]["n_candidates"], rel=0.1)
 
 
-def test_scop_leaves_out_whom_it_does_not_know(report: dict[str, Any]) -> None:
+def test_scop_leaves_out_entries_without_a_label(report: dict[str, Any]) -> None:
     """Entries without a label are counted apart, and a fold holds what its families hold."""
     tasks = report["sequence_to_structure"]["tasks"]
     assert tasks["scop_fold"]["left_out"]["unlabelled"] > 0
@@ -81,7 +83,7 @@ def test_scop_leaves_out_whom_it_does_not_know(report: dict[str, Any]) -> None:
     assert fold > family
 
 
-def test_the_audit_counts_what_was_trained_on(
+def test_the_audit_counts_training_sequences(
     store: EmbeddingStore, fitted: ProtAlignEstimator, report: dict[str, Any]
 ) -> None:
     """Entries 10 to 20 are in both; the clean part is the rest, and among the same candidates."""
@@ -99,7 +101,9 @@ def test_the_audit_counts_what_was_trained_on(
     assert "95 % sequence identity" in without["families"]["how"]
 
 
-def test_what_the_model_was_trained_on(store: EmbeddingStore, fitted: ProtAlignEstimator) -> None:
+def test_the_audit_says_if_the_model_was_trained_on_other_pairs(
+    store: EmbeddingStore, fitted: ProtAlignEstimator
+) -> None:
     """An audit of other entries than the model's says so; entries without a pair train nothing."""
     report = evaluate(fitted, store[30:], train=store, n_bootstrap=0)
     assert report["leakage"]["pairs_agree"]
@@ -114,14 +118,33 @@ def test_what_the_model_was_trained_on(store: EmbeddingStore, fitted: ProtAlignE
 def test_an_audit_by_the_fallback_says_so(
     store: EmbeddingStore, fitted: ProtAlignEstimator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It cannot see 30 % identity: nobody should read its figure as if it could."""
+    """The fallback cannot see 30 % identity, so the report names it, chosen or not."""
+    chosen = evaluate(fitted, store[:8], train=store[8:20], n_bootstrap=0, method="kmer")
     monkeypatch.setattr("protalign.splits.clusters.find_mmseqs", lambda: None)
     report = evaluate(fitted, store[:8], train=store[8:20], n_bootstrap=0)
     assert "k-mer fallback" in report["leakage"]["how"]
     assert "k-mer fallback" in report["families"]["how"]
+    assert chosen == report
+    with pytest.raises(HomologyError, match="MMseqs2: not found"):
+        evaluate(fitted, store[:8], n_bootstrap=0, method="mmseqs")
 
 
-def test_families_that_are_not_told_are_counted(
+def test_a_model_may_be_an_estimator_its_model_or_a_path(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, tmp_path: Path
+) -> None:
+    """All three give the same report."""
+    fitted.save(tmp_path / "model")
+    families = {str(entry_id): "one" for entry_id in store.ids}
+    reports = [
+        evaluate(model, store[:8], families=families, n_bootstrap=0)
+        for model in (fitted, fitted.model_, tmp_path / "model")
+    ]
+    assert reports[0] == reports[1] == reports[2]
+    summaries = [retrieval_report(m, store[:8]) for m in (fitted, tmp_path / "model")]
+    assert summaries[0] == summaries[1]
+
+
+def test_entries_of_unknown_family_are_counted(
     store: EmbeddingStore, fitted: ProtAlignEstimator
 ) -> None:
     """Each such entry is a family of its own, and the report says how many there are."""
@@ -130,7 +153,9 @@ def test_families_that_are_not_told_are_counted(
     assert found["families"] == {"n": 4, "how": "given", "n_unlabelled": 3}
 
 
-def test_all_seen_leaves_nothing_clean(store: EmbeddingStore, fitted: ProtAlignEstimator) -> None:
+def test_a_task_without_queries_has_no_figures(
+    store: EmbeddingStore, fitted: ProtAlignEstimator
+) -> None:
     """A task without a query has no figures, and does not fail."""
     found = evaluate(fitted, store[:8], train=store, n_bootstrap=10)
     assert found["leakage"]["exact"] == found["n_sequences"]
@@ -139,7 +164,7 @@ def test_all_seen_leaves_nothing_clean(store: EmbeddingStore, fitted: ProtAlignE
     assert "model" not in clean
 
 
-def test_structures_have_the_letters_of_their_rows(store: EmbeddingStore) -> None:
+def test_structures_have_the_residues_of_their_rows(store: EmbeddingStore) -> None:
     """As many as the embedding has rows, read off the residue map."""
     ids = store.ids[store.has_structure][:10].tolist()
     chains = chains_of(store, ids, "structure")
@@ -151,7 +176,7 @@ def test_structures_have_the_letters_of_their_rows(store: EmbeddingStore) -> Non
 
 
 def test_scop_labels() -> None:
-    """A level is the sccs up to its number; several are several; 0 is no class of SCOPe's."""
+    """A level is the sccs up to its number; an entry may have several; 0 is not a class."""
     labels = {"a": "b.1.1.1", "b": "b.1.1.0, c.2.1.3", "c": "", "d": "b.1", "f": "d.1.1.1 e.2.1.1"}
     items = [["a"], ["b"], ["c"], ["d"], ["e"]]
     by_level = {level: scop_of(items, labels, level).of for level in ("fold", "family")}
@@ -161,8 +186,8 @@ def test_scop_labels() -> None:
     assert [sorted(own) for own in by_level["family"]] == [["b.1.1.1"], ["c.2.1.3"], [], [], []]
 
 
-def test_what_cannot_be_evaluated(store: EmbeddingStore, fitted: ProtAlignEstimator) -> None:
-    """Labels of other ids, arrays, and entries without structures are told in a line."""
+def test_unusable_input_is_refused(store: EmbeddingStore, fitted: ProtAlignEstimator) -> None:
+    """Labels of other ids, arrays, and entries without structures give an error of one line."""
     with pytest.raises(InputError, match="names none of the entries"):
         evaluate(fitted, store[:5], families={"nobody": "x"})
     with pytest.raises(InputError, match=r"no label is an sccs.*'Ig-like'"):

@@ -6,7 +6,7 @@ import numpy as np
 
 from protalign.evaluation.baselines import by_cosine
 from protalign.evaluation.summary import retrieval_figures
-from protalign.evaluation.tasks import paired, task_results
+from protalign.evaluation.tasks import paired, task_ranks
 from protalign.heads.ranks import RankCounts, RetrievalSet, mean_reciprocal_rank, ranks
 
 
@@ -21,7 +21,7 @@ def test_ranks_agree_with_ties_and_shared_structures() -> None:
     assert (np.bincount(pairs[:, 1]) > 1).any()
     everyone = paired(pairs, 30, 20)
     scorer = by_cosine(sequences, structures)
-    counts = task_results(30, 20, {"model": scorer}, everyone, everyone, {})["protein"].counts
+    counts = task_ranks(30, 20, {"model": scorer}, everyone, everyone, {})["protein"].counts
     by_task = counts["model"].ranks()
     relevant = np.zeros((30, 20), dtype=bool)
     relevant[pairs[:, 0], pairs[:, 1]] = True

@@ -1,4 +1,4 @@
-"""Similar sequences fall together, whatever else is there; unrelated ones do not."""
+"""Similar sequences fall together, whatever the others are; unrelated ones do not."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SEQUENCES = st.lists(st.text(AMINO_ACIDS, max_size=120), min_size=1, max_size=12
 
 
 def random_sequence(length: int, seed: int) -> str:
-    """A sequence that resembles no other."""
+    """Return a random sequence."""
     return "".join(np.random.default_rng(seed).choice(list(AMINO_ACIDS), length))
 
 
 def mutated(sequence: str, every: int) -> str:
-    """Each ``every``-th residue exchanged for another one."""
+    """Replace each ``every``-th residue by another one."""
     letters = list(sequence)
     for place in range(every - 1, len(letters), every):
         letters[place] = "W" if letters[place] != "W" else "G"
@@ -146,8 +146,8 @@ def test_few_short_or_unknown_residues(method: str) -> None:
     assert cluster([], 0.3, method=method).labels.shape == (0,)
 
 
-def test_what_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong identities and methods, and MMseqs2 asked for where it is not."""
+def test_wrong_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong identities and methods, and MMseqs2 by name if it is missing."""
     with pytest.raises(InputError, match="identity=30"):
         cluster(["MKV"], 30)
     with pytest.raises(InputError, match="method='blast'"):
@@ -159,7 +159,7 @@ def test_what_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_program_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What MMseqs2 said last, and its exit code."""
+    """The error has the last line that MMseqs2 printed, and its exit code."""
     program = tmp_path / "mmseqs"
     program.write_text("#!/bin/sh\necho first >&2\necho 'No space left' >&2\nexit 7\n")
     program.chmod(0o755)

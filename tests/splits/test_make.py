@@ -73,7 +73,7 @@ def test_an_id_is_in_one_part() -> None:
     ],
 )
 def test_a_wrong_file_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
-    """What is wrong in a split file, and where."""
+    """An error names the file, the line and the problem."""
     path = tmp_path / "split.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
@@ -119,7 +119,7 @@ def test_a_users_column_is_read(tmp_path: Path, store: EmbeddingStore) -> None:
 def test_a_column_that_gives_no_split(
     tmp_path: Path, store: EmbeddingStore, text: str, message: str
 ) -> None:
-    """An id in two parts is named; a table without parts or without the store's ids is told."""
+    """An id in two parts is named; a table without parts or without the store's ids is refused."""
     path = tmp_path / "table.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=message):

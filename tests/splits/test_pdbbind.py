@@ -28,14 +28,14 @@ HEAD = """# ====================================================================
 
 
 def write_index(folder: Path, name: str, codes: list[str]) -> None:
-    """A file in PDBbind's form."""
+    """Write a file in PDBbind's form."""
     folder.mkdir(exist_ok=True, parents=True)
     lines = [f"{code}  2.00  2007   4.70  Kd=20uM       // {code}.pdf (MLY)\n" for code in codes]
     (folder / name).write_text(HEAD + "".join(lines))
 
 
 def protein(number: int) -> str:
-    """A sequence that resembles no other number's."""
+    """Return a random sequence, another one for each number."""
     return "".join(np.random.default_rng(number).choice(list("ACDEFGHIKLMNPQRSTVWY"), 80))
 
 
@@ -108,8 +108,8 @@ def test_other_validation_parts(small: tuple[EmbeddingStore, Path], validation: 
         ("readme", "", "has no INDEX_general_PL_data file"),
     ],
 )
-def test_an_index_that_is_none(tmp_path: Path, name: str, text: str, message: str) -> None:
-    """What is missing or wrong, in one line."""
+def test_a_broken_index_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+    """The error says in one line what is missing or wrong."""
     (tmp_path / name).write_text(text)
     if "core" not in message and "no INDEX" not in message:
         write_index(tmp_path, "INDEX_core_data.2016", ["1abc"])
@@ -176,7 +176,7 @@ def test_clusters_stay_whole(shared: Path, tmp_path: Path) -> None:
         by_cluster(store[:0], 0.5, method="kmer")
 
 
-def test_an_index_in_other_clothes(tmp_path: Path) -> None:
+def test_an_index_may_be_compressed_or_from_windows(tmp_path: Path) -> None:
     """Compressed, with a byte order mark and Windows' line ends, beside a PDF of the same name."""
     core = gzip.compress(b"#code resl\n2abc 1.0\n")
     (tmp_path / "CoreSet.dat.gz").write_bytes(core)
