@@ -8,8 +8,12 @@ from typing import Any
 
 #: An id that page and figures must not take for markup.
 ODD_ID = "<b>&$_$1vqb"
-#: The test part: two families that only it has (T4 lysozyme and barnase), and a chain by itself.
-TEST = ("107l_A", "108l_A", "109l_A", "110l_A", "1a2p_A", "1ban_A", "1bao_B", "1bns_C", ODD_ID)
+#: The test part: two families that only it has (T4 lysozyme and barnase), a chain with a relative
+#: in training, and the sequence of 108l_A in another structure.
+TEST = (
+    *("107l_A", "108l_A", "109l_A", "110l_A", "1a2p_A", "1ban_A", "1bao_B", "1bns_C"),
+    *(ODD_ID, "shaken"),
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The sample's store, a split of it and a report on them, made once by the public commands."""
+"""A store of the sample, a split of it and a report on them, made once."""
 
 from __future__ import annotations
 
@@ -8,26 +8,33 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from protalign.splits import Split, write_split
 from protalign.stores import EmbeddingStore
 from tests.helpers.commands import PROTALIGN, run
+from tests.helpers.estimator_stores import build, read, renamed
 from tests.helpers.report_files import ODD_ID, TEST, Files, Interrupted
+from tests.helpers.report_page import BROWSERS, Opened
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Files:
-    """A store of the sample and of one more chain with an odd id; a split by families."""
+def files(tmp_path_factory: pytest.TempPathFactory, store_path: Path, sample: Path) -> Files:
+    """The tests' store with one more chain of an odd id, and a split of it by families."""
     folder = tmp_path_factory.mktemp("reproduce")
-    odd = folder / f"{ODD_ID}.pdb.gz"
-    shutil.copy(sample / "1vqb_A.pdb.gz", odd)
     files = Files(folder / "store.zarr", folder / "split.csv", folder / "report")
-    encoder = ("--sequence-encoder", "protalign_t6_2M")
-    run("embed", sample, odd, "--out", files.store, "--quiet", *encoder)
-    others = [i for i in EmbeddingStore.open(files.store).ids.tolist() if i not in TEST]
+    shutil.copytree(store_path, files.store)
+    (chain,) = read(sample / "1vqb_A.pdb.gz")
+    build(files.store, [renamed(chain, ODD_ID)])
+    others = [
+        i
+        for i in EmbeddingStore.open(files.store).ids.tolist()
+        if i not in (*TEST, "copy", "fasta")
+    ]
     validation = tuple(others[::3])
     train = tuple(i for i in others if i not in validation)
     write_split(Split(train, validation, TEST, "two families to test on"), files.split)
@@ -36,9 +43,14 @@ def files(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Files:
 
 @pytest.fixture(scope="session")
 def interrupted(files: Files) -> Interrupted:
-    """The report, made by two calls: Ctrl-C after the first's first run, a file cut off, again."""
+    """The report, made by two calls: Ctrl-C after the first's first run, a file cut off, again.
+
+    The first call is given families, so that it does not cluster: runs do not depend on them.
+    """
+    table = files.out.with_name("families.csv")
+    table.write_text("id,family\n107l_A,lysozyme\n", encoding="utf-8")
     running = subprocess.Popen(
-        [PROTALIGN, *files.words()],
+        [PROTALIGN, *files.words(), "--families", table],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -62,3 +74,35 @@ def report(files: Files, interrupted: Interrupted) -> Path:
     """The report's folder. Only to be read."""
     assert interrupted.summary["page"] == str(files.out / "index.html")
     return files.out
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium of this machine."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="session")
+def loaded(browser: Any, report: Path) -> Iterator[Opened]:
+    """The page, loaded once for all tests."""
+    opened = Opened(browser, report / "index.html")
+    yield opened
+    opened.page.close()
+
+
+@pytest.fixture
+def opened(loaded: Opened) -> Opened:
+    """The page at a desktop's size, with nothing selected or noted."""
+    loaded.page.set_viewport_size({"width": 1280, "height": 900})
+    loaded.page.emulate_media(color_scheme="light")
+    loaded.page.mouse.move(0, 0)
+    loaded.page.keyboard.press("Escape")
+    loaded.page.evaluate("document.getElementById('map-panel').replaceChildren()")
+    return loaded

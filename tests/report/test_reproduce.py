@@ -1,4 +1,7 @@
-"""`protalign reproduce`, run as a user runs it: what it trains, keeps, resumes and writes."""
+"""`protalign reproduce` as a user runs it: training, resuming, the folder, the page in a browser.
+
+All of it is in one file, so that parallel test processes make the report once.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from protalign.report.reproduce import reproduce
 from protalign.splits import Split, read_split
 from tests.helpers.commands import run
 from tests.helpers.report_files import ODD_ID, TEST, Files, Interrupted
+from tests.helpers.report_page import Opened
 
 FIGURES = ("attention", "figure2_tsne", "figure3_loss", "figure4_heatmap")
 RUNS = 8  # four configurations, two seeds
@@ -45,7 +49,7 @@ def test_the_folder_holds_page_numbers_and_pictures(report: Path) -> None:
         "how": "two families to test on",
         "train": 21,
         "validation": 11,
-        "test": 9,
+        "test": 10,
     }
     assert config["command"].startswith("protalign reproduce ")
     assert config["estimator"].items() >= config["main"].items()
@@ -186,27 +190,34 @@ def test_families_are_named_by_the_table_or_after_their_first_member(
     table.write_text("id,family\n107l_A,lysozyme\n108l_A,lysozyme\n", encoding="utf-8")
     given = read_families(table, test)
     assert [given.of[i] for i in TEST[:3]] == ["lysozyme", "lysozyme", "109l_A"]
-    assert "proteins that are not in it (7)" in given.how
+    assert "proteins that are not in it (8)" in given.how
 
 
-def test_the_map_ranks_as_the_tables_do(report: Path) -> None:
-    """The ranks on the map give the main model's figures; a list shows the partner at its rank."""
+def test_the_map_ranks_as_the_tables_do(files: Files, report: Path) -> None:
+    """The ranks on the map give the main model's figures; a list has the partner at its rank.
+
+    108l_A and "shaken" share a sequence: it is one query, and both structures are its own.
+    """
     page = (report / "index.html").read_text(encoding="utf-8")
     (data,) = re.findall(r'id="map-data">(.*?)</script>', page)
     points = json.loads(data)
+    assert sorted(points["ids"]) == sorted(TEST)
     results = read(report / "results.json")
     test = results["runs"][results["main"]["run"]]["test"]
-    assert sorted(points["ids"]) == sorted(TEST)
+    view = EmbeddingStore.open(files.store)[points["ids"]]
     for modality, other in (("sequence", "structure"), ("structure", "sequence")):
+        items = view.items(modality)
         ranks = np.array(points[modality]["rank"])
+        unique = ranks[np.unique(items, return_index=True)[1]]
         figures = test[f"{modality}_to_{other}"]
-        assert figures["mrr"] == pytest.approx(np.mean(1 / ranks))
-        assert figures["median_rank"] == np.median(ranks)
-        for i, (near, own, rank) in enumerate(
-            zip(points[modality]["near"], points[modality]["own"], ranks, strict=True)
+        assert figures["n_queries"] == len(unique) == (9 if modality == "sequence" else 10)
+        assert figures["mrr"] == pytest.approx(np.mean(1 / unique))
+        assert figures["median_rank"] == np.median(unique)
+        for i, (near, own) in enumerate(
+            zip(points[modality]["near"], points[modality]["own"], strict=True)
         ):
-            assert own == [j == i for j in near]
-            assert (near.index(i) + 1 if i in near else len(near) + 1) == rank
+            assert own == [items[j] == items[i] for j in near]
+            assert ranks[i] == 1 + own.index(True) if True in own else ranks[i] > len(near)
 
 
 def test_the_page_says_what_is_true_of_this_split(report: Path) -> None:
@@ -227,3 +238,96 @@ def test_an_odd_id_is_text_on_the_page(report: Path) -> None:
     page = (report / "index.html").read_text(encoding="utf-8")
     assert ODD_ID not in page
     assert "\\u003cb\\u003e\\u0026$_$1vqb" in page
+
+
+def test_it_opens_without_an_error_or_a_request(opened: Opened, report: Path) -> None:
+    """Nothing on the console; nothing asked for but the file itself and what is inside it."""
+    assert opened.problems == []
+    outside = [url for url in opened.requests if not url.startswith(("data:", "blob:"))]
+    assert outside == [(report / "index.html").as_uri()]
+    broken = "[...document.images].filter(image => image.naturalWidth === 0).length"
+    assert opened.page.evaluate(broken) == 0
+
+
+def test_plotly_has_no_button_or_address_of_a_server(opened: Opened) -> None:
+    """The map's buttons draw and zoom; none shares or edits the chart elsewhere."""
+    titles = "[...document.querySelectorAll('.modebar-btn')].map(button => button.dataset.title)"
+    assert opened.page.evaluate(titles) == [
+        *("Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes")
+    ]
+    context = opened.page.evaluate(
+        "(({plotlyServerURL, showSendToCloud}) => [plotlyServerURL, showSendToCloud])"
+        "(document.getElementById('map')._context)"
+    )
+    assert context == ["", False]
+
+
+def test_the_map_shows_the_neighbours_of_the_point_under_the_mouse(opened: Opened) -> None:
+    """Hovering over a sequence, then over another, changes the neighbours beside the map."""
+    seen = [opened.panel]
+    for index in (0, 5):
+        opened.page.mouse.move(*opened.place(3, index))
+        opened.page.wait_for_function(
+            "before => document.getElementById('map-panel').innerText !== before", arg=seen[-1]
+        )
+        seen.append(opened.panel)
+    assert "Nearest structures" in seen[1]
+    assert len(set(seen)) == 3
+    assert opened.problems == []
+
+
+def test_a_click_keeps_a_point_until_escape(opened: Opened) -> None:
+    """A clicked structure stays shown while the mouse is elsewhere; Escape lets go of it."""
+    opened.page.mouse.click(*opened.place(4, 2))
+    opened.page.wait_for_function("() => document.getElementById('map-message').innerText !== ''")
+    kept = opened.panel
+    assert "Nearest sequences" in kept
+    opened.page.mouse.move(*opened.place(3, 5))
+    assert opened.panel == kept
+    opened.page.keyboard.press("Escape")
+    assert opened.page.inner_text("#map-message") == ""
+
+
+def test_search_finds_ids_and_names_the_one_that_is_missing(opened: Opened) -> None:
+    """Whole ids, beginnings of ids, odd ids; a neighbour's button goes on to that neighbour."""
+    box = opened.page.locator("#map-search")
+    for wanted, found in (("110l_A", "110l_A"), ("1bns", "1bns_C"), (ODD_ID, ODD_ID)):
+        box.fill(wanted)
+        box.press("Enter")
+        assert opened.page.inner_text("#map-panel h3") == found
+    box.fill("nobody")
+    box.press("Enter")
+    assert "no protein here has the id “nobody”" in opened.page.inner_text("#map-message")
+    neighbour = opened.page.locator("#map-panel li button").first
+    name = neighbour.inner_text()
+    neighbour.click()
+    assert opened.page.inner_text("#map-panel h3") == name
+    assert "Nearest sequences" in opened.panel
+    assert opened.page.evaluate("document.activeElement.id") == "map-panel"
+    assert opened.problems == []
+
+
+def test_no_table_is_cut_off_on_a_small_screen(opened: Opened) -> None:
+    """At 800 pixels every table is shown whole, the folded one too."""
+    opened.page.set_viewport_size({"width": 800, "height": 900})
+    opened.page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    widths = opened.page.evaluate(
+        "[...document.querySelectorAll('.scroll')].filter(box => box.querySelector('table'))"
+        ".map(box => [box.scrollWidth, box.clientWidth])"
+    )
+    assert len(widths) >= 8
+    assert all(needed <= shown for needed, shown in widths), widths
+
+
+def test_the_whole_page_does_not_scroll_sideways_on_a_telephone(opened: Opened) -> None:
+    """At 390 pixels wide tables scroll by themselves."""
+    opened.page.set_viewport_size({"width": 390, "height": 844})
+    opened.page.wait_for_function("() => document.documentElement.scrollWidth <= 390")
+    assert opened.problems == []
+
+
+def test_it_stays_light_if_the_browser_prefers_dark(opened: Opened) -> None:
+    """Black on white."""
+    opened.page.emulate_media(color_scheme="dark")
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert opened.page.evaluate(background) == "rgb(255, 255, 255)"
