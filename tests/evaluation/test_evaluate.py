@@ -57,7 +57,7 @@ def test_the_model_s_figures_are_the_retrieval_report_s(
 
 
 def test_baselines_stand_beside_every_figure(report: dict[str, Any]) -> None:
-    """Every task has each of them; those told the family are perfect where the family counts."""
+    """Every task has each of them; those that know the family are perfect if any member counts."""
     assert set(report["baselines"]) == set(BASELINES)
     for direction in DIRECTIONS:
         tasks = report[direction]["tasks"]

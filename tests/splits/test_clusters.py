@@ -94,7 +94,7 @@ def test_known_clusters_of_real_chains(
 
 @needs_mmseqs
 def test_no_two_clusters_hold_similar_chains(manifest: list[dict[str, str]]) -> None:
-    """What a search of one half among the other finds similar is never in two clusters."""
+    """A search of one half of the clusters among the other half finds nothing similar."""
     sequences = sorted({row["sequence"] for row in manifest})[::3]
     odd = cluster(sequences, 0.5).labels % 2 == 1
     one, other = ([s for s, own in zip(sequences, odd, strict=True) if own == k] for k in (0, 1))

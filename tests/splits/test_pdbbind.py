@@ -59,7 +59,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[EmbeddingStore, Pat
 
 
 def test_the_newest_index_and_the_core_set(small: tuple[EmbeddingStore, Path]) -> None:
-    """Years are told apart; the core set comes from CASF's own file where no year has one."""
+    """The newest year is read; the core set comes from CASF's own file if no year has one."""
     index = read_index(small[1])
     assert index.core == ("1aaa", "1bbb")
     assert len(index.general) == 11
