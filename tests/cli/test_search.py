@@ -155,7 +155,7 @@ def test_an_id_is_not_taken_for_a_file(work: Path, monkeypatch: pytest.MonkeyPat
     assert search(work, entry, "-k", 1)[0]["query"] == entry
     assert "--model" in refused(work, f"./{entry}")
     for nothing in ("", "x" * 300):
-        assert f"'{nothing}'" in refused(work, nothing)
+        assert f"'{nothing[:60]}'" in refused(work, nothing)
 
 
 def test_a_sequence_with_a_stored_id_has_no_coordinates(work: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from protalign.core.errors import InputError
+from protalign.estimator import export as exporting
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.estimator.lookup import VectorLookup
 from protalign.heads import inputs

@@ -36,7 +36,7 @@ def head_and_reference(
 
 
 def packed(proteins: list[Tensor]) -> PackedBatch:
-    """Proteins' rows, packed, with gradients."""
+    """Proteins' rows, packed."""
     offsets = np.concatenate([[0], np.cumsum([len(rows) for rows in proteins])])
     return PackedBatch.from_tensor(torch.cat(proteins), offsets)
 
@@ -64,16 +64,16 @@ def separate_projections(named: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("dim", [320, 128])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equals_multihead_attention(dim: int, dtype: torch.dtype) -> None:
-    """Values, and gradients by every parameter and by the rows, are those of torch's module."""
+    """Values, and gradients by every parameter, are those of torch's module."""
     head, reference = head_and_reference(dim, dtype)
-    proteins = [torch.randn(length, dim, dtype=dtype, requires_grad=True) for length in LENGTHS]
+    proteins = [torch.randn(length, dim, dtype=dtype) for length in LENGTHS]
     ours = head(packed(proteins))
     theirs = by_reference(head, reference, proteins)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
     torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0)
 
     upstream = torch.randn_like(ours)
-    shared = [*proteins, head.query, *head.norm.parameters()]
+    shared = [head.query, *head.norm.parameters()]
     ours_by = torch.autograd.grad(ours, [*shared, *head.attention.parameters()], upstream)
     theirs_by = torch.autograd.grad(theirs, [*shared, *reference.parameters()], upstream)
     pairs = list(zip(ours_by[: len(shared)], theirs_by[: len(shared)], strict=True))
@@ -89,17 +89,17 @@ def test_equals_multihead_attention(dim: int, dtype: torch.dtype) -> None:
 
 
 def test_backward_agrees_with_finite_differences() -> None:
-    """Finite differences confirm the hand-written backward pass, by rows and by parameters."""
+    """Finite differences confirm the hand-written backward pass."""
     torch.manual_seed(0)
-    rows = torch.randn(9, 6, dtype=torch.float64, requires_grad=True)
+    rows = torch.randn(9, 6, dtype=torch.float64)
     weight = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
     projection = torch.randn(3, 6, 2, dtype=torch.float64, requires_grad=True)
     offsets = np.array([0, 1, 4, 9])
 
-    def pool(rows: Tensor, weight: Tensor, projection: Tensor) -> Tensor:
+    def pool(weight: Tensor, projection: Tensor) -> Tensor:
         return PackedBatch.from_tensor(rows, offsets).attention_heads(weight, projection)
 
-    assert torch.autograd.gradcheck(pool, (rows, weight, projection))
+    assert torch.autograd.gradcheck(pool, (weight, projection))
 
 
 @pytest.mark.parametrize("elements", [64, 4096])
@@ -120,7 +120,7 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(blocks._BLOCK_ELEMENTS, "cpu", 1024)
     monkeypatch.setattr(packed_module, "_BLOCKS_AT_ONCE", 2)
     torch.manual_seed(0)
-    proteins = [torch.randn(length, 16, requires_grad=True) for length in LENGTHS]
+    proteins = [torch.randn(length, 16) for length in LENGTHS]
     weight = torch.randn(16, 4, requires_grad=True)
     projection = torch.randn(4, 16, 5, requires_grad=True)
     lengths = np.array(LENGTHS)
@@ -136,7 +136,7 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             assert workspace._workers == threads
             pooled = batch.attention_heads(weight, projection)
             again = batch.attention_heads(weight, projection)  # before the first one's way back
-            inputs = (weight, projection, *proteins)
+            inputs = (weight, projection)
             gradients = torch.autograd.grad(pooled, inputs, upstream, retain_graph=True)
             repeated = torch.autograd.grad(again, inputs, upstream, retain_graph=True)
             assert all(map(torch.equal, gradients, repeated))

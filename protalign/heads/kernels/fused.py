@@ -1,6 +1,6 @@
 """Attention pooling on a GPU: batches that are indices alone, and the launch of fused kernels.
 
-Where Triton is not there, or the GPU is older than its kernels support, ``protalign.heads.kernels.packed`` does
+If Triton is missing, or the GPU is too old for its kernels, ``protalign.heads.kernels.packed`` does
 the same in plain torch.
 """
 
@@ -134,7 +134,7 @@ def fused_pooling_on(device: torch.device) -> bool:
 
 
 class FusedAttentionPooling(torch.autograd.Function):
-    """``protalign.heads.kernels.packed.AttentionPooling`` in fused kernels, of values that need no gradient."""
+    """``AttentionPooling`` of ``protalign.heads.kernels.packed`` in fused kernels."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, batch: RangeBatch) -> Tensor:

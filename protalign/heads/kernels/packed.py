@@ -1,7 +1,8 @@
 """Rows of many proteins without padding, and attention sums over them that read each row once.
 
-Work goes block by block (``protalign.heads.kernels.blocks``), so that every step is one dense product, and no
-array of a whole batch's rows is ever made.
+Work goes block by block (``protalign.heads.kernels.blocks``), so that every step is one dense
+product, and no array of a whole batch's rows is ever made. Embeddings are frozen: rows get no
+gradient.
 """
 
 from __future__ import annotations
@@ -29,39 +30,39 @@ _BLOCKS_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedBatch:
-    """n proteins' rows, wherever they lie, and the plan of how to walk through them.
+    """The rows of n proteins in place, and the blocks to read them in.
 
     Attributes
     ----------
-    proteins : (L, D) float16, bfloat16, float32 or float64 tensors.
-    lengths : (n,) int64 rows of each.
-    blocks : the proteins, sorted by length.
-    places : (n,) int64 tensor, the place of each protein in the order of blocks.
-    values : (R, D) tensor that all rows are of, one protein after another, where there is one.
+    proteins : tuple of (L, D) tensors
+        float16, bfloat16, float32 or float64.
+    lengths : (n,) int64
+        Rows of each protein.
+    blocks : tuple of Block
+        The proteins, sorted by length.
+    places : (n,) int64 tensor
+        Index of each protein in the order of blocks.
     """
 
     proteins: tuple[Tensor, ...]
     lengths: Int64
     blocks: tuple[Block, ...]
     places: Tensor
-    values: Tensor | None
 
     @classmethod
     def from_ragged(cls, rows: Ragged, device: torch.device | str = "cpu") -> PackedBatch:
-        """Packed rows, moved to a device; raises ValueError where a protein has no row."""
+        """Return a batch of packed rows on a device; raise ValueError if a protein has no row."""
         return cls.from_tensor(moved(rows.values, torch.device(device)), rows.offsets)
 
     @classmethod
     def from_tensor(cls, values: Tensor, offsets: Int64) -> PackedBatch:
-        """Rows that are a tensor already; ``offsets`` (n + 1,) as in ``Ragged``."""
+        """Return a batch of the rows of a tensor; ``offsets`` (n + 1,) as in ``Ragged``."""
         lengths = np.diff(offsets)
-        return cls.of(values.detach().split_with_sizes(lengths.tolist()), lengths, values)
+        return cls.of(values.split_with_sizes(lengths.tolist()), lengths)
 
     @classmethod
-    def of(
-        cls, proteins: Sequence[Tensor], lengths: Int64, values: Tensor | None = None
-    ) -> PackedBatch:
-        """Proteins whose rows are tensors already, on one device, (L, D) each; none is copied."""
+    def of(cls, proteins: Sequence[Tensor], lengths: Int64) -> PackedBatch:
+        """Return a batch of (L, D) tensors on one device, one per protein; none is copied."""
         if np.any(lengths < 1):
             raise ValueError("every protein needs at least one row to be pooled")
         order = np.argsort(lengths, kind="stable")
@@ -71,46 +72,46 @@ class PackedBatch:
         places = np.empty_like(order)
         places[order] = np.arange(len(order))
         on_device = torch.from_numpy(places).to(proteins[0].device)
-        return cls(tuple(proteins), lengths, blocks, on_device, values)
+        return cls(tuple(proteins), lengths, blocks, on_device)
 
     def __len__(self) -> int:
         return len(self.proteins)
 
     def rows(self) -> Tensor:
-        """(T, D) copy of all rows, one protein after another."""
+        """Return a (T, D) copy of all rows, one protein after another."""
         return torch.cat(self.proteins)
 
     def attention_heads(self, weight: Tensor, projection: Tensor) -> Tensor:
-        """Softmax(rows @ weight)-weighted sums of each protein's rows, projected head by head.
+        """Return softmax(rows @ weight)-weighted sums of rows, projected head by head.
 
-        ``weight`` (D, H), its dtype the one to compute in, and ``projection`` (H, D, K) ->
+        ``weight`` (D, H), which has the dtype to compute in, and ``projection`` (H, D, K) ->
         (H, n, K) in the order of blocks.
         """
         heads: Tensor = AttentionPooling.apply(  # type: ignore[no-untyped-call]
-            self.values, weight, projection, self
+            weight, projection, self
         )
         return heads
 
     def in_order(self, of_proteins: Tensor) -> Tensor:
-        """What was computed of ``attention_heads``, in the proteins' order."""
+        """Reorder results of ``attention_heads`` from block order to the proteins' order."""
         return of_proteins[self.places]
 
     def attention_weights(self, weight: Tensor) -> Tensor:
-        """Softmax of ``rows @ weight`` over each protein's rows, (T, H); without gradients."""
+        """Return the softmax of ``rows @ weight`` over each protein's rows, (T, H); no gradients."""
         return torch.cat(_attention_weights(weight, self))
 
     def by_block(self, of_proteins: Tensor) -> tuple[Tensor, ...]:
-        """Something of every protein, in the order of blocks: each block's part."""
+        """Cut per-protein results in block order into the part of each block."""
         return of_proteins.split_with_sizes([len(block.proteins) for block in self.blocks])
 
 
 def tensor(values: npt.NDArray[Any]) -> Tensor:
-    """The same memory as a tensor; a copy where it is read-only or not contiguous."""
+    """Return the same memory as a tensor; a copy if it is read-only or not contiguous."""
     return torch.from_numpy(np.require(values, requirements=["C", "W"]))
 
 
 def moved(values: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """The same on a device; to a GPU without waiting for what it has still to do."""
+    """Return the values on a device; a copy to a GPU does not wait for the GPU."""
     if device.type == "cuda":
         return tensor(values).pin_memory().to(device, non_blocking=True)
     return tensor(values).to(device)
@@ -120,11 +121,11 @@ _Laid = tuple[Block, Layout]
 
 
 class _Workspace:
-    """A batch's blocks, a share of some at a time, in the memory of the threads that work on them.
+    """A batch's blocks in shares, each in the memory of the thread that works on it.
 
-    On a CPU each thread computes alone: threads that meet at the end of each small operation spend
-    their time waiting, above all where other programs keep the cores busy. The numbers do not
-    depend on how many threads there are.
+    On a CPU each thread has one core: threads that meet at the end of each small operation spend
+    their time waiting, above all if other programs keep the cores busy. The results do not depend
+    on the number of threads.
     """
 
     def __init__(self, batch: PackedBatch, heads: int, dtype: torch.dtype) -> None:
@@ -141,10 +142,10 @@ class _Workspace:
     def run(
         self, prepare: Callable[[slice, Sequence[_Laid]], Callable[[], Result]]
     ) -> list[Result]:
-        """What the shares' work gives, in order; it runs without gradients.
+        """Return the results of the shares' work, in order; it runs without gradients.
 
-        ``prepare`` takes a share, as a slice and as the blocks and their layouts, and returns the
-        work, having made what views it needs.
+        ``prepare`` takes a share, as a slice and as the blocks and their layouts. It makes the
+        views that the work needs, and returns the work.
         """
         inference = torch.is_inference_mode_enabled()
         work, first = [], 0
@@ -163,7 +164,7 @@ class _Workspace:
 
 
 def _attention_weights(weight: Tensor, batch: PackedBatch) -> list[Tensor]:
-    """(L, H) of each protein."""
+    """Return the (L, H) weights of each protein."""
     by_head = weight.detach().T.contiguous()
 
     def prepare(_: slice, laid: Sequence[_Laid]) -> Callable[[], list[Tensor]]:
@@ -187,19 +188,14 @@ class AttentionPooling(torch.autograd.Function):
 
     With a = softmax(z w) over a protein's rows and pooled = sum_t a_t z_t, the gradient of the
     scores is a_t (z_t . g - sum_s a_s z_s . g) = a_t (z_t . g - pooled . g), g being the gradient
-    of pooled: the softmax's correction needs no second pass over the rows. Of pooled only its
-    product with ``projection`` is given back: so g, as large as pooled, is made for a few proteins
-    at a time, and pooled . g is the product of what was given back and its gradient.
+    of pooled: the softmax's correction needs no second pass over the rows. Only pooled's product
+    with ``projection`` is returned: so g, which is as large as pooled, is made for a few proteins
+    at a time, and pooled . g is the product of the result and its gradient.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, values: Tensor | None, weight: Tensor, projection: Tensor, batch: PackedBatch
-    ) -> Tensor:
-        """weight (D, H) and projection (H, D, K) -> (H, n, K), in the order of blocks.
-
-        ``values`` are the batch's, named once more for their gradient.
-        """
+    def forward(ctx: Any, weight: Tensor, projection: Tensor, batch: PackedBatch) -> Tensor:
+        """Return (H, n, K) in the order of blocks for weight (D, H) and projection (H, D, K)."""
         by_head = weight.T.contiguous()
         pooled = weight.new_empty(len(batch), *by_head.shape)
         targets = batch.by_block(pooled)
@@ -226,31 +222,29 @@ class AttentionPooling(torch.autograd.Function):
         heads = torch.bmm(pooled.transpose(0, 1), projection)
         ctx.save_for_backward(weight, projection, pooled, heads)
         ctx.batch, ctx.attention = batch, [each for share in shares for each in share]
-        # Kept for the way back where it is small: a GPU's is 2^26 elements.
+        # Kept for the backward pass if it is small: a GPU's has 2^26 elements.
         ctx.workspace = workspace if weight.device.type == "cpu" else None
         return heads
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Return the gradients of weight and projection."""
         weight, projection, pooled, heads = ctx.saved_tensors
         batch: PackedBatch = ctx.batch
         workspace = ctx.workspace or _Workspace(batch, weight.shape[1], weight.dtype)
-        gradient, keep = gradients[0], ctx.needs_input_grad[0]
+        gradient = gradients[0]
         corrections = batch.by_block((gradient * heads).sum(dim=2).T[:, :, None])
         of_shares = iter(_cut_by_share(batch, gradient))
         to_rows = projection.transpose(1, 2)
 
-        def prepare(
-            share: slice, laid: Sequence[_Laid]
-        ) -> Callable[[], tuple[Tensor, list[_RowGradients]]]:
+        def prepare(share: slice, laid: Sequence[_Laid]) -> Callable[[], Tensor]:
             total = torch.zeros_like(weight.T)
             own_gradient = next(of_shares)
             sizes = [len(block.proteins) for block, _ in laid]
             of_blocks = list(zip(laid, corrections[share], ctx.attention[share], strict=True))
 
-            def differentiate() -> tuple[Tensor, list[_RowGradients]]:
-                """The blocks' part of the weight's gradient, (H, D), and what rows' take."""
-                kept = []
+            def differentiate() -> Tensor:
+                """Return the blocks' part of the weight's gradient, (H, D)."""
                 of_pooled = torch.bmm(own_gradient, to_rows).transpose(0, 1)
                 parts = of_pooled.split_with_sizes(sizes)
                 for part, (pair, correction, attention) in zip(parts, of_blocks, strict=True):
@@ -260,41 +254,16 @@ class AttentionPooling(torch.autograd.Function):
                     layout.scores.sub_(correction)
                     torch.mul(layout.scores, attention, out=layout.turned)
                     total.addmm_(layout.head_scores, layout.flat)
-                    if keep:
-                        kept.append(_RowGradients(attention, part, layout.turned.clone()))
-                return total, kept
+                return total
 
             return differentiate
 
-        shares = workspace.run(prepare)
-        d_values = (
-            _by_rows(batch, weight, [k for _, kept in shares for k in kept]) if keep else None
-        )
-        d_weight = torch.stack([total for total, _ in shares]).sum(dim=0).T
-        return d_values, d_weight, torch.bmm(pooled.permute(1, 2, 0), gradient), None
+        d_weight = torch.stack(workspace.run(prepare)).sum(dim=0).T
+        return d_weight, torch.bmm(pooled.permute(1, 2, 0), gradient), None
 
 
 def _cut_by_share(batch: PackedBatch, gradient: Tensor) -> tuple[Tensor, ...]:
-    """(H, n, K) as each share's part."""
+    """Cut (H, n, K) into the part of each share."""
     sizes = np.array([len(block.proteins) for block in batch.blocks])
     shares = np.add.reduceat(sizes, np.arange(0, len(sizes), _BLOCKS_AT_ONCE))
     return gradient.split_with_sizes(shares.tolist(), dim=1)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _RowGradients:
-    """Of a block: its attention and the gradients of its sums and scores."""
-
-    attention: Tensor
-    of_sums: Tensor
-    of_scores: Tensor
-
-
-def _by_rows(batch: PackedBatch, weight: Tensor, blocks: Sequence[_RowGradients]) -> Tensor:
-    """The gradient of ``batch.values``: through the sum, and through the scores."""
-    own: list[Tensor] = []
-    for block in blocks:
-        through_sums = block.attention.transpose(1, 2) @ block.of_sums
-        own += through_sums + block.of_scores.transpose(1, 2) @ weight.T
-    spans = zip(batch.places.tolist(), batch.lengths.tolist(), strict=True)
-    return torch.cat([own[place][:length] for place, length in spans]).to(batch.proteins[0].dtype)
