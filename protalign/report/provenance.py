@@ -63,13 +63,13 @@ def _add_embeddings(digest: Any, view: Entries, encoder: str) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions of ProtAlign, Python and the libraries that decide the numbers."""
-    found = {"protalign": __version__, "python": platform.python_version()}
+    installed = {"protalign": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def machine() -> dict[str, Any]:
