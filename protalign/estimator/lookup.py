@@ -53,7 +53,7 @@ class VectorLookup(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.features = features
 
     def fit(self, X: object = None, y: object = None) -> VectorLookup:
-        """Does nothing; here for pipelines."""
+        """Return self: there is nothing to learn."""
         return self
 
     def transform(self, X: Any) -> Float32:
@@ -92,7 +92,7 @@ class VectorLookup(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return state
 
     def _columns(self, vectors: AlignedVectors) -> dict[str, Float32]:
-        """The file's columns that are asked for, by name, (n, width) each."""
+        """Return the columns asked for: name -> (n, width)."""
         check_choice("output", self.output, OUTPUTS)
         check_choice("features", self.features, FEATURES)
         columns = {}
@@ -109,7 +109,7 @@ class VectorLookup(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return columns
 
     def _vectors(self) -> AlignedVectors:
-        """The file's vectors, read once for as long as the file stays the same."""
+        """Return the file's vectors, which are read again only if the file changes."""
         path = Path(self.path)
         status = path.stat() if path.exists() else None
         version = (str(path), status and (status.st_mtime_ns, status.st_size, status.st_ino))

@@ -82,5 +82,5 @@ class ContrastiveLoss(nn.Module):
 
     @property
     def temperature(self) -> float:
-        """tau as it is now."""
+        """The temperature as it is now."""
         return math.exp(-min(self.log_scale.item(), self._max_log_scale))

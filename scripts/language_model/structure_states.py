@@ -1,8 +1,8 @@
 """Take the structure encoder's states out of a store, as targets for `train_language_model.py`.
 
     protalign embed chains/ --out store.zarr --sequence-encoder none
-    python scripts/language_model/structure_states.py --store store.zarr --table chains.csv --split train \\
-        --out states.safetensors
+    python scripts/language_model/structure_states.py --store store.zarr \\
+        --table chains.csv --split train --out states.safetensors
 
 The table is a CSV file with the columns id, split and the one that `--group` names, the number of
 the entry's family. Entries of other splits are never read. Entries of several chains are left out:

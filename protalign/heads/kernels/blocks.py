@@ -137,7 +137,7 @@ class Memory:
         self._layouts: dict[tuple[int, ...], Layout] = {}
 
     def layout(self, block: Block) -> Layout:
-        """The beginning of the memory, as the block needs it."""
+        """Return the beginning of the memory in the shapes that a block needs."""
         if block.sizes not in self._layouts:
             self._layouts[block.sizes] = self._new_layout(block)
         return self._layouts[block.sizes]

@@ -105,7 +105,7 @@ class RangeBatch:
         return sums
 
     def attention_heads(self, weight: Tensor, projection: Tensor) -> Tensor:
-        """The same sums, projected head by head.
+        """Return the same sums, projected head by head.
 
         ``weight`` (D, H) and ``projection`` (H, D, K), float32 -> (H, n, K) float32, in the order
         that ``in_order`` is given.
@@ -113,7 +113,7 @@ class RangeBatch:
         return torch.bmm(self.attention_sums(weight).transpose(0, 1), projection)
 
     def in_order(self, of_proteins: Tensor) -> Tensor:
-        """What was computed of ``attention_heads``, in the proteins' order: as it is."""
+        """Return results of ``attention_heads`` as they are: in the proteins' order."""
         return of_proteins
 
     def attention_weights(self, weight: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class FusedAttentionPooling(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, batch: RangeBatch) -> Tensor:
-        """weight (D, H) float32 -> pooled (n, H, D) float32."""
+        """Return pooled (n, H, D) float32 for weight (D, H) float32."""
         pooled, scores, normaliser = _forward(weight, batch)
         ctx.save_for_backward(pooled, scores, normaliser)
         ctx.batch = batch
@@ -146,6 +146,7 @@ class FusedAttentionPooling(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Return the weight's gradient."""
         pooled, scores, normaliser = ctx.saved_tensors
         return _backward(ctx.batch, pooled, scores, normaliser, gradients[0].contiguous()), None
 
@@ -205,10 +206,8 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def _forward(weight: Tensor, batch: RangeBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """pooled (n, H, D), scores (T, H), and (n, H) log of the sum of exp(score); all float32."""
-    from protalign.heads.kernels import (
-        fused_triton as pooling_kernels,  # Triton is optional, and slow to import
-    )
+    """Return pooled (n, H, D), scores (T, H), and (n, H) log of the sum of exp(score); float32."""
+    from protalign.heads.kernels import fused_triton  # Triton is optional, and slow to import
 
     heads, n = weight.shape[1], len(batch)
     launch = _Launch.of(len(weight), heads, batch.values)
@@ -220,7 +219,7 @@ def _forward(weight: Tensor, batch: RangeBatch) -> tuple[Tensor, Tensor, Tensor]
     part_normaliser = weight.new_empty(len(parts), heads)
     found = (pooled, normaliser, parts, part_normaliser)
     with torch.cuda.device_of(batch.values):  # type: ignore[no-untyped-call]
-        pooling_kernels.pool_forward[launch.groups, launch.shares](
+        fused_triton.pool_forward[launch.groups, launch.shares](
             batch.values,
             batch.starts,
             batch.offsets,
@@ -232,7 +231,7 @@ def _forward(weight: Tensor, batch: RangeBatch) -> tuple[Tensor, Tensor, Tensor]
             **launch.of_rows,
         )
         # Proteins go first: of the others a GPU takes 65,535 at most.
-        pooling_kernels.join_parts[n, launch.groups](
+        fused_triton.join_parts[n, launch.groups](
             batch.offsets, *found, n, launch.shares, **launch.constants
         )
     return pooled, scores, normaliser
@@ -241,15 +240,13 @@ def _forward(weight: Tensor, batch: RangeBatch) -> tuple[Tensor, Tensor, Tensor]
 def _backward(
     batch: RangeBatch, pooled: Tensor, scores: Tensor, normaliser: Tensor, gradient: Tensor
 ) -> Tensor:
-    """The weight's gradient, (D, H), given that of pooled."""
-    from protalign.heads.kernels import (
-        fused_triton as pooling_kernels,  # Triton is optional, and slow to import
-    )
+    """Return the weight's gradient, (D, H), given that of pooled."""
+    from protalign.heads.kernels import fused_triton  # Triton is optional, and slow to import
 
     launch = _Launch.of(pooled.shape[2], pooled.shape[1], batch.values)
     by_share = pooled.new_empty(launch.shares, *pooled.shape[1:])
     with torch.cuda.device_of(batch.values):  # type: ignore[no-untyped-call]
-        pooling_kernels.pool_backward[launch.groups, launch.shares](
+        fused_triton.pool_backward[launch.groups, launch.shares](
             batch.values,
             batch.starts,
             batch.offsets,

@@ -30,7 +30,7 @@ FINER = tl.constexpr(2048.0)
 
 @triton.jit
 def _share(offsets, n_proteins):
-    """This program's rows of the batch, from where to where, and the protein of the first one."""
+    """Return the program's first and last row, and the protein of the first one."""
     total = tl.load(offsets + n_proteins)
     size = tl.cdiv(total, tl.num_programs(1))
     first = tl.program_id(1) * size
@@ -84,7 +84,7 @@ def _store(target, columns, head, sums, H: tl.constexpr, D: tl.constexpr):
 
 @triton.jit
 def _largest(main, tail):
-    """The largest of the numbers, by which they are divided; 1 where all are 0."""
+    """Return the largest of the numbers, by which they are divided; 1 if all are 0."""
     largest = tl.maximum(tl.max(tl.abs(main)), tl.max(tl.abs(tail)))
     return tl.where(largest > 0, largest, 1.0)
 
@@ -270,7 +270,7 @@ def pool_backward(
     ROWS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """A share's part of the weight's gradient, (H, D), in slot share of ``weight_gradients``.
+    """Write a share's part of the weight's gradient, (H, D), to its slot in ``weight_gradients``.
 
     gradient (n, H, D) is that of pooled. A row's score has the gradient
     attention * (row . gradient - pooled . gradient).

@@ -97,7 +97,7 @@ class PackedBatch:
         return of_proteins[self.places]
 
     def attention_weights(self, weight: Tensor) -> Tensor:
-        """Return the softmax of ``rows @ weight`` over each protein's rows, (T, H); no gradients."""
+        """Return softmax(rows @ weight) over each protein's rows, (T, H); no gradients."""
         return torch.cat(_attention_weights(weight, self))
 
     def by_block(self, of_proteins: Tensor) -> tuple[Tensor, ...]:
