@@ -1,8 +1,8 @@
-"""Writes docs/performance.md out of the result files in benchmarks/results/.
+"""Write docs/performance.md from the result files in benchmarks/results/.
 
     python benchmarks/report.py
 
-One table row for each line of the files' summaries; nothing in the page is typed by hand.
+Each line of the files' summaries becomes a row of a table. No figure is typed by hand.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ PAGE = ROOT / "docs" / "performance.md"
 
 HEAD = """# Performance
 
-Each figure is a ratio against the peer named beside it, both run in turns in one process
-(`protalign embed`: one program each), with the same threads, in the same run; on one thread CPU
-time is compared, which other programs disturb less. The limit is measured in the same run too. The
-results are equal within what the last column says. `make bench` measures all of it and writes this
-page (`benchmarks/report.py`, out of the files in `benchmarks/results/`); each benchmark is one
-command, whose options its `--help` lists.
+The column "times the peer" says how many times faster ProtAlign is than the peer beside it. Both
+run in turns, in the same run, with the same threads, in one process (`protalign embed`: one program
+each). On one thread CPU time is compared, which other programs disturb less. The limit is measured
+in the same run too. The last column says how well the results agree.
+
+`make bench` measures everything and writes this page (`benchmarks/report.py`, from the files in
+`benchmarks/results/`). Each benchmark is a program in `benchmarks/speed/`; its `--help` lists its
+options.
 """
 TABLE = """
 | part | peer | times the peer | target | figure | limit | agreement |
@@ -33,29 +35,34 @@ GROWTH = """
 
 ![seconds against proteins](scaling.svg)
 
-Drawn by `benchmarks/speed/scaling.py`; the slopes are of the last two sizes, 1 where cost grows as the
-size does. What bends a line: starting (imports are done before, but a scheduler starts for each
-store) counts at the small end. `fit` holds rows in memory up to a quarter of it, and beyond that
-streams them from the store, a batch ahead of its use, at the speed of random reads. A search of 64
-queries costs threads and matrix blocks of their least size where vectors are few.
+Drawn by `benchmarks/speed/scaling.py`. The slopes are those of the last two sizes; 1 means that
+cost grows as the size does. Three things bend the lines. Starting takes part of the time at the
+small end. `fit` holds rows in memory if they fit into a quarter of it; otherwise it streams them
+from the store, one batch ahead, at the speed of random reads. And a search of 64 queries among few
+vectors is mostly the cost of starting threads and of the smallest matrix blocks.
 """
 
 
 def main() -> None:
+    PAGE.write_text(page())
+    print(f"{PAGE.relative_to(ROOT)} is written")
+
+
+def page() -> str:
+    """Return the page: a table for each machine, and the growth of cost."""
     reports = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
     reports = [report for report in reports if "summary" in report]
-    page = HEAD
-    for where in sorted({_where(report) for report in reports}):
-        here = [report for report in reports if _where(report) == where]
-        lines = [_row(line) for report in here for line in report["summary"]]
-        page += f"\n## {where}\n{TABLE}" + "\n".join(lines) + "\n\n" + _how(here) + "\n"
+    text = HEAD
+    for name in sorted({_machine(report) for report in reports}):
+        measured = [report for report in reports if _machine(report) == name]
+        lines = [_row(line) for report in measured for line in report["summary"]]
+        text += f"\n## {name}\n{TABLE}" + "\n".join(lines) + "\n\n" + _runs(measured) + "\n"
     if (PAGE.parent / "scaling.svg").is_file():
-        page += GROWTH
-    PAGE.write_text(page)
-    print(f"{PAGE.relative_to(ROOT)}: {len(reports)} result files")
+        text += GROWTH
+    return text
 
 
-def _where(report: dict[str, Any]) -> str:
+def _machine(report: dict[str, Any]) -> str:
     machine = report["machine"]
     features = [name for key, name in (("amx", "AMX"), ("avx512", "AVX-512")) if machine[key]]
     processor = machine["processor"].replace("(R)", "").replace("  ", " ")
@@ -70,14 +77,14 @@ def _row(line: dict[str, Any]) -> str:
         target = ""
     elif line["ratio"] >= line["target"]:
         target = f"{line['target']:g}"
-    else:  # by how little, where it is little
+    else:  # two digits show how close it is
         ratio, target = f"{line['ratio']:.2f}", f"{line['target']:g}, missed"
     cells = [line["part"], line["peer"], ratio, target, line["figure"], line["limit"]]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in [*cells, line["equal"]]) + " |"
 
 
-def _how(reports: list[dict[str, Any]]) -> str:
-    """Date, threads and versions of the runs, one line each."""
+def _runs(reports: list[dict[str, Any]]) -> str:
+    """Return a line for each run: date, threads, load and versions."""
     lines = []
     for report in reports:
         versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())

@@ -1,23 +1,23 @@
-"""What exported vectors are worth in scikit-learn: function and stability, features side by side.
+"""Exported vectors in scikit-learn: function and stability, with several sets of features.
 
     python benchmarks/quality/downstream.py --work /somewhere/with/10/GB
     python benchmarks/quality/downstream.py --work … --parts function --seeds 2    # a part of it
 
-Reads ../shared/data and ../shared/weights. Makes in --work, and keeps there for the next run: the
+Reads ../shared/data and ../shared/weights. In --work it makes, and keeps for the next run, the
 stores of all structures (about ten minutes on two cores) and of all mutants (about as long), the
-aligned heads of each seed, and the vectors exported with them. Then
+aligned heads of each seed, and the vectors exported with them. The parts are
 
 - function: SCOPe class, fold and superfamily (of a protein at least 40 % identical) of one protein
-  per cluster at 95 % identity; 5-fold cross-validation with whole clusters at 30 % identity on one
-  side; a class counts where it is found in 5 clusters or more, each cluster counts for one protein.
+  per cluster at 95 % identity; 5-fold cross-validation, with each cluster at 30 % identity in one
+  fold; a class counts if it is in 5 clusters or more, and each cluster counts as one protein.
 - stability: change of melting temperature and of free energy on mutation. S8754, S4346 and
   Kortemme's curated ProTherm are cross-validated by cluster of the wild type at 30 % identity;
-  S669, S571 and Ssym are predicted by models of S8754 or S4346 without the clusters that the test
-  set touches. Ssym is cross-validated too: there each mutant has a structure.
-- why: how much of a mutation's trace pooling keeps.
+  S669, S571 and Ssym are predicted by models of S8754 or S4346, trained without the clusters of the
+  test set. Ssym is cross-validated too: each of its mutants has a structure.
+- why: how much of a mutation's effect pooling keeps.
 
-The same folds and models for all features; each seed has its own folds and its own aligned heads.
-Writes the table to the screen and all figures to --out.
+All features get the same folds and models; each seed has other folds and other aligned heads. It
+prints the table and writes all figures to --out.
 """
 
 from __future__ import annotations
@@ -42,10 +42,9 @@ from benchmarks.quality.downstream_parts.mutations import Features, Mutations, P
 from benchmarks.quality.downstream_parts.preferences import preferences
 from benchmarks.quality.downstream_parts.preparation import Work, sequences_of
 from benchmarks.quality.downstream_parts.stability import Task
-from benchmarks.shared.measuring import MACHINE
+from benchmarks.shared.measuring import MACHINE, ROOT
 from protalign.splits.clusters import cluster
 
-HERE = Path(__file__).resolve().parent
 PARTS = ("function", "stability", "why")
 MODELS = ("ridge", "boosting")
 REFERENCE = {"function": "mean ESM2", "stability": "mean ESM2"}
@@ -64,14 +63,14 @@ def main() -> None:
     pool = work.pool()
     models = [work.model(pool, seed) for seed in range(options.seeds)]
     vectors = [work.vectors(pool.store, model, seed) for seed, model in enumerate(models)]
-    say(start, "stores, heads and vectors of the proteins are there")
+    say(start, "stores, heads and vectors of the proteins are ready")
     if "function" in options.parts:
         report["function"] = of_function(pool, vectors, options, start)
     if {"stability", "why"} & set(options.parts):
-        tasks, features, mutants, own = of_mutations(work, pool, models, vectors)
-        say(start, "stores, vectors and log-odds of the mutants are there")
+        tasks, features, mutants, mutant_vectors = of_mutations(work, pool, models, vectors)
+        say(start, "stores, vectors and log-odds of the mutants are ready")
         if "why" in options.parts:
-            report["why"] = why.explain(tasks[0].test, features[0], mutants, own)
+            report["why"] = why.explain(tasks[0].test, features[0], mutants, mutant_vectors)
             say(start, json.dumps(report["why"], indent=2))
         if "stability" in options.parts:
             report["stability"] = of_stability(tasks, features, options, start)
@@ -82,9 +81,11 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True, help="folder for what it makes")
-    parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "downstream.json")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks" / "results" / "downstream.json"
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--seeds", type=int, default=5)
@@ -103,7 +104,7 @@ def say(start: float, line: str) -> None:
 def of_function(
     pool: Pool, vectors: list[Any], options: argparse.Namespace, start: float
 ) -> dict[str, Any]:
-    """Each level of SCOPe, each model."""
+    """Evaluate each level of SCOPe with each model."""
     report: dict[str, Any] = {}
     for name, level in function.LEVELS.items():
         proteins = function.Proteins.of(pool, level)
@@ -112,17 +113,17 @@ def of_function(
         report[name] = function.summary(proteins)
         for model in options.models:
             seeds = len(sets) if model == "ridge" else options.boosting_seeds
-            found = function.evaluate(proteins, sets[:seeds], model, REFERENCE["function"])
-            report[name][model] = found
+            figures = function.evaluate(proteins, sets[:seeds], model, REFERENCE["function"])
+            report[name][model] = figures
             say(start, f"SCOPe {name}, {model}: {function.summary(proteins)}")
-            show(found, ["macro_f1", "accuracy"])
+            show(figures, ["macro_f1", "accuracy"])
     return report
 
 
 def of_mutations(
     work: Work, pool: Pool, models: list[Any], vectors: list[Any]
 ) -> tuple[list[Task], list[Features], Any, Any]:
-    """(tasks, features by seed, the store of sequences, its vectors by the first seed)."""
+    """Return tasks, features by seed, the store of sequences, and its vectors by the first seed."""
     labels = work.shared / "data" / "labels"
     tables = {
         name: geostab(labels / f"geostab_{name}.csv", pool)
@@ -135,7 +136,7 @@ def of_mutations(
     clusters = dict(zip(wild, cluster(wild, 0.3).labels.tolist(), strict=True))
     place = Placing(mutants, pool.store)
     sets = {name: place(table, clusters) for name, table in tables.items()}
-    places = {pair for own in sets.values() for pair in _places(own)}
+    places = {pair for mutations in sets.values() for pair in _places(mutations)}
     decoder = log_probabilities(
         pool.store,
         places,
@@ -145,8 +146,8 @@ def of_mutations(
     known = preferences(pool, places)
     of_mutants = [work.vectors(mutants, model, seed) for seed, model in enumerate(models)]
     features = [
-        Features(mutants, pool.store, own, structures, decoder, known)
-        for own, structures in zip(of_mutants, vectors, strict=True)
+        Features(mutants, pool.store, sequences, structures, decoder, known)
+        for sequences, structures in zip(of_mutants, vectors, strict=True)
     ]
     return _tasks(sets), features, mutants, of_mutants[0]
 
@@ -175,7 +176,7 @@ def _tasks(sets: dict[str, Mutations]) -> list[Task]:
 def of_stability(
     tasks: list[Task], features: list[Features], options: argparse.Namespace, start: float
 ) -> dict[str, Any]:
-    """Each model, each task."""
+    """Evaluate each task with each model."""
     names = list(features[0].sets)
     report: dict[str, Any] = {
         task.name: {
@@ -192,21 +193,23 @@ def of_stability(
         seeds = len(features) if model == "ridge" else options.boosting_seeds
         for task in tasks:
             counts = {k: v for k, v in report[task.name].items() if not isinstance(v, dict)}
-            found = stability.evaluate(task, features[:seeds], model, names, REFERENCE["stability"])
-            report[task.name][model] = found
+            figures = stability.evaluate(
+                task, features[:seeds], model, names, REFERENCE["stability"]
+            )
+            report[task.name][model] = figures
             say(start, f"{task.name}, {model}: {counts}")
-            show(found, columns)
+            show(figures, columns)
     return report
 
 
-def show(found: dict[str, Any], columns: list[str]) -> None:
-    """A row per feature set: value and interval."""
+def show(results: dict[str, Any], columns: list[str]) -> None:
+    """Print a row per feature set: values and intervals."""
 
     def text(figure: dict[str, float]) -> str:
         return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
     table = pd.DataFrame(
-        {name: [text(figures[c]) for c in columns] for name, figures in found.items()}
+        {name: [text(figures[c]) for c in columns] for name, figures in results.items()}
     ).T
     table.columns = columns
     print(table.to_string(), flush=True)

@@ -1,9 +1,6 @@
-"""What the downstream benchmark rests on: its metrics, its ridge regression, its labels."""
+"""The parts of the downstream benchmark: its metrics, its ridge regression, its labels."""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,10 +10,9 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import StandardScaler
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("the benchmarks are not here", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS.parent))
+from tests.helpers.programs import program
+
+program("benchmarks/quality")
 
 from benchmarks.quality.downstream_parts.figures import Intervals, classified, pearson, spearman
 from benchmarks.quality.downstream_parts.labels import scope_labels

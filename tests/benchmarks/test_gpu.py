@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "speed" / "gpu.py"
+from tests.helpers.programs import program
 
-if not SCRIPT.is_file():
-    pytest.skip("the benchmarks are not here", allow_module_level=True)
+GPU = program("benchmarks/speed/gpu.py")
 
 
-def run(*arguments: str | Path) -> str:
-    """What it prints."""
-    command = [sys.executable, SCRIPT, *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    return ran.stdout
+def run(patch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """Run the program in this process."""
+    patch.setattr(sys, "argv", ["gpu.py", *arguments])
+    runpy.run_path(str(GPU), run_name="__main__")
 
 
-def test_every_part_runs(tmp_path: Path) -> None:
+def test_every_part_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU, with interpreted kernels: every part has a line, and the sides agree."""
     pytest.importorskip("triton", reason="Triton is not installed")
-    run("--device", "cpu", "--tiny", "--turns", "1", "--json", tmp_path / "gpu.json")
-    report = json.loads((tmp_path / "gpu.json").read_text())
+    file = tmp_path / "gpu.json"
+    run(monkeypatch, "--device", "cpu", "--tiny", "--turns", "1", "--json", str(file))
+    report = json.loads(file.read_text())
     parts = [line["part"].split(",")[0] for line in report["summary"]]
     assert parts == [
         *["pooling kernels", "pooling head", "pooling head"] * 2,
@@ -45,7 +42,10 @@ def test_every_part_runs(tmp_path: Path) -> None:
     assert by_part["esm2_t6_8M_UR50D"]["smallest_cosine"] > 0.999
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_it_says_so() -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is measured")
+def test_without_a_gpu_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One line, and no figures."""
-    assert run() == "no GPU: nothing is measured\n"
+    run(monkeypatch)
+    assert capsys.readouterr().out == "no GPU: nothing is measured\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +14,11 @@ from esm.model.esm2 import ESM2
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPTS = REPOSITORY / "scripts"
-if not SCRIPTS.is_dir():
-    pytest.skip("the scripts are not here", allow_module_level=True)
+from tests.helpers.programs import program
+
+program("scripts/language_model", imports_from="scripts")
 if not hasattr(torch.optim, "Muon"):
     pytest.skip("training needs torch 2.9 or newer", allow_module_level=True)
-sys.path.insert(0, str(SCRIPTS))
 
 from language_model.batches import LENGTH_STEP, WindowSampler, mask
 from language_model.clusters import cached_clusters, cluster, held_out

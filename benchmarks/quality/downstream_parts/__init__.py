@@ -1,1 +1,1 @@
-"""What benchmarks/quality/downstream.py is made of."""
+"""The parts of benchmarks/quality/downstream.py."""

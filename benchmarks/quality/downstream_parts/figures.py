@@ -1,4 +1,4 @@
-"""Metrics and their intervals: clusters drawn with replacement, and with them a seed."""
+"""Metrics and their intervals, from clusters drawn with replacement, each draw with a seed."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
+from protalign.core.arrays import Float64, Int64
 
 Metric = Callable[[int, Int64], float]
 DRAWS = 200
-#: A prediction that varies by less than this part of the target is a constant and rounding.
+#: A prediction that varies less than this share of the target's variation is a constant.
 CONSTANT = 1e-3
 
 
 class Intervals:
     """95 % intervals of metrics over one test set.
 
-    A draw takes as many clusters as there are, with replacement, with all their rows, and one of
-    the seeds: an interval holds what comes of the choice of proteins, of folds, and of the fitting.
-    All feature sets share the draws, so that their differences have intervals too.
+    A draw takes n of the n clusters, with replacement, with all their rows, and one of the seeds.
+    So an interval covers the choice of proteins, of folds, and of the fit. All feature sets share
+    the draws, so that their differences have intervals too.
 
     Parameters
     ----------
-    clusters : (n,) which cluster each row is in.
-    seeds : how many there are.
+    clusters : (n,) the cluster of each row.
+    seeds : the number of seeds.
     """
 
     def __init__(self, clusters: npt.NDArray[Any], seeds: int) -> None:
@@ -46,7 +45,7 @@ class Intervals:
         ]
 
     def of(self, metric: Metric) -> dict[str, float]:
-        """The mean over the seeds, low, high."""
+        """Return the mean over the seeds, and the interval: value, low, high."""
         draws = np.array([metric(seed, rows) for seed, rows in self._draws])
         return {"value": self._value(metric), **_ends(draws)}
 
@@ -54,7 +53,7 @@ class Intervals:
         return float(np.mean([metric(seed, self._everything) for seed in range(self._seeds)]))
 
     def compare(self, metrics: Mapping[str, Metric], reference: str) -> dict[str, dict[str, Any]]:
-        """Of each feature set: value, low, high, and the same of its difference to one of them."""
+        """Return value, low, high of each feature set, and of its difference to the reference."""
         draws = {
             name: np.array([metric(seed, rows) for seed, rows in self._draws])
             for name, metric in metrics.items()
@@ -80,35 +79,35 @@ def _ends(draws: Float64) -> dict[str, float]:
 
 
 def is_constant(target: Float64, predicted: Float64) -> bool:
-    """Whether a prediction varies so little that it is a constant and rounding."""
+    """Tell whether a prediction varies so little that it is a constant with rounding errors."""
     return bool(np.std(predicted) <= CONSTANT * np.std(target))
 
 
 def pearson(target: Float64, predicted: Float64) -> float:
-    """Pearson's correlation; 0 where a prediction does not vary at all."""
+    """Return Pearson's correlation; 0 if the prediction is constant."""
     if is_constant(target, predicted):
         return 0.0
     return float(np.corrcoef(target, predicted)[0, 1])
 
 
 def spearman(target: Float64, predicted: Float64) -> float:
-    """Spearman's rank correlation; 0 where a prediction does not vary at all."""
+    """Return Spearman's rank correlation; 0 if the prediction is constant."""
     if is_constant(target, predicted):
         return 0.0
     return pearson(rankdata(target), rankdata(predicted))
 
 
 def rmse(target: Float64, predicted: Float64) -> float:
-    """Root of the mean squared error."""
+    """Return the root of the mean squared error."""
     return float(np.sqrt(np.mean((target - predicted) ** 2)))
 
 
 def classified(
     truth: Int64, predicted: Int64, weights: Float64, classes: int
 ) -> tuple[float, float]:
-    """(macro-F1, accuracy) with weighted rows; classes without a row do not count."""
+    """Return macro-F1 and accuracy of weighted rows; classes without a row do not count."""
     table = np.bincount(truth * classes + predicted, weights, minlength=classes * classes)
     table = table.reshape(classes, classes)
-    right, there = np.diag(table), table.sum(axis=1)
-    f1 = 2 * right / np.maximum(there + table.sum(axis=0), 1e-12)
-    return float(f1[there > 0].mean()), float(right.sum() / table.sum())
+    right, counts = np.diag(table), table.sum(axis=1)
+    f1 = 2 * right / np.maximum(counts + table.sum(axis=0), 1e-12)
+    return float(f1[counts > 0].mean()), float(right.sum() / table.sum())

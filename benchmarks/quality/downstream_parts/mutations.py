@@ -1,4 +1,4 @@
-"""Mutations as rows of features: differences of mutant and wild type, and where they happen."""
+"""Mutations as rows of features: differences of mutant and wild type, and their position."""
 
 from __future__ import annotations
 
@@ -13,26 +13,24 @@ from biotite.sequence.align import SubstitutionMatrix, align_optimal
 
 from benchmarks.quality.downstream_parts.preparation import SEQUENCE, STRUCTURE, name_of
 from protalign import AlignedVectors, EmbeddingStore
+from protalign.core.arrays import Float32, Int64
 from protalign.core.protein import AMINO_ACIDS
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 
 LETTERS = AMINO_ACIDS
 
 
 @dataclass(frozen=True, eq=False)
 class Mutations:
-    """n mutations; ``reversed`` are the same from the mutant to the wild type.
+    """A set of n mutations; ``reversed`` returns those from the mutant to the wild type.
 
     Attributes
     ----------
     wild, mutant : (n,) rows of the store of sequences.
     position : (n,) of the mutated residue.
-    target : (n,) kcal/mol or °C, negative where the mutation destabilises.
+    target : (n,) kcal/mol or °C, negative if the mutation destabilises.
     cluster : (n,) cluster of the wild type at 30 % identity.
     wild_structure, mutant_structure : (n,) rows of the store of structures, -1 for none. They are
-        the same where a mutant has no structure of its own.
+        the same if the mutant has no structure.
     wild_row, mutant_row : (n,) the mutated residue's row in the structure, -1 for none.
     from_letter, to_letter : (n,) indices into LETTERS.
     """
@@ -56,7 +54,7 @@ class Mutations:
         return Mutations(**{name: values[rows] for name, values in vars(self).items()})
 
     def reversed(self) -> Mutations:
-        """From the mutant to the wild type: what is gained one way is lost the other way."""
+        """Return the mutations from the mutant to the wild type; the targets change their sign."""
         return replace(
             self,
             wild=self.mutant,
@@ -72,7 +70,7 @@ class Mutations:
 
 
 class Placing:
-    """Tables of mutations -> Mutations; keeps the alignments of sequences with structures."""
+    """Tables of mutations -> Mutations; it keeps the alignments of sequences with structures."""
 
     def __init__(self, mutants: EmbeddingStore, pool: EmbeddingStore) -> None:
         self._sequence_row = {name: row for row, name in enumerate(mutants.ids.tolist())}
@@ -81,7 +79,7 @@ class Placing:
         self._places: dict[tuple[str, str], Int64] = {}
 
     def __call__(self, table: pd.DataFrame, cluster: dict[str, int]) -> Mutations:
-        """All rows of a table; a structure without the mutated residue counts as none."""
+        """Convert all rows of a table; a structure without the mutated residue counts as none."""
         sides: dict[str, Int64] = {}
         for side in ("wild", "mutant"):
             column = "structure" if side == "wild" else "mutant_structure"
@@ -110,7 +108,7 @@ class Placing:
         )
 
     def _row(self, sequence: str, structure: str, position: int) -> int:
-        """The structure's row of a residue of a sequence; -1 where it has none."""
+        """Return the structure's row of a residue of a sequence, -1 if it is missing."""
         if not structure:
             return -1
         key = (sequence, structure)
@@ -119,7 +117,7 @@ class Placing:
         return int(self._places[key][position])
 
     def _align(self, sequence: str, structure: str) -> Int64:
-        """(L,) row of the structure for each residue of the sequence, -1 for none."""
+        """Return (L,) the structure's row of each residue of the sequence, -1 for none."""
         chains = self._pool.sequence(structure)
         where = self._pool.residue_map(structure).sequence_index
         row_of = np.full(len(chains[0]), -1, dtype=np.int64)
@@ -219,19 +217,19 @@ class Features:
         return self._rows_of_sequences(m.mutant, m) - self._rows_of_sequences(m.wild, m)
 
     def wild_residues(self, m: Mutations) -> Float32:
-        """(n, 320) the embeddings of the wild types' residues that are mutated."""
+        """Return (n, 320): the embeddings of the wild types' mutated residues."""
         return self._rows_of_sequences(m.wild, m)
 
     def _rows_of_sequences(self, which: Int64, m: Mutations) -> Float32:
         return self._mutants[which].embeddings_at(SEQUENCE, m.position)
 
     def _context(self, m: Mutations) -> Float32:
-        """The wild type's residue, by sequence and, where there is one, by structure."""
-        there = np.flatnonzero(m.wild_structure >= 0)
+        """Return the wild type's residue: by sequence, and by structure if there is one."""
+        present = np.flatnonzero(m.wild_structure >= 0)
         structure = np.zeros((len(m), 128), dtype=np.float32)
-        if len(there):
-            chosen = self._pool[m.wild_structure[there]]
-            structure[there] = chosen.embeddings_at(STRUCTURE, m.wild_row[there])
+        if len(present):
+            entries = self._pool[m.wild_structure[present]]
+            structure[present] = entries.embeddings_at(STRUCTURE, m.wild_row[present])
         return np.hstack([self.wild_residues(m), structure])
 
     def _log_odds(self, m: Mutations) -> Float32:
@@ -242,7 +240,7 @@ class Features:
 
 
 def _odds(log_probabilities: dict[tuple[int, int], Float32], m: Mutations) -> Float32:
-    """log p(mutant) - log p(wild type) in the wild type's structure, 0 without; and if so."""
+    """Return (n, 2): log p(mutant) - log p(wild type), and 1; or 0, 0 without a structure."""
     odds = np.zeros((len(m), 2), dtype=np.float32)
     for i in np.flatnonzero(m.wild_structure >= 0).tolist():
         known = log_probabilities[int(m.wild_structure[i]), int(m.wild_row[i])]
@@ -251,7 +249,7 @@ def _odds(log_probabilities: dict[tuple[int, int], Float32], m: Mutations) -> Fl
 
 
 def _of_structures(vectors: Float32, m: Mutations) -> Float32:
-    """The wild type's vector and the change to the mutant's; zeros where there is no structure."""
+    """Return the wild type's vector and the change to the mutant's; zeros without a structure."""
     wild = np.where(m.wild_structure[:, None] >= 0, vectors[m.wild_structure], np.float32(0))
     mutant = np.where(m.mutant_structure[:, None] >= 0, vectors[m.mutant_structure], np.float32(0))
     return np.hstack([wild, mutant - wild])

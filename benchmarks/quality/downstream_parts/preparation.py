@@ -1,4 +1,4 @@
-"""Stores, models and exported vectors: made once in the working folder, through the public API."""
+"""Stores, models and exported vectors, made once in the working folder with the public API."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SEQUENCE, STRUCTURE = "esm2_t6_8M_UR50D", "proteinmpnn_v_48_020"
 
 @dataclass(frozen=True)
 class Work:
-    """The development data, and the folder that keeps what is made of it."""
+    """The development data, and the folder for everything made from it."""
 
     shared: Path
     folder: Path
 
     def pool(self) -> Pool:
-        """All structures, embedded with both encoders as by default."""
+        """Embed all structures with both encoders and default options."""
         data = self.shared / "data"
         path = self.folder / "proteins.zarr"
         structure = EncoderChoice(EncoderSpec(STRUCTURE))
@@ -34,7 +34,7 @@ class Work:
         return Pool.of(EmbeddingStore.open(path), data / "manifest.csv")
 
     def mutants(self, sequences: Iterable[str]) -> EmbeddingStore:
-        """Sequences embedded in float32: differences between mutants are small."""
+        """Embed sequences, in float32 since differences between mutants are small."""
         fasta, path = self.folder / "sequences.fasta", self.folder / "mutants.zarr"
         text = "".join(f">{name_of(s)}\n{s}\n" for s in sorted(set(sequences)))
         if not fasta.is_file() or fasta.read_text() != text:
@@ -43,7 +43,7 @@ class Work:
         return EmbeddingStore.open(path)
 
     def model(self, pool: Pool, seed: int) -> ProtAlignEstimator:
-        """The aligned heads, default options, fitted on the manifest's train part."""
+        """Fit the aligned heads, with default options, on the manifest's train part."""
         path = self.folder / "models" / f"seed{seed}"
         if not path.is_dir():
             part = pool.manifest.groupby("split")["entry"].agg(list)
@@ -56,7 +56,7 @@ class Work:
     def vectors(
         self, store: EmbeddingStore, model: ProtAlignEstimator, seed: int
     ) -> AlignedVectors:
-        """A store's exported vectors, aligned and mean."""
+        """Export a store's vectors, aligned and mean, and read them."""
         path = self.folder / f"{Path(store.path).stem}-seed{seed}.parquet"
         if not path.is_file() or not set(store.ids) <= set(read_vectors(path).ids):
             model.export(store, path, features=("aligned", "mean"))
@@ -68,10 +68,10 @@ class Work:
 
 
 def name_of(sequence: str) -> str:
-    """An id for a sequence without one."""
+    """Return an id for a sequence."""
     return hashlib.sha256(sequence.encode()).hexdigest()[:16]
 
 
 def sequences_of(tables: Iterable[pd.DataFrame]) -> set[str]:
-    """All wild types and mutants."""
+    """Return all wild types and mutants."""
     return {s for table in tables for s in np.concatenate([table["wild"], table["mutant"]])}

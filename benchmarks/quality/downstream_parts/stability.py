@@ -1,4 +1,4 @@
-"""Stability: ridge and gradient boosting on features of mutations, whole clusters kept together."""
+"""Stability: ridge and gradient boosting on features of mutations, clusters kept whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
@@ -23,11 +22,7 @@ from benchmarks.quality.downstream_parts.figures import (
     spearman,
 )
 from benchmarks.quality.downstream_parts.mutations import Features, Mutations
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
+from protalign.core.arrays import Bool, Float32, Float64, Int64
 
 FOLDS = 5
 ALPHAS = [1e1, 1e2, 1e3, 1e4, 1e5, 1e6]
@@ -37,7 +32,7 @@ COMPONENTS = 32
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Mutations to predict: cross-validated where ``train`` is None, else by a model of those."""
+    """Mutations to predict: by a model of ``train``, or cross-validated if it is None."""
 
     name: str
     test: Mutations
@@ -45,10 +40,10 @@ class Task:
 
 
 class Ridge:
-    """Ridge regression on standardised features, as scikit-learn's of the same alpha.
+    """Ridge regression on standardised features, equal to scikit-learn's with the same alpha.
 
-    The strength is the one that predicts a quarter of the training clusters best. One
-    eigendecomposition serves all strengths, where a grid search would solve each anew.
+    The strength is the one that best predicts a quarter of the training clusters. One
+    eigendecomposition serves all strengths; a grid search would solve for each.
     """
 
     def __init__(self, seed: int) -> None:
@@ -75,13 +70,13 @@ class Ridge:
         self._coefficients = axes @ shrunk
 
     def _predict_all(self, X: Float32) -> Float64:
-        """(n, strengths)."""
-        found: Float64 = self._scaler.transform(X) @ self._coefficients + self._mean
-        return found
+        """Return (n, strengths)."""
+        predicted: Float64 = self._scaler.transform(X) @ self._coefficients + self._mean
+        return predicted
 
 
 def boosting(seed: int) -> Pipeline:
-    """Histogram gradient boosting, on principal components where there are many features."""
+    """Return histogram gradient boosting, on principal components if there are many features."""
     trees = HistGradientBoostingRegressor(
         max_iter=100, learning_rate=0.1, max_leaf_nodes=15, random_state=seed
     )
@@ -89,7 +84,7 @@ def boosting(seed: int) -> Pipeline:
 
 
 class _Components(PCA):  # type: ignore[misc]
-    """PCA that leaves a few features as they are."""
+    """PCA that does not change features if they are few."""
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
         self.passed_ = X.shape[1] <= self.n_components
@@ -102,22 +97,22 @@ class _Components(PCA):  # type: ignore[misc]
 def predict(
     task: Task, features: Callable[[Mutations], Float32], model: str, seed: int
 ) -> tuple[Float64, Float64]:
-    """((n,), (n,)) predictions of the mutations, and of their reversals.
+    """Return (n,), (n,): predictions of the mutations, and of the reversed mutations.
 
-    Every mutation is trained on both ways round, with the sign of its target turned.
+    Each mutation is trained on in both directions; the reverse has the target's sign changed.
     """
     test = [features(task.test), features(task.test.reversed())]
     if task.train is not None:
         both = [features(task.train), features(task.train.reversed())]
         fitted = _fit(both, task.train.target, task.train.cluster, model, seed)
         return fitted.predict(test[0]), fitted.predict(test[1])
-    found = np.zeros((2, len(task.test)))
+    predicted = np.zeros((2, len(task.test)))
     for train, held_out in _folds(task.test.cluster, seed):
         both = [side[train] for side in test]
         fitted = _fit(both, task.test.target[train], task.test.cluster[train], model, seed)
         for side in (0, 1):
-            found[side, held_out] = fitted.predict(test[side][held_out])
-    return found[0], found[1]
+            predicted[side, held_out] = fitted.predict(test[side][held_out])
+    return predicted[0], predicted[1]
 
 
 def _folds(clusters: Int64, seed: int) -> Iterator[tuple[Int64, Int64]]:
@@ -137,58 +132,58 @@ def _fit(
 def evaluate(
     task: Task, features: list[Features], model: str, names: list[str], reference: str
 ) -> dict[str, Any]:
-    """The figures of every feature set, one ``Features`` per seed; differences to ``reference``."""
+    """Return each feature set's figures; ``features`` has an item for each seed."""
     intervals = Intervals(task.test.cluster, len(features))
     predictions = {
         name: [predict(task, f.sets[name], model, seed) for seed, f in enumerate(features)]
         for name in names
     }
-    target, there = task.test.target, task.test.wild_structure >= 0
+    target, present = task.test.target, task.test.wild_structure >= 0
     rank = intervals.compare(
         {name: _forward(spearman, target, predictions[name]) for name in names}, reference
     )
     return {
         name: {
             "spearman": rank[name],
-            "spearman_with_structure": intervals.of(_with_structure(target, there, found)),
-            "pearson": intervals.of(_forward(pearson, target, found)),
-            "rmse": intervals.of(_forward(rmse, target, found)),
-            "reversed_spearman": intervals.of(_backward(spearman, target, found)),
-            "reversed_rmse": intervals.of(_backward(rmse, target, found)),
-            "antisymmetry_pearson": intervals.of(_antisymmetry(target, found)),
-            "antisymmetry_mean_sum": intervals.of(_mean_sum(found)),
+            "spearman_with_structure": intervals.of(_with_structure(target, present, predicted)),
+            "pearson": intervals.of(_forward(pearson, target, predicted)),
+            "rmse": intervals.of(_forward(rmse, target, predicted)),
+            "reversed_spearman": intervals.of(_backward(spearman, target, predicted)),
+            "reversed_rmse": intervals.of(_backward(rmse, target, predicted)),
+            "antisymmetry_pearson": intervals.of(_antisymmetry(target, predicted)),
+            "antisymmetry_mean_sum": intervals.of(_mean_sum(predicted)),
         }
-        for name, found in predictions.items()
+        for name, predicted in predictions.items()
     }
 
 
-def _with_structure(target: Float64, there: Bool, found: list[Any]) -> Metric:
-    """Among the rows whose wild type has a structure."""
+def _with_structure(target: Float64, present: Bool, predicted: list[Any]) -> Metric:
+    """Return the metric on the rows with a structure of the wild type."""
 
     def metric(seed: int, rows: Int64) -> float:
-        chosen = rows[there[rows]]
-        return spearman(target[chosen], found[seed][0][chosen]) if len(chosen) > 1 else np.nan
+        subset = rows[present[rows]]
+        return spearman(target[subset], predicted[seed][0][subset]) if len(subset) > 1 else np.nan
 
     return metric
 
 
-def _antisymmetry(target: Float64, found: list[Any]) -> Metric:
+def _antisymmetry(target: Float64, predicted: list[Any]) -> Metric:
     def metric(seed: int, rows: Int64) -> float:
-        forward, backward = (own[rows] for own in found[seed])
+        forward, backward = (side[rows] for side in predicted[seed])
         if is_constant(target[rows], forward):
-            return 0.0  # beside its own rounding a constant would seem to vary
+            return 0.0  # the rounding of a constant would look like variation
         return pearson(forward, backward)
 
     return metric
 
 
-def _mean_sum(found: list[Any]) -> Metric:
-    return lambda seed, rows: float(np.mean(found[seed][0][rows] + found[seed][1][rows]))
+def _mean_sum(predicted: list[Any]) -> Metric:
+    return lambda seed, rows: float(np.mean(predicted[seed][0][rows] + predicted[seed][1][rows]))
 
 
-def _forward(metric: Callable[..., float], target: Float64, found: list[Any]) -> Metric:
-    return lambda seed, rows: metric(target[rows], found[seed][0][rows])
+def _forward(metric: Callable[..., float], target: Float64, predicted: list[Any]) -> Metric:
+    return lambda seed, rows: metric(target[rows], predicted[seed][0][rows])
 
 
-def _backward(metric: Callable[..., float], target: Float64, found: list[Any]) -> Metric:
-    return lambda seed, rows: metric(-target[rows], found[seed][1][rows])
+def _backward(metric: Callable[..., float], target: Float64, predicted: list[Any]) -> Metric:
+    return lambda seed, rows: metric(-target[rows], predicted[seed][1][rows])

@@ -1,11 +1,10 @@
-"""Why pooled vectors say little of a mutation: how much of its trace pooling keeps."""
+"""Reasons why pooled vectors say little about a mutation: how much of its effect remains."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -14,10 +13,9 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.quality.downstream_parts.mutations import LETTERS, Features, Mutations
 from benchmarks.quality.downstream_parts.preparation import SEQUENCE
 from protalign import AlignedVectors, EmbeddingStore
+from protalign.core.arrays import Float32
 
-Float32 = npt.NDArray[np.float32]
-
-#: Mutations looked at, and the feature sets that the new residue is read from.
+#: The number of mutations, and the feature sets from which the new residue is predicted.
 SAMPLE = 1500
 DECODED = ("aligned, sequence", "mean ESM2", "mean ESM2 times length", "ESM2 at the residue")
 
@@ -25,25 +23,25 @@ DECODED = ("aligned, sequence", "mean ESM2", "mean ESM2 times length", "ESM2 at 
 def explain(
     mutations: Mutations, features: Features, mutants: EmbeddingStore, vectors: AlignedVectors
 ) -> dict[str, Any]:
-    """Where a mutation's change is, how large it is in a pooled vector, what can be read from it.
+    """Measure where a mutation changes embeddings, and how much of it a pooled vector keeps.
 
-    - ``share_at_residue``: of the squared change of all residues' embeddings, the part that is at
-      the mutated residue; median.
+    - ``share_at_residue``: of the squared change of all residues' embeddings, the share at the
+      mutated residue; median.
     - ``relative_change``: the distance from mutant to wild type, over the median distance between
       wild types of different clusters, for the residue's embedding and for pooled vectors; medians.
-    - ``new_residue_read``: accuracy of a logistic regression that reads which amino acid came in
-      out of the differences, cross-validated by cluster; ``by_chance``: always the most common.
+    - ``new_residue_read``: accuracy of a logistic regression that predicts the new amino acid from
+      the differences, cross-validated by cluster; ``by_chance``: always the most common one.
     """
     rng = np.random.default_rng(0)
-    chosen = mutations[np.sort(rng.permutation(len(mutations))[:SAMPLE])]
+    subset = mutations[np.sort(rng.permutation(len(mutations))[:SAMPLE])]
     means = vectors.sequence_mean
     assert means is not None
-    groups, letters = chosen.cluster, chosen.to_letter
+    groups, letters = subset.cluster, subset.to_letter
     read = {
         name: float(
             cross_val_score(
                 make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300)),
-                features.sets[name](chosen),
+                features.sets[name](subset),
                 letters,
                 groups=groups,
                 cv=GroupKFold(5),
@@ -53,12 +51,12 @@ def explain(
     }
     most = np.bincount(letters, minlength=len(LETTERS)).max() / len(letters)
     return {
-        "mutations": len(chosen),
-        "share_at_residue": _share_at_residue(chosen, mutants),
+        "mutations": len(subset),
+        "share_at_residue": _share_at_residue(subset, mutants),
         "relative_change": {
-            "aligned, sequence": _relative(vectors.sequence, chosen),
-            "mean ESM2": _relative(means, chosen),
-            "ESM2 at the residue": _relative_at_residue(chosen, features),
+            "aligned, sequence": _relative(vectors.sequence, subset),
+            "mean ESM2": _relative(means, subset),
+            "ESM2 at the residue": _relative_at_residue(subset, features),
         },
         "new_residue_read": read,
         "by_chance": float(most),
@@ -86,7 +84,7 @@ def _relative_at_residue(m: Mutations, features: Features) -> float:
 
 
 def _between(vectors: Float32, m: Mutations) -> float:
-    """Median distance between one wild type of a cluster and one of another."""
+    """Return the median distance between wild types of different clusters."""
     _, first = np.unique(m.cluster, return_index=True)
     some = vectors[first]
     distances = np.linalg.norm(some[:, None] - some[None], axis=2)

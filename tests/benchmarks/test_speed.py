@@ -1,0 +1,75 @@
+"""The benchmarks of speed run to their end at small sizes, and write a line for the page."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.programs import ROOT, program
+
+SPEED = program("benchmarks/speed")
+
+SMALL = {
+    "esm2": "--residues 200 --turns 1",
+    "proteinmpnn": "--residues 100 --turns 1",
+    "scaling": "--sizes 5 10",
+    "search": "--vectors 500 --batches 2 --turns 1",
+    "store": "--proteins 20 --median 20 --batch 10 --turns 1",
+}
+#: Programs that start others, or need a library that is not in the test extra.
+LARGE = ("embed", "larger_than_memory", "pooling", "reading")
+REQUIRED = {
+    "embed": "Bio",
+    "reading": "Bio",
+    "search": "faiss",
+    "proteinmpnn": "protein_mpnn_utils",
+}
+
+
+def run(name: str, arguments: list[str], patch: pytest.MonkeyPatch) -> None:
+    """Run a program in this process, and put back the torch threads that it sets."""
+    pytest.importorskip(REQUIRED.get(name, "torch"))
+    threads = torch.get_num_threads()
+    patch.setattr(sys, "argv", [name, *arguments])
+    try:
+        runpy.run_path(str(SPEED / f"{name}.py"), run_name="__main__")
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_measures_and_writes_its_lines(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file holds the machine, the versions and a summary, of which the page is made."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # search sets it
+    plot = ["--plot", str(tmp_path / "plot.svg")] if name == "scaling" else []
+    file = tmp_path / "result.json"
+    run(name, [*SMALL[name].split(), *plot, "--json", str(file)], monkeypatch)
+    report = json.loads(file.read_text())
+    assert report["benchmark"] == name
+    assert report["machine"]["processor"]
+    assert report["versions"]["torch"] == torch.__version__
+    assert report["summary"]
+    assert all(line["figure"] for line in report["summary"])
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_its_options_can_be_listed(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--help imports all that the program needs."""
+    with pytest.raises(SystemExit):
+        run(name, ["--help"], monkeypatch)
+    assert "--json" in capsys.readouterr().out
+
+
+def test_the_page_is_written_from_the_results() -> None:
+    """docs/performance.md is exactly what benchmarks/report.py writes."""
+    written = runpy.run_path(str(ROOT / "benchmarks" / "report.py"))["page"]()
+    assert (ROOT / "docs" / "performance.md").read_text() == written
