@@ -8,12 +8,30 @@ from protalign.core.ragged import Ragged
 from protalign.heads.kernels.fused import RangeBatch, fused_pooling_on
 from protalign.heads.kernels.packed import PackedBatch
 
-#: Both can be asked for the same: ``lengths``, ``proteins``, ``rows``, ``attention_heads``, …
+#: Both offer the same: ``lengths``, ``proteins``, ``rows``, ``attention_heads``, …
 ProteinBatch = PackedBatch | RangeBatch
 
 
 def batch_of(rows: Ragged, device: torch.device) -> ProteinBatch:
-    """Packed rows, moved to a device; raises ValueError where a protein has no row."""
+    """Move packed rows to a device.
+
+    Parameters
+    ----------
+    rows : Ragged
+        (L, D) float16 or float32 rows of each protein.
+    device : torch.device
+        The device to pool on.
+
+    Returns
+    -------
+    PackedBatch or RangeBatch
+        The latter if the device has fused kernels.
+
+    Raises
+    ------
+    ValueError
+        A protein has no row.
+    """
     if fused_pooling_on(device):
         return RangeBatch.from_ragged(rows, device)
     return PackedBatch.from_ragged(rows, device)

@@ -1,7 +1,7 @@
 """Blocks of proteins of nearly equal length, and the memory that their rows are copied to.
 
 A block is about as large as a core's cache holds. It is one (proteins, longest, D) array, in the
-compute dtype; what a shorter protein lacks is masked.
+compute dtype; rows beyond the end of a shorter protein are masked.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from protalign.core.arrays import Int64
 
-#: Elements of a block: half of a core's second-level cache in float32 on a CPU; on a GPU enough to
-#: keep every multiprocessor busy.
+#: Elements of a block on a CPU: half of a core's second-level cache in float32. On a GPU a block
+#: keeps every multiprocessor busy.
 _BLOCK_ELEMENTS = {"cpu": 1 << 18}
 _BLOCK_ELEMENTS_ACCELERATOR = 1 << 26
-#: The longest protein of a block has at most this many times the shortest one's rows.
+#: The longest protein of a block has at most this many times the rows of the shortest one.
 _LENGTH_RATIO = 1.25
 
 
@@ -29,10 +29,14 @@ class Block:
 
     Attributes
     ----------
-    proteins : each one's (L, D) rows, in ascending length.
-    sizes : by protein, L and ``longest - L``.
-    longest : rows of the longest.
-    missing : (proteins, 1, longest) bool, which rows a protein lacks; None where all are as long.
+    proteins : tuple of (L, D) tensors
+        The rows of each protein, in ascending length.
+    sizes : tuple of int
+        L and ``longest - L`` of each protein in turn.
+    longest : int
+        Rows of the longest protein.
+    missing : (proteins, 1, longest) bool tensor, optional
+        True beyond a protein's last row; None if all proteins are equally long.
     """
 
     proteins: tuple[Tensor, ...]
@@ -42,7 +46,7 @@ class Block:
 
 
 def blocks_of(proteins: Sequence[Tensor], ascending: Int64) -> tuple[Block, ...]:
-    """Blocks of proteins in ascending length, (L, D) each."""
+    """Return the blocks of proteins, (L, D) each, in ascending length."""
     return tuple(
         _block(tuple(proteins[first:last]), ascending[first:last])
         for first, last in _cut(ascending, _row_limit(proteins[0]))
@@ -55,9 +59,9 @@ def _row_limit(rows: Tensor) -> int:
 
 
 def _cut(lengths: Int64, row_limit: int) -> Iterator[tuple[int, int]]:
-    """Where each block of ascending lengths begins and ends.
+    """Yield the begin and the end of each block of ascending lengths.
 
-    A protein above the limit is a block of its own.
+    A protein above the limit is a block by itself.
     """
     first = 0
     while first < len(lengths):
@@ -81,22 +85,32 @@ def _block(proteins: tuple[Tensor, ...], lengths: Int64) -> Block:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layout:
-    """Memory as blocks of the same sizes lie in it; good until the next block is filled.
+class BlockViews:
+    """Views of a thread's memory in the shapes of a block; valid until the next block is filled.
 
-    All views are made beforehand: each hands Python's lock over, for which threads would queue.
+    Blocks of the same sizes share them. All views are made beforehand: making one releases Python's
+    lock, and threads would queue to take it again.
 
     Attributes
     ----------
-    own, gaps : the rows of each protein, and those that shorter ones lack.
-    rows : (proteins, longest, D); ``columns`` is its transpose, (proteins, D, longest).
-    flat : the same rows, (proteins * longest, D).
-    scores : (proteins, H, longest).
-    head_scores : (H, proteins * longest), elsewhere; ``turned`` is the same, shaped as ``scores``.
+    filled, padding : tuples of tensors
+        The rows of each protein, and those beyond the end of each shorter one.
+    rows : (proteins, longest, D) tensor
+        The rows of all proteins.
+    columns : (proteins, D, longest) tensor
+        The transpose of ``rows``.
+    flat : (proteins * longest, D) tensor
+        The same memory as ``rows``.
+    scores : (proteins, H, longest) tensor
+        Scores of the rows.
+    head_scores : (H, proteins * longest) tensor
+        Scores in memory apart from that of ``scores``.
+    turned : (proteins, H, longest) tensor
+        The same memory as ``head_scores``.
     """
 
-    own: tuple[Tensor, ...]
-    gaps: tuple[Tensor, ...]
+    filled: tuple[Tensor, ...]
+    padding: tuple[Tensor, ...]
     rows: Tensor
     columns: Tensor
     flat: Tensor
@@ -105,15 +119,15 @@ class Layout:
     turned: Tensor
 
     def fill(self, block: Block) -> None:
-        """Copy the proteins' rows here, to the compute dtype; 0 where one lacks them."""
-        torch._foreach_copy_(self.own, block.proteins)
-        if self.gaps:
-            torch._foreach_zero_(self.gaps)
+        """Copy the proteins' rows here, in the compute dtype; the padding becomes 0."""
+        torch._foreach_copy_(self.filled, block.proteins)
+        if self.padding:
+            torch._foreach_zero_(self.padding)
 
     def attention(self, weights: Tensor, missing: Tensor | None) -> Tensor:
-        """(proteins, H, longest): softmax of the scores over each protein's rows; 0 where missing.
+        """Return the softmax of the scores over each protein's rows, (proteins, H, longest).
 
-        ``weights`` : (proteins, H, D), what ``by_protein`` gives.
+        It is 0 for missing rows. ``weights``, (proteins, H, D), come from ``by_protein``.
         """
         torch.bmm(weights, self.columns, out=self.scores)
         if missing is not None:
@@ -121,37 +135,37 @@ class Layout:
         return self.scores.softmax(dim=2)
 
     def by_protein(self, by_head: Tensor) -> Tensor:
-        """(H, D), the same for every protein, as (proteins, H, D)."""
+        """Return a view of (H, D) as (proteins, H, D), the same for every protein."""
         return by_head.expand(len(self.rows), -1, -1)
 
 
 class Memory:
-    """What one thread works on, as large as the largest block needs it."""
+    """The memory that one thread works in, large enough for the largest block."""
 
     def __init__(self, blocks: Sequence[Block], heads: int, dtype: torch.dtype) -> None:
-        some = blocks[0].proteins[0]
+        example = blocks[0].proteins[0]
         size = max(len(block.proteins) * block.longest for block in blocks)
         self._heads = heads
-        self._rows = some.new_empty(size, some.shape[1], dtype=dtype)
-        self._scores = some.new_empty(2, size * heads, dtype=dtype)
-        self._layouts: dict[tuple[int, ...], Layout] = {}
+        self._rows = example.new_empty(size, example.shape[1], dtype=dtype)
+        self._scores = example.new_empty(2, size * heads, dtype=dtype)
+        self._views: dict[tuple[int, ...], BlockViews] = {}
 
-    def layout(self, block: Block) -> Layout:
-        """Return the beginning of the memory in the shapes that a block needs."""
-        if block.sizes not in self._layouts:
-            self._layouts[block.sizes] = self._new_layout(block)
-        return self._layouts[block.sizes]
+    def views(self, block: Block) -> BlockViews:
+        """Return views of the beginning of the memory in the shapes that a block needs."""
+        if block.sizes not in self._views:
+            self._views[block.sizes] = self._new_views(block)
+        return self._views[block.sizes]
 
-    def _new_layout(self, block: Block) -> Layout:
+    def _new_views(self, block: Block) -> BlockViews:
         count, longest = len(block.proteins), block.longest
         flat = self._rows[: count * longest]
         parts = flat.split_with_sizes(block.sizes)
         rows = flat.view(count, longest, -1)
-        scores, elsewhere = self._scores[:, : len(flat) * self._heads]
-        head_scores = elsewhere.view(self._heads, count, longest)
-        return Layout(
-            own=parts[::2],
-            gaps=parts[1::2] if block.missing is not None else (),
+        scores, head_scores = self._scores[:, : len(flat) * self._heads]
+        head_scores = head_scores.view(self._heads, count, longest)
+        return BlockViews(
+            filled=parts[::2],
+            padding=parts[1::2] if block.missing is not None else (),
             rows=rows,
             columns=rows.transpose(1, 2),
             flat=flat,

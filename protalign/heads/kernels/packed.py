@@ -20,7 +20,7 @@ from torch import Tensor
 from protalign.core.arrays import Int64
 from protalign.core.ragged import Ragged
 from protalign.core.threads import run_single_threaded
-from protalign.heads.kernels.blocks import Block, Layout, Memory, blocks_of
+from protalign.heads.kernels.blocks import Block, BlockViews, Memory, blocks_of
 
 Result = TypeVar("Result")
 
@@ -117,7 +117,7 @@ def moved(values: npt.NDArray[Any], device: torch.device) -> Tensor:
     return tensor(values).to(device)
 
 
-_Laid = tuple[Block, Layout]
+_BlockInMemory = tuple[Block, BlockViews]
 
 
 class _Workspace:
@@ -135,17 +135,17 @@ class _Workspace:
         self._workers = min(torch.get_num_threads(), len(starts)) if self._alone else 1
         memories = [Memory(blocks, heads, dtype) for _ in range(self._workers)]
         self._shares = [
-            [(block, memory.layout(block)) for block in blocks[start : start + _BLOCKS_AT_ONCE]]
+            [(block, memory.views(block)) for block in blocks[start : start + _BLOCKS_AT_ONCE]]
             for start, memory in zip(starts, itertools.cycle(memories), strict=False)
         ]
 
     def run(
-        self, prepare: Callable[[slice, Sequence[_Laid]], Callable[[], Result]]
+        self, prepare: Callable[[slice, Sequence[_BlockInMemory]], Callable[[], Result]]
     ) -> list[Result]:
         """Return the results of the shares' work, in order; it runs without gradients.
 
-        ``prepare`` takes a share, as a slice and as the blocks and their layouts. It makes the
-        views that the work needs, and returns the work.
+        ``prepare`` takes a share, as a slice and as the blocks and their views. It makes the
+        other views that the work needs, and returns the work.
         """
         inference = torch.is_inference_mode_enabled()
         work, first = [], 0
@@ -167,12 +167,12 @@ def _attention_weights(weight: Tensor, batch: PackedBatch) -> list[Tensor]:
     """Return the (L, H) weights of each protein."""
     by_head = weight.detach().T.contiguous()
 
-    def prepare(_: slice, laid: Sequence[_Laid]) -> Callable[[], list[Tensor]]:
+    def prepare(_: slice, blocks: Sequence[_BlockInMemory]) -> Callable[[], list[Tensor]]:
         def attend() -> list[Tensor]:
             of_blocks = []
-            for block, layout in laid:
-                layout.fill(block)
-                of_blocks.append(layout.attention(layout.by_protein(by_head), block.missing))
+            for block, views in blocks:
+                views.fill(block)
+                of_blocks.append(views.attention(views.by_protein(by_head), block.missing))
             return of_blocks
 
         return attend
@@ -201,18 +201,18 @@ class AttentionPooling(torch.autograd.Function):
         targets = batch.by_block(pooled)
         workspace = _Workspace(batch, len(by_head), weight.dtype)
 
-        def prepare(share: slice, laid: Sequence[_Laid]) -> Callable[[], list[Tensor]]:
+        def prepare(share: slice, blocks: Sequence[_BlockInMemory]) -> Callable[[], list[Tensor]]:
             of_blocks = [
-                (block, layout, layout.by_protein(by_head), target)
-                for (block, layout), target in zip(laid, targets[share], strict=True)
+                (block, views, views.by_protein(by_head), target)
+                for (block, views), target in zip(blocks, targets[share], strict=True)
             ]
 
             def pool() -> list[Tensor]:
                 kept = []
-                for block, layout, weights, target in of_blocks:
-                    layout.fill(block)
-                    attention = layout.attention(weights, block.missing)
-                    torch.bmm(attention, layout.rows, out=target)
+                for block, views, weights, target in of_blocks:
+                    views.fill(block)
+                    attention = views.attention(weights, block.missing)
+                    torch.bmm(attention, views.rows, out=target)
                     kept.append(attention)
                 return kept
 
@@ -237,23 +237,23 @@ class AttentionPooling(torch.autograd.Function):
         of_shares = iter(_cut_by_share(batch, gradient))
         to_rows = projection.transpose(1, 2)
 
-        def prepare(share: slice, laid: Sequence[_Laid]) -> Callable[[], Tensor]:
+        def prepare(share: slice, blocks: Sequence[_BlockInMemory]) -> Callable[[], Tensor]:
             total = torch.zeros_like(weight.T)
-            own_gradient = next(of_shares)
-            sizes = [len(block.proteins) for block, _ in laid]
-            of_blocks = list(zip(laid, corrections[share], ctx.attention[share], strict=True))
+            share_gradient = next(of_shares)
+            sizes = [len(block.proteins) for block, _ in blocks]
+            of_blocks = list(zip(blocks, corrections[share], ctx.attention[share], strict=True))
 
             def differentiate() -> Tensor:
                 """Return the blocks' part of the weight's gradient, (H, D)."""
-                of_pooled = torch.bmm(own_gradient, to_rows).transpose(0, 1)
+                of_pooled = torch.bmm(share_gradient, to_rows).transpose(0, 1)
                 parts = of_pooled.split_with_sizes(sizes)
                 for part, (pair, correction, attention) in zip(parts, of_blocks, strict=True):
-                    block, layout = pair
-                    layout.fill(block)
-                    torch.bmm(part, layout.columns, out=layout.scores)
-                    layout.scores.sub_(correction)
-                    torch.mul(layout.scores, attention, out=layout.turned)
-                    total.addmm_(layout.head_scores, layout.flat)
+                    block, views = pair
+                    views.fill(block)
+                    torch.bmm(part, views.columns, out=views.scores)
+                    views.scores.sub_(correction)
+                    torch.mul(views.scores, attention, out=views.turned)
+                    total.addmm_(views.head_scores, views.flat)
                 return total
 
             return differentiate
