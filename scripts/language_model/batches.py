@@ -1,7 +1,7 @@
-"""Batches of masked windows, each one a function of the seed and the step alone.
+"""Batches of masked windows, each a function of only the seed and the step.
 
-No random state is carried from one step to the next: a run that resumes at a step sees what the
-uninterrupted run saw.
+No random state is kept between steps, so a run that resumes at a step sees the same batches as an
+uninterrupted run.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from language_model.sequences import ALPHABET, STANDARD_TOKENS, Tokens
 
-# ESM-2 (Lin et al. 2023): 15 % of the residues are to be predicted; of these 80 % are masked,
-# 10 % are exchanged for a random residue and 10 % stay as they are.
+# ESM-2 (Lin et al. 2023): 15 % of the residues are predicted. Of these 80 % are masked, 10 % are
+# replaced by a random residue and 10 % stay unchanged.
 PREDICTED, MASKED, EXCHANGED = 0.15, 0.8, 0.1
-# Window lengths are multiples of this: windows of one length make a batch that needs no padding.
+# Window lengths are multiples of this, so that a batch of one length needs no padding.
 LENGTH_STEP = 32
-# A window may be drawn up to this many tokens beyond either end and is then moved to that end, so
-# that the ends of long proteins are seen as often as their middle.
+# A window may be drawn up to this many tokens beyond an end and is then moved to the end: without
+# this the ends of long proteins would be seen less often than their middle.
 _END_SLACK = 32
 
 _STANDARD = np.zeros(len(ALPHABET), dtype=bool)
@@ -26,7 +26,7 @@ _STANDARD[STANDARD_TOKENS] = True
 
 
 class Windows(NamedTuple):
-    """Rows of equal length: their proteins, first tokens, and the tokens there."""
+    """Rows of equal length: their proteins, the positions of their first tokens, their tokens."""
 
     proteins: NDArray[np.int64]  # (rows,)
     starts: NDArray[np.int64]  # (rows,)
@@ -34,7 +34,7 @@ class Windows(NamedTuple):
 
 
 class MaskedBatch(NamedTuple):
-    """What the network sees and what it has to say."""
+    """The input of the network, and the tokens that it must predict."""
 
     tokens: NDArray[np.int64]  # (rows, length), after masking
     positions: NDArray[np.int64]  # (predicted,), into the flattened tokens
@@ -42,18 +42,18 @@ class MaskedBatch(NamedTuple):
 
 
 def mask(tokens: NDArray[np.int64], random: np.random.Generator) -> MaskedBatch:
-    """Choose the residues to predict and hide them; marks and unknown residues are never chosen."""
-    chosen = (random.random(tokens.shape) < PREDICTED) & _STANDARD[tokens]
+    """Choose the residues to predict and hide them; never marks and unknown residues."""
+    hidden = (random.random(tokens.shape) < PREDICTED) & _STANDARD[tokens]
     kind = random.random(tokens.shape)
     exchange = STANDARD_TOKENS[random.integers(len(STANDARD_TOKENS), size=tokens.shape)]
-    seen = np.where(chosen & (kind < MASKED), ALPHABET.mask_idx, tokens)
-    seen = np.where(chosen & (kind >= 1 - EXCHANGED), exchange, seen)
-    positions = np.flatnonzero(chosen)
+    seen = np.where(hidden & (kind < MASKED), ALPHABET.mask_idx, tokens)
+    seen = np.where(hidden & (kind >= 1 - EXCHANGED), exchange, seen)
+    positions = np.flatnonzero(hidden)
     return MaskedBatch(seen, positions, tokens.reshape(-1)[positions])
 
 
 class WindowSampler:
-    """Cuts proteins into random windows and deals them out, once around an epoch.
+    """Random windows of proteins, in batches; an epoch covers all proteins.
 
     A protein of n tokens gives ceil(n / window) windows an epoch, each of the largest multiple of
     `LENGTH_STEP` that fits; shorter proteins than one step are left out.
@@ -73,8 +73,8 @@ class WindowSampler:
             (int(length), protein[size[protein] == length], max(1, batch_tokens // int(length)))
             for length in np.unique(size[protein])
         ]
-        # A last batch that is not full would make its proteins count for more: it is left out,
-        # unless it is the only one of its length.
+        # The proteins of a last batch that is not full would count more. It is left out, unless it
+        # is the only one of its length.
         self.batches_per_epoch = sum(
             max(1, len(members) // rows) for _, members, rows in self._groups
         )
@@ -92,7 +92,7 @@ class WindowSampler:
         return [plan[i] for i in random.permutation(len(plan))]
 
     def windows(self, step: int) -> Windows:
-        """The step's rows, before masking."""
+        """Return the step's rows, before masking."""
         epoch, index = divmod(step, self.batches_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._plan = epoch, self._plan_epoch(epoch)
@@ -107,5 +107,5 @@ class WindowSampler:
         return Windows(proteins, starts, np.stack(rows).astype(np.int64))
 
     def mask_of(self, windows: Windows, step: int) -> MaskedBatch:
-        """The step's rows, masked."""
+        """Return the step's rows, masked."""
         return mask(windows.tokens, np.random.default_rng([self._seed, 3, step]))

@@ -1,9 +1,9 @@
 """Group sequences that share k-mers, so that whole groups can be held out.
 
-Two sequences are linked where they have at least `MIN_SHARED` different words of `WORD` residues
+Two sequences are linked if they have at least `MIN_SHARED` different words of `WORD` residues
 in common and these are at least `MIN_SHARE` of the shorter one's words; a cluster is a connected
 component of those links. Two unrelated proteins of 400 residues share 400 * 400 / 20**6 = 0.0025
-words of six, so that shared words are a sign of homology. Words of fewer than four different
+words of six, so shared words are a sign of homology. Words of fewer than four different
 letters (repeats, tags) do not count. The rule finds homologs down to about 50 % identity; more
 distant ones can fall in different clusters. Without `MIN_SHARE`, proteins of several domains chain
 most families into one.
@@ -23,17 +23,19 @@ from scipy.sparse.csgraph import (  # type: ignore[import-untyped]
     connected_components,
 )
 
+from protalign.core.protein import AMINO_ACIDS
+
 WORD = 6
 MIN_SHARED = 3
 MIN_SHARE = 0.05
-_LETTERS = np.full(256, 0, dtype=np.int64)
-for _index, _letter in enumerate("ACDEFGHIKLMNPQRSTVWY"):
-    _LETTERS[ord(_letter)] = _index
+_CODES = np.full(256, 0, dtype=np.int64)
+for _index, _residue in enumerate(AMINO_ACIDS):
+    _CODES[ord(_residue)] = _index
 
 
 def _words(sequence: str) -> NDArray[np.int64]:
-    """Different words of a sequence as base-20 numbers, sorted, repeats left out."""
-    codes = _LETTERS[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
+    """Return a sequence's different words as sorted base-20 numbers, without repeats."""
+    codes = _CODES[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
     if len(codes) < WORD:
         return np.empty(0, dtype=np.int64)
     windows = np.lib.stride_tricks.sliding_window_view(codes, WORD)
@@ -43,7 +45,7 @@ def _words(sequence: str) -> NDArray[np.int64]:
 
 
 def _candidate_pairs(words: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Pairs of sequences that share a word, one row a word: (pairs, 2)."""
+    """Return pairs of sequences that share a word, one row per word: (pairs, 2)."""
     owner = np.repeat(np.arange(len(words)), [len(each) for each in words])
     word = np.concatenate(words)
     order = np.argsort(word, kind="stable")
@@ -56,9 +58,9 @@ def _candidate_pairs(words: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def cluster(sequences: Sequence[str]) -> NDArray[np.int64]:
-    """Cluster number of every sequence: (sequences,), numbered from 0."""
+    """Return the cluster number of every sequence: (sequences,), numbered from 0."""
     size = len(sequences)
-    # Numbered from the longest, a word's first sequence is its longest.
+    # Sequences are ordered by length, so that a word's first sequence is its longest.
     by_length = np.argsort([-len(sequence) for sequence in sequences], kind="stable")
     words = [_words(sequences[i]) for i in by_length]
     pairs = _candidate_pairs(words)
@@ -85,7 +87,7 @@ def _digest(sequences: Sequence[str]) -> str:
 
 
 def cached_clusters(sequences: Sequence[str], folder: Path) -> NDArray[np.int64]:
-    """`cluster(sequences)`, kept in a text file in `folder` whose name is the input's hash."""
+    """Return `cluster(sequences)`, cached in a text file of `folder` named after its input."""
     path = folder / f"clusters-{_digest(sequences)}.txt"
     if path.exists():
         return np.loadtxt(path, dtype=np.int64, ndmin=1)
@@ -100,11 +102,11 @@ def held_out(
 ) -> NDArray[np.bool_]:
     """Choose whole clusters at random until they hold `share` of the weight: (sequences,) bool.
 
-    Clusters above a fifth of that share are never chosen, so that no one family is the validation.
+    Clusters above a fifth of that share are never selected: no family is most of the validation.
     """
     size = np.bincount(labels, weights=weights)
     goal = share * size.sum()
     order = np.random.default_rng([seed, 0x5E9]).permutation(len(size))
     order = order[size[order] <= max(goal / 5, size.min())]
-    chosen = order[np.cumsum(size[order]) <= goal]
-    return np.isin(labels, chosen)
+    selected = order[np.cumsum(size[order]) <= goal]
+    return np.isin(labels, selected)

@@ -1,19 +1,19 @@
-"""Measure what a small sequence encoder has learned; figures go into a JSON file and a table.
+"""Measure a small sequence encoder; figures go into a JSON file and a table.
 
-    # on clusters that training held out: does it predict hidden residues?
+    # hidden residues of clusters that training held out
     python scripts/language_model/evaluate.py masked --fasta sequences.fasta.gz \\
         --checkpoint run/checkpoint.safetensors --out figures.json
-    # on families that training held out: do its embeddings tell the structure encoder's states?
+    # the structure encoder's states of families that training held out, from its embeddings
     python scripts/language_model/evaluate.py states --states states.safetensors \\
         --encoder protalign_t6_2M --out figures.json
-    # on test proteins: does a sequence find its structure?
+    # retrieval of test proteins' structures by their sequences
     python scripts/language_model/evaluate.py retrieval --store store.zarr --table split.csv \\
         --encoder protalign_t6_2M --encoder store:esm2_t6_8M_UR50D --encoder one-hot \\
         --out figures.json
 
 An encoder is "one-hot", the name of a model that ProtAlign knows, "store:NAME" for embeddings that
-are in the store (retrieval only), or a training checkpoint (a .safetensors file). Each is measured
-beside the others by the same rule; results that the JSON file already holds stay in it.
+are in the store (retrieval only), or a training checkpoint (a .safetensors file). All are measured
+in the same way. Results that the JSON file already holds stay in it.
 """
 
 import argparse
@@ -38,6 +38,7 @@ from language_model.probes import Ridge, explained_variance
 from language_model.sequences import STANDARD_TOKENS, read_fasta, tokenize
 from language_model.structures import read_states
 from protalign import ProtAlignEstimator
+from protalign.core.protein import AMINO_ACIDS
 from protalign.encoders import EncoderSpec, load_encoder
 from protalign.heads.ranks import mean_reciprocal_rank, recall_at_k
 from protalign.stores import EmbeddingStore
@@ -46,18 +47,18 @@ Float32 = NDArray[np.float32]
 Chains = tuple[str, ...]
 Embed = Callable[[Chains], Float32]
 
-LETTERS = "ACDEFGHIKLMNPQRSTVWYX"
+LETTERS = AMINO_ACIDS + "X"
 SEEDS = 3
 
 
 def one_hot(chains: Chains) -> Float32:
-    """Residues as unit vectors of 21 letters, unknown ones as X: (L, 21)."""
+    """Return residues as unit vectors of 21 amino acids, unknown ones as X: (L, 21)."""
     index = [max(LETTERS.find(letter), -1) for letter in "".join(chains)]
     return np.eye(len(LETTERS), dtype=np.float32)[index]
 
 
 def embedder(name: str) -> Embed:
-    """The function that embeds a protein's chains, one after another: (L, D)."""
+    """Return the function that embeds a protein's chains, one after another: (L, D)."""
     if name == "one-hot":
         return one_hot
     if name.endswith(".safetensors"):
@@ -67,7 +68,7 @@ def embedder(name: str) -> Embed:
 
 
 def checkpoint_embedder(network: Network) -> Embed:
-    """Each chain's last representation, marks left out."""
+    """Return the function that gives each chain's last representation, without the marks."""
 
     @torch.inference_mode()
     def embed(chains: Chains) -> Float32:
@@ -82,7 +83,7 @@ def checkpoint_embedder(network: Network) -> Embed:
 
 
 def held_out_sampler(fasta: Sequence[Path], config: dict[str, Any], cache: Path) -> WindowSampler:
-    """Windows of the sequences that a training with this configuration held out."""
+    """Return windows of the sequences that a training with this configuration held out."""
     sequences = [record.sequence for path in fasta for record in read_fasta(path)]
     labels = cached_clusters(sequences, cache)
     lengths = np.array([len(sequence) for sequence in sequences])
@@ -93,7 +94,7 @@ def held_out_sampler(fasta: Sequence[Path], config: dict[str, Any], cache: Path)
 
 @torch.inference_mode()
 def masked_scores(network: Network, sampler: WindowSampler) -> tuple[Float32, NDArray[np.int64]]:
-    """Log-probabilities of all tokens at the hidden residues, and what these are."""
+    """Return log-probabilities of all tokens at the hidden residues, and the true tokens."""
     scores, targets = [], []
     for step in range(sampler.batches_per_epoch):
         batch = sampler.mask_of(sampler.windows(step), step)
@@ -105,7 +106,7 @@ def masked_scores(network: Network, sampler: WindowSampler) -> tuple[Float32, ND
 
 
 def masked_figures(scores: Float32, targets: NDArray[np.int64]) -> dict[str, float]:
-    """Perplexity (exp of the mean cross entropy) and accuracy."""
+    """Return perplexity (exp of the mean cross entropy) and accuracy."""
     loss = -scores[np.arange(len(targets)), targets].mean()
     right = (scores.argmax(axis=1) == targets).mean()
     return {"perplexity": float(np.exp(loss)), "accuracy": float(right), "residues": len(targets)}
@@ -168,7 +169,7 @@ def _where(rows: Sequence[Float32], chosen: NDArray[np.bool_]) -> Float32:
 
 
 def split_ids(table: Path, store: EmbeddingStore) -> dict[str, list[str]]:
-    """Ids of the store's entries by split, out of a CSV file with the columns id and split."""
+    """Read the store's ids by split from a CSV file with the columns id and split."""
     ids: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     with table.open(newline="", encoding="utf-8") as handle:
         for row in csv.DictReader(handle):
@@ -178,7 +179,7 @@ def split_ids(table: Path, store: EmbeddingStore) -> dict[str, list[str]]:
 
 
 def sequence_rows(store: EmbeddingStore, name: str, ids: Sequence[str]) -> list[Float32]:
-    """Sequence embeddings of some entries, computed or out of the store."""
+    """Return sequence embeddings of entries, computed or from the store."""
     if name.startswith("store:"):
         ragged = store[ids].embeddings(name.removeprefix("store:"))
         return [ragged[index] for index in range(len(ragged))]
@@ -187,7 +188,7 @@ def sequence_rows(store: EmbeddingStore, name: str, ids: Sequence[str]) -> list[
 
 
 def retrieval(options: argparse.Namespace) -> dict[str, Any]:
-    """The paper's heads, trained per encoder and seed; sequence -> structure on the test split."""
+    """Train the paper's heads per encoder and seed; test sequence -> structure retrieval."""
     store = EmbeddingStore.open(options.store)
     ids = split_ids(options.table, store)
     structures = {
@@ -207,7 +208,7 @@ def retrieval(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def retrieval_run(pairs: dict[str, list[tuple[Float32, Float32]]], seed: int) -> dict[str, float]:
-    """Heads fitted on the training pairs, stopped early on the validation pairs."""
+    """Fit heads on the training pairs with early stopping; return the test figures."""
     estimator = ProtAlignEstimator(loss="clip", max_epochs=120, random_state=seed, device="cpu")
     estimator.fit(pairs["train"], X_val=pairs["val"])
     ranks = estimator.retrieval_set(pairs["test"]).ranks()
@@ -221,7 +222,7 @@ def retrieval_run(pairs: dict[str, list[tuple[Float32, Float32]]], seed: int) ->
 
 
 def summary(runs: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Mean over the seeds, and their standard deviation."""
+    """Return the mean over the seeds, and their standard deviation."""
     figures = {}
     for name in ("recall_at_1", "recall_at_5", "mrr"):
         values = [run[name] for run in runs]
@@ -234,7 +235,7 @@ def summary(runs: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def table_of(results: dict[str, dict[str, Any]]) -> str:
-    """A Markdown table: a row a result, a column a number."""
+    """Return a Markdown table with a row per result and a column per number."""
     columns = [name for name, value in next(iter(results.values())).items() if name != "runs"]
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for label, figures in results.items():
@@ -251,7 +252,7 @@ def save(path: Path, part: str, results: dict[str, Any]) -> None:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -274,7 +275,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and save."""
     options = parse()
     torch.set_num_threads(options.threads)
     measure = {"masked": masked, "states": states, "retrieval": retrieval}[options.part]

@@ -13,10 +13,10 @@ _LEFT_OUT = ("lm_head.", "contact_head.")
 
 
 def encoder_state(network: Network) -> dict[str, Tensor]:
-    """fair-esm's state dict without the heads: parameters in float16, buffers as they are.
+    """Return fair-esm's state dict without the heads: float16 parameters, unchanged buffers.
 
-    The buffers are the rotary frequencies. Rounded to float16 they would turn residue 500 by up to
-    a tenth of a radian.
+    The buffers are the rotary frequencies. In float16 their rounding would rotate residue 500 by
+    up to a tenth of a radian.
     """
     parameters = {name for name, _ in network.esm.named_parameters()}
     return {
@@ -27,7 +27,7 @@ def encoder_state(network: Network) -> dict[str, Tensor]:
 
 
 def count_parameters(network: Network) -> int:
-    """Parameters of the encoder, without heads."""
+    """Return the number of the encoder's parameters, without heads."""
     return sum(
         parameter.numel()
         for name, parameter in network.esm.named_parameters()
@@ -41,7 +41,7 @@ def export(network: Network, path: Path, facts: Mapping[str, str]) -> None:
     Parameters
     ----------
     path : its stem is the model's name.
-    facts : what else to write into the header: data, licence, seed.
+    facts : further entries of the header: data, licence, seed.
     """
     state = encoder_state(network)
     for name, value in state.items():

@@ -1,4 +1,4 @@
-"""Cut the encoder out of a training checkpoint, as a float16 safetensors file for ProtAlign.
+"""Write the encoder of a training checkpoint as a float16 safetensors file for ProtAlign.
 
     python scripts/language_model/export_weights.py run/checkpoint.safetensors \\
         --out protalign/encoders/data/protalign_t6_2M.safetensors \\
@@ -19,14 +19,14 @@ from language_model.optimisation import open_checkpoint
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("checkpoint", type=Path)
     add("--out", type=Path, required=True)
-    add("--data", required=True, help="what it was trained on, for the file's header")
+    add("--data", required=True, help="the training data, for the file's header")
     add("--licence", required=True, help="licence of the weights")
     options = parser.parse_args()
     network, facts = open_checkpoint(options.checkpoint)

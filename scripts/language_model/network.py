@@ -1,9 +1,9 @@
-"""fair-esm's ESM-2 as a container of parameters, run without padding and in bfloat16 where told.
+"""An ESM-2 with fair-esm's parameters that runs without padding, also in bfloat16.
 
-The numbers are those of `esm.model.esm2.ESM2.forward` (in float32, to rounding). The way to them
+The results equal those of `esm.model.esm2.ESM2.forward` (in float32, to rounding). The computation
 differs: all windows of a batch have one length, the linear layers see all tokens as one matrix,
-attention is `scaled_dot_product_attention`, and the language-model head runs on the predicted
-tokens alone.
+attention is `scaled_dot_product_attention`, and the language-model head runs only on the predicted
+tokens.
 """
 
 import math
@@ -21,7 +21,7 @@ STRUCTURE_DIM = 128
 
 
 class Linear:
-    """Multiplies in a chosen precision; parameters and results' consumers stay in float32."""
+    """A linear map in a given precision; the parameters stay in float32."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -31,7 +31,7 @@ class Linear:
 
 
 def rotary_tables(length: int, head_dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary position embedding, (length, head_dim) each."""
+    """Return cosines and sines of the rotary position embedding, (length, head_dim) each."""
     frequency = 10000.0 ** (-torch.arange(0, head_dim, 2, device=like.device) / head_dim)
     angle = torch.outer(torch.arange(length, device=like.device).float(), frequency)
     angle = torch.cat([angle, angle], dim=-1)
@@ -60,7 +60,7 @@ class Network(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Small weights; what adds to the residual stream is smaller in deeper networks."""
+        """Set small weights; those that add to the residual stream are smaller in deep networks."""
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
                 continue
@@ -73,7 +73,7 @@ class Network(nn.Module):
                 nn.init.zeros_(parameter)
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        """Token embeddings with ESM-2's token dropout: (rows, length) -> (rows * length, dim)."""
+        """Embed tokens with ESM-2's token dropout: (rows, length) -> (rows * length, dim)."""
         masked = tokens == self.esm.mask_idx
         x = functional.embedding(tokens, self.esm.embed_tokens.weight).masked_fill(
             masked[..., None], 0.0
@@ -99,7 +99,7 @@ class Network(nn.Module):
         return self._linear(mixed, attention.out_proj.weight, attention.out_proj.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Last representation of every token: (rows, length) -> (rows * length, dim) float32."""
+        """Return last representations: (rows, length) tokens -> (rows * length, dim) float32."""
         rows, length = tokens.shape
         x = self._embed(tokens)
         cos, sin = rotary_tables(length, x.shape[1] // self.heads, x)
@@ -112,11 +112,11 @@ class Network(nn.Module):
         return last
 
     def logits(self, representation: Tensor) -> Tensor:
-        """Token scores: (n, dim) -> (n, alphabet) float32."""
+        """Return token scores: (n, dim) -> (n, alphabet) float32."""
         scores: Tensor = self.esm.lm_head(representation)
         return scores
 
     def structure_states(self, representation: Tensor) -> Tensor:
-        """Predicted states of the structure encoder: (n, dim) -> (n, 128) float32."""
+        """Predict the structure encoder's states: (n, dim) -> (n, 128) float32."""
         states: Tensor = self.structure_head(representation)
         return states

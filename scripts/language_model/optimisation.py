@@ -13,7 +13,7 @@ from language_model.network import Network
 
 
 def trainable(network: Network) -> dict[str, torch.nn.Parameter]:
-    """Parameters by name, without the contact head, which no loss of ours reaches."""
+    """Return parameters by name, without the contact head, which is not trained."""
     return {
         name: parameter
         for name, parameter in network.named_parameters()
@@ -22,9 +22,9 @@ def trainable(network: Network) -> dict[str, torch.nn.Parameter]:
 
 
 def learning_rate(step: int, warmup: int, decay: int, steps: int) -> float:
-    """Share of the peak rate: a linear rise, a plateau, a linear fall to 0 over the last `decay`.
+    """Return the share of the peak rate: linear rise, plateau, linear fall in `decay` steps.
 
-    With a plateau a run can be branched or prolonged from any checkpoint before its fall.
+    Thanks to the plateau a run can branch or be prolonged from any checkpoint before its fall.
     """
     rise = (step + 1) / max(warmup, 1)
     fall = (steps - step) / max(decay, 1)
@@ -47,8 +47,8 @@ class Optimisers:
             for parameter, name in self._names.items()
             if parameter.ndim == 2 and name.startswith("esm.layers.")
         ]
-        chosen = set(matrices)
-        others = [parameter for parameter in self._names if parameter not in chosen]
+        in_muon = set(matrices)
+        others = [parameter for parameter in self._names if parameter not in in_muon]
         self._rate = rate
         self._parts: list[torch.optim.Optimizer] = [
             torch.optim.Muon(
@@ -69,7 +69,7 @@ class Optimisers:
             part.zero_grad()
 
     def state(self) -> dict[str, Tensor]:
-        """Every running average, named after its parameter."""
+        """Return every running average, named after its parameter."""
         return {
             f"{self._names[parameter]}|{key}": value
             for part in self._parts
@@ -78,7 +78,7 @@ class Optimisers:
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state` gave; parameters without an entry begin afresh."""
+        """Load the result of `state`; parameters without an entry start anew."""
         of_name = {name: parameter for parameter, name in self._names.items()}
         for full, value in state.items():
             name, key = full.rsplit("|", 1)
@@ -110,7 +110,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, network: Network, optimisers: Optimisers | None) -> dict[str, Any]:
-    """Fill a network (and optimisers) from a checkpoint; returns its facts."""
+    """Load a checkpoint into a network (and optimisers); return its facts."""
     with safe_open(path, framework="pt") as file:
         facts: dict[str, Any] = json.loads(file.metadata()["facts"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -131,7 +131,7 @@ def load_checkpoint(path: Path, network: Network, optimisers: Optimisers | None)
 def open_checkpoint(
     path: Path, precision: torch.dtype = torch.float32
 ) -> tuple[Network, dict[str, Any]]:
-    """The network that a checkpoint holds, and the checkpoint's facts."""
+    """Return a checkpoint's network and its facts."""
     with safe_open(path, framework="pt") as file:
         config = json.loads(file.metadata()["facts"])["config"]
     network = Network(config["layers"], config["dim"], config["heads"], precision)

@@ -1,4 +1,4 @@
-"""What can be read off embeddings by a linear map."""
+"""Linear maps from embeddings to other quantities."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
-# Of the standardised inputs' Gram matrix, per row: weak enough to matter only for columns that
-# hardly vary.
+# Added to the Gram matrix of the standardised inputs, per row. It is so weak that it matters only
+# for columns that hardly vary.
 _PENALTY = 1e-4
 
 
@@ -31,13 +31,13 @@ class Ridge(NamedTuple):
         return cls(mean, spread, weight, bias)
 
     def predict(self, inputs: Float32) -> Float32:
-        """(rows, inputs) -> (rows, outputs)."""
+        """Predict: (rows, inputs) -> (rows, outputs)."""
         rows: Float32 = (inputs - self.mean) / self.spread @ self.weight + self.bias
         return rows
 
 
 def explained_variance(ridge: Ridge, inputs: Float32, targets: Float32) -> float:
-    """R² of the predictions, averaged over the outputs; rows with NaN targets do not count."""
+    """Return the mean R² of the outputs; rows with NaN targets do not count."""
     known = np.isfinite(targets).all(axis=1)
     error = ((ridge.predict(inputs[known]) - targets[known]) ** 2).sum(axis=0)
     total = ((targets[known] - targets[known].mean(axis=0)) ** 2).sum(axis=0)

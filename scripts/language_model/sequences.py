@@ -9,9 +9,10 @@ import esm
 import numpy as np
 from numpy.typing import NDArray
 
+from protalign.core.protein import AMINO_ACIDS
+
 ALPHABET = esm.data.Alphabet.from_architecture("ESM-1b")
-STANDARD_RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
-STANDARD_TOKENS = np.array([ALPHABET.get_idx(aa) for aa in STANDARD_RESIDUES], dtype=np.int64)
+STANDARD_TOKENS = np.array([ALPHABET.get_idx(aa) for aa in AMINO_ACIDS], dtype=np.int64)
 
 Tokens = NDArray[np.uint8]
 
@@ -24,7 +25,7 @@ class Record(NamedTuple):
 
 
 def _letter_table() -> NDArray[np.uint8]:
-    """Token of every byte; a letter that the alphabet lacks is an unknown residue, X."""
+    """Return the token of every byte; a letter missing from the alphabet is unknown, X."""
     table = np.full(256, ALPHABET.get_idx("X"), dtype=np.uint8)
     for letter in ALPHABET.standard_toks:
         if letter.isalpha():
@@ -36,7 +37,7 @@ _TOKEN_OF_BYTE = _letter_table()
 
 
 def tokenize(sequence: str) -> Tokens:
-    """Tokens of a sequence with its beginning and end marks: (residues + 2,) uint8."""
+    """Return a sequence's tokens with start and end marks: (residues + 2,) uint8."""
     letters = np.frombuffer(sequence.upper().encode("ascii", "replace"), dtype=np.uint8)
     marks = [ALPHABET.cls_idx], [ALPHABET.eos_idx]
     return np.concatenate([marks[0], _TOKEN_OF_BYTE[letters], marks[1]]).astype(np.uint8)
@@ -49,7 +50,7 @@ def _open_text(path: Path) -> IO[str]:
 
 
 def read_fasta(path: Path) -> Iterator[Record]:
-    """Entries of a FASTA file, plain or gzip-compressed, in the file's order."""
+    """Yield the entries of a FASTA file, plain or gzip-compressed, in the file's order."""
     identifier, parts = "", list[str]()
     with _open_text(path) as handle:
         for line in handle:

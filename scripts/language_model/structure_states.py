@@ -1,12 +1,12 @@
-"""Take the structure encoder's states out of a store, as targets for `train_language_model.py`.
+"""Read the structure encoder's states from a store, as targets for `train.py`.
 
     protalign embed chains/ --out store.zarr --sequence-encoder none
     python scripts/language_model/structure_states.py --store store.zarr \\
         --table chains.csv --split train --out states.safetensors
 
-The table is a CSV file with the columns id, split and the one that `--group` names, the number of
-the entry's family. Entries of other splits are never read. Entries of several chains are left out:
-a structure's states know all chains, a sequence encoder sees one.
+The table is a CSV file with the columns id, split, and the number of the entry's family (the
+column that `--group` names). Entries of other splits are never read. Entries of several chains are
+left out: their states depend on all chains, and a sequence encoder sees only one.
 """
 
 import argparse
@@ -26,7 +26,7 @@ Float16 = NDArray[np.float16]
 
 
 def families(table: Path, split: str, group: str) -> dict[str, int]:
-    """Family of every id of a split, out of the table."""
+    """Read the family of every id of a split from the table."""
     with table.open(newline="", encoding="utf-8") as handle:
         return {
             row["id"]: int(row[group]) for row in csv.DictReader(handle) if row["split"] == split
@@ -34,7 +34,7 @@ def families(table: Path, split: str, group: str) -> dict[str, int]:
 
 
 def states_of(store: EmbeddingStore, entry: str, encoder: str) -> Float16:
-    """A chain's states, (residues, 128); NaN where a residue's backbone is incomplete."""
+    """Return a chain's states, (residues, 128); NaN if a residue's backbone is incomplete."""
     (chain,) = store.structure(entry).kept_chains
     states = np.full((len(chain), store.encoders[encoder].dim), np.nan, dtype=np.float16)
     states[chain.structure_rows] = store[[entry]].embeddings(encoder)[0]

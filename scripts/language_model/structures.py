@@ -14,7 +14,7 @@ from language_model.batches import Windows
 
 
 class StructureStates(NamedTuple):
-    """Chains with a structure: sequences and one row of states a residue."""
+    """Chains with a structure: sequences, and a row of states for each residue."""
 
     ids: Sequence[str]
     sequences: Sequence[str]
@@ -28,7 +28,7 @@ def write_states(
     groups: Mapping[str, int],
     states: Mapping[str, NDArray[np.float16]],
 ) -> None:
-    """Keep chains' states in one safetensors file: (rows, 128) float16, ids in its header."""
+    """Write chains' states into a safetensors file: (rows, 128) float16, ids in its header."""
     ids = sorted(states)
     for identifier in ids:
         if len(states[identifier]) != len(sequences[identifier]):
@@ -47,7 +47,7 @@ def write_states(
 
 
 def read_states(path: Path) -> StructureStates:
-    """What `write_states` wrote."""
+    """Read the file of `write_states`."""
     with safe_open(path, framework="np") as file:
         header = file.metadata()
         rows, groups = file.get_tensor("states"), file.get_tensor("groups")
@@ -57,7 +57,7 @@ def read_states(path: Path) -> StructureStates:
 
 
 def select(chains: StructureStates, kept: NDArray[np.bool_]) -> StructureStates:
-    """Some of the chains, by a mask."""
+    """Select chains by a mask."""
     numbers = [int(number) for number in np.flatnonzero(kept)]
     return StructureStates(
         [chains.ids[i] for i in numbers],
@@ -75,7 +75,7 @@ class Scale(NamedTuple):
 
 
 def scale_of(chains: StructureStates) -> Scale:
-    """The scale that gives the chains' states mean 0 and variance 1 in every dimension."""
+    """Return the scale that gives the states mean 0 and variance 1 in every dimension."""
     rows = np.concatenate(list(chains.states)).astype(np.float32)
     return Scale(np.nanmean(rows, axis=0), np.nanstd(rows, axis=0) + 1e-6)
 

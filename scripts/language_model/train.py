@@ -108,7 +108,7 @@ def _sampler(sequences: Sequence[str], window: int, tokens: int, seed: int) -> W
 def _split_chains(
     config: Config, sequences: list[str], out: NDArray[np.bool_]
 ) -> tuple[StructureStates, StructureStates]:
-    """Chains to train on and chains of held-out families; no homologs of held-out sequences."""
+    """Split the chains by family; leave out homologs of the held-out sequences."""
     assert config.structures is not None
     chains = read_states(config.structures)
     labels = cached_clusters([*sequences, *chains.sequences], config.out)
@@ -119,7 +119,7 @@ def _split_chains(
 
 
 def load_data(config: Config) -> Data:
-    """Read, cluster and split the sequences and, where given, the structure states."""
+    """Read, cluster and split the sequences and, if given, the structure states."""
     sequences = [record.sequence for path in config.fasta for record in read_fasta(path)]
     labels = cached_clusters(sequences, config.out)
     lengths = np.array([len(sequence) for sequence in sequences])
@@ -166,13 +166,13 @@ class Trainer:
         return torch.from_numpy(array).to(self.config.device)
 
     def _predict(self, batch: MaskedBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """All tokens' representations, the hidden residues' logits and what they are."""
+        """Return all tokens' representations, and the hidden residues' logits and tokens."""
         states = self.network(self._to(batch.tokens))
         logits = self.network.logits(states[self._to(batch.positions)])
         return states, logits, self._to(batch.targets)
 
     def _structure_losses(self, chains: Chains, step: int) -> tuple[Tensor, Tensor]:
-        """Cross entropy of the hidden residues, and mean squared error of the scaled states."""
+        """Return the hidden residues' cross entropy and the scaled states' mean squared error."""
         assert self.data.scale is not None
         windows = chains.sampler.windows(step)
         seen, logits, targets = self._predict(chains.sampler.mask_of(windows, step))
@@ -182,7 +182,7 @@ class Trainer:
         return functional.cross_entropy(logits, targets), error
 
     def update(self) -> dict[str, float]:
-        """One step; returns its losses."""
+        """Do one step and return its losses."""
         config, sampler = self.config, self.data.training
         batch = sampler.mask_of(sampler.windows(self.step), self.step)
         _, logits, targets = self._predict(batch)
@@ -201,7 +201,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Cross entropy (nats) and accuracy on the held-out clusters, on fixed windows."""
+        """Return cross entropy (nats) and accuracy on fixed windows of the held-out clusters."""
         sampler = self.data.validation
         total, right, count = 0.0, 0, 0
         for number in range(sampler.batches_per_epoch):
@@ -234,9 +234,9 @@ def _log(path: Path, entry: dict[str, Any]) -> None:
 
 
 def train(config: Config) -> Trainer:
-    """Train to `config.steps`, or until the time or `stop_at` is reached; returns the trainer."""
+    """Train to `config.steps`, `stop_at` or the time limit, and return the trainer."""
     torch.set_num_threads(config.threads)
-    # exp() of attention scores gives denormals, which a CPU multiplies 30 times slower.
+    # exp() of attention scores gives denormals, which a CPU multiplies 30 times more slowly.
     torch.set_flush_denormal(True)
     config.out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(config, load_data(config))
@@ -261,7 +261,7 @@ def train(config: Config) -> Trainer:
 
 
 def parse(arguments: list[str] | None = None) -> Config:
-    """The command line as a Config."""
+    """Return the command line's options as a Config."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -280,7 +280,7 @@ def parse(arguments: list[str] | None = None) -> Config:
     add("--decay", type=int, default=1000, help="steps of linear fall at the end")
     add("--seed", type=int, default=0)
     add("--holdout", type=float, default=0.02, help="share of the residues held out, by cluster")
-    add("--structures", type=Path, help="structure states (compute_structure_states.py)")
+    add("--structures", type=Path, help="structure states (structure_states.py)")
     add("--structure-tokens", type=int, default=2048, help="tokens a step out of structures")
     add("--structure-weight", type=float, default=1.0, help="weight of their loss")
     add("--structure-holdout", type=float, default=0.1, help="share held out, by family")
