@@ -1,4 +1,4 @@
-"""Cut the encoder out of ProteinMPNN's published weights, for shipping inside the package.
+"""Cut the encoder from ProteinMPNN's published weights, to ship it with the package.
 
     python scripts/data/cut_proteinmpnn_encoder.py v_48_020.pt
 
@@ -53,7 +53,7 @@ def cut(source: Path, target: Path) -> None:
 
 
 def _sort_metadata(path: Path) -> None:
-    """Put the header's metadata in order: safetensors writes them in another order every time."""
+    """Sort the header's metadata: safetensors writes them in a different order every time."""
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
@@ -65,7 +65,7 @@ def _sort_metadata(path: Path) -> None:
 
 
 def main() -> None:
-    """Command line: source, and optionally where to write."""
+    """Read the command line and cut."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="upstream's v_48_020.pt")
     parser.add_argument("--out", type=Path, default=shipped_weights())
