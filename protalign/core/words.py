@@ -20,6 +20,12 @@ StorageDtype = Literal["float16", "float32"]
 
 #: Contrastive losses.
 Loss = Literal["clip", "siglip"]
+#: The modality of the vectors that a transformer returns; "both" are side by side.
+Output = Literal["sequence", "structure", "both"]
+#: The kinds of vectors that are exported: aligned ones, and means of the residues' embeddings.
+Feature = Literal["aligned", "mean"]
+#: The kinds of vectors that a transformer looks up; "both" are side by side.
+Features = Literal["aligned", "mean", "both"]
 
 #: The parts of a split.
 Part = Literal["train", "validation", "test"]

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from protalign.core.checks import check_between, check_choice, check_whole
 from protalign.core.errors import InputError, ModelError
+from protalign.core.words import Output
 from protalign.heads.losses import LOSSES
 from protalign.heads.model import Model
 from protalign.heads.poolings import POOLINGS, pooling_head
-
-OUTPUTS = ("sequence", "structure", "both")
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
     """Raise InputError, which lists the accepted values, for a parameter out of its range."""
     check_choice("loss", parameters["loss"], LOSSES)
     check_choice("pooling", parameters["pooling"], POOLINGS)
-    check_choice("output", parameters["output"], OUTPUTS)
+    check_choice("output", parameters["output"], get_args(Output))
     for name in ("embed_dim", "n_heads", "max_epochs", "n_iter_no_change"):
         check_whole(name, parameters[name], 1)
     check_whole("batch_size", parameters["batch_size"], 2)

@@ -6,7 +6,7 @@ import copy
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,8 @@ from protalign.core.devices import resolve_device
 from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
-from protalign.estimator.checks import OUTPUTS, check_parameters, check_unchanged
+from protalign.core.words import Output
+from protalign.estimator.checks import check_parameters, check_unchanged
 from protalign.estimator.export import export_vectors
 from protalign.heads import model_files
 from protalign.heads.inputs import (
@@ -266,7 +267,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             X was embedded by other encoders than the model was fitted on.
         """
         check_is_fitted(self)
-        check_choice("output", self.output, OUTPUTS)
+        check_choice("output", self.output, get_args(Output))
         modalities = self._output_modalities()
         inputs = self._fitted_inputs(X, modalities)
         for modality in modalities:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import get_args
 
 import numpy as np
 
@@ -12,12 +13,11 @@ from protalign.core.arrays import Int64
 from protalign.core.checks import check_choice
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
+from protalign.core.words import Feature
 from protalign.heads.inputs import Inputs, means_of
 from protalign.heads.model import Model
 from protalign.stores import Entries, VectorBatch, write_vectors
 
-#: The columns that a file may hold of each modality.
-FEATURES = ("aligned", "mean")
 #: Entries with vectors in memory at once.
 _ENTRIES_AT_ONCE = 16384
 
@@ -114,7 +114,7 @@ def _checked(features: Sequence[str]) -> set[str]:
     if isinstance(features, str):
         raise InputError(f"features={features!r}: a text", f"give a tuple: ({features!r},)")
     for name in features:
-        check_choice("features", name, FEATURES)
+        check_choice("features", name, get_args(Feature))
     if "aligned" not in features:
         raise InputError(
             f"features={tuple(features)}: aligned is missing, but it is always written",

@@ -7,21 +7,37 @@ functions of the similarities s_ij = <P_i, S_j> / temperature.
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-#: The losses by name.
-LOSSES = ("clip", "siglip")
-#: Largest 1 / temperature that learning may reach, as CLIP has it (Radford et al., 2021, 2.5).
+from protalign.core.words import Loss
+
+#: The names of the losses.
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+#: Largest 1 / temperature that learning may reach, as in CLIP (Radford et al., 2021, 2.5).
 MAX_LEARNED_SCALE = 100.0
 
 
 def clip_loss(similarities: Tensor) -> Tensor:
-    """Symmetric softmax cross entropy (paper, Eq. 2; the formula of open_clip's ClipLoss).
+    """Return the symmetric softmax cross entropy (paper, Eq. 2; as open_clip's ClipLoss).
 
-    ``similarities``: (N, N), s_ij as above. Returns the mean over both directions, 0-d.
+    Parameters
+    ----------
+    similarities : (N, N) tensor
+        s_ij = <P_i, S_j> / temperature.
+
+    Returns
+    -------
+    0-d tensor
+        The mean over both directions.
+
+    Examples
+    --------
+    >>> clip_loss(torch.zeros(2, 2))  # log(2): each vector is as near to both
+    tensor(0.6931)
     """
     # Not cross_entropy(similarities.T): its gradient's layout makes adding the two slow.
     by_sequence = similarities.log_softmax(dim=1).diagonal()
@@ -30,13 +46,28 @@ def clip_loss(similarities: Tensor) -> Tensor:
 
 
 def siglip_loss(similarities: Tensor, bias: Tensor) -> Tensor:
-    """``sum_ij softplus(-y_ij (s_ij + b)) / N``, y_ij = 1 for i = j and -1 elsewhere.
+    """Return ``sum_ij softplus(-y_ij (s_ij + b)) / N``; y_ij is 1 if i = j, and -1 if not.
 
-    This is the sign that SigLIP's own code (big_vision) gives the bias: b = -10 says that almost
-    every pair is a negative. The paper's Eq. 3, like the SigLIP paper's, prints the bias with the
-    opposite sign, under which b = -10 would call almost every pair a positive.
+    The bias has the sign that SigLIP's code (big_vision) gives it: b = -10 says that almost every
+    pair is a negative. The paper's Eq. 3, like the SigLIP paper's, prints the bias with the
+    opposite sign. With that sign, b = -10 would call almost every pair a positive.
 
-    ``similarities``: (N, N); ``bias``: 0-d. Returns a 0-d tensor.
+    Parameters
+    ----------
+    similarities : (N, N) tensor
+        s_ij = <P_i, S_j> / temperature.
+    bias : 0-d tensor
+        b.
+
+    Returns
+    -------
+    0-d tensor
+        The loss.
+
+    Examples
+    --------
+    >>> siglip_loss(torch.zeros(2, 2), torch.tensor(0.0))  # 2 log(2): two terms for each vector
+    tensor(1.3863)
     """
     labels = 2 * torch.eye(len(similarities), device=similarities.device) - 1
     return functional.softplus(-labels * (similarities + bias)).sum() / len(similarities)
@@ -47,11 +78,21 @@ class ContrastiveLoss(nn.Module):
 
     Parameters
     ----------
-    kind : "clip" or "siglip".
-    temperature : tau, that similarities are divided by.
-    bias : SigLIP's bias at the start; it is learned. CLIP has none.
-    learnable_temperature : learn log(1 / tau) too, starting from ``temperature``. 1 / tau stays
-        below the larger of 100 and its start.
+    kind : str
+        "clip" or "siglip".
+    temperature : float
+        Similarities are divided by it.
+    bias : float
+        SigLIP's bias at the start. It is learned. CLIP has none.
+    learnable_temperature : bool
+        Learn the logarithm of 1 / temperature too, starting from ``temperature``. 1 / temperature
+        stays at or below 100, or its start if that is larger.
+
+    Examples
+    --------
+    >>> loss = ContrastiveLoss("clip", temperature=0.5)
+    >>> loss(torch.eye(2), torch.eye(2))  # log(1 + exp(-2))
+    tensor(0.1269)
     """
 
     def __init__(
@@ -73,7 +114,7 @@ class ContrastiveLoss(nn.Module):
         self._max_log_scale = max(math.log(MAX_LEARNED_SCALE), start)
 
     def forward(self, sequence: Tensor, structure: Tensor) -> Tensor:
-        """Loss of (N, E) unit-length sequence vectors and their (N, E) structure vectors."""
+        """Return the loss, 0-d, of (N, E) unit-length sequence and structure vectors."""
         scale = self.log_scale.clamp(max=self._max_log_scale).exp()
         similarities = scale * (sequence @ structure.T)
         if self.bias is None:
