@@ -93,7 +93,8 @@ def fit(
         raise InputError(
             "--split: cannot be combined with --ids or --validation-ids", "give one or the other"
         )
-    if out.is_dir() and any(out.iterdir()) and not overwrite:  # before the training and the imports
+    # A saved model is found before the imports; check_target refuses other files and folders.
+    if (out / "config.json").is_file() and not overwrite:
         raise InputError(f"--out {out}: it exists", "name another folder or add --overwrite")
     with quick_imports():
         from protalign.estimator.estimator import ProtAlignEstimator

@@ -2,74 +2,97 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from protalign.core.arrays import Float32
-from protalign.core.checks import check_choice
+from protalign.core.checks import check_choice, first_few
 from protalign.core.errors import InputError
-from protalign.core.protein import Modality
-from protalign.stores import AlignedVectors, read_vectors
+from protalign.core.protein import MODALITIES, Modality
+from protalign.core.words import Features, Output
+from protalign.stores import AlignedVectors, Entries, read_vectors
 from protalign.stores.vectors.table import feature_names
 
-OUTPUTS: dict[str, tuple[Modality, ...]] = {
-    "sequence": ("sequence",),
-    "structure": ("structure",),
-    "both": ("sequence", "structure"),
-}
-#: ``features`` -> what a column's name ends in.
-FEATURES: dict[str, tuple[str, ...]] = {
-    "aligned": ("vector",),
-    "mean": ("mean",),
-    "both": ("vector", "mean"),
-}
+#: Feature -> the ending of its columns' names.
+_ENDINGS = {"aligned": "vector", "mean": "mean"}
 
 
 class VectorLookup(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Looks exported vectors up by id, so that a pipeline takes ids as X.
+    """Look exported vectors up by id, so that a pipeline takes ids as X.
 
-    ``make_pipeline(VectorLookup("vectors.parquet"), LogisticRegression()).fit(ids, labels)``
-
-    X is a list, array or column of n ids. Nothing is learned from them: ``fit`` does nothing, and
-    the file is read at the first ``transform``, and again if it changes.
+    X is a list, array or column of n ids. Nothing is learned from them: ``fit`` does nothing. The
+    file is read at the first ``transform``, and again if it changes.
 
     Parameters
     ----------
-    path : Parquet file that ``ProtAlignEstimator.export`` or ``protalign export`` wrote.
-    output : "sequence", "structure", or "both", side by side.
-    features : "aligned"; "mean", the means of the residues' embeddings, where they were exported
+    path : str or path
+        A Parquet file that ``ProtAlignEstimator.export`` or ``protalign export`` wrote.
+    output : str
+        "sequence", "structure", or "both" side by side.
+    features : str
+        "aligned"; "mean", the means of the residues' embeddings, if they were exported
         (``features=("aligned", "mean")``); or "both": first the aligned vectors, then the means.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from protalign.stores import VectorBatch, write_vectors
+    >>> path = Path(tempfile.mkdtemp()) / "vectors.parquet"
+    >>> ids = np.array(["1a30", "3ebp", "1bcu"], dtype=object)
+    >>> eye = np.eye(3, dtype=np.float32)
+    >>> batch = VectorBatch(ids, sequence=eye, structure=eye)
+    >>> _ = write_vectors(path, [batch], dim=3, metadata={})
+    >>> VectorLookup(path).transform(["3ebp", "1a30"])
+    array([[0., 1., 0.],
+           [1., 0., 0.]], dtype=float32)
+
+    In a pipeline:
+
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> pipeline = make_pipeline(VectorLookup(path), LogisticRegression())
+    >>> pipeline.fit(["1a30", "3ebp"], ["lyase", "kinase"]).predict(["3ebp"]).tolist()
+    ['kinase']
     """
 
     def __init__(
-        self, path: str | Path, output: str = "sequence", features: str = "aligned"
+        self,
+        path: str | os.PathLike[str],
+        output: str = "sequence",
+        features: str = "aligned",
     ) -> None:
         self.path = path
         self.output = output
         self.features = features
 
-    def fit(self, X: object = None, y: object = None) -> VectorLookup:
-        """Return self: there is nothing to learn."""
+    def fit(self, X: object = None, y: object = None) -> Self:
+        """Do nothing; pipelines call it."""
         return self
 
     def transform(self, X: Any) -> Float32:
-        """(n, width) float32, n ids' vectors: aligned ones of unit length, means as they are.
+        """Return the vectors of n ids: (n, width) float32.
 
-        Raises InputError, naming them, for ids that the file lacks or that lack the modality, and
-        where the file has no means.
+        Aligned vectors have unit length; means are as they are.
+
+        Raises
+        ------
+        InputError
+            An id is not in the file, or its vector is missing; the error names the ids. Or the
+            file has no means.
         """
-        found = self._vectors().select(_ids(X))
-        columns = self._columns(found)
-        for modality in OUTPUTS[self.output]:
-            _check_present(found, modality)
+        subset = self._vectors().select(_ids(X))
+        columns = self._columns(subset)
+        for modality in self._modalities():
+            _check_present(subset, modality)
         return np.hstack(list(columns.values()))
 
     def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
-        """Names of the columns: "sequence0", …, "structure_mean0", …, as in an exported CSV."""
+        """Return the columns' names: "sequence0", …, "structure_mean0", …, as in a CSV export."""
         columns = self._columns(self._vectors()).items()
         names = [name for c, values in columns for name in feature_names(c, values.shape[1])]
         return np.array(names, dtype=object)
@@ -88,25 +111,29 @@ class VectorLookup(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())
-        state.pop("_cached", None)  # the file is read again where this is unpickled
+        state.pop("_cached", None)  # the copy reads the file again
         return state
 
     def _columns(self, vectors: AlignedVectors) -> dict[str, Float32]:
         """Return the columns asked for: name -> (n, width)."""
-        check_choice("output", self.output, OUTPUTS)
-        check_choice("features", self.features, FEATURES)
+        check_choice("output", self.output, get_args(Output))
+        check_choice("features", self.features, get_args(Features))
         columns = {}
-        for ending in FEATURES[self.features]:
-            for modality in OUTPUTS[self.output]:
+        endings = [end for name, end in _ENDINGS.items() if self.features in (name, "both")]
+        for ending in endings:
+            for modality in self._modalities():
                 name = f"{modality}_{ending}"
                 values = getattr(vectors, name.removesuffix("_vector"))
                 if values is None:
                     raise InputError(
-                        f"{self.path} has no column {name}",
+                        f"{self.path}: the column {name} is missing",
                         'export it: features=("aligned", "mean"), or --features aligned,mean',
                     )
                 columns[name] = values
         return columns
+
+    def _modalities(self) -> tuple[Modality, ...]:
+        return tuple(m for m in MODALITIES if self.output in (m, "both"))
 
     def _vectors(self) -> AlignedVectors:
         """Return the file's vectors, which are read again only if the file changes."""
@@ -120,24 +147,27 @@ class VectorLookup(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _ids(X: Any) -> npt.NDArray[np.object_]:
-    """X as (n,) ids; a single column is as good as a list."""
+    """Return X as (n,) ids; a single column counts as a list."""
+    if isinstance(X, Entries):
+        raise InputError(
+            f"X: a {type(X).__name__}, but ids are looked up", "give its ids, as in store[mask].ids"
+        )
     ids = np.asarray(X, dtype=object)
     if ids.ndim == 2 and ids.shape[1] == 1:
         ids = ids[:, 0]
     if ids.ndim != 1 or not all(isinstance(entry_id, str) for entry_id in ids):
         raise InputError(
-            f"X of shape {ids.shape} is no list of ids", "give the ids, as text, one per sample"
+            f"X: an array of shape {ids.shape}, not a list of ids",
+            "give the ids, as text, one for each sample",
         )
     return ids
 
 
 def _check_present(vectors: AlignedVectors, modality: Modality) -> None:
-    there = vectors.has_sequence if modality == "sequence" else vectors.has_structure
-    if there.all():
-        return
-    missing = vectors.ids[~there]
-    more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
-    raise InputError(
-        f"no {modality} vector of {', '.join(missing[:3])}{more}",
-        f"leave them out (has_{modality} of read_vectors), or set another output",
-    )
+    """Raise InputError, which names the ids, if the modality is missing for some."""
+    _, present = vectors.candidates(modality)
+    if not present.all():
+        raise InputError(
+            f"{first_few(vectors.ids[~present].tolist())}: the {modality} vector is missing",
+            f"leave them out (has_{modality} of read_vectors), or set another output",
+        )

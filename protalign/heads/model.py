@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from protalign.core.arrays import Float32, Int64
+from protalign.core.checks import check_choice
 from protalign.core.devices import resolve_device
 from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import InputError, ModelError
@@ -215,6 +216,8 @@ class Model(nn.Module):
         ModelError
             X was embedded by other encoders than the model was fitted on.
         """
+        for modality in modalities:
+            check_choice("modality", modality, MODALITIES)
         inputs = read_inputs(X, modalities, names=names, encoders=self.encoders)
         check_fits(inputs, modalities, self.dims, self.encoders)
         return inputs

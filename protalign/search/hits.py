@@ -180,7 +180,9 @@ def search(
         coordinates = _opened_store(store, targets)
     parts = []
     if by_kind.needs_model:
-        parts += _embedded(by_kind, targets, _model_for(by_kind, model), query_by, weights, device)
+        parts += _embedded(
+            by_kind, targets, _model_for(by_kind, model, device), query_by, weights, device
+        )
     parts.append(stored_queries(targets, by_kind.ids, query_by, coordinates))
     for table in by_kind.tables:
         check_same_model(table, targets)
@@ -203,13 +205,13 @@ def _opened_store(
     return store if isinstance(store, EmbeddingStore) else open_coordinates(targets, store)
 
 
-def _model_for(queries: SortedQueries, model: Any) -> Model:
+def _model_for(queries: SortedQueries, model: Any, device: str) -> Model:
     if model is None:
         first = [*queries.files, *queries.sequences, "the residue embeddings"][0]
         raise InputError(
             f"{first[:60]}: it has no vector yet", "give --model, the model that made the others"
         )
-    return as_model(model)
+    return Model.load(model, device) if isinstance(model, (str, os.PathLike)) else as_model(model)
 
 
 def _embedded(

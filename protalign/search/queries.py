@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -116,7 +116,7 @@ def sort_queries(given: Query | Iterable[Query], ids: Iterable[str]) -> SortedQu
     A text is an id if the vectors have it, else a file or folder if it exists, else a sequence if
     it is at least 10 letters. Raise InputError for anything else.
     """
-    if isinstance(given, (str, os.PathLike, np.ndarray, AlignedVectors)):
+    if isinstance(given, (str, os.PathLike, AlignedVectors)) or _is_embedding(given):
         given = [given]
     known = set(ids)
     result = SortedQueries([], [], [], [], [])
@@ -140,7 +140,7 @@ def sort_queries(given: Query | Iterable[Query], ids: Iterable[str]) -> SortedQu
                     f"{text[:60]!r}: not an id of the vectors, and no file or folder has this name",
                     did_you_mean(text, known) or "give an id, a file, or a sequence of 10 letters",
                 )
-        elif np.ndim(query) == 2:
+        elif _is_embedding(query):
             result.embeddings.append(query)
         else:
             raise InputError(
@@ -148,6 +148,11 @@ def sort_queries(given: Query | Iterable[Query], ids: Iterable[str]) -> SortedQu
                 "give ids, files, sequences, (L, D) residue embeddings or AlignedVectors",
             )
     return result
+
+
+def _is_embedding(query: Any) -> TypeGuard[Float32]:
+    """Return whether a query is an (L, D) array; an array of ids has one dimension."""
+    return getattr(query, "ndim", 0) == 2
 
 
 def stored_queries(

@@ -204,20 +204,24 @@ def test_means_that_were_not_exported_are_asked_for(
     """The error says how to export them; a misspelt choice is told too."""
     path = tmp_path / "aligned.parquet"
     fitted.export(store[:3], path)
-    with pytest.raises(InputError, match="no column sequence_mean; export it"):
+    with pytest.raises(InputError, match="the column sequence_mean is missing; export it"):
         VectorLookup(path, features="mean").transform(store[:3].ids)
     with pytest.raises(InputError, match="did you mean 'mean'"):
         VectorLookup(path, features="means").transform(store[:3].ids)
 
 
-def test_unknown_and_missing_are_named(vectors: Path) -> None:
-    """Ids that are not there, ids without the modality, things that are no ids."""
+def test_unknown_and_missing_are_named(store: EmbeddingStore, vectors: Path) -> None:
+    """Unknown ids, ids without the modality, and X that is not a list of ids."""
     with pytest.raises(InputError, match="'9xyz'"):
         VectorLookup(vectors).transform(["copy", "9xyz"])
-    with pytest.raises(InputError, match=r"no structure vector of fasta; .*has_structure"):
+    with pytest.raises(
+        InputError, match=r"fasta: the structure vector is missing; .*has_structure"
+    ):
         VectorLookup(vectors, output="structure").transform(["copy", "fasta"])
-    with pytest.raises(InputError, match="no list of ids"):
+    with pytest.raises(InputError, match="not a list of ids"):
         VectorLookup(vectors).transform(np.zeros((3, 2)))
+    with pytest.raises(InputError, match="a StoreView, but ids are looked up; give its ids"):
+        VectorLookup(vectors).transform(store[:3])
     with pytest.raises(InputError, match="did you mean 'structure'"):
         VectorLookup(vectors, output="structur").transform(["copy"])
     with pytest.raises(InputError, match="does not exist"):
