@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from protalign.core.protein import Modality
 
@@ -44,12 +44,6 @@ class EncoderRecord:
     settings: Mapping[str, str | int] = field(default_factory=dict)
     dtype: str = "float16"
     versions: Mapping[str, str] = field(default_factory=dict)
-
-    def plain(self) -> EncoderRecord:
-        """Return the record alone, without the fields that a subclass adds."""
-        return EncoderRecord(
-            **{each.name: getattr(self, each.name) for each in fields(EncoderRecord)}
-        )
 
     def differences(self, other: EncoderRecord, *, precision: bool = True) -> list[str]:
         """Return what makes the embeddings of two encoders different; empty if nothing does.

@@ -237,7 +237,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         )
         history = train(model, training, validating, options, generator, self._report)
         random = f"a random {100 * n_validation / len(pairs):.0f} % of the pairs, whole sequences"
-        model.encoders = {m: record.plain() for m, record in inputs.encoders.items()}
+        model.encoders = dict(inputs.encoders)
         model.training_record = _record(
             before,
             history,

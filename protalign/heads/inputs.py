@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -303,7 +303,7 @@ def read_inputs(
     """
     if isinstance(X, Inputs):
         return X
-    if isinstance(X, (str, Path)):
+    if isinstance(X, (str, os.PathLike)):
         raise InputError(
             f"X={str(X)[:60]!r}: a text or a path", "EmbeddingStore.open(path) opens a store"
         )

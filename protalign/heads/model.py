@@ -29,6 +29,7 @@ from protalign.heads.losses import ContrastiveLoss
 from protalign.heads.pairs import Pairs
 from protalign.heads.poolings import pooling_head
 from protalign.heads.ranks import RetrievalSet
+from protalign.stores import EncoderInfo
 
 
 @dataclass(frozen=True)
@@ -409,7 +410,7 @@ class Model(nn.Module):
         )
         model.settings = dict(config["parameters"])
         model.encoders = {
-            m: _record_of(config["encoders"][m])
+            m: EncoderInfo(**config["encoders"][m])
             for m in MODALITIES
             if "model" in config["encoders"][m]
         }
@@ -432,11 +433,6 @@ _DEFAULTS: dict[str, Any] = {
     "embed_dim": 128,
     "n_heads": 4,
 }
-
-
-def _record_of(values: Mapping[str, Any]) -> EncoderRecord:
-    """Return the record in a config, which may say more of an encoder (its name in the store)."""
-    return EncoderRecord(**{field.name: values[field.name] for field in fields(EncoderRecord)})
 
 
 def as_model(value: Any) -> Model:

@@ -209,7 +209,7 @@ def _model_for(queries: SortedQueries, model: Any, device: str) -> Model:
     if model is None:
         first = [*queries.files, *queries.sequences, "the residue embeddings"][0]
         raise InputError(
-            f"{first[:60]}: it has no vector yet", "give --model, the model that made the others"
+            f"{first[:60]}: it has no vector yet", "give the model that made the others (--model)"
         )
     return Model.load(model, device) if isinstance(model, (str, os.PathLike)) else as_model(model)
 

@@ -1,6 +1,6 @@
-"""Compiles the pooling kernels for GPUs that need not be here; run by a test, without interpreter.
+"""Compile the pooling kernels for GPUs that this machine need not have; a test runs this.
 
-Prints a line for each: kernel, architecture, D, dtype, bytes of on-chip memory.
+It prints a line for each kernel: name, architecture, D, dtype, bytes of on-chip memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KERNELS = (
 
 
 def compiled(kernel: triton.JITFunction, capability: int, dim: int, heads: int, dtype: str) -> int:
-    """Bytes of on-chip memory that a program takes."""
+    """Compile a kernel; return the bytes of on-chip memory that a program takes."""
     values = torch.empty(1, dim, dtype=DTYPES[dtype], device="meta")
     launch = _Launch.of(dim, heads, values)
     options = launch.constants | launch.of_rows

@@ -31,14 +31,14 @@ RANGES = [(399, 1), (0, 100), (50, 7), (3, 1), (101, 64), (0, 100), (300, 3)]
 
 
 def range_batch(values: Tensor, ranges: list[tuple[int, int]]) -> RangeBatch:
-    """Proteins at some places of a tensor."""
+    """Make a batch of proteins that are ranges of a tensor."""
     starts, lengths = np.array(ranges, dtype=np.int64).T
     [batch] = RangeBatch.several(values, [starts], [lengths])
     return batch
 
 
 def pooled(batch: PackedBatch | RangeBatch, weight: Tensor, upstream: Tensor) -> tuple[Tensor, ...]:
-    """Sums, and the weight's gradient by the upstream one."""
+    """Return the sums, and the weight's gradient for the upstream one."""
     weight = weight.clone().requires_grad_()
     dim, heads = weight.shape
     as_they_are = torch.eye(dim, dtype=weight.dtype, device=weight.device).expand(heads, -1, -1)
@@ -48,7 +48,7 @@ def pooled(batch: PackedBatch | RangeBatch, weight: Tensor, upstream: Tensor) ->
 
 
 def check_equal(values: Tensor, ranges: list[tuple[int, int]], heads: int) -> None:
-    """Sums, gradients and attention of the fused and the plain path, the latter in float64."""
+    """Compare sums, gradients and attention of the fused path with the plain path in float64."""
     fused = range_batch(values, ranges)
     lengths = np.array([length for _, length in ranges])
     plain = PackedBatch.of([rows.double() for rows in fused.proteins], lengths)
@@ -111,10 +111,10 @@ def test_equals_multihead_attention(dim: int) -> None:
         torch.testing.assert_close(gradient, expected[name], atol=1e-5 * size, rtol=0)
 
 
-@pytest.mark.skipif(DEVICE.type == "cuda", reason="a GPU says how many programs it takes")
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="a GPU sets the number of programs")
 @pytest.mark.parametrize("shares", [1, 2, 40])
 def test_shares_change_nothing(monkeypatch: pytest.MonkeyPatch, shares: int) -> None:
-    """Into however many shares the rows are cut, also more than there are proteins."""
+    """The number of shares does not matter, even if it is larger than the number of proteins."""
     monkeypatch.setattr(fused_pooling, "_SHARES_INTERPRETED", shares)
     torch.manual_seed(0)
     check_equal(torch.randn(400, 24).half(), RANGES, 4)
@@ -142,7 +142,7 @@ def test_large_scores_do_not_overflow() -> None:
 
 
 def test_what_is_not_finite_stays_with_its_protein() -> None:
-    """A protein with NaN or infinity has no finite sum; the others' are as they were."""
+    """A protein with NaN or infinity has no finite sum; the other sums stay as they were."""
     values = torch.randn(400, 24, device=DEVICE)
     weight = torch.randn(24, 4, device=DEVICE)
     whole = range_batch(values, RANGES).attention_sums(weight)
@@ -161,7 +161,7 @@ def test_a_protein_without_rows_is_refused() -> None:
 
 
 def use_fused_kernels(monkeypatch: pytest.MonkeyPatch, *, use: bool) -> None:
-    """Wherever a batch is made, whatever the device."""
+    """Choose the kind of every batch, on any device."""
     for module in (batches, training_rows):
         monkeypatch.setattr(module, "fused_pooling_on", lambda device: use)
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from protalign.core.arrays import Float64
 from protalign.heads.losses import ContrastiveLoss
-
-Float64 = npt.NDArray[np.float64]
 
 
 def batch(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """n pairs of unit-length vectors, related as a half-trained model's would be."""
+    """Make n pairs of unit-length vectors, as similar as a half-trained model's."""
     torch.manual_seed(seed)
     sequence = torch.randn(n, 128, dtype=torch.float64)
     structure = sequence + torch.randn(n, 128, dtype=torch.float64)
@@ -25,13 +23,13 @@ def batch(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def log_softmax_term(row: Float64, index: int) -> float:
-    """log of softmax(row)[index]."""
+    """Return the log of softmax(row)[index]."""
     shifted = row - row.max()
     return float(shifted[index] - math.log(np.exp(shifted).sum()))
 
 
 def clip_by_loops(sequence: Tensor, structure: Tensor, temperature: float) -> float:
-    """Paper, Eq. 2, term by term."""
+    """Compute the paper's Eq. 2 term by term."""
     similar = (sequence @ structure.T / temperature).numpy()
     n = len(similar)
     return -sum(
@@ -40,7 +38,7 @@ def clip_by_loops(sequence: Tensor, structure: Tensor, temperature: float) -> fl
 
 
 def siglip_by_loops(sequence: Tensor, structure: Tensor, temperature: float, bias: float) -> float:
-    """-sum log sigmoid(y (s + b)) / N: SigLIP's own code, where the sign of b is this one."""
+    """Compute -sum log sigmoid(y (s + b)) / N, with the sign of b in SigLIP's code."""
     similar = (sequence @ structure.T / temperature).numpy()
     total = 0.0
     for i in range(len(similar)):
@@ -98,7 +96,7 @@ def test_what_is_learned() -> None:
 
 
 def test_a_learned_temperature_has_a_floor() -> None:
-    """1 / tau stops at 100, as in CLIP; or at the start, where that was above."""
+    """1 / tau stops at 100, as in CLIP; or at its start, if that is above 100."""
     loss = ContrastiveLoss("clip", 0.07, learnable_temperature=True)
     with torch.no_grad():
         loss.log_scale.fill_(20.0)

@@ -120,7 +120,7 @@ def test_wrong_queries_are_one_line(vectors: AlignedVectors) -> None:
     name = str(vectors.ids[0])
     with pytest.raises(InputError, match=f"did you mean {name!r}"):
         search(name.upper().replace("_A", "_a"), vectors)
-    with pytest.raises(InputError, match="it has no vector yet; give --model"):
+    with pytest.raises(InputError, match="it has no vector yet; give the model"):
         search("MKTAYIAKQRQISFVKSHF", vectors)
     with pytest.raises(InputError, match="against='sequnce'"):
         search(name, vectors, against="sequnce")  # type: ignore[arg-type]

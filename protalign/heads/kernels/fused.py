@@ -22,33 +22,38 @@ from protalign.heads.kernels.packed import moved
 
 #: The oldest GPUs that Triton supports.
 _CAPABILITY = (8, 0)
-#: Warps of all programs on one multiprocessor: each thread takes the 255 registers that it can.
+#: Warps of all programs on one multiprocessor: each thread takes 255 registers, the most it can.
 _WARPS = 8
-#: Columns of a warp, at most: their sums for all heads of a program are kept in its registers.
+#: Most columns of a warp: their sums for all heads of a program stay in its registers.
 _COLUMNS = 320
 #: Attention heads that a program works on.
 _HEADS = 4
-#: Rows of a tile; and numbers of one whose products are not the tensor cores', which are laid out
-#: anew on chip for each head.
+#: Rows of a tile, and numbers of a tile without tensor cores, which is laid out anew on chip for
+#: each head.
 _ROWS, _NUMBERS_WITHOUT_DOT = 16, 5120
-#: Bytes of a tile, of which two are on their way while one is worked on; of a larger one none is.
+#: Most bytes of a tile if two more are loaded while one is worked on; with a larger one, only one
+#: more is.
 _TILE_BYTES = 40 * 1024
-#: Bytes of a tile at most, for the tensor cores: their operands are to fit beside it.
+#: Most bytes of a tile for tensor cores: their operands must fit beside it.
 _DOT_BYTES = 80 * 1024
-#: Programs where no GPU says how many it takes: Triton's interpreter.
+#: Programs in Triton's interpreter, since no GPU sets their number.
 _SHARES_INTERPRETED = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RangeBatch:
-    """n proteins, each of them a range of rows of one tensor, in any order; one may be repeated.
+    """n proteins, each a range of rows of one tensor, in any order; a range may be repeated.
 
     Attributes
     ----------
-    values : (R, D) float16, bfloat16 or float32, contiguous; no gradient flows to it.
-    starts : (n,) int64, on the device of ``values``: the first row of each protein.
-    offsets : (n + 1,) int64, on that device: rows of the batch before each protein, and of all.
-    lengths : (n,) int64 rows of each protein.
+    values : (R, D) tensor
+        float16, bfloat16 or float32, contiguous. No gradient flows to it.
+    starts : (n,) int64 tensor
+        The first row of each protein, on the device of ``values``.
+    offsets : (n + 1,) int64 tensor
+        Rows of the batch before each protein, and of all, on that device.
+    lengths : (n,) int64
+        Rows of each protein.
     """
 
     values: Tensor
@@ -58,7 +63,7 @@ class RangeBatch:
 
     @classmethod
     def from_ragged(cls, rows: Ragged, device: torch.device) -> RangeBatch:
-        """Packed rows, moved to a device; raises ValueError where a protein has no row."""
+        """Return a batch of packed rows on a device; raise ValueError if a protein has no row."""
         values = moved(rows.values, device)
         [batch] = cls.several(values, [rows.offsets[:-1]], [rows.lengths])
         return batch
@@ -67,39 +72,41 @@ class RangeBatch:
     def several(
         cls, values: Tensor, starts: Sequence[Int64], lengths: Sequence[Int64]
     ) -> Iterator[RangeBatch]:
-        """Batches of proteins of one tensor; the indices of all are moved to its device at once.
+        """Yield batches of proteins of one tensor; raise ValueError if a protein has no row.
 
-        Raises ValueError where a protein has no row.
+        The indices of all batches are moved to the tensor's device at once.
         """
-        if any(np.any(own < 1) for own in lengths):
+        if any(np.any(batch_lengths < 1) for batch_lengths in lengths):
             raise ValueError("every protein needs at least one row to be pooled")
         parts: list[Int64] = []
-        for own_starts, own_lengths in zip(starts, lengths, strict=True):
-            parts += [own_starts, np.concatenate([[0], np.cumsum(own_lengths)])]
+        for batch_starts, batch_lengths in zip(starts, lengths, strict=True):
+            parts += [batch_starts, np.concatenate([[0], np.cumsum(batch_lengths)])]
         indices = torch.from_numpy(np.concatenate(parts, dtype=np.int64)).to(values.device)
         split = indices.split_with_sizes([len(part) for part in parts])
-        for first_rows, offsets, own in zip(split[::2], split[1::2], lengths, strict=True):
-            yield cls(values, first_rows, offsets, own)
+        for first_rows, offsets, batch_lengths in zip(
+            split[::2], split[1::2], lengths, strict=True
+        ):
+            yield cls(values, first_rows, offsets, batch_lengths)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @property
     def proteins(self) -> tuple[Tensor, ...]:
-        """(L, D) views of each protein's rows; waits for the device."""
+        """(L, D) views of each protein's rows; making them waits for the device."""
         spans = zip(self.starts.tolist(), self.lengths.tolist(), strict=True)
         return tuple(self.values[start : start + length] for start, length in spans)
 
     def rows(self) -> Tensor:
-        """(T, D) copy of all rows, one protein after another."""
+        """Return a (T, D) copy of all rows, one protein after another."""
         lengths = torch.from_numpy(self.lengths).to(self.values.device)
         shift = torch.repeat_interleave(self.starts - self.offsets[:-1], lengths)
         return self.values[shift + torch.arange(len(shift), device=shift.device)]
 
     def attention_sums(self, weight: Tensor) -> Tensor:
-        """Softmax(rows @ weight)-weighted sums of each protein's rows.
+        """Return softmax(rows @ weight)-weighted sums of each protein's rows.
 
-        ``weight``: (D, H) float32 -> (n, H, D) float32.
+        ``weight`` (D, H) float32 -> (n, H, D) float32.
         """
         sums: Tensor = FusedAttentionPooling.apply(weight, self)  # type: ignore[no-untyped-call]
         return sums
@@ -117,7 +124,7 @@ class RangeBatch:
         return of_proteins
 
     def attention_weights(self, weight: Tensor) -> Tensor:
-        """Softmax of ``rows @ weight`` over each protein's rows, (T, H); without gradients."""
+        """Return the softmax of ``rows @ weight`` over each protein's rows, (T, H); no gradients."""
         _, scores, normaliser = _forward(weight.detach(), self)
         lengths = torch.from_numpy(self.lengths).to(scores.device)
         return scores.sub_(torch.repeat_interleave(normaliser, lengths, dim=0)).exp_()
@@ -125,7 +132,7 @@ class RangeBatch:
 
 @cache
 def fused_pooling_on(device: torch.device) -> bool:
-    """Whether the fused kernels can be used there."""
+    """Return whether a device can run the fused kernels."""
     return (
         device.type == "cuda"
         and find_spec("triton") is not None
@@ -153,14 +160,18 @@ class FusedAttentionPooling(torch.autograd.Function):
 
 @dataclass(frozen=True, slots=True)
 class _Launch:
-    """How the kernels are cut for one D, H and device.
+    """The cut of the kernels for one D, H and device.
 
     Attributes
     ----------
-    groups : programs that share the heads out among them.
-    shares : programs that share the rows out among them: as many as run at once.
-    constants : the kernels' compile-time arguments.
-    of_rows : those that only kernels that read rows have.
+    groups : int
+        Programs that divide the heads among them.
+    shares : int
+        Programs that divide the rows among them: as many as run at once.
+    constants : dict
+        Compile-time arguments of all kernels.
+    of_rows : dict
+        Compile-time arguments of the kernels that read rows.
     """
 
     groups: int
@@ -217,7 +228,7 @@ def _forward(weight: Tensor, batch: RangeBatch) -> tuple[Tensor, Tensor, Tensor]
     scores = weight.new_empty(int(batch.lengths.sum()), heads)
     parts = weight.new_empty(2 * launch.shares, *by_head.shape)
     part_normaliser = weight.new_empty(len(parts), heads)
-    found = (pooled, normaliser, parts, part_normaliser)
+    outputs = (pooled, normaliser, parts, part_normaliser)
     with torch.cuda.device_of(batch.values):  # type: ignore[no-untyped-call]
         fused_triton.pool_forward[launch.groups, launch.shares](
             batch.values,
@@ -225,14 +236,14 @@ def _forward(weight: Tensor, batch: RangeBatch) -> tuple[Tensor, Tensor, Tensor]
             batch.offsets,
             by_head,
             scores,
-            *found,
+            *outputs,
             n,
             **launch.constants,
             **launch.of_rows,
         )
-        # Proteins go first: of the others a GPU takes 65,535 at most.
+        # Proteins go first: a GPU takes at most 65,535 programs in the other dimensions.
         fused_triton.join_parts[n, launch.groups](
-            batch.offsets, *found, n, launch.shares, **launch.constants
+            batch.offsets, *outputs, n, launch.shares, **launch.constants
         )
     return pooled, scores, normaliser
 

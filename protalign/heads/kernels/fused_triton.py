@@ -3,19 +3,19 @@
 A batch's rows are those of its proteins one after another, wherever they lie in memory:
 ``offsets`` counts them through, and protein i's rows begin at row ``starts[i]`` of ``values``. The
 programs share that count out evenly, whatever the lengths: a share may begin and end in the middle
-of a protein, and what several shares found of one protein is put together afterwards. A tile of
-rows is brought on chip once, the next ones on their way, and gives there both its products with
-the heads' vectors and its weighted sum.
+of a protein, and the results of several shares for one protein are joined afterwards. A tile of
+rows is brought on chip once, while the next ones are being loaded. There it gives both its products
+with the heads' vectors and its weighted sum.
 
-The products of float16 rows are tensor cores' (``DOT``): a vector is split in two float16 numbers
-of 11 bits each, side by side in one operand, which loses nothing that float32 sums would keep.
-Those of other rows, and all weighted sums, are float32 multiply-adds. More heads than ``HEADS`` are
-worked on by programs of their own, started side by side, so that all but the first find the rows
-in the second-level cache.
+Tensor cores compute the products of float16 rows (``DOT``): a vector is split in two float16
+numbers of 11 bits each, side by side in one operand, which loses nothing that float32 sums would
+keep. The products of other rows, and all weighted sums, are float32 multiply-adds. Separate
+programs work on more heads than ``HEADS``. They start side by side, so that all but the first read
+the rows from the second-level cache.
 
 A row of D numbers is two blocks, of ``MAIN`` and of ``TAIL`` columns, since Triton's blocks are
-powers of two: ESM2's widths are mostly 5 * 2^k, of which one block would waste three eighths. Each
-warp has columns of its own: rows are (WARPS, ROWS, columns), vectors (WARPS, columns, HEADS), sums
+powers of two: ESM2's widths are mostly 5 * 2^k, where one block would waste three eighths. Each
+warp has its columns: rows are (WARPS, ROWS, columns), vectors (WARPS, columns, HEADS), sums
 (WARPS, 1, HEADS, columns), and numbers of a row and head (1, ROWS, HEADS).
 """
 
@@ -24,7 +24,7 @@ import triton.language as tl
 
 #: Offsets that are searched at once for the protein in which a share begins.
 SEARCHED = tl.constexpr(1024)
-#: By how much the second part of a split number is scaled up: the first part's 11 bits.
+#: Factor by which the second part of a split number is scaled up: the first part's 11 bits.
 FINER = tl.constexpr(2048.0)
 
 
@@ -157,7 +157,7 @@ def pool_forward(
 
     weight (H, D); pooled (n, H, D); normaliser (n, H): log of the sum of exp(score). Of the piece
     of a protein that other shares have pieces of, both go to ``parts`` and ``part_normaliser``: to
-    slot 2 * share where the piece begins the share, else, ending it, to the next one.
+    slot 2 * share if the piece begins the share, and to the next slot if it only ends it.
     """
     first, last, protein = _share(offsets, n_proteins)
     row = first
@@ -300,8 +300,8 @@ def pool_backward(
             tail_rows = _rows(source, index, count, tail, D)
             by_attention = _products(main_rows, tail_rows, main_gradient, tail_gradient, scale, DOT)
             index = index[None, :, None]
-            there = (index < count) & (head < H)
-            score = tl.load(scores + (row + index) * H + head, mask=there, other=float("-inf"))
+            inside = (index < count) & (head < H)
+            score = tl.load(scores + (row + index) * H + head, mask=inside, other=float("-inf"))
             by_score = tl.exp(score - own_normaliser) * (by_attention - mean)
             main_sum += _weighted(main_rows, by_score)
             tail_sum += _weighted(tail_rows, by_score)
