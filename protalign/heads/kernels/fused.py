@@ -31,8 +31,8 @@ _HEADS = 4
 #: Rows of a tile, and numbers of a tile without tensor cores, which is laid out anew on chip for
 #: each head.
 _ROWS, _NUMBERS_WITHOUT_DOT = 16, 5120
-#: Most bytes of a tile if two more are loaded while one is worked on; with a larger one, only one
-#: more is.
+#: Most bytes of a tile for a pipeline of three stages: two tiles are loaded while one is worked on.
+#: A larger tile has two stages.
 _TILE_BYTES = 40 * 1024
 #: Most bytes of a tile for tensor cores: their operands must fit beside it.
 _DOT_BYTES = 80 * 1024
@@ -124,7 +124,7 @@ class RangeBatch:
         return of_proteins
 
     def attention_weights(self, weight: Tensor) -> Tensor:
-        """Return the softmax of ``rows @ weight`` over each protein's rows, (T, H); no gradients."""
+        """Return softmax(rows @ weight) over each protein's rows, (T, H), detached."""
         _, scores, normaliser = _forward(weight.detach(), self)
         lengths = torch.from_numpy(self.lengths).to(scores.device)
         return scores.sub_(torch.repeat_interleave(normaliser, lengths, dim=0)).exp_()
