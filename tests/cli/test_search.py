@@ -154,7 +154,7 @@ def test_an_id_is_not_taken_for_a_file(work: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(folder)
     assert search(work, entry, "-k", 1)[0]["query"] == entry
     assert "--model" in refused(work, f"./{entry}")
-    for nothing in ("", "x" * 300):
+    for nothing in ("", "1" * 300):
         assert f"'{nothing[:60]}'" in refused(work, nothing)
 
 
