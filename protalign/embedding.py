@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -24,7 +24,7 @@ import torch
 from protalign.core.errors import Failure, InputError, ProtAlignError, WeightsError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.threads import torch_pool
-from protalign.core.words import StorageDtype
+from protalign.core.words import StorageDtype, counted
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.encoders.choice import (
     check_modality_of,
@@ -37,7 +37,6 @@ from protalign.encoders.esm2.shipped import EmbeddedEncoder
 from protalign.reading import ReadOptions, SourceFile, find_sources, read_sources
 from protalign.stores import BatchPlan, EmbeddingStore, EncoderInfo, EncoderRecord, StoreWriter
 from protalign.stores.filling.encode import Progress, encode_pending
-from protalign.stores.filling.task import TASKS_AT_ONCE
 from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
 from protalign.stores.format.lock import LOCK_FILE
 
@@ -226,7 +225,7 @@ def embed(
     sources, failures = find_sources(roots)
     if not sources:
         _check_any_exists(failures)
-    say(f"{len(sources):,} files to read")
+    say(f"{counted(len(sources), 'file')} to read")
 
     with StoreWriter(out, asdict(options)) as writer:
         for choice, record in zip(choices, records, strict=True):
@@ -244,8 +243,7 @@ def embed(
             # Also if nothing is pending: an interrupted run may have left its last mark to write.
             with _pool(model) if pending and scheduler is None else nullcontext() as pool:
                 if pending:
-                    tasks = 1 if pool is None else TASKS_AT_ONCE
-                    say(_prediction(name, model, plan, writer.n_entries, tasks))
+                    say(_prediction(name, model, plan, writer.n_entries))
                 report = encode_pending(
                     out,
                     name,
@@ -275,7 +273,7 @@ def embed(
         )
 
 
-def _pool(model: Encoder) -> AbstractContextManager[Executor | None]:
+def _pool(model: Encoder) -> AbstractContextManager[ThreadPoolExecutor | None]:
     """Return threads that share the cores, one for each batch that is encoded at once; or none."""
     count = model.batches_at_once
     if count == 1:
@@ -439,16 +437,19 @@ def _record(choice: EncoderChoice, model: Encoder, storage_dtype: str) -> Encode
     )
 
 
-def _prediction(name: str, model: Encoder, plan: BatchPlan, entries: int, tasks: int) -> str:
+def _prediction(name: str, model: Encoder, plan: BatchPlan, entries: int) -> str:
     """Return the line before a run: the work to do, and the memory that it takes at most."""
-    task_bytes = tasks * max(ENCODER_CHUNK_ROWS, plan.longest) * model.dim * (4 + 2)
+    # A task is in memory as long as a thread works on it.
+    task_bytes = model.batches_at_once * max(ENCODER_CHUNK_ROWS, plan.longest) * model.dim * (4 + 2)
     batch = max(plan.longest, model.batch_rows) if model.batches_at_once > 1 else model.batch_rows
     at_once = model.batches_at_once * batch
     memory = BASELINE_BYTES + model.memory_bytes(plan.longest, at_once) + task_bytes
     memory += entries * BYTES_PER_ENTRY
     return (
-        f"{name} on {model.device}: {plan.pending_items:,} items, {plan.pending_rows:,} residues, "
-        f"in {plan.pending_tasks:,} tasks; up to {memory / 1e9:.1f} GB of memory per process"
+        f"{name} on {model.device}: {counted(plan.pending_items, 'item')}, "
+        f"{counted(plan.pending_rows, 'residue')}, "
+        f"in {counted(plan.pending_tasks, 'task')}; "
+        f"up to {memory / 1e9:.1f} GB of memory per process"
     )
 
 

@@ -39,7 +39,7 @@ MAY_IMPORT = {
 #: Libraries that only these files may import.
 CONFINED = {
     "dask": {"stores/filling/dask.py"},
-    "distributed": {"stores/filling/dask.py"},
+    "distributed": {"stores/filling/cluster.py"},
     "gemmi": {"protalign/reading"},
     "biotite": {
         "protalign/reading",

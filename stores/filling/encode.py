@@ -1,10 +1,10 @@
-"""Encode the pending tasks of a plan: in this process, or on Dask's workers."""
+"""Embed what an encoder's plan has not done yet, through Dask: in this process, or on others."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,7 +60,7 @@ def encode_pending(
     *,
     devices: Sequence[str] = ("cpu",),
     scheduler: str | None = None,
-    pool: Executor | None = None,
+    pool: ThreadPoolExecutor | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> EncodeReport:
     """Encode the pending tasks of an encoder's plan.
@@ -82,7 +82,7 @@ def encode_pending(
     scheduler : str, optional
         Address of a Dask scheduler to use instead. Its workers must see the store under the same
         path; start one per GPU. They load on ``devices[0]``.
-    pool : Executor, optional
+    pool : ThreadPoolExecutor, optional
         Threads to encode batches in, several at once. Only used for one device of this machine.
     on_progress : callable, optional
         Called with a Progress at the start and after each task.
@@ -113,13 +113,15 @@ def encode_pending(
 
         if pending and scheduler is None and len(devices) == 1:
             try:
-                TaskRunner(folder, encoder, load(devices[0])).run_all(pending, record, pool)
+                from protalign.stores.filling.dask import run_here
+
+                run_here(TaskRunner(folder, encoder, load(devices[0])), pending, record, pool)
             except ProtAlignError:
                 raise
             except Exception as error:
                 raise stopped(encoder, error) from error
         elif pending:
-            from protalign.stores.filling.dask import run_on_workers
+            from protalign.stores.filling.cluster import run_on_workers
 
             run_on_workers(folder, encoder, load, pending, record, devices, scheduler)
         change_state(folder, lambda state: _all_done(state, encoder, len(plan)))

@@ -55,6 +55,13 @@ class BatchPlan:
         Residues of the longest single chain (sequences) or complex (structures) in the store.
     value_bytes : int
         Bytes on disk of all the encoder's values once every task is done.
+
+    Examples
+    --------
+    >>> plan = BatchPlan("esm2", tasks=4, pending_tasks=1, items=120, pending_items=30,
+    ...                  pending_rows=6_000, longest=512, value_bytes=15_360_000)
+    >>> f"{plan.pending_items} of {plan.items} items are still to embed"
+    '30 of 120 items are still to embed'
     """
 
     encoder: str

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,9 @@ Item = tuple[str, ...] | Structure
 #: Embeds a batch of items: one (L, D) array each.
 Encode = Callable[[list[Any]], list[Float32]]
 #: The items of a task, by number.
-_Inputs = dict[int, Item]
+Inputs = dict[int, Item]
 #: An item's embedding in the stored dtype, or the reason against it.
-_Encoded = npt.NDArray[Any] | InputError
-
-#: Tasks with batches in a pool of threads at once. Threads that a task's last batches leave idle
-#: take the next task's first ones, and run while a finished task is written.
-TASKS_AT_ONCE = 2
+Encoded = npt.NDArray[Any] | InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,66 +84,30 @@ class TaskRunner:
         returns something that cannot be stored.
         """
         task = self._plan.read(index)
-        inputs = self._inputs(task)
-        return self._finish(task, (self._encode_batch(batch, inputs) for batch in task.batches))
+        inputs = self.inputs(task)
+        return self.finish(task, (self.encode_batch(batch, inputs) for batch in task.batches))
 
-    def run_all(
-        self,
-        indices: Iterable[int],
-        on_done: Callable[[TaskResult], None],
-        pool: Executor | None = None,
-    ) -> None:
-        """Run tasks, and call ``on_done`` after each, in their order.
+    def read(self, index: int) -> Task:
+        """Return a task by its number."""
+        return self._plan.read(index)
 
-        Parameters
-        ----------
-        indices : iterable of int
-            The tasks' numbers.
-        on_done : callable
-            Takes each task's result, in this thread.
-        pool : Executor, optional
-            Threads to encode batches in, several at once. A task of a single batch, a giant
-            protein for example, is encoded in this thread, which has all cores meanwhile.
-        """
-        begun: deque[tuple[Task, list[Future[list[_Encoded]]]]] = deque()
-
-        def finish_first() -> None:
-            task, batches = begun[0]
-            on_done(self._finish(task, (batch.result() for batch in batches)))
-            begun.popleft()
-
-        try:
-            for index in indices:
-                task = self._plan.read(index)
-                if pool is None or len(task.batches) == 1:
-                    while begun:
-                        finish_first()
-                    on_done(self.run(index))
-                    continue
-                inputs = self._inputs(task)
-                batches = [pool.submit(self._encode_batch, batch, inputs) for batch in task.batches]
-                begun.append((task, batches))
-                if len(begun) == TASKS_AT_ONCE:
-                    finish_first()
-            while begun:
-                finish_first()
-        finally:
-            for _, batches in begun:
-                for batch in batches:
-                    batch.cancel()
-
-    def _inputs(self, task: Task) -> _Inputs:
+    def inputs(self, task: Task) -> Inputs:
+        """Read a task's items from the store."""
         items = self._items.several(task.items.start, task.items.stop)
         return dict(zip(task.items, items, strict=True))
 
-    def _encode_batch(self, batch: list[int], inputs: _Inputs) -> list[_Encoded]:
+    def encode_batch(self, batch: list[int], inputs: Inputs) -> list[Encoded]:
+        """Encode a batch of a task's items, and check the embeddings.
+
+        Raise ProtAlignError if the encoder returns something that cannot be stored.
+        """
         try:
             results = self._encode([inputs[item] for item in batch])
         except InputError as error:
             if len(batch) == 1:
                 return [error]
             # One item spoils the batch: each by itself tells which, and keeps the others.
-            return [result for item in batch for result in self._encode_batch([item], inputs)]
+            return [result for item in batch for result in self.encode_batch([item], inputs)]
         if len(results) != len(batch):
             raise ProtAlignError(
                 f"encoder {self._encoder}: it returned {len(results)} arrays for {len(batch)} "
@@ -179,8 +137,11 @@ class TaskRunner:
             )
         return array.astype(self._record.dtype)
 
-    def _finish(self, task: Task, batches: Iterable[list[_Encoded]]) -> TaskResult:
-        """Write a task's chunks from its batches' results, in order."""
+    def finish(self, task: Task, batches: Iterable[list[Encoded]]) -> TaskResult:
+        """Write a task's chunks from its batches' results, in order.
+
+        The task's mark in ``done`` is the last thing written.
+        """
         values = np.zeros((task.end - task.row, self._record.dim), dtype=self._record.dtype)
         items = rows = 0
         failed: list[tuple[int, str, str]] = []
