@@ -12,6 +12,7 @@ from protalign.cli.console import print_json, print_table, quick_imports, refuse
 from protalign.cli.options import (
     AsJson,
     Device,
+    Method,
     ModelPath,
     PartOfSplit,
     Seed,
@@ -83,6 +84,7 @@ def evaluate(
     bootstrap: Annotated[
         int, typer.Option(min=0, metavar="<int>", help="Resamples for the intervals; 0 for none.")
     ] = 1000,
+    method: Method = "auto",
     seed: Seed = 0,
     sequence_weights: SequenceWeights = None,
     structure_weights: StructureWeights = None,
@@ -153,6 +155,7 @@ def evaluate(
             encoders=RecordedEncoders(loaded.encoders, weights, device),
             n_bootstrap=bootstrap,
             random_state=seed,
+            method=method,
         ),
     }
     if out is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from protalign.core.words import Part
+from protalign.core.words import ClusterMethod, Part
 
 StorePath = Annotated[Path, typer.Argument(help="A store that `protalign embed` made.")]
 ModelPath = Annotated[
@@ -41,6 +41,13 @@ StructureWeights = Annotated[
 
 Device = Annotated[
     str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:1 or mps.")
+]
+Method = Annotated[
+    ClusterMethod,
+    typer.Option(
+        help="Compare sequences with MMseqs2 or with k-mers (coarse); auto uses MMseqs2 if it is "
+        "found."
+    ),
 ]
 Seed = Annotated[
     int, typer.Option("--seed", help="Random seed; the same seed gives the same result.")

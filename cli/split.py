@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from protalign.cli.console import print_json, print_table, refuse_unused
-from protalign.cli.options import AsJson, Seed, StorePath
+from protalign.cli.options import AsJson, Method, Seed, StorePath
 from protalign.core.errors import InputError
-from protalign.core.words import ClusterMethod, Validation
+from protalign.core.words import Validation
 
 #: The ways to make a split, each a function of ``protalign.splits.make``.
 By = Literal["pdbbind", "cluster", "column"]
@@ -65,12 +65,7 @@ def split(
     fractions: Annotated[
         str, typer.Option(help="--by cluster: the shares of training, validation and test.")
     ] = "0.8,0.1,0.1",
-    method: Annotated[
-        ClusterMethod,
-        typer.Option(
-            help="Cluster with MMseqs2 or with k-mers (coarse); auto uses MMseqs2 if it is found."
-        ),
-    ] = "auto",
+    method: Method = "auto",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:

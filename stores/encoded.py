@@ -32,6 +32,15 @@ class EncoderInfo(EncoderRecord):
         Unique items of its modality in the store.
 
     The others are those of ``EncoderRecord``.
+
+    Examples
+    --------
+    >>> info = EncoderInfo(
+    ...     model="esm2_t6_8M_UR50D", modality="sequence", dim=320, weights_sha256="ab" * 32,
+    ...     name="esm2", n_items=90, n_items_total=120,
+    ... )
+    >>> f"{info.name}: {info.n_items} of {info.n_items_total} items"
+    'esm2: 90 of 120 items'
     """
 
     name: str

@@ -31,6 +31,18 @@ class ResidueMap:
         ASCII; 32 (space) for none.
     observed : (L,) bool
         For each residue of the whole sequence: whether the coordinates hold it.
+
+    Examples
+    --------
+    >>> residues = ResidueMap(
+    ...     sequence_index=np.array([0, 2]),  # the second residue has no complete backbone
+    ...     chain_ids=np.array(["A", "A"], dtype=object),
+    ...     residue_numbers=np.array([5, 7], dtype=np.int32),
+    ...     insertion_codes=np.array([32, 32], dtype=np.uint8),
+    ...     observed=np.array([True, True, True]),
+    ... )
+    >>> [f"{c}{n}" for c, n in zip(residues.chain_ids, residues.residue_numbers)]
+    ['A5', 'A7']
     """
 
     sequence_index: Int64

@@ -281,7 +281,20 @@ class Entries(ABC):
 
 
 class StoreView(Entries):
-    """Some entries of a store, in some order; pickled as the store's path and row numbers."""
+    r"""Some entries of a store, in some order; pickled as the store's path and row numbers.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from protalign import EmbeddingStore, embed
+    >>> folder = tempfile.mkdtemp()
+    >>> with open(f"{folder}/two.fasta", "w") as fasta:
+    ...     _ = fasta.write(">a\nMKVLAGIV\n>b\nGIVEQCC\n")
+    >>> _ = embed(f"{folder}/two.fasta", f"{folder}/store.zarr", ["protalign_t6_2M"])
+    >>> view = EmbeddingStore.open(f"{folder}/store.zarr")[["b", "a"]]
+    >>> view.ids.tolist(), view[:1].lengths.tolist()
+    (['b', 'a'], [7])
+    """
 
     def __init__(self, store: EmbeddingStore, entry_rows: Int64) -> None:
         self._store = store

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from protalign.core.errors import InputError
+
 
 @contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -63,6 +65,19 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         _replace_folder(unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def read_text(path: str | os.PathLike[str], advice: str) -> str:
+    """Return a user's text file, UTF-8 with or without a byte order mark.
+
+    Raise InputError, which ends in ``advice``, if it cannot be read or is not text.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})", advice) from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file in UTF-8", advice) from None
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

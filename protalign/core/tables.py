@@ -7,10 +7,10 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from protalign.core.checks import did_you_mean, first_few
 from protalign.core.errors import InputError
+from protalign.core.files import read_text
 
 #: Usual names of a column of ids, the likeliest first.
 ID_COLUMNS = ("id", "entry", "name", "pdbid", "pdb_id", "pdb")
@@ -38,6 +38,7 @@ class DelimitedTable:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> path = Path(tempfile.mkdtemp()) / "labels.csv"
     >>> _ = path.write_text("# by hand\nID,family\n1a30,protease\n")
     >>> table = DelimitedTable.read(path)
@@ -57,14 +58,7 @@ class DelimitedTable:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> DelimitedTable:
         """Read a file; raise InputError if it cannot be read or is empty."""
-        try:
-            text = Path(path).read_bytes().decode("utf-8-sig")
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot be read ({error.strerror})", "give a CSV file"
-            ) from None
-        except UnicodeDecodeError:
-            raise InputError(f"{path}: not a text file in UTF-8", "give a CSV file") from None
+        text = read_text(path, "give a CSV file")
         lines = list(io.StringIO(text, newline=""))  # ends stay: a quoted cell may hold some
         begin = next(
             (n for n, line in enumerate(lines) if line.strip() and line[0] != "#"), len(lines)

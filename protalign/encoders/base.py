@@ -77,6 +77,13 @@ class WeightsInfo:
         The address where the weights are published, "" if they need no download.
     licence : str
         Such as "MIT".
+
+    Examples
+    --------
+    >>> from protalign.encoders.proteinmpnn import ProteinMPNNEncoder
+    >>> info = next(iter(ProteinMPNNEncoder.known_weights()))
+    >>> info.model, info.modality, info.source, info.licence
+    ('proteinmpnn_v_48_020', 'structure', 'package', 'MIT')
     """
 
     model: str
@@ -236,6 +243,11 @@ def encoder_classes() -> dict[str, type[Encoder]]:
 
     An entry point that cannot be loaded is left out, with a warning. If two packages have the
     same model name, ours wins.
+
+    Examples
+    --------
+    >>> encoder_classes()["proteinmpnn_v_48_020"].__name__
+    'ProteinMPNNEncoder'
     """
     classes: dict[str, type[Encoder]] = {}
     points = entry_points(group=ENTRY_POINT_GROUP)

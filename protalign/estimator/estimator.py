@@ -24,6 +24,7 @@ from protalign.core.protein import MODALITIES, Modality
 from protalign.core.words import Output
 from protalign.estimator.checks import check_parameters, check_unchanged
 from protalign.estimator.export import export_vectors
+from protalign.estimator.fitted import FittedAttributes
 from protalign.heads import model_files
 from protalign.heads.inputs import (
     ArrayInputs,
@@ -42,7 +43,7 @@ from protalign.heads.training import History, TrainingOptions, train
 from protalign.stores import Entries
 
 
-class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Align sequence and structure embeddings: a pooling head each, trained with CLIP or SigLIP.
 
     X is, in every method,
@@ -139,8 +140,6 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     >>> 0 <= est.score(pairs) <= 1
     True
     """
-
-    model_: Model
 
     def __init__(
         self,
@@ -364,9 +363,12 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         check_unchanged(self.get_params(deep=False), self.model_)
-        self.model_.settings = self._settings()
         return export_vectors(
-            self._model_on_device(), X, path, features=features, names=self._encoder_names()
+            self._with_settings(self._model_on_device()),
+            X,
+            path,
+            features=features,
+            names=self._encoder_names(),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -377,8 +379,7 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         check_unchanged(self.get_params(deep=False), self.model_)
-        self.model_.settings = self._settings()
-        self.model_.save(path)
+        self._with_settings(self.model_).save(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -400,97 +401,16 @@ class ProtAlignEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             estimator.feature_names_in_ = np.array(names, dtype=object)
         return estimator
 
-    @property
-    def loss_curve_(self) -> list[float]:
-        """Mean training loss of each epoch."""
-        return self._record.loss_curve
-
-    @property
-    def validation_curve_(self) -> list[float]:
-        """Mean reciprocal rank of the validation pairs after each epoch; empty without any."""
-        return self._record.validation_curve
-
-    @property
-    def n_iter_(self) -> int:
-        """Epochs run."""
-        return self._record.n_epochs
-
-    @property
-    def best_epoch_(self) -> int:
-        """The (1-based) epoch whose parameters were kept."""
-        return self._record.best_epoch
-
-    @property
-    def best_loss_(self) -> float:
-        """Lowest training loss of an epoch."""
-        return min(self.loss_curve_)
-
-    @property
-    def best_validation_score_(self) -> float | None:
-        """Highest mean reciprocal rank of an epoch on the validation pairs."""
-        return max(self.validation_curve_, default=None)
-
-    @property
-    def n_pairs_(self) -> int:
-        """Pairs trained on."""
-        return self._record.n_pairs
-
-    @property
-    def n_validation_pairs_(self) -> int:
-        """Pairs validated on."""
-        return self._record.n_validation_pairs
-
-    @property
-    def n_skipped_(self) -> int:
-        """Entries left out because a modality is missing."""
-        return self._record.n_skipped
-
-    @property
-    def validation_(self) -> str:
-        """The pairs that chose the best epoch, in words."""
-        return self._record.validation
-
-    @property
-    def source_(self) -> str:
-        """Path of the store, "" for arrays."""
-        return self._record.source
-
-    @property
-    def encoders_(self) -> dict[Modality, EncoderRecord]:
-        """Modality -> record of the encoder; empty unless X was a store."""
-        return self.model_.encoders
-
-    @property
-    def sequence_dim_(self) -> int:
-        """D_P, the width of the sequence embeddings."""
-        return self.model_.dims["sequence"]
-
-    @property
-    def structure_dim_(self) -> int:
-        """D_S, the width of the structure embeddings."""
-        return self.model_.dims["structure"]
-
-    @property
-    def temperature_(self) -> float:
-        """The loss's temperature after training."""
-        return self.model_.loss.temperature
-
-    @property
-    def bias_(self) -> float | None:
-        """SigLIP's bias after training; None for CLIP."""
-        bias = self.model_.loss.bias
-        return None if bias is None else bias.item()
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]  # and float32 for float64
         return tags
 
-    @property
-    def _record(self) -> TrainingRecord:
-        if self.model_.training_record is None:
-            raise AttributeError("the model is not trained")
-        return self.model_.training_record
+    def _with_settings(self, model: Model) -> Model:
+        """Return the model with today's parameters, which may have been set since the fit."""
+        described = copy.copy(model)
+        described.settings = self._settings()
+        return described
 
     def _settings(self) -> dict[str, Any]:
         """Return the parameters as JSON values."""

@@ -34,14 +34,7 @@ class AttentionHead(PoolingHead):
     are divided by sqrt(embed_dim / n_heads), as multi-head attention does; the paper's Eq. 1
     prints sqrt(D), which is the same up to the scale of the learned query.
 
-    Parameters
-    ----------
-    input_dim : int
-        D, the width of a residue's embedding.
-    embed_dim : int
-        E, the length of the vectors.
-    n_heads : int
-        Attention heads. It must divide ``embed_dim``.
+    The parameters are those of ``PoolingHead``; ``n_heads`` must divide ``embed_dim``.
 
     Examples
     --------

@@ -53,6 +53,7 @@ class PoolingHead(nn.Module, ABC):
     def residue_weights(self, batch: ProteinBatch) -> Tensor:
         """Return the (R, n_heads) weight of each of the batch's R rows.
 
-        Over a protein's rows the weights of each head sum to 1. Only kinds that attend have them.
+        Over a protein's rows the weights of each head sum to 1. A kind that does not attend raises
+        NotImplementedError: callers ask ``attends`` first.
         """
         raise NotImplementedError(f"{type(self).__name__} weighs all residues alike")

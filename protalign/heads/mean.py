@@ -25,7 +25,10 @@ def mean_rows(batch: ProteinBatch, dtype: torch.dtype = torch.float32) -> Tensor
 
 
 class _MeanHead(PoolingHead):
-    """The mean of the residues, projected, then LayerNorm and unit length."""
+    """The mean of the residues, projected, then LayerNorm and unit length.
+
+    The parameters are those of ``PoolingHead``; ``n_heads`` is not used.
+    """
 
     attends, wants_means = False, True
 
@@ -42,17 +45,7 @@ class _MeanHead(PoolingHead):
 
 
 class MeanLinearHead(_MeanHead):
-    """The mean of the residues through one linear layer.
-
-    Parameters
-    ----------
-    input_dim : int
-        D, the width of a residue's embedding.
-    embed_dim : int
-        E, the length of the vectors.
-    n_heads : int
-        Not used.
-    """
+    """The mean of the residues through one linear layer."""
 
     def __init__(self, input_dim: int, embed_dim: int = 128, n_heads: int = 0) -> None:
         super().__init__(input_dim, embed_dim, nn.Linear(input_dim, embed_dim))
@@ -63,15 +56,6 @@ class MeanMLPHead(_MeanHead):
 
     The hidden layer is as wide as the embedding, which is the form of SimCLR's head (Chen et al.,
     2020).
-
-    Parameters
-    ----------
-    input_dim : int
-        D, the width of a residue's embedding.
-    embed_dim : int
-        E, the length of the vectors.
-    n_heads : int
-        Not used.
     """
 
     def __init__(self, input_dim: int, embed_dim: int = 128, n_heads: int = 0) -> None:

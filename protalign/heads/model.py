@@ -394,7 +394,7 @@ class Model(nn.Module):
     @classmethod
     def _of_config(cls, config: Mapping[str, Any]) -> Self:
         """Build the model that a config describes, with new weights."""
-        parameters = {**_DEFAULTS, **config["parameters"]}
+        parameters = {"pooling": "attention", **config["parameters"]}  # 1.0 had no other kind
         loss = ContrastiveLoss(
             parameters["loss"],
             parameters["temperature"],
@@ -421,18 +421,6 @@ class Model(nn.Module):
         names = columns["feature_names_in"]
         model.array_columns = columns["n_features_in"], None if names is None else tuple(names)
         return model
-
-
-#: Parameters of models that do not record them: those of format 1.0 had attention alone.
-_DEFAULTS: dict[str, Any] = {
-    "loss": "clip",
-    "temperature": 0.07,
-    "bias": -10.0,
-    "learnable_temperature": False,
-    "pooling": "attention",
-    "embed_dim": 128,
-    "n_heads": 4,
-}
 
 
 def as_model(value: Any) -> Model:

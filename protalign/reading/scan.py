@@ -51,6 +51,14 @@ class SourceResult:
         The caller's ``skip`` accepted the file: nothing was read but its hash.
     last : bool
         No further result comes for this source.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> source = SourceFile(Path("examples/sample/1bpi_A.cif"), id="1bpi_A", kind="mmcif")
+    >>> result = read_source(source)
+    >>> [len(protein) for protein in result.proteins], result.failures
+    ([58], [])
     """
 
     source: SourceFile

@@ -41,6 +41,11 @@ class SourceFile:
         folder's name. A FASTA file's records have ids of their own.
     kind : "pdb", "mmcif", "bcif" or "fasta"
         The format, by the file's name.
+
+    Examples
+    --------
+    >>> SourceFile(Path("pdbbind/1a30/1a30_protein.pdb.gz"), id="1a30", kind="pdb").id
+    '1a30'
     """
 
     path: Path

@@ -58,6 +58,12 @@ class Hit:
     tm_score : float or None
         TM-score of the entry superposed on the query, normalised by the query's length; None if it
         was not asked for, or if coordinates are missing.
+
+    Examples
+    --------
+    >>> hit = Hit("1a30", 1, "3ebp", cosine=0.81, length=842, against="structure")
+    >>> hit.as_dict()["id"]
+    '3ebp'
     """
 
     query: str
@@ -83,6 +89,12 @@ class Hits(Sequence[Hit]):
         The hits. ``Hits`` itself is a sequence of them.
     failures : tuple of Failure
         Queries that could not be read.
+
+    Examples
+    --------
+    >>> hits = Hits((Hit("1a30", 1, "3ebp", 0.81, 842, "structure"),))
+    >>> len(hits), hits[0].cosine, hits.failures
+    (1, 0.81, ())
     """
 
     hits: tuple[Hit, ...]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from protalign.core.errors import InputError
+from protalign.core.files import read_text
 from protalign.stores import Entries, StoreView
 
 
@@ -33,19 +33,13 @@ def read_ids(path: str | os.PathLike[str]) -> list[str]:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> path = Path(tempfile.mkdtemp()) / "ids.txt"
     >>> _ = path.write_text("# for the first figure\n1a30\n\n3ebp\n")
     >>> read_ids(path)
     ['1a30', '3ebp']
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror})", "give a text file with one id per line"
-        ) from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file", "give one with one id per line") from None
+    lines = read_text(path, "give a text file with one id per line").splitlines()
     ids = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not ids:
         raise InputError(f"{path}: contains no ids", "give a text file with one id per line")

@@ -44,7 +44,7 @@ def by_column(
     id_column: str | None = None,
     part_column: str | None = None,
 ) -> Split:
-    """Read the split in a column of the user's table.
+    r"""Read the split in a column of the user's table.
 
     A part is train or training, val, valid or validation, or test, in any case. Rows of another
     value, ids that are not in ``entries``, and entries that the table does not name are in no
@@ -68,6 +68,21 @@ def by_column(
     ------
     InputError
         The file or a column is missing, an id is in two parts, or no id is in ``entries``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from protalign import EmbeddingStore, embed
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "all.fasta").write_text(
+    ...     ">1a30\nPQITLWQRPLVTIKIGGQLKEALLDTGADD\n>1bcu\nTFGSGEADCGLRPLFEKKSLEDKTERELLE\n"
+    ...     ">3ebp\nMKVLAGIVGIVEQCCTSICSLYQLENYCNA\n"
+    ... )
+    >>> _ = embed(folder / "all.fasta", folder / "store.zarr", ["protalign_t6_2M"])
+    >>> store = EmbeddingStore.open(folder / "store.zarr")
+    >>> _ = (folder / "parts.csv").write_text("id,part\n1a30,train\n3ebp,val\n1bcu,test\n")
+    >>> by_column(store, folder / "parts.csv").validation
+    ('3ebp',)
     """
     table = DelimitedTable.read(path)
     id_column = table.column(id_column, ID_COLUMNS, "ids")
@@ -116,7 +131,7 @@ def by_cluster(
     random_state: int = 0,
     method: ClusterMethod = "auto",
 ) -> Split:
-    """Make a random split that keeps whole sequence clusters in one part.
+    r"""Make a random split that keeps whole sequence clusters in one part.
 
     No chain of one part is then similar, at that identity, to a chain of another (see
     ``protalign.splits.clusters``). A cluster that is larger than the room left in a part goes to
@@ -148,10 +163,18 @@ def by_cluster(
 
     Examples
     --------
-    >>> from protalign import EmbeddingStore
-    >>> store = EmbeddingStore.open("store.zarr")  # doctest: +SKIP
-    >>> by_cluster(store, 0.3, (0.7, 0.1, 0.2)).counts  # doctest: +SKIP
-    {'train': 28, 'validation': 4, 'test': 8}
+    >>> import tempfile
+    >>> from protalign import EmbeddingStore, embed
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "all.fasta").write_text(
+    ...     ">1a30\nPQITLWQRPLVTIKIGGQLKEALLDTGADD\n>1bcu\nTFGSGEADCGLRPLFEKKSLEDKTERELLE\n"
+    ...     ">3ebp\nMKVLAGIVGIVEQCCTSICSLYQLENYCNA\n"
+    ... )
+    >>> _ = embed(folder / "all.fasta", folder / "store.zarr", ["protalign_t6_2M"])
+    >>> store = EmbeddingStore.open(folder / "store.zarr")
+    >>> split = by_cluster(store, 0.3, (0.4, 0.3, 0.3), random_state=0, method="kmer")
+    >>> sorted(split.counts.items())
+    [('test', 1), ('train', 1), ('validation', 1)]
     """
     if not len(entries):
         raise InputError("the store: has no entries", "embed proteins first")
@@ -182,7 +205,7 @@ def by_pdbbind(
     random_state: int = 0,
     method: ClusterMethod = "auto",
 ) -> Split:
-    """Make the paper's split of PDBbind.
+    r"""Make the paper's split of PDBbind.
 
     The core set is the test part; general and refined set are training and validation. An entry
     with the same sequences (all chains) as an earlier entry is left out: core comes first, then the
@@ -214,6 +237,23 @@ def by_pdbbind(
         A set is missing in the index, or its complexes in the store.
     HomologyError
         MMseqs2 is missing or failed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from protalign import EmbeddingStore, embed
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "all.fasta").write_text(
+    ...     ">1a30\nPQITLWQRPLVTIKIGGQLKEALLDTGADD\n>1bcu\nTFGSGEADCGLRPLFEKKSLEDKTERELLE\n"
+    ...     ">3ebp\nMKVLAGIVGIVEQCCTSICSLYQLENYCNA\n"
+    ... )
+    >>> _ = embed(folder / "all.fasta", folder / "store.zarr", ["protalign_t6_2M"])
+    >>> store = EmbeddingStore.open(folder / "store.zarr")
+    >>> from protalign.splits.pdbbind import PDBbindIndex
+    >>> index = PDBbindIndex(general=("1bcu", "3ebp"), refined=("3ebp",), core=("1a30",), files=())
+    >>> split = by_pdbbind(store, index)
+    >>> split.train, split.validation, split.test
+    (('1bcu',), ('3ebp',), ('1a30',))
     """
     check_choice("validation", validation, VALIDATIONS)
     if validation == "refined" and not index.refined:

@@ -6,11 +6,11 @@ import csv
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
 from protalign.core.checks import check_choice, first_few
 from protalign.core.errors import InputError
+from protalign.core.files import new_file
 from protalign.core.tables import DelimitedTable
 from protalign.core.words import Part
 from protalign.stores import Entries, StoreView
@@ -119,9 +119,25 @@ def write_split(split: Split, path: str | os.PathLike[str]) -> None:
     ------
     InputError
         The file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = Path(tempfile.mkdtemp()) / "split.csv"
+    >>> write_split(Split(("1a30",), ("3ebp",), ("1bcu",), how="by hand"), path)
+    >>> print(path.read_text(), end="")
+    # by hand
+    id,part
+    1a30,train
+    3ebp,validation
+    1bcu,test
     """
     try:
-        with Path(path).open("w", encoding="utf-8", newline="") as file:
+        with (
+            new_file(path) as unfinished,
+            unfinished.open("w", encoding="utf-8", newline="") as file,
+        ):
             if split.how:
                 file.write(f"# {' '.join(split.how.split())}\n")
             rows = csv.writer(file, lineterminator="\n")
@@ -149,6 +165,7 @@ def read_split(path: str | os.PathLike[str]) -> Split:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> path = Path(tempfile.mkdtemp()) / "split.csv"
     >>> write_split(Split(("1a30",), (), ("1bcu",), how="by hand"), path)
     >>> read_split(path)

@@ -37,6 +37,11 @@ class Damage:
         The fault.
     ids : tuple of str
         The live entries that it affects.
+
+    Examples
+    --------
+    >>> Damage("proteins/letters", "c.0", "the checksum does not match", ("1a30", "3ebp")).ids
+    ('1a30', '3ebp')
     """
 
     array: str
@@ -59,6 +64,11 @@ class VerifyReport:
         Empty if the store is whole.
     unfinished : dict of str to int
         Tasks that are not done, by encoder. They are not damage.
+
+    Examples
+    --------
+    >>> VerifyReport("store.zarr", chunks=55, bytes=8_600_000, damages=[], unfinished={}).ok
+    True
     """
 
     path: str

@@ -34,6 +34,13 @@ class VectorBatch:
         Residues of each entry; None if they are not known.
     sequence_mean, structure_mean : (n, D) float32, optional
         The mean of each entry's residue embeddings, None and NaN as above.
+
+    Examples
+    --------
+    >>> one = np.array([[0.6, 0.8]], dtype=np.float32)
+    >>> batch = VectorBatch(["1a30"], sequence=one, structure=None, lengths=np.array([198]))
+    >>> batch.column("sequence_vector").shape
+    (1, 2)
     """
 
     ids: Sequence[str] | npt.NDArray[np.object_]

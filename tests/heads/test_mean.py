@@ -54,6 +54,14 @@ def test_is_its_definition(projection: str, dtype: type) -> None:
         torch.testing.assert_close(vector, normed / normed.norm(), atol=1e-5, rtol=0)
 
 
+def test_it_has_no_weights_to_show() -> None:
+    """A kind that does not attend says so before it is asked, and when it is asked all the same."""
+    head = MeanLinearHead(24, 16)
+    assert not head.attends
+    with pytest.raises(NotImplementedError, match="MeanLinearHead weighs all residues alike"):
+        head.residue_weights(packed(proteins(1, [3])))
+
+
 @settings(max_examples=30)
 @given(st.integers(0, 10**6), st.lists(st.integers(1, 90), min_size=1, max_size=12))
 def test_a_mean_is_the_same_in_every_batch(seed: int, lengths: list[int]) -> None:

@@ -167,8 +167,10 @@ def test_a_failed_save_leaves_the_old_model(
         (lambda f: edit(f, format_version="2.0"), "format 2.0, this version reads 1.1"),
         (lambda f: edit(f, format="other"), "not a model of ProtAlign"),
         (lambda f: edit(f, encoders={}), "damaged .*KeyError"),
-        (lambda f: edit(f, parameters={"heads": 3}), "damaged .*TypeError"),
-        (lambda f: edit(f, parameters={"embed_dim": 64}), "damaged .*size mismatch"),
+        (lambda f: edit(f, parameters={}), "damaged .*KeyError"),
+        (lambda f: edit_parameters(f, heads=3), "damaged .*TypeError"),
+        (lambda f: edit_parameters(f, embed_dim=64), "damaged .*size mismatch"),
+        (lambda f: edit_parameters(f, pooling="other"), "damaged .*KeyError"),
     ],
 )
 def test_damage_is_told_in_one_line(saved: Path, break_it: object, message: str) -> None:
@@ -190,6 +192,12 @@ def edit(folder: Path, **changes: object) -> None:
     """Change a config's entries."""
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def edit_parameters(folder: Path, **changes: object) -> None:
+    """Change some of a config's parameters."""
+    config = json.loads((folder / "config.json").read_text())
+    edit(folder, parameters={**config["parameters"], **changes})
 
 
 @pytest.mark.parametrize(
