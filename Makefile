@@ -19,10 +19,9 @@ INSTALLED := .venv/installed
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
-# Two workers with one thread each. Each gets a half of the list, so that nearly all tests of a file
-# run together and share what they embed; the worker that ends first takes over some of the rest.
+# Two workers with one thread each. The tests of a file run together, since they share what they embed.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 PROTEINS ?= examples/sample
 WEIGHTS ?=

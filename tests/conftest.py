@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+
+gc.disable()  # until the tests are collected: imports make a million objects, all of which stay
+
 import os
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from hypothesis import settings
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.stores import EmbeddingStore
 from tests.helpers.estimator_stores import build, read, renamed, sequence_only, shaken
+from tests.helpers.once import made_once
 
 # Without a GPU Triton's kernels are interpreted. Triton looks when it is imported, which an
 # optimiser of torch's does as well: before any test.
@@ -23,6 +28,21 @@ settings.register_profile("protalign", deadline=None)
 settings.load_profile("protalign")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+#: Files whose fixtures take longest, first: none is left when the other worker has ended.
+LONGEST_FIRST = ("tests/report/test_reproduce.py", "tests/test_tutorial.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST_FIRST))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later search for garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -47,13 +67,17 @@ def store_path(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
     ``copy`` is the first chain again, ``shaken`` has the second one's sequence in another
     structure, ``fasta`` has no structure.
     """
-    chains = read(sample)
-    others = [
-        renamed(chains[0], "copy"),
-        shaken(chains[1], "shaken"),
-        sequence_only("fasta", "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGAEKAVQ"),
-    ]
-    return build(tmp_path_factory.mktemp("stores") / "store.zarr", [*chains, *others])
+
+    def make(folder: Path) -> None:
+        chains = read(sample)
+        others = [
+            renamed(chains[0], "copy"),
+            shaken(chains[1], "shaken"),
+            sequence_only("fasta", "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGAEKAVQ"),
+        ]
+        build(folder / "store.zarr", [*chains, *others])
+
+    return made_once(tmp_path_factory, "sample", make) / "store.zarr"
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,7 @@ def room_of(path: Path) -> str:
     return parts[1].removesuffix(".py") if parts[1] != "__init__.py" else ""
 
 
+@cache
 def imported_modules(path: Path) -> set[str]:
     """Modules that a file imports: at its top, inside functions, or for type checkers."""
     modules = set()

@@ -94,7 +94,7 @@ def test_the_audit_counts_training_sequences(
     for limit in (95, 30):
         clean = report["sequence_to_structure"]["tasks"][f"clean_{limit}"]
         assert clean["n_queries"] == leakage["n_sequences"] - leakage[f"at_{limit}"]
-    without = evaluate(fitted, store[10:], n_bootstrap=0)
+    without = evaluate(fitted, store[10:], n_bootstrap=0, method="kmer")
     assert without["leakage"] is None
     assert "cca" not in without["baselines"]
     assert "clean_95" not in without["sequence_to_structure"]["tasks"]
@@ -105,9 +105,10 @@ def test_the_audit_says_if_the_model_was_trained_on_other_pairs(
     store: EmbeddingStore, fitted: ProtAlignEstimator
 ) -> None:
     """An audit of other entries than the model's says so; entries without a pair train nothing."""
-    report = evaluate(fitted, store[30:], train=store, n_bootstrap=0)
+    quickly: dict[str, Any] = {"n_bootstrap": 0, "method": "kmer"}
+    report = evaluate(fitted, store[30:], train=store, **quickly)
     assert report["leakage"]["pairs_agree"]
-    model, others = report["model"], evaluate(fitted, store[:5], train=store[30:], n_bootstrap=0)
+    model, others = report["model"], evaluate(fitted, store[:5], train=store[30:], **quickly)
     n_pairs = model["n_pairs"] + model["n_validation_pairs"]
     assert report["leakage"]["n_training_pairs"] == n_pairs
     assert not others["leakage"]["pairs_agree"]
@@ -157,7 +158,7 @@ def test_a_task_without_queries_has_no_figures(
     store: EmbeddingStore, fitted: ProtAlignEstimator
 ) -> None:
     """A task without a query has no figures, and does not fail."""
-    found = evaluate(fitted, store[:8], train=store, n_bootstrap=10)
+    found = evaluate(fitted, store[:8], train=store, n_bootstrap=10, method="kmer")
     assert found["leakage"]["exact"] == found["n_sequences"]
     clean = found["structure_to_sequence"]["tasks"]["clean_30"]
     assert clean["n_queries"] == 0

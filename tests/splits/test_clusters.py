@@ -83,19 +83,20 @@ def test_known_clusters_of_real_chains(
 
     Those few have no alignment that covers 80 % of either: the data's own clusters ask for less.
     """
-    found = cluster([row["sequence"] for row in manifest], identity)
+    rows = [row for row in manifest if int(row[column]) % 2 == 0]  # half of the clusters, whole
+    found = cluster([row["sequence"] for row in rows], identity)
     members = defaultdict(list)
-    for row, label in zip(manifest, found.labels.tolist(), strict=True):
+    for row, label in zip(rows, found.labels.tolist(), strict=True):
         members[row[column]].append(label)
     strays = sum(len(labels) - np.bincount(labels).max() for labels in members.values())
-    assert strays <= 0.01 * len(manifest)
+    assert strays <= 0.01 * len(rows)
     assert len(found) > 0.9 * len(members)
 
 
 @needs_mmseqs
 def test_no_two_clusters_hold_similar_chains(manifest: list[dict[str, str]]) -> None:
     """A search of one half of the clusters among the other half finds nothing similar."""
-    sequences = sorted({row["sequence"] for row in manifest})[::3]
+    sequences = sorted({row["sequence"] for row in manifest})[::5]
     odd = cluster(sequences, 0.5).labels % 2 == 1
     one, other = ([s for s, own in zip(sequences, odd, strict=True) if own == k] for k in (0, 1))
     assert best_identity(one, other).max() < 0.5
