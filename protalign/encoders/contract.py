@@ -103,7 +103,7 @@ class EncoderContract:
             self._assert_close(there, back)
 
     def test_an_item_is_embedded_alike_alone_and_in_a_batch(self) -> None:
-        """What else is in the batch changes an embedding by rounding only."""
+        """An embedding depends on the rest of its batch by rounding only."""
         encoder, items = self.encoder(), self.items()
         for item, batched in zip(items, encoder.encode(items), strict=True):
             self._assert_close(encoder.encode([item])[0], batched)

@@ -28,7 +28,7 @@ _LOSSES_AT_ONCE_ACCELERATOR = 64
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """How to train; the names and meanings are those of ``ProtAlignEstimator``."""
+    """The settings of a training run, as ``ProtAlignEstimator`` describes them."""
 
     batch_size: int
     learning_rate: float

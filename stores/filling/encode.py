@@ -24,7 +24,7 @@ from protalign.stores.format.state import EncoderState, StoreState
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: tasks and residues of this run, without those done before it."""
+    """The progress of a run: its tasks and residues, without those done before it."""
 
     tasks_done: int
     tasks_total: int
