@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
 from dataclasses import dataclass
+
+#: If this variable of the environment is set, errors show where in the code they come from.
+DEBUG_VARIABLE = "PROTALIGN_DEBUG"
 
 
 class ProtAlignError(Exception):
@@ -47,12 +53,25 @@ class WeightsError(ProtAlignError):
     """An encoder's weights are missing, are damaged, or do not fit the encoder."""
 
 
+class WriteError(ProtAlignError, OSError):
+    """A file or folder cannot be written: no space is left, or it may not be written there.
+
+    Nothing of it is left, and what was there before is unchanged.
+    """
+
+
 class StoreError(ProtAlignError):
     """A store is missing, damaged, locked, of another format, or made with other settings."""
 
 
 class ModelError(ProtAlignError, ValueError):
     """A saved model is missing or damaged, or does not fit the store it is used on."""
+
+
+def show_traceback(error: BaseException) -> None:
+    """Print where an error comes from to standard error, if ``DEBUG_VARIABLE`` is set."""
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exception(error, file=sys.stderr)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from protalign.core.errors import InputError
+from protalign.core.errors import InputError, ProtAlignError, WriteError
+from protalign.core.unfinished import NEW, place_beside, places_of, put_folder
 
 
 @contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a path to write to, and rename it to ``path`` when the block ends without an error.
 
-    The file is flushed to the disk before it is renamed. If the block raises, nothing is left of
-    it and an older file at ``path`` stays as it was.
+    The file is flushed to the disk before it is renamed, and its folder afterwards. If the block
+    raises, nothing is left of it and an older file at ``path`` stays as it was. If the process is
+    killed, what it leaves is removed by the next one that writes to ``path``.
 
     Parameters
     ----------
     path : str or path
-        The file. It is replaced if it exists. Its folder must exist.
+        The file. It is replaced if it exists; if it is a link, the file that it names is. Its
+        folder must exist.
+
+    Raises
+    ------
+    WriteError
+        No space is left, a permission or the folder is missing, or ``path`` is a folder or a
+        device.
 
     Examples
     --------
@@ -36,35 +44,39 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     >>> target.read_text()
     '1 2 3'
     """
-    target = Path(path)
-    unfinished = _unfinished(target)
-    try:
+    with _writing(path, folder=False) as (target, place):
+        unfinished = place / NEW
         yield unfinished
         _flush(unfinished)
         unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        _flush_folder(target.parent)
 
 
 @contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give an empty folder to fill, and rename it to ``path`` when the block ends without an error.
+    """Give an empty folder to fill, and put it at ``path`` when the block ends without an error.
 
-    A folder at ``path`` is replaced. If the block raises, nothing is left of the new folder and
-    the old one stays as it was. Folders above ``path`` are made.
+    A folder at ``path`` is replaced: the two are exchanged in one step where the system can do
+    that. If the block raises, nothing is left of the new folder and the old one stays as it was.
+    Folders above ``path`` are made. Raise WriteError as ``new_file`` does.
     """
-    target = Path(path).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _unfinished(target)
-    unfinished.mkdir()
-    try:
+    make_folder(Path(path).absolute().parent)
+    with _writing(path, folder=True) as (target, place):
+        unfinished = place / NEW
+        unfinished.mkdir()
         yield unfinished
-        for written in unfinished.rglob("*"):
-            if written.is_file():
-                _flush(written)
-        _replace_folder(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for written in (*unfinished.rglob("*"), unfinished):
+            _flush_folder(written) if written.is_dir() else _flush(written)
+        put_folder(unfinished, target)
+        _flush_folder(target.parent)
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it, unless it exists; raise WriteError if that fails."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def read_text(path: str | os.PathLike[str], advice: str) -> str:
@@ -78,6 +90,12 @@ def read_text(path: str | os.PathLike[str], advice: str) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror})", advice) from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file in UTF-8", advice) from None
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file; see ``new_file``."""
+    with new_file(path) as unfinished:
+        unfinished.write_bytes(data)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -102,29 +120,64 @@ def sha256(path: str | os.PathLike[str]) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _unfinished(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{uuid4().hex}.partial")
+#: No space is left, more than a quota or a limit allows, or a disk that is only to be read.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+@contextmanager
+def _writing(path: str | os.PathLike[str], *, folder: bool) -> Iterator[tuple[Path, Path]]:
+    """Give the target, behind links, and a place beside it; errors of the disk get their words."""
+    target = Path(os.path.realpath(path))
+    try:
+        if not folder and Path(path).is_dir():
+            raise WriteError(f"{path}: it is a folder; name a file")
+        if not folder and Path(path).exists() and not Path(path).is_file():
+            raise WriteError(f"{path}: it is not a regular file; name another")
+        with place_beside(target) as place:
+            yield target, place
+    except ProtAlignError:
+        raise
+    except OSError as error:
+        # Others are of the block, which may read something as well.
+        named = str(error.filename or "")
+        ours = named in (str(target), str(target.parent), str(path))
+        if ours or named.startswith(str(places_of(target))) or error.errno in _DISK:
+            raise _cannot_write(path, error) from error
+        raise
+
+
+def _cannot_write(path: str | os.PathLike[str], error: OSError) -> WriteError:
+    problem = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in _DISK:
+        advice = "make some room, or name another place"
+    elif error.errno == errno.ENOENT:
+        advice = "make its folder"
+    else:
+        advice = "name another place"
+    return WriteError(f"{path}: it cannot be written ({problem}); {advice}")
 
 
 def _flush(path: Path) -> None:
-    """Wait until the file is on the disk: what is renamed must not turn out to be empty later."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Wait until a file is on the disk: what is renamed must not turn out to be empty later.
 
-
-def _replace_folder(unfinished: Path, target: Path) -> None:
-    """Rename; a folder cannot be renamed onto a full one, so the old one steps aside first."""
-    if not target.exists():
-        unfinished.rename(target)
-        return
-    old = target.with_name(f".{target.name}.{uuid4().hex}.old")
-    target.rename(old)
+    Some disks tell only now that they are full.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        unfinished.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        os.fsync(handle)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        os.close(handle)
+
+
+def _flush_folder(path: Path) -> None:
+    """Wait until a folder's names are on the disk, if the file system can do that."""
+    try:
+        _flush(path)
+    except OSError as error:
+        if error.errno in (errno.EIO, *_DISK):
+            raise
 
 
 def _plain(value: Any) -> Any:

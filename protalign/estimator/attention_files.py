@@ -10,6 +10,7 @@ from pathlib import Path
 from protalign.core.arrays import Float32
 from protalign.core.checks import check_choice
 from protalign.core.errors import Failure, InputError
+from protalign.core.files import make_folder
 from protalign.core.protein import MODALITIES, Modality
 from protalign.heads.model import Model
 from protalign.reading.content import read_file, unpack
@@ -86,13 +87,15 @@ def write_attention(
     ------
     InputError
         The model's pooling has no attention; the head or the modality is unknown.
+    WriteError
+        A file cannot be written, for example because the disk is full.
     """
     check_choice("modality", modality, MODALITIES)
     weights = {m: model.residue_weights(entries, m) for m in MODALITIES}
     n_heads = model.n_heads or 0
     if head is not None and not 0 <= head < n_heads:
         raise InputError(f"head={head}: it does not exist", f"give 0 to {n_heads - 1}")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written: list[AttentionFile] = []
     failures: list[Failure] = []
     never = set(map(str, entries.store.log.source_paths))

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from protalign.core.arrays import Float32, Float64
+from protalign.core.files import make_folder, write_bytes
 from protalign.core.words import counted
 from protalign.report.space import Space
 
@@ -96,9 +97,9 @@ class Picture:
 
     def save(self, folder: Path) -> None:
         """Write ``{name}.png`` and ``{name}.svg``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{self.name}.png").write_bytes(self.png)
-        (folder / f"{self.name}.svg").write_bytes(self.svg)
+        make_folder(folder)
+        write_bytes(folder / f"{self.name}.png", self.png)
+        write_bytes(folder / f"{self.name}.svg", self.svg)
 
 
 def tsne(space: Space, before: Float64, after: Float64, ringed: Sequence[int]) -> Picture:

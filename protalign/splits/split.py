@@ -11,6 +11,7 @@ from typing import get_args
 from protalign.core.checks import check_choice, first_few
 from protalign.core.errors import InputError
 from protalign.core.files import new_file
+from protalign.core.printing import table_cell
 from protalign.core.tables import DelimitedTable
 from protalign.core.words import Part
 from protalign.stores import Entries, StoreView
@@ -117,7 +118,7 @@ def write_split(split: Split, path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    InputError
+    WriteError
         The file cannot be written.
 
     Examples
@@ -133,20 +134,15 @@ def write_split(split: Split, path: str | os.PathLike[str]) -> None:
     3ebp,validation
     1bcu,test
     """
-    try:
-        with (
-            new_file(path) as unfinished,
-            unfinished.open("w", encoding="utf-8", newline="") as file,
-        ):
-            if split.how:
-                file.write(f"# {' '.join(split.how.split())}\n")
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["id", "part"])
-            rows.writerows([i, part] for part in PARTS for i in split.ids(part))
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror})", "name another file"
-        ) from None
+    with (
+        new_file(path) as unfinished,
+        unfinished.open("w", encoding="utf-8", newline="") as file,
+    ):
+        if split.how:
+            file.write(f"# {' '.join(split.how.split())}\n")
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["id", "part"])
+        rows.writerows([table_cell(i), part] for part in PARTS for i in split.ids(part))
 
 
 def read_split(path: str | os.PathLike[str]) -> Split:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from protalign.core.errors import WriteError
 from protalign.core.files import new_file, new_folder, sha256, write_json, write_text
 
 
@@ -42,7 +43,7 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     """An empty place is not taken for a file."""
-    with pytest.raises(FileNotFoundError), new_file(tmp_path / "numbers.txt"):
+    with pytest.raises(WriteError), new_file(tmp_path / "numbers.txt"):
         pass
     assert names(tmp_path) == []
 
