@@ -1,36 +1,88 @@
-"""``protalign verify``: a store against its checksums."""
+"""``protalign verify``: a store, a file of vectors or a model against its checksums."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from protalign.cli.console import SOME_FAILED, human_bytes, print_json
-from protalign.cli.options import AsJson, StorePath
+from protalign.cli.options import AsJson
+from protalign.core.errors import InputError
+from protalign.core.printing import printable
 from protalign.core.words import counted
 
 
-def verify(store: StorePath, as_json: AsJson = False) -> None:
-    """Check a store for damage and name the damaged ids.
+def verify(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A store that `protalign embed` made, a Parquet file that `protalign export` "
+            "wrote, or a model folder that `protalign fit` wrote.",
+            show_default=False,
+        ),
+    ],
+    upgrade: Annotated[
+        bool,
+        typer.Option(
+            "--upgrade",
+            help="Record checksums by place in a store of format 1.0, so that exchanged chunks are "
+            "found from now on, and any that are missing; only if the store is whole."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a store, vectors or a model for damage, and name the damaged ids of a store.
 
-    Reads every chunk and compares it with its checksum and with the store's manifest. Changes
-    nothing.
+    Reads everything and compares it with the checksums and counts that were written. Changes
+    nothing, unless --upgrade is given.
 
     \b
-    Example:
+    Examples:
       protalign verify store.zarr
+      protalign verify vectors.parquet
 
-    Exit code: 0 if the store is whole, 3 if something is damaged, 2 for wrong usage.
+    Exit code: 0 if everything is whole, 3 if something is damaged, 2 for wrong usage.
     """
+    if path.is_file() or (path / "config.json").is_file():
+        if upgrade:
+            raise InputError(f"--upgrade: {path} is not a store", "leave the option out")
+        _verify_file(path, as_json)
+    else:
+        _verify_store(path, upgrade, as_json)
+
+
+def _verify_store(path: Path, upgrade: bool, as_json: bool) -> None:
     from protalign.stores import verify as run
 
-    report = run(store)
+    report = run(path, upgrade=upgrade)
     if as_json:
         print_json(report.as_dict())
     else:
-        print(f"{store}: {counted(report.chunks, 'chunk')}, {human_bytes(report.bytes)} read")
+        read = f"{counted(report.chunks, 'chunk')}, {human_bytes(report.bytes)} read"
+        print(f"{printable(path)}: {read}")
         for line in report.lines():
-            print(f"  {line}")
+            print(f"  {printable(line)}")
         if report.ok:
             print("  every chunk is whole")
     if not report.ok:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _verify_file(path: Path, as_json: bool) -> None:
+    """Verify vectors or a model, whose damage is not traced to ids."""
+    check: Callable[[Path], list[str]]
+    if path.is_dir():
+        from protalign.heads.model_check import verify_model as check
+    else:
+        from protalign.stores import verify_vectors as check
+    problems = check(path)
+    if as_json:
+        print_json({"path": str(path), "ok": not problems, "problems": problems})
+    else:
+        for problem in problems or [f"{path}: it is whole"]:
+            print(printable(problem))
+    if problems:
         raise typer.Exit(SOME_FAILED)

@@ -14,8 +14,8 @@ from protalign.core.arrays import Int64
 from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import StoreError
 from protalign.core.protein import Modality
+from protalign.stores.filling.plan import PlanReader
 from protalign.stores.format.arrays import Arrays
-from protalign.stores.items import items_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class EncodedRows:
     @cached_property
     def n_items_total(self) -> int:
         """Unique items of its modality in the store."""
-        return len(items_of(self._arrays, self.record.modality))
+        return self._arrays.backed_rows(f"{self.record.modality}s/hash")
 
     @cached_property
     def start(self) -> Int64:
@@ -80,6 +80,8 @@ class EncodedRows:
         group = f"encoders/{self.name}"
         start = np.full(self.n_items_total, -1, dtype=np.int64)
         planned = self._arrays.read(f"{group}/start")
+        if len(planned) > len(start):
+            raise self._arrays.inconsistent(f"{group} has more items than the store")
         start[: len(planned)] = planned
         start[self._waiting_items()] = -1
         start[[item for item, _, _ in self._arrays.state.encoders[self.name].failed]] = -1
@@ -90,6 +92,8 @@ class EncodedRows:
         """(items,) int64: the rows of each item, 0 if it is not planned."""
         length = np.zeros(self.n_items_total, dtype=np.int64)
         planned = self._arrays.read(f"encoders/{self.name}/length")
+        if len(planned) > len(length):
+            raise self._arrays.inconsistent(f"encoders/{self.name} has more items than the store")
         length[: len(planned)] = planned
         return length
 
@@ -98,12 +102,8 @@ class EncodedRows:
         done = self._arrays.done_tasks(self.name)
         if done.all():
             return np.empty(0, dtype=np.int64)
-        plan = f"encoders/{self.name}/plan"
-        items = self._arrays.read(f"{plan}/item")
-        batches = self._arrays.read(f"{plan}/batch")
-        first = batches[self._arrays.read(f"{plan}/task")]
-        counts = np.diff(first, append=len(items))
-        waiting: Int64 = items[np.repeat(~done, counts)]
+        plan = PlanReader(self._arrays, self.name)
+        waiting: Int64 = plan.item[np.repeat(~plan.done, plan.task_items)]
         return waiting
 
     def gather(self, start: Int64, length: Int64) -> npt.NDArray[Any]:

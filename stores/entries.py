@@ -45,6 +45,13 @@ class EntryLog:
         self.sequence_item = arrays.read("entries/sequence_item")
         self.structure_item = arrays.read("entries/structure_item")
         self.source = arrays.read("entries/source")
+        for name, rows, least, target in (
+            ("sequence_item", self.sequence_item, -1, "sequences/hash"),
+            ("structure_item", self.structure_item, -1, "structures/hash"),
+            ("source", self.source, 0, "sources/sha256"),
+        ):
+            if len(rows) and not least <= rows.min() <= rows.max() < arrays.rows(target):
+                raise arrays.inconsistent(f"entries/{name} points outside {target}")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -148,7 +155,7 @@ class EntryLog:
 
     def notes(self, row: int) -> tuple[str, ...]:
         """Return the notes that were made when the entry's file was read."""
-        text = self._arrays.ragged("entries/notes", row).tobytes().decode("utf-8")
+        text = self._arrays.text("entries/notes", row)
         return tuple(text.split("\n")) if text else ()
 
     def source_path(self, row: int) -> str:

@@ -93,10 +93,18 @@ class SequenceItems:
         """Return items first to stop, read at once."""
         letters = self._ragged("letters", first, stop)
         lengths = self._ragged("chain_length", first, stop)
-        return [
-            _cut(text.tobytes().decode("ascii"), chain_lengths)
-            for text, chain_lengths in zip(letters, lengths, strict=True)
-        ]
+        if any(
+            (cut < 0).any() or cut.sum() != len(text)
+            for text, cut in zip(letters, lengths, strict=True)
+        ):
+            raise self._arrays.inconsistent("a sequence is not as long as its chains")
+        try:
+            return [
+                _cut(text.tobytes().decode("ascii"), chain_lengths)
+                for text, chain_lengths in zip(letters, lengths, strict=True)
+            ]
+        except UnicodeDecodeError:
+            raise self._arrays.inconsistent("a sequence is not of ASCII letters") from None
 
     def _ragged(self, column: str, first: int, stop: int) -> list[npt.NDArray[Any]]:
         start, length = (
@@ -138,7 +146,10 @@ class StructureItems:
         arrays = self._arrays
         begin = arrays.read("structures/chain", first, stop)
         count = arrays.read("structures/chains", first, stop)
-        chains = iter(self._chains(begin, count))
+        try:
+            chains = iter(list(self._chains(begin, count)))
+        except UnicodeDecodeError:
+            raise arrays.inconsistent("a chain's name or sequence is not text") from None
         return [
             Structure(
                 chains=tuple(islice(chains, len(kept))), kept=tuple(np.flatnonzero(kept).tolist())
@@ -167,6 +178,22 @@ class StructureItems:
                 observed=observed,
                 backbone=Backbone(backbone),
             )
+
+    def complete_residues(self, items: Int64) -> list[list[Bool]]:
+        """Return, for each kept chain of some items, (L,) bool: its backbone is complete."""
+        arrays = self._arrays
+        begin, count = (
+            arrays.gather(f"structures/{column}", items, np.ones_like(items))
+            for column in ("chain", "chains")
+        )
+        start, length, kept = (
+            arrays.gather(f"chains/{column}", begin, count)
+            for column in ("residue", "residues", "kept")
+        )
+        backbone = arrays.gather("residues/backbone", start, length)
+        complete = np.isfinite(backbone).all(axis=(1, 2))
+        of_chains = iter(zip(np.split(complete, np.cumsum(length)[:-1]), kept, strict=True))
+        return [[c for c, is_kept in islice(of_chains, n) if is_kept] for n in count.tolist()]
 
     def rows(self, start: int = 0) -> Int64:
         """Return (n,) int64: kept residues with a complete backbone, the rows of an embedding."""

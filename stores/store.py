@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Bool, Int64
-from protalign.core.checks import first_few
+from protalign.core.checks import first_few, plain_index
 from protalign.core.errors import Failure, InputError, StoreError
 from protalign.core.protein import Modality, Structure
 from protalign.core.ragged import Ragged
 from protalign.stores.encoded import EncoderInfo, EncoderMap
 from protalign.stores.entries import EntryLog, FailureLog, check_modality
 from protalign.stores.format.arrays import Arrays
-from protalign.stores.format.layout import FORMAT_VERSION
+from protalign.stores.format.disk import walk
 from protalign.stores.format.open import open_arrays
 from protalign.stores.format.state import Option
 from protalign.stores.items import ResidueMap, SequenceItems, StructureItems
@@ -100,6 +101,7 @@ class Entries(ABC):
         array = np.asarray(index)
         if array.ndim > 1:
             raise IndexError(f"entries have one axis, the index has {array.ndim}")
+        array = plain_index(array)
         if array.dtype.kind in "UOT" and array.size:
             return self._positions_of_ids(np.atleast_1d(array))
         if array.dtype.kind == "b" and array.shape != self.shape:
@@ -454,7 +456,30 @@ class EmbeddingStore(Entries):
         """
         kept = self.structure(entry_id).kept_chains
         first, count = self.log.chains(int(self.log.rows_of([entry_id])[0]))
+        if not 0 <= first < first + count <= len(kept):
+            raise self._arrays.inconsistent(f"{entry_id} has chains that its structure has not")
         return ResidueMap.of(kept[first : first + count])
+
+    def sequence_rows(self, entry_rows: Int64) -> list[Int64]:
+        """Return, for each row of entries' structure embeddings, the row of their sequence's.
+
+        Parameters
+        ----------
+        entry_rows : (n,) int64
+            Entries with a structure, by their rows in the log of entries (``entry_rows``).
+
+        Returns
+        -------
+        list of (rows,) int64
+            ``residue_map(id).sequence_index`` of each, read at once.
+        """
+        items = self.log.item("structure", entry_rows)
+        chains = StructureItems(self._arrays).complete_residues(items)
+        rows = []
+        for row, complete in zip(entry_rows.tolist(), chains, strict=True):
+            first, count = self.log.chains(row)
+            rows.append(np.flatnonzero(np.concatenate(complete[first : first + count])))
+        return rows
 
     def notes(self, entry_id: str) -> tuple[str, ...]:
         """Return the notes that were made when the entry's file was read."""
@@ -479,7 +504,7 @@ class EmbeddingStore(Entries):
             encoders[name] = described
         return {
             "path": self.path,
-            "format": FORMAT_VERSION,
+            "format": self._arrays.state.format,
             "entries": len(self),
             "unique_sequences": len(sequences),
             "unique_structures": len(structures),
@@ -498,4 +523,9 @@ def _absolute(path: str | Path) -> str:
 
 def _size(folder: Path) -> int:
     """Return the bytes of the files below a folder, by their lengths."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = 0
+    for entry in walk(folder):
+        with suppress(OSError):  # a writer beside this reader may have renamed it
+            if entry.is_file(follow_symlinks=False):
+                size += entry.stat(follow_symlinks=False).st_size
+    return size

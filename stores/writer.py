@@ -18,6 +18,7 @@ from protalign.stores.entries import EntryLog, FailureLog, live_sources, read_fa
 from protalign.stores.filling.plan import BatchPlan, plan_tasks, read_plan
 from protalign.stores.format.append import Appender, create_store, prepare_arrays
 from protalign.stores.format.arrays import LocalArrays
+from protalign.stores.format.disk import PARTIAL, begin_commit
 from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
 from protalign.stores.format.lock import LOCK_FILE, StoreLock
 from protalign.stores.format.state import (
@@ -82,8 +83,7 @@ class StoreWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], options: Mapping[str, Option]) -> None:
-        if "://" in str(path):
-            raise StoreError(f"{path}: a URL cannot be written to; name a local or mounted folder")
+        check_folder(path)
         self.path = Path(path).absolute()
         _make_folder(self.path)
         self._lock = StoreLock(self.path)
@@ -96,6 +96,7 @@ class StoreWriter:
 
     def _open(self, options: dict[str, Option]) -> None:
         if not (self.path / "zarr.json").exists():
+            begin_commit(self.path)  # until its arrays are made
             create_store(self.path, StoreState(options))
         state = load_state(self.path)
         _check_options(state.options, options, self.path)
@@ -387,6 +388,7 @@ class StoreWriter:
         self.check_encoder(name, record)
         if name not in self._appender.arrays.state.encoders:
             encoder = EncoderState(record, chunk_rows)
+            begin_commit(self.path)  # until its arrays are made
             state = self._appender.commit(
                 lambda state: replace(state, encoders={**state.encoders, name: encoder})
             )
@@ -419,17 +421,23 @@ class StoreWriter:
         appender.commit(lambda state: state)
 
 
-def _make_folder(path: Path) -> None:
-    """Make the store's folder; raise StoreError if it is something else than a store."""
-    if path.exists():
-        if not path.is_dir():
-            raise StoreError(f"{path}: it is a file; name a folder for the store")
-        others = [f for f in path.iterdir() if f.name != LOCK_FILE and f.suffix != ".partial"]
-        if others and not (path / "zarr.json").exists():
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raise StoreError if a store cannot be at the path, or something else is."""
+    if "://" in str(path):
+        raise StoreError(f"{path}: a URL cannot be written to; name a local or mounted folder")
+    folder = Path(path).absolute()
+    if folder.exists():
+        if not folder.is_dir():
+            raise StoreError(f"{folder}: it is a file; name a folder for the store")
+        others = [f for f in folder.iterdir() if f.name != LOCK_FILE and f.suffix != PARTIAL]
+        if others and not (folder / "zarr.json").exists():
             raise StoreError(
-                f"{path}: it exists and is not a store; name a new folder, or one that "
+                f"{folder}: it exists and is not a store; name a new folder, or one that "
                 "`protalign embed` made"
             )
+
+
+def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -51,7 +51,7 @@ def open_regular(path: str | os.PathLike[str], *, links: bool = True) -> Iterato
     try:
         handle = os.open(path, flags)
     except OSError:
-        if os.path.islink(path) and not links:
+        if not links and Path(path).is_symlink():
             raise NotRegularError from None
         raise
     try:
@@ -238,11 +238,11 @@ def folder_inside(root: str | os.PathLike[str], *names: str) -> bool:
     >>> folder_inside(root, "a", "b"), folder_inside(root, "out", "tmp")
     (True, False)
     """
-    path = os.fspath(root)
+    path = Path(root)
     for name in names:
-        path = os.path.join(path, name)
+        path = path / name
         try:
-            mode = os.lstat(path).st_mode
+            mode = path.lstat().st_mode
         except OSError:
             return False
         if not stat.S_ISDIR(mode) or name in ("", ".", ".."):

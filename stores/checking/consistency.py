@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from protalign.core.arrays import Int64
-from protalign.stores.format.arrays import LocalArrays
+from protalign.core.errors import StoreError
+from protalign.stores.filling.plan import PlanReader
+from protalign.stores.format.arrays import Arrays, consecutive
 from protalign.stores.format.layout import ARRAYS
 
 #: Columns that refer to rows of another table: (column, that table's column, least value).
@@ -23,63 +22,86 @@ _RANGES = (
     ("structures/chain", "structures/chains", "chains/kept"),
     ("chains/residue", "chains/residues", "residues/letter"),
 )
+#: Ragged columns of texts.
+_TEXTS = (
+    *("sources/path", "entries/id", "entries/notes", "chains/id"),
+    *("failures/id", "failures/file", "failures/reason", "failures/advice"),
+)
 
 
-def check_index(arrays: LocalArrays) -> Iterator[tuple[str, str]]:
+def check_index(arrays: Arrays) -> Iterator[tuple[str, str]]:
     """Yield (array, fault) for everything in the index that contradicts something else."""
-    yield from _uneven_tables(arrays)
-    for column in _ragged_columns():
-        yield from _bad_ranges(
-            arrays, f"{column}/start", f"{column}/length", arrays.rows(f"{column}/values")
-        )
-    for first, count, target in _RANGES:
-        yield from _bad_ranges(arrays, first, count, arrays.rows(target))
-    for column, target, least in _REFERENCES:
-        values = arrays.read(column)
-        if len(values) and not least <= values.min() <= values.max() < arrays.rows(target):
-            yield column, f"points outside {target}"
+    faults = [*_bad_ranges(arrays), *_bad_references(arrays)]
+    yield from faults
+    if faults:
+        return  # what follows reads through them
+    for column in _TEXTS:
+        try:
+            arrays.texts(column)
+        except StoreError:
+            yield f"{column}/values", "is not UTF-8"
+    yield from _bad_items(arrays)
     for encoder in arrays.state.encoders:
         yield from _encoder_faults(arrays, encoder)
 
 
-def _ragged_columns() -> list[str]:
-    return [name.removesuffix("/values") for name in ARRAYS if name.endswith("/values")]
+def _bad_ranges(arrays: Arrays) -> Iterator[tuple[str, str]]:
+    """Yield columns that do not cut others into ranges, one after another."""
+    ragged = [name.removesuffix("/values") for name in ARRAYS if name.endswith("/values")]
+    columns = [(f"{name}/start", f"{name}/length", f"{name}/values") for name in ragged]
+    for first, count, target in (*columns, *_RANGES):
+        rows = arrays.rows(target)
+        if not consecutive(arrays.read(first), arrays.read(count), rows):
+            yield first, f"and {count} do not cut {rows} rows into consecutive ranges"
 
 
-def _uneven_tables(arrays: LocalArrays) -> Iterator[tuple[str, str]]:
-    """Yield columns of one table that have different numbers of rows."""
-    counts: dict[str, dict[int, str]] = {}
-    for name in ARRAYS:
-        if not name.endswith("/values"):
-            counts.setdefault(name.partition("/")[0], {}).setdefault(arrays.rows(name), name)
-    for rows in counts.values():
-        if len(rows) > 1:
-            first, second = list(rows)[:2]
-            yield rows[second], f"has {second} rows, {rows[first]} has {first}"
+def _bad_references(arrays: Arrays) -> Iterator[tuple[str, str]]:
+    for column, target, least in _REFERENCES:
+        values = arrays.read(column)
+        if len(values) and not least <= values.min() <= values.max() < arrays.rows(target):
+            yield column, f"points outside {target}"
 
 
-def _bad_ranges(
-    arrays: LocalArrays, first: str, count: str, total: int
-) -> Iterator[tuple[str, str]]:
-    """Yield a fault unless the ranges follow one another from 0 to the total."""
-    start, length = arrays.read(first), arrays.read(count).astype(np.int64)
-    if len(start) != len(length):
-        yield first, f"and {count} have different numbers of rows"
-    elif (length < 0).any() or not _consecutive(start, length, total):
-        yield first, f"and {count} do not cut {total} rows into consecutive ranges"
+def _bad_items(arrays: Arrays) -> Iterator[tuple[str, str]]:
+    """Yield columns that contradict the lengths of sequences and structures."""
+    lengths = arrays.read("sequences/letters/length").astype(np.int64)
+    of_chains = arrays.read("sequences/chain_length/values").astype(np.int64)
+    begin = arrays.read("sequences/chain_length/start")
+    totals = np.concatenate([[0], np.cumsum(of_chains)])
+    ends = begin + arrays.read("sequences/chain_length/length")
+    if (of_chains < 0).any() or not np.array_equal(totals[ends] - totals[begin], lengths):
+        yield "sequences/chain_length/values", "does not add up to the sequences' letters"
+    item = arrays.read("entries/structure_item")
+    rows = np.append(arrays.read("structures/rows").astype(np.int64), 0)[item]
+    offset = arrays.read("entries/structure_offset")
+    length = arrays.read("entries/structure_length").astype(np.int64)
+    if ((offset < 0) | (length < 0) | (length > rows - offset)).any():
+        yield "entries/structure_offset", "and structure_length point outside their structures"
+    kept = np.concatenate([[0], np.cumsum(arrays.read("chains/kept"))])
+    chain = np.append(arrays.read("structures/chain"), 0)
+    chains = np.append(arrays.read("structures/chains").astype(np.int64), 0)
+    available = (kept[chain + chains] - kept[chain])[item]
+    first = arrays.read("entries/structure_chain").astype(np.int64)
+    count = arrays.read("entries/structure_chains").astype(np.int64)
+    if ((first < 0) | (count < 0) | (count > available - first)).any():
+        yield "entries/structure_chain", "and structure_chains point outside their structures"
 
 
-def _consecutive(start: npt.NDArray[Any], length: Int64, total: int) -> bool:
-    ends = np.cumsum(length)
-    return bool(np.array_equal(start, ends - length)) and (ends[-1] if len(ends) else 0) == total
-
-
-def _encoder_faults(arrays: LocalArrays, encoder: str) -> Iterator[tuple[str, str]]:
+def _encoder_faults(arrays: Arrays, encoder: str) -> Iterator[tuple[str, str]]:
     group = f"encoders/{encoder}"
     start = arrays.read(f"{group}/start")
     length = arrays.read(f"{group}/length").astype(np.int64)
+    modality = arrays.state.encoders[encoder].record.modality
+    rows = "sequences/letters/length" if modality == "sequence" else "structures/rows"
+    if not np.array_equal(length, arrays.read(rows)[: len(length)]):
+        yield f"{group}/length", f"differs from {rows}"
+    try:
+        PlanReader(arrays, encoder)
+    except StoreError:
+        yield f"{group}/plan", "has parts that do not fit each other"
+        return
     item = arrays.read(f"{group}/plan/item")
-    if not np.array_equal(np.sort(item), np.arange(len(start))):
+    if not np.array_equal(item, np.arange(len(start))):
         yield f"{group}/plan/item", "does not name every planned item once"
         return
     order = np.argsort(start, kind="stable")
@@ -88,9 +110,3 @@ def _encoder_faults(arrays: LocalArrays, encoder: str) -> Iterator[tuple[str, st
         yield f"{group}/start", "points outside values"
     elif (ends[:-1] > start[order][1:]).any():
         yield f"{group}/start", "and length overlap"
-    row = arrays.read(f"{group}/plan/row")
-    chunk_rows = arrays.spec(f"{group}/values").chunk_rows
-    if (row % chunk_rows != 0).any() or (np.diff(row) <= 0).any():
-        yield f"{group}/plan/row", "has a task that does not begin at the start of a chunk"
-    if len(row) != arrays.rows(f"{group}/done"):
-        yield f"{group}/plan/row", "and done have different numbers of tasks"

@@ -11,7 +11,11 @@ from protalign.core.arrays import Int64
 from protalign.core.errors import StoreError
 from protalign.core.protein import Modality
 from protalign.stores.entries import EntryLog
+from protalign.stores.filling.plan import PlanReader
 from protalign.stores.format.arrays import LocalArrays
+
+#: Ids that one damage names, at most.
+MOST_IDS = 1_000_000
 
 
 class EntryTrace:
@@ -29,7 +33,7 @@ class EntryTrace:
         try:
             rows = self._entry_rows(array, begin, end)
             return tuple(self._names(rows))
-        except StoreError:
+        except (StoreError, ValueError, IndexError):  # an index that contradicts itself
             return ()
 
     def _entry_rows(self, array: str, begin: int, end: int) -> Int64:
@@ -37,7 +41,11 @@ class EntryTrace:
         group, _, column = array.partition("/")
         if group == "entries":
             first, last = self._owners("entries", column, begin, end)
-            return np.arange(first, last)
+            return np.arange(first, min(last, first + MOST_IDS))
+        if group == "sources":
+            first, last = self._owners("sources", column, begin, end)
+            source = self._arrays.read("entries/source")
+            return np.flatnonzero((source >= first) & (source < last))
         if group == "sequences":
             return self._entries_with("sequence", *self._owners("sequences", column, begin, end))
         if group in ("structures", "chains", "residues"):
@@ -75,10 +83,15 @@ class EntryTrace:
     def _entries_encoded(self, column: str, begin: int, end: int) -> Int64:
         encoder, _, array = column.partition("/")
         modality = self._arrays.state.encoders[encoder].record.modality
-        if array in ("start", "length"):
+        if array in ("start", "length", "plan/item"):
             return self._entries_with(modality, begin, end)
-        if array != "values":
-            return np.empty(0, dtype=np.int64)
+        if array == "done":
+            plan = PlanReader(self._arrays, encoder)
+            first, last = plan.read(begin).items.start, plan.read(end - 1).items.stop
+            return self._entries_with(modality, first, last)
+        if array.startswith("plan/"):  # it decides about all items
+            items = self._arrays.rows(f"encoders/{encoder}/start")
+            return self._entries_with(modality, 0, items)
         item = self._arrays.read(f"entries/{modality}_item")
         start = self._arrays.read(f"encoders/{encoder}/start")
         length = self._arrays.read(f"encoders/{encoder}/length").astype(np.int64)

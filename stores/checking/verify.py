@@ -10,14 +10,34 @@ from typing import Any
 
 import numpy as np
 
-from protalign.core.arrays import Bool
+from protalign.core.arrays import Bool, Int64
 from protalign.core.checks import first_few
-from protalign.core.errors import StoreError
+from protalign.core.errors import InputError, StoreError
+from protalign.core.untrusted import JSON_BYTES, folder_inside, read_bytes
 from protalign.stores.checking.consistency import check_index
 from protalign.stores.checking.trace import EntryTrace
-from protalign.stores.format.arrays import LocalArrays, check_array_json, check_chunk
+from protalign.stores.checking.upgrade import upgrade_store
+from protalign.stores.filling.plan import PlanReader
+from protalign.stores.format.arrays import LocalArrays, check_chunk, check_place, open_chunk
+from protalign.stores.format.checksums import (
+    CHECKSUM_FILE,
+    ENTRY_BYTES,
+    ChunkChecksums,
+    DamagedEntryError,
+)
+from protalign.stores.format.disk import PARTIAL, chunks_present, commit_begun, walk
 from protalign.stores.format.layout import ArraySpec
-from protalign.stores.format.state import load_state
+from protalign.stores.format.lock import LOCK_FILE
+from protalign.stores.format.metadata import (
+    METADATA_BYTES,
+    array_fault,
+    array_json,
+    group_json,
+    groups_of,
+    json_bytes,
+    rows_described,
+)
+from protalign.stores.format.state import StoreState, is_filled_by_tasks, load_root, load_state
 
 #: Ids in a line of the report; the report itself has all of them.
 IDS_SHOWN = 10
@@ -64,6 +84,8 @@ class VerifyReport:
         Empty if the store is whole.
     unfinished : dict of str to int
         Tasks that are not done, by encoder. They are not damage.
+    remarks : list of str
+        What this store's format cannot tell, and traces of an interrupted run. They are not damage.
 
     Examples
     --------
@@ -76,6 +98,7 @@ class VerifyReport:
     bytes: int
     damages: list[Damage] = field(default_factory=list)
     unfinished: dict[str, int] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -92,19 +115,23 @@ class VerifyReport:
         return {**asdict(self), "ok": self.ok, "damaged_ids": list(self.damaged_ids)}
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for each damage, and for each encoder that is not finished."""
+        """Yield a line for each damage, each encoder that is not finished, and each remark."""
         for damage in self.damages:
-            place = f"{damage.array} {damage.chunk}".rstrip()
+            place = f"{damage.array} {damage.chunk}".strip()
             ids = f"; ids: {first_few(damage.ids, IDS_SHOWN)}" if damage.ids else ""
             yield f"{place}: {damage.reason}{ids}"
         for encoder, tasks in self.unfinished.items():
             yield f"{encoder}: {tasks:,} tasks are not done; run `protalign embed` again"
+        yield from self.remarks
 
 
 def verify(
-    path: str | os.PathLike[str], on_progress: Callable[[int, int], None] | None = None
+    path: str | os.PathLike[str],
+    on_progress: Callable[[int, int], None] | None = None,
+    *,
+    upgrade: bool = False,
 ) -> VerifyReport:
-    """Check every chunk that a local store must have against its checksum.
+    """Check every file that a local store must have against what was committed.
 
     Only one chunk and the index of entries are in memory at a time.
 
@@ -114,6 +141,9 @@ def verify(
         The store's folder.
     on_progress : callable, optional
         Called with the chunks read so far, and all chunks.
+    upgrade : bool
+        Whether to record the checksums of a store of format 1.0, and any that are missing, if it
+        is whole otherwise. Nothing else changes.
 
     Returns
     -------
@@ -123,7 +153,8 @@ def verify(
     Raises
     ------
     StoreError
-        The store is missing, or its root attributes are damaged, which say what it must hold.
+        The store is missing, or its root attributes are damaged, which say what it must hold. With
+        ``upgrade``, another process writes to it.
 
     Examples
     --------
@@ -138,85 +169,296 @@ def verify(
     folder = Path(path).absolute()
     if "://" in str(path):
         raise StoreError(f"{path}: only a local store can be checked; copy it, or check it there")
-    arrays = LocalArrays(folder, load_state(folder))
-    report = VerifyReport(str(folder), 0, 0)
-    trace = EntryTrace(arrays)
-    expected = list(_expected_chunks(arrays, report))
-    read_bytes = 0
-    for done, (name, index) in enumerate(expected, start=1):
-        spec = arrays.spec(name)
-        reason, size = _chunk_fault(folder / name / spec.chunk_key(index), spec)
-        read_bytes += size
-        if reason:
-            begin, end = index * spec.chunk_rows, (index + 1) * spec.chunk_rows
-            ids = trace.affected_ids(name, begin, min(end, arrays.rows(name)))
-            report.damages.append(Damage(name, spec.chunk_key(index), reason, ids))
-        if on_progress is not None:
-            on_progress(done, len(expected))
-    if report.ok:
-        # The sense of an index is checked only if every byte of it is as it was written.
-        report.damages.extend(Damage(name, "", fault, ()) for name, fault in check_index(arrays))
-    return VerifyReport(report.path, len(expected), read_bytes, report.damages, report.unfinished)
+    report = _Check(folder, on_progress).run()
+    if upgrade and all(damage.reason == NOT_RECORDED for damage in report.damages):
+        upgrade_store(folder)
+        report = _Check(folder, on_progress).run()
+    return report
 
 
-def _expected_chunks(arrays: LocalArrays, report: VerifyReport) -> Iterator[tuple[str, int]]:
-    """Yield every chunk that must exist; report the faults of arrays' zarr.json."""
-    for name, spec in arrays.state.arrays().items():
-        rows = arrays.rows(name)
-        try:
-            text = (Path(arrays.path) / name / "zarr.json").read_bytes()
-        except OSError:
-            text = b""
-        fault = check_array_json(text, spec, rows) if rows else ""
-        if fault:
-            report.damages.append(Damage(name, "zarr.json", fault, ()))
-        if name.startswith("encoders/") and name.endswith(("/values", "/done")):
-            continue
-        yield from ((name, index) for index in range(spec.chunks(rows)))
-    for encoder in arrays.state.encoders:
-        yield from _encoded_chunks(arrays, encoder, report)
+#: The one fault that an upgrade mends.
+NOT_RECORDED = (
+    "has no recorded checksum, so it cannot be told from another chunk; if nothing was copied into "
+    "the store, record it with `protalign verify --upgrade`"
+)
 
 
-def _encoded_chunks(
-    arrays: LocalArrays, encoder: str, report: VerifyReport
-) -> Iterator[tuple[str, int]]:
-    """Yield the chunks of tasks that are done."""
-    group = f"encoders/{encoder}"
-    try:
-        done = np.flatnonzero(_marked_done(arrays, encoder))
-        first = arrays.read(f"{group}/plan/row") // arrays.spec(f"{group}/values").chunk_rows
-    except StoreError:
-        return  # the plan is damaged, which its own chunks report
-    ends = np.append(
-        first[1:], arrays.spec(f"{group}/values").chunks(arrays.rows(f"{group}/values"))
-    )
-    for task in done.tolist():
-        yield f"{group}/done", task
-        yield from (
-            (f"{group}/values", chunk) for chunk in range(int(first[task]), int(ends[task]))
+class _Check:
+    """One check of a store."""
+
+    def __init__(self, folder: Path, on_progress: Callable[[int, int], None] | None) -> None:
+        self._folder = folder
+        self._on_progress = on_progress
+        self._document = load_root(folder)
+        state = StoreState.parse(self._document["attributes"], str(folder))
+        #: Read whatever the descriptions of arrays say, so that ids are found in spite of them.
+        self._arrays = LocalArrays(folder, state, described=False)
+        self._state = self._arrays.state
+        self._damages: list[Damage] = []
+        self._remarks: list[str] = []
+        self._unfinished: dict[str, int] = {}
+        self._trace = EntryTrace(self._arrays)
+        self._plans: dict[str, PlanReader | None] = {}
+        #: Arrays whose chunks cannot be looked at, since their folder is not one inside the store.
+        self._outside: set[str] = set()
+
+    def run(self) -> VerifyReport:
+        """Look at every file, then at the sense of the index."""
+        self._check_tree()
+        self._check_root()
+        self._check_metadata()
+        ranges = self._expected_chunks()
+        total = sum(len(present) for _, present in ranges)
+        done = read_bytes = 0
+        for name, present in ranges:
+            for index in present.tolist():
+                read_bytes += self._check_chunk(name, index)
+                done += 1
+                if self._on_progress is not None:
+                    self._on_progress(done, total)
+        if not self._damages:
+            # The sense of an index is checked only if every byte of it is as it was written.
+            for name, fault in check_index(self._arrays):
+                self._add(name, "", fault)
+        if not self._state.bound:
+            self._remarks.append(
+                f"format {self._state.format}: no checksums are recorded by place, so chunks that "
+                "were exchanged with one another, or put back from an older copy, cannot be found; "
+                "`protalign verify --upgrade` records them"
+            )
+        return VerifyReport(
+            str(self._folder), total, read_bytes, self._damages, self._unfinished, self._remarks
         )
-    if len(done) < len(first):
-        report.unfinished[encoder] = len(first) - len(done)
+
+    def _add(self, name: str, chunk: str, reason: str, ids: tuple[str, ...] = ()) -> None:
+        self._damages.append(Damage(name, chunk, reason, ids))
+
+    def _under_way(self) -> bool:
+        """Return whether arrays may have more rows than are committed.
+
+        That is so after an interrupted commit, beside a writer, and before format 1.1.
+        """
+        if not self._state.bound or commit_begun(self._folder):
+            return True
+        try:
+            return load_state(self._folder) != self._state
+        except StoreError:
+            return False
+
+    def _check_tree(self) -> None:
+        """Report what is neither file nor folder, and folders that pass for unfinished files."""
+        root = len(os.fspath(self._folder)) + 1
+        for entry in walk(self._folder):
+            name = entry.path[root:]
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name.endswith(PARTIAL):
+                    self._add(name, "", "is a folder that no writer made; move it elsewhere")
+                elif self._is_unnamed_encoder(name) and not self._under_way():
+                    self._add(
+                        name,
+                        "",
+                        "is not named by zarr.json of the store, which may be of an older commit; "
+                        "restore that file from a copy",
+                    )
+            elif not entry.is_file(follow_symlinks=False) and entry.name != LOCK_FILE:
+                kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
+                self._add(name, "", f"is {kind}, which a store has not; replace it by a copy")
+        if commit_begun(self._folder):
+            self._remarks.append(
+                "the last commit was interrupted, or is under way; `protalign embed` clears away "
+                "what it left"
+            )
+
+    def _is_unnamed_encoder(self, name: str) -> bool:
+        group, _, encoder = name.partition("/")
+        return (
+            group == "encoders"
+            and "/" not in encoder
+            and encoder not in ("", *self._state.encoders)
+        )
+
+    def _check_root(self) -> None:
+        if not self._state.bound:
+            return
+        expected = {**self._document, "zarr_format": 3, "node_type": "group"}
+        keys = {"attributes", "zarr_format", "node_type"}
+        text = _text(self._folder / "zarr.json", most=JSON_BYTES)
+        changed = set(self._document) != keys or text not in (json_bytes(expected), None)
+        # A writer may have replaced it meanwhile.
+        if changed and load_root(self._folder) == self._document:
+            self._add("", "zarr.json", "is not as it was written; restore it from a copy")
+
+    def _check_metadata(self) -> None:
+        """Check the zarr.json of every array and group, and the length of the checksum files."""
+        specs = self._state.arrays()
+        for name in groups_of(specs):
+            if self._not_made_yet(name):
+                continue
+            if not folder_inside(self._folder, *name.split("/")):
+                self._add(name, "", "is not a folder inside the store")
+            elif _text(self._folder / name / "zarr.json") != group_json():
+                self._add(name, "zarr.json", "is not as it was written; `protalign embed` mends it")
+        for name, spec in specs.items():
+            if not self._state.rows(name) and self._not_made_yet(name):
+                continue
+            if not folder_inside(self._folder, *name.split("/")):
+                self._outside.add(name)
+                self._add(name, "", "is not a folder inside the store", self._ids(name))
+                continue
+            self._check_array(name, spec)
+
+    def _not_made_yet(self, name: str) -> bool:
+        """Return whether a run that makes a group or an empty array was cut off before it."""
+        return not (self._folder / name / "zarr.json").exists() and self._under_way()
+
+    def _check_array(self, name: str, spec: ArraySpec) -> None:
+        rows = self._state.rows(name)
+        text = _text(self._folder / name / "zarr.json") or b""
+        fault = array_fault(text, spec, rows)
+        if not fault and self._state.bound:
+            described = rows_described(text)
+            if text != array_json(spec, described):
+                fault = "its zarr.json is not as it was written"
+            elif described != rows and not self._under_way():
+                fault = f"its zarr.json has {described} rows, but {rows} are committed"
+        if fault:
+            self._add(name, "zarr.json", f"{fault}; `protalign embed` mends it")
+        if self._state.bound:
+            size = ChunkChecksums(self._folder, name).bytes
+            full = rows // spec.chunk_rows
+            if size > full * ENTRY_BYTES and not self._under_way():
+                self._add(
+                    name,
+                    CHECKSUM_FILE,
+                    f"has {size} bytes instead of {full * ENTRY_BYTES}; the root's zarr.json may "
+                    "be of an older commit: restore it from a copy",
+                )
+
+    def _expected_chunks(self) -> list[tuple[str, Int64]]:
+        """Return (array, its chunks that exist and must); report those that are missing."""
+        expected = []
+        for name, spec in self._state.arrays().items():
+            if name in self._outside or is_filled_by_tasks(name):
+                continue
+            must = np.array([[0, spec.chunks(self._state.rows(name))]], np.int64)
+            expected.append((name, self._present(name, spec, must)))
+        for encoder in self._state.encoders:
+            expected.extend(self._encoded_chunks(encoder))
+        return expected
+
+    def _encoded_chunks(self, encoder: str) -> Iterator[tuple[str, Int64]]:
+        """Yield the chunks of tasks that are done."""
+        group = f"encoders/{encoder}"
+        if self._outside & {f"{group}/values", f"{group}/done"}:
+            return
+        plan = self._plan(encoder)
+        if plan is None:  # it is damaged, which its own chunks report
+            for name in (f"{group}/values", f"{group}/done"):
+                chunks = self._arrays.spec(name).chunks(self._state.rows(name))
+                present = chunks_present(self._folder / name)
+                yield name, present[present < chunks]
+            return
+        values = self._arrays.spec(f"{group}/values")
+        first = plan.row // values.chunk_rows
+        ends = np.append(first[1:], values.chunks(self._state.rows(f"{group}/values")))
+        known = self._state.encoders[encoder].tasks_done
+        marks = np.array([[0, known]], np.int64)
+        done = self._arrays.spec(f"{group}/done")
+        present = chunks_present(self._folder / group / "done")
+        later = present[(present >= known) & (present < len(plan))]
+        yield f"{group}/done", np.append(self._present(f"{group}/done", done, marks), later)
+        finished = np.flatnonzero(plan.done)
+        must = np.stack([first[finished], ends[finished]], axis=1)
+        yield f"{group}/values", self._present(f"{group}/values", values, must)
+        if len(finished) < len(plan):
+            self._unfinished[encoder] = len(plan) - len(finished)
+
+    def _plan(self, encoder: str) -> PlanReader | None:
+        """Return an encoder's plan, None if it cannot be read."""
+        if encoder not in self._plans:
+            try:
+                self._plans[encoder] = PlanReader(self._arrays, encoder)
+            except StoreError:
+                self._plans[encoder] = None
+        return self._plans[encoder]
+
+    def _present(self, name: str, spec: ArraySpec, must: Int64) -> Int64:
+        """Return the chunks within ranges (n, 2) that exist; report the gaps between them."""
+        present = chunks_present(self._folder / name)
+        kept: list[Int64] = []
+        for begin, end in must.tolist():
+            inside = present[np.searchsorted(present, begin) : np.searchsorted(present, end)]
+            kept.append(inside)
+            if len(inside) < end - begin:
+                for first, stop in _gaps(inside, begin, end):
+                    key = spec.chunk_key(first)
+                    many = f", and all others to {spec.chunk_key(stop - 1)}"
+                    reason = f"is missing{many if stop - first > 1 else ''}"
+                    self._add(name, key, reason, self._ids(name, first, stop))
+        return np.concatenate(kept) if kept else np.empty(0, np.int64)
+
+    def _check_chunk(self, name: str, index: int) -> int:
+        """Report a chunk's fault; return the bytes read."""
+        spec = self._arrays.spec(name)
+        reason, size = self._fault(name, spec, index)
+        if reason and reason != NOT_RECORDED:
+            reason, size = self._fault(name, spec, index)  # it may just be written anew
+        if reason:
+            self._add(name, spec.chunk_key(index), reason, self._ids(name, index, index + 1))
+        return size
+
+    def _fault(self, name: str, spec: ArraySpec, index: int) -> tuple[str, int]:
+        data, reason = open_chunk(self._folder / name / spec.chunk_key(index), spec)
+        reason = reason or check_chunk(data, spec)
+        if not reason and name.endswith("/done"):
+            marked = index >= self._state.encoders[name.split("/")[1]].tasks_done
+            reason = "" if data[0] == 1 or (marked and data[0] == 0) else "does not say done"
+        elif not reason and self._state.bound:
+            try:
+                recorded = ChunkChecksums(self._folder, name).get(index)
+                reason = check_place(data, name, index, spec, self._state, recorded)
+                full = self._state.rows(name) - index * spec.chunk_rows >= spec.chunk_rows
+                if not reason and full and recorded is None and self._must_be_recorded(name, index):
+                    reason = NOT_RECORDED
+            except DamagedEntryError as error:
+                reason = f"cannot be told from another chunk, since {error}"
+        return reason, len(data)
+
+    def _must_be_recorded(self, name: str, index: int) -> bool:
+        """Return whether a full chunk's checksum is recorded unless that was lost.
+
+        Those of tasks are recorded when the encoder is finished, and taken back while a task with
+        refused items is tried again.
+        """
+        if not is_filled_by_tasks(name):
+            return True
+        encoder = name.split("/")[1]
+        state, plan = self._state.encoders[encoder], self._plan(encoder)
+        if plan is None:
+            return False
+        chunk_rows = self._arrays.spec(name).chunk_rows
+        task = int(np.searchsorted(plan.row // chunk_rows, index, side="right")) - 1
+        refused: Bool = plan.pending & plan.done
+        return task < state.tasks_done and not refused[task]
+
+    def _ids(self, name: str, first: int = 0, stop: int | None = None) -> tuple[str, ...]:
+        """Return the ids that some chunks of an array affect; default: the whole array."""
+        spec, rows = self._arrays.spec(name), self._state.rows(name)
+        end = rows if stop is None else min(stop * spec.chunk_rows, rows)
+        return self._trace.affected_ids(name, first * spec.chunk_rows, end)
 
 
-def _marked_done(arrays: LocalArrays, encoder: str) -> Bool:
-    """Return (tasks,) bool: done as the root group says, or a chunk of ``done`` exists."""
-    array = f"encoders/{encoder}/done"
-    marked = np.zeros(arrays.rows(array), dtype=np.bool_)
-    marked[: arrays.state.encoders[encoder].tasks_done] = True
-    for file in (Path(arrays.path) / array).glob("c.*"):
-        task = file.name[2:]
-        if task.isdecimal() and int(task) < len(marked):
-            marked[int(task)] = True
-    return marked
+def _gaps(present: Int64, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield (first, stop) of the numbers from begin to end that are not among the present ones."""
+    before = np.concatenate([[begin - 1], present])
+    after = np.append(present, end)
+    for index in np.flatnonzero(after - before > 1).tolist():
+        yield int(before[index]) + 1, int(after[index])
 
 
-def _chunk_fault(file: Path, spec: ArraySpec) -> tuple[str, int]:
-    """Return the fault of a chunk file, or "", and the bytes read."""
+def _text(file: Path, most: int = METADATA_BYTES) -> bytes | None:
+    """Return a zarr.json's bytes, None if it cannot be read."""
     try:
-        data = file.read_bytes()
-    except FileNotFoundError:
-        return "is missing", 0
-    except OSError as error:
-        return f"cannot be read ({error.strerror})", 0
-    return check_chunk(data, spec), len(data)
+        return read_bytes(file, "", most=most, links=False)
+    except InputError:
+        return None

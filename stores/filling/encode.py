@@ -15,6 +15,7 @@ import numpy as np
 from protalign.core.errors import Failure, ProtAlignError, StoreError
 from protalign.stores.entries import EntryLog, encoder_failures
 from protalign.stores.filling.plan import PlanReader
+from protalign.stores.filling.record import TaskChecksums
 from protalign.stores.filling.task import Encode, TaskResult, TaskRunner, mark_done, stopped
 from protalign.stores.format.append import change_state
 from protalign.stores.format.arrays import LocalArrays
@@ -103,11 +104,15 @@ def encode_pending(
         known = ", ".join(encoders) or "none yet"
         raise StoreError(f"{folder}: it has no plan for encoder {encoder!r}; it has: {known}")
     with _writing(folder):
-        plan = PlanReader(LocalArrays(folder), encoder)
+        arrays = LocalArrays(folder)
+        plan = PlanReader(arrays, encoder)
         pending = np.flatnonzero(plan.pending).tolist()
+        checksums = TaskChecksums(folder, arrays, encoder, plan)
+        checksums.forget(pending)
         tally = _Tally(len(pending), int(plan.task_rows[pending].sum()), on_progress)
 
         def record(result: TaskResult) -> None:
+            checksums.record(result.index)
             _record_refused(folder, encoder, result)
             tally.add(result)
 
@@ -124,6 +129,7 @@ def encode_pending(
             from protalign.stores.filling.cluster import run_on_workers
 
             run_on_workers(folder, encoder, load, pending, record, devices, scheduler)
+        checksums.record_missing(arrays.state.encoders[encoder].tasks_done)
         change_state(folder, lambda state: _all_done(state, encoder, len(plan)))
     return EncodeReport(
         tasks=tally.tasks,

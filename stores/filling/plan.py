@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -53,13 +54,15 @@ class BatchPlan:
         Residues (rows) of the pending items.
     longest : int
         Residues of the longest single chain (sequences) or complex (structures) in the store.
+    largest : int
+        Residues of the largest item, which may have several chains.
     value_bytes : int
         Bytes on disk of all the encoder's values once every task is done.
 
     Examples
     --------
     >>> plan = BatchPlan("esm2", tasks=4, pending_tasks=1, items=120, pending_items=30,
-    ...                  pending_rows=6_000, longest=512, value_bytes=15_360_000)
+    ...                  pending_rows=6_000, longest=512, largest=900, value_bytes=15_360_000)
     >>> f"{plan.pending_items} of {plan.items} items are still to embed"
     '30 of 120 items are still to embed'
     """
@@ -71,6 +74,7 @@ class BatchPlan:
     pending_items: int
     pending_rows: int
     longest: int
+    largest: int
     value_bytes: int
 
 
@@ -185,11 +189,25 @@ class PlanReader:
         self.row: Int64 = arrays.read(f"{group}/plan/row")
         self.done = arrays.done_tasks(encoder)
         self._end = arrays.rows(f"{group}/values")
+        self._check(arrays, group)
         self._refused = [item for item, _, _ in arrays.state.encoders[encoder].failed]
         lengths = arrays.read(f"{group}/length").astype(np.int64)[self.item]
         first_items = self.batch[self.task]
         self.task_items = np.diff(first_items, append=len(self.item))
         self.task_rows = np.add.reduceat(lengths, first_items) if len(first_items) else first_items
+
+    def _check(self, arrays: Arrays, group: str) -> None:
+        """Raise StoreError if the parts of the plan do not lead into each other."""
+        chunk_rows = arrays.spec(f"{group}/values").chunk_rows
+        if not (
+            _begins(self.batch, len(self.item))
+            and _begins(self.task, len(self.batch))
+            and _ascending(self.item, arrays.rows(f"{group}/start"))
+            and _ascending(self.row, self._end)
+            and not (self.row % chunk_rows).any()
+            and len(self.row) == len(self.task) == len(self.done)
+        ):
+            raise arrays.inconsistent(f"the parts of {group}/plan do not fit each other")
 
     def __len__(self) -> int:
         return len(self.task)
@@ -202,9 +220,14 @@ class PlanReader:
         device for example, may be gone.
         """
         pending = ~self.done
-        refused = np.flatnonzero(np.isin(self.item, self._refused))
-        pending[np.searchsorted(self.batch[self.task], refused, side="right") - 1] = True
+        pending[list(self.tasks_of(self._refused))] = True
         return pending
+
+    def tasks_of(self, items: Sequence[int]) -> set[int]:
+        """Return the tasks that some items are in."""
+        places = np.flatnonzero(np.isin(self.item, items))
+        tasks = np.searchsorted(self.batch[self.task], places, side="right") - 1
+        return set(tasks.tolist())
 
     def read(self, index: int) -> Task:
         """Return task number ``index``."""
@@ -221,12 +244,24 @@ class PlanReader:
         )
 
 
+def _ascending(values: Int64, stop: int) -> bool:
+    """Return whether numbers ascend, from 0 or more to less than ``stop``."""
+    ascending = bool((values[1:] > values[:-1]).all())
+    return ascending and (len(values) == 0 or bool(values[0] >= 0 and values[-1] < stop))
+
+
+def _begins(first: Int64, stop: int) -> bool:
+    """Return whether ranges that begin at these numbers cut 0 to ``stop``."""
+    return _ascending(first, stop) and (int(first[0]) == 0 if len(first) else stop == 0)
+
+
 def read_plan(arrays: Arrays, encoder: str) -> BatchPlan:
     """Return an encoder's plan in numbers: the tasks in all, and those still to do."""
     state = arrays.state.encoders[encoder]
     plan = PlanReader(arrays, encoder)
     pending = plan.pending
     values = f"encoders/{encoder}/values"
+    items = items_of(arrays, state.record.modality)
     return BatchPlan(
         encoder=encoder,
         tasks=len(plan),
@@ -234,6 +269,7 @@ def read_plan(arrays: Arrays, encoder: str) -> BatchPlan:
         items=len(plan.item),
         pending_items=int(plan.task_items[pending].sum()),
         pending_rows=int(plan.task_rows[pending].sum()),
-        longest=items_of(arrays, state.record.modality).longest(),
+        longest=items.longest(),
+        largest=int(items.cost().max(initial=0)),
         value_bytes=arrays.rows(values) * arrays.spec(values).row_bytes,
     )

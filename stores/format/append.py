@@ -1,12 +1,12 @@
 """Append to a store's arrays, in an order that leaves the store whole if it is cut off anywhere.
 
 Rows are written beyond the committed ones first: arrays grow, whole chunks are replaced, each in
-one atomic rename. Then one atomic write of the root group's zarr.json makes them count.
+one atomic rename, and the checksums of full chunks are added to those recorded before. Then one
+atomic write of the root group's zarr.json makes them count.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,91 +14,187 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec
 
-from protalign.core.errors import StoreError
+from protalign.core.errors import InputError, StoreError
+from protalign.core.untrusted import read_bytes
 from protalign.stores.format.arrays import LocalArrays
+from protalign.stores.format.checksums import CHECKSUM_BYTES, ChunkChecksums, crc32c
+from protalign.stores.format.disk import (
+    begin_commit,
+    check_inside,
+    chunks_present,
+    clear_unfinished,
+    commit_begun,
+    end_commit,
+    replace_file,
+)
 from protalign.stores.format.layout import ArraySpec
-from protalign.stores.format.state import StoreState, load_state
+from protalign.stores.format.metadata import (
+    METADATA_BYTES,
+    array_json,
+    group_json,
+    groups_of,
+    json_bytes,
+    rows_described,
+)
+from protalign.stores.format.state import StoreState, is_filled_by_tasks, load_root, load_state
 from protalign.stores.format.text import encode_texts
 
 
 def create_store(path: Path, state: StoreState) -> None:
     """Make the root group; its arrays follow with ``prepare_arrays``."""
-    zarr.create_group(path, zarr_format=3, attributes=state.attributes())
+    _write_root(path, {"attributes": {}, "zarr_format": 3, "node_type": "group"}, state)
 
 
 def change_state(path: Path, change: Callable[[StoreState], StoreState]) -> StoreState:
     """Commit a change of the state on disk, in one atomic write; return the new state."""
-    before = load_state(path)
+    document = load_root(path)
+    before = StoreState.parse(document["attributes"], str(path))
     state = change(before)
     if state != before:
-        zarr.open_group(path, mode="r+", zarr_format=3).update_attributes(state.attributes())
+        _write_root(path, document, state)
     return state
 
 
-def open_for_writing(path: Path, name: str) -> zarr.Array[Any]:
-    """Open an array and always write its chunks, also those of zeros.
+def _write_root(path: Path, document: dict[str, Any], state: StoreState) -> None:
+    attributes = {**document["attributes"], **state.attributes()}
+    replace_file(path / "zarr.json", json_bytes({**document, "attributes": attributes}))
 
-    The setting is made on the array: ``zarr.config`` is shared by all threads, so another thread
-    that leaves a ``with`` could take the setting away before the array is opened.
+
+def write_chunks(
+    path: Path, name: str, spec: ArraySpec, first: int, rows: npt.NDArray[Any]
+) -> list[int]:
+    """Write whole chunks of an array; the rest of the last one is zeros.
+
+    Parameters
+    ----------
+    path : Path
+        The store's folder.
+    name : str
+        The array.
+    spec : ArraySpec
+        Its dtype, shape and chunks.
+    first : int
+        The number of the first chunk.
+    rows : (n, *row_shape) array
+        The rows from the beginning of that chunk on.
+
+    Returns
+    -------
+    list of int
+        The crc32c of each chunk.
     """
-    array = zarr.open_array(path / name, mode="r+", zarr_format=3)
-    return array.with_config({"write_empty_chunks": True})
+    check_inside(path, name)
+    checksums = []
+    for begin in range(0, len(rows), spec.chunk_rows):
+        block = np.ascontiguousarray(rows[begin : begin + spec.chunk_rows], dtype=spec.dtype)
+        if len(block) < spec.chunk_rows:
+            padded = np.zeros(spec.chunk_shape, dtype=spec.dtype)
+            padded[: len(block)] = block
+            block = padded
+        checksum = crc32c(block)
+        file = path / name / spec.chunk_key(first + begin // spec.chunk_rows)
+        content = block.reshape(-1).view(np.uint8)
+        replace_file(file, content, checksum.to_bytes(CHECKSUM_BYTES, "little"))
+        checksums.append(checksum)
+    return checksums
 
 
 def prepare_arrays(path: Path, state: StoreState) -> None:
-    """Make the arrays that are missing, and clear away what an interrupted run left."""
-    for debris in path.rglob("*.partial"):  # Zarr's temporary files
-        debris.unlink(missing_ok=True)
-    for name, spec in state.arrays().items():
-        if not (path / name / "zarr.json").exists():
-            _create_array(path, name, spec)
-        elif _rows_on_disk(path, name) != state.rows(name):
-            _truncate(open_for_writing(path, name), spec, state.rows(name))
+    """Make the arrays that are missing, and clear away what an interrupted run left.
+
+    Descriptions of arrays and groups that are damaged are written anew: they follow from the state.
+    """
+    specs = state.arrays()
+    for name in [*groups_of(specs), *specs]:
+        if (path / name).is_symlink() or (path / name).exists():
+            check_inside(path, name)
+    interrupted = commit_begun(path)
+    if state.bound and not interrupted:
+        for name in specs:
+            _refuse_newer_rows(path, name, specs[name], state)
+    begin_commit(path)
+    clear_unfinished(path)
+    for name in groups_of(specs):
+        if _described(path, name) != group_json():
+            _describe(path, name, group_json())
+    for name, spec in specs.items():
+        rows = state.rows(name)
+        if _described(path, name) != array_json(spec, rows):
+            _truncate(path, name, spec, state)
+            _describe(path, name, array_json(spec, rows))
+        if interrupted and state.bound and not is_filled_by_tasks(name):
+            ChunkChecksums(path, name).cut(rows // spec.chunk_rows)
+    end_commit(path)
 
 
-def _rows_on_disk(path: Path, name: str) -> int:
-    """Return an array's rows as its zarr.json has them; opening it takes Zarr 50 times longer."""
-    try:
-        return int(json.loads((path / name / "zarr.json").read_bytes())["shape"][0])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+def _refuse_newer_rows(path: Path, name: str, spec: ArraySpec, state: StoreState) -> None:
+    """Raise StoreError if an array has rows beyond the committed ones that no interrupted run left.
+
+    Then the root is of an older commit, and cutting the array would lose what was committed since.
+    """
+    rows = state.rows(name)
+    text = _described(path, name)
+    if text == array_json(spec, rows) or rows_described(text) <= rows:
+        return
+    present = chunks_present(path / name)
+    more = bool((present >= spec.chunks(rows)).any())
+    if not more and rows % spec.chunk_rows:
+        index = rows // spec.chunk_rows
+        tail = LocalArrays(path, state, described=False).chunk(name, index)[
+            rows % spec.chunk_rows :
+        ]
+        more = bool(tail.any())
+    if more:
         raise StoreError(
-            f"{path}: array {name} is damaged: its zarr.json cannot be read; run `protalign verify`"
-        ) from None
+            f"{path}: array {name} has more rows than zarr.json of the store says, which may be of "
+            "an older commit; restore that file from a copy"
+        )
 
 
-def _create_array(path: Path, name: str, spec: ArraySpec) -> None:
-    *groups, _ = name.split("/")
-    for depth in range(1, len(groups) + 1):
-        group = path.joinpath(*groups[:depth])
-        if not (group / "zarr.json").exists():
-            zarr.create_group(group, zarr_format=3)
-    zarr.create_array(
-        path / name,
-        shape=(0, *spec.row_shape),
-        chunks=spec.chunk_shape,
-        dtype=spec.dtype,
-        fill_value=0,
-        filters=None,
-        serializer=BytesCodec(endian="little" if spec.dtype.itemsize > 1 else None),
-        compressors=Crc32cCodec(),
-        chunk_key_encoding={"name": "default", "separator": "."},
-        zarr_format=3,
-    )
+def _described(path: Path, name: str) -> bytes:
+    """Return the zarr.json of an array or group, b"" if it cannot be read."""
+    try:
+        return read_bytes(path / name / "zarr.json", "", most=METADATA_BYTES, links=False)
+    except InputError:
+        return b""
 
 
-def _truncate(array: zarr.Array[Any], spec: ArraySpec, rows: int) -> None:
+def _describe(path: Path, name: str, text: bytes) -> None:
+    file = path / name / "zarr.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_dir() and not file.is_symlink():
+        raise StoreError(
+            f"{path}: the store is damaged, {name}/zarr.json is a folder; remove it, and run the "
+            "command again"
+        )
+    replace_file(file, text)
+
+
+def _truncate(path: Path, name: str, spec: ArraySpec, state: StoreState) -> None:
     """Cut an array back to its committed rows; fill the last chunk with zeros."""
+    rows = state.rows(name)
+    for index in chunks_present(path / name).tolist():
+        if index >= spec.chunks(rows):
+            _remove_chunk(path, name, spec, index)
     begin = rows // spec.chunk_rows * spec.chunk_rows
-    tail = array[begin:rows] if begin < rows else None
-    array.resize((begin + spec.chunk_rows if begin < rows else rows, *spec.row_shape))
-    if tail is not None:
-        padded = np.zeros(spec.chunk_shape, dtype=spec.dtype)
-        padded[: rows - begin] = tail
-        array[begin : begin + spec.chunk_rows] = padded
-        array.resize((rows, *spec.row_shape))
+    if begin < rows:
+        # The description may be what is damaged, so it is not looked at.
+        tail = LocalArrays(path, state, described=False).read(name, begin, rows)
+        write_chunks(path, name, spec, begin // spec.chunk_rows, tail)
+    if state.bound:
+        ChunkChecksums(path, name).cut(rows // spec.chunk_rows)
+
+
+def _remove_chunk(path: Path, name: str, spec: ArraySpec, index: int) -> None:
+    file = path / name / spec.chunk_key(index)
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: the store is damaged, {name}/{file.name} cannot be removed "
+            f"({error.strerror}); remove it, and run the command again"
+        ) from None
 
 
 class Appender:
@@ -152,28 +248,64 @@ class Appender:
     def commit(self, change: Callable[[StoreState], StoreState]) -> StoreState:
         """Write the rows that wait, then make them count together with a change of the state."""
         committed = dict(self._grow)
+        last_chunks: dict[str, int | None] = {}
+        if self.waiting:
+            begin_commit(self._path)
         for name, rows in self._grow.items():
-            row_shape = self.arrays.spec(name).row_shape
-            open_for_writing(self._path, name).resize((rows, *row_shape))
+            _describe(self._path, name, array_json(self.arrays.spec(name), rows))
         for name, blocks in self._pending.items():
-            committed[name] = self._write(name, np.concatenate(blocks))
+            committed[name], last_chunks[name] = self._write(name, np.concatenate(blocks))
 
         def commit_rows(state: StoreState) -> StoreState:
             state = change(state)
-            return replace(state, committed={**state.committed, **committed})
+            state = replace(state, committed={**state.committed, **committed})
+            if not state.bound:
+                return state
+            merged = {**state.last_chunks, **last_chunks}
+            return replace(
+                state, last_chunks={name: crc for name, crc in merged.items() if crc is not None}
+            )
 
         state = change_state(self._path, commit_rows)
+        if self.waiting:
+            end_commit(self._path)
         self._pending, self._waiting_rows, self._grow = {}, {}, {}
         self.arrays = LocalArrays(self._path, state)
         return state
 
-    def _write(self, name: str, rows: npt.NDArray[Any]) -> int:
-        """Write rows behind the committed ones, whole chunks only; return the new count."""
+    def _write(self, name: str, rows: npt.NDArray[Any]) -> tuple[int, int | None]:
+        """Write rows behind the committed ones, whole chunks only.
+
+        Return the new count, and the crc32c of the rows in a partly filled last chunk, or None.
+        """
         spec, committed = self.arrays.spec(name), self.arrays.rows(name)
-        begin = committed // spec.chunk_rows * spec.chunk_rows
-        stop = committed + len(rows)
-        if len(rows):
-            array = open_for_writing(self._path, name)
-            array.resize((stop, *spec.row_shape))
-            array[begin:stop] = np.concatenate([self.arrays.read(name, begin, committed), rows])
-        return stop
+        if not len(rows):
+            return committed, self.arrays.state.last_chunks.get(name)
+        full = committed // spec.chunk_rows
+        begin, stop = full * spec.chunk_rows, committed + len(rows)
+        rows = np.concatenate([self.arrays.read(name, begin, committed), rows])
+        _describe(self._path, name, array_json(spec, stop))
+        checksums = write_chunks(self._path, name, spec, full, rows)
+        in_last = stop % spec.chunk_rows
+        if self.arrays.state.bound:
+            whole = checksums[:-1] if in_last else checksums
+            ChunkChecksums(self._path, name).record(full, whole)
+        return stop, crc32c(np.ascontiguousarray(rows[-in_last:])) if in_last else None
+
+
+class ChunkWriter:
+    """Writes whole chunks of an array by assignment: ``writer[0:256] = rows``."""
+
+    def __init__(self, path: Path, name: str, spec: ArraySpec) -> None:
+        self._path, self._name, self._spec = path, name, spec
+
+    def __setitem__(self, rows: slice, values: npt.ArrayLike) -> None:
+        first, beyond = divmod(rows.start, self._spec.chunk_rows)
+        assert not beyond, "a chunk is written from its first row on"
+        whole = np.broadcast_to(values, (rows.stop - rows.start, *self._spec.row_shape))
+        write_chunks(self._path, self._name, self._spec, first, whole)
+
+
+def open_for_writing(path: Path, name: str) -> ChunkWriter:
+    """Open an array of a store, to write whole chunks of it."""
+    return ChunkWriter(path, name, load_state(path).arrays()[name])

@@ -1,13 +1,13 @@
 """Read a store's arrays; the chunk files of a local store are memory-mapped.
 
-Every chunk is checked against its crc32c, and a missing chunk is an error: Zarr itself would
-return zeros, which look like data.
+Every chunk is checked against its crc32c, and against the checksum that was recorded for its place.
+A missing chunk is an error: Zarr itself would return zeros, which look like data.
 """
 
 from __future__ import annotations
 
-import json
 import mmap
+import os
 import resource
 import threading
 from abc import ABC, abstractmethod
@@ -21,12 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Bool, Int64
-from protalign.core.errors import StoreError
+from protalign.core.errors import InputError, StoreError
+from protalign.core.untrusted import open_regular, read_bytes
+from protalign.stores.format.checksums import CHECKSUM_BYTES, ChunkChecksums, DamagedEntryError
+from protalign.stores.format.disk import check_inside, chunks_present, commit_begun
 from protalign.stores.format.layout import ArraySpec
-from protalign.stores.format.state import StoreState, load_state
+from protalign.stores.format.metadata import METADATA_BYTES, array_fault, array_json, rows_described
+from protalign.stores.format.state import StoreState, is_filled_by_tasks, load_state
 from protalign.stores.format.text import decode_texts
 
-CHECKSUM_BYTES = 4
+#: An array of more chunks is read only if all of them exist, before memory is taken for it.
+MANY_CHUNKS = 1024
 
 
 class Arrays(ABC):
@@ -50,6 +55,10 @@ class Arrays(ABC):
         """Return one chunk, checked, with at least its committed rows. Do not write to it."""
 
     @abstractmethod
+    def check_backed(self, name: str) -> None:
+        """Raise StoreError if an array visibly has fewer chunks than its rows take."""
+
+    @abstractmethod
     def done_tasks(self, name: str) -> Bool:
         """Return (tasks,) bool: the tasks of an encoder with all their rows written."""
 
@@ -60,6 +69,12 @@ class Arrays(ABC):
     def rows(self, name: str) -> int:
         """Return the committed rows of an array."""
         return self.state.rows(name)
+
+    def backed_rows(self, name: str) -> int:
+        """Return the committed rows of an array, if its chunks exist; else raise StoreError."""
+        if self._specs[name].chunks(self.rows(name)) > MANY_CHUNKS:
+            self.check_backed(name)
+        return self.rows(name)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
         """Return a copy of rows start to stop (default: all committed)."""
@@ -76,33 +91,70 @@ class Arrays(ABC):
         start = np.asarray(start, dtype=np.int64)
         beyond = (start < 0) | (length < 0) | (length > self.rows(name) - start)
         if beyond.any():
-            raise StoreError(
-                f"{self.path}: the store's index is inconsistent, it points outside array {name}; "
-                "run `protalign verify`"
-            )
-        out = np.empty((int(length.sum()), *spec.row_shape), dtype=spec.dtype)
+            raise self.inconsistent(f"it points outside array {name}")
+        out = self._room(name, length)
         for chunk_index, begin, target, count in _pieces(start, length, spec.chunk_rows):
             out[target : target + count] = self.chunk(name, chunk_index)[begin : begin + count]
         return out
 
+    def _room(self, name: str, length: Int64) -> npt.NDArray[Any]:
+        """Return a new array for ranges of these lengths."""
+        spec = self._specs[name]
+        total = length.sum(dtype=np.float64)  # which cannot overflow
+        if total > MANY_CHUNKS * spec.chunk_rows and not is_filled_by_tasks(name):
+            self.check_backed(name)
+        try:
+            if total > 2**62:
+                raise OverflowError
+            return np.empty((int(length.sum()), *spec.row_shape), dtype=spec.dtype)
+        except (MemoryError, ValueError, OverflowError):
+            raise StoreError(
+                f"{self.path}: {total:,.0f} rows of array {name} do not fit into memory; read "
+                "fewer entries at once, or check the store with `protalign verify`"
+            ) from None
+
+    def inconsistent(self, fault: str) -> StoreError:
+        """Return the error for an index whose parts contradict each other."""
+        return StoreError(
+            f"{self.path}: the store's index is inconsistent, {fault}; run `protalign verify`"
+        )
+
     def texts(self, column: str) -> npt.NDArray[np.object_]:
         """Return all committed texts of a ragged column of UTF-8."""
+        values = self.read(f"{column}/values")
+        start, length = self.read(f"{column}/start"), self.read(f"{column}/length")
+        if not consecutive(start, length, len(values)):
+            raise self.inconsistent(f"{column} is not cut into consecutive texts")
         try:
-            return decode_texts(
-                self.read(f"{column}/values"),
-                self.read(f"{column}/start"),
-                self.read(f"{column}/length"),
-            )
+            return decode_texts(values, start, length)
         except UnicodeDecodeError:
-            raise StoreError(
-                f"{self.path}: array {column}/values is not UTF-8; run `protalign verify`"
-            ) from None
+            raise self._not_utf8(column) from None
+
+    def text(self, column: str, index: int) -> str:
+        """Return one text of a ragged column of UTF-8."""
+        try:
+            return self.ragged(column, index).tobytes().decode("utf-8")
+        except UnicodeDecodeError:
+            raise self._not_utf8(column) from None
+
+    def _not_utf8(self, column: str) -> StoreError:
+        return StoreError(
+            f"{self.path}: array {column}/values is not UTF-8; run `protalign verify`"
+        )
 
     def ragged(self, column: str, index: int) -> npt.NDArray[Any]:
         """Return the values of one row of a ragged column."""
         start = int(self.read(f"{column}/start", index, index + 1)[0])
         length = int(self.read(f"{column}/length", index, index + 1)[0])
         return self.read(f"{column}/values", start, start + length)
+
+
+def consecutive(start: npt.NDArray[Any], length: npt.NDArray[Any], total: int) -> bool:
+    """Return whether ranges follow one another from 0 to the total."""
+    if len(start) != len(length) or (length < 0).any():
+        return False
+    ends = np.cumsum(length, dtype=np.int64)
+    return bool(np.array_equal(start, ends - length)) and (ends[-1] if len(ends) else 0) == total
 
 
 def _pieces(start: Int64, length: Int64, chunk_rows: int) -> Iterator[tuple[int, int, int, int]]:
@@ -130,42 +182,46 @@ def _pieces(start: Int64, length: Int64, chunk_rows: int) -> Iterator[tuple[int,
             row, output, count = row + taken, output + taken, count - taken
 
 
-def check_array_json(text: bytes, spec: ArraySpec, rows: int) -> str:
-    """Return the fault of an array's zarr.json, "" if it is as the format says."""
-    try:
-        described = json.loads(text)
-        expected = {
-            "zarr_format": 3,
-            "node_type": "array",
-            "data_type": spec.dtype.name,
-            "chunk_grid": _named("regular", chunk_shape=list(spec.chunk_shape)),
-            "chunk_key_encoding": _named("default", separator="."),
-        }
-        wrong = [key for key, value in expected.items() if described.get(key) != value]
-        codecs = [codec["name"] for codec in described["codecs"]]
-        endian = described["codecs"][0].get("configuration", {}).get("endian", "little")
-        if codecs != ["bytes", "crc32c"] or endian != "little":
-            wrong.append("codecs")
-        if tuple(described["shape"][1:]) != spec.row_shape or described["shape"][0] < rows:
-            wrong.append("shape")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return "its zarr.json cannot be read"
-    return f"its zarr.json does not follow the format ({', '.join(wrong)})" if wrong else ""
-
-
-def _named(name: str, **configuration: Any) -> dict[str, Any]:
-    return {"name": name, "configuration": configuration}
-
-
 def check_chunk(data: Any, spec: ArraySpec) -> str:
     """Return the fault of a chunk file's bytes, "" if there is none."""
     if len(data) != spec.chunk_bytes + CHECKSUM_BYTES:
         return f"has {len(data)} bytes instead of {spec.chunk_bytes + CHECKSUM_BYTES}"
     content = np.frombuffer(data, np.uint8)
-    stored = int.from_bytes(content[-CHECKSUM_BYTES:].tobytes(), "little")
-    if google_crc32c.value(content[:-CHECKSUM_BYTES]) != stored:
+    if google_crc32c.value(content[:-CHECKSUM_BYTES]) != own_checksum(data):
         return "does not match its checksum"
     return ""
+
+
+def own_checksum(data: Any) -> int:
+    """Return the checksum at the end of a chunk file's bytes."""
+    return int.from_bytes(bytes(data[-CHECKSUM_BYTES:]), "little")
+
+
+def check_place(
+    data: Any, name: str, index: int, spec: ArraySpec, state: StoreState, recorded: int | None
+) -> str:
+    """Return why a whole chunk is not the one that was committed at its place, "" if it is.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The chunk file's bytes, which match their own checksum.
+    name, index, spec : str, int, ArraySpec
+        Its array and number, and the array's chunks.
+    state : StoreState
+        The committed state that is read.
+    recorded : int or None
+        The recorded checksum, if there is one.
+    """
+    if not state.bound or name.endswith("/done"):
+        return ""
+    in_chunk = state.rows(name) - index * spec.chunk_rows
+    if in_chunk >= spec.chunk_rows:
+        same = recorded is None or recorded == own_checksum(data)
+    else:
+        committed = np.frombuffer(data, np.uint8)[: in_chunk * spec.row_bytes]
+        same = google_crc32c.value(committed) == state.last_chunks.get(name)
+    return "" if same else "is whole, but not the one that was committed at its place"
 
 
 def chunk_error(path: str, name: str, key: str, what: str) -> StoreError:
@@ -183,14 +239,27 @@ def _open_files_allowed() -> int:
 
 
 class LocalArrays(Arrays):
-    """A store in a local folder, its chunk files memory-mapped."""
+    """A store in a local folder, its chunk files memory-mapped.
 
-    def __init__(self, path: Path, state: StoreState | None = None) -> None:
+    Parameters
+    ----------
+    path : Path
+        The store's folder.
+    state : StoreState, optional
+        The committed state to read; default: the one on disk.
+    described : bool
+        Whether each array's zarr.json is checked when the array is first read.
+    """
+
+    def __init__(
+        self, path: Path, state: StoreState | None = None, *, described: bool = True
+    ) -> None:
         super().__init__(str(path), load_state(path) if state is None else state)
         self._folder = path
+        self._described = described
         self._maps: OrderedDict[tuple[str, int], npt.NDArray[Any]] = OrderedDict()
         self._checked: set[tuple[str, int]] = set()
-        self._arrays_checked: set[str] = set()
+        self._checksums: dict[str, ChunkChecksums] = {}
         self._limit = _open_files_allowed()
         self._lock = threading.Lock()
 
@@ -209,45 +278,101 @@ class LocalArrays(Arrays):
 
     def _map(self, name: str, index: int) -> npt.NDArray[Any]:
         spec = self._specs[name]
-        if name not in self._arrays_checked:
+        if name not in self._checksums:
             self._check_array(name)
         file = self._folder / name / spec.chunk_key(index)
-        try:
-            with file.open("rb") as handle:
-                data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-        except FileNotFoundError:
-            raise chunk_error(self.path, name, file.name, "is missing") from None
-        except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-            raise chunk_error(self.path, name, file.name, f"cannot be read ({error})") from None
         if (name, index) not in self._checked:
-            wrong = check_chunk(data, spec)
+            data, wrong = open_chunk(file, spec)
+            wrong = wrong or self._fault(name, index, data)
+            if wrong:
+                # It may be written anew at this moment, with items that failed before.
+                data, wrong = open_chunk(file, spec)
+                wrong = wrong or self._fault(name, index, data)
             if wrong:
                 raise chunk_error(self.path, name, file.name, wrong)
             self._checked.add((name, index))
+        else:
+            data, wrong = open_chunk(file, spec)
+            if wrong:
+                raise chunk_error(self.path, name, file.name, wrong)
         count = spec.chunk_bytes // spec.dtype.itemsize
         return np.frombuffer(data, spec.dtype, count).reshape(spec.chunk_shape)
 
-    def _check_array(self, name: str) -> None:
+    def _fault(self, name: str, index: int, data: Any) -> str:
+        wrong = check_chunk(data, self._specs[name])
+        if wrong or not self.state.bound:
+            return wrong
         try:
-            text = (self._folder / name / "zarr.json").read_bytes()
-        except OSError:
-            text = b""
-        wrong = check_array_json(text, self._specs[name], self.rows(name))
-        if wrong:
+            recorded = self._checksums[name].get(index)
+        except DamagedEntryError as error:
+            return f"cannot be trusted, since {error}"
+        return check_place(data, name, index, self._specs[name], self.state, recorded)
+
+    def _check_array(self, name: str) -> None:
+        check_inside(self._folder, name)
+        if self._described:
+            try:
+                text = read_bytes(
+                    self._folder / name / "zarr.json", "", most=METADATA_BYTES, links=False
+                )
+            except InputError:
+                text = b""
+            wrong = array_fault(text, self._specs[name], self.rows(name))
+            if not wrong and self.state.bound:
+                wrong = self._of_other_commit(name, text)
+            if wrong:
+                raise StoreError(
+                    f"{self.path}: array {name} is damaged: {wrong}; run `protalign verify`"
+                )
+        self._checksums[name] = ChunkChecksums(self._folder, name)
+
+    def _of_other_commit(self, name: str, text: bytes) -> str:
+        """Return the fault of an array that goes on behind the root's last commit."""
+        spec, rows = self._specs[name], self.rows(name)
+        if text == array_json(spec, rows) or rows_described(text) == rows:
+            return ""
+        # Is a commit under way, or was there one since this reader opened the store?
+        if commit_begun(self._folder) or load_state(self._folder) != self.state:
+            return ""
+        return f"it has more than the {rows} rows of the last commit, or its zarr.json is damaged"
+
+    def check_backed(self, name: str) -> None:
+        """Raise StoreError unless an array has as many chunk files as its rows take."""
+        expected = self._specs[name].chunks(self.rows(name))
+        present = chunks_present(self._folder / name)
+        missing = expected - int(np.count_nonzero(present < expected))
+        if missing:
             raise StoreError(
-                f"{self.path}: array {name} is damaged: {wrong}; run `protalign verify`"
+                f"{self.path}: the store is damaged, {missing:,} chunks of array {name} are "
+                "missing; run `protalign verify`"
             )
-        self._arrays_checked.add(name)
 
     def done_tasks(self, name: str) -> Bool:
         """Return (tasks,) bool: done as the root group says, or by a chunk of ``done``."""
-        array = f"encoders/{name}/done"
-        done = np.zeros(self.rows(array), dtype=np.bool_)
+        array, plan = f"encoders/{name}/done", f"encoders/{name}/plan/row"
+        done = np.zeros(self.backed_rows(plan), dtype=np.bool_)
         known = self.state.encoders[name].tasks_done
         done[:known] = True
         if known < len(done):
-            for file in (self._folder / array).glob("c.*"):
-                task = file.name[2:]
-                if task.isdecimal() and known <= int(task) < len(done):
-                    done[int(task)] = bool(self.chunk(array, int(task))[0])
+            present = chunks_present(self._folder / array)
+            for task in present[(present >= known) & (present < len(done))].tolist():
+                done[task] = bool(self.chunk(array, task)[0])
         return done
+
+
+def open_chunk(file: Path, spec: ArraySpec) -> tuple[Any, str]:
+    """Return (the memory-mapped bytes of a chunk file, ""), or (b"", the fault).
+
+    Only a regular file of exactly the right size is opened.
+    """
+    size = spec.chunk_bytes + CHECKSUM_BYTES
+    try:
+        with open_regular(file, links=False) as handle:
+            present = os.fstat(handle).st_size
+            if present != size:
+                return b"", f"has {present} bytes instead of {size}"
+            return mmap.mmap(handle, size, access=mmap.ACCESS_READ), ""
+    except FileNotFoundError:
+        return b"", "is missing"
+    except OSError as error:
+        return b"", f"cannot be read ({error.strerror or error})"

@@ -1,4 +1,4 @@
-"""The arrays of a store, format 1.0: names, dtypes, chunks. See docs/store-format.md."""
+"""The arrays of a store, format 1.1: names, dtypes, chunks. See docs/store-format.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 
 from protalign.core.errors import StoreError
 
-FORMAT_VERSION = "1.0"
+#: The format of new stores.
+FORMAT_VERSION = "1.1"
+#: The format before it, without recorded checksums; such stores are read and added to as they are.
+EARLIER_VERSION = "1.0"
 #: Key of the root group's attributes that holds the state of the store.
 ATTRIBUTE = "protalign"
 #: Key beside it, with the crc32c of that state as canonical JSON.

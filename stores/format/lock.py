@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -10,6 +11,11 @@ from types import TracebackType
 from protalign.core.errors import StoreError
 
 LOCK_FILE = ".lock"
+#: Environment variable; "off" writes without a lock, where the file system has none.
+LOCKS = "PROTALIGN_LOCKS"
+
+#: Another process has the lock. (NFS answers EACCES.)
+_TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 
 #: Real paths of the stores that this process writes to.
 _held_here: set[str] = set()
@@ -41,22 +47,43 @@ class StoreLock:
         self.release()
 
     def acquire(self) -> None:
-        """Take the lock; raise StoreError if it is taken, or the folder cannot be written to."""
+        """Take the lock; raise StoreError if it is taken, or the folder cannot be written to.
+
+        If the environment says that locks are off, only this process is kept from a second writer.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            handle = os.open(self._path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            handle = os.open(self._path / LOCK_FILE, flags, 0o644)
         except OSError as error:
             raise StoreError(
                 f"{self._path}: it cannot be written to ({error.strerror}); check its permissions"
             ) from None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            self._lock(handle)
+        except StoreError:
             os.close(handle)
-            raise StoreError(
-                f"{self._path}: it is being written to by another process; wait until that is done"
-            ) from None
+            raise
         self._handle = handle
         _held_here.add(self._key)
+
+    def _lock(self, handle: int) -> None:
+        taken = StoreError(
+            f"{self._path}: it is being written to by another process; wait until that is done"
+        )
+        if os.environ.get(LOCKS, "").lower() == "off":
+            if self._key in _held_here:
+                raise taken
+            return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                raise taken from None
+            raise StoreError(
+                f"{self._path}: file locks do not work on its file system ({error.strerror}); put "
+                f"the store on another, or set {LOCKS}=off and make sure that nothing else writes "
+                "to it"
+            ) from None
 
     def release(self) -> None:
         """Release the lock; do nothing if it is not held."""

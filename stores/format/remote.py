@@ -15,24 +15,51 @@ from zarr.storage import FsspecStore, WrapperStore
 
 from protalign.core.arrays import Bool
 from protalign.core.errors import StoreError
-from protalign.stores.format.arrays import Arrays, chunk_error
-from protalign.stores.format.state import StoreState
+from protalign.stores.format.arrays import MANY_CHUNKS, Arrays, check_place, chunk_error
+from protalign.stores.format.checksums import (
+    CHECKSUM_BYTES,
+    CHECKSUM_FILE,
+    DamagedEntryError,
+    decoded_entry,
+    entry_of,
+)
+from protalign.stores.format.metadata import METADATA_BYTES, array_fault
+from protalign.stores.format.state import StoreState, is_filled_by_tasks
 
 #: Chunks kept in memory: enough for a batch's neighbours, small beside the batch.
 CHUNKS_KEPT = 16
 
 
-class _MissingChunkError(Exception):
-    """A chunk that the state says is written does not exist."""
+class _BadChunkError(Exception):
+    """A chunk that the state says is written is missing, or is another one."""
 
-    def __init__(self, array: str, chunk: str) -> None:
+    def __init__(self, array: str, chunk: str, fault: str) -> None:
         self.array = array
         self.chunk = chunk
-        super().__init__(array, chunk)
+        self.fault = fault
+        super().__init__(array, chunk, fault)
 
 
-class _WithoutHoles(WrapperStore[Any]):
-    """A Zarr store in which a missing chunk is an error instead of a chunk of zeros."""
+class _BadArrayError(Exception):
+    """An array's zarr.json does not follow the format."""
+
+    def __init__(self, array: str, fault: str) -> None:
+        self.array = array
+        self.fault = fault
+        super().__init__(array, fault)
+
+
+class _Checked(WrapperStore[Any]):
+    """A Zarr store in which a missing or an exchanged chunk is an error.
+
+    Zarr reads a missing chunk as zeros, and any chunk at any place.
+    """
+
+    def expect(self, state: StoreState) -> None:
+        """Check what is read from now on against a committed state."""
+        self._state: StoreState = state
+        self._specs = state.arrays()
+        self._checksums: dict[str, bytes] = {}
 
     async def get(
         self,
@@ -42,10 +69,42 @@ class _WithoutHoles(WrapperStore[Any]):
     ) -> Buffer | None:
         value = await super().get(key, prototype, byte_range)
         array, _, name = key.rpartition("/")
-        # A task writes its chunk of ``done`` last: if it is missing, the task is not done yet.
-        if value is None and name.startswith("c.") and not array.endswith("/done"):
-            raise _MissingChunkError(array, name)
+        if not array or byte_range is not None or array not in self._specs:
+            return value
+        if name == "zarr.json":
+            self._check_array(array, value)
+        elif name.startswith("c."):
+            # A task writes its chunk of ``done`` last: if it is missing, the task is not done yet.
+            if value is None and not array.endswith("/done"):
+                raise _BadChunkError(array, name, "is missing")
+            if value is not None and self._state.bound:
+                await self._check_place(array, name, value, prototype)
         return value
+
+    def _check_array(self, array: str, value: Buffer | None) -> None:
+        text = b"" if value is None or len(value) > METADATA_BYTES else value.to_bytes()
+        fault = array_fault(text, self._specs[array], self._state.rows(array))
+        if fault:
+            raise _BadArrayError(array, fault)
+
+    async def _check_place(
+        self, array: str, name: str, value: Buffer, prototype: BufferPrototype
+    ) -> None:
+        if array not in self._checksums:
+            recorded = await super().get(f"{array}/{CHECKSUM_FILE}", prototype)
+            self._checksums[array] = b"" if recorded is None else recorded.to_bytes()
+        spec, index = self._specs[array], int(name.split(".")[1])
+        try:
+            entry = decoded_entry(array, index, entry_of(self._checksums[array], index))
+        except DamagedEntryError as error:
+            raise _BadChunkError(array, name, f"cannot be trusted, since {error}") from None
+        data = np.ascontiguousarray(value.as_numpy_array()).view(np.uint8)
+        if len(data) != spec.chunk_bytes + CHECKSUM_BYTES:
+            fault = f"has {len(data)} bytes instead of {spec.chunk_bytes + CHECKSUM_BYTES}"
+        else:
+            fault = check_place(data, array, index, spec, self._state, entry)
+        if fault:
+            raise _BadChunkError(array, name, fault)
 
 
 class RemoteArrays(Arrays):
@@ -53,13 +112,18 @@ class RemoteArrays(Arrays):
 
     def __init__(self, url: str) -> None:
         try:
-            store = _WithoutHoles(FsspecStore.from_url(url, read_only=True))
-            self._group = zarr.open_group(store, mode="r", zarr_format=3)
-        except (OSError, ValueError, ImportError) as error:
+            store = _Checked(FsspecStore.from_url(url, read_only=True))
+            store.expect(StoreState({}))
+            self._group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
+        except (
+            *(OSError, ValueError, ImportError, RecursionError),
+            *(TypeError, KeyError, AttributeError),  # of a root that is no group
+        ) as error:
             raise StoreError(
-                f"{url}: it cannot be opened as a store ({error}); check the address"
+                f"{url}: it cannot be opened as a store ({_first_line(error)}); check the address"
             ) from None
         super().__init__(url, StoreState.parse(self._group.attrs.asdict(), url))
+        store.expect(self.state)
         self._opened: dict[str, zarr.Array[Any]] = {}
         self._lock = threading.Lock()
         self._chunks: OrderedDict[tuple[str, int], npt.NDArray[Any]] = OrderedDict()
@@ -70,15 +134,24 @@ class RemoteArrays(Arrays):
         spec = self._specs[name]
         if stop <= start:
             return np.empty((0, *spec.row_shape), dtype=spec.dtype)
+        if start < 0 or stop > self.rows(name):
+            raise self.inconsistent(f"it points outside array {name}")
+        if stop - start > MANY_CHUNKS * spec.chunk_rows and not is_filled_by_tasks(name):
+            self.check_backed(name)
         try:
             return np.asarray(self._array(name)[start:stop])
-        except _MissingChunkError as error:
-            raise chunk_error(self.path, error.array, error.chunk, "is missing") from None
-        except (OSError, ValueError) as error:
+        except _BadChunkError as error:
+            raise chunk_error(self.path, error.array, error.chunk, error.fault) from None
+        except (OSError, ValueError, MemoryError) as error:
             raise StoreError(
-                f"{self.path}: array {name}, rows {start} to {stop}, cannot be read ({error}); "
-                "check the connection; if it is fine, the store is damaged"
+                f"{self.path}: array {name}, rows {start} to {stop}, cannot be read "
+                f"({_first_line(error)}); check the connection; if it is fine, the store is damaged"
             ) from None
+
+    def check_backed(self, name: str) -> None:
+        """Fetch the array's last chunk, which is missing if the counts are made up."""
+        last = self._specs[name].chunks(self.rows(name)) - 1
+        self.chunk(name, last)
 
     def chunk(self, name: str, index: int) -> npt.NDArray[Any]:
         """Return one chunk, from memory if it was read lately."""
@@ -97,8 +170,8 @@ class RemoteArrays(Arrays):
 
     def done_tasks(self, name: str) -> Bool:
         """Return (tasks,) bool: done as the root group says, or by a chunk of ``done``."""
-        array = f"encoders/{name}/done"
-        done = np.ones(self.rows(array), dtype=np.bool_)
+        array, plan = f"encoders/{name}/done", f"encoders/{name}/plan/row"
+        done = np.ones(self.backed_rows(plan), dtype=np.bool_)
         known = self.state.encoders[name].tasks_done
         if known < len(done):
             done[known:] = self.read(array, known) != 0
@@ -110,6 +183,11 @@ class RemoteArrays(Arrays):
                 array = self._group[name]
             except KeyError:
                 array = None
+            except _BadArrayError as error:
+                raise StoreError(
+                    f"{self.path}: array {error.array} is damaged: {error.fault}; restore it from "
+                    "a copy"
+                ) from None
             if not isinstance(array, zarr.Array):
                 raise StoreError(
                     f"{self.path}: the store is damaged, array {name} is missing; restore it from "
@@ -117,3 +195,7 @@ class RemoteArrays(Arrays):
                 )
             self._opened[name] = array
         return self._opened[name]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from protalign import EmbeddingStore
 from tests.helpers.commands import run
 
@@ -24,3 +26,31 @@ def test_the_damaged_ids_are_named(embedded_few: Path, tmp_path: Path, encoder: 
     report = json.loads(run("verify", store, "--json", code=3).stdout)
     assert not report["ok"]
     assert EmbeddingStore.open(store).ids[0] in report["damaged_ids"]
+
+
+@pytest.mark.parametrize("name", ["vectors.parquet", "model"])
+def test_vectors_and_models(name: str, finished: Path, tmp_path: Path) -> None:
+    """What `export` and `fit` write is checked too: a flipped bit in any file is found."""
+    source, path = finished / name, tmp_path / name
+    if source.is_dir():
+        shutil.copytree(source, path)
+    else:
+        shutil.copyfile(source, path)
+    assert "whole" in run("verify", path).stdout
+    assert json.loads(run("verify", path, "--json").stdout)["ok"]
+    for file in [path] if path.is_file() else sorted(path.iterdir()):
+        before = file.read_bytes()
+        data = bytearray(before)
+        data[len(data) // 2] ^= 1
+        file.write_bytes(bytes(data))
+        lines = run("verify", path, code=3).stdout.splitlines()
+        assert len(lines) >= 1
+        report = json.loads(run("verify", path, "--json", code=3).stdout)
+        assert report["problems"] == lines
+        file.write_bytes(before)
+
+
+def test_what_is_none_of_these(tmp_path: Path) -> None:
+    """A folder without a store, or nothing at all, is one line and exit code 2."""
+    assert "is not a ProtAlign store" in run("verify", tmp_path, code=2).stderr
+    assert "does not exist" in run("verify", tmp_path / "nothing", code=2).stderr

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zarr.storage._local as local_storage
 
 from protalign.core.errors import ProtAlignError
 from protalign.core.protein import Protein
 from protalign.stores import EmbeddingStore, verify
+from protalign.stores.format import disk
 from tests.helpers.stores import build, tree
 
 #: Of the writes of a run every so many-th is tried; 1 tries them all, and takes minutes.
@@ -34,23 +34,32 @@ def death_at(step: int) -> Iterator[list[str]]:
     Every later write fails too, as a dead process writes nothing. Yields the list of files written.
     """
     written: list[str] = []
-    whole_write = local_storage._put
+    put, put_at = disk._put, disk._put_at
 
-    def put(path: Path, value: Any, exclusive: bool = False) -> int:
+    def dying_put(path: Path, parts: tuple[Any, ...]) -> None:
         if len(written) >= step:
-            data = bytes(value.as_buffer_like())
+            data = b"".join(bytes(part) for part in parts)
             if len(written) == step and path.parent.is_dir():
                 path.with_suffix(".dead.partial").write_bytes(data[: len(data) // 2])
             written.append(str(path))
             raise _KilledError
         written.append(str(path))
-        return whole_write(path, value, exclusive)
+        put(path, parts)
 
-    local_storage._put = put
+    def dying_put_at(path: Path, offset: int, data: bytes) -> None:
+        if len(written) >= step:
+            if len(written) == step:
+                put_at(path, offset, data[: len(data) // 2])
+            written.append(str(path))
+            raise _KilledError
+        written.append(str(path))
+        put_at(path, offset, data)
+
+    disk._put, disk._put_at = dying_put, dying_put_at
     try:
         yield written
     finally:
-        local_storage._put = whole_write
+        disk._put, disk._put_at = put, put_at
 
 
 def _steps(action: Any) -> int:
@@ -150,16 +159,16 @@ def test_kill_nine(
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-import zarr.storage._local as local
+from protalign.stores.format import disk
 from tests.helpers.stores import build, read_protein
-whole, left = local._put, [70]
-def put(path, value, exclusive=False):
+whole, left = disk._put, [70]
+def put(path, parts):
     left[0] -= 1
     if not left[0]:
         path.with_suffix(".x.partial").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
-    return whole(path, value, exclusive)
-local._put = put
+    whole(path, parts)
+disk._put = put
 build(Path({str(path)!r}), [read_protein(Path(name)) for name in {names!r}])
 """
     process = subprocess.run([sys.executable, "-c", script], capture_output=True)

@@ -275,7 +275,7 @@ def test_opening_something_that_is_not_a_store(tmp_path: Path, filled: Path) -> 
     with pytest.raises(StoreError, match="cannot be opened"):
         EmbeddingStore.open("memory://nowhere/store.zarr")
     root = json.loads((filled / "zarr.json").read_text())
-    for version, words in (("1.1", "newer than"), ("0.9", "older than"), ("x", "is not one")):
+    for version, words in (("1.2", "newer than"), ("0.9", "older than"), ("x", "is not one")):
         root["attributes"]["protalign"]["format"] = version
         copied = tmp_path / version
         copied.mkdir()

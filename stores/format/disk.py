@@ -1,0 +1,135 @@
+"""Write a store's files, each in one step, and keep to real files inside the store's folder.
+
+Everything that a store's writers write goes through ``_put`` and ``_put_at``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign.core.arrays import Int64
+from protalign.core.errors import StoreError
+from protalign.core.untrusted import folder_inside
+
+#: End of the names of unfinished files, which the next writer removes.
+PARTIAL = ".partial"
+#: Exists while arrays may have rows beyond the committed ones.
+COMMIT_MARK = f".commit{PARTIAL}"
+
+_CHUNK = re.compile(r"c\.(0|[1-9][0-9]{0,17})((?:\.0)*)")
+
+
+def replace_file(path: Path, *parts: bytes | npt.NDArray[np.uint8]) -> None:
+    """Write a file's bytes, in one atomic rename."""
+    _put(path, parts)
+
+
+def write_at(path: Path, offset: int, data: bytes) -> None:
+    """Write bytes into a file, at an offset that may lie behind its end."""
+    _put_at(path, offset, data)
+
+
+def _put(path: Path, parts: tuple[bytes | npt.NDArray[np.uint8], ...]) -> None:
+    unfinished = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
+    try:
+        with unfinished.open("xb") as file:
+            for part in parts:
+                file.write(part)
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _put_at(path: Path, offset: int, data: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        written = 0
+        while written < len(data):
+            written += os.pwrite(handle, data[written:], offset + written)
+    finally:
+        os.close(handle)
+
+
+def truncate(path: Path, size: int) -> None:
+    """Cut a file; raise OSError if it is a link."""
+    handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.ftruncate(handle, size)
+    finally:
+        os.close(handle)
+
+
+def begin_commit(path: Path) -> None:
+    """Mark that arrays may have rows beyond the committed ones from now on."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        os.close(os.open(path / COMMIT_MARK, flags, 0o666))
+    except OSError as error:
+        raise StoreError(
+            f"{path}: its file {COMMIT_MARK} cannot be written ({error.strerror}); check the "
+            "permissions, and remove what has that name"
+        ) from None
+
+
+def end_commit(path: Path) -> None:
+    """Take the mark away: every array ends at its committed rows."""
+    (path / COMMIT_MARK).unlink(missing_ok=True)
+
+
+def commit_begun(path: Path) -> bool:
+    """Return whether a commit is under way, or was interrupted."""
+    return os.path.lexists(path / COMMIT_MARK)
+
+
+def check_inside(path: Path, name: str) -> None:
+    """Raise StoreError if the way to an array or a group leaves the store, or is not of folders."""
+    if not folder_inside(path, *name.split("/")):
+        raise StoreError(
+            f"{path}: the store is damaged, {name} is not a folder inside it; restore the folder "
+            "from a copy"
+        )
+
+
+def walk(path: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield everything below a store's folder; links are not followed."""
+    folders = [os.fspath(path)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as found:
+                entries = list(found)
+        except OSError:
+            continue  # a reader finds out that it cannot be read
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            yield entry
+
+
+def clear_unfinished(path: Path) -> None:
+    """Remove the unfinished files of writers that were killed; folders are not ours."""
+    for entry in walk(path):
+        mine = entry.name.endswith(PARTIAL) and entry.name != COMMIT_MARK
+        if mine and not entry.is_dir(follow_symlinks=False):
+            Path(entry.path).unlink(missing_ok=True)
+
+
+def chunks_present(folder: Path) -> Int64:
+    """Return (n,) int64, ascending: the chunks that have a file (or a folder, …) of their name.
+
+    A folder that is missing has none.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            matches = (_CHUNK.fullmatch(entry.name) for entry in entries)
+            found = np.fromiter((int(m[1]) for m in matches if m is not None), np.int64)
+    except OSError:
+        return np.empty(0, np.int64)
+    return np.unique(found)
