@@ -23,17 +23,18 @@ MAY_IMPORT = {
     "stores": {"core"},
     "encoders": {"core"},
     "embedding": {"core", "reading", "encoders", "stores"},
-    "heads": {"core", "stores"},
+    "residues": {"core"},
+    "heads": {"core", "stores", "residues"},
     "splits": {"core", "stores"},
     "estimator": {"core", "reading", "stores", "heads"},
-    "search": {"core", "reading", "encoders", "stores", "heads"},
-    "evaluation": {"core", "encoders", "stores", "heads", "splits"},
+    "search": {"core", "reading", "encoders", "stores", "residues", "heads"},
+    "evaluation": {"core", "encoders", "stores", "residues", "heads", "splits"},
     "report": {
         *{"core", "reading", "stores", "heads", "splits"},
         *{"estimator", "search", "evaluation"},
     },
     "cli": {
-        *{"core", "reading", "encoders", "embedding", "stores", "heads", "splits"},
+        *{"core", "reading", "encoders", "embedding", "stores", "residues", "heads", "splits"},
         *{"estimator", "search", "evaluation", "report"},
     },
 }
@@ -45,6 +46,7 @@ CONFINED = {
     "biotite": {
         "protalign/reading",
         "protalign/report/alignment.py",
+        "protalign/residues/alignment.py",
         "protalign/search/superposition.py",
     },
     "faiss": {"protalign/search/approximate.py"},
@@ -55,7 +57,12 @@ CONFINED = {
     "typer": {"cli"},
     "rich": {"cli"},
     "esm": {"protalign/encoders/esm2"},
-    "triton": {"protalign/heads/kernels/fused_triton.py"},
+    "triton": {
+        "protalign/heads/kernels/fused_triton.py",
+        "protalign/residues/kernels/diagonals_triton.py",
+    },
+    "numba": {"protalign/residues/kernels"},
+    "llvmlite": {"protalign/residues/kernels/vectors.py"},
     "pickle": {"protalign/encoders/weights.py"},  # names an exception to catch; unpickles nothing
 }
 

@@ -1,0 +1,73 @@
+"""The GPU's kernel of best diagonals equals the processor's; without a GPU, interpreted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from protalign.core.ragged import Ragged
+from protalign.residues.kernels import diagonals
+from protalign.residues.kernels.diagonals import best_diagonals
+from protalign.residues.kernels.scores import diagonal_scores
+from tests.residues.kernels.test_scores import ragged, real_rows, whole_rows
+
+pytest.importorskip("triton", reason="the kernel needs Triton, which is not installed")
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of 16 residues, so that short proteins have several."""
+    monkeypatch.setattr(diagonals, "_TILE", 16)
+
+
+def on_device(queries: Ragged, targets: Ragged, floor: float | None) -> tuple[np.ndarray, ...]:
+    """Run the kernel."""
+    tensors = [
+        torch.from_numpy(array).to(DEVICE)
+        for array in (queries.values, queries.offsets, targets.values, targets.offsets)
+    ]
+    return tuple(part.cpu().numpy() for part in best_diagonals(*tensors, floor))
+
+
+@pytest.mark.parametrize("floor", [None, -2.5])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_it_equals_the_processors_scores(dtype: type[np.generic], floor: float | None) -> None:
+    """To the last bit for whole numbers, also of one residue and of none, and for equal sums."""
+    rng = np.random.default_rng(0)
+    queries = ragged([whole_rows(rng, n) for n in (1, 17)])
+    targets = ragged([whole_rows(rng, n) for n in (1, 0, 16, 33)])
+    expected = diagonal_scores(queries, targets, floor=floor)
+    found = on_device(queries, Ragged(targets.values.astype(dtype), targets.offsets), floor)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_rounding_to_float16_touches_the_targets_alone() -> None:
+    """The query keeps its 24 bits, as two numbers."""
+    rng = np.random.default_rng(1)
+    queries = ragged(real_rows(rng, [30]), 50)
+    targets = ragged(real_rows(rng, [25]), 50)
+    rounded = Ragged(targets.values.astype(np.float16), targets.offsets)
+    expected = diagonal_scores(queries, rounded)
+    found = on_device(queries, rounded, None)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_the_kernel_compiles_for_gpus() -> None:
+    """For A100 and H100, within the memory that these have on chip."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    script = Path(__file__).parent / "compile_kernel.py"
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    lines = ran.stdout.splitlines()
+    assert len(lines) == 3
+    assert max(int(line.split()[-1]) for line in lines) <= 160 * 1024
