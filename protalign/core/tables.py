@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from protalign.core.checks import did_you_mean, first_few
 from protalign.core.errors import InputError
 from protalign.core.files import read_text
+from protalign.core.printing import cell_text
 
 #: Usual names of a column of ids, the likeliest first.
 ID_COLUMNS = ("id", "entry", "name", "pdbid", "pdb_id", "pdb")
@@ -126,5 +127,5 @@ class DelimitedTable:
                     f"{self.path}, line {line}: {len(cells)} cells under {len(self.header)} names",
                     "quote cells that hold the delimiter",
                 )
-            stripped = (cell.strip() for cell in cells)
+            stripped = (cell_text(cell.strip()) for cell in cells)
             yield line, dict(zip(self.header, stripped, strict=True))

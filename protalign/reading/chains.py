@@ -7,10 +7,9 @@ import numpy as np
 
 from protalign.core.arrays import Bool, Int64
 from protalign.core.protein import Backbone, Chain
-from protalign.reading.residues import Residues, residue_letter
+from protalign.reading.residue_names import CAPS, parent_name, residue_letter
+from protalign.reading.residues import Residues
 
-#: Groups that close a chain's end, are not residues, and are missing in gemmi's table.
-_CAPS = frozenset({"FOR", "NME"})
 _NO_SEQRES = "no SEQRES: observed sequence taken"
 _MISFIT = "SEQRES does not fit the coordinates: observed sequence taken"
 
@@ -70,7 +69,7 @@ def _alignment(
         after = positions[-1] if positions else 0
         if residue.subchain != subchain or position is None or not after < position <= len(choices):
             return [], [], _MISFIT
-        if residue.name not in choices[position - 1]:
+        if {residue.name, parent_name(residue.name)}.isdisjoint(choices[position - 1]):
             return [], [], _MISFIT
         positions.append(position)
     return [monomers[0] for monomers in choices], positions, ""
@@ -80,7 +79,7 @@ def _is_other_group(monomer: str) -> bool:
     """Return whether an unobserved monomer is known to be other than an amino acid."""
     if residue_letter(monomer):
         return False
-    return monomer in _CAPS or gemmi.find_tabulated_residue(monomer).found()
+    return monomer in CAPS or gemmi.find_tabulated_residue(monomer).found()
 
 
 def _with_gaps(name: str, sequence: str, rows: Int64, part: Residues) -> Chain:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,30 +52,77 @@ _NAMES = {"pdb": "PDB", "mmcif": "mmCIF", "bcif": "BinaryCIF", "fasta": "FASTA"}
 _SUFFIXES = {"pdb": ".pdb", "mmcif": ".cif", "bcif": ".bcif", "fasta": ".fasta"}
 
 
+def plain_text(data: bytes) -> bytes:
+    r"""Return text without a byte order mark, with newlines for every kind of line end.
+
+    A Ctrl-Z that ends the file, as old programs for DOS write it, is taken away.
+
+    Examples
+    --------
+    >>> plain_text(b"ATOM\rTER\r\nEND\n\x1a")
+    b'ATOM\nTER\nEND\n'
+    """
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if data[-2:].strip().endswith(b"\x1a"):
+        data = data.rstrip(b"\n").rstrip(b"\x1a")
+    return data
+
+
 def display_path(path: Path) -> str:
     """Return the path as printable text, even if its bytes are not valid UTF-8."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def open_file(path: Path) -> io.BufferedReader:
-    """Open a regular file; raises InputError, never OSError."""
+    """Open a regular file; raises InputError, never OSError.
+
+    A pipe would wait for somebody to write into it, and a device might never end.
+    """
     try:
-        if path.exists() and not path.is_file():
-            raise InputError("it is not a regular file", "give a file or a folder")
-        return path.open("rb")
-    except OSError as error:
+        handle = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115
+        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            handle.close()
+            raise _not_a_file()
+        return handle
+    except (OSError, ValueError) as error:  # ValueError: a path that no system can have
+        if isinstance(error, InputError):
+            raise
+        if isinstance(error, OSError) and error.errno in (errno.EISDIR, errno.ENXIO):
+            raise _not_a_file() from error  # ENXIO: a socket, a pipe without a writer
         raise InputError(
-            f"it cannot be opened: {(error.strerror or str(error)).lower()}",
-            "check the path and its permissions",
+            f"it cannot be opened: {system_problem(error)}", "check the path and its permissions"
         ) from error
 
 
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _not_a_file() -> InputError:
+    return InputError("it is not a regular file", "give a file or a folder")
+
+
+def system_problem(error: Exception) -> str:
+    """Return the system's words for an error, as part of a sentence."""
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
 def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """Return the file's bytes as they are on disk; raise InputError above ``limit`` bytes."""
-    with open_file(path) as handle:
-        data = handle.read(limit + 1)
+    """Return the file's bytes as they are on disk.
+
+    Raises InputError if they cannot be read, or above ``limit`` bytes.
+    """
+    try:
+        with open_file(path) as handle:
+            data = handle.read(limit + 1)
+    except OSError as error:
+        raise InputError(
+            f"it cannot be read: {system_problem(error)}", "check the disk and the file"
+        ) from error
     if len(data) > limit:
-        raise _too_large(limit)
+        raise TooLargeError(limit)
     return data
 
 
@@ -88,7 +138,7 @@ def gunzip(data: bytes, limit: int = MAX_BYTES) -> bytes:
             member = _gzip.decompressobj(wbits=31)
             part = member.decompress(data, room + 1)
             if len(part) > room:
-                raise _too_large(limit)
+                raise TooLargeError(limit)
             if not member.eof:
                 raise _truncated_gzip()
             room -= len(part)
@@ -149,8 +199,11 @@ class BlockReader(io.RawIOBase):
         return count
 
 
-def unpack(data: bytes, name: str) -> bytes:
-    """Return the content of a file's bytes: decompressed if its name ends in .gz."""
+def unpack(data: bytes, name: str, limit: int = MAX_BYTES) -> bytes:
+    """Return the content of a file's bytes: decompressed if its name ends in .gz.
+
+    Raises InputError if that fails, or above ``limit`` bytes.
+    """
     if not data:
         raise InputError("the file is empty", FETCH_AGAIN)
     if not name.lower().endswith(".gz"):
@@ -162,7 +215,7 @@ def unpack(data: bytes, name: str) -> bytes:
             f"it is not gzip data, though its name ends in .gz{held}",
             "rename it, or download it again",
         )
-    content = gunzip(data)
+    content = gunzip(data, limit)
     if not content:
         raise InputError("the file is empty once decompressed", FETCH_AGAIN)
     return content
@@ -203,8 +256,17 @@ def _advice_for(content: str) -> str:
     return "download the file itself" if content in _NOT_THE_FILE else "unpack it"
 
 
-def _too_large(limit: int) -> InputError:
-    return InputError(f"it is larger than {limit / 2**30:.0f} GiB", "split it into smaller files")
+class TooLargeError(InputError):
+    """A file has more bytes than a limit, as they are on disk or decompressed."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            f"it is larger than {limit / 2**30:.2g} GiB", "split it into smaller files"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.limit,)
 
 
 def _truncated_gzip() -> InputError:

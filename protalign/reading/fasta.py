@@ -8,6 +8,7 @@ from pathlib import Path
 
 from protalign.core.errors import Failure, InputError
 from protalign.core.protein import SEQUENCE_LETTERS, Chain, Protein
+from protalign.core.words import counted
 from protalign.reading.content import (
     FETCH_AGAIN,
     BlockReader,
@@ -15,21 +16,29 @@ from protalign.reading.content import (
     display_path,
     gunzip_blocks,
     open_file,
+    system_problem,
 )
 from protalign.reading.sources import is_id
 
 #: Most characters of a record: the longest known protein has about 45,000 residues.
 MAX_RECORD = 16 << 20
 _FROM = str.maketrans("J", "X")
+#: Bases, and the codes of several of them. All but a few are letters of amino acids as well.
+_BASES, _BASES_CODES = frozenset("ACGTUN"), frozenset("ACGTUNRYSWKMBDHV")
+#: A record of bases alone that is shorter may be a peptide; so may one with fewer kinds of them.
+_FEWEST_BASES, _FEWEST_KINDS = 20, 3
+#: Share of bases proper in a record with codes of several, and its least length.
+_SHARE_OF_BASES, _FEWEST_WITH_CODES = 0.95, 100
 
 
 def read_fasta(path: Path, max_record: int = MAX_RECORD) -> Iterator[Protein | Failure]:
     r"""Read a FASTA file, one record after another.
 
     The id is the header's first word. Lower case is read as upper case, a final "*" is dropped,
-    and J is read as X. A record with any other character, with fewer than two residues, or with
-    the id of an earlier one is a Failure. The file is streamed: its size does not matter. If a .gz
-    file is damaged anywhere, none of it is taken, so it is read through once before.
+    and J is read as X, with a note. A record that looks like DNA or RNA has a note too. A record
+    with any other character, with fewer than two residues, or with the id of an earlier one is a
+    Failure. The file is streamed: its size does not matter. If a .gz file is damaged anywhere, none
+    of it is taken, so it is read through once before.
 
     Parameters
     ----------
@@ -65,7 +74,7 @@ def read_fasta(path: Path, max_record: int = MAX_RECORD) -> Iterator[Protein | F
     except InputError as error:
         yield Failure(error.record, file, error.reason, error.advice)
     except OSError as error:
-        reason = f"it cannot be read: {(error.strerror or str(error)).lower()}"
+        reason = f"it cannot be read: {system_problem(error)}"
         yield Failure("", file, reason, "check the disk and the file")
 
 
@@ -88,9 +97,29 @@ def _records(text: io.TextIOBase, file: str) -> Iterator[Protein | Failure]:
         except InputError as error:
             yield Failure(id if is_id(id) else "", file, error.reason, error.advice)
         else:
-            yield Protein(id, file, (chain,))
+            yield Protein(id, file, (chain,), notes=_notes(letters, chain.sequence))
     if count == 0:
         raise InputError("no FASTA record", "give a file whose records begin with >")
+
+
+def _notes(text: str, sequence: str) -> tuple[str, ...]:
+    """Return remarks about a record that is read all the same."""
+    notes = []
+    if count := text.upper().count("J"):
+        notes.append(f"{counted(count, 'J', 'J')} read as X")
+    if _looks_like_bases(sequence):
+        notes.append("it looks like DNA or RNA, and is read as a protein; translate it first")
+    return tuple(notes)
+
+
+def _looks_like_bases(sequence: str) -> bool:
+    letters = set(sequence)
+    if len(letters & _BASES) < _FEWEST_KINDS or not letters <= _BASES_CODES:
+        return False
+    if letters <= _BASES:
+        return len(sequence) >= _FEWEST_BASES
+    bases = sum(map(sequence.count, _BASES))
+    return len(sequence) >= _FEWEST_WITH_CODES and bases >= _SHARE_OF_BASES * len(sequence)
 
 
 def parse_sequence(text: str) -> str:
@@ -121,6 +150,8 @@ class _CheckedLines(io.TextIOBase):
         line = self._text.readline(self._max_record)
         if not line:
             raise StopIteration
+        if "\x1a" in line:  # DOS programs end a file with it
+            line = line.rstrip().rstrip("\x1a") + "\n"
         if line.startswith(">"):
             self._size = 0
         elif self._size >= 0:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import gemmi
 import numpy as np
-import numpy.typing as npt
 
 from protalign.core.arrays import Bool
 from protalign.core.errors import InputError
+from protalign.core.printing import printable
+from protalign.reading.binary_cif import Category, Values, decoded_columns, unpacked_blocks
 from protalign.reading.content import FETCH_AGAIN
-from protalign.reading.residues import BACKBONE_INDEX
+from protalign.reading.molecules import molecule_names
+from protalign.reading.pdb_text import first_model_note
+from protalign.reading.residue_names import residue_letter
+from protalign.reading.residues import BACKBONE_INDEX, OXYGENS
 
 #: Categories of a BinaryCIF file that are handed on; the others are never decoded.
 _CATEGORIES = ("entity", "entity_poly", "entity_poly_seq", "struct_asym", "exptl", "ma_qa_metric")
@@ -47,51 +52,86 @@ _RESIDUE_COLUMNS = (
     "auth_seq_id",
     "auth_asym_id",
 )
+#: Most letters of what damaged files hold in a message.
+_MOST_SHOWN = 90
+#: Most digits of a residue number: more do not fit 32 bits.
+_MOST_DIGITS = 9
 #: mmCIF is ASCII; other bytes occur only in authors' names, which are not read here.
 _TO_ASCII = bytes(byte if byte < 128 else ord("x") for byte in range(256))
 
 
-def read_mmcif(data: bytes) -> tuple[gemmi.Structure, gemmi.cif.Block]:
-    """Return the first model in mmCIF text, and its block; raise InputError if it is damaged."""
-    data = data.removeprefix(b"\xef\xbb\xbf")
+@dataclass(frozen=True, slots=True)
+class CifContent:
+    """The first model of mmCIF or BinaryCIF.
+
+    Attributes
+    ----------
+    structure : gemmi.Structure
+        Its one model; each molecule is a chain.
+    block : gemmi.cif.Block
+        The data block that it comes from.
+    notes : list of str
+        Remarks about what was divided or left out.
+    """
+
+    structure: gemmi.Structure
+    block: gemmi.cif.Block
+    notes: list[str]
+
+
+def read_mmcif(data: bytes) -> CifContent:
+    """Return the first model in mmCIF text whose line ends are newlines.
+
+    Raises InputError if the text is damaged or has no atoms.
+    """
     if not data.isascii():
         data = data.translate(_TO_ASCII)
     _check_end(data)
     try:
         document = gemmi.cif.read_string(data)
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split()).removeprefix("data:")
+        reason = printable(" ".join(str(error).split()).removeprefix("data:"))[:_MOST_SHOWN]
         raise InputError(
             f"it is truncated or damaged (mmCIF, line {reason})", FETCH_AGAIN
         ) from error
-    for block in document:
-        if block.find_values("_atom_site.Cartn_x"):
-            return _structure(block), block
-    raise _no_atoms()
+    blocks = [block for block in document if block.find_values("_atom_site.Cartn_x")]
+    if not blocks:
+        raise _no_atoms()
+    block = blocks[0]
+    notes = _blocks_note([other.name for other in blocks])
+    if _ends_with_atoms(data):
+        notes += _cut_note(block)
+    return _content(block, notes)
 
 
-def read_bcif(data: bytes) -> tuple[gemmi.Structure, gemmi.cif.Block]:
-    """Return the first model in BinaryCIF data, decoded by biotite, and its block.
+def read_bcif(data: bytes) -> CifContent:
+    """Return the first model in BinaryCIF data.
 
-    The block holds the same values as the mmCIF file would, of the categories needed here and
-    of the rows needed here: backbone atoms, and each residue's first atom. Raises InputError if
-    the data are damaged.
+    Its block holds the same values as the mmCIF file would, of the categories needed here and of
+    the rows needed here: backbone atoms, and each residue's first atom. Raises InputError if the
+    data are damaged, or claim more than they can hold.
     """
-    from biotite.structure.io.pdbx import BinaryCIFFile  # 0.8 s to import
-
     try:
-        source = BinaryCIFFile.read(io.BytesIO(data))
-        for name in source:
-            if "atom_site" in source[name]:
-                block = _gemmi_block(name, source[name])
-                break
-        else:
+        blocks = unpacked_blocks(data)
+        with_atoms = [name for name, categories in blocks if "atom_site" in categories]
+        if not with_atoms:
             raise _no_atoms()
-    except InputError:
+        categories = next(categories for _, categories in blocks if "atom_site" in categories)
+        block = gemmi.cif.Block(with_atoms[0])
+        for category in _CATEGORIES:
+            if category in categories:
+                _add_loop(block, category, decoded_columns(categories[category], len(data)))
+        columns = decoded_columns(categories["atom_site"], len(data), _ATOM_COLUMNS, _wanted_rows)
+        _add_loop(block, "atom_site", columns)
+        models = _count_models(categories["atom_site"], len(data))
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # the decoders raise whatever damaged bytes lead them to
         raise InputError("it is truncated or damaged (BinaryCIF)", FETCH_AGAIN) from error
-    return _structure(block), block
+    notes = _blocks_note(with_atoms)
+    if models > 1:
+        notes.append(first_model_note(models))
+    return _content(block, notes)
 
 
 def _check_end(data: bytes) -> None:
@@ -101,62 +141,200 @@ def _check_end(data: bytes) -> None:
     """
     head = data[:4096].splitlines()[:2]
     closes = len(head) == 2 and head[0].startswith(b"data_") and head[1].strip() == b"#"
-    if closes and data.rstrip().rpartition(b"\n")[2].strip() != b"#":
+    if closes and not _last_line(data).startswith(b"#"):
         raise InputError("it is truncated: the file ends early", FETCH_AGAIN)
 
 
-def _structure(block: gemmi.cif.Block) -> gemmi.Structure:
+def _last_line(data: bytes) -> bytes:
+    return data.rstrip().rpartition(b"\n")[2].strip()
+
+
+def _ends_with_atoms(data: bytes) -> bool:
+    """Return whether nothing follows the last atom, so that more atoms could be missing."""
+    last_tag = data.rfind(b"\n_")
+    return data[last_tag + 1 :].startswith(b"_atom_site.") and not _last_line(data).startswith(b"#")
+
+
+def _cut_note(block: gemmi.cif.Block) -> list[str]:
+    """Return a note if atoms may be missing at the end; raise InputError if some are.
+
+    The table of observed residues tells, if the file has one, else the sequence of the last chain.
+    """
+    present = set(
+        zip(
+            map(gemmi.cif.as_string, block.find_values("_atom_site.label_asym_id")),
+            block.find_values("_atom_site.label_seq_id"),
+            strict=False,
+        )
+    )
+    observed = {
+        (row.str(0), row.str(1))
+        for row in block.find("_pdbx_poly_seq_scheme.", ["asym_id", "seq_id", "pdb_mon_id"])
+        if row.str(2)
+    }
+    if observed:
+        if missing := len(observed - present):
+            raise InputError(
+                f"it is truncated: {missing:,} residues that it lists have no atoms", FETCH_AGAIN
+            )
+        return []
+    lengths: dict[str, int] = defaultdict(int)
+    for row in block.find("_entity_poly_seq.", ["entity_id", "num"]):
+        lengths[row.str(0)] += 1
+    chains = [
+        (row.str(0), lengths[row.str(1)])
+        for row in block.find("_struct_asym.", ["id", "entity_id"])
+        if row.str(1) in lengths
+    ]
+    if chains and all(any(asym == chain for asym, _ in present) for chain, _ in chains):
+        last, length = chains[-1]
+        if (last, str(length)) in present:
+            return []
+    return ["nothing marks the end of its atoms (#): if it was cut there, residues are missing"]
+
+
+def _blocks_note(names: list[str]) -> list[str]:
+    """Return a note about all data blocks but the first."""
+    if len(names) < 2:
+        return []
+    others = ", ".join(printable(name) for name in names[1:4]) + (", …" if len(names) > 4 else "")
+    return [
+        f"the data block {printable(names[0])} was read and {others} left out; to read the others, "
+        "write each to a file of its own"
+    ]
+
+
+def _content(block: gemmi.cif.Block, notes: list[str]) -> CifContent:
+    _check_numbers(block)
+    notes = [*notes, *name_molecules(block)]
     try:
         structure = gemmi.make_structure_from_block(block)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"it is damaged (mmCIF: {reason})", FETCH_AGAIN) from error
+    except (RuntimeError, ValueError, IndexError) as error:
+        try:  # it may be something about water or a ligand
+            _keep_amino_acids(block)
+            structure = gemmi.make_structure_from_block(block)
+        except (RuntimeError, ValueError, IndexError):
+            reason = printable(" ".join(str(error).split()))[:_MOST_SHOWN]
+            raise InputError(f"it is damaged (mmCIF: {reason})", FETCH_AGAIN) from error
     if len(structure) == 0:
         raise _no_atoms()
+    if len(structure) > 1:
+        notes.append(first_model_note(len(structure)))
     del structure[1:]
     structure.merge_chain_parts()
-    return structure
+    return CifContent(structure, block, notes)
+
+
+def _check_numbers(block: gemmi.cif.Block) -> None:
+    """Raise InputError for a residue number that does not fit: gemmi would read another one."""
+    for tag in ("auth_seq_id", "label_seq_id"):
+        values = block.find_values(f"_atom_site.{tag}")
+        if max(map(len, values), default=0) <= _MOST_DIGITS:
+            continue
+        names = block.find_values("_atom_site.label_comp_id")
+        for name, value in zip(names, values, strict=False):
+            if len(value) > _MOST_DIGITS and residue_letter(gemmi.cif.as_string(name)):
+                raise InputError(
+                    f"the residue number {printable(value)[:_MOST_SHOWN]} is too large",
+                    "renumber its residues",
+                )
+
+
+def name_molecules(block: gemmi.cif.Block) -> list[str]:
+    """Give each polymer of a block its own auth_asym_id, which gemmi takes for the chain's name.
+
+    In the archive each polymer has one. Other programs' files have polymers that differ in
+    label_asym_id only. Returns a note for each chain that was divided.
+    """
+    labels = [gemmi.cif.as_string(v) for v in block.find_values("_atom_site.label_asym_id")]
+    column = block.find_values("_atom_site.auth_asym_id")
+    authors = [gemmi.cif.as_string(value) for value in column]
+    if len(labels) != len(authors):
+        return []
+    pairs = dict.fromkeys(zip(authors, labels, strict=True))
+    if len(pairs) == len(set(authors)):
+        return []
+    polymers = _polymers(block, labels)
+    of_chain: dict[str, list[str]] = defaultdict(list)
+    for author, label in pairs:
+        if label in polymers:
+            of_chain[author].append(label)
+    if all(len(own) < 2 for own in of_chain.values()):
+        return []
+    units = [(author, label) for author, own in of_chain.items() for label in own]
+    units += [(author, "") for author in dict.fromkeys(authors) if author not in of_chain]
+    names, notes = molecule_names([author for author, _ in units], [label for _, label in units])
+    renamed = {
+        unit: name for unit, name in zip(units, names, strict=True) if name != unit[0] and unit[1]
+    }
+    for row, pair in enumerate(zip(authors, labels, strict=True)):
+        if pair in renamed:
+            column[row] = gemmi.cif.quote(renamed[pair])
+    return notes
+
+
+def _polymers(block: gemmi.cif.Block, labels: list[str]) -> set[str]:
+    """Return the label_asym_ids of proteins: by the entities, else by ATOM records."""
+    types = {row.str(0): row.str(1) for row in block.find("_entity.", ["id", "type"])}
+    entities = block.find_values("_atom_site.label_entity_id")
+    if types and len(entities) == len(labels):
+        return {
+            label
+            for label, entity in set(zip(labels, entities, strict=True))
+            if types.get(gemmi.cif.as_string(entity)) == "polymer"
+        }
+    groups = block.find_values("_atom_site.group_PDB")
+    names = block.find_values("_atom_site.label_comp_id")
+    rows = set(zip(labels, groups, names, strict=False))
+    return {label for label, group, name in rows if group == "ATOM" and residue_letter(name)}
+
+
+def _keep_amino_acids(block: gemmi.cif.Block) -> None:
+    """Drop the atoms of all residues that are not amino acids by name."""
+    loop = block.find_values("_atom_site.label_comp_id").get_loop()
+    width, values = loop.width(), list(loop.values)
+    place = loop.tags.index("_atom_site.label_comp_id")
+    rows = [
+        values[start : start + width]
+        for start in range(0, len(values), width)
+        if residue_letter(gemmi.cif.as_string(values[start + place]))
+    ]
+    loop.set_all_values([list(column) for column in zip(*rows, strict=True)])
 
 
 def _no_atoms() -> InputError:
     return InputError("it has no atom sites", "give a file with coordinates")
 
 
-def _gemmi_block(name: str, source: Any) -> gemmi.cif.Block:
-    block = gemmi.cif.Block(name)
-    for category in _CATEGORIES:
-        if category in source:
-            columns = {tag: column.as_array(str) for tag, column in source[category].items()}
-            _add_loop(block, category, columns)
-    atoms = source["atom_site"]
-    columns = {tag: atoms[tag].as_array(str) for tag in _ATOM_COLUMNS if tag in atoms}
-    keep = _wanted_rows(columns)
-    _add_loop(block, "atom_site", {tag: column[keep] for tag, column in columns.items()})
-    return block
+def _add_loop(block: gemmi.cif.Block, category: str, columns: dict[str, list[str]]) -> None:
+    if columns:
+        loop = block.init_mmcif_loop(f"_{category}.", list(columns))
+        loop.set_all_values([_quoted(column) for column in columns.values()])
 
 
-def _add_loop(
-    block: gemmi.cif.Block, category: str, columns: dict[str, npt.NDArray[np.str_]]
-) -> None:
-    loop = block.init_mmcif_loop(f"_{category}.", list(columns))
-    loop.set_all_values([_quoted(column) for column in columns.values()])
-
-
-def _quoted(column: npt.NDArray[np.str_]) -> list[str]:
+def _quoted(values: list[str]) -> list[str]:
     """Return the column as CIF values, quoted if a text needs it ("." and "?" stay null)."""
-    values: list[str] = column.tolist()
     quotes = {v: v if v in (".", "?") else gemmi.cif.quote(v) for v in set(values)}
     return [quotes[value] for value in values]
 
 
-def _wanted_rows(columns: dict[str, npt.NDArray[np.str_]]) -> Bool:
+def _count_models(atoms: Category, size: int) -> int:
+    if "pdbx_PDB_model_num" not in atoms.columns:
+        return 1
+    return len(set(decoded_columns(atoms, size, ("pdbx_PDB_model_num",))["pdbx_PDB_model_num"]))
+
+
+def _wanted_rows(column: Callable[[str], Values | None]) -> Bool:
     """Return a mask of the first model's backbone atoms and residues' first atoms."""
-    keep = np.isin(columns["label_atom_id"], list(BACKBONE_INDEX))
+    names = column("label_atom_id")
+    assert names is not None
+    keep = np.isin(names, [*BACKBONE_INDEX, *OXYGENS])
     keep[:1] = True
     for tag in _RESIDUE_COLUMNS:
-        if tag in columns:
-            keep[1:] |= columns[tag][1:] != columns[tag][:-1]
-    if "pdbx_PDB_model_num" in columns:
-        models = columns["pdbx_PDB_model_num"]
+        values = column(tag)
+        if values is not None:
+            keep[1:] |= values[1:] != values[:-1]
+    models = column("pdbx_PDB_model_num")
+    if models is not None:
         keep &= models == models[:1]
     return keep

@@ -1,10 +1,16 @@
 """Reading of PDB text into a gemmi structure: records are checked, and only those needed kept.
 
 gemmi reads bad PDB text in silence: ``******`` becomes the coordinate 0.0, and a residue number
-that is not a number becomes 0. So the columns are checked here, for all lines at once.
+that is not a number becomes 0. So the columns are checked here, for all lines at once. What is not
+a protein (water, lipids, ions, ligands) is dropped first, so its lines may hold anything. Columns
+67 to 80 are looked at only if molecules of one chain must be told apart.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import gemmi
 import numpy as np
@@ -12,27 +18,43 @@ import numpy.typing as npt
 
 from protalign.core.arrays import Bool, Int64
 from protalign.core.errors import InputError
+from protalign.core.printing import printable
 from protalign.reading.content import FETCH_AGAIN
+from protalign.reading.molecules import chain_code, divide, molecule_names
+from protalign.reading.residue_names import backbone_letter, is_form, parent_name, residue_letter
+from protalign.reading.residues import BOND, OXYGENS, no_protein
 
-#: Shortest line of coordinates: it reaches the end of its z column.
-_SHORTEST = 54
+#: Shortest line that names its residue, and shortest line of coordinates (the end of z).
+_IDENTIFIED, _SHORTEST = 27, 54
 #: End of the B-factor's column, which every program writes.
 _THROUGH_B_FACTOR = 66
+_SEGMENT = slice(72, 76)
 _WIDTH = 80
-_NEWLINE, _RETURN, _SPACE = b"\n\r "
+_NEWLINE, _SPACE = b"\n "
 #: Rank of each byte in a number: a space, then a sign, then digits; all else is out.
 _SIGN, _DIGIT, _OTHER = 1, 3, 9
 _RANK = np.full(256, _OTHER, dtype=np.uint8)
 _RANK[_SPACE], _RANK[ord("-")], _RANK[ord("0") : ord("9") + 1] = 0, _SIGN, _DIGIT
-#: Every position of the names N, CA, C and O within the atom name's four columns.
-_BACKBONE_NAMES = np.array(
-    [
-        name.rjust(len(name) + indent).ljust(4).encode()
-        for name in ("N", "CA", "C", "O")
-        for indent in range(5 - len(name))
-    ],
-    dtype="S4",
-).view(np.uint32)
+_NUMBER = re.compile(rb" *[+-]?[0-9]+ *")
+_COORDINATE = re.compile(rb" *[+-]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
+_HYBRID = re.compile(rb"[A-Z][0-9A-Z]{3}|[a-z][0-9a-z]{3}")
+_POINT_COLUMNS = (35, 43, 51)
+
+
+def _spellings(*names: str) -> npt.NDArray[np.uint32]:
+    """Return every position of the names within the atom name's four columns."""
+    return np.array(
+        [
+            name.rjust(len(name) + indent).ljust(4).encode()
+            for name in names
+            for indent in range(5 - len(name))
+        ],
+        dtype="S4",
+    ).view(np.uint32)
+
+
+_NITROGEN, _ALPHA, _CARBON = _spellings("N"), _spellings("CA"), _spellings("C")
+_BACKBONE_NAMES = np.concatenate([_NITROGEN, _ALPHA, _CARBON, _spellings(*OXYGENS)])
 
 Columns = npt.NDArray[np.uint8]
 
@@ -60,7 +82,7 @@ class PdbLines:
         short = np.flatnonzero(self.ends - self.starts <= 6)
         if len(short):  # what follows is the next line's
             beyond = self.starts[short, None] + np.arange(6) >= self.ends[short, None]
-            names[short] = np.where(beyond | (names[short] == _RETURN), _SPACE, names[short])
+            names[short] = np.where(beyond, _SPACE, names[short])
         self.records = names.view("S6")[:, 0]
         # Six-digit serial numbers reach into the record name: "ATOM 100000".
         atom = names[:, :4].view(np.uint32)[:, 0] == np.frombuffer(b"ATOM", np.uint32)
@@ -79,32 +101,58 @@ class PdbLines:
         """Return (lines,) bool: lines of this record, whatever follows its name."""
         return np.asarray(self.records == name.ljust(6))
 
-    def text(self, keep: Bool) -> bytes:
-        """Return the lines marked in ``keep``, as text."""
-        sizes = self.ends - self.starts + 1
-        return self._bytes[: len(self.data)][np.repeat(keep, sizes)].tobytes()
+    def is_last(self, line: int) -> bool:
+        """Return whether only empty lines follow."""
+        return bool((self.ends[line + 1 :] == self.starts[line + 1 :]).all())
 
 
-def read_pdb(data: bytes) -> tuple[gemmi.Structure, str]:
-    """Return the first model of PDB text, and the text before its first atom.
+@dataclass(frozen=True, slots=True)
+class PdbContent:
+    """The first model of a PDB text.
 
-    The structure holds the backbone atoms, every residue's first atom, TER and SEQRES: all that
-    a Protein needs. Raises InputError for text that is truncated or damaged, or has no atoms.
+    Attributes
+    ----------
+    structure : gemmi.Structure
+        Its backbone atoms and every residue's first atom; each molecule is a chain.
+    header : str
+        The text before its first atom.
+    notes : list of str
+        Remarks about what was divided or left out.
     """
-    lines = PdbLines(data.removeprefix(b"\xef\xbb\xbf"))
+
+    structure: gemmi.Structure
+    header: str
+    notes: list[str]
+
+
+def read_pdb(data: bytes, with_seqres: bool = False) -> PdbContent:
+    """Read the first model of PDB text (line ends are newlines), with SEQRES if it is wanted.
+
+    Raises InputError for text that is truncated or damaged, or has no atoms.
+    """
+    lines = PdbLines(data)
     atoms = np.flatnonzero(lines.is_atom)
     if len(atoms) == 0:
         raise InputError("it has no ATOM records", "give a file with coordinates")
     _check_end(lines, atoms)
-    first_model = _first_model(lines, atoms)
-    atoms = atoms[atoms < first_model]
-    keep = lines.is_record(b"SEQRES") | lines.is_record(b"TER")
-    keep[first_model:] = False
-    wanted = atoms[_wanted(lines, atoms)]
-    _check_atoms(lines, wanted)
-    keep[wanted] = True
     header = lines.data[: lines.starts[atoms[0]]].decode("latin-1")
-    text = lines.text(keep)
+    first_model = _first_model(lines, atoms)
+    notes = _left_out(lines, atoms, first_model)
+    atoms = atoms[atoms < first_model]
+    residues = PdbResidues(lines, atoms)
+    if len(residues.runs) == 0:
+        raise no_protein()
+    if lines.is_last(residues.last_line):
+        notes.append(
+            "nothing marks the end of its atoms (TER, END): if it was cut there, residues are "
+            "missing"
+        )
+    molecules = residues.molecules()
+    names, of_chains = molecules.names
+    notes += of_chains
+    text = residues.text(molecules)
+    if with_seqres:
+        text = residues.seqres(molecules, lines.is_record(b"SEQRES")) + text
     if not text.isascii():
         raise InputError("its PDB records are damaged (bytes that are not ASCII)", FETCH_AGAIN)
     try:
@@ -113,7 +161,10 @@ def read_pdb(data: bytes) -> tuple[gemmi.Structure, str]:
         reason = " ".join(str(error).split())
         raise InputError(f"its PDB records are damaged ({reason})", FETCH_AGAIN) from error
     structure.merge_chain_parts()
-    return structure, header
+    by_code = {chain_code(index).decode(): name for index, name in enumerate(names)}
+    for chain in structure[0]:
+        chain.name = by_code[chain.name]
+    return PdbContent(structure, header, notes)
 
 
 def _first_model(lines: PdbLines, atoms: Int64) -> int:
@@ -123,18 +174,464 @@ def _first_model(lines: PdbLines, atoms: Int64) -> int:
     return int(np.argmax(ends)) if ends.any() else len(ends)
 
 
-def _wanted(lines: PdbLines, atoms: Int64) -> Bool:
-    """Return a mask of backbone atoms and of each residue's first atom.
+def _left_out(lines: PdbLines, atoms: Int64, first_model: int) -> list[str]:
+    """Return a note if proteins follow the first model."""
+    rest = atoms[np.searchsorted(atoms, first_model) :]
+    if len(rest) == 0:
+        return []
+    models = np.count_nonzero(lines.is_record(b"MODEL"))
+    if models > 1:
+        return [first_model_note(int(models))]
+    names = np.unique(lines.columns(lines.starts[rest], 17, 20).copy().view("S3"))
+    if not any(residue_letter(name.strip()) for name in names.tolist()):
+        return []
+    mark = lines.records[first_model].decode("latin-1").strip()
+    return [
+        f"the atoms after its first {mark} were left out ({len(rest):,}); to read them, delete "
+        f"that line, or write them to a file of their own"
+    ]
 
-    A residue is told from the next by name, chain, number and insertion code.
+
+def first_model_note(models: int) -> str:
+    """Return the note of a file with several models."""
+    return (
+        f"the first of its {models:,} models was read; to read the others, write each to a file "
+        "of its own"
+    )
+
+
+class PdbResidues:
+    """The residues of a protein among atom lines of one model.
+
+    A run is a stretch of lines with one residue name, chain, number and insertion code. Runs of
+    amino acids are kept: known by name, or with both N and CA.
+
+    Attributes
+    ----------
+    runs : (n,) int64
+        Index of each run's first line in ``lines_of_atoms``.
+    atoms : (m,) int64
+        Indices in ``lines_of_atoms`` of the kept runs' backbone atoms and first atoms.
+    run_of : (m,) int64
+        The run of each of them.
+    numbers : (n,) int64
+        Residue numbers.
+    in_kept : (k,) bool
+        The lines that are in a kept run.
+    last_line : int
+        The line of the last atom of a kept run; -1 if nothing is kept.
     """
-    starts = lines.starts[atoms]
-    columns = lines.columns(starts, 12, 27)
-    wanted = np.isin(columns[:, :4].view(np.uint32)[:, 0], _BACKBONE_NAMES)
-    wanted[0] = True
-    for part in (columns[:, 5:13].view(np.uint64)[:, 0], columns[:, 13:].view(np.uint16)[:, 0]):
-        wanted[1:] |= part[1:] != part[:-1]
-    return wanted
+
+    def __init__(self, lines: PdbLines, lines_of_atoms: Int64) -> None:
+        self._lines = lines
+        self._all = lines_of_atoms
+        starts = lines.starts[lines_of_atoms]
+        lengths = lines.ends[lines_of_atoms] - starts
+        if len(lengths) and lengths.min() < _IDENTIFIED:
+            line = int(lines_of_atoms[np.argmax(lengths < _IDENTIFIED)])
+            raise InputError(f"line {line + 1} is cut short", FETCH_AGAIN)
+        columns = lines.columns(starts, 12, 27)
+        atom_names = columns[:, :4].view(np.uint32)[:, 0]
+        self._ter = np.flatnonzero(lines.is_record(b"TER"))
+        ends = np.searchsorted(self._ter, lines_of_atoms)
+        begins = np.ones(len(starts), dtype=np.bool_)
+        begins[1:] = ends[1:] != ends[:-1]
+        for part in (columns[:, 5:13].view(np.uint64)[:, 0], columns[:, 13:].view(np.uint16)[:, 0]):
+            begins[1:] |= part[1:] != part[:-1]
+        first = np.flatnonzero(begins)
+        self._names = _ResidueNames(columns[first])
+        known = self._names.known
+        if not known.all():
+            known = known | (
+                self._names.possible
+                & _any_in_run(np.isin(atom_names, _NITROGEN), first)
+                & _any_in_run(np.isin(atom_names, _ALPHA), first)
+            )
+        self.runs = first[known]
+        self._names = self._names[known]
+        self._columns = columns[self.runs]
+        self.ends = ends[self.runs]
+        in_kept = np.repeat(known, np.diff(first, append=len(starts)))
+        if lengths.min(initial=_SHORTEST) < _SHORTEST and (lengths[in_kept] < _SHORTEST).any():
+            line = int(lines_of_atoms[in_kept][np.argmax(lengths[in_kept] < _SHORTEST)])
+            raise InputError(f"line {line + 1} is cut short", FETCH_AGAIN)
+        self.in_kept = in_kept
+        self.last_line = int(lines_of_atoms[in_kept][-1]) if len(self.runs) else -1
+        self.atoms = np.flatnonzero(in_kept & (begins | np.isin(atom_names, _BACKBONE_NAMES)))
+        self.run_of = np.searchsorted(self.runs, self.atoms, side="right") - 1
+        self._atom_names = atom_names[self.atoms]
+        self._starts = starts[self.atoms]
+        self._check_coordinates()
+        self.numbers = self._parse_numbers()
+
+    def _check_coordinates(self) -> None:
+        """Raise InputError if a coordinate of a kept atom is not a number in its columns."""
+        fields = self._lines.columns(self._starts, 30, _SHORTEST)
+        if len(fields) == 0 or _is_usual(fields.reshape(-1, 8), whole=4):
+            return
+        for index, row in enumerate(np.ascontiguousarray(fields).view("S8").tolist()):
+            for field, column in zip(row, _POINT_COLUMNS, strict=True):
+                field = field.ljust(8)
+                number = _COORDINATE.fullmatch(field)
+                if number and not number[2] and field[4:5] == b".":
+                    continue
+                line = int(self._all[self.atoms[index]]) + 1
+                if number:
+                    raise InputError(
+                        f"line {line} has a coordinate whose decimal point is not in column "
+                        f"{column}",
+                        "give a file in PDB's columns, or mmCIF if coordinates do not fit them",
+                    )
+                raise InputError(
+                    f"line {line} has a coordinate that is not a number",
+                    "give a file with finite coordinates in their columns",
+                )
+
+    def _parse_numbers(self) -> Int64:
+        """Return (n,) int64, the residue numbers; raise InputError for what is not a number.
+
+        Above 9999 numbers are hybrid-36 ("A000"), or have five digits and reach into the column
+        of the insertion code, as CHARMM writes them.
+        """
+        fields = self._columns[:, 10:14]
+        if len(fields) == 0:
+            return np.empty(0, dtype=np.int64)
+        codes = _RANK[self._columns[:, 14]]
+        if _is_usual(fields, whole=4) and not (codes == _DIGIT).any():
+            digits = np.where(_RANK[fields] == _DIGIT, fields - np.uint8(ord("0")), 0)
+            values: Int64 = digits.astype(np.int64) @ np.array([1000, 100, 10, 1])
+            values[(fields == ord("-")).any(axis=1)] *= -1
+            return values
+        numbers = np.empty(len(fields), dtype=np.int64)
+        for index, (field, code) in enumerate(
+            zip(fields.copy().view("S4")[:, 0].tolist(), self._columns[:, 14].tolist(), strict=True)
+        ):
+            field = field.ljust(4)
+            if _NUMBER.fullmatch(field):
+                five = field.isdigit() and chr(code).isdigit()
+                numbers[index] = int(field + bytes([code]) if five else field)
+            elif _HYBRID.fullmatch(field):
+                numbers[index] = from_hybrid(field)
+            else:
+                line = int(self._all[self.runs[index]]) + 1
+                raise InputError(
+                    f"line {line} has a residue number that is not a number", FETCH_AGAIN
+                )
+        return numbers
+
+    def molecules(self) -> Molecules:
+        """Return the molecule of each run."""
+        chains, chain_of = np.unique(self._names.chains, return_inverse=True)
+        segments, segment_of = self._segments()
+        codes = self._columns[:, 14].astype(np.int64)
+        codes[self.numbers > 9999] = _SPACE
+        het = self._lines.columns(self._lines.starts[self._all[self.runs]], 0, 1)[:, 0] == ord("H")
+        of_runs = divide(
+            chain_of.reshape(-1).astype(np.int64),
+            self.ends,
+            segment_of,
+            self.numbers * 256 + codes,
+            het,
+            self._whole(),
+            self,
+        )
+        first = np.unique(of_runs, return_index=True)[1]
+        return Molecules(
+            of_runs,
+            [chains[chain].decode("latin-1").strip() for chain in chain_of.reshape(-1)[first]],
+            [segments[segment] for segment in segment_of[first]],
+        )
+
+    def _whole(self) -> Bool:
+        """Return (n,) bool: runs with a CA without a label of alternate locations."""
+        labels = self._lines.columns(self._starts, 16, 17)[:, 0]
+        own = (labels == _SPACE) | self._names.no_altloc[self.run_of]
+        whole = np.zeros(len(self.runs), dtype=np.bool_)
+        whole[self.run_of[own & np.isin(self._atom_names, _ALPHA)]] = True
+        return whole
+
+    def _segments(self) -> tuple[list[str], Int64]:
+        """Return the names of the segments, and (n,) int64, each run's.
+
+        A column of numbers or charges in the same place differs within residues; it is not taken.
+        """
+        nothing = [""], np.zeros(len(self.runs), dtype=np.int64)
+        lengths = self._lines.ends[self._all[self.atoms]] - self._starts
+        if lengths.min(initial=_WIDTH) < _SEGMENT.stop:
+            return nothing
+        words = self._lines.columns(self._starts, _SEGMENT.start, _SEGMENT.stop)
+        codes = words.copy().view(np.uint32)[:, 0]
+        if (codes == codes[:1]).all() or (
+            (codes[1:] != codes[:-1]) & (self.run_of[1:] == self.run_of[:-1])
+        ).any():
+            return nothing
+        first = np.searchsorted(self.run_of, np.arange(len(self.runs)))
+        unique, inverse = np.unique(codes[first], return_inverse=True)
+        names = [word.tobytes().decode("latin-1").strip() for word in unique]
+        return [
+            name if name.isascii() and name.isprintable() and " " not in name else ""
+            for name in names
+        ], inverse.reshape(-1).astype(np.int64)
+
+    def bonded(self, before: int, after: int) -> bool:
+        """Return whether a peptide bond joins the two runs."""
+        carbon, nitrogen = self._position(before, _CARBON), self._position(after, _NITROGEN)
+        return bool(np.linalg.norm(carbon - nitrogen) < BOND)
+
+    def distance(self, one: int, other: int) -> float:
+        """Return the distance of the two runs' CA atoms in Å, NaN if one is missing."""
+        return float(np.linalg.norm(self._position(one, _ALPHA) - self._position(other, _ALPHA)))
+
+    def label(self, residue: int) -> str:
+        """Return the run's name in a message: "chain A, GLY 12"."""
+        chain = printable(self._names.chains[residue].decode("latin-1").strip())
+        name = printable(self._names.names[residue])
+        code = chr(self._columns[residue, 14]).strip()
+        code = "" if self.numbers[residue] > 9999 else printable(code)
+        return f"chain {chain}, {name} {self.numbers[residue]}{code}"
+
+    def _position(self, run: int, spellings: npt.NDArray[np.uint32]) -> npt.NDArray[np.float64]:
+        start, stop = np.searchsorted(self.run_of, [run, run + 1])
+        named = np.flatnonzero(np.isin(self._atom_names[start:stop], spellings))
+        if len(named) == 0:
+            return np.full(3, np.nan)
+        begin = int(self._starts[start + named[0]])
+        text = self._lines.data[begin + 30 : begin + _SHORTEST]
+        return np.array([float(text[at : at + 8]) for at in (0, 8, 16)])
+
+    def text(self, molecules: Molecules) -> bytes:
+        """Return the kept atoms as PDB text for gemmi, each molecule under a chain name of its own.
+
+        Names of residues are the archive's, and nothing stands behind the B-factor.
+        """
+        rows = self._lines.columns(self._starts, 0, _THROUGH_B_FACTOR + 1).copy()
+        lengths = self._lines.ends[self._all[self.atoms]] - self._starts
+        short = np.flatnonzero(lengths <= _THROUGH_B_FACTOR)
+        if len(short):
+            rows[short] = np.where(
+                np.arange(rows.shape[1]) < lengths[short, None], rows[short], _SPACE
+            )
+        rows[:, 6:12] = _SPACE  # serial numbers may be anything: "*****", "186a2", six digits
+        rows[rows[:, 0] == ord("A"), 4:6] = _SPACE
+        rows[:, 16][self._names.no_altloc[self.run_of]] = _SPACE
+        rows[:, 17:20] = self._names.parents[self.run_of]
+        codes = [chain_code(index) for index in range(len(molecules.chains))]
+        if codes:
+            table = np.frombuffer(b"".join(codes), dtype=np.uint8).reshape(-1, 2)
+            rows[:, 20:22] = table[molecules.of_runs[self.run_of]]
+        large = np.flatnonzero(self.numbers > 9999)
+        for run in large.tolist():
+            field = np.frombuffer(to_hybrid(int(self.numbers[run])), dtype=np.uint8)
+            rows[self.run_of == run, 22:26] = field
+            rows[self.run_of == run, 26] = _SPACE
+        rows[:, -1] = _NEWLINE
+        return self._with_ends(rows)
+
+    def values(
+        self, molecules: Molecules, names: list[str], values: Mapping[tuple[str, int, str], float]
+    ) -> list[float]:
+        """Return each run's value, 0 for a residue that has none."""
+        codes = np.where(self.numbers > 9999, _SPACE, self._columns[:, 14])
+        keys = zip(molecules.of_runs.tolist(), self.numbers.tolist(), codes.tolist(), strict=True)
+        return [
+            values.get((names[molecule], number, chr(code)), 0.0) for molecule, number, code in keys
+        ]
+
+    def _with_ends(self, rows: Columns) -> bytes:
+        """Return the rows as text, with TER where the file has it."""
+        after = np.searchsorted(self._all[self.atoms], self._ter)
+        parts, begin = [], 0
+        for stop in np.unique(after[after > 0]).tolist():
+            parts += [rows[begin:stop].tobytes(), b"TER\n"]
+            begin = stop
+        parts.append(rows[begin:].tobytes())
+        return b"".join(parts)
+
+    def seqres(self, molecules: Molecules, is_seqres: Bool) -> bytes:
+        """Return SEQRES under the names of ``text``; a divided chain's is its first part's."""
+        code_of: dict[str, bytes] = {}
+        for index, chain in enumerate(molecules.chains):
+            code_of.setdefault(chain, chain_code(index))
+        made = []
+        for line in np.flatnonzero(is_seqres).tolist():
+            text = self._lines.data[self._lines.starts[line] : self._lines.ends[line]]
+            code = code_of.get(text[10:12].decode("latin-1").strip())
+            if code is None:
+                continue
+            names = [parent_name(name) for name in text[19:70].decode("latin-1").split()]
+            row = text[:10].ljust(10) + code + text[12:19].ljust(7)
+            made.append(row + " ".join(f"{name[:3]:>3}" for name in names).encode("latin-1"))
+        return b"".join(row + b"\n" for row in made)
+
+
+def with_b_factors(data: bytes, values: Mapping[tuple[str, int, str], float]) -> bytes:
+    """Return PDB text with other B-factors, and all else as it is.
+
+    Parameters
+    ----------
+    data : bytes
+        The text; its line ends are newlines.
+    values : mapping
+        (chain, residue number, insertion code or " ") to the number of all the residue's atoms.
+        Atoms of other residues have 0.
+
+    Raises
+    ------
+    InputError
+        The text cannot be read, or its molecules have names that it cannot hold.
+    """
+    lines = PdbLines(data)
+    atoms = np.flatnonzero(lines.is_atom)
+    first = atoms[atoms < _first_model(lines, atoms)]
+    residues = PdbResidues(lines, first)
+    molecules = residues.molecules()
+    names, _ = molecules.names
+    if names != molecules.chains:
+        raise InputError("its chains have names that PDB cannot hold", "write mmCIF")
+    of_residue = residues.values(molecules, names, values)
+    run_of = np.searchsorted(residues.runs, np.arange(len(first)), side="right") - 1
+    of_line = dict.fromkeys(atoms.tolist(), 0.0)
+    of_line |= {
+        line: of_residue[run]
+        for line, run, kept in zip(
+            first.tolist(), run_of.tolist(), residues.in_kept.tolist(), strict=True
+        )
+        if kept
+    }
+    text = lines.data.split(b"\n")
+    for line in atoms[len(first) :].tolist():  # later models
+        of_line[line] = values.get(_key(text[line]), 0.0)
+    for line, value in of_line.items():
+        row = text[line]
+        field = f"{value:6.2f}".encode()
+        text[line] = row[: _THROUGH_B_FACTOR - 6].ljust(60) + field + row[_THROUGH_B_FACTOR:]
+    return b"\n".join(text)
+
+
+def _key(row: bytes) -> tuple[str, int, str]:
+    """Return chain, number and insertion code of an atom's line; number 0 if it is not one."""
+    number = row[22:26]
+    text = row.ljust(_IDENTIFIED).decode("latin-1")
+    return text[20:22].strip(), int(number) if _NUMBER.fullmatch(number) else 0, text[26]
+
+
+@dataclass(frozen=True, slots=True)
+class Molecules:
+    """The molecules of a model.
+
+    Attributes
+    ----------
+    of_runs : (n,) int64
+        The molecule of each run of a residue.
+    chains, segments : list of str
+        Of each molecule: the chain's letter, and the segment's name or "".
+    """
+
+    of_runs: Int64
+    chains: list[str]
+    segments: list[str]
+
+    @property
+    def names(self) -> tuple[list[str], list[str]]:
+        """A name for each molecule, and notes about divided chains."""
+        return molecule_names(self.chains, self.segments)
+
+
+class _ResidueNames:
+    """What the columns 17 to 22 of each run say: the residue's name and its chain's.
+
+    Force fields have residue names of four letters. They reach into the column after the name,
+    where others write the first of two letters of a chain name, or into the column before, which is
+    that of the alternate location.
+
+    Attributes
+    ----------
+    names : list of str
+    parents : (n, 3) uint8
+        The archive's name for it.
+    chains : (n,) S2
+    no_altloc : (n,) bool
+        The column of the alternate location holds a letter of the name.
+    known, possible : (n,) bool
+        An amino acid by its name; an amino acid if it has N and CA.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        keys = np.zeros((len(columns), 8), dtype=np.uint8)
+        keys[:, :6] = columns[:, 4:10]
+        unique, inverse = np.unique(keys.view(np.uint64)[:, 0], return_inverse=True)
+        texts = [key.tobytes()[:6].decode("latin-1") for key in unique]
+        self._resolve(texts, inverse.reshape(-1))
+
+    def _resolve(self, texts: Sequence[str], inverse: Int64) -> None:
+        two_letters = {
+            text[4:]
+            for text in texts
+            if text[4] != " " and residue_letter(text[1:4].strip()) and not is_form(text[1:5])
+        }
+        names, chains, no_altloc = [], [], []
+        for text in texts:
+            name, chain, in_altloc = text[1:4].strip(), text[4:], False
+            if text[4] != " " and is_form(text[1:5]) and chain not in two_letters:
+                name, chain = text[1:5], f" {text[5]}"
+            elif text[0] != " " and not residue_letter(name) and is_form(text[:4]):
+                name, in_altloc = text[:4], True
+            names.append(name)
+            chains.append(chain.strip())
+            no_altloc.append(in_altloc)
+        known = [residue_letter(name) != "" for name in names]
+        possible = [backbone_letter(name) != "" for name in names]
+        parents = [f"{parent_name(name):>3}"[:3] for name in names]
+        self.names = [names[index] for index in inverse.tolist()]
+        self.chains = np.array([chain.encode("latin-1") for chain in chains], dtype="S2")[inverse]
+        self.no_altloc = np.array(no_altloc, dtype=np.bool_)[inverse]
+        self.known = np.array(known, dtype=np.bool_)[inverse]
+        self.possible = np.array(possible, dtype=np.bool_)[inverse]
+        bytes_of = np.frombuffer("".join(parents).encode("latin-1"), np.uint8).reshape(-1, 3)
+        self.parents = bytes_of[inverse]
+
+    def __getitem__(self, keep: Bool) -> _ResidueNames:
+        part = object.__new__(_ResidueNames)
+        part.names = [name for name, kept in zip(self.names, keep, strict=True) if kept]
+        for field in ("chains", "no_altloc", "known", "possible", "parents"):
+            setattr(part, field, getattr(self, field)[keep])
+        return part
+
+
+def _any_in_run(marked: Bool, first: Int64) -> Bool:
+    """Return for each run whether any of its atoms is marked."""
+    return np.logical_or.reduceat(marked, first)
+
+
+def from_hybrid(field: bytes) -> int:
+    """Return the number of a hybrid-36 field of four characters.
+
+    Examples
+    --------
+    >>> from_hybrid(b"A000"), from_hybrid(b"a000")
+    (10000, 1223056)
+    """
+    base = 10 * 36**3
+    offset = 10000 - base if field[:1].isupper() else 10000 + 26 * 36**3 - base
+    return int(field, 36) + offset
+
+
+def to_hybrid(number: int) -> bytes:
+    """Return a number above 9999 as a hybrid-36 field of four characters.
+
+    Examples
+    --------
+    >>> to_hybrid(10000), to_hybrid(from_hybrid(b"b2z9"))
+    (b'A000', b'b2z9')
+    """
+    number -= 10000
+    lower = number >= 26 * 36**3
+    value = number - (26 * 36**3 if lower else 0) + 10 * 36**3
+    digits = b""
+    while value:
+        value, digit = divmod(value, 36)
+        digits = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"[digit : digit + 1] + digits
+    return digits.lower() if lower else digits
 
 
 def _check_end(lines: PdbLines, atoms: Int64) -> None:
@@ -146,10 +643,6 @@ def _check_end(lines: PdbLines, atoms: Int64) -> None:
         usual = lengths[-2] if len(lengths) > 1 else _THROUGH_B_FACTOR
         if lengths[-1] < min(usual, _THROUGH_B_FACTOR):
             raise truncated
-    short = lengths < _SHORTEST
-    if short.any():
-        line = int(atoms[np.argmax(short)])
-        raise InputError(f"line {line + 1} is cut short", FETCH_AGAIN)
     if lines.is_record(b"END").any():
         return
     models = np.count_nonzero(lines.is_record(b"MODEL"))
@@ -158,27 +651,6 @@ def _check_end(lines: PdbLines, atoms: Int64) -> None:
     # The archive's own files say so in REMARK 4, and always end in END.
     if b" COMPLIES WITH FORMAT V." in lines.data[: lines.starts[atoms[0]]]:
         raise truncated
-
-
-def _check_atoms(lines: PdbLines, atoms: Int64) -> None:
-    """Raise InputError if a coordinate or a residue number is not a number."""
-    starts = lines.starts[atoms]
-    coordinates = lines.columns(starts, 30, 54)
-    if not _is_usual(coordinates.reshape(-1, 8), whole=4):
-        bad = _first_bad(coordinates.view("S8"))
-        if bad is not None:
-            raise InputError(
-                f"line {atoms[bad] + 1} has a coordinate that is not a number",
-                "give a file with finite coordinates in their columns",
-            )
-    numbers = lines.columns(starts, 22, 26)
-    if (
-        not _is_usual(numbers, whole=4)
-        and (bad := _first_bad(numbers.view("S4"), base=36)) is not None
-    ):
-        raise InputError(
-            f"line {atoms[bad] + 1} has a residue number that is not a number", FETCH_AGAIN
-        )
 
 
 def _is_usual(fields: Columns, whole: int) -> bool:
@@ -200,27 +672,3 @@ def _is_usual(fields: Columns, whole: int) -> bool:
         and (columns[whole : whole + 1] == ord(".")).all()
         and (ranks[whole + 1 :] == _DIGIT).all()
     )
-
-
-def _first_bad(fields: npt.NDArray[np.bytes_], base: int = 10) -> int | None:
-    """Return the index of the first row with a field that is not a finite number of the base."""
-    for index, row in enumerate(fields):
-        for field in row.tolist():
-            if not (_is_finite(field) if base == 10 else _is_integer(field, base)):
-                return index
-    return None
-
-
-def _is_finite(field: bytes) -> bool:
-    try:
-        return bool(np.isfinite(float(field)))
-    except ValueError:
-        return False
-
-
-def _is_integer(field: bytes, base: int) -> bool:
-    try:
-        int(field, base)
-    except ValueError:
-        return False
-    return True

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 from joblib.externals import loky
 
+from protalign.core.workers import start_worker
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -48,8 +50,8 @@ def process_map(
 
     At most two items are under way for each process. If a worker dies (killed, out of memory, a
     crash in a parser), ``recover(item)`` replaces ``function(item)`` for the items that were under
-    way, and new workers do the rest. Workers do not import the caller's main module again, and
-    leave Ctrl-C to it.
+    way, and new workers do the rest. Workers do not import the caller's main module again, leave
+    Ctrl-C to it, and end when it ends.
     """
     pending: deque[tuple[Item, Future[Result]]] = deque()
     iterator = iter(items)
@@ -95,8 +97,7 @@ def one_by_one(
 def _start(processes: int) -> loky.ProcessPoolExecutor:
     return loky.ProcessPoolExecutor(
         max_workers=processes,
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=start_worker,
     )
 
 

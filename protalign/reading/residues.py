@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import gemmi
 import numpy as np
@@ -12,12 +12,28 @@ import numpy.typing as npt
 
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.errors import InputError
+from protalign.core.printing import printable
 from protalign.core.protein import BACKBONE_ATOMS
+from protalign.core.words import counted
+from protalign.reading.residue_names import backbone_letter, residue_letter
 
 BACKBONE_INDEX = {name: index for index, name in enumerate(BACKBONE_ATOMS)}
+#: Names of the backbone's oxygen, the usual one first. At a chain's end CHARMM, GROMACS, GROMOS,
+#: X-PLOR and others have two oxygens of other names, or OXT alone is left.
+OXYGENS = ("O", "OT1", "OC1", "O1", "O'", "OT", "OT2", "OC2", "O2", "O''", "OXT")
 #: A C and an N nearer than this, in Å, are peptide-bonded (the bond is 1.33 Å long).
-_BOND = 2.0
+BOND = 2.0
+#: A C and an oxygen of another name nearer than this, in Å, are a carbonyl or carboxyl group's
+#: (the bond is 1.25 Å long).
+_CARBONYL = 1.7
+#: CA atoms nearer than this, in Å, cannot be those of two residues of a chain.
+_SAME_PLACE = 2.0
+#: Largest coordinate in Å. The largest models measure 10,000 Å; beyond this number float32 no
+#: longer tells 0.01 Å apart.
+MAX_COORDINATE = 100_000.0
 _NO_ALTLOC = 0
+#: Most letters of a name in gemmi's flat view.
+_LONGEST = 7
 _HETATM = ord("H")
 
 
@@ -43,6 +59,8 @@ class Residues:
         Of CA, NaN if it is missing; pLDDT in a predicted structure.
     same_b_factor : (n,) bool
         True if all of the residue's atoms have the same B-factor.
+    names : (n,) S8
+        The residues' names in the file.
     """
 
     rows: Int64
@@ -53,6 +71,7 @@ class Residues:
     coordinates: Float32
     b_factors: Float32
     same_b_factor: Bool
+    names: npt.NDArray[np.bytes_]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,20 +81,22 @@ class Residues:
         return Residues(*columns)
 
 
-@lru_cache(maxsize=100_000)
-def residue_letter(name: bytes | str) -> str:
-    """Return the letter of an amino acid's standard parent, "" for any other molecule.
+def no_protein() -> InputError:
+    """Return the error of a file without amino acids."""
+    return InputError("it has no protein: none of its residues is an amino acid", "leave it out")
 
-    Examples
-    --------
-    >>> residue_letter("GLY"), residue_letter("MSE"), residue_letter("HOH")
-    ('G', 'M', '')
-    """
-    text = name.decode("latin-1") if isinstance(name, bytes) else name
-    info = gemmi.find_tabulated_residue(text)
-    if not info.is_amino_acid():
+
+def unknown_note(parts: Iterator[Residues]) -> str:
+    """Return a note that counts and names the residues that are read as X, "" if none is."""
+    names = Counter(name for part in parts for name in part.names[part.letters == b"X"].tolist())
+    if not names:
         return ""
-    return info.one_letter_code.strip().upper() or "X"
+    shown = ", ".join(
+        printable(name.decode("latin-1")) + (f" ({count:,} times)" if count > 1 else "")
+        for name, count in names.most_common(5)
+    )
+    more = f" and {len(names) - 5:,} other names" if len(names) > 5 else ""
+    return f"{counted(names.total(), 'residue')} read as X, of unknown type: {shown}{more}"
 
 
 def read_residues(structure: gemmi.Structure, trust_entities: bool) -> Residues:
@@ -96,16 +117,21 @@ def read_residues(structure: gemmi.Structure, trust_entities: bool) -> Residues:
         If an atom occurs twice, or its coordinates are not finite.
     """
     atoms = _Atoms(structure)
-    indices = np.full((len(atoms.sizes), 4), -1, dtype=np.int64)
-    occupancy = np.ones(len(atoms.sizes), dtype=np.float32)
-    _resolve(atoms, indices, occupancy)
+    backbone = _Backbone(atoms)
     letters = np.array([residue_letter(name) for name in atoms.names.tolist()], dtype="S1")
-    unnamed = letters == b""
-    present = np.flatnonzero(~unnamed | ((indices[:, 0] >= 0) & (indices[:, 1] >= 0)))
-    letters[unnamed] = b"X"
+    unnamed = np.flatnonzero((letters == b"") & backbone.has_n_and_ca)
+    letters[unnamed] = [backbone_letter(name) for name in atoms.names[unnamed].tolist()]
+    candidates = letters != b""
+    if trust_entities:
+        candidates &= (atoms.entity_types == gemmi.EntityType.Polymer.value) | (
+            atoms.entity_types == gemmi.EntityType.Unknown.value
+        )
+    indices, occupancy = backbone.resolve(candidates)
+    present = np.flatnonzero(candidates)
+    lesser = _lesser_heterogeneity(atoms, present, indices, occupancy)
+    present = present[~lesser]
     xyz = atoms.coordinates(indices[present])
     keep = _is_polymer(atoms, present, xyz, trust_entities)
-    keep &= ~_lesser_heterogeneity(atoms, present, indices[present], occupancy[present])
     present, xyz = present[keep], xyz[keep]
     ca = indices[present, 1]
     return Residues(
@@ -117,6 +143,7 @@ def read_residues(structure: gemmi.Structure, trust_entities: bool) -> Residues:
         coordinates=xyz,
         b_factors=np.where(ca >= 0, atoms.b_factors[ca], np.float32(np.nan)),
         same_b_factor=atoms.same_b_factor()[present],
+        names=atoms.names[present],
     )
 
 
@@ -124,8 +151,7 @@ class _Atoms:
     """The columns of a model's atoms and residues, from gemmi's flat view of it."""
 
     def __init__(self, structure: gemmi.Structure) -> None:
-        flat = gemmi.FlatStructure(structure)
-        flat.strings_as_numbers = False
+        flat = _flat(structure)
         sizes, chain_sizes = [], []
         for chain in structure[0]:
             chain_sizes.append(len(chain))
@@ -154,6 +180,10 @@ class _Atoms:
         xyz[missing] = 0
         if not np.isfinite(xyz).all():
             raise InputError("an atom's coordinates are not finite", "give a file with coordinates")
+        if np.abs(xyz).max(initial=0) > MAX_COORDINATE:
+            raise InputError(
+                f"an atom's coordinates exceed {MAX_COORDINATE:,.0f} Å", "give them in Å"
+            )
         xyz[missing] = np.nan
         return xyz
 
@@ -168,34 +198,100 @@ class _Atoms:
     def label(self, residue: int) -> str:
         """Return the residue's name in a message: "chain A, GLY 12"."""
         code = chr(self.insertion_codes[residue]).strip()
-        chain = self.chain_names[self.chains[residue]]
-        return (
-            f"chain {chain}, {self.names[residue].decode('latin-1')} {self.numbers[residue]}{code}"
-        )
+        chain = printable(self.chain_names[self.chains[residue]])
+        name = printable(self.names[residue].decode("latin-1"))
+        return f"chain {chain}, {name} {self.numbers[residue]}{printable(code)}"
 
 
-def _resolve(atoms: _Atoms, indices: Int64, occupancy: Float32) -> None:
-    """Find each residue's backbone atoms, of one conformer, and that conformer's occupancy.
+def _flat(structure: gemmi.Structure) -> gemmi.FlatStructure:
+    """Return gemmi's flat view, also of names longer than the seven letters that it can hold."""
+    try:
+        flat = gemmi.FlatStructure(structure)
+    except (RuntimeError, ValueError):
+        structure = structure.clone()
+        _shorten(structure)
+        flat = gemmi.FlatStructure(structure)
+    flat.strings_as_numbers = False
+    return flat
 
-    Fills ``indices`` (residues, 4) with indices of atoms, and ``occupancy`` (residues,) of
-    residues with alternate locations.
+
+def _shorten(structure: gemmi.Structure) -> None:
+    """Cut the names in a structure; no amino acid and no atom of a backbone has a long one."""
+    for chain in structure[0]:
+        chain.name = chain.name[:_LONGEST]
+        for residue in chain:
+            residue.name = residue.name[:_LONGEST]
+            residue.subchain = residue.subchain[:_LONGEST]
+            residue.entity_id = residue.entity_id[:_LONGEST]
+            residue.segment = residue.segment[:_LONGEST]
+            for atom in residue:
+                atom.name = atom.name[:_LONGEST]
+
+
+class _Backbone:
+    """The backbone atoms of every residue of a model.
+
+    Attributes
+    ----------
+    has_n_and_ca : (residues,) bool
     """
-    kinds = np.full(len(atoms.atom_names), -1, dtype=np.int64)
-    for name, index in BACKBONE_INDEX.items():
-        kinds[atoms.atom_names == name.encode()] = index
-    backbone = np.flatnonzero(kinds >= 0)
-    residues = np.repeat(np.arange(len(atoms.sizes)), atoms.sizes)[backbone]
-    altlocs = atoms.altlocs[backbone]
-    split = np.unique(residues[altlocs != _NO_ALTLOC])
-    plain = ~np.isin(residues, split)
-    indices[residues[plain], kinds[backbone[plain]]] = backbone[plain]
-    if np.count_nonzero(indices >= 0) != np.count_nonzero(plain):
-        _raise_twice(atoms, residues[plain], kinds[backbone[plain]])
-    begin, end = np.searchsorted(residues, split), np.searchsorted(residues, split, side="right")
-    for residue, start, stop in zip(split.tolist(), begin, end, strict=True):
-        indices[residue], occupancy[residue] = _conformer(
-            atoms, backbone[start:stop], kinds, residue
-        )
+
+    def __init__(self, atoms: _Atoms) -> None:
+        self._atoms = atoms
+        self._kinds = np.full(len(atoms.atom_names), -1, dtype=np.int64)
+        for name, index in BACKBONE_INDEX.items():
+            self._kinds[atoms.atom_names == name.encode()] = index
+        self._residue_of = np.repeat(np.arange(len(atoms.sizes)), atoms.sizes)
+        has = np.zeros((len(BACKBONE_ATOMS), len(atoms.sizes)), dtype=np.bool_)
+        for index in BACKBONE_INDEX.values():
+            has[index, self._residue_of[self._kinds == index]] = True
+        self.has_n_and_ca = has[0] & has[1]
+        self._take_other_oxygens(has[1] & has[2] & ~has[3])
+
+    def _take_other_oxygens(self, lack: Bool) -> None:
+        """Take an oxygen of another name for O in the residues (residues,) bool that lack it."""
+        for residue in np.flatnonzero(lack).tolist():
+            start = self._atoms.first[residue]
+            own = np.arange(start, start + self._atoms.sizes[residue])
+            carbons = self._atoms.positions[own[self._kinds[own] == BACKBONE_INDEX["C"]]]
+            for name in OXYGENS[1:]:
+                named = own[self._atoms.atom_names[own] == name.encode()]
+                near = [
+                    atom
+                    for atom in named.tolist()
+                    if (
+                        np.linalg.norm(carbons - self._atoms.positions[atom], axis=1) < _CARBONYL
+                    ).any()
+                ]
+                if near:
+                    self._kinds[near] = BACKBONE_INDEX["O"]
+                    break
+
+    def resolve(self, candidates: Bool) -> tuple[Int64, Float32]:
+        """Return each candidate's backbone atoms, of one conformer, and its occupancy.
+
+        (residues, 4) int64, -1 for a missing atom, and (residues,) float32, 1 for a residue
+        without alternate locations.
+        """
+        atoms = self._atoms
+        indices = np.full((len(atoms.sizes), 4), -1, dtype=np.int64)
+        occupancy = np.ones(len(atoms.sizes), dtype=np.float32)
+        backbone = np.flatnonzero((self._kinds >= 0) & candidates[self._residue_of])
+        residues = self._residue_of[backbone]
+        altlocs = atoms.altlocs[backbone]
+        split = np.unique(residues[altlocs != _NO_ALTLOC])
+        plain = ~np.isin(residues, split)
+        kinds = self._kinds[backbone]
+        indices[residues[plain], kinds[plain]] = backbone[plain]
+        if np.count_nonzero(indices >= 0) != np.count_nonzero(plain):
+            _raise_twice(atoms, residues[plain], kinds[plain])
+        begin = np.searchsorted(residues, split)
+        end = np.searchsorted(residues, split, side="right")
+        for residue, start, stop in zip(split.tolist(), begin, end, strict=True):
+            indices[residue], occupancy[residue] = _conformer(
+                atoms, backbone[start:stop], self._kinds, residue
+            )
+        return indices, occupancy
 
 
 def _conformer(
@@ -261,35 +357,44 @@ def _is_bonded(chain: Float32, residue: Float32) -> bool:
     with np.errstate(invalid="ignore"):
         before = np.linalg.norm(chain[:, 2] - residue[0], axis=1)
         after = np.linalg.norm(chain[:, 0] - residue[2], axis=1)
-    return bool(((before < _BOND) | (after < _BOND)).any())
+    return bool(((before < BOND) | (after < BOND)).any())
 
 
 def _lesser_heterogeneity(
-    atoms: _Atoms,
-    present: Int64,
-    indices: Int64,
-    occupancy: Float32,
+    atoms: _Atoms, present: Int64, indices: Int64, occupancy: Float32
 ) -> Bool:
     """Return (n,) bool: residues with a position that another residue type fills better.
 
-    At such a position (microheterogeneity) neighbours share chain, number and insertion code, and
-    all have alternate location labels.
+    At such a position (microheterogeneity) neighbours share chain, number and insertion code.
+    Atoms without a label of alternate locations belong to each of them: ``indices`` (residues, 4)
+    is filled up with them.
     """
     lesser = np.zeros(len(present), dtype=np.bool_)
-    for group in _heterogeneous(atoms, present):
+    for group in _heterogeneous(atoms, present, indices):
+        for kind in range(indices.shape[1]):
+            own = indices[present[group], kind]
+            shared = own[(own >= 0) & (atoms.altlocs[own] == _NO_ALTLOC)]
+            if len(shared):
+                indices[present[group], kind] = np.where(own >= 0, own, shared[0])
         order = sorted(
-            group, key=lambda i: (np.count_nonzero(indices[i] >= 0), occupancy[i]), reverse=True
+            group,
+            key=lambda i: (np.count_nonzero(indices[present[i]] >= 0), occupancy[present[i]]),
+            reverse=True,
         )
         lesser[order[1:]] = True
     return lesser
 
 
-def _heterogeneous(atoms: _Atoms, present: Int64) -> Iterator[list[int]]:
+def _heterogeneous(atoms: _Atoms, present: Int64, indices: Int64) -> Iterator[list[int]]:
+    """Yield the neighbours that are at one position, as indices of ``present``."""
     key = np.stack([atoms.chains[present], atoms.numbers[present], atoms.insertion_codes[present]])
-    labelled = atoms.altlocs[atoms.first[present]] != _NO_ALTLOC
-    same = (key[:, 1:] == key[:, :-1]).all(axis=0) & labelled[1:] & labelled[:-1]
+    same = (key[:, 1:] == key[:, :-1]).all(axis=0)
+    if not same.any():
+        return
     group: list[int] = []
     for index in np.flatnonzero(same).tolist():
+        if not _at_one_place(atoms, indices, int(present[index]), int(present[index + 1])):
+            continue
         if group and group[-1] == index:
             group.append(index + 1)
         else:
@@ -298,3 +403,18 @@ def _heterogeneous(atoms: _Atoms, present: Int64) -> Iterator[list[int]]:
             group = [index, index + 1]
     if group:
         yield group
+
+
+def _at_one_place(atoms: _Atoms, indices: Int64, one: int, other: int) -> bool:
+    """Return whether two residues of one number are alternatives, and not neighbours.
+
+    Files whose insertion codes were lost have neighbours of one number. So their CA atoms decide;
+    without these, the labels of alternate locations.
+    """
+    alphas = indices[[one, other], 1]
+    if (alphas >= 0).all():
+        return bool(np.linalg.norm(np.diff(atoms.positions[alphas], axis=0)) < _SAME_PLACE)
+    return any(
+        (atoms.altlocs[atoms.first[i] : atoms.first[i] + atoms.sizes[i]] != _NO_ALTLOC).any()
+        for i in (one, other)
+    )

@@ -5,16 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
-from protalign.core.errors import Failure, InputError
-from protalign.core.files import sha256 as file_sha256
-from protalign.core.machine import core_count
+from protalign.core.errors import Failure, InputError, show_traceback
+from protalign.core.machine import core_count, free_memory
 from protalign.core.protein import Protein
-from protalign.reading.content import display_path, read_file, unpack
+from protalign.reading.content import (
+    MAX_BYTES,
+    TooLargeError,
+    display_path,
+    open_file,
+    read_file,
+    unpack,
+)
 from protalign.reading.fasta import read_fasta
 from protalign.reading.options import ReadOptions
 from protalign.reading.processes import one_by_one, ordered_map, process_map
@@ -27,6 +35,16 @@ FASTA_BLOCK = 10_000
 FEWEST_FOR_PROCESSES = 32
 _FILES_PER_TASK = 8
 _HASHES_AT_ONCE = 8
+#: Larger files are read by a process of their own, which the system can stop without an end of all.
+MOST_IN_THIS_PROCESS = 64 << 20
+#: Files of this size on disk need no look at the memory: gzip makes 270 MB of them at most.
+_NEVER_TOO_LARGE = 256 << 10
+#: Most memory that a byte of a decompressed file takes while it is read, measured: text of PDB
+#: 15, mmCIF 25 and more for short values, BinaryCIF 30.
+_MEMORY_PER_BYTE = 30
+
+#: Most letters of an unexpected error in a failure.
+_MOST_SHOWN = 120
 
 #: Returns True if a source with this SHA-256 (32 bytes) is known already and need not be read.
 Skip = Callable[[SourceFile, bytes], bool]
@@ -91,23 +109,59 @@ def read_source(source: SourceFile, options: ReadOptions | None = None) -> Sourc
     >>> protein.id, len(protein), protein.sequences[0][:10]
     ('1bpi_A', 58, 'RPDFCLEPPY')
     """
-    options = options or ReadOptions()
+    return _read(source, options or ReadOptions(), MAX_BYTES)
+
+
+def _read(source: SourceFile, options: ReadOptions, most: int) -> SourceResult:
+    """Read one file; raise TooLargeError above ``most`` bytes, unless that is the limit for all.
+
+    This is the boundary around one file: whatever goes wrong here is that file's failure.
+    """
     if source.kind == "fasta":
         blocks = list(_read_fasta_blocks(source, FASTA_BLOCK))
         proteins = [protein for block in blocks for protein in block.proteins]
         failures = [failure for block in blocks for failure in block.failures]
         return SourceResult(source, blocks[-1].sha256, proteins, failures)
-    sha256 = b""
+    sha256, room = b"", MAX_BYTES
     try:
-        data = read_file(source.path)
+        room = _room(source.path)
+        data = read_file(source.path, min(most, room))
         sha256 = hashlib.sha256(data).digest()
-        content = unpack(data, source.path.name)
+        content = unpack(data, source.path.name, min(most, room))
+        del data
         return SourceResult(source, sha256, read_structure(source, content, options))
+    except TooLargeError as error:
+        if error.limit < room:
+            raise
+        if room < MAX_BYTES:
+            return _too_little_memory(source)
+        return _failed(source, sha256, error.reason, error.advice)
     except InputError as error:
         return _failed(source, sha256, error.reason, error.advice)
     except MemoryError:
-        # Without its hash, so that it is read again: another machine may have the memory.
-        return _failed(source, b"", "too large for this machine's memory", "split the file")
+        return _too_little_memory(source)
+    except Exception as error:
+        return _failed(source, sha256, *_unexpected(error))
+
+
+def _room(path: Path) -> int:
+    """Return the most bytes of a decompressed file that fit into memory while they are read."""
+    with suppress(OSError, ValueError):  # reading the file gives the failure
+        if path.stat().st_size <= _NEVER_TOO_LARGE:
+            return MAX_BYTES
+    return int(max(MOST_IN_THIS_PROCESS, min(MAX_BYTES, free_memory() / _MEMORY_PER_BYTE)))
+
+
+def _too_little_memory(source: SourceFile) -> SourceResult:
+    """Return the failure without a hash: another machine may have the memory, and reads it."""
+    return _failed(source, b"", "too large for this machine's memory", "split the file")
+
+
+def _unexpected(error: Exception) -> tuple[str, str]:
+    """Return reason and advice for an error that nobody foresaw; its traceback is for --debug."""
+    show_traceback(error)
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_SHOWN]
+    return f"reading it failed ({text})", "check the file, or leave it out; --debug shows more"
 
 
 def read_sources(
@@ -173,7 +227,11 @@ def _read_structures(
         tasks = _hashed(sources, skip)
     read = partial(_read_task, options)
     if processes == 1:
-        yield from map(read, tasks)
+        for task in tasks:
+            try:
+                yield _read_task(options, task, MOST_IN_THIS_PROCESS)
+            except TooLargeError:
+                yield from one_by_one(read, _killed, [task])
         return
     chunks = process_map(
         partial(_read_tasks, options),
@@ -197,17 +255,18 @@ def _hashed(sources: list[SourceFile], skip: Skip) -> Iterator[_Task]:
 
 
 def _sha256_or_empty(source: SourceFile) -> bytes:
-    try:  # only regular files: opening a pipe would wait for somebody to write into it
-        return file_sha256(source.path) if source.path.is_file() else b""
-    except OSError:  # reading the file gives the failure
+    try:
+        with open_file(source.path) as handle:
+            return hashlib.file_digest(handle, "sha256").digest()
+    except (InputError, OSError):  # reading the file gives the failure
         return b""
 
 
-def _read_task(options: ReadOptions, task: _Task) -> SourceResult:
+def _read_task(options: ReadOptions, task: _Task, most: int = MAX_BYTES) -> SourceResult:
     source, known = task
     if known:
         return SourceResult(source, known, skipped=True)
-    return read_source(source, options)
+    return _read(source, options, most)
 
 
 def _read_tasks(options: ReadOptions, tasks: list[_Task]) -> list[SourceResult]:
@@ -235,7 +294,7 @@ def _read_fasta_blocks(
         yield SourceResult(source, sha256, skipped=True)
         return
     block = SourceResult(source, sha256, last=False)
-    for record in read_fasta(source.path):
+    for record in _records_of(source):
         if isinstance(record, Failure):
             block.failures.append(record)
         else:
@@ -244,6 +303,17 @@ def _read_fasta_blocks(
             yield block
             block = SourceResult(source, sha256, last=False)
     yield replace(block, last=True)
+
+
+def _records_of(source: SourceFile) -> Iterator[Protein | Failure]:
+    """Yield a FASTA file's records, and a failure of the file if reading ends in an error."""
+    file = display_path(source.path)
+    try:
+        yield from read_fasta(source.path)
+    except MemoryError:
+        yield Failure("", file, "too large for this machine's memory", "split the file")
+    except Exception as error:
+        yield Failure("", file, *_unexpected(error))
 
 
 def _failed(source: SourceFile, sha256: bytes, reason: str, advice: str) -> SourceResult:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from protalign.core.errors import Failure
-from protalign.reading.content import display_path
+from protalign.reading.content import display_path, system_problem
 
 Kind = Literal["pdb", "mmcif", "bcif", "fasta"]
 
@@ -26,6 +28,8 @@ _KINDS: dict[str, Kind] = {
 }
 _READABLE = f"readable are {', '.join(_KINDS)}, each also with .gz"
 _PDBBIND_SUFFIX = "_protein"
+#: The wwPDB's own names of PDB files: pdb1abc.ent is the entry 1abc.
+_WWPDB_NAME = re.compile(r"pdb([0-9][a-z0-9]{3})\.ent", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,9 @@ class SourceFile:
     path : Path
         As it was given, or found below a folder that was given.
     id : str
-        The id of its entry: the file's name without its suffixes; in PDBbind's layout the
-        folder's name. A FASTA file's records have ids of their own.
+        The id of its entry: the file's name without its suffixes, 1abc for the wwPDB's
+        pdb1abc.ent; in PDBbind's layout the folder's name. A FASTA file's records have ids of their
+        own.
     kind : "pdb", "mmcif", "bcif" or "fasta"
         The format, by the file's name.
 
@@ -62,6 +67,8 @@ def split_name(name: str) -> tuple[str, Kind | None]:
     (('1abc', 'pdb'), ('notes.txt', None))
     """
     stem = name[:-3] if name.lower().endswith(".gz") else name
+    if wwpdb := _WWPDB_NAME.fullmatch(stem):
+        return wwpdb[1], "pdb"
     kind: Kind | None = None
     while (suffix := Path(stem).suffix.lower()) in _KINDS:
         kind = kind or _KINDS[suffix]
@@ -107,7 +114,9 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
     files: list[Path] = []
     visited: set[tuple[int, int]] = set()
     for path in sorted(map(Path, paths)):
-        if path.is_dir():
+        if problem := _problem_of(path):
+            failures.append(problem)
+        elif path.is_dir():
             before = len(visited)
             below = list(_search(path, visited, failures))
             if not below and len(visited) > before:
@@ -115,8 +124,6 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
                     Failure("", display_path(path), "it holds no protein file", _READABLE)
                 )
             files += below
-        elif problem := _problem_of(path):
-            failures.append(problem)
         else:
             files.append(path)
     return _unique_sources(files, failures), failures
@@ -124,48 +131,70 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
 
 def _problem_of(path: Path) -> Failure | None:
     file = display_path(path)
-    if not path.exists():
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
         return Failure("", file, "it does not exist", "check the path")
-    if split_name(path.name)[1] is None:
+    except (OSError, ValueError) as error:  # a loop of links, no permission, a null character
+        return Failure("", file, f"it cannot be read: {system_problem(error)}", "check the path")
+    if not is_folder and split_name(path.name)[1] is None:
         return Failure("", file, "its suffix is unknown", _READABLE)
     return None
 
 
-def _search(folder: Path, visited: set[tuple[int, int]], failures: list[Failure]) -> Iterator[Path]:
-    try:
-        status = folder.stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        reason = f"it cannot be read: {(error.strerror or str(error)).lower()}"
-        failures.append(Failure("", display_path(folder), reason, "check its permissions"))
-        return
-    inode = (status.st_dev, status.st_ino)
-    if inode in visited:
-        return
-    visited.add(inode)
-    # "." and "" have a name only once they are made absolute.
-    name = folder.name if folder.name not in ("", "..") else folder.resolve().name
-    visible = [entry for entry in entries if not entry.name.startswith(".")]
-    protein = [
-        entry
-        for entry in visible
-        if split_name(entry.name)[0] == name + _PDBBIND_SUFFIX and _takes(entry)
-    ]
-    for entry in protein or visible:
-        if entry.is_dir():
-            yield from _search(folder / entry.name, visited, failures)
-        elif _takes(entry):
-            yield folder / entry.name
+def _search(root: Path, visited: set[tuple[int, int]], failures: list[Failure]) -> Iterator[Path]:
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        try:
+            status = folder.stat()
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            reason = f"it cannot be read: {system_problem(error)}"
+            failures.append(Failure("", display_path(folder), reason, "check its permissions"))
+            continue
+        inode = (status.st_dev, status.st_ino)
+        if inode in visited:
+            continue
+        visited.add(inode)
+        # "." and "" have a name only once they are made absolute.
+        name = folder.name
+        if name in ("", ".."):
+            name = Path(os.path.realpath(folder)).name
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+        protein = [
+            entry
+            for entry in visible
+            if split_name(entry.name)[0] == name + _PDBBIND_SUFFIX and _takes(entry)
+        ]
+        for entry in protein or visible:
+            if _is_folder(entry):
+                pending.append(folder / entry.name)
+            elif _takes(entry):
+                yield folder / entry.name
 
 
 def _takes(entry: os.DirEntry[str]) -> bool:
     """Return whether an entry of a folder is a protein file by its name.
 
-    A broken link is one, so that reading it gives a line in the failures.
+    A broken link and a loop of links are, so that reading them gives a line in the failures.
     """
     if split_name(entry.name)[1] is None:
         return False
-    return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+    try:
+        if entry.is_file():
+            return True
+        Path(entry.path).stat()
+    except OSError:
+        return True
+    return False  # a folder, a pipe, a device
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
 
 
 def _unique_sources(files: list[Path], failures: list[Failure]) -> list[SourceFile]:
@@ -175,7 +204,7 @@ def _unique_sources(files: list[Path], failures: list[Failure]) -> list[SourceFi
     folders: dict[Path, Path] = {}
     for path in sorted(files):
         if path.parent not in folders:
-            folders[path.parent] = path.parent.resolve()
+            folders[path.parent] = Path(os.path.realpath(path.parent))
         folder = folders[path.parent]
         if (folder, path.name) in seen:
             continue

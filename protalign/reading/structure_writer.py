@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -10,12 +11,17 @@ import gemmi
 import numpy as np
 
 from protalign.core.errors import InputError
+from protalign.core.files import write_bytes, write_text
 from protalign.core.protein import BACKBONE_ATOMS, Chain, Structure
+from protalign.reading.content import plain_text, read_file, unpack
+from protalign.reading.mmcif import name_molecules
+from protalign.reading.pdb_text import with_b_factors
+from protalign.reading.sources import split_name
 
 #: A residue by the author's chain name, number, and insertion code (" " for none).
 ResidueKey = tuple[str, int, str]
-#: The largest number that fits a PDB file's column of B-factors.
-MAX_B_FACTOR = 999.99
+#: The least and the largest number that fit a PDB file's column of B-factors.
+MIN_B_FACTOR, MAX_B_FACTOR = -99.99, 999.99
 #: Length of a chain name and residue numbers that fit PDB's columns.
 _PDB_CHAIN, _PDB_NUMBERS = 1, range(-999, 10000)
 
@@ -31,7 +37,8 @@ def write_with_b_factors(
         The file's content, decompressed.
     kind : "pdb" or "mmcif"
     values : mapping of ResidueKey to float
-        All atoms of a residue get its value, at most ``MAX_B_FACTOR``; atoms of other residues 0.
+        All atoms of a residue get its value, at least ``MIN_B_FACTOR`` and at most
+        ``MAX_B_FACTOR``; atoms of other residues get 0.
     path : Path
         The file to write, without its suffix.
 
@@ -43,18 +50,22 @@ def write_with_b_factors(
     Raises
     ------
     InputError
-        If gemmi cannot read the content.
+        The content cannot be read, or its molecules have names that PDB cannot hold.
+    WriteError
+        The file cannot be written.
     """
+    if kind == "pdb":
+        bounded = {key: _bounded(value) for key, value in values.items()}
+        file, _ = with_suffixes(path)
+        write_bytes(file, with_b_factors(plain_text(content), bounded))
+        return file
     try:
-        if kind == "pdb":
-            structure = gemmi.read_pdb_string(content)
-            _set_b_factors(structure, values)
-            return _write_pdb(structure, path)
-        block = _atoms_block(gemmi.cif.read_string(content))
+        block = _atoms_block(gemmi.cif.read_string(plain_text(content)))
+        name_molecules(block)
         structure = gemmi.make_structure_from_block(block)
         _set_b_factors(structure, values)
         return _write_mmcif(structure, path)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"gemmi cannot read it ({reason})", "fetch it again") from None
 
@@ -82,6 +93,47 @@ def write_backbone(structure: Structure, values: Mapping[ResidueKey, float], pat
     return _write_pdb(written, path) if fits else _write_mmcif(written, path)
 
 
+def write_values(
+    source: Path,
+    source_sha256: bytes,
+    structure: Structure,
+    values: Mapping[ResidueKey, float],
+    path: Path,
+) -> tuple[Path, bool]:
+    """Write a structure file with numbers as B-factors: all atoms of the source if possible.
+
+    Parameters
+    ----------
+    source : Path
+        The file that the structure was read from.
+    source_sha256 : bytes
+        Its SHA-256 at that time, 32 bytes. If the file is another one now, is missing, or is
+        neither PDB nor mmCIF, the structure's backbone atoms are written.
+    structure : Structure
+        The structure, as it was read.
+    values, path
+        As for ``write_with_b_factors``.
+
+    Returns
+    -------
+    (Path, bool)
+        The file, with .pdb or .cif, and whether it holds all atoms.
+    """
+    kind = split_name(source.name)[1]
+    try:
+        data = read_file(source)
+        same = hashlib.sha256(data).digest() == source_sha256
+        if same and (kind == "pdb" or kind == "mmcif"):
+            return write_with_b_factors(unpack(data, source.name), kind, values, path), True
+    except InputError:  # it is missing, or has lines that our reader skips and gemmi does not
+        pass
+    return write_backbone(structure, values, path), False
+
+
+def _bounded(value: float) -> float:
+    return min(max(value, MIN_B_FACTOR), MAX_B_FACTOR)
+
+
 def _key(chain: gemmi.Chain, residue: gemmi.Residue) -> ResidueKey:
     number = residue.seqid.num
     assert number is not None  # gemmi refuses files with unnumbered residues
@@ -92,7 +144,7 @@ def _set_b_factors(structure: gemmi.Structure, values: Mapping[ResidueKey, float
     for model in structure:
         for chain in model:
             for residue in chain:
-                value = min(values.get(_key(chain, residue), 0.0), MAX_B_FACTOR)
+                value = _bounded(values.get(_key(chain, residue), 0.0))
                 for atom in residue:
                     atom.b_iso = value
 
@@ -138,11 +190,11 @@ def with_suffixes(path: Path) -> tuple[Path, Path]:
 
 def _write_pdb(structure: gemmi.Structure, path: Path) -> Path:
     file, _ = with_suffixes(path)
-    structure.write_pdb(str(file))
+    write_text(file, structure.make_pdb_string())
     return file
 
 
 def _write_mmcif(structure: gemmi.Structure, path: Path) -> Path:
     _, file = with_suffixes(path)
-    structure.make_mmcif_document().write_file(str(file))
+    write_text(file, structure.make_mmcif_document().as_string())
     return file

@@ -10,9 +10,10 @@ import numpy as np
 
 from protalign.core.arrays import Bool
 from protalign.core.errors import InputError
+from protalign.core.printing import printable
 from protalign.core.protein import Chain, Protein, Structure
 from protalign.reading.chains import deposited_chain, observed_chain
-from protalign.reading.content import check_content, display_path
+from protalign.reading.content import check_content, display_path, plain_text
 from protalign.reading.mmcif import read_bcif, read_mmcif
 from protalign.reading.options import ReadOptions
 from protalign.reading.pdb_text import read_pdb
@@ -23,8 +24,10 @@ from protalign.reading.predicted import (
     observed_mask,
     pdb_origin,
 )
-from protalign.reading.residues import Residues, read_residues
+from protalign.reading.residues import Residues, no_protein, read_residues, unknown_note
 from protalign.reading.sources import SourceFile, is_id
+
+_LEFT_OUT = ", left out"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -32,6 +35,16 @@ class _Parsed:
     structure: gemmi.Structure
     origin: Origin
     has_entities: bool
+    notes: list[str]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Read:
+    """A chain, its residues in the file, and notes about it."""
+
+    chain: Chain
+    residues: Residues
+    notes: list[str]
 
 
 def read_structure(source: SourceFile, content: bytes, options: ReadOptions) -> list[Protein]:
@@ -44,8 +57,8 @@ def read_structure(source: SourceFile, content: bytes, options: ReadOptions) -> 
     parsed = _parse(source, content, options)
     residues = read_residues(parsed.structure, parsed.has_entities)
     if len(residues) == 0:
-        raise InputError("it has no protein: none of its residues is an amino acid", "leave it out")
-    notes: list[str] = []
+        raise no_protein()
+    notes = parsed.notes
     observed = np.ones(len(residues), dtype=np.bool_)
     if options.min_plddt is not None:
         mask = observed_mask(residues, parsed.origin, options.min_plddt)
@@ -53,29 +66,28 @@ def read_structure(source: SourceFile, content: bytes, options: ReadOptions) -> 
             notes.append(KEPT_WHOLE)
         else:
             observed = mask
-    chains, problems = [], set()
-    for chain, note in _chains(parsed.structure, residues, observed, options):
-        if problem := _problem_of(chain):
+    reads, problems = [], set()
+    for read in _chains(parsed.structure, residues, observed, options):
+        if problem := _problem_of(read.chain):
             problems.add(problem)
-            notes.append(f"chain {chain.id}: {problem}, left out")
+            notes.append(f"chain {printable(read.chain.id)}: {problem}{_LEFT_OUT}")
         else:
-            chains.append(chain)
-            if note:
-                notes.append(f"chain {chain.id}: {note}")
-    if not chains:
+            reads.append(read)
+    if not reads:
         raise _unusable(problems)
-    return _proteins(source, tuple(chains), tuple(notes), options)
+    return _proteins(source, reads, notes, options)
 
 
 def _parse(source: SourceFile, content: bytes, options: ReadOptions) -> _Parsed:
+    deposited = options.sequence == "deposited"
     if source.kind == "pdb":
-        structure, header = read_pdb(content)
-        if options.sequence == "deposited":
-            structure.setup_entities()
-            structure.assign_label_seq_id()
-        return _Parsed(structure, pdb_origin(header), has_entities=False)
-    structure, block = (read_mmcif if source.kind == "mmcif" else read_bcif)(content)
-    return _Parsed(structure, mmcif_origin(block), has_entities=True)
+        pdb = read_pdb(plain_text(content), with_seqres=deposited)
+        if deposited:
+            pdb.structure.setup_entities()
+            pdb.structure.assign_label_seq_id()
+        return _Parsed(pdb.structure, pdb_origin(pdb.header), False, pdb.notes)
+    cif = read_mmcif(plain_text(content)) if source.kind == "mmcif" else read_bcif(content)
+    return _Parsed(cif.structure, mmcif_origin(cif.block), True, cif.notes)
 
 
 def _chains(
@@ -83,18 +95,20 @@ def _chains(
     residues: Residues,
     observed: Bool,
     options: ReadOptions,
-) -> Iterator[tuple[Chain, str]]:
-    """Yield each chain that has an observed residue, with a note about it or ""."""
+) -> Iterator[_Read]:
+    """Yield each chain that has an observed residue."""
     bounds = np.searchsorted(residues.chains, np.arange(len(structure[0]) + 1))
     for index, gemmi_chain in enumerate(structure[0]):
         part = slice(bounds[index], bounds[index + 1])
         mask = observed[part]
         if not mask.any():
             continue
+        of_chain, note = residues[part], ""
         if options.sequence == "deposited":
-            yield deposited_chain(structure, index, residues[part], mask)
+            chain, note = deposited_chain(structure, index, of_chain, mask)
         else:
-            yield observed_chain(gemmi_chain.name, residues[part], mask), ""
+            chain = observed_chain(gemmi_chain.name, of_chain, mask)
+        yield _Read(chain, of_chain[mask], [f"chain {printable(chain.id)}: {note}"] if note else [])
 
 
 def _problem_of(chain: Chain) -> str:
@@ -121,25 +135,33 @@ def _unusable(problems: set[str]) -> InputError:
 
 
 def _proteins(
-    source: SourceFile, chains: tuple[Chain, ...], notes: tuple[str, ...], options: ReadOptions
+    source: SourceFile, reads: list[_Read], notes: list[str], options: ReadOptions
 ) -> list[Protein]:
     file = display_path(source.path)
+    chains = tuple(read.chain for read in reads)
     if options.per == "protein":
         first_of: dict[str, int] = {}
         for index, chain in enumerate(chains):
             first_of.setdefault(chain.sequence, index)
         kept = tuple(first_of.values())
         structure = Structure(chains, kept)
-        return [Protein(source.id, file, structure.kept_chains, structure, notes)]
+        notes = [*notes, *_notes_of([reads[index] for index in kept])]
+        return [Protein(source.id, file, structure.kept_chains, structure, tuple(notes))]
     structure = Structure(chains, tuple(range(len(chains))))
     proteins = []
-    for chain in chains:
+    for read in reads:
+        chain = read.chain
         id = f"{source.id}_{chain.id}" if chain.id else source.id
         if not is_id(id):
             raise InputError(
                 f"the chain name {chain.id!r} cannot be part of an id", "rename the chain"
             )
-        of_chain = (f"chain {chain.id}:", KEPT_WHOLE)
-        chain_notes = tuple(note for note in notes if note.startswith(of_chain))
-        proteins.append(Protein(id, file, (chain,), structure, chain_notes))
+        of_file = [note for note in notes if not note.endswith(_LEFT_OUT)]
+        proteins.append(Protein(id, file, (chain,), structure, (*of_file, *_notes_of([read]))))
     return proteins
+
+
+def _notes_of(reads: list[_Read]) -> list[str]:
+    """Return the notes about these chains."""
+    unknown = unknown_note(read.residues for read in reads)
+    return [*(note for read in reads for note in read.notes), *([unknown] if unknown else [])]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -17,9 +14,11 @@ from typing import Any
 
 from joblib.externals import loky
 
-from protalign.core.errors import ProtAlignError
+from protalign.core.errors import InputError, ProtAlignError, WriteError
 from protalign.core.files import write_json
+from protalign.core.untrusted import read_json
 from protalign.core.version import __version__
+from protalign.core.workers import start_worker
 from protalign.reading.processes import interrupts_held, stop_workers
 from protalign.report.experiments import Parameters
 from protalign.stores import StoreView
@@ -109,8 +108,8 @@ class RunFiles:
     def read(self, run: Run) -> dict[str, Any] | None:
         """Read the run's record; None if the run is not complete or its file is damaged."""
         try:
-            record = json.loads(self.record(run).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            record = read_json(self.record(run), "")
+        except InputError:
             return None
         whole = isinstance(record, dict) and record.keys() >= _RECORDED and record["key"] == run.key
         return record if whole and self.model(run).is_dir() else None
@@ -193,19 +192,11 @@ def train_all(
 
 
 def _in_worker() -> None:
-    """Set up a worker: one torch thread, Ctrl-C ignored, an end when the parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    """Set up a worker, with one thread for torch."""
+    start_worker()
     import torch
 
     torch.set_num_threads(1)
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent has ended: a killed parent cannot end it."""
-    while os.getppid() == parent:
-        time.sleep(_HEARTBEAT)
-    os._exit(1)
 
 
 def _train_one(run: Run, files: RunFiles, parts: Mapping[str, StoreView]) -> RunResult:
@@ -236,6 +227,8 @@ def _train_one(run: Run, files: RunFiles, parts: Mapping[str, StoreView]) -> Run
             "seconds": round(seconds, 2),
         }
         estimator.save(files.model(run))
+    except WriteError:  # the next run could not be written either
+        raise
     except ProtAlignError as error:
         return RunResult(run, {}, str(error))
     write_json(files.record(run), record)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from protalign.core import machine
 from protalign.core.machine import _cgroup_limits, core_count, thread_count, usable_memory
 
 
@@ -63,3 +64,30 @@ def test_ulimit_counts() -> None:
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(run.stdout) == min(2**32, usable_memory())
     assert resource.getrlimit(resource.RLIMIT_DATA)[0] != 2**32
+
+
+@pytest.mark.parametrize(
+    ("line", "bfloat16", "float16"),
+    [
+        ("flags\t\t: fpu avx2 f16c", False, False),  # AMD's and Intel's before 2020
+        ("flags\t\t: fpu avx512f avx512_bf16", True, False),
+        ("flags\t\t: amx_bf16 avx512_bf16 avx512_fp16", True, True),
+        ("Features\t: fp asimd fphp asimdhp", False, True),  # ARM
+        ("Features\t: fp asimd asimdhp i8mm bf16", True, True),
+        ("", True, True),  # it does not tell
+    ],
+)
+def test_the_processors_dtypes(
+    line: str, bfloat16: bool, float16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flags that Linux lists tell which dtypes of 16 bits the processor multiplies in."""
+    text = f"processor\t: 0\n{line}\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
+    machine._processor_flags.cache_clear()
+    try:
+        assert machine.processor_computes_in("bfloat16") == bfloat16
+        assert machine.processor_computes_in("float16") == float16
+        assert machine.processor_has_amx() == ("amx_bf16" in line)
+    finally:
+        machine._processor_flags.cache_clear()
+        machine.processor_has_amx.cache_clear()

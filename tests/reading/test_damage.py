@@ -184,9 +184,9 @@ def test_residue_number_that_is_no_number(tmp_path: Path) -> None:
 
 
 def test_usual_number_formats_of_other_programs_are_taken(tmp_path: Path) -> None:
-    """Fewer decimals, left-aligned or with a plus sign: parsed, as they are numbers."""
+    """Fewer decimals, without a zero or with a plus sign: the point is in its column."""
     line = next(text for text in PDB.splitlines(True) if text.startswith(b"ATOM"))
-    for field in (b"12.5    ", b"   +1.25", b"  1.5e+1", b"    -.25"):
+    for field in (b"  12.5  ", b"  +1.250", b"  12.   ", b"   -.250"):
         data = PDB.replace(line, line[:30] + field + line[38:])
         [protein] = read(tmp_path, data).proteins
         assert protein.chains[0].backbone is not None

@@ -167,3 +167,40 @@ def test_whatever_is_written_is_read_back(
         (id, (sequence,)) for id, sequence in records
     ]
     assert len(found) == len(records)
+
+
+def test_dna_has_a_note(tmp_path: Path) -> None:
+    """It could be read as a protein, so it is; but not without a word. Peptides have none."""
+    dna = "ATGGCTAGCAAAGGAGAAGAACTTTTCACTGGAGTTGTCC"
+    texts = {
+        "dna": dna,
+        "rna": dna.replace("T", "U"),
+        "unknown": dna + "NNNNN",
+        "coded": dna * 3 + "RYK",
+        "protein": UBIQUITIN,
+        "silk": "GAGAGSGAGAGSGAGAGSGAGAGS",
+        "glycines": "GGGGGGGGGGGGGGGGGGGGGGGGGGGG",
+        "short": "GATTACA",
+        "some": "MTACGTAGGTACACGGTCATTNKAAG" * 2,
+    }
+    found = read(tmp_path, "".join(f">{name}\n{text}\n" for name, text in texts.items()))
+    noted = {p.id for p in found if isinstance(p, Protein) and "looks like DNA" in "".join(p.notes)}
+    assert len(found) == len(texts)
+    assert noted == {"dna", "rna", "unknown", "coded"}
+
+
+def test_j_is_noted(tmp_path: Path) -> None:
+    """Leucine or isoleucine becomes X: counted."""
+    [protein] = read(tmp_path, ">a\nMJVLj\n")
+    assert isinstance(protein, Protein)
+    assert protein.notes == ("2 J read as X",)
+
+
+@pytest.mark.parametrize("end", ["\x1a", "\n\x1a", "\x1a\r\n", "\n\x1a\x1a\n"])
+def test_ctrl_z_ends_a_file_of_dos(tmp_path: Path, end: str) -> None:
+    """After the last letter, or on a line of its own."""
+    [protein] = read(tmp_path, f">a\r\nMKVL{end}")
+    assert isinstance(protein, Protein)
+    assert protein.sequences == ("MKVL",)
+    [failure] = read(tmp_path, ">a\nMK\x1aVL\n")
+    assert isinstance(failure, Failure)

@@ -25,7 +25,10 @@ def reasons(paths: list[Path]) -> list[str]:
     ("name", "expected"),
     [
         ("1abc.pdb", ("1abc", "pdb")),
-        ("pdb1abc.ent.gz", ("pdb1abc", "pdb")),
+        ("pdb1abc.ent.gz", ("1abc", "pdb")),
+        ("PDB1ABC.ENT", ("1ABC", "pdb")),
+        ("pdb1abc.pdb", ("pdb1abc", "pdb")),
+        ("pdbs.ent", ("pdbs", "pdb")),
         ("1ABC.CIF.GZ", ("1ABC", "mmcif")),
         ("a.mmcif", ("a", "mmcif")),
         ("AF-P12345-F1-model_v4.bcif.gz", ("AF-P12345-F1-model_v4", "bcif")),

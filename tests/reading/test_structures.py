@@ -291,7 +291,7 @@ def test_residue_with_side_chain_atoms_only_stays_in_the_sequence(tmp_path: Path
 def test_unusable_chains_are_left_out_with_a_note(tmp_path: Path) -> None:
     """One residue, or CA atoms only, beside a good chain: the good chain is the protein."""
     text = residue(1) + residue(2) + residue(9, "ALA", "B")
-    text += atom(1, "CA", "SER", "C") + atom(2, "CA", "SER", "C")
+    text += atom(1, "CA", "SER", "C") + atom(2, "CA", "SER", "C") + "END\n"
     protein = read_one(write(tmp_path / "a.pdb", text))
     assert protein.sequences == ("GG",)
     assert protein.notes == ("chain B: one residue, left out", "chain C: only CA atoms, left out")

@@ -1,0 +1,49 @@
+"""Text from files and users on one line of a terminal, a table or a page: nothing in it can act.
+
+Names of files, ids and residues may hold anything. A line break would forge a line, a control
+character would move a terminal's cursor, and a spreadsheet runs a cell that begins with "=".
+"""
+
+from __future__ import annotations
+
+_FORMULA = ("=", "+", "-", "@")
+
+
+def printable(text: object) -> str:
+    r"""Return the text on one line, with every unprintable character as its escape in Python.
+
+    Examples
+    --------
+    >>> print(printable("a.pdb\nb.pdb: fine"))
+    a.pdb\nb.pdb: fine
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def table_cell(text: object) -> str:
+    r"""Return the text as a cell of a CSV or TSV file: one line, and never a formula.
+
+    An apostrophe is put before a text that a spreadsheet would take for a formula. ``cell_text``
+    takes it away. Numbers must not be given to this function.
+
+    Examples
+    --------
+    >>> table_cell("=1+1"), table_cell("1abc"), table_cell("a\tb")
+    ("'=1+1", '1abc', 'a\\tb')
+    """
+    text = printable(text)
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+
+
+def cell_text(cell: str) -> str:
+    """Return the text that ``table_cell`` was given, if that was printable.
+
+    Examples
+    --------
+    >>> cell_text(table_cell("@id")), cell_text("5'-end")
+    ('@id', "5'-end")
+    """
+    return cell[1:] if cell.startswith("'") and cell[1:].lstrip("'").startswith(_FORMULA) else cell
