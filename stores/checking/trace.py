@@ -14,8 +14,8 @@ from protalign.stores.entries import EntryLog
 from protalign.stores.filling.plan import PlanReader
 from protalign.stores.format.arrays import LocalArrays
 
-#: Ids that one damage names, at most.
-MOST_IDS = 1_000_000
+#: Ids that one damage names, at most; and numbers, if the ids themselves are damaged.
+MOST_IDS, MOST_NUMBERS = 1_000_000, 1_000
 
 
 class EntryTrace:
@@ -115,7 +115,7 @@ class EntryTrace:
 
     def _names(self, rows: Int64) -> list[str]:
         if self._log is None:
-            return [f"entry {row}" for row in rows.tolist()]
+            return [f"entry {row}" for row in rows[:MOST_NUMBERS].tolist()]
         live = rows[np.isin(rows, self._log.live)]
         names: list[str] = self._log.ids[live].tolist()
         return names

@@ -126,8 +126,9 @@ def encoder_arrays(name: str, dim: int, dtype: str, chunk_rows: int) -> dict[str
 def checked_encoder_name(name: str) -> str:
     """Return the name if it can be a folder's; raise StoreError otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}", name):
+        shown = name if len(name) < 100 else f"{name[:100]}…"
         raise StoreError(
-            f"{name!r}: it cannot be an encoder's name; use letters, digits and _ . + -, "
+            f"{shown!r}: it cannot be an encoder's name; use letters, digits and _ . + -, "
             "beginning with a letter, a digit or _"
         )
     return name
