@@ -22,7 +22,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,15 +54,15 @@ from protalign.residues.kernels.scores import both_scores, diagonal_scores, loca
 WIDTH, GAP_OPEN, GAP_EXTEND = 50, 16, 2
 #: The ratio to reach.
 TARGET = 10.0
-#: Seconds from a new process to its first scores, with and without what numba keeps on disk.
+#: Prints the processor's seconds of a new process's first scores.
 FIRST_CALL = """
 import time, numpy as np, torch
 from protalign.core.ragged import Ragged
 from protalign.residues.kernels.scores import both_scores
 rows = np.zeros((30, 50), np.float32)
-start = time.perf_counter()
+start = time.process_time()
 both_scores(rows, Ragged.pack([rows]))
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 """
 
 
@@ -97,6 +96,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--candidates", type=int, default=200)
     parser.add_argument("--length", type=int, default=200, help="median residues of a candidate")
     parser.add_argument("--scanned", type=int, default=2000, help="proteins of the database")
+    parser.add_argument(
+        "--first-call",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="time the first call of new processes too",
+    )
     parser.add_argument("--queries", type=int, default=64, help="that search it together")
     return parser.parse_args()
 
@@ -146,9 +151,6 @@ def by_biotite(scores: Float32) -> float:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Return the milliseconds of both stages on each side, and of each stage alone."""
     query, targets = proteins(options, options.candidates)
-    before = time.perf_counter()
-    both_scores(query, targets)  # compiles the loops, or reads them
-    first_call = time.perf_counter() - before
     packed = pack(targets)
     (best, offsets), (local, _, _) = both_scores(query, packed)
     expected = by_libraries(query, targets)
@@ -172,25 +174,26 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "ratio_packed": times_faster(seconds, "libraries", "packed"),
         "limit_ms": 1e3 * 2 * len(query) * targets.values.size / peak,
         "same": statistics.fmean(same),
-        "first_call_seconds": first_call,
-        "compiling_seconds": fresh_call(compiled=False),
-        "kept_compiled_seconds": fresh_call(compiled=True),
+        **(first_calls() if options.first_call else {}),
     }
 
 
-def fresh_call(*, compiled: bool) -> float:
-    """Return the seconds of a new process's first call, with what numba keeps or without."""
+def first_calls() -> dict[str, float]:
+    """Return the seconds of a first call in a new process that compiles, and in the next one."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ if compiled else {**os.environ, "NUMBA_CACHE_DIR": folder}
-        ran = subprocess.run(
-            [sys.executable, "-c", FIRST_CALL],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=environment,
-            cwd=ROOT,
+        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+        compiling, later = (
+            subprocess.run(
+                [sys.executable, "-c", FIRST_CALL],
+                capture_output=True,
+                text=True,
+                check=True,
+                env=environment,
+                cwd=ROOT,
+            ).stdout
+            for _ in range(2)
         )
-    return float(ran.stdout)
+    return {"compiling_seconds": float(compiling), "later_seconds": float(later)}
 
 
 def scan(options: argparse.Namespace) -> dict[str, Any]:

@@ -21,8 +21,7 @@ from protalign.core.checks import check_between
 from protalign.core.errors import InputError
 from protalign.core.machine import thread_count
 from protalign.core.ragged import Ragged
-from protalign.core.threads import run_single_threaded
-from protalign.residues.kernels.packed import LANES, Group, PackedTargets, check_finite, pack
+from protalign.residues.kernels.packed import LANES, Group, PackedTargets, check_finite, pack, share
 
 #: Scores of a tile, about: 256 KB of float32, which a usual second-level cache holds.
 TILE = 1 << 16
@@ -46,7 +45,8 @@ def diagonal_scores(queries: Queries, targets: Targets, *, floor: float | None =
     queries : (Lq, K) array or Ragged
         Rows of one query, or of m of them, each of at least one residue.
     targets : Ragged or PackedTargets
-        Rows (R, K) of n proteins, of any float dtype; ``pack`` them if they serve again.
+        Rows (R, K) of n proteins, of any dtype that float32 holds; ``pack`` them if they serve
+        again. For int8 rows with a scale multiply the queries by it.
     floor : float, optional
         Score of a residue pair at least: 0 or below. Default: no floor.
 
@@ -295,10 +295,7 @@ def _score(
                 for values, column in zip(alignments.finish(), columns, strict=True):
                     column[place, group.members] = values
 
-    if n_threads == 1:
-        work(0)
-    else:
-        run_single_threaded(n_threads, work)
+    share(n_threads, work)
     if isinstance(queries, Ragged):
         return results
     return [tuple(column[0] for column in columns) for columns in results]

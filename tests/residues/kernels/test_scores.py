@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,9 +13,11 @@ from biotite.sequence import Alphabet, GeneralSequence
 from biotite.sequence.align import SubstitutionMatrix, align_optimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core import caching
 
 from protalign.core.errors import InputError
 from protalign.core.ragged import Ragged
+from protalign.residues.kernels import loops
 from protalign.residues.kernels import scores as scoring
 from protalign.residues.kernels.packed import LANES, pack
 from protalign.residues.kernels.scores import both_scores, diagonal_scores, local_scores
@@ -231,3 +234,15 @@ def test_what_cannot_be_scored_is_refused() -> None:
         local_scores(rows, ragged([rows]), gap_open=-1)
     with pytest.raises(InputError, match="floor"):
         diagonal_scores(rows, ragged([rows]), floor=1)
+
+
+def test_loops_compile_without_a_folder_to_keep_them_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the package's folder nor the user's can be written: each process compiles anew."""
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        numba.njit(cache=True)(abs_of)
+    assert loops._compiled(abs_of)(-2) == 2
+
+
+def abs_of(number: int) -> int:
+    return abs(number)
