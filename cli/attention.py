@@ -1,20 +1,28 @@
-"""``protalign attention``: the heads' attention in structure files."""
+"""``protalign attention``: the heads' attention, or the residues' fit, in structure files."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from protalign.cli.console import SOME_FAILED, print_failures, print_json, quick_imports, shown_path
+from protalign.cli.console import (
+    SOME_FAILED,
+    print_failures,
+    print_json,
+    quick_imports,
+    refuse_unused,
+    shown_path,
+)
 from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, StorePath
-from protalign.core.errors import InputError
+from protalign.core.errors import Failure, InputError
 from protalign.core.words import Modality
 
 
 def attention(
+    context: typer.Context,
     store: StorePath,
     model: ModelPath,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the files, one per id.")],
@@ -26,6 +34,14 @@ def attention(
     of: Annotated[
         Modality, typer.Option(help="The attention of the structure or of the sequence head.")
     ] = "structure",
+    fit: Annotated[
+        bool,
+        typer.Option(
+            "--fit",
+            help="Write how well each residue of the sequence fits its place in the structure, in "
+            "place of attention, and a table (.fit.tsv).",
+        ),
+    ] = False,
     device: Device = "auto",
     overwrite: Annotated[
         bool,
@@ -42,9 +58,14 @@ def attention(
     1 is an even share, 10 is ten times that, and 0 is a residue without a weight. Colour by
     B-factor in any viewer: in PyMOL `spectrum b`, in ChimeraX `color bfactor`.
 
+    With --fit the number is the log-likelihood ratio (nats) of the entry's own sequence on its own
+    backbone: above 0 a residue fits, below 0 it does not. Stretches that fit better a few residues
+    further on are printed.
+
     \b
-    Example:
+    Examples:
       protalign attention store.zarr 1a30 3ebp --model model/ --out attention/
+      protalign attention store.zarr 1a30 --model model/ --out fit/ --fit
 
     Exit code: 0 if nothing failed, 3 if some ids have no structure or their file exists, 2 for
     wrong usage.
@@ -53,29 +74,41 @@ def attention(
         raise InputError("no ids given", "list them after the store, or use --ids")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: it is not a folder", "name a folder for the files")
+    if fit:
+        refuse_unused(context, ["head", "of"], "attention")
     with quick_imports():
         from protalign.estimator.attention_files import write_attention
         from protalign.heads.model import Model
+        from protalign.search.residue_support import sentences, write_own_support
         from protalign.splits.ids import read_ids
         from protalign.stores import EmbeddingStore
 
     named = [*(entries or []), *(read_ids(ids) if ids is not None else [])]
-    written, failures = write_attention(
-        Model.load(model, device),
-        EmbeddingStore.open(store)[list(dict.fromkeys(named))],
-        out,
-        head=head,
-        modality=of,
-        overwrite=overwrite,
-    )
-    if as_json:
-        files = [{**asdict(file), "path": str(file.path)} for file in written]
-        print_json({"files": files, "failures": [asdict(failure) for failure in failures]})
+    fitted = Model.load(model, device)
+    chosen = EmbeddingStore.open(store)[list(dict.fromkeys(named))]
+    failures: list[Failure] = []
+    report: list[dict[str, Any]] = []
+    if fit:
+        for result in write_own_support(fitted, chosen, out, overwrite=overwrite):
+            if isinstance(result, Failure):
+                failures.append(result)
+                continue
+            report.append(result.as_dict())
+            if not (quiet or as_json):
+                print(" ".join(shown_path(str(file)) for file in result.files))
+                print("\n".join(f"  {line}" for line in sentences(result.support)))
     else:
-        if not quiet:
-            for file in written:
+        written, failures = write_attention(
+            fitted, chosen, out, head=head, modality=of, overwrite=overwrite
+        )
+        for file in written:
+            report.append({**asdict(file), "path": str(file.path)})
+            if not (quiet or as_json):
                 atoms = "all atoms" if file.all_atoms else "backbone atoms of the store"
                 print(f"{shown_path(str(file.path))}: {atoms}, highest {file.highest:.1f}")
+    if as_json:
+        print_json({"files": report, "failures": [asdict(failure) for failure in failures]})
+    else:
         print_failures(failures)
     if failures:
         raise typer.Exit(SOME_FAILED)

@@ -34,6 +34,10 @@ Validation = Literal["refined", "random", "cluster"]
 #: Programs that cluster sequences.
 ClusterMethod = Literal["auto", "mmseqs", "kmer"]
 
+#: The alignments of residues: the best part with gaps, or the best diagonal of the whole.
+AlignMode = Literal["local", "global"]
+#: The forms in which alignments are printed.
+AlignFormat = Literal["text", "m8", "a3m", "fasta", "json"]
 #: The vectors that a query is compared with; "other" are those of the other modality.
 Against = Literal["other", "sequence", "structure"]
 

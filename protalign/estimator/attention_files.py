@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +11,11 @@ from protalign.core.errors import Failure, InputError
 from protalign.core.files import make_folder
 from protalign.core.protein import MODALITIES, Modality
 from protalign.heads.model import Model
-from protalign.reading.content import read_file, unpack
-from protalign.reading.sources import split_name
 from protalign.reading.structure_writer import (
     MAX_B_FACTOR,
     ResidueKey,
     with_suffixes,
-    write_backbone,
-    write_with_b_factors,
+    write_values,
 )
 from protalign.stores import EmbeddingStore, Entries
 
@@ -118,7 +113,14 @@ def write_attention(
             failures.append(Failure(entry_id, str(existing[0]), "it exists", advice))
             continue
         values = _by_residue(entries.store, entry_id, shares, modality)
-        path, all_atoms = _write(entries.store, entry_id, values, base)
+        store = entries.store
+        path, all_atoms = write_values(
+            Path(store.source(entry_id)),
+            store.source_sha256(entry_id),
+            store.structure(entry_id),
+            values,
+            base,
+        )
         never.add(str(path.resolve()))
         highest = min(max(values.values()), MAX_B_FACTOR)
         written.append(AttentionFile(entry_id, path, all_atoms, highest))
@@ -139,19 +141,3 @@ def _by_residue(
         strict=True,
     )
     return dict(zip(keys, shares.tolist(), strict=True))
-
-
-def _write(
-    store: EmbeddingStore, entry_id: str, values: Mapping[ResidueKey, float], path: Path
-) -> tuple[Path, bool]:
-    """Write the file; return it, and whether it holds all atoms."""
-    source = Path(store.source(entry_id))
-    kind = split_name(source.name)[1]
-    try:
-        data = read_file(source)
-        same = hashlib.sha256(data).digest() == store.source_sha256(entry_id)
-        if same and (kind == "pdb" or kind == "mmcif"):
-            return write_with_b_factors(unpack(data, source.name), kind, values, path), True
-    except InputError:  # it is missing, or has lines that our reader skips and gemmi does not
-        pass
-    return write_backbone(store.structure(entry_id), values, path), False

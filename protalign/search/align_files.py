@@ -1,0 +1,250 @@
+"""Proteins named by texts, aligned in all pairs, and the folder of files that they give."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from protalign.core.errors import Failure, InputError, ProtAlignError, WriteError
+from protalign.core.files import json_text, new_folder
+from protalign.core.protein import Modality
+from protalign.core.untrusted import read_json
+from protalign.core.words import AlignFormat, AlignMode
+from protalign.encoders.recorded import RecordedEncoders
+from protalign.heads.model import Model, as_model
+from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
+from protalign.search.alignment_formats import a3m, as_dict, blocks, fasta, m8
+from protalign.search.alignments import ProteinAlignment, align_proteins
+from protalign.search.residue_rows import ResidueRows
+from protalign.search.residue_support import (
+    ResidueSupport,
+    sentences,
+    support_of,
+    write_support,
+)
+from protalign.search.row_sources import RowSource, RowSources, choose_modalities
+from protalign.stores import EmbeddingStore
+
+#: The name and the version of the schema of the JSON document (docs/alignments.md).
+SCHEMA, SCHEMA_VERSION = "protalign alignments", 1
+#: The files of all alignments in a folder.
+TEXT, M8, JSON = "alignments.txt", "alignments.m8", "alignments.json"
+#: Characters of a name in a file's name, at most.
+_LONGEST_NAME = 60
+
+
+@dataclass(frozen=True, eq=False)
+class AlignResults:
+    """Alignments of some queries with some targets.
+
+    Attributes
+    ----------
+    alignments : tuple of (ProteinAlignment, ResidueSupport)
+        Query by query, each with every target, and the fit of the structure's residues.
+    failures : tuple of Failure
+        Proteins that could not be read, and pairs that could not be aligned.
+    settings : dict
+        The model and the options, as JSON values.
+    """
+
+    alignments: tuple[tuple[ProteinAlignment, ResidueSupport], ...]
+    failures: tuple[Failure, ...]
+    settings: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON document; docs/alignments.md has its schema."""
+        return {
+            "schema": SCHEMA,
+            "version": SCHEMA_VERSION,
+            **self.settings,
+            "results": [
+                {
+                    "whole": as_dict(aligned.whole),
+                    "chains": [as_dict(each) for each in aligned.chains],
+                    "matched": [[each.query.name, each.target.name] for each in aligned.matched],
+                    "fit": support.as_dict(),
+                }
+                for aligned, support in self.alignments
+            ],
+            "failures": [asdict(failure) for failure in self.failures],
+        }
+
+
+def align_texts(
+    query: str,
+    target: str,
+    model: Model | str | os.PathLike[str],
+    *,
+    mode: AlignMode = "local",
+    gap_open: float = GAP_OPEN,
+    gap_extend: float = GAP_EXTEND,
+    query_by: Modality | None = None,
+    store: EmbeddingStore | str | os.PathLike[str] | None = None,
+    weights: Mapping[Modality, str] | None = None,
+    device: str = "auto",
+) -> AlignResults:
+    """Align each protein that one text means with each that another means.
+
+    Parameters
+    ----------
+    query, target : str
+        A FASTA file, a structure file, a folder of them, an id of the store, or a sequence.
+    model : Model, str or path
+        A model with a residue stage, or its folder.
+    mode, gap_open, gap_extend
+        As for ``align_proteins``.
+    query_by : "sequence" or "structure", optional
+        The query's modality; the target has the other one.
+    store : EmbeddingStore, str or path, optional
+        The store whose ids the texts may be.
+    weights : mapping, optional
+        Modality -> weights file of the model's encoder, if it is not found by itself.
+    device : str
+        "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
+
+    Raises
+    ------
+    InputError
+        A text is not an id, a file or a sequence.
+    ModelError
+        The model has no residue stage, or was fitted on other embeddings than the store has.
+    WeightsError
+        The weights of an encoder are missing.
+    """
+    model = Model.load(model, device) if isinstance(model, (str, os.PathLike)) else as_model(model)
+    model.residue_scorer()  # raises if there is none
+    if isinstance(store, (str, os.PathLike)):
+        store = EmbeddingStore.open(os.fspath(store))
+    sources = RowSources(model, RecordedEncoders(model.encoders, weights, device), store)
+    failures: list[Failure] = []
+    sides: list[list[RowSource]] = []
+    for text in (query, target):
+        found, failed = sources.find(text)
+        sides.append(found)
+        failures += [failure for failure in failed if failure not in failures]
+    rows: dict[tuple[int, Modality], ResidueRows] = {}
+
+    def rows_of(source: RowSource, modality: Modality) -> ResidueRows:
+        key = id(source), modality
+        if key not in rows:
+            rows[key] = sources.rows(source, modality)
+        return rows[key]
+
+    alignments = []
+    for one in sides[0]:
+        for other in sides[1]:
+            try:
+                by, against = choose_modalities(one, other, query_by)
+                aligned = align_proteins(
+                    model,
+                    rows_of(one, by),
+                    rows_of(other, against),
+                    mode,
+                    gap_open=gap_open,
+                    gap_extend=gap_extend,
+                )
+            except InputError as error:
+                if len(sides[0]) == len(sides[1]) == 1:
+                    raise
+                failures.append(Failure(f"{one.id}, {other.id}", "", error.reason, error.advice))
+                continue
+            alignments.append((aligned, support_of(model, aligned)))
+    settings = {
+        "model": model.weights_sha256,
+        "mode": mode,
+        "gap_open": gap_open if mode == "local" else None,
+        "gap_extend": gap_extend if mode == "local" else None,
+    }
+    return AlignResults(tuple(alignments), tuple(failures), settings)
+
+
+def shown(results: AlignResults, form: AlignFormat) -> str:
+    """Return the alignments in one form, as text that ends in a line break if it is not empty.
+
+    "text" has the alignment of each chain with the one that it fits best; of proteins of several
+    chains it begins with a list of all of them.
+    """
+    if form == "json":
+        return json_text(results.as_dict())
+    if form == "text":
+        return "\n".join(_text(*each) for each in results.alignments)
+    write = {"m8": m8, "a3m": a3m, "fasta": fasta}[form]
+    parts = [write(each) for aligned, _ in results.alignments for each in aligned.all]
+    return "".join(part if part.endswith("\n") else f"{part}\n" for part in parts if part)
+
+
+def _text(aligned: ProteinAlignment, support: ResidueSupport) -> str:
+    lines = []
+    if aligned.chains:
+        best = set(map(id, aligned.matched))
+        lines.append("query, target, pairs, score in nats (* each chain on the one it fits best):")
+        for each in aligned.all:
+            star = " *" if id(each) in best else ""
+            names = f"{each.query.name}  {each.target.name}"
+            lines.append(f"  {names}  {len(each):,}  {each.alignment.score:.1f}{star}")
+        lines.append("")
+    lines += [blocks(each) for each in aligned.matched]
+    if not aligned.matched:
+        lines.append(blocks(aligned.whole))
+    return "\n".join([*lines, *sentences(support), ""])
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raise WriteError if something is at a path that ``write_folder`` must not replace."""
+    folder = Path(path)
+    if not folder.is_symlink() and not folder.exists():
+        return
+    problem = f"{path}: it exists and is not a folder of alignments; name another one"
+    if not folder.is_dir():
+        raise WriteError(problem)
+    if not any(folder.iterdir()):
+        return
+    try:
+        schema = read_json(folder / JSON, "name another folder").get("schema")
+    except (ProtAlignError, AttributeError):
+        raise WriteError(problem) from None
+    if schema != SCHEMA:
+        raise WriteError(problem)
+
+
+def write_folder(results: AlignResults, path: str | os.PathLike[str]) -> None:
+    """Write a folder of the alignments; it appears whole or not at all.
+
+    It holds all alignments as text, m8 and JSON, and for each ``query_target.a3m`` and ``.fasta``,
+    ``query_target.fit.tsv`` and the structure with the ratios as B-factors. A folder of alignments
+    at the path is replaced.
+
+    Raises
+    ------
+    WriteError
+        Something else is at the path, or it cannot be written.
+    """
+    check_folder(path)
+    with new_folder(path) as folder:
+        forms: dict[str, AlignFormat] = {TEXT: "text", M8: "m8", JSON: "json"}
+        for name, form in forms.items():
+            (folder / name).write_text(shown(results, form), encoding="utf-8")
+        taken: set[str] = set()
+        for aligned, support in results.alignments:
+            for each in aligned.all:
+                base = _base(each.query.name, each.target.name, taken)
+                for suffix, write in ((".a3m", a3m), (".fasta", fasta)):
+                    if len(each):
+                        (folder / f"{base}{suffix}").write_text(write(each), encoding="utf-8")
+                if each is aligned.whole:
+                    write_support(support, folder / base)
+
+
+def _base(query: str, target: str, taken: set[str]) -> str:
+    """Return a name for files that no other pair has, whatever the ids hold."""
+    names = [re.sub(r"[^A-Za-z0-9_.+=-]", "_", name)[:_LONGEST_NAME] for name in (query, target)]
+    stem = "_".join(names).lstrip(".-") or "alignment"
+    base, number = stem, 2
+    while base.lower() in taken:  # some disks do not tell capitals from small letters
+        base, number = f"{stem}_{number}", number + 1
+    taken.add(base.lower())
+    return base

@@ -1,0 +1,210 @@
+"""A sequence on a structure, aligned by their residues' log-likelihood ratios, with names."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from protalign.core.checks import check_choice
+from protalign.core.errors import InputError
+from protalign.core.machine import free_memory
+from protalign.core.words import AlignMode
+from protalign.heads.model import Model
+from protalign.residues import Alignment
+from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
+from protalign.search.residue_rows import ResidueRows
+
+#: Bytes that an alignment takes for each pair of residues: the scores twice, and the tables of the
+#: dynamic programming.
+_BYTES_PER_PAIR = 32
+
+
+@dataclass(frozen=True, eq=False)
+class NamedAlignment:
+    """An alignment of two proteins, or of one chain of each, that knows its residues.
+
+    Attributes
+    ----------
+    query, target : ResidueRows
+        Rows of one modality and of the other.
+    alignment : Alignment
+        Their alignment; its rows are those of ``query`` and ``target``.
+
+    Examples
+    --------
+    >>> from protalign.core.protein import Chain
+    >>> rows = np.eye(4, dtype=np.float32)
+    >>> query = ResidueRows.of("q", "sequence", [Chain.from_sequence("KVL")], rows[1:])
+    >>> target = ResidueRows.of("t", "sequence", [Chain.from_sequence("MKIL")], rows)
+    >>> pairs = np.array([0, 2]), np.array([1, 3])
+    >>> named = NamedAlignment(
+    ...     query, target, Alignment("local", 2.0, *pairs, np.ones(2, np.float32), 3, 4)
+    ... )
+    >>> named.columns
+    [(0, 1), (1, None), (None, 2), (2, 3)]
+    >>> named.identical, round(named.bits, 2)
+    (2, 2.89)
+    """
+
+    query: ResidueRows
+    target: ResidueRows
+    alignment: Alignment
+
+    def __len__(self) -> int:
+        """Return the number of aligned pairs."""
+        return len(self.alignment)
+
+    @property
+    def bits(self) -> float:
+        """The score in bits."""
+        return self.alignment.score / math.log(2)
+
+    @property
+    def identical(self) -> int:
+        """Aligned pairs of the same letter; X, the unknown, is not the same as anything."""
+        pairs = zip(
+            self.alignment.query_rows.tolist(), self.alignment.target_rows.tolist(), strict=True
+        )
+        query, target = self.query.letters, self.target.letters
+        return sum(query[q] == target[t] != "X" for q, t in pairs)
+
+    @property
+    def columns(self) -> list[tuple[int | None, int | None]]:
+        """The columns from the first pair to the last: rows of the query and of the target.
+
+        None stands for a gap. Between two pairs the query's rows that are left over come first.
+        """
+        columns: list[tuple[int | None, int | None]] = []
+        next_query = next_target = None
+        for q, t in zip(
+            self.alignment.query_rows.tolist(), self.alignment.target_rows.tolist(), strict=True
+        ):
+            if next_query is not None and next_target is not None:
+                columns += [(row, None) for row in range(next_query, q)]
+                columns += [(None, row) for row in range(next_target, t)]
+            columns.append((q, t))
+            next_query, next_target = q + 1, t + 1
+        return columns
+
+
+@dataclass(frozen=True, eq=False)
+class ProteinAlignment:
+    """Two proteins aligned: as wholes, and each chain of one with each chain of the other.
+
+    Attributes
+    ----------
+    whole : NamedAlignment
+        All chains of each, one after another in their order.
+    chains : tuple of NamedAlignment
+        Query chain by query chain, each with every target chain; empty if both have one chain,
+        since that is the whole.
+    matched : tuple of NamedAlignment
+        The alignments that put each chain on another one, none twice, with the highest sum of
+        scores: those among ``chains``, or the whole if both have one chain.
+    """
+
+    whole: NamedAlignment
+    chains: tuple[NamedAlignment, ...]
+    matched: tuple[NamedAlignment, ...]
+
+    @property
+    def all(self) -> tuple[NamedAlignment, ...]:
+        """The whole, then those of chains."""
+        return (self.whole, *self.chains)
+
+    @property
+    def query(self) -> ResidueRows:
+        """The query's rows."""
+        return self.whole.query
+
+    @property
+    def target(self) -> ResidueRows:
+        """The target's rows."""
+        return self.whole.target
+
+
+def align_proteins(
+    model: Model,
+    query: ResidueRows,
+    target: ResidueRows,
+    mode: AlignMode = "local",
+    *,
+    gap_open: float = GAP_OPEN,
+    gap_extend: float = GAP_EXTEND,
+) -> ProteinAlignment:
+    """Align a protein's sequence with a protein's structure, or the other way round.
+
+    Parameters
+    ----------
+    model : Model
+        A model with a residue stage.
+    query, target : ResidueRows
+        Rows of one modality and of the other, of the encoders that the model was fitted on.
+    mode : "local" or "global"
+        The best part of both with affine gaps, or the best diagonal of the whole.
+    gap_open, gap_extend : float
+        Costs in nats of a gap's first residue and of each further one; "local" only.
+
+    Raises
+    ------
+    ModelError
+        The model has no residue stage, or was fitted on embeddings of another width.
+    InputError
+        Both are of one modality, or they are too long for the memory.
+    """
+    model.residue_scorer()  # raises if there is none
+    check_choice("mode", mode, ("local", "global"))
+    for name, cost in (("gap_open", gap_open), ("gap_extend", gap_extend)):
+        if not (math.isfinite(cost) and 0 <= cost <= 1000):
+            raise InputError(f"{name}={cost:g}: not a cost", "give a number from 0 to 1000")
+    for protein in (query, target):
+        if not len(protein):
+            raise InputError(
+                f"{protein.id}: it has no residue with a complete backbone", "leave it out"
+            )
+    if query.modality == target.modality:
+        raise InputError(
+            f"{query.id} and {target.id}: both are {query.modality}s",
+            "compare a sequence with a structure",
+        )
+    _check_memory(query, target)
+
+    def aligned(one: ResidueRows, other: ResidueRows) -> NamedAlignment:
+        found = model.align(
+            one.embeddings,
+            other.embeddings,
+            mode,
+            query_by=query.modality,
+            gap_open=gap_open,
+            gap_extend=gap_extend,
+        )
+        return NamedAlignment(one, other, found)
+
+    whole = aligned(query, target)
+    if len(query.chains) == len(target.chains) == 1:
+        return ProteinAlignment(whole, (), (whole,))
+    targets = [target.chain(index) for index in range(len(target.chains))]
+    chains = [
+        [aligned(query.chain(index), other) for other in targets]
+        for index in range(len(query.chains))
+    ]
+    scores = np.array([[each.alignment.score for each in row] for row in chains])
+    matched = zip(*linear_sum_assignment(np.maximum(scores, 0), maximize=True), strict=True)
+    return ProteinAlignment(
+        whole,
+        tuple(each for row in chains for each in row),
+        tuple(chains[i][j] for i, j in matched if scores[i, j] > 0),
+    )
+
+
+def _check_memory(query: ResidueRows, target: ResidueRows) -> None:
+    needed = _BYTES_PER_PAIR * len(query) * len(target)
+    if needed > free_memory():
+        raise InputError(
+            f"{query.id} and {target.id}: {len(query):,} and {len(target):,} residues take "
+            f"{needed / 1e9:.1f} GB to align, more than is free",
+            "align single chains or domains",
+        )

@@ -1,0 +1,224 @@
+"""The rows of one protein with the names of their residues, from a file or from a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign.core.arrays import Bool, Int64
+from protalign.core.protein import Chain, Modality, Structure
+from protalign.heads.model import Model
+from protalign.stores import EmbeddingStore
+
+_NO_CODE = ord(" ")
+
+
+@dataclass(frozen=True, eq=False)
+class ResidueRows:
+    """The residue embeddings of one modality of a protein, and the residue of each row.
+
+    Attributes
+    ----------
+    id : str
+        The protein's id.
+    modality : "sequence" or "structure"
+        A sequence has a row for each residue; a structure has one for each residue with a complete
+        backbone.
+    embeddings : (n, D) float
+        The rows.
+    letters : str
+        n one-letter codes.
+    chains : tuple of str
+        The author's names of the chains that have rows; "" for a FASTA record.
+    chain_index : (n,) int64
+        The chain of each row, ascending.
+    residue_numbers : (n,) int32
+        The author's numbers; 0 for a residue that is not in the coordinates.
+    insertion_codes : (n,) uint8
+        ASCII; 32 (space) for none.
+    observed : (n,) bool
+        Whether the coordinates hold the residue; True for all of a FASTA record's.
+    structure : Structure or None
+        The complex that the chains are of; None for a FASTA record.
+    source : str
+        The file that it was read from; "" if unknown.
+    source_sha256 : bytes
+        The SHA-256 of that file when it was read, 32 bytes; empty if unknown.
+    part_index : int
+        The chain's place in the protein, if these are the rows of one chain of several; else -1.
+
+    Examples
+    --------
+    >>> chain = Chain.from_sequence("MKV", id="A")
+    >>> rows = ResidueRows.of("1abc", "sequence", (chain,), np.zeros((3, 8), np.float32))
+    >>> len(rows), rows.label(1), rows.name
+    (3, 'A:2', '1abc')
+    """
+
+    id: str
+    modality: Modality
+    embeddings: npt.NDArray[np.floating]
+    letters: str
+    chains: tuple[str, ...]
+    chain_index: Int64
+    residue_numbers: npt.NDArray[np.int32]
+    insertion_codes: npt.NDArray[np.uint8]
+    observed: Bool
+    structure: Structure | None = None
+    source: str = ""
+    source_sha256: bytes = b""
+    part_index: int = -1
+
+    def __post_init__(self) -> None:
+        columns = (self.letters, self.chain_index, self.residue_numbers, self.insertion_codes)
+        lengths = {len(column) for column in (*columns, self.observed, self.embeddings)}
+        if len(lengths) != 1:
+            raise ValueError(f"{self.id}: rows of different numbers {sorted(lengths)}")
+
+    def __len__(self) -> int:
+        return len(self.letters)
+
+    @classmethod
+    def of(
+        cls,
+        id: str,
+        modality: Modality,
+        chains: Sequence[Chain],
+        embeddings: npt.NDArray[np.floating],
+        *,
+        structure: Structure | None = None,
+        source: str = "",
+        source_sha256: bytes = b"",
+    ) -> ResidueRows:
+        """Return the rows of an entry's chains.
+
+        Parameters
+        ----------
+        id : str
+            The protein's id.
+        modality : "sequence" or "structure"
+            The modality of the embeddings.
+        chains : sequence of Chain
+            The entry's chains, in order.
+        embeddings : (n, D) float
+            Their rows, chain after chain.
+        structure, source, source_sha256
+            As the attributes.
+        """
+        rows = [
+            np.arange(len(chain)) if modality == "sequence" else chain.structure_rows
+            for chain in chains
+        ]
+        pairs = [pair for pair in zip(chains, rows, strict=True) if len(pair[1])]
+        letters = ["".join(np.array(list(chain.sequence))[kept].tolist()) for chain, kept in pairs]
+        return cls(
+            id,
+            modality,
+            embeddings,
+            "".join(letters),
+            tuple(chain.id for chain, _ in pairs),
+            np.repeat(np.arange(len(pairs)), [len(kept) for _, kept in pairs]),
+            _joined([chain.residue_numbers[kept] for chain, kept in pairs], np.int32),
+            _joined([chain.insertion_codes[kept] for chain, kept in pairs], np.uint8),
+            _joined([chain.observed[kept] for chain, kept in pairs], np.bool_),
+            structure,
+            source,
+            source_sha256,
+        )
+
+    @property
+    def name(self) -> str:
+        """The id, with ``_`` and the chain's name if these are the rows of one of its chains."""
+        return self.id if self.part is None else f"{self.id}_{self.part}"
+
+    @property
+    def part(self) -> str | None:
+        """The chain's name (its place, if it has none) if these are one chain of several."""
+        if self.part_index < 0:
+            return None
+        return self.chains[0] or str(self.part_index + 1)
+
+    def chain(self, index: int) -> ResidueRows:
+        """Return the rows of one chain."""
+        kept = slice(*np.searchsorted(self.chain_index, [index, index + 1]).tolist())
+        return ResidueRows(
+            self.id,
+            self.modality,
+            self.embeddings[kept],
+            self.letters[kept],
+            (self.chains[index],),
+            np.zeros(kept.stop - kept.start, dtype=np.int64),
+            self.residue_numbers[kept],
+            self.insertion_codes[kept],
+            self.observed[kept],
+            self.structure,
+            self.source,
+            self.source_sha256,
+            part_index=index,
+        )
+
+    def first_row(self, index: int) -> int:
+        """Return the first row of a chain."""
+        return int(np.searchsorted(self.chain_index, index))
+
+    @cached_property
+    def residues(self) -> list[tuple[str, int | None, str]]:
+        """The residue of each row: chain, number (None if not observed), insertion code or ""."""
+        columns = zip(
+            self.chain_index.tolist(),
+            self.residue_numbers.tolist(),
+            self.insertion_codes.tolist(),
+            self.observed.tolist(),
+            strict=True,
+        )
+        return [
+            (self.chains[chain], number if seen else None, "" if code == _NO_CODE else chr(code))
+            for chain, number, code, seen in columns
+        ]
+
+    def label(self, row: int) -> str:
+        """Return a residue as text: "A:27", or "A:27B" with a code, or "A:?" if not observed."""
+        chain, number, code = self.residues[row]
+        text = "?" if number is None else f"{number}{code}"
+        return f"{chain}:{text}" if chain else text
+
+
+def _joined(parts: Sequence[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype=dtype), *parts]).astype(dtype, copy=False)
+
+
+def stored_rows(
+    model: Model, store: EmbeddingStore, entry_id: str, modality: Modality
+) -> ResidueRows | None:
+    """Return the rows of a store's entry, of the encoder that a model was fitted on.
+
+    None if the modality is missing or not embedded. Raise InputError for an unknown id, and
+    ModelError if the store has embeddings of other encoders only.
+    """
+    inputs = model.inputs(store[entry_id], (modality,))
+    if modality not in inputs.dims or inputs.items(modality)[0] < 0:
+        return None
+    return ResidueRows.of(
+        entry_id,
+        modality,
+        stored_chains(store, entry_id),
+        inputs.rows(modality, np.array([0]))[0],
+        structure=store.structure(entry_id) if store[entry_id].has_structure[0] else None,
+        source=store.source(entry_id),
+        source_sha256=store.source_sha256(entry_id),
+    )
+
+
+def stored_chains(store: EmbeddingStore, entry_id: str) -> tuple[Chain, ...]:
+    """Return an entry's chains; without a structure they have no names and are numbered from 1."""
+    view = store[entry_id]
+    if not view.has_structure[0]:
+        return tuple(Chain.from_sequence(sequence) for sequence in store.sequence(entry_id))
+    kept = store.structure(entry_id).kept_chains
+    first, count = store.log.chains(int(view.entry_rows[0]))
+    return kept[first : first + count]
