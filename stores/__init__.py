@@ -13,7 +13,8 @@ from protalign.stores.items import ResidueMap
 from protalign.stores.store import EmbeddingStore, Entries, StoreView
 from protalign.stores.vectors.files import write_vectors
 from protalign.stores.vectors.table import VectorBatch
-from protalign.stores.vectors.vectors import AlignedVectors, read_vectors
+from protalign.stores.vectors.reading import read_vectors, verify_vectors
+from protalign.stores.vectors.vectors import AlignedVectors
 from protalign.stores.writer import StoreWriter
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "VerifyReport",
     "read_vectors",
     "verify",
+    "verify_vectors",
     "write_vectors",
 ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from protalign.core.errors import InputError
 
@@ -63,3 +65,27 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         by_lowered.setdefault(each.lower(), each)
     close = get_close_matches(name.lower(), by_lowered, n=1)
     return f"did you mean {by_lowered[close[0]]!r}?" if close else ""
+
+
+def plain_index(index: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an index of Python objects as an array of its kind: text, bool or whole numbers.
+
+    pandas gives masks as objects if values were missing before: they are no ids. Raise InputError
+    for missing values and for several kinds.
+
+    Examples
+    --------
+    >>> plain_index(np.array([True, False], dtype=object))
+    array([ True, False])
+    """
+    if index.dtype.kind != "O" or not index.size:
+        return index
+    kinds = set(map(type, index.ravel().tolist()))
+    for bases, dtype in (((str,), object), ((bool, np.bool_), bool), ((int, np.integer), np.int64)):
+        if all(issubclass(kind, bases) for kind in kinds):
+            return index.astype(dtype)
+    names = sorted(kind.__name__ for kind in kinds)
+    raise InputError(
+        f"an index of {' and '.join(names)}: neither ids, nor a mask, nor positions",
+        "fill missing values of a mask with False, and give ids as text",
+    )

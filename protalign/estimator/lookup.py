@@ -152,7 +152,10 @@ def _ids(X: Any) -> npt.NDArray[np.object_]:
         raise InputError(
             f"X: a {type(X).__name__}, but ids are looked up", "give its ids, as in store[mask].ids"
         )
-    ids = np.asarray(X, dtype=object)
+    try:
+        ids = np.asarray(X, dtype=object)
+    except ValueError:  # numpy cannot make one array of it
+        ids = np.empty((0, 0), dtype=object)
     if ids.ndim == 2 and ids.shape[1] == 1:
         ids = ids[:, 0]
     if ids.ndim != 1 or not all(isinstance(entry_id, str) for entry_id in ids):

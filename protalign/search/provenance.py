@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from protalign.core.errors import InputError, ModelError
 from protalign.heads.model import Model
@@ -13,23 +16,39 @@ from protalign.stores import AlignedVectors, EmbeddingStore
 
 
 def check_made_by(vectors: AlignedVectors, model: Model) -> None:
-    """Raise ModelError if exported vectors are another model's: no cosine would mean anything."""
+    """Raise ModelError if exported vectors are another model's: no cosine would mean anything.
+
+    Warn if they do not say whose they are.
+    """
     theirs, ours = _model_sha256(vectors), model.weights_sha256
-    if theirs != ours:
+    if vectors.sequence.shape[1] != model.embed_dim or theirs not in ("", ours):
         raise ModelError(
-            f"the vectors: another model made them (weights {theirs[:12]}…, not {ours[:12]}…); "
+            f"the vectors: another model made them (weights {_short(theirs)}, not {_short(ours)}); "
             "search with that model, or export them again with this one"
         )
+    if not theirs:
+        _warn_unknown()
 
 
 def check_same_model(queries: AlignedVectors, vectors: AlignedVectors) -> None:
-    """Raise ModelError if two exported files are of different models."""
+    """Raise ModelError if two exported files are of different models; warn if one does not say."""
     theirs, ours = _model_sha256(queries), _model_sha256(vectors)
-    if theirs != ours or queries.sequence.shape[1] != vectors.sequence.shape[1]:
+    differ = theirs != ours and theirs and ours
+    if differ or queries.sequence.shape[1] != vectors.sequence.shape[1]:
         raise ModelError(
-            f"the two files of vectors: different models made them (weights {theirs[:12]}… and "
-            f"{ours[:12]}…); export both with one model"
+            f"the two files of vectors: different models made them (weights {_short(theirs)} and "
+            f"{_short(ours)}); export both with one model"
         )
+    if not (theirs and ours):
+        _warn_unknown()
+
+
+def _warn_unknown() -> None:
+    warnings.warn(
+        "the vectors: they do not say which model made them; the cosines mean something only if it "
+        "is the same",
+        stacklevel=3,
+    )
 
 
 def read_options(vectors: AlignedVectors) -> ReadOptions:
@@ -38,12 +57,17 @@ def read_options(vectors: AlignedVectors) -> ReadOptions:
     Queries are read the same way. The file records them; an older file names its store, which
     records them; else they are the defaults.
     """
-    options = vectors.metadata.get("store", {}).get("options")
+    options = _recorded(vectors, "store").get("options")
     path = recorded_store(vectors)
     if options is None and path and Path(path).is_dir():
         options = EmbeddingStore.open(path).options
     known = {field.name for field in fields(ReadOptions)}
-    return ReadOptions(**{key: value for key, value in (options or {}).items() if key in known})
+    try:
+        return ReadOptions(**{key: options[key] for key in known & set(options or {})})
+    except (TypeError, ValueError):
+        raise InputError(
+            "the vectors: their reading options are damaged", "export them again"
+        ) from None
 
 
 def open_coordinates(
@@ -77,8 +101,19 @@ def coordinates_of(
 
 def recorded_store(vectors: AlignedVectors) -> str:
     """Return the path of the store that the vectors were exported from; "" if unknown."""
-    return str(vectors.metadata.get("store", {}).get("path", ""))
+    return str(_recorded(vectors, "store").get("path", ""))
 
 
 def _model_sha256(vectors: AlignedVectors) -> str:
-    return str(vectors.metadata.get("model", {}).get("weights_sha256"))
+    """Return the hex digest of the weights that made vectors; "" if it is not recorded."""
+    return str(_recorded(vectors, "model").get("weights_sha256", ""))
+
+
+def _recorded(vectors: AlignedVectors, key: str) -> Mapping[str, Any]:
+    """Return a part of the provenance; empty if it is missing or something else."""
+    value = vectors.metadata.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _short(digest: str) -> str:
+    return f"{digest[:12]}…" if digest else "unknown"

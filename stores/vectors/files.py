@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from protalign.core.errors import InputError
 from protalign.core.files import new_file
 from protalign.core.protein import Modality
+from protalign.stores.vectors.seal import seal
 from protalign.stores.vectors.table import (
     METADATA_KEY,
     VectorBatch,
@@ -98,10 +99,11 @@ def write_vectors(
 
 def _write_parquet(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
     rows = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=ROW_GROUP)
             rows += table.num_rows
+    seal(path)
     return rows
 
 

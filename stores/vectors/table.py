@@ -65,7 +65,9 @@ def schema_of(
     element = pa.field("element", pa.float32(), nullable=False)
     fields = [pa.field("id", pa.string(), nullable=False), pa.field("length", pa.int32())]
     fields += [pa.field(name, pa.list_(element, width)) for name, width in widths.items()]
-    return pa.schema(fields, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    return pa.schema(
+        fields, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True, allow_nan=False)}
+    )
 
 
 def vector_columns(schema: pa.Schema) -> dict[str, int]:
@@ -110,15 +112,47 @@ def vectors_in(table: pa.Table, name: str) -> tuple[Float32, Bool]:
     """Return a column's vectors, (n, width) float32, and (n,) bool: the rows that are not null.
 
     The vectors are a view of the table's memory, unless it is in pieces or rows are null: they
-    are NaN then.
+    are NaN then. A column of lists, as other programs write it, is copied; raise ValueError if
+    they have several lengths, or lack a number.
     """
     column = table[name]
     chunk = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    width = column.type.list_size
     present = pc.is_valid(chunk).to_numpy(zero_copy_only=False)
+    if not (is_vectors(column.type) and column.type.value_type == pa.float32()):
+        return _copied(chunk, present), present
+    width = column.type.list_size
     # ``values`` keeps the slots of nulls (``flatten`` would drop them), but not the offset.
     flat = chunk.values.slice(chunk.offset * width, len(chunk) * width)
     vectors = flat.to_numpy(zero_copy_only=flat.null_count == 0).reshape(-1, width)
     if not present.all():
         vectors = np.where(present[:, None], vectors, np.float32(np.nan))
     return vectors, present
+
+
+def is_vectors(kind: pa.DataType) -> bool:
+    """Return whether a column's type is lists of numbers that all have the same length."""
+    return bool(pa.types.is_fixed_size_list(kind))
+
+
+def may_be_vectors(kind: pa.DataType) -> bool:
+    """Return whether a column of this type may hold vectors: lists of numbers, or only nulls."""
+    if pa.types.is_null(kind):
+        return True
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or is_vectors(kind)
+    return bool(is_list and pa.types.is_floating(kind.value_type))
+
+
+def _copied(chunk: pa.Array, present: Bool) -> Float32:
+    """Return the lists of a column as (n, width) float32, NaN where there is none."""
+    if not present.any():
+        return np.full((len(chunk), 0), np.nan, dtype=np.float32)
+    lists = chunk.drop_null()
+    widths = pc.unique(pc.list_value_length(lists)).to_pylist()
+    if len(widths) > 1:
+        raise ValueError(f"vectors of {min(widths)} and of {max(widths)} numbers")
+    numbers = pc.list_flatten(lists)
+    if numbers.null_count:
+        raise ValueError("a vector that lacks a number")
+    vectors = np.full((len(chunk), widths[0]), np.nan, dtype=np.float32)
+    vectors[present] = numbers.to_numpy(zero_copy_only=False).reshape(-1, widths[0])
+    return vectors

@@ -1,9 +1,7 @@
-"""Read aligned vectors from the Parquet file that ``write_vectors`` writes."""
+"""Ids and their aligned vectors, as they are searched and looked up."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -11,17 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from protalign.core.arrays import Bool, Float32, Int64
-from protalign.core.checks import did_you_mean, first_few
+from protalign.core.checks import did_you_mean, first_few, plain_index
 from protalign.core.errors import InputError
-from protalign.core.protein import MODALITIES, Modality
-from protalign.stores.vectors.table import METADATA_KEY, vector_columns, vectors_in
+from protalign.core.protein import Modality
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AlignedVectors:
     """Ids and their aligned vectors, of unit length.
 
@@ -68,20 +63,41 @@ class AlignedVectors:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        sequences, structures = int(self.has_sequence.sum()), int(self.has_structure.sum())
+        return (
+            f"AlignedVectors({len(self):,} ids, {self.sequence.shape[1]} numbers each: "
+            f"{sequences:,} sequences, {structures:,} structures)"
+        )
+
     @cached_property
     def _row(self) -> dict[str, int]:
         return {entry_id: row for row, entry_id in enumerate(self.ids.tolist())}
 
     def select(self, ids: Sequence[str] | npt.NDArray[Any]) -> AlignedVectors:
-        """Return the rows of these ids, in their order; raise InputError for unknown ids."""
-        wanted = [str(entry_id) for entry_id in ids]
+        """Return the rows of these ids, in their order; raise InputError for unknown ids.
+
+        A mask, (n,) bool, gives the rows where it is true.
+        """
+        index = plain_index(np.atleast_1d(np.asarray(ids)))
+        if index.dtype.kind == "b":
+            if index.shape != self.ids.shape:
+                raise InputError(
+                    f"a mask of shape {index.shape}: there are {len(self):,} vectors",
+                    "give one for each",
+                )
+            return self._at(np.flatnonzero(index))
+        wanted = [str(entry_id) for entry_id in index]
         unknown = [entry_id for entry_id in wanted if entry_id not in self._row]
         if unknown:
             raise InputError(
                 f"the vectors have no entry {first_few([repr(entry_id) for entry_id in unknown])}",
                 did_you_mean(unknown[0], self._row) or "export them first",
             )
-        rows = np.array([self._row[entry_id] for entry_id in wanted], dtype=np.int64)
+        return self._at(np.array([self._row[entry_id] for entry_id in wanted], dtype=np.int64))
+
+    def _at(self, rows: Int64) -> AlignedVectors:
+        """Return some rows."""
         columns = {
             column.name: getattr(self, column.name)
             for column in fields(self)
@@ -101,87 +117,3 @@ class AlignedVectors:
         if against == "sequence":
             return self.sequence, self.has_sequence
         return self.structure, self.has_structure
-
-
-def read_vectors(path: str | os.PathLike[str]) -> AlignedVectors:
-    """Read a Parquet file that ``write_vectors`` (or ``protalign export``) wrote.
-
-    Parameters
-    ----------
-    path : str or path
-        The file.
-
-    Returns
-    -------
-    AlignedVectors
-        Its rows, in the file's order.
-
-    Raises
-    ------
-    InputError
-        The file is missing, is not Parquet, or holds another kind of table.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from protalign.stores import VectorBatch, write_vectors
-    >>> path = tempfile.mkdtemp() + "/vectors.parquet"
-    >>> batch = VectorBatch(["a"], sequence=np.array([[0.6, 0.8]], dtype=np.float32))
-    >>> rows = write_vectors(path, [batch], dim=2, metadata={})
-    >>> vectors = read_vectors(path)
-    >>> vectors.sequence, vectors.has_structure
-    (array([[0.6, 0.8]], dtype=float32), array([False]))
-    """
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: it does not exist", "write it with `protalign export`") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(
-            f"{path}: it is not a readable Parquet file ({error})",
-            "export to a name that ends in .parquet",
-        ) from None
-    metadata = _metadata(table.schema, path)
-    (sequence, has_sequence), (structure, has_structure) = (
-        vectors_in(table, f"{modality}_vector") for modality in MODALITIES
-    )
-    ids = np.empty(table.num_rows, dtype=object)
-    ids[:] = table["id"].to_pylist()
-    means = {
-        f"{m}_mean": vectors_in(table, f"{m}_mean")[0]
-        for m in MODALITIES
-        if f"{m}_mean" in vector_columns(table.schema)
-    }
-    return AlignedVectors(
-        ids,
-        sequence,
-        structure,
-        has_sequence,
-        has_structure,
-        metadata,
-        _lengths(table),
-        **means,
-    )
-
-
-def _lengths(table: pa.Table) -> Int64 | None:
-    """Return (n,) int64 residues; None if the file is older than the column."""
-    if "length" not in table.column_names or table["length"].null_count:
-        return None
-    lengths: Int64 = table["length"].to_numpy().astype(np.int64)
-    return lengths
-
-
-def _metadata(schema: pa.Schema, path: object) -> dict[str, Any]:
-    raw = (schema.metadata or {}).get(METADATA_KEY, b"")
-    expected = {f"{modality}_vector" for modality in MODALITIES}
-    try:
-        metadata = json.loads(raw)
-    except ValueError:
-        metadata = None
-    columns = vector_columns(schema)
-    if not isinstance(metadata, dict) or "id" not in schema.names or not expected <= set(columns):
-        raise InputError(
-            f"{path}: it holds no aligned vectors", "name a file that `protalign export` wrote"
-        )
-    return metadata

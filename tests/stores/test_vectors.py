@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,19 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
-from protalign.stores import AlignedVectors, VectorBatch, read_vectors, write_vectors
+from protalign.stores import (
+    AlignedVectors,
+    VectorBatch,
+    read_vectors,
+    verify_vectors,
+    write_vectors,
+)
 
 DIM = 128
 MEAN_DIMS: dict[Modality, int] = {"sequence": 20, "structure": 12}
@@ -29,7 +39,7 @@ COLUMNS = {
     "sequence_mean": MEAN_DIMS["sequence"],
     "structure_mean": MEAN_DIMS["structure"],
 }
-METADATA = {"model": {"loss": "clip", "temperature": 0.07}, "store": "Å/store.zarr"}
+METADATA = {"model": {"loss": "clip", "temperature": 0.07}, "store": {"path": "Å/store.zarr"}}
 
 
 def _unit(rows: int, seed: int) -> np.ndarray:
@@ -276,24 +286,206 @@ def test_same_vectors_same_bytes(path: Path, tmp_path: Path, batches: list[Vecto
     assert again.read_bytes() == path.read_bytes()
 
 
+def test_every_changed_byte_is_found(path: Path) -> None:
+    """A byte of the file that is another one: never other vectors in silence."""
+    data, rng = path.read_bytes(), np.random.default_rng(0)
+    assert verify_vectors(path) == []
+    for place in [*rng.integers(len(data), size=300), *range(len(data) - 40, len(data))]:
+        changed = bytearray(data)
+        changed[place] ^= rng.integers(1, 256)
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=r"damaged|not a readable Parquet file") as error:
+            read_vectors(path)
+        assert "\n" not in str(error.value)
+        assert verify_vectors(path) == [str(error.value)]
+    for size in rng.integers(len(data), size=40):
+        path.write_bytes(data[:size])
+        assert len(verify_vectors(path)) == 1
+
+
+def test_other_readers_look_at_checksums_too(path: Path) -> None:
+    """Each page has one, which pyarrow compares if it is asked to."""
+    data = bytearray(path.read_bytes())
+    begin = pq.read_metadata(path).row_group(0).column(2).data_page_offset
+    data[begin + 2000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(OSError, match="CRC"):
+        pq.read_table(path, page_checksum_verification=True)
+
+
+def test_a_file_without_checksums_is_read(path: Path, tmp_path: Path) -> None:
+    """As version 0.1.0 wrote it; vectors that have lost their unit length are noticed still."""
+    old = tmp_path / "old.parquet"
+    pq.write_table(pq.read_table(path), old)
+    assert verify_vectors(old) == []
+    vectors = read_vectors(old)
+    assert vectors.metadata == METADATA
+    np.testing.assert_array_equal(vectors.sequence, read_vectors(path).sequence)
+    table = pq.read_table(path).to_pandas()
+    table.loc[3, "sequence_vector"][7] = 30.0
+    pq.write_table(pa.Table.from_pandas(table), old)
+    with pytest.raises(InputError, match="sequence vectors of p3 have no unit length"):
+        read_vectors(old)
+    assert len(verify_vectors(old)) == 1
+
+
+def _by_pandas(path: Path, filtered: Path) -> None:
+    frame = pd.read_parquet(path)
+    frame[frame["length"] > 2].to_parquet(filtered)
+
+
+def _by_polars(path: Path, filtered: Path) -> None:
+    pl.read_parquet(path).filter(pl.col("length") > 2).write_parquet(filtered)
+
+
+def _by_duckdb(path: Path, filtered: Path) -> None:
+    duckdb.sql(f"COPY (FROM '{path}' WHERE length > 2) TO '{filtered}' (FORMAT parquet)")
+
+
+def _by_pyarrow(path: Path, filtered: Path) -> None:
+    table = pq.read_table(path)
+    pq.write_table(table.filter(pc.greater(table["length"], 2)), filtered)
+
+
+@pytest.mark.parametrize("program", [_by_pandas, _by_polars, _by_duckdb, _by_pyarrow])
+def test_a_table_that_another_program_filtered(path: Path, program: Any) -> None:
+    """It is read by its columns, whatever lists they are; provenance is what the program kept."""
+    filtered = path.with_name("filtered.parquet")
+    program(path, filtered)
+    vectors, kept = read_vectors(filtered), [0, 1, 2, 3, 4, 7, 8, 9]
+    expected = read_vectors(path).select(read_vectors(path).ids[kept])
+    assert vectors.ids.tolist() == expected.ids.tolist()
+    for name in ("sequence", "structure", "has_structure", "lengths", *list(COLUMNS)[2:]):
+        np.testing.assert_array_equal(getattr(vectors, name), getattr(expected, name))
+        assert getattr(vectors, name).dtype == getattr(expected, name).dtype
+    assert vectors.metadata == (METADATA if program is _by_pyarrow else {})
+    assert verify_vectors(filtered) == []
+
+
+@pytest.mark.parametrize("program", [_by_pandas, _by_polars, _by_duckdb, _by_pyarrow])
+def test_no_rows_and_one_modality(tmp_path: Path, program: Any) -> None:
+    """Nothing is left after the filter, or no structure: columns of nulls, or of no type."""
+    path, filtered = tmp_path / "v.parquet", tmp_path / "filtered.parquet"
+    batch = VectorBatch(["a", "b"], _unit(2, 0), None, np.array([1, 1]))
+    write_vectors(path, [batch], dim=DIM, metadata={})
+    program(path, filtered)
+    assert len(read_vectors(filtered)) == 0
+    write_vectors(path, [replace(batch, lengths=np.array([3, 4]))], dim=DIM, metadata={})
+    program(path, filtered)
+    vectors = read_vectors(filtered)
+    np.testing.assert_array_equal(vectors.sequence, batch.sequence)
+    assert vectors.structure.shape == (2, DIM)
+    assert not vectors.has_structure.any()
+    pq.write_table(pq.read_table(filtered).drop(["structure_vector"]), filtered)
+    assert read_vectors(filtered).structure.shape == (2, DIM)
+
+
+def test_exports_put_together(path: Path, tmp_path: Path) -> None:
+    """Of different ids they are read; ids that are there twice are named."""
+    more, both = tmp_path / "more.parquet", tmp_path / "both.parquet"
+    write_vectors(more, [VectorBatch(["q0", "q1"], _unit(2, 20))], dim=DIM, metadata=METADATA)
+    columns = ["id", "length", "sequence_vector", "structure_vector"]
+    first = pq.read_table(path, columns=columns)
+    pq.write_table(pa.concat_tables([first, pq.read_table(more)]), both)
+    assert read_vectors(both).ids.tolist() == [*first["id"].to_pylist(), "q0", "q1"]
+    pq.write_table(pa.concat_tables([first, first.slice(2, 3)]), both)
+    with pytest.raises(InputError, match="it has rows twice, of the ids 'p2', 'p3', 'p4'; keep"):
+        read_vectors(both)
+    assert len(verify_vectors(both)) == 1
+
+
+def _table(**columns: Any) -> pa.Table:
+    vectors = pa.array([[1.0, 0.0]] * 2, type=pa.list_(pa.float32()))
+    usual = {"id": ["a", "b"], "sequence_vector": vectors, "structure_vector": vectors}
+    return pa.table({**usual, **columns})
+
+
 @pytest.mark.parametrize(
-    ("metadata", "kind"),
+    ("columns", "problem"),
     [
-        (None, pa.list_(pa.float32(), 2)),
-        (b"{", pa.list_(pa.float32(), 2)),
-        (b"[]", pa.list_(pa.float32(), 2)),
-        (b"{}", pa.list_(pa.float32())),
-        (b"{}", pa.float32()),
+        ({"id": [1, 2]}, "its ids are int64, not text"),
+        ({"id": ["a", None]}, "1 rows have no id"),
+        ({"sequence_vector": [[1.0, 0.0], [1.0]]}, "vectors of 1 and of 2 numbers"),
+        ({"sequence_vector": [[1.0, None], [1.0, 0.0]]}, "a vector that lacks a number"),
+        ({"sequence_vector": [[1.0, 0.0, 0.0]] * 2}, "have different lengths, 2 and 3"),
+        ({"sequence_vector": [[float("nan"), 0.0]] * 2}, "of a, b have no unit length"),
+        ({"sequence_vector": [[2.0, 0.0]] * 2}, "of a, b have no unit length"),
+        ({"sequence_vector": ["x", "y"]}, "holds no aligned vectors"),
+        ({"sequence_vector": [["x"], ["y"]]}, "holds no aligned vectors"),
+        ({"sequence_vector": [1.0, 2.0]}, "holds no aligned vectors"),
+        ({"length": ["x", "y"]}, "its column length does not hold whole numbers"),
+        ({"length": [1.5, 2.0]}, "its column length does not hold whole numbers"),
     ],
 )
-def test_tables_of_another_kind(tmp_path: Path, metadata: bytes | None, kind: pa.DataType) -> None:
-    """Columns of the same names are not enough: rewritten by other programs, they may differ."""
-    column = pa.array([1.0 if kind == pa.float32() else [1.0, 0.0]], type=kind)
-    table = pa.table({"id": ["a"], "sequence_vector": column, "structure_vector": column})
+def test_tables_that_others_made_wrong(
+    tmp_path: Path, columns: dict[str, Any], problem: str
+) -> None:
+    """Each has its line."""
     path = tmp_path / "other.parquet"
-    pq.write_table(table.replace_schema_metadata(metadata and {b"protalign": metadata}), path)
-    with pytest.raises(InputError, match="holds no aligned vectors"):
+    pq.write_table(_table(**columns), path)
+    with pytest.raises(InputError, match=problem):
         read_vectors(path)
+    assert len(verify_vectors(path)) == 1
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [b"{", b"[]", b"5", b"\xff", b"[" * 100_000, b'{"a":' * 9999, b'{"a": 1, "a": 2}'],
+)
+def test_provenance_that_is_none(tmp_path: Path, metadata: bytes) -> None:
+    """JSON that is damaged, of another kind, or nested without end."""
+    path = tmp_path / "other.parquet"
+    pq.write_table(_table().replace_schema_metadata({b"protalign": metadata}), path)
+    with pytest.raises(InputError, match="provenance") as error:
+        read_vectors(path)
+    assert "\n" not in str(error.value)
+
+
+def test_more_than_fits_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file may promise gigabytes: nulls of vectors of 10^9 numbers, or many of them."""
+    monkeypatch.setattr("protalign.stores.vectors.reading.usable_memory", lambda: 1e8)
+    path = tmp_path / "other.parquet"
+    for rows, width in ((1, 1 << 30), (1, 100_000), (2000, 1 << 16)):
+        promised = pa.schema(
+            [("id", pa.string()), ("sequence_vector", pa.list_(pa.float32(), width))]
+        )
+        nulls = pa.nulls(rows, pa.list_(pa.float32()))
+        table = pa.table({"id": [str(row) for row in range(rows)], "sequence_vector": nulls})
+        metadata = {b"ARROW:schema": base64.b64encode(promised.serialize())}
+        with pq.ParquetWriter(path, table.schema, store_schema=False) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata(metadata)
+        before = pa.total_allocated_bytes()
+        with pytest.raises(InputError, match="GB of memory"):
+            read_vectors(path)
+        assert pa.total_allocated_bytes() - before < 1 << 20
+
+
+def test_only_files_are_read(tmp_path: Path) -> None:
+    """A folder, a pipe that nobody writes to, a device."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match="it is not a file"):
+            read_vectors(path)
+
+
+def test_a_short_name(path: Path) -> None:
+    """Printed, vectors are a line."""
+    line = "AlignedVectors(10 ids, 128 numbers each: 10 sequences, 6 structures)"
+    assert repr(read_vectors(path)) == line
+
+
+def test_masks(tmp_path: Path) -> None:
+    """A mask gives rows, also one of objects, as pandas makes them; it is never an id."""
+    path = tmp_path / "v.parquet"
+    write_vectors(path, [VectorBatch(["a", "True"], _unit(2, 0))], dim=DIM, metadata={})
+    vectors = read_vectors(path)
+    for mask in ([True, False], np.array([True, False], dtype=object), pd.array([True, False])):
+        assert vectors.select(mask).ids.tolist() == ["a"]
+    for wrong in ([True], [True, None], np.array([1, "a"], dtype=object)):
+        with pytest.raises(InputError):
+            vectors.select(wrong)
+    assert vectors.select(np.array(["True", "a"], dtype=object)).ids.tolist() == ["True", "a"]
 
 
 def test_files_that_hold_no_vectors(tmp_path: Path) -> None:
