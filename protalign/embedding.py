@@ -8,11 +8,12 @@ A run can be interrupted anywhere; the same call continues from there.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,8 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from protalign.core.errors import Failure, InputError, ProtAlignError, WeightsError
-from protalign.core.protein import MODALITIES, Modality
+from protalign.core.errors import Failure, InputError, ProtAlignError, StoreError, WeightsError
+from protalign.core.machine import usable_memory
+from protalign.core.notes import NoteCount, NoteCounter
+from protalign.core.protein import MODALITIES, Modality, Structure
 from protalign.core.threads import torch_pool
 from protalign.core.words import StorageDtype, counted
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
@@ -38,7 +41,7 @@ from protalign.reading import ReadOptions, SourceFile, find_sources, read_source
 from protalign.stores import BatchPlan, EmbeddingStore, EncoderInfo, EncoderRecord, StoreWriter
 from protalign.stores.filling.encode import Progress, encode_pending
 from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
-from protalign.stores.format.lock import LOCK_FILE
+from protalign.stores.writer import check_folder
 
 #: Proteins whose sequences and coordinates may wait in memory before they are committed.
 PROTEINS_PER_COMMIT = 2000
@@ -98,6 +101,9 @@ class EmbedReport:
         For each encoder's name: items and residues embedded by this run, and seconds.
     failures : list of Failure
         The inputs that could not be read or embedded, in this run or an earlier one.
+    notes : list of NoteCount
+        One remark of each kind about the entries that this run read, and how many it made.
+        ``store.notes(id)`` gives all remarks about an entry.
     """
 
     files: int
@@ -105,16 +111,27 @@ class EmbedReport:
     entries: int
     encoded: dict[str, dict[str, float]]
     failures: list[Failure]
+    notes: list[NoteCount] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         return asdict(self)
 
 
-@lru_cache(maxsize=4)
+#: The encoders of this process: planning and encoding share them.
+_ENCODERS: dict[EncoderSpec, Encoder] = {}
+#: The most of them that are kept.
+_KEPT = 4
+
+
 def _loaded(spec: EncoderSpec) -> Encoder:
-    """Load an encoder once per process: planning and encoding share it."""
-    return load_encoder(spec)
+    """Load an encoder once per process, also if "auto" and the device's name both ask for it."""
+    if spec not in _ENCODERS:
+        while len(_ENCODERS) >= 2 * _KEPT:
+            del _ENCODERS[next(iter(_ENCODERS))]
+        encoder = load_encoder(spec)
+        _ENCODERS[spec] = _ENCODERS[spec.on(encoder.device)] = encoder
+    return _ENCODERS[spec]
 
 
 def _load(choice: EncoderChoice) -> Encoder:
@@ -132,10 +149,47 @@ def _load(choice: EncoderChoice) -> Encoder:
 
 
 def _encode_on(
-    device: str, *, spec: EncoderSpec
+    device: str, *, spec: EncoderSpec, record: EncoderRecord
 ) -> Callable[[list[Any]], list[npt.NDArray[np.float32]]]:
-    """Return the encode function on a device; every worker calls this once."""
-    return _loaded(spec.on(device)).encode
+    """Return the encode function on a device; every worker calls this once.
+
+    Raise StoreError if the encoder that this machine loads is not the recorded one.
+    """
+    encoder = _loaded(spec.on(device))
+    differences = record.differences(_record(spec, encoder, record.dtype))
+    if differences:
+        raise StoreError(
+            f"worker on {platform.node()}: its encoder {spec.model} is not the one of this run "
+            f"({'; '.join(differences)}); give every worker the same weights file and device"
+        )
+    return partial(_encode_what_fits, encoder)
+
+
+def _encode_what_fits(encoder: Encoder, batch: list[Any]) -> list[npt.NDArray[np.float32]]:
+    """Encode a batch; raise InputError if memory is too small for it.
+
+    Linux promises memory that it does not have, and kills the process that takes it. So an item
+    that is too large for a CPU's memory is refused before.
+    """
+    longest, residues = _sizes(batch)
+    if encoder.device == "cpu" and residues > encoder.batch_rows:
+        needed = BASELINE_BYTES + encoder.memory_bytes(longest, residues)
+        if needed > usable_memory():
+            raise InputError(
+                f"it does not fit in memory: its {counted(residues, 'residue')} take up to "
+                f"{needed / 1e9:.1f} GB, and this process may use {usable_memory() / 1e9:.1f} GB",
+                "use a machine with more memory or a smaller model, or leave it out",
+            )
+    return encoder.encode(batch)
+
+
+def _sizes(batch: Sequence[Any]) -> tuple[int, int]:
+    """Return the residues of the longest single chain or complex, and of the whole batch."""
+    if isinstance(batch[0], Structure):
+        complexes = [structure.context_length for structure in batch]
+        return max(complexes), sum(complexes)
+    lengths = [len(chain) for chains in batch for chain in chains]
+    return max(lengths), sum(lengths)
 
 
 def embed(
@@ -212,42 +266,51 @@ def embed(
     ]
     options = options or ReadOptions()
     say = reporter.say if reporter is not None else _silent
-    # First of all: a missing weights file must not show up after an hour of reading.
-    models = [_load(choice) for choice in choices]
     _check_names(choices)
-    records = [
-        _record(choice, model, storage_dtype) for choice, model in zip(choices, models, strict=True)
-    ]
-    for model in models:
-        if model.remark:
-            say(f"{model.name}: {model.remark}")
     roots = [_only_name(path) for path in paths]
     sources, failures = find_sources(roots)
     if not sources:
         _check_any_exists(failures)
-    say(f"{counted(len(sources), 'file')} to read")
-
-    with StoreWriter(out, asdict(options)) as writer:
+    with ExitStack() as stack:
+        # Before anything is read: a missing weights file must not show up after an hour. After all
+        # that can be wrong at once: weights may have to be downloaded.
+        new = not (Path(out) / "zarr.json").exists()
+        if new:
+            check_folder(out)
+        writer = None if new else stack.enter_context(StoreWriter(out, asdict(options)))
+        models = [_load(choice) for choice in choices]
+        records = [
+            _record(choice.spec, model, storage_dtype)
+            for choice, model in zip(choices, models, strict=True)
+        ]
+        for model in models:
+            if model.remark:
+                say(f"{model.name}: {model.remark}")
+        say(f"{counted(len(sources), 'file')} to read")
+        writer = writer or stack.enter_context(StoreWriter(out, asdict(options)))
         for choice, record in zip(choices, records, strict=True):
             writer.check_encoder(choice.store_name, record)
         missing = _keep_failures(writer, roots, failures)
-        files_read = _scan(sources, options, writer, processes, reporter)
+        notes = NoteCounter()
+        files_read = _scan(sources, options, writer, processes, reporter, notes)
         plans = {}
         for choice, model, record in zip(choices, models, records, strict=True):
             plans[choice.store_name] = writer.plan(choice.store_name, record, model.batch_rows)
         encoded = {}
-        for choice, model in zip(choices, models, strict=True):
+        for choice, model, record in zip(choices, models, records, strict=True):
             name = choice.store_name
             plan = plans[name]
             pending = plan.pending_items > 0
             # Also if nothing is pending: an interrupted run may have left its last mark to write.
-            with _pool(model) if pending and scheduler is None else nullcontext() as pool:
+            at_once = _batches_at_once(model, plan) if pending else 1
+            with _pool(model, at_once) if pending and scheduler is None else nullcontext() as pool:
                 if pending:
-                    say(_prediction(name, model, plan, writer.n_entries))
+                    memory = _most_memory(model, plan, at_once) + writer.n_entries * BYTES_PER_ENTRY
+                    say(_prediction(name, model, plan, memory))
                 report = encode_pending(
                     out,
                     name,
-                    partial(_encode_on, spec=choice.spec),
+                    partial(_encode_on, spec=choice.spec, record=record),
                     devices=local_devices(model.device),
                     scheduler=scheduler,
                     pool=pool,
@@ -270,15 +333,24 @@ def embed(
             entries=writer.n_entries,
             encoded=encoded,
             failures=[*missing, *_failures_below(writer, roots)],
+            notes=notes.counts(),
         )
 
 
-def _pool(model: Encoder) -> AbstractContextManager[ThreadPoolExecutor | None]:
-    """Return threads that share the cores, one for each batch that is encoded at once; or none."""
-    count = model.batches_at_once
-    if count == 1:
+def _pool(model: Encoder, at_once: int) -> AbstractContextManager[ThreadPoolExecutor | None]:
+    """Return threads that share the cores, one for each batch that is encoded at once; or none.
+
+    Fewer threads leave cores idle: the number of cores for a batch may decide its last bits.
+    """
+    if model.batches_at_once == 1:
         return nullcontext()
-    return torch_pool(count, max(1, torch.get_num_threads() // count))
+    return torch_pool(at_once, max(1, torch.get_num_threads() // model.batches_at_once))
+
+
+def _batches_at_once(model: Encoder, plan: BatchPlan) -> int:
+    """Return the number of batches to encode at once: fewer if memory is too small for so many."""
+    counts = range(model.batches_at_once, 1, -1)
+    return next((n for n in counts if _most_memory(model, plan, n) <= usable_memory()), 1)
 
 
 def _only_name(path: str | os.PathLike[str]) -> Path:
@@ -331,8 +403,12 @@ def _scan(
     writer: StoreWriter,
     processes: int | None,
     reporter: EmbedReporter | None,
+    notes: NoteCounter,
 ) -> int:
-    """Read the files that the store does not have, commit piece by piece; return files read."""
+    """Read the files that the store does not have, commit piece by piece; return files read.
+
+    Remarks about the entries are added to ``notes``.
+    """
 
     def stored(source: SourceFile, sha256: bytes) -> bool:
         return writer.source_is_current(str(source.path), sha256)
@@ -347,6 +423,8 @@ def _scan(
                 result.failures,
                 last=result.last,
             )
+            for protein in result.proteins:
+                notes.add(protein.id, protein.notes)
             waiting += max(1, len(result.proteins))
         if waiting >= PROTEINS_PER_COMMIT:
             writer.commit()
@@ -407,11 +485,9 @@ def encoder_to_run(
 
 
 def _stored_encoders(modality: Modality, out: str | os.PathLike[str]) -> list[EncoderInfo]:
-    folder = Path(out)
-    if not folder.exists():
+    if not (Path(out) / "zarr.json").exists():
+        check_folder(out)
         return []
-    if folder.is_dir() and {path.name for path in folder.iterdir()} == {LOCK_FILE}:
-        return []  # a run was stopped before it made the store
     encoders = EmbeddingStore.open(Path(out)).encoders.values()
     return [info for info in encoders if info.modality == modality]
 
@@ -424,10 +500,10 @@ def _check_names(encoders: Sequence[EncoderChoice]) -> None:
         )
 
 
-def _record(choice: EncoderChoice, model: Encoder, storage_dtype: str) -> EncoderRecord:
+def _record(spec: EncoderSpec, model: Encoder, storage_dtype: str) -> EncoderRecord:
     """Return the record that the store keeps, and compares before it adds to the embeddings."""
     return EncoderRecord(
-        model=choice.spec.model,
+        model=spec.model,
         modality=model.modality,
         dim=model.dim,
         weights_sha256=model.weights_sha256,
@@ -437,20 +513,32 @@ def _record(choice: EncoderChoice, model: Encoder, storage_dtype: str) -> Encode
     )
 
 
-def _prediction(name: str, model: Encoder, plan: BatchPlan, entries: int) -> str:
+def _prediction(name: str, model: Encoder, plan: BatchPlan, memory: int) -> str:
     """Return the line before a run: the work to do, and the memory that it takes at most."""
-    # A task is in memory as long as a thread works on it.
-    task_bytes = model.batches_at_once * max(ENCODER_CHUNK_ROWS, plan.longest) * model.dim * (4 + 2)
-    batch = max(plan.longest, model.batch_rows) if model.batches_at_once > 1 else model.batch_rows
-    at_once = model.batches_at_once * batch
-    memory = BASELINE_BYTES + model.memory_bytes(plan.longest, at_once) + task_bytes
-    memory += entries * BYTES_PER_ENTRY
     return (
         f"{name} on {model.device}: {counted(plan.pending_items, 'item')}, "
         f"{counted(plan.pending_rows, 'residue')}, "
         f"in {counted(plan.pending_tasks, 'task')}; "
         f"up to {memory / 1e9:.1f} GB of memory per process"
     )
+
+
+def _most_memory(model: Encoder, plan: BatchPlan, at_once: int) -> int:
+    """Return the most bytes that a process takes which encodes so many batches at once."""
+    # A chain with more residues than a chunk has rows is a task, and that runs alone. A complex may
+    # have more: not all its residues need be kept.
+    shared = ENCODER_CHUNK_ROWS if model.modality == "sequence" else plan.largest
+    alone = _memory(model, plan.longest, plan.largest, 1)
+    together = _memory(model, min(plan.longest, shared), min(plan.largest, shared), at_once)
+    return BASELINE_BYTES + max(alone, together)
+
+
+def _memory(model: Encoder, longest: int, largest: int, at_once: int) -> int:
+    """Return the bytes of batches that are encoded at once, and of their tasks."""
+    # A task is in memory as long as a thread works on it: its rows as the encoder gives them, as
+    # they are stored, and in chunks.
+    task = max(ENCODER_CHUNK_ROWS, largest) * model.dim * (4 + 2 + 2)
+    return model.memory_bytes(longest, at_once * max(largest, model.batch_rows)) + at_once * task
 
 
 def _silent(line: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TypeVar
 
 import torch
 
 from protalign.core.errors import InputError
+from protalign.core.machine import processor_computes_in
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
@@ -66,7 +68,8 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """Return the compute dtype that a name stands for.
 
     "auto" is bfloat16 on a CUDA device that has it in hardware, float32 everywhere else. Raises
-    InputError for any other name than float32, bfloat16 and float16.
+    InputError for any other name than float32, bfloat16 and float16. Warns of a dtype that the
+    processor has no hardware for, as it is slower than float32 there.
 
     Examples
     --------
@@ -78,7 +81,17 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if native else torch.float32
     if name not in DTYPES:
         raise InputError(f"compute dtype {name!r}: unknown name", f"use auto, {', '.join(DTYPES)}")
+    if device.type == "cpu" and name != "float32" and not processor_computes_in(name):
+        _warn_once(
+            f"compute dtype {name}: it is slower than float32 on this processor, which has no "
+            "hardware for it (AMX, AVX-512); leave it out, or use float32"
+        )
     return DTYPES[name]
+
+
+@cache
+def _warn_once(message: str) -> None:
+    warn(message)
 
 
 #: About the number of batches in a task of a store.

@@ -67,6 +67,11 @@ def _kept_pool(threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_kept_pool.cache_clear)
 
 
+def cores_here() -> int:
+    """Return the number of cores on which torch computes in this thread."""
+    return int(torch.get_num_threads())
+
+
 def _set_cores(count: int) -> None:
     torch.get_num_threads()  # torch settles a thread's number at its first look, and only then
     torch.set_num_threads(count)

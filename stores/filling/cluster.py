@@ -9,24 +9,37 @@ the same bytes twice.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock, Thread
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
 
 from protalign.core.errors import ProtAlignError, StoreError
-from protalign.stores.filling.task import Encode, TaskResult, TaskRunner, stopped
+from protalign.stores.filling.alone import STARTS, IsolatedRunner
+from protalign.stores.filling.task import (
+    DamagedError,
+    Encode,
+    TaskResult,
+    TaskRunner,
+    stopped,
+)
 
 #: Tasks that a worker has or waits for: enough that it never idles.
 TASKS_PER_WORKER = 3
 #: Seconds to wait for a scheduler to answer, and for its first worker.
 CONNECT_SECONDS = 30.0
+#: Tries of a task in a child process, each of which other tasks of its worker may end.
+TRIES_ALONE = 3
+#: Seconds between two looks at the workers, and without any of them before a run stops.
+WATCH_SECONDS, LOST_SECONDS = 5.0, 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +64,24 @@ def run_on_workers(
 ) -> None:
     """Run tasks in a process for each device, or on the workers of a Dask scheduler.
 
-    ``on_done`` takes each task's result, in this thread, in the order in which they end. After a
-    failure no task is begun; those that run may finish, and are kept. See ``encode_pending``.
+    ``on_done`` takes each task's result, in this thread, in the order in which they end. A task
+    that ends its workers more often than Dask allows runs again in a child process of a worker,
+    which may end without harm. After an error no task is begun; those that run may finish, and are
+    kept. See ``encode_pending``.
     """
     job = _Job(path, encoder, load, tuple(devices))
     waiting = iter(indices)
+    under_way: dict[str, tuple[Future, int, int]] = {}  # by key; the task, and its try
     error: ProtAlignError | None = None
-    with _client(devices, scheduler) as client:
+    with _client(devices, scheduler) as client, _watched(client, encoder, under_way) as lost:
         running = as_completed()
+
+        def submit(index: int, number: int) -> None:
+            key = f"{encoder}-{index}-{number}-{job.run}"
+            run = _run_alone if number else _run_task
+            future = client.submit(run, job, index, key=key, pure=False)
+            under_way[key] = future, index, number
+            running.add(future)
 
         def submit_some() -> None:
             workers = len(client.scheduler_info(n_workers=-1)["workers"])
@@ -66,36 +89,73 @@ def run_on_workers(
                 index = next(waiting, None)
                 if index is None:
                     return
-                key = f"{encoder}-{index}-{job.run}"
-                running.add(client.submit(_run_task, job, index, key=key, pure=False))
+                submit(index, 0)
 
         submit_some()
         for future in running:
+            _, index, number = under_way.pop(future.key)
             try:
-                result = _result(future, encoder)
+                result: TaskResult = future.result()
+            except KilledWorker:
+                if number < TRIES_ALONE and error is None:
+                    submit(index, number + 1)  # others of its worker's tasks may have ended it
+                    continue
+                error = error or _killed(encoder)
             except ProtAlignError as failure:
                 error = error or failure
-                continue
-            on_done(result)
-            if error is None:
-                submit_some()
+            except Exception as failure:
+                error = error or lost.error or stopped(encoder, failure)
+            else:
+                on_done(result)
+                if error is None:
+                    submit_some()
     if error is not None:
         raise error
 
 
-def _result(future: Future, encoder: str) -> TaskResult:
+def _killed(encoder: str) -> ProtAlignError:
+    return ProtAlignError(
+        f"encoding with {encoder} stopped: a task ended its worker process several times, also "
+        "while its items were tried by themselves; what is finished is kept; use a machine with "
+        "more memory, or fewer workers on it"
+    )
+
+
+@dataclass(slots=True)
+class _Lost:
+    """The error of a run whose workers are gone; none yet."""
+
+    error: ProtAlignError | None = None
+
+
+@contextmanager
+def _watched(
+    client: Client, encoder: str, under_way: dict[str, tuple[Future, int, int]]
+) -> Iterator[_Lost]:
+    """Cancel what runs if the scheduler has had no worker for a long time: nothing would end."""
+    lost, over = _Lost(), Event()
+
+    def watch() -> None:
+        alive = monotonic()
+        while not over.wait(WATCH_SECONDS):
+            if client.scheduler_info(n_workers=-1)["workers"]:
+                alive = monotonic()
+            elif monotonic() - alive > LOST_SECONDS:
+                lost.error = ProtAlignError(
+                    f"encoding with {encoder} stopped: no worker has been left for "
+                    f"{LOST_SECONDS:.0f} seconds; what is finished is kept; start workers, then "
+                    "run again"
+                )
+                client.cancel([future for future, *_ in [*under_way.values()]], force=True)
+                return
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
     try:
-        result: TaskResult = future.result()
-    except ProtAlignError:
-        raise
-    except KilledWorker:
-        raise ProtAlignError(
-            f"encoding with {encoder} stopped: a task ended its worker process several times, as "
-            "running out of memory does; what is finished is kept"
-        ) from None
-    except Exception as error:
-        raise stopped(encoder, error) from error
-    return result
+        yield lost
+    finally:
+        over.set()
+        watcher.join()
 
 
 @contextmanager
@@ -111,20 +171,46 @@ def _client(devices: Sequence[str], scheduler: str | None) -> Iterator[Client]:
 
 
 def _local_cluster(processes: int) -> LocalCluster:
-    try:
-        return LocalCluster(
-            n_workers=processes,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=0,  # a model's weights are not a leak to be killed for
-            dashboard_address="127.0.0.1:0",  # None would take port 8787, and warn if it is taken
-            silence_logs=logging.CRITICAL,
+    """Start a process for each device; start them again if one ends while it starts."""
+    unguarded = _imports_unguarded_script()
+    starts = 1 if unguarded else STARTS
+    while True:
+        starts -= 1
+        try:
+            return LocalCluster(
+                n_workers=processes,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,  # a model's weights are not a leak to be killed for
+                dashboard_address="127.0.0.1:0",  # None would take 8787, and warn if it is taken
+                silence_logs=logging.CRITICAL,
+            )
+        except RuntimeError as error:
+            if starts == 0:
+                raise _not_started(error, unguarded) from error
+
+
+def _not_started(error: RuntimeError, unguarded: bool) -> ProtAlignError:
+    if unguarded:
+        return ProtAlignError(
+            f"the worker processes did not start ({error}), since each imports the script; embed "
+            "from under `if __name__ == '__main__':`"
         )
-    except RuntimeError as error:
-        raise ProtAlignError(
-            f"the worker processes did not start ({error}); in a script, embed from under "
-            "`if __name__ == '__main__':`, since each process imports the script"
-        ) from error
+    return ProtAlignError(
+        f"the worker processes ended while they started, {STARTS} times ({error}); use fewer "
+        "devices (--device cuda:0), or a machine with more memory"
+    )
+
+
+def _imports_unguarded_script() -> bool:
+    """Return whether a worker would run the caller's script again, from its first line."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    if path is None or not str(path).endswith(".py"):
+        return False
+    try:
+        return "__name__" not in Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -161,16 +247,37 @@ def _silenced(name: str) -> Iterator[None]:
 
 #: A model serves one task at a time, also on a worker with many threads.
 _working = Lock()
+#: Runs in which the encoder of this process no longer works.
+_damaged: set[str] = set()
 
 
 def _run_task(job: _Job, index: int) -> TaskResult:
     with _working:
-        return _runner(job).run(index)
+        if job.run not in _damaged:
+            try:
+                return _runner(job).run(index)
+            except DamagedError:
+                _damaged.add(job.run)
+        return _in_child(job, index)  # outside the block the error's tensors are freed
+
+
+def _run_alone(job: _Job, index: int) -> TaskResult:
+    with _working:
+        return _in_child(job, index)
 
 
 @lru_cache(maxsize=1)  # at most one model in a process
 def _runner(job: _Job) -> TaskRunner:
+    return TaskRunner(job.path, job.encoder, job.load(_device(job)))
+
+
+def _in_child(job: _Job, index: int) -> TaskResult:
+    _runner.cache_clear()  # the child needs the memory
+    with IsolatedRunner(job.path, job.encoder, job.load, _device(job)) as runner:
+        return runner.run(index)
+
+
+def _device(job: _Job) -> str:
     # A local cluster's workers are called 0, 1, …
     name: Any = get_worker().name
-    device = job.devices[name if isinstance(name, int) and name < len(job.devices) else 0]
-    return TaskRunner(job.path, job.encoder, job.load(device))
+    return job.devices[name if isinstance(name, int) and name < len(job.devices) else 0]

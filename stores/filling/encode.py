@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -13,14 +14,26 @@ from time import perf_counter
 import numpy as np
 
 from protalign.core.errors import Failure, ProtAlignError, StoreError
+from protalign.core.words import counted
 from protalign.stores.entries import EntryLog, encoder_failures
+from protalign.stores.filling.attempts import attempts
 from protalign.stores.filling.plan import PlanReader
 from protalign.stores.filling.record import TaskChecksums
-from protalign.stores.filling.task import Encode, TaskResult, TaskRunner, mark_done, stopped
+from protalign.stores.filling.task import (
+    ENDED,
+    DamagedError,
+    Encode,
+    TaskResult,
+    TaskRunner,
+    mark_done,
+    stopped,
+)
 from protalign.stores.format.append import change_state
 from protalign.stores.format.arrays import LocalArrays
 from protalign.stores.format.lock import StoreLock, held_by_this_process
 from protalign.stores.format.state import EncoderState, StoreState
+
+_logger = logging.getLogger("protalign")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +130,7 @@ def encode_pending(
             tally.add(result)
 
         if pending and scheduler is None and len(devices) == 1:
-            try:
-                from protalign.stores.filling.dask import run_here
-
-                run_here(TaskRunner(folder, encoder, load(devices[0])), pending, record, pool)
-            except ProtAlignError:
-                raise
-            except Exception as error:
-                raise stopped(encoder, error) from error
+            _run_here(folder, encoder, load, pending, record, devices[0], pool)
         elif pending:
             from protalign.stores.filling.cluster import run_on_workers
 
@@ -138,6 +144,69 @@ def encode_pending(
         seconds=perf_counter() - started,
         failures=_failures(folder, encoder, tally.failed),
     )
+
+
+def _run_here(
+    folder: Path,
+    encoder: str,
+    load: Callable[[str], Encode],
+    pending: Sequence[int],
+    record: Callable[[TaskResult], None],
+    device: str,
+    pool: ThreadPoolExecutor | None,
+) -> None:
+    """Run tasks in this process; in a child those that have ended a process, or damaged this one.
+
+    These are the last ones: the rest is done when they begin.
+    """
+    from protalign.stores.filling.dask import run_here
+
+    waiting = set(pending)
+
+    def after(result: TaskResult) -> None:
+        record(result)
+        waiting.discard(result.index)
+
+    try:
+        with attempts(folder, encoder, pending) as marks:
+            alone = marks.suspects | _ended_a_process(folder, encoder)
+            here = [index for index in pending if index not in alone]
+            with suppress(DamagedError):
+                if here:
+                    run_here(TaskRunner(folder, encoder, load(device), marks), here, after, pool)
+            if not waiting:
+                return
+            _logger.warning(
+                "%s: the encoder's process ended or was damaged in %s; trying again in a child "
+                "process, which may end without harm",
+                encoder,
+                counted(len(waiting), "task"),
+            )
+            from protalign.stores.filling.alone import IsolatedRunner
+
+            cores = 0 if pool is None else pool.submit(_cores).result()
+            with IsolatedRunner(folder, encoder, load, device, cores) as runner:
+                run_here(runner, sorted(waiting), after)
+            for index in marks.suspects:
+                marks.end(index)
+    except ProtAlignError:
+        raise
+    except Exception as error:
+        raise stopped(encoder, error) from error
+
+
+def _cores() -> int:
+    from protalign.core.threads import cores_here
+
+    return cores_here()
+
+
+def _ended_a_process(folder: Path, encoder: str) -> set[int]:
+    """Return the tasks with an item that is known to have ended the encoder's process."""
+    arrays = LocalArrays(folder)
+    failed = arrays.state.encoders[encoder].failed
+    items = [item for item, reason, _ in failed if reason.startswith(ENDED)]
+    return PlanReader(arrays, encoder).tasks_of(items) if items else set()
 
 
 class _Tally:

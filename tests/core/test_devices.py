@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protalign.core import devices
 from protalign.core.devices import (
     dtype_name,
     halving_on_oom,
@@ -58,6 +59,19 @@ def test_auto_dtype_is_float32_on_a_cpu() -> None:
 def test_a_dtype_is_found_by_its_name(name: str) -> None:
     """Name and dtype go both ways."""
     assert dtype_name(resolve_dtype(name, CPU)) == name
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_dtype_that_is_slower_here_is_warned_of(
+    native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for a process; not on a processor with hardware for it, and never of float32."""
+    monkeypatch.setattr(devices, "processor_computes_in", lambda dtype: native)
+    devices._warn_once.cache_clear()
+    for name in ("float32", "auto", "bfloat16", "bfloat16"):
+        resolve_dtype(name, CPU)
+    slower = "compute dtype bfloat16: it is slower than float32 on this processor"
+    assert [record.message[: len(slower)] for record in caplog.records] == [slower] * (not native)
 
 
 def test_an_unknown_dtype_is_refused() -> None:

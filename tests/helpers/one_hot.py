@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import signal
 import threading
@@ -18,6 +19,7 @@ from protalign.core.errors import InputError
 from protalign.core.protein import AMINO_ACIDS, Structure
 
 Arrays = list[npt.NDArray[np.float32]]
+Encode = Callable[[list[Any]], Arrays]
 _TABLE = np.zeros((128, 20), dtype=np.float32)
 _TABLE[[ord(letter) for letter in AMINO_ACIDS], range(20)] = 1
 
@@ -132,6 +134,54 @@ def load_refusing(device: str, *, unwanted: str) -> Callable[[list[Any]], Arrays
     def encode(batch: list[tuple[str, ...]]) -> Arrays:
         if any(unwanted in "".join(item) for item in batch):
             raise InputError("the sequence is unwanted", "want it")
+        return one_hot(batch)
+
+    return encode
+
+
+def load_raising(device: str, *, unwanted: str, error: str = "ValueError") -> Encode:
+    """One-hot, but a batch with a sequence that contains ``unwanted`` raises."""
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        if any(unwanted in "".join(item) for item in batch):
+            raise getattr(builtins, error)("a bug\nin two lines")
+        return one_hot(batch)
+
+    return encode
+
+
+def load_ending(device: str, *, unwanted: str, code: int = -signal.SIGKILL) -> Encode:
+    """One-hot, but a batch with a sequence that contains ``unwanted`` ends the process."""
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        if any(unwanted in "".join(item) for item in batch):
+            if code < 0:
+                os.kill(os.getpid(), -code)
+            os._exit(code)
+        return one_hot(batch)
+
+    return encode
+
+
+def load_spoiled(device: str, *, unwanted: str) -> Encode:
+    """One-hot, until a batch with ``unwanted``: nothing is embedded after it in this process."""
+    spoiled = False
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        nonlocal spoiled
+        spoiled = spoiled or any(unwanted in "".join(item) for item in batch)
+        if spoiled:
+            raise RuntimeError("device-side assert triggered")
+        return one_hot(batch)
+
+    return encode
+
+
+def load_slowly(device: str, *, seconds: float) -> Encode:
+    """One-hot, and a pause for each batch."""
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        time.sleep(seconds)
         return one_hot(batch)
 
     return encode

@@ -34,7 +34,9 @@ from tests.helpers.one_hot import (
     load_in_pairs,
     load_killed_once,
     load_one_hot,
+    load_raising,
     load_refusing,
+    load_spoiled,
     one_hot,
 )
 from tests.helpers.stores import (
@@ -147,13 +149,13 @@ def test_no_more_batches_at_once_than_threads(tmp_path: Path) -> None:
 
 
 def test_errors_in_threads(path: Path, tmp_path: Path, planned: Path) -> None:
-    """A refused item, a bug and Ctrl-C come out of several threads as they do out of one."""
+    """A refused item, a broken encoder and Ctrl-C come out of several threads as out of one."""
     load = partial(load_refusing, unwanted="AA")
     whole = Path(shutil.copytree(planned, tmp_path / "whole.zarr"))
     encode_pending(whole, "one_hot", load)
     with ThreadPoolExecutor(4) as pool:
-        with pytest.raises(ProtAlignError, match="one_hot stopped: ZeroDivisionError"):
-            encode_pending(path, "one_hot", _raising, pool=pool)
+        with pytest.raises(ProtAlignError, match="one_hot stopped: ValueError: a bug in two lines"):
+            encode_pending(path, "one_hot", partial(load_raising, unwanted=""), pool=pool)
         with pytest.raises(KeyboardInterrupt):
             encode_pending(path, "one_hot", load, on_progress=_interrupt_after(2), pool=pool)
         assert verify(path).ok
@@ -172,12 +174,12 @@ def test_several_processes_write_the_same_bytes(
     assert tree(path) == undisturbed
 
 
-def test_a_task_that_always_kills_ends_in_an_error(path: Path) -> None:
-    """Running out of memory again and again ends in one clear line, not in a loop."""
+def test_an_encoder_that_always_kills_ends_in_an_error(path: Path) -> None:
+    """A worker that ends with every protein stops the run with one line, and not in a loop."""
     once = {"distributed.scheduler.allowed-failures": 0}  # instead of three more deaths
     with (
         dask.config.set(once),
-        pytest.raises(ProtAlignError, match="ended its worker process several times"),
+        pytest.raises(ProtAlignError, match=r"its process ended while it started, 3 times \(SIGK"),
     ):
         encode_pending(path, "one_hot", load_always_killed, devices=["cpu", "cpu"])
 
@@ -323,41 +325,98 @@ def _interrupt_after(tasks: int) -> Callable[[Progress], None]:
     return interrupt
 
 
-def _raising(device: str) -> Callable[[list[Any]], list[Any]]:
-    def encode(batch: list[Any]) -> list[Any]:
-        if "W" in "".join(batch[0]):
-            raise ZeroDivisionError("a bug")
-        return one_hot(batch)
+def _faulty(device: str, *, kind: str, unwanted: str = "") -> Callable[[list[Any]], list[Any]]:
+    """One-hot with a fault in the proteins that contain ``unwanted``."""
 
-    return encode
-
-
-def _faulty(device: str, *, kind: str) -> Callable[[list[Any]], list[Any]]:
     def encode(batch: list[Any]) -> list[Any]:
         arrays = one_hot(batch)
-        if kind == "short":
-            return [array[1:] for array in arrays]
         if kind == "few":
             return arrays[1:]
-        return [np.full_like(array, float(kind)) for array in arrays]
+        return [
+            _with_fault(array, kind) if unwanted in "".join(item) else array
+            for item, array in zip(batch, arrays, strict=True)
+        ]
 
     return encode
 
 
-def test_an_encoders_bug_stops_the_run(path: Path, undisturbed: dict[str, bytes]) -> None:
-    """Any other exception ends in one line with its type; a mended run continues from there."""
-    with pytest.raises(ProtAlignError, match="encoding with one_hot stopped: ZeroDivisionError"):
-        encode_pending(path, "one_hot", _raising)
+def _with_fault(array: Any, kind: str) -> Any:
+    return array[1:] if kind == "short" else np.full_like(array, float(kind))
+
+
+def test_a_broken_encoder_stops_the_run(path: Path, undisturbed: dict[str, bytes]) -> None:
+    """One that raises with every protein ends in one line; a mended run continues from there."""
+    with pytest.raises(ProtAlignError, match="encoding with one_hot stopped: ValueError: a bug in"):
+        encode_pending(path, "one_hot", partial(load_raising, unwanted=""))
     assert verify(path).ok
+    assert EmbeddingStore.open(path).failures == []
     encode_pending(path, "one_hot", load_one_hot)
     assert tree(path) == undisturbed
+
+
+@pytest.mark.parametrize("error", ["ValueError", "MemoryError", "SystemExit"])
+def test_an_exception_is_its_items_failure(
+    error: str, path: Path, undisturbed: dict[str, bytes], proteins: list[Protein]
+) -> None:
+    """Whatever an encoder raises for one protein is a line of its failures; the rest is done."""
+    unwanted = proteins[5].sequences[0][:40]
+    load = partial(load_raising, unwanted=unwanted, error=error)
+    report = encode_pending(path, "one_hot", load)
+    assert {failure.id for failure in report.failures} == _names_with(unwanted, proteins)
+    for failure in report.failures:
+        assert "a bug in two lines" in failure.reason
+        assert failure.reason.startswith(
+            "it does not fit in memory" if error == "MemoryError" else "the encoder failed with"
+        )
+    _check_the_rest(path, unwanted)
+    failed = tree(path)
+    encode_pending(path, "one_hot", load)  # tried again, with the same end
+    assert tree(path) == failed
+    encode_pending(path, "one_hot", load_one_hot)
+    assert tree(path) == undisturbed
+
+
+@pytest.mark.parametrize("kind", ["short", "nan", "1e5"])
+def test_a_faulty_result_is_its_items_failure(
+    kind: str, path: Path, proteins: list[Protein]
+) -> None:
+    """A wrong shape, NaN or a large number for one protein: that one is not stored."""
+    unwanted = proteins[5].sequences[0][:40]
+    load = partial(_faulty, kind=kind, unwanted=unwanted)
+    report = encode_pending(path, "one_hot", load)
+    assert {failure.id for failure in report.failures} == _names_with(unwanted, proteins)
+    _check_the_rest(path, unwanted)
+
+
+def test_a_protein_that_spoils_the_process(path: Path, proteins: list[Protein]) -> None:
+    """On a GPU nothing may work after one failure: what follows is embedded in a new process."""
+    unwanted = proteins[5].sequences[0][:40]
+    report = encode_pending(path, "one_hot", partial(load_spoiled, unwanted=unwanted))
+    assert {failure.id for failure in report.failures} == _names_with(unwanted, proteins)
+    _check_the_rest(path, unwanted)
+    assert "device-side assert" in report.failures[0].reason
+
+
+def _names_with(unwanted: str, proteins: list[Protein]) -> set[str]:
+    return {p.id for p in proteins if unwanted in "".join(p.sequences)}
+
+
+def _check_the_rest(path: Path, unwanted: str) -> None:
+    """The unwanted have no rows, all others their own; nothing is left to do but the unwanted."""
+    store = EmbeddingStore.open(path)
+    present = store.rows("one_hot")[0] >= 0
+    for name, has_rows in zip(store.ids, present, strict=True):
+        assert has_rows == (unwanted not in "".join(store.sequence(name)))
+    for view, rows in zip(store[present], store[present].embeddings("one_hot"), strict=True):
+        np.testing.assert_array_equal(rows, one_hot([store.sequence(view.ids[0])])[0])
+    assert verify(path).ok
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
         ("short", r"shape \(\d+, 20\) instead of"),
-        ("few", r"returned \d+ arrays for \d+ items"),
+        ("few", r"returned \d+ arrays? for \d+ items?"),
         ("nan", "NaN or infinite"),
         ("inf", "NaN or infinite"),
         ("1e5", "a value of 1e[+]05 does not fit into float16"),

@@ -87,7 +87,9 @@ class ESM2Encoder(Encoder):
         if spec.model not in ARCHITECTURES:
             raise unknown_model(spec.model, cls.models())
         architecture = ARCHITECTURES[spec.model]
-        _checked_layer(spec, architecture)  # before a download
+        # Before a download:
+        _checked_layer(spec, architecture)
+        devices.resolve_dtype(spec.dtype, devices.resolve_device(spec.device))
         return cls(spec, architecture, Path(spec.weights or find_or_download(spec.model)))
 
     @classmethod

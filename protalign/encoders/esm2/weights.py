@@ -10,6 +10,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from protalign.core import devices
 from protalign.core.errors import ProtAlignError, WeightsError
 from protalign.core.files import new_file
 from protalign.encoders.esm2.network import Architecture
@@ -25,6 +26,15 @@ ARCHITECTURES = {
     "esm2_t48_15B_UR50D": Architecture(48, 5120, 40),
 }
 
+#: Bytes of fair-esm's published files, rounded.
+_FILE_BYTES = {
+    "esm2_t6_8M_UR50D": 30e6,
+    "esm2_t12_35M_UR50D": 134e6,
+    "esm2_t30_150M_UR50D": 593e6,
+    "esm2_t33_650M_UR50D": 2.6e9,
+    "esm2_t36_3B_UR50D": 5.7e9,
+    "esm2_t48_15B_UR50D": 30.3e9,
+}
 #: Prefixes of the parameters' names in fair-esm's published files, the longest first.
 _PREFIXES = ("encoder.sentence_encoder.", "encoder.")
 #: Tokens of ESM2's alphabet.
@@ -64,10 +74,13 @@ def cache_path(model: str) -> Path:
 def find_or_download(model: str) -> Path:
     """Return the file in torch hub's cache; download it first if it is missing.
 
-    The progress bar goes to stderr. Raises WeightsError if the download fails.
+    A line with the size and a progress bar go to stderr. Raises WeightsError if the download fails.
     """
     path = cache_path(model)
     if not path.is_file():
+        size = _FILE_BYTES[model]
+        shown = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+        devices.warn(f"{model}: downloading its weights, {shown}, to {path}")
         _download(url(model), path)
     return path
 
