@@ -21,6 +21,8 @@ from protalign.cli.options import (
     StructureEmbeddings,
 )
 from protalign.core.errors import InputError
+from protalign.core.printing import printable
+from protalign.core.unfinished import put_back
 from protalign.core.words import Loss, counted
 from protalign.heads.poolings import POOLINGS
 
@@ -93,6 +95,7 @@ def fit(
         raise InputError(
             "--split: cannot be combined with --ids or --validation-ids", "give one or the other"
         )
+    put_back(out)
     # A saved model is found before the imports; check_target refuses other files and folders.
     if (out / "config.json").is_file() and not overwrite:
         raise InputError(f"--out {out}: it exists", "name another folder or add --overwrite")
@@ -129,7 +132,7 @@ def fit(
         print_json(summary)
     elif not quiet:
         print(
-            f"{out}: trained on {counted(summary['pairs'], 'pair')}; keeps epoch "
+            f"{printable(out)}: trained on {counted(summary['pairs'], 'pair')}; keeps epoch "
             f"{summary['best_epoch']} of {summary['epochs']}; training loss {summary['loss']:.4f}"
         )
     if interrupted:

@@ -6,12 +6,14 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from protalign.core.errors import InputError, ProtAlignError
 from protalign.core.files import write_json
+from protalign.core.untrusted import read_json
 from protalign.core.words import counted
 from protalign.evaluation.evaluate import evaluate
 from protalign.evaluation.leakage import Leakage
@@ -231,19 +233,20 @@ def _evaluation(model: Model, run: Run, plan: ReportPlan, files: RunFiles) -> di
     """Evaluate the main model and audit the validation part, or read the file that holds both."""
     text = json.dumps([run.key, plan.families.of], sort_keys=True)
     path = files.folder / f"evaluation-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        results = {
-            "evaluation": evaluate(
-                model,
-                plan.parts["test"],
-                train=plan.parts["train"],
-                families=plan.families.of,
-            ),
-            "validation_leakage": _validation_leakage(plan.parts),
-        }
-        write_json(path, results)
+    with suppress(InputError):  # it is missing or damaged
+        kept = read_json(path, "")
+        if isinstance(kept, dict) and kept.keys() == {"evaluation", "validation_leakage"}:
+            return kept
+    results = {
+        "evaluation": evaluate(
+            model,
+            plan.parts["test"],
+            train=plan.parts["train"],
+            families=plan.families.of,
+        ),
+        "validation_leakage": _validation_leakage(plan.parts),
+    }
+    write_json(path, results)
     return results
 
 

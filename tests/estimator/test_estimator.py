@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,26 @@ def test_the_same_seed_gives_the_same_model(store: EmbeddingStore) -> None:
     assert first.loss_curve_ == second.loss_curve_
     np.testing.assert_array_equal(first.transform(store), second.transform(store))
     assert first.loss_curve_ != third.loss_curve_
+
+
+def test_the_same_seed_gives_the_same_model_in_threads(store: EmbeddingStore) -> None:
+    """Fits that run at once are the model that one alone is; shared generators stay as they were.
+
+    Wide heads take long to draw, so that the fits meet while they do.
+    """
+
+    def fit(_: int) -> dict[str, torch.Tensor]:
+        model = quick(max_epochs=1, embed_dim=1024, early_stopping=True).fit(store).model_
+        return dict(model.state_dict())
+
+    before = torch.get_rng_state(), str(np.random.get_state())
+    alone = fit(0)
+    with ThreadPoolExecutor(4) as pool:
+        for state in pool.map(fit, range(8)):
+            for name, values in alone.items():
+                assert torch.equal(state[name], values), name
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert str(np.random.get_state()) == before[1]
 
 
 def test_early_stopping_ends_with_the_best_epoch() -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import resource
+import struct
 import subprocess
 import sys
-from copy import copy
+import threading
+from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from protalign.core.errors import ModelError
 from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.heads.model import Model
+from protalign.heads.model_check import verify_model
+from protalign.heads.model_files import _digest as digest_of
 from protalign.heads.model_files import check_target
 from protalign.stores import EmbeddingStore
 
@@ -64,18 +73,16 @@ def test_it_loads_without_the_store(saved: Path) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "(1, 128) one_hot"
-    assert {path.name for path in saved.iterdir()} == {
-        "config.json",
-        "model.safetensors",
-        "README.md",
-    }
+    names = {path.name for path in saved.iterdir()}
+    assert {"config.json", "model.safetensors", "README.md"} <= names
+    assert {Path(name).suffix for name in names} == {".json", ".safetensors", ".md"}
 
 
 def test_config_and_card_say_what_it_is(saved: Path, store: EmbeddingStore) -> None:
     """Encoders with hashes, format, versions, parameters, and where the pairs came from."""
     config = json.loads((saved / "config.json").read_text())
     info = store.encoder_for("structure")
-    assert config["format_version"] == "1.1"
+    assert config["format_version"] == "1.2"
     assert config["encoders"]["structure"]["weights_sha256"] == info.weights_sha256
     assert config["encoders"]["sequence"]["settings"] == {"layer": 1}
     assert set(config["versions"]) == {"torch", "numpy", "scikit-learn"}
@@ -90,9 +97,11 @@ def test_a_model_of_format_1_0_is_read(
     """It knew attention alone, and did not record what chose the epoch."""
     config = json.loads((saved / "config.json").read_text())
     del config["parameters"]["pooling"], config["training"]["validation"]
+    del config["config_sha256"], config["card_sha256"]
     (saved / "config.json").write_text(json.dumps({**config, "format_version": "1.0"}))
     old = ProtAlignEstimator.load(saved)
     assert (old.pooling, old.validation_) == ("attention", "not recorded")
+    assert verify_model(saved) == []
     np.testing.assert_array_equal(old.transform(store[:3]), fitted.transform(store[:3]))
 
 
@@ -161,10 +170,10 @@ def test_a_failed_save_leaves_the_old_model(
     ("break_it", "message"),
     [
         (lambda f: (f / "config.json").unlink(), "not a saved model"),
-        (lambda f: (f / "config.json").write_text("{"), "damaged .*config.json cannot be read"),
-        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors cannot be read"),
+        (lambda f: (f / "config.json").write_text("{"), "damaged .*config.json: not valid JSON"),
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors: cannot be read"),
         (lambda f: flip_a_bit(f / "model.safetensors"), "damaged .*not the file"),
-        (lambda f: edit(f, format_version="2.0"), "format 2.0, this version reads 1.1"),
+        (lambda f: edit(f, format_version="2.0"), "format 2.0, this version reads 1.2"),
         (lambda f: edit(f, format="other"), "not a model of ProtAlign"),
         (lambda f: edit(f, encoders={}), "damaged .*KeyError"),
         (lambda f: edit(f, parameters={}), "damaged .*KeyError"),
@@ -181,6 +190,156 @@ def test_damage_is_told_in_one_line(saved: Path, break_it: object, message: str)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"n_heads": 4', '"n_heads": 8'),
+        ('"temperature": 0.07', '"temperature": 0.7'),
+        ('"loss": "clip"', '"loss": "clup"'),
+        ('"n_pairs": 41', '"n_pairs": 47'),
+        ('"card_sha256"', '"cord_sha256"'),
+        ('"config_sha256"', '"confug_sha256"'),
+        ('"format_version": "1.2"', '"format_version": "1.3"'),
+    ],
+)
+def test_an_edit_of_the_config_is_noticed(saved: Path, before: str, after: str) -> None:
+    """Also one that still describes a model of the same parameters, as another number of heads."""
+    config = saved / "config.json"
+    text = config.read_text()
+    assert before in text
+    config.write_text(text.replace(before, after, 1))
+    with pytest.raises(ModelError, match=r"damaged .config.json was changed since it was saved"):
+        ProtAlignEstimator.load(saved)
+    assert len(verify_model(saved)) == 1
+
+
+def test_every_changed_byte_is_found(saved: Path) -> None:
+    """In the weights, the config and the card: one changed byte, or a missing end, is a problem."""
+    rng = np.random.default_rng(0)
+    assert verify_model(saved) == []
+    for path in saved.iterdir():
+        data = path.read_bytes()
+        for place in rng.integers(len(data), size=12):
+            changed = bytearray(data)
+            changed[place] ^= rng.integers(1, 256)
+            path.write_bytes(changed)
+            assert len(verify_model(saved)) == 1, (path.name, place)
+        path.write_bytes(data[: len(data) // 2])
+        assert len(verify_model(saved)) == 1
+        path.unlink()
+        assert len(verify_model(saved)) == 1
+        path.write_bytes(data)
+    assert verify_model(saved) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"embed_dim": value} for value in (10**9, 10**30, 0, -1, 1.5, True, None, "128", [128])),
+        *({"n_heads": value} for value in (0, 3, 10**9, "4")),
+        *({"temperature": value} for value in (0, -1, "x", None)),
+        {"pooling": ["attention"]},
+        {"loss": {}},
+    ],
+)
+def test_absurd_configs_take_no_memory(saved: Path, changes: dict[str, object]) -> None:
+    """Sizes and types that no model has: refused in one line, before a parameter is made."""
+    edit_parameters(saved, **changes)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ModelError, match=r"damaged|more than fits into memory") as error:
+        Model.load(saved)
+    assert "\n" not in str(error.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"format": ' * 100_000, "[]", "5", "null", '{"a": 1, "a": 2}', "\x00"]
+)
+def test_configs_that_are_none(saved: Path, text: str) -> None:
+    """Nested without end, or JSON of another kind."""
+    (saved / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=r"damaged|not a model of ProtAlign"):
+        ProtAlignEstimator.load(saved)
+
+
+@pytest.mark.parametrize("key", ["encoders", "parameters", "training", "array_input"])
+@pytest.mark.parametrize("value", [None, 5, "x", [], {}])
+def test_parts_of_another_type(saved: Path, key: str, value: object) -> None:
+    """A part of the config that is missing or something else is damage, not a fault of ours."""
+    edit(saved, **{key: value})
+    with pytest.raises(ModelError, match="damaged"):
+        ProtAlignEstimator.load(saved)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "device"])
+def test_only_regular_files_are_opened(saved: Path, name: str, kind: str) -> None:
+    """A link, a pipe, a folder or a device in place of a file is refused, and nothing waits."""
+    path = saved / name
+    if kind == "link":
+        path.rename(saved.parent / name)
+        path.symlink_to(saved.parent / name)
+    else:
+        path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    if kind == "folder":
+        path.mkdir()
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    assert len(verify_model(saved)) == 1
+    if name != "README.md":
+        with pytest.raises(ModelError):
+            ProtAlignEstimator.load(saved)
+
+
+def test_weights_of_another_size_are_not_read(saved: Path) -> None:
+    """A file of a terabyte of zeros, and headers that promise more than the file has."""
+    weights = saved / "model.safetensors"
+    with weights.open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ModelError, match="no such file has"):
+        ProtAlignEstimator.load(saved)
+    tensor = {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}
+    for header in (b"", b"{", b"[" * 1000, json.dumps({"query": tensor}).encode()):
+        data = struct.pack("<Q", len(header)) + header
+        weights.write_bytes(data)
+        edit(saved, weights_sha256=hashlib.sha256(data).hexdigest())
+        with pytest.raises(ModelError, match="damaged"):
+            ProtAlignEstimator.load(saved)
+    weights.write_bytes(data := struct.pack("<Q", 1 << 60))
+    edit(saved, weights_sha256=hashlib.sha256(data).hexdigest())
+    with pytest.raises(ModelError, match="damaged"):
+        ProtAlignEstimator.load(saved)
+
+
+def test_a_reader_sees_one_model_while_others_are_saved(
+    fitted: ProtAlignEstimator, saved: Path
+) -> None:
+    """Its config and its weights are of the same one, however often another is put there."""
+    other = copy(fitted)
+    other.model_ = deepcopy(fitted.model_)
+    with torch.no_grad():
+        other.model_.sequence.norm.bias.add_(1)
+    known = {fitted.model_.weights_sha256, other.model_.weights_sha256}
+    assert len(known) == 2
+    done = threading.Event()
+
+    def save() -> None:
+        while not done.is_set():
+            for model in (fitted, other):
+                model.save(saved)
+
+    writer = threading.Thread(target=save)
+    writer.start()
+    try:
+        for _ in range(30):
+            assert ProtAlignEstimator.load(saved).model_.weights_sha256 in known
+    finally:
+        done.set()
+        writer.join()
+
+
 def flip_a_bit(path: Path) -> None:
     """Damage that no length tells."""
     data = bytearray(path.read_bytes())
@@ -189,9 +348,10 @@ def flip_a_bit(path: Path) -> None:
 
 
 def edit(folder: Path, **changes: object) -> None:
-    """Change a config's entries."""
+    """Change a config's entries, and its digest with them, as only another program would."""
     path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    config = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({**config, "config_sha256": digest_of(config)}))
 
 
 def edit_parameters(folder: Path, **changes: object) -> None:
