@@ -9,8 +9,9 @@ a protein (water, lipids, ions, ligands) is dropped first, so its lines may hold
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import gemmi
 import numpy as np
@@ -41,20 +42,27 @@ _HYBRID = re.compile(rb"[A-Z][0-9A-Z]{3}|[a-z][0-9a-z]{3}")
 _POINT_COLUMNS = (35, 43, 51)
 
 
-def _spellings(*names: str) -> npt.NDArray[np.uint32]:
-    """Return every position of the names within the atom name's four columns."""
-    return np.array(
-        [
-            name.rjust(len(name) + indent).ljust(4).encode()
-            for name in names
-            for indent in range(5 - len(name))
-        ],
-        dtype="S4",
-    ).view(np.uint32)
+def _spellings(*names: str) -> frozenset[int]:
+    """Return every position of the names within the atom name's four columns, as numbers."""
+    texts = [
+        name.rjust(len(name) + indent).ljust(4).encode()
+        for name in names
+        for indent in range(5 - len(name))
+    ]
+    return frozenset(np.array(texts, dtype="S4").view(np.uint32).tolist())
+
+
+def _is_one_of(names: npt.NDArray[np.uint32], spellings: frozenset[int]) -> Bool:
+    """Return which atom names are among the spellings; few of these occur in one file."""
+    marked = np.zeros(len(names), dtype=np.bool_)
+    for spelling in spellings.intersection(names.tolist()):
+        marked |= names == spelling
+    return marked
 
 
 _NITROGEN, _ALPHA, _CARBON = _spellings("N"), _spellings("CA"), _spellings("C")
-_BACKBONE_NAMES = np.concatenate([_NITROGEN, _ALPHA, _CARBON, _spellings(*OXYGENS)])
+_USUAL = np.array([b" N  ", b" CA ", b" C  ", b" O  "], dtype="S4").view(np.uint32).tolist()
+_BACKBONE_NAMES = _NITROGEN | _ALPHA | _CARBON | _spellings(*OXYGENS)
 
 Columns = npt.NDArray[np.uint8]
 
@@ -68,8 +76,8 @@ class PdbLines:
         The text, ending in a newline.
     starts, ends : (lines,) int64
         Index of each line's first byte and of its newline.
-    records : (lines,) S6
-        The record names, padded with spaces.
+    is_atom : (lines,) bool
+        ATOM and HETATM.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -83,10 +91,14 @@ class PdbLines:
         if len(short):  # what follows is the next line's
             beyond = self.starts[short, None] + np.arange(6) >= self.ends[short, None]
             names[short] = np.where(beyond, _SPACE, names[short])
-        self.records = names.view("S6")[:, 0]
         # Six-digit serial numbers reach into the record name: "ATOM 100000".
         atom = names[:, :4].view(np.uint32)[:, 0] == np.frombuffer(b"ATOM", np.uint32)
-        self.is_atom = atom | (self.records == b"HETATM")
+        hetatm = names[:, :2].view(np.uint16)[:, 0] == np.frombuffer(b"HE", np.uint16)
+        if hetatm.any():
+            atom |= names.view("S6")[:, 0] == b"HETATM"
+        self.is_atom = atom
+        self._others = np.flatnonzero(~atom)
+        self._records = names[self._others].view("S6")[:, 0]
 
     def columns(self, starts: Int64, first: int, stop: int) -> Columns:
         """Return (lines, stop - first) uint8: the same columns of each line, counted from 0."""
@@ -97,9 +109,13 @@ class PdbLines:
         windows: Columns = np.ndarray(shape, np.uint8, self._bytes, strides=(1, 1))
         return windows[starts + first]
 
-    def is_record(self, name: bytes) -> Bool:
-        """Return (lines,) bool: lines of this record, whatever follows its name."""
-        return np.asarray(self.records == name.ljust(6))
+    def of(self, name: bytes) -> Int64:
+        """Return the lines of this record, whatever follows its name; not for atoms."""
+        return self._others[self._records == name.ljust(6)]
+
+    def text(self, line: int) -> bytes:
+        """Return a line without its end."""
+        return self.data[self.starts[line] : self.ends[line]]
 
     def is_last(self, line: int) -> bool:
         """Return whether only empty lines follow."""
@@ -152,7 +168,7 @@ def read_pdb(data: bytes, with_seqres: bool = False) -> PdbContent:
     notes += of_chains
     text = residues.text(molecules)
     if with_seqres:
-        text = residues.seqres(molecules, lines.is_record(b"SEQRES")) + text
+        text = residues.seqres(molecules) + text
     if not text.isascii():
         raise InputError("its PDB records are damaged (bytes that are not ASCII)", FETCH_AGAIN)
     try:
@@ -169,9 +185,8 @@ def read_pdb(data: bytes, with_seqres: bool = False) -> PdbContent:
 
 def _first_model(lines: PdbLines, atoms: Int64) -> int:
     """Return the line that ends the first model: ENDMDL, END, a second MODEL, or the last."""
-    ends = lines.is_record(b"ENDMDL") | lines.is_record(b"END") | lines.is_record(b"MODEL")
-    ends[: atoms[0]] = False
-    return int(np.argmax(ends)) if ends.any() else len(ends)
+    ends = np.concatenate([lines.of(b"ENDMDL"), lines.of(b"END"), lines.of(b"MODEL")])
+    return int(ends[ends > atoms[0]].min(initial=len(lines.ends)))
 
 
 def _left_out(lines: PdbLines, atoms: Int64, first_model: int) -> list[str]:
@@ -179,13 +194,13 @@ def _left_out(lines: PdbLines, atoms: Int64, first_model: int) -> list[str]:
     rest = atoms[np.searchsorted(atoms, first_model) :]
     if len(rest) == 0:
         return []
-    models = np.count_nonzero(lines.is_record(b"MODEL"))
+    models = len(lines.of(b"MODEL"))
     if models > 1:
-        return [first_model_note(int(models))]
+        return [first_model_note(models)]
     names = np.unique(lines.columns(lines.starts[rest], 17, 20).copy().view("S3"))
     if not any(residue_letter(name.strip()) for name in names.tolist()):
         return []
-    mark = lines.records[first_model].decode("latin-1").strip()
+    mark = lines.text(first_model)[:6].decode("latin-1").strip()
     return [
         f"the atoms after its first {mark} were left out ({len(rest):,}); to read them, delete "
         f"that line, or write them to a file of their own"
@@ -231,45 +246,44 @@ class PdbResidues:
             line = int(lines_of_atoms[np.argmax(lengths < _IDENTIFIED)])
             raise InputError(f"line {line + 1} is cut short", FETCH_AGAIN)
         columns = lines.columns(starts, 12, 27)
-        atom_names = columns[:, :4].view(np.uint32)[:, 0]
-        self._ter = np.flatnonzero(lines.is_record(b"TER"))
-        ends = np.searchsorted(self._ter, lines_of_atoms)
-        begins = np.ones(len(starts), dtype=np.bool_)
-        begins[1:] = ends[1:] != ends[:-1]
+        atom_names = np.ascontiguousarray(columns[:, :4]).view(np.uint32)[:, 0]
+        self._ter = lines.of(b"TER")
+        begins = np.zeros(len(starts), dtype=np.bool_)
+        begins[0] = True
+        begins[np.searchsorted(lines_of_atoms, self._ter[self._ter < lines_of_atoms[-1]])] = True
         for part in (columns[:, 5:13].view(np.uint64)[:, 0], columns[:, 13:].view(np.uint16)[:, 0]):
             begins[1:] |= part[1:] != part[:-1]
         first = np.flatnonzero(begins)
-        self._names = _ResidueNames(columns[first])
-        known = self._names.known
+        sizes = np.diff(first, append=len(starts))
+        self._table, names = _name_table(columns[first])
+        known = self._table.known[names]
         if not known.all():
-            known = known | (
-                self._names.possible
-                & _any_in_run(np.isin(atom_names, _NITROGEN), first)
-                & _any_in_run(np.isin(atom_names, _ALPHA), first)
-            )
-        self.runs = first[known]
-        self._names = self._names[known]
+            doubtful = np.flatnonzero(~known & self._table.possible[names])
+            known[doubtful] = _has_n_and_ca(atom_names, first[doubtful], sizes[doubtful])
+        self.runs, self._names = first[known], names[known]
         self._columns = columns[self.runs]
-        self.ends = ends[self.runs]
-        in_kept = np.repeat(known, np.diff(first, append=len(starts)))
+        self.ends = np.searchsorted(self._ter, lines_of_atoms[self.runs])
+        in_kept = np.repeat(known, sizes)
         if lengths.min(initial=_SHORTEST) < _SHORTEST and (lengths[in_kept] < _SHORTEST).any():
             line = int(lines_of_atoms[in_kept][np.argmax(lengths[in_kept] < _SHORTEST)])
             raise InputError(f"line {line + 1} is cut short", FETCH_AGAIN)
         self.in_kept = in_kept
         self.last_line = int(lines_of_atoms[in_kept][-1]) if len(self.runs) else -1
-        self.atoms = np.flatnonzero(in_kept & (begins | np.isin(atom_names, _BACKBONE_NAMES)))
+        self.atoms = np.flatnonzero(in_kept & (begins | _is_backbone(atom_names, first, sizes)))
         self.run_of = np.searchsorted(self.runs, self.atoms, side="right") - 1
         self._atom_names = atom_names[self.atoms]
         self._starts = starts[self.atoms]
+        # The line end, or what follows a short line, is in the last column.
+        self._rows = lines.columns(self._starts, 0, _THROUGH_B_FACTOR + 1)
         self._check_coordinates()
         self.numbers = self._parse_numbers()
 
     def _check_coordinates(self) -> None:
         """Raise InputError if a coordinate of a kept atom is not a number in its columns."""
-        fields = self._lines.columns(self._starts, 30, _SHORTEST)
+        fields = np.ascontiguousarray(self._rows[:, 30:_SHORTEST])
         if len(fields) == 0 or _is_usual(fields.reshape(-1, 8), whole=4):
             return
-        for index, row in enumerate(np.ascontiguousarray(fields).view("S8").tolist()):
+        for index, row in enumerate(fields.view("S8").tolist()):
             for field, column in zip(row, _POINT_COLUMNS, strict=True):
                 field = field.ljust(8)
                 number = _COORDINATE.fullmatch(field)
@@ -321,13 +335,16 @@ class PdbResidues:
 
     def molecules(self) -> Molecules:
         """Return the molecule of each run."""
-        chains, chain_of = np.unique(self._names.chains, return_inverse=True)
         segments, segment_of = self._segments()
+        if len(segments) == 1 and self._is_one_chain():
+            letter = self._table.letters[self._table.chains[self._names[0]]]
+            return Molecules(np.zeros(len(self.runs), dtype=np.int64), [letter], segments)
+        chain_of = self._table.chains[self._names]
         codes = self._columns[:, 14].astype(np.int64)
         codes[self.numbers > 9999] = _SPACE
         het = self._lines.columns(self._lines.starts[self._all[self.runs]], 0, 1)[:, 0] == ord("H")
         of_runs = divide(
-            chain_of.reshape(-1).astype(np.int64),
+            chain_of,
             self.ends,
             segment_of,
             self.numbers * 256 + codes,
@@ -338,16 +355,25 @@ class PdbResidues:
         first = np.unique(of_runs, return_index=True)[1]
         return Molecules(
             of_runs,
-            [chains[chain].decode("latin-1").strip() for chain in chain_of.reshape(-1)[first]],
+            [self._table.letters[chain] for chain in chain_of[first]],
             [segments[segment] for segment in segment_of[first]],
+        )
+
+    def _is_one_chain(self) -> bool:
+        """Return whether all runs have one letter, numbers that rise, and no TER between them."""
+        chains = self._table.chains[self._names]
+        return bool(
+            self.ends[0] == self.ends[-1]
+            and (self.numbers[1:] >= self.numbers[:-1]).all()
+            and (chains == chains[0]).all()
         )
 
     def _whole(self) -> Bool:
         """Return (n,) bool: runs with a CA without a label of alternate locations."""
-        labels = self._lines.columns(self._starts, 16, 17)[:, 0]
-        own = (labels == _SPACE) | self._names.no_altloc[self.run_of]
+        own = self._rows[:, 16] == _SPACE
+        own |= self._table.no_altloc[self._names[self.run_of]]
         whole = np.zeros(len(self.runs), dtype=np.bool_)
-        whole[self.run_of[own & np.isin(self._atom_names, _ALPHA)]] = True
+        whole[self.run_of[own & _is_one_of(self._atom_names, _ALPHA)]] = True
         return whole
 
     def _segments(self) -> tuple[list[str], Int64]:
@@ -384,15 +410,16 @@ class PdbResidues:
 
     def label(self, residue: int) -> str:
         """Return the run's name in a message: "chain A, GLY 12"."""
-        chain = printable(self._names.chains[residue].decode("latin-1").strip())
-        name = printable(self._names.names[residue])
+        index = self._names[residue]
+        chain = printable(self._table.letters[self._table.chains[index]])
+        name = printable(self._table.names[index])
         code = chr(self._columns[residue, 14]).strip()
         code = "" if self.numbers[residue] > 9999 else printable(code)
         return f"chain {chain}, {name} {self.numbers[residue]}{code}"
 
-    def _position(self, run: int, spellings: npt.NDArray[np.uint32]) -> npt.NDArray[np.float64]:
+    def _position(self, run: int, spellings: frozenset[int]) -> npt.NDArray[np.float64]:
         start, stop = np.searchsorted(self.run_of, [run, run + 1])
-        named = np.flatnonzero(np.isin(self._atom_names[start:stop], spellings))
+        named = np.flatnonzero(_is_one_of(self._atom_names[start:stop], spellings))
         if len(named) == 0:
             return np.full(3, np.nan)
         begin = int(self._starts[start + named[0]])
@@ -404,7 +431,7 @@ class PdbResidues:
 
         Names of residues are the archive's, and nothing stands behind the B-factor.
         """
-        rows = self._lines.columns(self._starts, 0, _THROUGH_B_FACTOR + 1).copy()
+        rows = self._rows.copy()
         lengths = self._lines.ends[self._all[self.atoms]] - self._starts
         short = np.flatnonzero(lengths <= _THROUGH_B_FACTOR)
         if len(short):
@@ -413,8 +440,10 @@ class PdbResidues:
             )
         rows[:, 6:12] = _SPACE  # serial numbers may be anything: "*****", "186a2", six digits
         rows[rows[:, 0] == ord("A"), 4:6] = _SPACE
-        rows[:, 16][self._names.no_altloc[self.run_of]] = _SPACE
-        rows[:, 17:20] = self._names.parents[self.run_of]
+        names = self._names[self.run_of]
+        if self._table.no_altloc.any():
+            rows[:, 16][self._table.no_altloc[names]] = _SPACE
+        rows[:, 17:20] = self._table.parents[names]
         codes = [chain_code(index) for index in range(len(molecules.chains))]
         if codes:
             table = np.frombuffer(b"".join(codes), dtype=np.uint8).reshape(-1, 2)
@@ -447,14 +476,14 @@ class PdbResidues:
         parts.append(rows[begin:].tobytes())
         return b"".join(parts)
 
-    def seqres(self, molecules: Molecules, is_seqres: Bool) -> bytes:
+    def seqres(self, molecules: Molecules) -> bytes:
         """Return SEQRES under the names of ``text``; a divided chain's is its first part's."""
         code_of: dict[str, bytes] = {}
         for index, chain in enumerate(molecules.chains):
             code_of.setdefault(chain, chain_code(index))
         made = []
-        for line in np.flatnonzero(is_seqres).tolist():
-            text = self._lines.data[self._lines.starts[line] : self._lines.ends[line]]
+        for line in self._lines.of(b"SEQRES").tolist():
+            text = self._lines.text(line)
             code = code_of.get(text[10:12].decode("latin-1").strip())
             if code is None:
                 continue
@@ -537,8 +566,9 @@ class Molecules:
         return molecule_names(self.chains, self.segments)
 
 
-class _ResidueNames:
-    """What the columns 17 to 22 of each run say: the residue's name and its chain's.
+@dataclass(frozen=True, slots=True)
+class _NameTable:
+    """What the columns 17 to 22 of runs say: the residue's name and its chain's; n different ones.
 
     Force fields have residue names of four letters. They reach into the column after the name,
     where others write the first of two letters of a chain name, or into the column before, which is
@@ -546,61 +576,92 @@ class _ResidueNames:
 
     Attributes
     ----------
-    names : list of str
+    names : (n,) tuple of str
     parents : (n, 3) uint8
         The archive's name for it.
-    chains : (n,) S2
+    letters : list of str
+        Names of chains, which ``chains`` (n,) int64 are indices of.
     no_altloc : (n,) bool
         The column of the alternate location holds a letter of the name.
     known, possible : (n,) bool
         An amino acid by its name; an amino acid if it has N and CA.
     """
 
-    def __init__(self, columns: Columns) -> None:
-        keys = np.zeros((len(columns), 8), dtype=np.uint8)
-        keys[:, :6] = columns[:, 4:10]
-        unique, inverse = np.unique(keys.view(np.uint64)[:, 0], return_inverse=True)
-        texts = [key.tobytes()[:6].decode("latin-1") for key in unique]
-        self._resolve(texts, inverse.reshape(-1))
-
-    def _resolve(self, texts: Sequence[str], inverse: Int64) -> None:
-        two_letters = {
-            text[4:]
-            for text in texts
-            if text[4] != " " and residue_letter(text[1:4].strip()) and not is_form(text[1:5])
-        }
-        names, chains, no_altloc = [], [], []
-        for text in texts:
-            name, chain, in_altloc = text[1:4].strip(), text[4:], False
-            if text[4] != " " and is_form(text[1:5]) and chain not in two_letters:
-                name, chain = text[1:5], f" {text[5]}"
-            elif text[0] != " " and not residue_letter(name) and is_form(text[:4]):
-                name, in_altloc = text[:4], True
-            names.append(name)
-            chains.append(chain.strip())
-            no_altloc.append(in_altloc)
-        known = [residue_letter(name) != "" for name in names]
-        possible = [backbone_letter(name) != "" for name in names]
-        parents = [f"{parent_name(name):>3}"[:3] for name in names]
-        self.names = [names[index] for index in inverse.tolist()]
-        self.chains = np.array([chain.encode("latin-1") for chain in chains], dtype="S2")[inverse]
-        self.no_altloc = np.array(no_altloc, dtype=np.bool_)[inverse]
-        self.known = np.array(known, dtype=np.bool_)[inverse]
-        self.possible = np.array(possible, dtype=np.bool_)[inverse]
-        bytes_of = np.frombuffer("".join(parents).encode("latin-1"), np.uint8).reshape(-1, 3)
-        self.parents = bytes_of[inverse]
-
-    def __getitem__(self, keep: Bool) -> _ResidueNames:
-        part = object.__new__(_ResidueNames)
-        part.names = [name for name, kept in zip(self.names, keep, strict=True) if kept]
-        for field in ("chains", "no_altloc", "known", "possible", "parents"):
-            setattr(part, field, getattr(self, field)[keep])
-        return part
+    names: tuple[str, ...]
+    parents: Columns
+    letters: list[str]
+    chains: Int64
+    no_altloc: Bool
+    known: Bool
+    possible: Bool
 
 
-def _any_in_run(marked: Bool, first: Int64) -> Bool:
-    """Return for each run whether any of its atoms is marked."""
-    return np.logical_or.reduceat(marked, first)
+def _name_table(columns: Columns) -> tuple[_NameTable, Int64]:
+    """Return the table of the runs' names, and (runs,) int64, each run's index in it."""
+    keys = np.zeros((len(columns), 8), dtype=np.uint8)
+    keys[:, :6] = columns[:, 4:10]
+    unique, inverse = np.unique(keys.view(np.uint64)[:, 0], return_inverse=True)
+    texts = [key.tobytes()[:6].decode("latin-1") for key in unique]
+    two_letters = {
+        text[4:]
+        for text in texts
+        if text[4] != " " and residue_letter(text[1:4].strip()) and not is_form(text[1:5])
+    }
+    read = [_read_name(text, text[4:] in two_letters) for text in texts]
+    names, parents, chains, no_altloc, known, possible = zip(*read, strict=True)
+    letters = list(dict.fromkeys(chains))
+    table = _NameTable(
+        names,
+        np.frombuffer(b"".join(parents), np.uint8).reshape(-1, 3),
+        letters,
+        np.array([letters.index(chain) for chain in chains], dtype=np.int64),
+        np.array(no_altloc, dtype=np.bool_),
+        np.array(known, dtype=np.bool_),
+        np.array(possible, dtype=np.bool_),
+    )
+    return table, inverse.reshape(-1)
+
+
+@lru_cache(maxsize=10_000)
+def _read_name(text: str, has_two_letters: bool) -> tuple[str, bytes, str, bool, bool, bool]:
+    """Return the fields of ``_NameTable`` for the columns 17 to 22 of a run."""
+    name, chain, in_altloc = text[1:4].strip(), text[4:], False
+    if text[4] != " " and is_form(text[1:5]) and not has_two_letters:
+        name, chain = text[1:5], text[5]
+    elif text[0] != " " and not residue_letter(name) and is_form(text[:4]):
+        name, in_altloc = text[:4], True
+    parent = f"{parent_name(name):>3}"[:3].encode("latin-1")
+    known, possible = residue_letter(name) != "", backbone_letter(name) != ""
+    return name, parent, chain.strip(), in_altloc, known, possible
+
+
+def _has_n_and_ca(names: npt.NDArray[np.uint32], first: Int64, sizes: Int64) -> Bool:
+    """Return for each run, from its first atom on, whether it has atoms N and CA."""
+    if len(first) == 0:
+        return np.zeros(0, dtype=np.bool_)
+    begin = np.cumsum(sizes) - sizes
+    names = names[np.repeat(first - begin, sizes) + np.arange(int(sizes.sum()))]
+    has = [
+        np.logical_or.reduceat(_is_one_of(names, spellings), begin)
+        for spellings in (_NITROGEN, _ALPHA)
+    ]
+    both: Bool = has[0] & has[1]
+    return both
+
+
+def _is_backbone(names: npt.NDArray[np.uint32], first: Int64, sizes: Int64) -> Bool:
+    """Return which atoms may be a backbone's; runs begin at ``first``.
+
+    Other spellings are looked for only in runs that lack an atom of the usual ones.
+    """
+    usual = np.zeros(len(names), dtype=np.bool_)
+    for spelling in _USUAL:
+        usual |= names == spelling
+    lack = np.add.reduceat(usual, first, dtype=np.int64) < len(_USUAL)
+    if lack.any():
+        rest = np.flatnonzero(np.repeat(lack, sizes) & ~usual)
+        usual[rest] = _is_one_of(names[rest], _BACKBONE_NAMES)
+    return usual
 
 
 def from_hybrid(field: bytes) -> int:
@@ -643,10 +704,9 @@ def _check_end(lines: PdbLines, atoms: Int64) -> None:
         usual = lengths[-2] if len(lengths) > 1 else _THROUGH_B_FACTOR
         if lengths[-1] < min(usual, _THROUGH_B_FACTOR):
             raise truncated
-    if lines.is_record(b"END").any():
+    if len(lines.of(b"END")):
         return
-    models = np.count_nonzero(lines.is_record(b"MODEL"))
-    if models > np.count_nonzero(lines.is_record(b"ENDMDL")):
+    if len(lines.of(b"MODEL")) > len(lines.of(b"ENDMDL")):
         raise truncated
     # The archive's own files say so in REMARK 4, and always end in END.
     if b" COMPLIES WITH FORMAT V." in lines.data[: lines.starts[atoms[0]]]:
