@@ -41,7 +41,7 @@ def _put(path: Path, parts: tuple[bytes | npt.NDArray[np.uint8], ...]) -> None:
     try:
         with unfinished.open("xb") as file:
             for part in parts:
-                file.write(part)
+                file.write(memoryview(part))
         unfinished.replace(path)
     except OSError:
         unfinished.unlink(missing_ok=True)

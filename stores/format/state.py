@@ -232,9 +232,11 @@ class StoreState:
             )
         for spec in specs.values():
             _require(spec.chunk_bytes <= _CHUNK_BYTES, "an encoder's chunks are too large")
-        for group in _equally_long(self.encoders):
-            counts = {self.rows(name) for name in group}
-            _require(len(counts) == 1, f"{group[0]} and {group[-1]} have different numbers of rows")
+        for arrays in _equally_long(self.encoders):
+            counts = {self.rows(name) for name in arrays}
+            _require(
+                len(counts) == 1, f"{arrays[0]} and {arrays[-1]} have different numbers of rows"
+            )
         for source in self.open_sources:
             _require(source < self.rows("sources/sha256"), "open_sources are not rows")
         for name, encoder in self.encoders.items():
