@@ -6,14 +6,19 @@ Heavy libraries are imported by the commands that use them, so that ``--help`` a
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from protalign.cli import (
+    align,
     attention,
     embed,
     evaluate,
@@ -29,7 +34,8 @@ from protalign.cli import (
 )
 from protalign.cli.console import INTERRUPTED, OK, USAGE, Interrupted
 from protalign.cli.help import Command, Commands
-from protalign.core.errors import ProtAlignError
+from protalign.core.errors import DEBUG_VARIABLE, ProtAlignError, show_traceback
+from protalign.core.printing import printable
 from protalign.core.version import __version__
 
 STORES, MODELS, VECTORS = "Stores", "Models", "Vectors"
@@ -45,6 +51,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "reproduce": (reproduce.reproduce, MODELS),
     "export": (export.export, VECTORS),
     "search": (search.search, VECTORS),
+    "align": (align.align, VECTORS),
     "attention": (attention.attention, VECTORS),
 }
 
@@ -69,6 +76,10 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show where in the code an error comes from."),
+    ] = False,
 ) -> None:
     """Embed proteins once, align sequence and structure, use the vectors anywhere.
 
@@ -79,6 +90,8 @@ def _options(
       protalign export store.zarr --model model/ --out vectors.parquet
       protalign search query.fasta --vectors vectors.parquet --model model/
     """
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"  # worker processes inherit it
 
 
 for _name, (_function, _group) in COMMANDS.items():
@@ -88,16 +101,22 @@ for _name, (_function, _group) in COMMANDS.items():
 def run() -> None:
     """Run the app; a user's mistake or a failing disk is one line and exit code 2."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a Greek letter in an id, on a terminal of ASCII
+            stream.reconfigure(errors="backslashreplace")
+    sys.argv[1:] = map(_with_home, sys.argv[1:])
     try:
         app()
     except ProtAlignError as error:
-        print(f"protalign: {error}", file=sys.stderr)
+        show_traceback(error)
+        print(f"protalign: {printable(error)}", file=sys.stderr)
         sys.exit(USAGE)
     except BrokenPipeError:  # the reader of a pipe (head, less) has ended
         sys.stderr.close()
         sys.exit(OK)
     except OSError as error:  # no space left, no permission
-        print(f"protalign: {error}", file=sys.stderr)
+        show_traceback(error)
+        print(f"protalign: {printable(error)}", file=sys.stderr)
         sys.exit(USAGE)
     except Interrupted as interruption:
         _end_interrupted(f"interrupted; {interruption}")
@@ -105,6 +124,15 @@ def run() -> None:
         if end.code == INTERRUPTED:  # typer turns other interruptions into this
             _end_interrupted("interrupted")
         raise
+
+
+def _with_home(word: str) -> str:
+    """Return --out=~/store.zarr with the home folder in place of "~", which shells leave there."""
+    name, equals, value = word.partition("=")
+    if name.startswith("--") and value.startswith("~"):
+        with suppress(RuntimeError):  # no such user
+            return name + equals + str(Path(value).expanduser())
+    return word
 
 
 def _end_interrupted(line: str) -> NoReturn:
@@ -117,4 +145,4 @@ def _end_interrupted(line: str) -> NoReturn:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning as one line, without the line of code that it came from."""
-    print(f"protalign: warning: {message}", file=sys.stderr)
+    print(f"protalign: warning: {printable(message)}", file=sys.stderr)

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from protalign.core.errors import Failure, InputError
 from protalign.core.files import json_text
+from protalign.core.notes import NoteCount
+from protalign.core.printing import printable
+from protalign.core.words import counted
 
 if TYPE_CHECKING:
     import typer
@@ -81,9 +84,9 @@ def human_bytes(size: float) -> str:
 
 
 def shown_path(path: str) -> str:
-    """Return the path relative to the current folder if it lies below it, else unchanged."""
+    """Return the path relative to the current folder if it lies below it, on one line."""
     relative = os.path.relpath(path) if path else path
-    return relative if not relative.startswith("..") else path
+    return printable(relative if not relative.startswith("..") else path)
 
 
 def print_failures(failures: Sequence[Failure], *, file: Any = None) -> None:
@@ -96,14 +99,23 @@ def print_failures(failures: Sequence[Failure], *, file: Any = None) -> None:
         if failure.id:
             name = f"{name} ({failure.id})" if name else failure.id
         advice = f"; {failure.advice}" if failure.advice else ""
-        print(f"  {name}: {failure.reason}{advice}", file=out)
+        print(printable(f"  {name}: {failure.reason}{advice}"), file=out)
     if len(failures) > FAILURES_SHOWN:
         print(f"  … and {len(failures) - FAILURES_SHOWN:,} more", file=out)
 
 
+def print_notes(notes: Sequence[NoteCount]) -> None:
+    """Print one remark of each kind about entries, and how many more there are."""
+    if notes:
+        print(f"{counted(sum(note.count for note in notes), 'note')}:", file=sys.stderr)
+    for note in notes[:FAILURES_SHOWN]:
+        more = f" (and {note.count - 1:,} more like this)" if note.count > 1 else ""
+        print(printable(f"  {note.id}: {note.note}{more}"), file=sys.stderr)
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print aligned columns, numbers to the right; a row of one cell is a heading."""
-    table = [list(header), *[list(row) for row in rows]]
+    table = [list(header), *[[printable(cell) for cell in row] for row in rows]]
     whole = [row for row in table if len(row) == len(header)]
     widths = [max(len(row[column]) for row in whole) for column in range(len(header))]
     for row in table:
@@ -149,6 +161,7 @@ class ConsoleReporter:
         """Print a line; on a terminal it is broken between words."""
         if self._quiet:
             return
+        line = printable(line)
         if sys.stderr.isatty():
             width = shutil.get_terminal_size().columns
             line = textwrap.fill(

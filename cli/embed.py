@@ -13,11 +13,13 @@ from protalign.cli.console import (
     on_ctrl_c,
     print_failures,
     print_json,
+    print_notes,
     quick_imports,
     refuse_unused,
 )
 from protalign.cli.options import AsJson, SequenceWeights, StructureWeights
 from protalign.core.errors import InputError
+from protalign.core.printing import printable
 from protalign.core.words import Modality, Per, SequenceSource, StorageDtype, counted
 
 if TYPE_CHECKING:
@@ -160,6 +162,7 @@ def embed(
     else:
         if not quiet:
             _print_summary(report, out)
+            print_notes(report.notes)
         print_failures(report.failures)
     if report.failures:
         raise typer.Exit(SOME_FAILED)
@@ -168,8 +171,8 @@ def embed(
 def _print_summary(report: EmbedReport, out: Path) -> None:
     unchanged = report.files - report.files_read
     print(
-        f"{out}: {counted(report.entries, 'entry', 'entries')}; {counted(report.files, 'file')}"
-        + (f" ({unchanged:,} unchanged)" if unchanged else "")
+        f"{printable(out)}: {counted(report.entries, 'entry', 'entries')}; "
+        f"{counted(report.files, 'file')}" + (f" ({unchanged:,} unchanged)" if unchanged else "")
     )
     for name, done in report.encoded.items():
         rate = done["residues"] / max(done["seconds"], 1e-9)

@@ -9,6 +9,7 @@ import typer
 
 from protalign.cli.console import print_json, quick_imports
 from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, StorePath
+from protalign.core.printing import printable
 from protalign.core.words import counted
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def export(
         )
     elif not quiet:
         print(
-            f"{out}: {counted(len(entries), 'id')}, {counted(n_sequences, 'sequence vector')} and "
+            f"{printable(out)}: {counted(len(entries), 'id')}, "
+            f"{counted(n_sequences, 'sequence vector')} and "
             f"{counted(n_structures, 'structure vector')}"
         )

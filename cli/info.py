@@ -6,6 +6,7 @@ import sys
 
 from protalign.cli.console import human_bytes, print_failures, print_json, print_table
 from protalign.cli.options import AsJson, StorePath
+from protalign.core.printing import printable
 
 
 def info(store: StorePath, as_json: AsJson = False) -> None:
@@ -25,7 +26,7 @@ def info(store: StorePath, as_json: AsJson = False) -> None:
     if as_json:
         print_json(facts)
         return
-    print(f"{store}: format {facts['format']}, {human_bytes(facts['bytes'])}")
+    print(f"{printable(store)}: format {facts['format']}, {human_bytes(facts['bytes'])}")
     print(f"  entries            {facts['entries']:>14,}")
     for modality in ("sequence", "structure"):
         unique = facts[f"unique_{modality}s"]
@@ -33,7 +34,7 @@ def info(store: StorePath, as_json: AsJson = False) -> None:
         print(f"  unique {modality + 's':<11} {unique:>14,}  ({residues:,} residues)")
     given = {key: value for key, value in facts["options"].items() if value is not None}
     options = ", ".join(f"{key}={value}" for key, value in given.items())
-    print(f"  read with          {options}")
+    print(f"  read with          {printable(options)}")
     print()
     print_table(
         ["encoder", "modality", "dim", "items", "settings", "weights SHA-256"],

@@ -25,6 +25,7 @@ from protalign.cli.options import (
     StorePath,
     StructureEmbeddings,
 )
+from protalign.core.printing import printable
 from protalign.core.words import counted
 
 
@@ -107,10 +108,11 @@ def reproduce(
         )
     elif not quiet:
         _print_tables(summary.results)
-        print(f"{summary.page}: {counted(summary.trained, 'run')} trained, {summary.kept} kept")
+        trained = counted(summary.trained, "run")
+        print(f"{printable(summary.page)}: {trained} trained, {summary.kept} kept")
     if summary.failed:
         for label, error in summary.failed.items():
-            print(f"  {label}: {error}", file=sys.stderr)
+            print(printable(f"  {label}: {error}"), file=sys.stderr)
         raise typer.Exit(SOME_FAILED)
 
 

@@ -16,12 +16,22 @@ from protalign.cli.console import (
 )
 from protalign.cli.options import AsJson, Device, SequenceWeights, StructureWeights
 from protalign.core.errors import InputError
-from protalign.core.words import Against, Modality
+from protalign.core.printing import table_cell
+from protalign.core.words import Against, AlignMode, Modality
 
 #: The forms in which hits are printed.
 Format = Literal["table", "tsv", "json"]
-#: A hit's columns; tm_score is added if it is asked for.
+#: A hit's columns; those of the residues and tm_score are added if they are asked for.
 COLUMNS = ("query", "rank", "id", "cosine", "length", "against")
+#: How the columns' numbers are printed; others are printed as they are.
+_FORMS = {
+    "cosine": ".4f",
+    "tm_score": ".3f",
+    "local_score": ".1f",
+    "evalue": ".2g",
+    "probability": ".3f",
+    "global_score": ".1f",
+}
 
 
 def search(
@@ -58,6 +68,23 @@ def search(
         Modality,
         typer.Option(help="Vector to query with, if the query is an id or a Parquet file."),
     ] = "sequence",
+    rerank: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="<int>",
+            help="Compare this many nearest entries with the query residue by residue and print "
+            "the best of them. Needs --model and the store. 0: do not.",
+        ),
+    ] = 0,
+    mode: Annotated[
+        AlignMode,
+        typer.Option(
+            help="--rerank: order the hits by the best local alignment, with gaps (finds "
+            "relatives), or by the best diagonal of the whole (tells near-identical proteins "
+            "apart)."
+        ),
+    ] = "local",
     tm_score: Annotated[
         bool,
         typer.Option(
@@ -69,8 +96,8 @@ def search(
     store: Annotated[
         Path | None,
         typer.Option(
-            help="--tm-score: the store with the hits' coordinates. Default: the one that the "
-            "vectors were exported from."
+            help="--tm-score, --rerank: the store with the hits' coordinates and residues. "
+            "Default: the one that the vectors were exported from."
         ),
     ] = None,
     output: Annotated[
@@ -84,12 +111,14 @@ def search(
 ) -> None:
     """Find the nearest proteins in a file of vectors.
 
-    Hits are ranked by cosine similarity.
+    Hits are ranked by cosine similarity, or by their residues with --rerank: evalue says how many
+    hits of that local score chance would give in this search.
 
     \b
     Examples:
       protalign search query.fasta --vectors vectors.parquet --model model/ -k 5
       protalign search 1a30 3ebp --vectors vectors.parquet --tm-score
+      protalign search query.fasta --vectors vectors.parquet --model model/ --rerank 200
 
     Exit code: 0 if nothing failed, 3 if some queries could not be read, 2 for wrong usage.
     """
@@ -97,6 +126,7 @@ def search(
         raise InputError(f"--format {output}: contradicts --json", "give one of the two")
     with quick_imports():
         from protalign.search.hits import search as find_hits
+        from protalign.search.rerank import RESIDUE_COLUMNS
 
     weights: dict[Modality, Path | None] = {
         "sequence": sequence_weights,
@@ -109,12 +139,18 @@ def search(
         k=k,
         against=against,
         query_by=query_by,
+        rerank=rerank,
+        mode=mode,
         tm_score=tm_score,
         store=store,
         weights={kind: str(path) for kind, path in weights.items() if path is not None},
         device=device,
     )
-    columns = [*COLUMNS, "tm_score"] if tm_score else list(COLUMNS)
+    columns = list(COLUMNS)
+    if rerank:
+        columns[4:4] = RESIDUE_COLUMNS
+    if tm_score:
+        columns.append("tm_score")
     _print([hit.as_dict() for hit in hits], "json" if as_json else output or "table", columns)
     print_failures(hits.failures)
     if hits.failures:
@@ -128,8 +164,10 @@ def _print(hits: list[dict[str, Any]], output: Format, columns: list[str]) -> No
     rows = [[_cell(column, hit[column]) for column in columns] for hit in hits]
     if output == "tsv":
         print("\t".join(columns))
+        texts = {"query", "id", "against"}
         for row in rows:
-            print("\t".join(row))
+            cells = zip(columns, row, strict=True)
+            print("\t".join(table_cell(text) if name in texts else text for name, text in cells))
         return
     print_table(columns, rows)
 
@@ -137,6 +175,4 @@ def _print(hits: list[dict[str, Any]], output: Format, columns: list[str]) -> No
 def _cell(column: str, value: Any) -> str:
     if value is None:
         return ""
-    if column == "cosine":
-        return f"{value:.4f}"
-    return f"{value:.3f}" if column == "tm_score" else str(value)
+    return format(value, _FORMS.get(column, ""))

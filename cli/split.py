@@ -10,6 +10,7 @@ import typer
 from protalign.cli.console import print_json, print_table, refuse_unused
 from protalign.cli.options import AsJson, Method, Seed, StorePath
 from protalign.core.errors import InputError
+from protalign.core.printing import printable
 from protalign.core.words import Validation
 
 #: The ways to make a split, each a function of ``protalign.splits.make``.
@@ -116,7 +117,7 @@ def split(
         compared = {} if paper is None else {"paper": paper}
         print_json({"how": made.how, "counts": made.counts, **compared, "file": str(out)})
         return
-    print(f"{out}: {made.how}")
+    print(printable(f"{out}: {made.how}"))
     rows = [[part, f"{count:,}"] for part, count in made.counts.items()]
     if paper is None:
         print_table(["part", "entries"], rows)

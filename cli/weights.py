@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from protalign.cli.console import human_bytes, print_json, print_table, quick_imports
 from protalign.cli.options import AsJson
+from protalign.core.printing import printable
 
 
 def weights(as_json: AsJson = False) -> None:
@@ -42,7 +43,7 @@ def weights(as_json: AsJson = False) -> None:
     print("\nfiles and their SHA-256")
     for entry in known:
         if entry.path:
-            print(f"  {entry.model}: {entry.path}\n    {entry.sha256}")
+            print(f"  {entry.model}: {printable(entry.path)}\n    {entry.sha256}")
     print("\nmissing, and where to download them")
     for entry in known:
         if not entry.path:

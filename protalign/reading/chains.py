@@ -16,7 +16,8 @@ _MISFIT = "SEQRES does not fit the coordinates: observed sequence taken"
 
 def observed_chain(name: str, part: Residues, observed: Bool) -> Chain:
     """Return the chain of those residues that are ``observed`` (n,) bool."""
-    part = part[observed]
+    if not observed.all():
+        part = part[observed]
     return Chain(
         id=name,
         sequence=part.letters.tobytes().decode("ascii"),

@@ -86,11 +86,11 @@ def no_protein() -> InputError:
     return InputError("it has no protein: none of its residues is an amino acid", "leave it out")
 
 
-def unknown_note(parts: Iterator[Residues]) -> str:
+def unknown_note(unknown: list[bytes]) -> str:
     """Return a note that counts and names the residues that are read as X, "" if none is."""
-    names = Counter(name for part in parts for name in part.names[part.letters == b"X"].tolist())
-    if not names:
+    if not unknown:
         return ""
+    names = Counter(unknown)
     shown = ", ".join(
         printable(name.decode("latin-1")) + (f" ({count:,} times)" if count > 1 else "")
         for name, count in names.most_common(5)

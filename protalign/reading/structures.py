@@ -40,10 +40,10 @@ class _Parsed:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Read:
-    """A chain, its residues in the file, and notes about it."""
+    """A chain, the names of its residues that are read as X, and notes about it."""
 
     chain: Chain
-    residues: Residues
+    unknown: list[bytes]
     notes: list[str]
 
 
@@ -108,7 +108,8 @@ def _chains(
             chain, note = deposited_chain(structure, index, of_chain, mask)
         else:
             chain = observed_chain(gemmi_chain.name, of_chain, mask)
-        yield _Read(chain, of_chain[mask], [f"chain {printable(chain.id)}: {note}"] if note else [])
+        unknown = of_chain.names[mask & (of_chain.letters == b"X")].tolist()
+        yield _Read(chain, unknown, [f"chain {printable(chain.id)}: {note}"] if note else [])
 
 
 def _problem_of(chain: Chain) -> str:
@@ -163,5 +164,5 @@ def _proteins(
 
 def _notes_of(reads: list[_Read]) -> list[str]:
     """Return the notes about these chains."""
-    unknown = unknown_note(read.residues for read in reads)
+    unknown = unknown_note([name for read in reads for name in read.unknown])
     return [*(note for read in reads for note in read.notes), *([unknown] if unknown else [])]
