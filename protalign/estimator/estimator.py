@@ -6,11 +6,11 @@ import copy
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -39,6 +39,8 @@ from protalign.heads.model import Model, TrainingRecord
 from protalign.heads.pairs import Pairs, split_validation
 from protalign.heads.poolings import pooling_head
 from protalign.heads.ranks import RetrievalSet, recall_at_k
+from protalign.heads.residue_fit import fit_residue_stage
+from protalign.heads.seeded import seeded
 from protalign.heads.training import History, TrainingOptions, train
 from protalign.stores import Entries
 
@@ -64,8 +66,9 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
     embed_dim, n_heads : int
         Length of the vectors, and attention heads of each pooling head.
     pooling : str
-        How residues become one vector: "attention" (paper, Eq. 1); "mean-linear" or "mean-mlp",
-        their mean through one or two layers, which do not use ``n_heads``.
+        How residues become one vector: "attention" (paper, Eq. 1); "codebook", the frequencies of
+        residue words that both modalities share, which needs residues that have both; "mean-linear"
+        or "mean-mlp", their mean through one or two layers. Only attention uses ``n_heads``.
     loss : str
         "clip" (paper, Eq. 2) or "siglip" (Eq. 3, see ``protalign.heads.losses.siglip_loss``).
     temperature : float
@@ -214,7 +217,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         check_parameters(self.get_params(deep=False))
         device = resolve_device(self.device)
         inputs = self._fitting_inputs(X)
-        pairs = Pairs.of(inputs)
+        pairs = Pairs.of(self._averaged(inputs))
         if len(pairs) < 2:
             raise InputError("X: it holds 1 pair of sequence and structure", "training needs more")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -236,6 +239,9 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         )
         history = train(model, training, validating, options, generator, self._report)
         random = f"a random {100 * n_validation / len(pairs):.0f} % of the pairs, whole sequences"
+        model.residue_stage = fit_residue_stage(
+            replace(training, inputs=inputs), np.random.default_rng(seed)
+        )
         model.encoders = dict(inputs.encoders)
         model.training_record = _record(
             before,
@@ -426,10 +432,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         return {"sequence": self.sequence_encoder, "structure": self.structure_encoder}
 
     def _fitting_inputs(self, X: Any) -> Inputs:
-        """Return X to fit on; the rows' means if only they count.
-
-        Raise InputError if a modality is missing from all entries.
-        """
+        """Return X to fit on; raise InputError if a modality is missing from all entries."""
         inputs = self._read(X, MODALITIES, None)
         missing = [m for m in MODALITIES if m not in inputs.dims]
         if missing:
@@ -437,7 +440,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         if not isinstance(inputs, ArrayInputs):
             for name in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
                 self.__dict__.pop(name, None)
-        return self._averaged(inputs)
+        return inputs
 
     def _fitted_inputs(self, X: Any, modalities: Sequence[Modality] = MODALITIES) -> Inputs:
         """Return X for the fitted model; raise ModelError for embeddings of another kind."""
@@ -483,8 +486,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
             model = copy.deepcopy(self.model_)
             model.loss.log_scale.requires_grad_(self.learnable_temperature)
             return model
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             loss = ContrastiveLoss(
                 self.loss, self.temperature, self.bias, self.learnable_temperature
             )

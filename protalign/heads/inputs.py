@@ -55,6 +55,39 @@ class Inputs(ABC):
     def rows(self, modality: Modality, positions: Int64) -> Ragged:
         """Return the rows of some entries that have them, packed, float16 or float32."""
 
+    def sequence_rows(self, positions: Int64) -> Sequence[Int64 | None]:
+        """Return, for each structure row of some entries with both, its residue's sequence row.
+
+        None for an entry of which nobody knows which rows belong together.
+        """
+        return [None] * len(positions)
+
+    def paired_residues(self, positions: Int64) -> Iterator[tuple[Ragged, Ragged]]:
+        """Yield the rows of residues that have both modalities, block by block.
+
+        Parameters
+        ----------
+        positions : (n,) int64
+            Entries with both modalities.
+
+        Yields
+        ------
+        (sequence, structure) : Ragged
+            Rows of as many entries; row i of one belongs to row i of the other. Entries of which
+            nobody knows which rows belong together are left out.
+        """
+        done = 0
+        for structure in self.blocks("structure", positions):
+            entries = positions[done : done + len(structure)]
+            done += len(structure)
+            index = self.sequence_rows(entries)
+            known = [i for i, rows in enumerate(index) if rows is not None]
+            if not known:
+                continue
+            sequence = self.rows("sequence", entries[known])
+            pairs = [(sequence[i][index[entry]], structure[entry]) for i, entry in enumerate(known)]
+            yield Ragged.pack([x for x, _ in pairs]), Ragged.pack([y for _, y in pairs])
+
     def name(self, position: int) -> str:
         """Return the name of an entry for an error."""
         return f"entry {position}"
@@ -123,6 +156,9 @@ class StoreInputs(Inputs):
     def rows(self, modality: Modality, positions: Int64) -> Ragged:
         return self.entries.embeddings(self._names[modality], positions)
 
+    def sequence_rows(self, positions: Int64) -> Sequence[Int64 | None]:
+        return self.entries.store.sequence_rows(self.entries.entry_rows[positions])
+
     def name(self, position: int) -> str:
         return str(self.entries.ids[position])
 
@@ -171,6 +207,11 @@ class PairInputs(Inputs):
     def rows(self, modality: Modality, positions: Int64) -> Ragged:
         arrays = [self._arrays[modality][position] for position in positions]
         return Ragged.pack([array for array in arrays if array is not None])
+
+    def sequence_rows(self, positions: Int64) -> Sequence[Int64 | None]:
+        # Nothing says which rows belong together, unless there are as many of both.
+        lengths = zip(*(self.lengths(m)[positions].tolist() for m in MODALITIES), strict=True)
+        return [np.arange(n) if n == m else None for n, m in lengths]
 
 
 def _rows(value: Any, index: int, modality: Modality) -> npt.NDArray[Any] | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -14,22 +15,28 @@ import torch
 from torch import Tensor, nn
 
 from protalign.core.arrays import Float32, Int64
-from protalign.core.checks import check_choice
+from protalign.core.checks import check_choice, check_whole
 from protalign.core.devices import resolve_device
 from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import InputError, ModelError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
 from protalign.core.version import __version__
+from protalign.core.words import AlignMode
 from protalign.heads import model_files
 from protalign.heads.head import PoolingHead
 from protalign.heads.inputs import Inputs, PairInputs, check_fits, read_inputs
 from protalign.heads.kernels.batch import ProteinBatch, batch_of
-from protalign.heads.losses import ContrastiveLoss
+from protalign.heads.losses import LOSSES, ContrastiveLoss
 from protalign.heads.pairs import Pairs
 from protalign.heads.poolings import pooling_head
 from protalign.heads.ranks import RetrievalSet
+from protalign.residues import Alignment, ResidueStage, align
+from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
 from protalign.stores import EncoderInfo
+
+#: What a config with wrong or missing entries raises, and parameters that do not fit it.
+_MISFITS = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,9 @@ class Model(nn.Module):
         None before training.
     settings : dict
         The trainer's parameters, as JSON values; saved and loaded, otherwise not used.
+    residue_stage : ResidueStage or None
+        Scores of residue pairs across the modalities; None if the residues that it was trained on
+        were unpaired or too few.
     array_columns : tuple
         Number and names of the columns if it was fitted on a 2-D array, else (None, None).
 
@@ -128,6 +138,7 @@ class Model(nn.Module):
         self.loss = loss
         self.encoders: dict[Modality, EncoderRecord] = {}
         self.training_record: TrainingRecord | None = None
+        self.residue_stage: ResidueStage | None = None
         self.settings: dict[str, Any] = {}
         self.array_columns: tuple[int | None, tuple[str, ...] | None] = None, None
 
@@ -147,23 +158,40 @@ class Model(nn.Module):
         ModelError
             The folder is missing, damaged or of a newer format.
         """
-        config, tensors = model_files.read_model(path)
+        return model_files.read_steadily(path, cls._read).to(resolve_device(device))
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self:
+        config = model_files.read_config(folder)
         try:
-            model = cls._of_config(config)
-            model.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise model_files.damaged_config(path, error) from None
-        return model.to(resolve_device(device))
+            with torch.device("meta"):  # takes no memory: the sizes are the file's
+                model = cls._of_config(config)
+            tensors = model_files.read_weights(folder, config, model.state_dict())
+            model.to_empty(device="cpu").load_state_dict(tensors)
+            if config.get("residues") is not None:
+                model.residue_stage = model._read_residues(folder, config)
+        except ModelError:
+            raise
+        except _MISFITS as error:
+            raise model_files.damaged_config(folder, error) from None
+        return model
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a folder: model.safetensors, config.json, README.md (a model card).
+        """Write a folder: config.json, README.md (a model card), and the weights.
 
-        It appears whole or not at all, and replaces a model at ``path``. Raise ModelError if
-        something else is there, or if the model is not trained.
+        model.safetensors has the heads' weights, residues.safetensors those of the residue stage,
+        if there is one. The folder appears whole or not at all, and replaces a model at ``path``.
+        Raise ModelError if something else is there, or if the model is not trained.
         """
         if self.training_record is None:
             raise ModelError("the model: it is not trained; train it before you save it")
-        model_files.write_model(path, self.description(), self.state_dict())
+        arrays = {} if self.residue_stage is None else self.residue_stage.tensors()
+        model_files.write_model(
+            path,
+            self.description(),
+            self.state_dict(),
+            {name: torch.from_numpy(array) for name, array in arrays.items()},
+        )
 
     @property
     def weights_sha256(self) -> str:
@@ -309,6 +337,95 @@ class Model(nn.Module):
                 done += 1
         return weights
 
+    def residue_scorer(self) -> ResidueStage:
+        """Return the residue stage; raise ModelError if the model has none."""
+        if self.residue_stage is None:
+            raise ModelError(
+                "the model: it has no residue stage; fit it again on a store with sequences and "
+                "structures"
+            )
+        return self.residue_stage
+
+    def align(
+        self,
+        query: npt.ArrayLike,
+        target: npt.ArrayLike,
+        mode: AlignMode = "local",
+        *,
+        query_by: Modality = "sequence",
+        gap_open: float = GAP_OPEN,
+        gap_extend: float = GAP_EXTEND,
+        floor: float | None = None,
+        n_targets: int = 1,
+    ) -> Alignment:
+        """Align the residues of a sequence with those of a structure.
+
+        Parameters
+        ----------
+        query, target : (L, D) and (L', D') array
+            Residue embeddings: the query's of the modality ``query_by``, the target's of the other.
+        mode : "local" or "global"
+            The best part with affine gaps, or the best diagonal of the whole. "local" finds
+            relatives; "global" tells which of several near-identical proteins it is.
+        query_by : "sequence" or "structure"
+            The query's modality.
+        gap_open, gap_extend : float
+            Costs in nats of a gap's first residue and of each further one; "local" only.
+        floor : float, optional
+            The least that a pair counts, in nats; "global" only.
+        n_targets : int
+            The size of the search that the E-value is for.
+
+        Returns
+        -------
+        Alignment
+            With an E-value and a probability if the mode is "local" with the usual gap costs, and
+            the residue stage is calibrated.
+
+        Raises
+        ------
+        ModelError
+            The model has no residue stage, or an embedding has another width.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> hidden = [rng.normal(size=(80, 6)) for _ in range(30)]
+        >>> to_sequence, to_structure = rng.normal(size=(6, 20)), rng.normal(size=(6, 12))
+        >>> pairs = [(h @ to_sequence, h @ to_structure) for h in hidden]
+        >>> from protalign import ProtAlignEstimator
+        >>> est = ProtAlignEstimator(embed_dim=8, max_epochs=1, device="cpu").fit(pairs)
+        >>> sequence, structure = pairs[0]
+        >>> alignment = est.model_.align(sequence[10:30], structure)
+        >>> alignment.target_rows[0], len(alignment)
+        (10, 20)
+        """
+        stage = self.residue_scorer()
+        target_by: Modality = "structure" if query_by == "sequence" else "sequence"
+        rows = []
+        for embeddings, modality in ((query, query_by), (target, target_by)):
+            values = np.asarray(embeddings, dtype=np.float32)
+            if values.ndim != 2 or values.shape[1] != self.dims[modality]:
+                raise ModelError(
+                    f"the {modality} embeddings: their shape is {values.shape}, not (residues, "
+                    f"{self.dims[modality]}); embed with the model's encoder"
+                )
+            rows.append(stage.rows(modality, values))
+        alignment = align(
+            rows[0], rows[1], mode, gap_open=gap_open, gap_extend=gap_extend, floor=floor
+        )
+        usual = (gap_open, gap_extend) == (GAP_OPEN, GAP_EXTEND)
+        if mode != "local" or stage.calibration is None or not usual or 0 in map(len, rows):
+            return alignment
+        by_chance = align(rows[0], rows[1][::-1]).score
+        lengths = len(rows[0]), len(rows[1])
+        excess = stage.calibration.excess(alignment.score, by_chance, *lengths)
+        return replace(
+            alignment,
+            evalue=float(stage.calibration.evalue(excess, n_targets)),
+            probability=float(stage.calibration.probability(excess)),
+        )
+
     def retrieval_set(self, X: Any) -> RetrievalSet:
         """Return the vectors of X's unique sequences and structures, and their pairs.
 
@@ -350,11 +467,22 @@ class Model(nn.Module):
                 for modality in MODALITIES
             },
             "training": self._training(),
+            "residues": None if self.residue_stage is None else self.residue_stage.facts(),
             "array_input": {
                 "n_features_in": columns,
                 "feature_names_in": None if names is None else list(names),
             },
         }
+
+    def _read_residues(self, folder: Path, config: Mapping[str, Any]) -> ResidueStage:
+        facts = config["residues"]
+        check_whole("components", facts["components"], 1)
+        n_numbers = (1 + facts["components"]) * (1 + sum(self.dims.values()))
+        tensors = model_files.read_residues(folder, config, n_numbers)
+        stage = ResidueStage.of_tensors({k: v.numpy() for k, v in tensors.items()}, facts)
+        if any(len(stage.means[modality]) != self.dims[modality] for modality in MODALITIES):
+            raise ValueError("the residue stage is of embeddings of other widths")
+        return stage
 
     def _architecture(self) -> dict[str, Any]:
         """Return what is needed to build the model again."""
@@ -401,6 +529,12 @@ class Model(nn.Module):
             parameters["bias"],
             parameters["learnable_temperature"],
         )
+        check_choice("loss", parameters["loss"], LOSSES)
+        for name in ("embed_dim", "n_heads"):
+            check_whole(name, parameters[name], 1)
+        attends = pooling_head(parameters["pooling"]).attends
+        if attends and parameters["embed_dim"] % parameters["n_heads"]:
+            raise ValueError("n_heads does not divide embed_dim")
         model = cls(
             {m: int(config["encoders"][m]["dim"]) for m in MODALITIES},
             loss,

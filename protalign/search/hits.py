@@ -6,14 +6,16 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, overload
+from typing import Any, get_args, overload
 
-from protalign.core.checks import check_choice
+from protalign.core.arrays import Float32
+from protalign.core.checks import check_choice, check_whole
 from protalign.core.errors import Failure, InputError
 from protalign.core.protein import MODALITIES, Modality
-from protalign.core.words import Against
+from protalign.core.words import Against, AlignMode
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.heads.model import Model, as_model
+from protalign.residues import ResidueStage
 from protalign.search.index import Index
 from protalign.search.provenance import (
     check_made_by,
@@ -33,6 +35,7 @@ from protalign.search.queries import (
     stored_backbone,
     stored_queries,
 )
+from protalign.search.rerank import StoredResidues, rescored
 from protalign.search.superposition import tm_score as tm_score_of
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 
@@ -58,6 +61,16 @@ class Hit:
     tm_score : float or None
         TM-score of the entry superposed on the query, normalised by the query's length; None if it
         was not asked for, or if coordinates are missing.
+    local_score : float or None
+        Score of the best local alignment of the residues, in nats; with ``rerank`` only.
+    evalue : float or None
+        Hits of this local score that chance gives in a search of this size; None if the model's
+        residue stage is not calibrated.
+    probability : float or None
+        Probability that the two share a fold, by the local score; None as for ``evalue``.
+    global_score : float or None
+        Sum of the residues' log-likelihood ratios on the best diagonal, in nats: high for the
+        query's own partner, and for near-identical proteins. With ``rerank`` only.
 
     Examples
     --------
@@ -73,6 +86,10 @@ class Hit:
     length: int | None
     against: Modality
     tm_score: float | None = None
+    local_score: float | None = None
+    evalue: float | None = None
+    probability: float | None = None
+    global_score: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the attributes as JSON values."""
@@ -122,12 +139,14 @@ def search(
     k: int = 5,
     against: Against = "other",
     query_by: Modality = "sequence",
+    rerank: int = 0,
+    mode: AlignMode = "local",
     tm_score: bool = False,
     store: EmbeddingStore | str | os.PathLike[str] | None = None,
     weights: Mapping[Modality, str] | None = None,
     device: str = "auto",
 ) -> Hits:
-    """Find the nearest entries by cosine similarity.
+    """Find the nearest entries by cosine similarity, and order them by their residues if asked.
 
     Parameters
     ----------
@@ -145,10 +164,19 @@ def search(
         The vectors that are ranked. "other": structures for a sequence, sequences for a structure.
     query_by : "sequence" or "structure"
         The vector to query with if a query has both.
+    rerank : int
+        Compare this many of the nearest entries with the query residue by residue, and give the
+        best ``k`` of them; 0: no second stage. It needs the model, its store, and candidates of
+        the other modality.
+    mode : "local" or "global"
+        The residues' score that orders the hits of a second stage: the best local alignment, which
+        finds relatives, or the best diagonal, which tells the query's own partner from its
+        near-identical siblings. Both are given.
     tm_score : bool
         Superpose each hit on its query and give the TM-score.
     store : EmbeddingStore, str or path, optional
-        The store with the hits' coordinates, for ``tm_score``; default: the recorded one.
+        The store with the hits' coordinates and residues, for ``tm_score`` and ``rerank``;
+        default: the recorded one.
     weights : mapping, optional
         Modality -> weights file of the model's encoder, if it is not found by itself.
     device : str
@@ -166,7 +194,7 @@ def search(
     InputError
         A query is not an id, a file or a sequence; a model is needed; the Parquet file is missing.
     ModelError
-        The vectors are another model's.
+        The vectors are another model's; the model has no residue stage to rerank with.
     WeightsError
         The weights of the model's encoder are missing.
 
@@ -187,21 +215,45 @@ def search(
     index = vectors if isinstance(vectors, Index) else Index(_opened(vectors))
     targets = index.vectors
     by_kind = sort_queries(queries, targets.ids.tolist())
-    coordinates: EmbeddingStore | None = None
-    if tm_score:
-        coordinates = _opened_store(store, targets)
+    check_whole("rerank", rerank, 0)
+    check_choice("mode", mode, get_args(AlignMode))
+    opened = _opened_store(store, targets) if tm_score or rerank else None
+    coordinates = opened if tm_score else None
+    residues: StoredResidues | None = None
+    if by_kind.needs_model or rerank:
+        model = _model_for(by_kind, model, device)
+        check_made_by(targets, model)
+    if rerank and opened is not None:
+        residues = StoredResidues(model, opened)
     parts = []
     if by_kind.needs_model:
-        parts += _embedded(
-            by_kind, targets, _model_for(by_kind, model, device), query_by, weights, device
-        )
-    parts.append(stored_queries(targets, by_kind.ids, query_by, coordinates))
+        stage = None if residues is None else residues.stage
+        parts += _embedded(by_kind, targets, model, query_by, weights, device, stage)
+    parts.append(stored_queries(targets, by_kind.ids, query_by, coordinates, residues))
     for table in by_kind.tables:
         check_same_model(table, targets)
-        known = coordinates and coordinates_of(table, targets, coordinates)
-        parts.append(stored_queries(table, table.ids.tolist(), query_by, known))
+        of_table = opened and coordinates_of(table, targets, opened)
+        parts.append(
+            stored_queries(
+                table,
+                table.ids.tolist(),
+                query_by,
+                of_table if tm_score else None,
+                StoredResidues(model, of_table) if rerank and of_table is not None else None,
+            )
+        )
     everything = Queries.joined(parts, targets.sequence.shape[1])
-    hits = _ranked(everything, index, k, against)
+    if rerank and against in everything.modality:
+        raise InputError(
+            f"rerank: a query by {against} cannot be compared with a {against} residue by residue",
+            "search against the other modality",
+        )
+    hits = _ranked(everything, index, max(k, rerank), against)
+    if residues is not None:
+        hits = [
+            _reranked(each, query, residues, mode, len(targets))[:k]
+            for each, query in zip(hits, everything.residues, strict=True)
+        ]
     if coordinates is not None:
         hits = _with_tm_scores(hits, everything, coordinates)
     return Hits(tuple(hit for each in hits for hit in each), tuple(everything.failures))
@@ -219,9 +271,13 @@ def _opened_store(
 
 def _model_for(queries: SortedQueries, model: Any, device: str) -> Model:
     if model is None:
-        first = [*queries.files, *queries.sequences, "the residue embeddings"][0]
+        arrays = ["the residue embeddings"] if queries.embeddings else []
+        unknown = [*queries.files, *queries.sequences, *arrays]
+        if not unknown:
+            raise InputError("rerank: it needs a model", "give the one of the vectors (--model)")
         raise InputError(
-            f"{first[:60]}: it has no vector yet", "give the model that made the others (--model)"
+            f"{unknown[0][:60]}: it has no vector yet",
+            "give the model that made the others (--model)",
         )
     return Model.load(model, device) if isinstance(model, (str, os.PathLike)) else as_model(model)
 
@@ -233,18 +289,18 @@ def _embedded(
     query_by: Modality,
     weights: Mapping[Modality, str] | None,
     device: str,
+    stage: ResidueStage | None,
 ) -> list[Queries]:
     """Return the queries that must be embedded or pooled."""
-    check_made_by(targets, model)
     encoders = RecordedEncoders(model.encoders, weights, device)
     options = read_options(targets)
     parts = []
     if queries.files:
-        parts.append(embed_queries(queries.files, model, encoders, options=options))
+        parts.append(embed_queries(queries.files, model, encoders, options=options, stage=stage))
     if queries.sequences:
-        parts.append(sequence_queries(queries.sequences, model, encoders))
+        parts.append(sequence_queries(queries.sequences, model, encoders, stage))
     if queries.embeddings:
-        parts.append(embedding_queries(queries.embeddings, model, query_by))
+        parts.append(embedding_queries(queries.embeddings, model, query_by, stage))
     return parts
 
 
@@ -273,6 +329,38 @@ def _ranked(queries: Queries, index: Index, k: int, against: Against) -> list[li
                 if r >= 0  # an approximate index may find fewer
             ]
     return hits
+
+
+def _reranked(
+    hits: list[Hit],
+    query: Float32 | None,
+    residues: StoredResidues,
+    mode: AlignMode,
+    n_targets: int,
+) -> list[Hit]:
+    """Return a query's hits ordered by their residues' scores; those without rows come last."""
+    if query is None or not hits:
+        return hits
+    targets = residues.rows(hits[0].against, [hit.id for hit in hits])
+    scored, order, scores = rescored(query, targets, mode, residues.stage)
+    known, calibration = set(scored), residues.stage.calibration
+    best = []
+    for position in order:
+        hit = replace(
+            hits[scored[position]],
+            local_score=float(scores.local[position]),
+            global_score=float(scores.diagonal[position]),
+        )
+        if calibration is not None and scores.excess is not None:
+            excess = scores.excess[position]
+            hit = replace(
+                hit,
+                evalue=float(calibration.evalue(excess, n_targets)),
+                probability=float(calibration.probability(excess)),
+            )
+        best.append(hit)
+    best += [hit for index, hit in enumerate(hits) if index not in known]
+    return [replace(hit, rank=rank) for rank, hit in enumerate(best, start=1)]
 
 
 def _with_tm_scores(

@@ -20,6 +20,8 @@ from protalign.encoders.recorded import RecordedEncoders
 from protalign.heads.model import Model
 from protalign.reading import ReadOptions, find_sources, read_sources
 from protalign.reading.fasta import parse_sequence
+from protalign.residues import ResidueStage
+from protalign.search.rerank import StoredResidues
 from protalign.search.superposition import backbone_of
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 
@@ -50,6 +52,9 @@ class Queries:
         Vectors of unit length.
     backbones : list of (L, 4, 3) float32 or None
         N, CA, C, O in Å of each query with known coordinates, else None.
+    residues : list of (L, k + 2) float32 or None
+        Residue rows of each query for a second stage; None if they were not asked for, or if they
+        are unknown.
     failures : list of Failure
         Inputs that could not be read.
     """
@@ -59,6 +64,7 @@ class Queries:
     lengths: list[int | None]
     vectors: Float32
     backbones: list[Float32 | None]
+    residues: list[Float32 | None]
     failures: list[Failure] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -76,6 +82,7 @@ class Queries:
             [length for part in parts for length in part.lengths],
             vectors,
             [backbone for part in parts for backbone in part.backbones],
+            [rows for part in parts for rows in part.residues],
             [failure for part in parts for failure in part.failures],
         )
 
@@ -160,6 +167,7 @@ def stored_queries(
     ids: Sequence[str],
     modality: Modality = "sequence",
     coordinates: EmbeddingStore | None = None,
+    residues: StoredResidues | None = None,
 ) -> Queries:
     """Return queries with vectors that a file has: no model is needed.
 
@@ -173,16 +181,30 @@ def stored_queries(
         The vector to query with; the other one if that is missing.
     coordinates : EmbeddingStore, optional
         The store that the vectors are of, for the queries' backbones.
+    residues : StoredResidues, optional
+        The residue rows of that store, for a second stage.
     """
     subset = vectors.select(ids)
     values, present = subset.candidates(modality)
     other: Modality = "structure" if modality == "sequence" else "sequence"
+    names = [str(entry_id) for entry_id in ids]
+    kinds = [modality if has_it else other for has_it in present.tolist()]
+    rows: list[Float32 | None] = [None] * len(names)
+    for kind in MODALITIES:
+        if residues is None:
+            break
+        indices = [index for index, each in enumerate(kinds) if each == kind]
+        for index, each in zip(
+            indices, residues.rows(kind, [names[i] for i in indices]), strict=True
+        ):
+            rows[index] = each
     return Queries(
-        [str(entry_id) for entry_id in ids],
-        [modality if has_it else other for has_it in present.tolist()],
+        names,
+        kinds,
         [None] * len(ids) if subset.lengths is None else subset.lengths.tolist(),
         np.where(present[:, None], values, subset.candidates(other)[0]),
-        [None if coordinates is None else stored_backbone(coordinates, str(i)) for i in ids],
+        [None if coordinates is None else stored_backbone(coordinates, name) for name in names],
+        rows,
     )
 
 
@@ -192,6 +214,7 @@ def embed_queries(
     encoders: RecordedEncoders,
     *,
     options: ReadOptions | None = None,
+    stage: ResidueStage | None = None,
 ) -> Queries:
     """Read proteins and pool them with the encoders that a model was fitted on.
 
@@ -205,6 +228,8 @@ def embed_queries(
         Its encoders.
     options : ReadOptions, optional
         The options that the store's structure files were read with.
+    stage : ResidueStage, optional
+        Makes the residue rows for a second stage.
 
     Raises
     ------
@@ -223,13 +248,18 @@ def embed_queries(
     parts = []
     stream = proteins()
     while block := list(islice(stream, QUERIES_AT_ONCE)):
-        parts.append(_pooled(block, model, encoders))
+        parts.append(_pooled(block, model, encoders, stage))
     queries = Queries.joined(parts, model.embed_dim)
     queries.failures.extend(failures)
     return queries
 
 
-def sequence_queries(texts: Sequence[str], model: Model, encoders: RecordedEncoders) -> Queries:
+def sequence_queries(
+    texts: Sequence[str],
+    model: Model,
+    encoders: RecordedEncoders,
+    stage: ResidueStage | None = None,
+) -> Queries:
     """Return queries of sequences given as text, named query_1, query_2, …."""
     proteins = []
     for number, text in enumerate(texts, start=1):
@@ -238,11 +268,14 @@ def sequence_queries(texts: Sequence[str], model: Model, encoders: RecordedEncod
         except InputError as error:
             raise InputError(f"sequence {number}: {error.reason}", error.advice) from None
         proteins.append(Protein(f"query_{number}", "", (chain,)))
-    return _pooled(proteins, model, encoders)
+    return _pooled(proteins, model, encoders, stage)
 
 
 def embedding_queries(
-    embeddings: Sequence[Any], model: Model, modality: Modality, first: int = 1
+    embeddings: Sequence[Any],
+    model: Model,
+    modality: Modality,
+    stage: ResidueStage | None = None,
 ) -> Queries:
     """Return queries of (L, D) residue embeddings, named embedding_1, embedding_2, ….
 
@@ -254,11 +287,15 @@ def embedding_queries(
         modalities.append(modality if modality in fitting or not fitting else fitting[0])
     vectors = [model.pool(m, [rows]) for m, rows in zip(modalities, embeddings, strict=True)]
     return Queries(
-        [f"embedding_{number}" for number in range(first, first + len(embeddings))],
+        [f"embedding_{number}" for number in range(1, len(embeddings) + 1)],
         modalities,
         [len(rows) for rows in embeddings],
         np.concatenate([np.empty((0, model.embed_dim), dtype=np.float32), *vectors]),
         [None] * len(embeddings),
+        [
+            None if stage is None else stage.rows(m, rows)
+            for m, rows in zip(modalities, embeddings, strict=True)
+        ],
     )
 
 
@@ -271,11 +308,17 @@ def stored_backbone(store: EmbeddingStore, entry_id: str) -> Float32 | None:
     return backbone_of(kept[first : first + count])
 
 
-def _pooled(proteins: Sequence[Protein], model: Model, encoders: RecordedEncoders) -> Queries:
+def _pooled(
+    proteins: Sequence[Protein],
+    model: Model,
+    encoders: RecordedEncoders,
+    stage: ResidueStage | None,
+) -> Queries:
     """Embed and pool some proteins: those with a backbone by their structure."""
     backbones = [backbone_of(protein.chains) for protein in proteins]
     modality: list[Modality] = ["structure" if len(b) else "sequence" for b in backbones]
     vectors = np.empty((len(proteins), model.embed_dim), dtype=np.float32)
+    residues: list[Float32 | None] = [None] * len(proteins)
     for kind in MODALITIES:
         indices = [index for index, m in enumerate(modality) if m == kind]
         if not indices:
@@ -285,12 +328,16 @@ def _pooled(proteins: Sequence[Protein], model: Model, encoders: RecordedEncoder
         else:
             rows = _structure_rows([proteins[index] for index in indices], encoders)
         vectors[indices] = model.pool(kind, rows)
+        if stage is not None:
+            for index, embeddings in zip(indices, rows, strict=True):
+                residues[index] = stage.rows(kind, embeddings)
     return Queries(
         [protein.id for protein in proteins],
         modality,
         [len(protein) for protein in proteins],
         vectors,
         [backbone if len(backbone) else None for backbone in backbones],
+        residues,
     )
 
 

@@ -1,0 +1,178 @@
+"""Alignments of residues by the sum of their log-likelihood ratios."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from protalign.core.arrays import Float32, Int64
+from protalign.core.words import AlignMode
+
+#: Affine gaps in nats: a gap of n residues costs GAP_OPEN + (n - 1) GAP_EXTEND.
+GAP_OPEN, GAP_EXTEND = 16.0, 2.0
+#: Dynamic programming counts in whole numbers of this many to a nat.
+_UNITS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Residues of a query on residues of a target.
+
+    Attributes
+    ----------
+    mode : "global" or "local"
+        "global": the best diagonal, without gaps. "local": the best part, with affine gaps.
+    score : float
+        In nats: the sum of ``residue_scores`` less the gaps' costs.
+    query_rows, target_rows : (n,) int64
+        The aligned residues, ascending, counted from 0 in the rows that were aligned.
+    residue_scores : (n,) float32
+        Log-likelihood ratio of each aligned pair, in nats.
+    query_length, target_length : int
+        Rows of the query and of the target.
+    evalue : float or None
+        Hits of this score that a search of this size finds by chance; None if it is unknown.
+    probability : float or None
+        Probability that the two share a fold; None if it is unknown.
+
+    Examples
+    --------
+    >>> rows = np.arange(3)
+    >>> alignment = Alignment("global", 6.5, rows, rows, np.ones(3, np.float32), 3, 6)
+    >>> alignment.query_coverage, alignment.target_coverage, alignment.gap_openings
+    (1.0, 0.5, 0)
+    """
+
+    mode: AlignMode
+    score: float
+    query_rows: Int64
+    target_rows: Int64
+    residue_scores: Float32
+    query_length: int
+    target_length: int
+    evalue: float | None = None
+    probability: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.query_rows)
+
+    @property
+    def query_coverage(self) -> float:
+        """Share of the query's residues between the first and the last aligned one, 0 to 1."""
+        return _span(self.query_rows) / self.query_length if self.query_length else 0.0
+
+    @property
+    def target_coverage(self) -> float:
+        """Share of the target's residues between the first and the last aligned one, 0 to 1."""
+        return _span(self.target_rows) / self.target_length if self.target_length else 0.0
+
+    @property
+    def gap_openings(self) -> int:
+        """Gaps, in the query and in the target."""
+        steps = np.diff(self.query_rows), np.diff(self.target_rows)
+        return int(sum(np.count_nonzero(step > 1) for step in steps))
+
+
+def _span(rows: Int64) -> int:
+    return int(rows[-1] - rows[0]) + 1 if len(rows) else 0
+
+
+def align(
+    query: Float32,
+    target: Float32,
+    mode: AlignMode = "local",
+    *,
+    gap_open: float = GAP_OPEN,
+    gap_extend: float = GAP_EXTEND,
+    floor: float | None = None,
+) -> Alignment:
+    """Align two proteins' residue rows.
+
+    Parameters
+    ----------
+    query, target : (L, k + 2) and (L', k + 2) float32
+        Rows of one modality and of the other (``ResidueStage.rows``).
+    mode : "local" or "global"
+        The best part of both with affine gaps (Gotoh's algorithm, biotite's ``align_optimal``), or
+        the best diagonal of the whole.
+    gap_open, gap_extend : float
+        Costs in nats of a gap's first residue and of each further one; "local" only.
+    floor : float, optional
+        The least that a pair counts on a diagonal, in nats; "global" only. -1.5 suits proteins with
+        cut or disordered ends.
+
+    Returns
+    -------
+    Alignment
+        Without residues and with score 0 if no pair scores above 0 (local).
+
+    Examples
+    --------
+    >>> rows = np.eye(5, dtype=np.float32) * 2
+    >>> align(rows[1:4], rows, "local").target_rows.tolist()
+    [1, 2, 3]
+    """
+    scores = query @ target.T
+    if mode == "global":
+        query_rows, target_rows = _diagonal(scores, floor)
+        pairs = scores[query_rows, target_rows]
+        total = float(pairs.sum() if floor is None else np.maximum(pairs, floor).sum())
+    else:
+        query_rows, target_rows = _gotoh(scores, gap_open, gap_extend)
+        pairs = scores[query_rows, target_rows]
+        total = float(pairs.sum()) - _gap_costs(query_rows, target_rows, gap_open, gap_extend)
+    return Alignment(mode, total, query_rows, target_rows, pairs, len(query), len(target))
+
+
+def diagonals(scores: Float32) -> tuple[Int64, Float32]:
+    """Return the offsets (target less query) of all diagonals, ascending, and their sums."""
+    n_query, n_target = scores.shape
+    # Each row, last first, moves one to the right of the row before: diagonals become columns.
+    padded = np.zeros((n_query, n_query + n_target), dtype=np.float32)
+    padded[:, :n_target] = scores[::-1]
+    width = n_query + n_target - 1
+    sums = padded.reshape(-1)[: n_query * width].reshape(n_query, width).sum(axis=0)
+    return np.arange(1 - n_query, n_target), sums
+
+
+def _diagonal(scores: Float32, floor: float | None) -> tuple[Int64, Int64]:
+    """Return the pairs of the best diagonal; of equal ones, the one with the smallest offset."""
+    offsets, sums = diagonals(scores if floor is None else np.maximum(scores, floor))
+    best = np.flatnonzero(sums == sums.max())
+    offset = int(offsets[best[np.argmin(np.abs(offsets[best]))]])
+    first = max(0, -offset)
+    rows = np.arange(first, min(scores.shape[0], scores.shape[1] - offset))
+    return rows, rows + offset
+
+
+def _gotoh(scores: Float32, gap_open: float, gap_extend: float) -> tuple[Int64, Int64]:
+    """Return the pairs of the best local alignment."""
+    # Slow to import, and few who load a model align.
+    from biotite.sequence import Alphabet, GeneralSequence
+    from biotite.sequence.align import SubstitutionMatrix, align_optimal
+
+    if scores.size == 0 or scores.max() <= 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    matrix = np.rint(scores * _UNITS).astype(np.int32)
+    # Each position is a symbol of its own.
+    alphabets = [Alphabet(range(length)) for length in scores.shape]
+    query, target = (GeneralSequence(a, range(len(a))) for a in alphabets)
+    gaps = -round(gap_open * _UNITS), -round(gap_extend * _UNITS)
+    best = align_optimal(
+        query,
+        target,
+        SubstitutionMatrix(*alphabets, matrix),
+        gap_penalty=gaps,
+        local=True,
+        max_number=1,
+    )[0]
+    trace: Int64 = best.trace[(best.trace >= 0).all(axis=1)].astype(np.int64)
+    return trace[:, 0], trace[:, 1]
+
+
+def _gap_costs(query: Int64, target: Int64, gap_open: float, gap_extend: float) -> float:
+    """Return the cost of the gaps between aligned pairs."""
+    gaps = np.concatenate([np.diff(query), np.diff(target)]) - 1
+    gaps = gaps[gaps > 0]
+    return float(len(gaps) * gap_open + (gaps - 1).sum() * gap_extend)

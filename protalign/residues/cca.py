@@ -1,0 +1,115 @@
+"""Regularised canonical correlation analysis of paired residues, from sums in one pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign.core.arrays import Float32, Float64
+from protalign.core.errors import InputError
+from protalign.core.protein import Modality
+from protalign.residues.stage import ResidueStage
+
+#: Coordinates kept. 16 lose 2 % of Recall@1, 8 lose 12 %; more than 48 gain nothing.
+COMPONENTS = 48
+#: Added to each covariance: this share of its mean eigenvalue.
+_RIDGE = 0.02
+#: A correlation of 1 would make a ratio infinite.
+_HIGHEST_CORRELATION = 0.999
+#: Rows multiplied at once, so that float32 sums stay short.
+_ROWS_AT_ONCE = 16384
+
+
+class PairSums:
+    """Sums over pairs of residue embeddings, which grow by ``add`` and end in a ``ResidueStage``.
+
+    Memory does not grow with the number of pairs. Sums are float64; products of blocks are float32
+    of rows less the first block's mean, so that they lose nothing that counts.
+
+    Parameters
+    ----------
+    sequence_dim, structure_dim : int
+        D_P and D_S, the widths of the embeddings.
+
+    Examples
+    --------
+    >>> sums = PairSums(3, 2)
+    >>> sums.add(np.eye(3), np.ones((3, 2)))
+    >>> sums.n
+    3
+    """
+
+    def __init__(self, sequence_dim: int, structure_dim: int) -> None:
+        self.n = 0
+        self._dim = sequence_dim
+        self._centre: Float32 | None = None
+        self._sum = np.zeros(sequence_dim + structure_dim)
+        self._products = np.zeros((sequence_dim + structure_dim,) * 2)
+
+    def add(self, sequence: npt.ArrayLike, structure: npt.ArrayLike) -> None:
+        """Add pairs: row i of ``sequence`` (n, D_P) belongs to row i of ``structure`` (n, D_S)."""
+        both = np.hstack([np.asarray(sequence, np.float32), np.asarray(structure, np.float32)])
+        if len(both) == 0:
+            return
+        if self._centre is None:
+            self._centre = both.mean(axis=0)
+        both -= self._centre
+        for start in range(0, len(both), _ROWS_AT_ONCE):
+            block = both[start : start + _ROWS_AT_ONCE]
+            self._sum += block.sum(axis=0, dtype=np.float64)
+            self._products += block.T @ block
+        self.n += len(both)
+
+    def stage(self, components: int = COMPONENTS) -> ResidueStage:
+        """Return the stage of the pairs added so far.
+
+        Parameters
+        ----------
+        components : int
+            k, the coordinates to keep; fewer if an embedding is narrower.
+
+        Raises
+        ------
+        InputError
+            There are fewer pairs than twice the width of both embeddings, or an embedding is the
+            same for all residues.
+        """
+        width = len(self._sum)
+        if self._centre is None or self.n < 2 * width:
+            raise InputError(
+                f"the residue stage: {self.n:,} paired residues are too few for embeddings of "
+                f"{width} numbers",
+                f"fit on proteins with at least {2 * width:,} residues",
+            )
+        mean = self._sum / self.n
+        covariance = self._products / self.n - np.outer(mean, mean)
+        x, y = slice(0, self._dim), slice(self._dim, width)
+        whiten_x = _inverse_root(covariance[x, x])
+        whiten_y = _inverse_root(covariance[y, y])
+        left, correlations, right = np.linalg.svd(
+            whiten_x @ covariance[x, y] @ whiten_y, full_matrices=False
+        )
+        k = min(components, len(correlations))
+        means = (self._centre + mean).astype(np.float32)
+        projections: dict[Modality, Float32] = {
+            "sequence": (whiten_x @ left[:, :k]).astype(np.float32),
+            "structure": (whiten_y @ right[:k].T).astype(np.float32),
+        }
+        return ResidueStage(
+            means={"sequence": means[x], "structure": means[y]},
+            projections=projections,
+            correlations=np.clip(correlations[:k], 0, _HIGHEST_CORRELATION).astype(np.float32),
+            n_residues=self.n,
+        )
+
+
+def _inverse_root(covariance: Float64) -> Float64:
+    """Return the inverse square root of a covariance with a ridge."""
+    ridge = _RIDGE * np.trace(covariance) / len(covariance)
+    if not ridge > 0:
+        raise InputError(
+            "the residue stage: all embeddings are equal, or not finite", "fit on real embeddings"
+        )
+    values, vectors = np.linalg.eigh(covariance + ridge * np.eye(len(covariance)))
+    root: Float64 = (vectors / np.sqrt(values)) @ vectors.T
+    return root

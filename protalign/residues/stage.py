@@ -1,0 +1,127 @@
+"""The residue stage: residue embeddings to rows whose products are log-likelihood ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign.core.arrays import Float32
+from protalign.core.protein import MODALITIES, Modality
+from protalign.residues.calibration import Calibration
+
+
+@dataclass(frozen=True, eq=False)
+class ResidueStage:
+    """Two linear maps that tell how much better two residues fit as one than by chance.
+
+    Canonical correlation analysis of paired residue embeddings gives coordinates x (of a sequence's
+    residue) and y (of a structure's), of unit variance, with correlations r. If each pair of
+    coordinates is Gaussian, the log-likelihood ratio of "the same residue" to "two residues that
+    have nothing to do with each other" is
+
+        sum_k [ x_k y_k r_k - (x_k^2 + y_k^2) r_k^2 / 2 ] / (1 - r_k^2) - ln(1 - r_k^2) / 2
+
+    which is one product of rows of k + 2 numbers: ``rows`` gives them for either modality.
+
+    Attributes
+    ----------
+    means : dict
+        Modality -> (D,) float32, the mean residue embedding.
+    projections : dict
+        Modality -> (D, k) float32, from embeddings less their mean to coordinates.
+    correlations : (k,) float32
+        r, descending, at least 0 and below 1.
+    n_residues : int
+        Paired residues that it was fitted on.
+    calibration : Calibration or None
+        The scores that chance gives; None if it is not known.
+
+    Examples
+    --------
+    >>> from protalign.residues import PairSums
+    >>> rng = np.random.default_rng(0)
+    >>> hidden = rng.normal(size=(2000, 4))
+    >>> sums = PairSums(6, 5)
+    >>> sums.add(hidden @ rng.normal(size=(4, 6)), hidden @ rng.normal(size=(4, 5)))
+    >>> stage = sums.stage(components=3)
+    >>> stage.width, stage.rows("sequence", np.zeros((7, 6))).shape
+    (5, (7, 5))
+    """
+
+    means: Mapping[Modality, Float32]
+    projections: Mapping[Modality, Float32]
+    correlations: Float32
+    n_residues: int
+    calibration: Calibration | None = None
+
+    @property
+    def width(self) -> int:
+        """Length of a row: k + 2."""
+        return len(self.correlations) + 2
+
+    def rows(self, modality: Modality, embeddings: npt.ArrayLike) -> Float32:
+        """Return the rows of some residues.
+
+        The product of a sequence's row and a structure's row is the log-likelihood ratio of the two
+        residues, in nats.
+
+        Parameters
+        ----------
+        modality : "sequence" or "structure"
+            The modality of the embeddings.
+        embeddings : (R, D) array
+            Residue embeddings.
+
+        Returns
+        -------
+        (R, k + 2) float32
+        """
+        values = np.asarray(embeddings, dtype=np.float32)
+        coordinates = (values - self.means[modality]) @ self.projections[modality]
+        r = self.correlations
+        rows = np.empty((len(values), self.width), dtype=np.float32)
+        rows[:, :-2] = coordinates * np.sqrt(r / (1 - r**2))
+        alone = -0.5 * (coordinates**2) @ (r**2 / (1 - r**2))
+        # Half of the constant each, so that both modalities' rows have one form.
+        alone -= 0.25 * np.log1p(-(r.astype(np.float64) ** 2)).sum().astype(np.float32)
+        constant, one = (-2, -1) if modality == "sequence" else (-1, -2)
+        rows[:, constant] = alone
+        rows[:, one] = 1
+        return rows
+
+    def tensors(self) -> dict[str, Float32]:
+        """Return its arrays by name, as a saved model holds them."""
+        named = {f"mean.{m}": self.means[m] for m in MODALITIES}
+        named |= {f"projection.{m}": self.projections[m] for m in MODALITIES}
+        return {**named, "correlations": self.correlations}
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> Self:
+        """Build it of ``tensors`` and ``facts``; raise KeyError or ValueError if damaged."""
+        arrays = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise ValueError("the residue stage holds NaN or infinity")
+        means = {m: arrays[f"mean.{m}"] for m in MODALITIES}
+        projections = {m: arrays[f"projection.{m}"] for m in MODALITIES}
+        correlations = arrays["correlations"]
+        for modality in MODALITIES:
+            shape = (*means[modality].shape, *correlations.shape)
+            if len(shape) != 2 or projections[modality].shape != shape:
+                raise ValueError(f"the residue stage's {modality} projection is not {shape}")
+        if not ((correlations >= 0) & (correlations < 1)).all():
+            raise ValueError("the residue stage's correlations are not between 0 and 1")
+        known = facts["calibration"]
+        calibration = None if known is None else Calibration.of_dict(known)
+        return cls(means, projections, correlations, int(facts["n_residues"]), calibration)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is not an array, as JSON values."""
+        return {
+            "components": len(self.correlations),
+            "n_residues": self.n_residues,
+            "calibration": None if self.calibration is None else self.calibration.as_dict(),
+        }

@@ -1,0 +1,103 @@
+"""The second stage of a search: hits in the order of their residues' scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from protalign.core.arrays import Float32
+from protalign.core.errors import InputError
+from protalign.core.protein import Modality
+from protalign.core.ragged import Ragged
+from protalign.core.words import AlignMode
+from protalign.heads.inputs import choose_encoder
+from protalign.heads.model import Model
+from protalign.residues import ResidueStage
+from protalign.residues.targets import TargetScores, score_targets
+from protalign.stores import EmbeddingStore
+
+#: The columns that a second stage adds to a hit.
+RESIDUE_COLUMNS = ("local_score", "evalue", "probability", "global_score")
+
+
+class StoredResidues:
+    """Residue rows of a store's entries, read when they are wanted.
+
+    Parameters
+    ----------
+    model : Model
+        A model with a residue stage.
+    store : EmbeddingStore
+        The store that the vectors are of.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from protalign import EmbeddingStore, ProtAlignEstimator, embed
+    >>> path = tempfile.mkdtemp() + "/store.zarr"
+    >>> files = ["examples/sample/1a2p_A.pdb.gz", "examples/sample/1bpi_A.cif"]
+    >>> _ = embed("examples/sample", path, ["protalign_t6_2M", "proteinmpnn_v_48_020"])
+    >>> store = EmbeddingStore.open(path)
+    >>> model = ProtAlignEstimator(max_epochs=1, device="cpu").fit(store).model_
+    >>> StoredResidues(model, store).rows("structure", ["1bpi_A"])[0].shape
+    (58, 50)
+    """
+
+    def __init__(self, model: Model, store: EmbeddingStore) -> None:
+        self.stage: ResidueStage = model.residue_scorer()
+        self._model, self._store = model, store
+
+    def rows(self, modality: Modality, ids: Sequence[str]) -> list[Float32 | None]:
+        """Return the (L, k + 2) rows of each entry, None if it lacks the modality.
+
+        Raise InputError if the store has no embeddings of the model's encoder.
+        """
+        encoder = choose_encoder(self._store, modality, None, self._model.encoders.get(modality))
+        if encoder is None:
+            raise InputError(
+                f"{self._store.path}: it has no {modality} embeddings", "name another --store"
+            )
+        known = [entry_id for entry_id in ids if entry_id in self._store]
+        entries = self._store[known] if known else self._store[:0]
+        present = entries.rows(encoder.name)[1] > 0
+        rows: dict[str, Float32] = {}
+        if present.any():
+            embeddings = entries[present].embeddings(encoder.name)
+            packed = Ragged(self.stage.rows(modality, embeddings.values), embeddings.offsets)
+            rows = dict(zip(entries[present].ids.tolist(), packed, strict=True))
+        return [rows.get(entry_id) for entry_id in ids]
+
+
+def rescored(
+    query: Float32, targets: Sequence[Float32 | None], mode: AlignMode, stage: ResidueStage
+) -> tuple[list[int], list[int], TargetScores]:
+    """Score a query's candidates by their residues, and order them.
+
+    Parameters
+    ----------
+    query : (L, k + 2) float32
+        The query's rows.
+    targets : n of (L', k + 2) float32 or None
+        The candidates' rows.
+    mode : "local" or "global"
+        The score that orders them.
+    stage : ResidueStage
+        Made the rows.
+
+    Returns
+    -------
+    scored : list of int
+        The candidates that have rows; ``scores`` are theirs, in this order.
+    order : list of int
+        Positions in ``scored``, best first; of equal ones the earlier candidate first.
+    scores : TargetScores
+    """
+    scored = [index for index, rows in enumerate(targets) if rows is not None and len(rows)]
+    if not scored:
+        empty = np.empty(0, np.float32)
+        return [], [], TargetScores(empty, empty, None)
+    packed = Ragged.pack([rows for rows in targets if rows is not None and len(rows)])
+    scores = score_targets(query, packed, stage.calibration)
+    keys = scores.local_order if mode == "local" else scores.diagonal.astype(np.float64)
+    return scored, np.argsort(-keys, kind="stable").tolist(), scores
