@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,13 @@ def _write_anndata(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) ->
         obsm={name: vectors_in(table, name)[0] for name in vector_columns(schema)},
         uns={METADATA_KEY.decode(): schema.metadata[METADATA_KEY].decode()},
     )
-    data.write_h5ad(path)
+    try:
+        data.write_h5ad(path)
+    except RuntimeError as error:  # of HDF5, if the last bytes of a file cannot be written
+        code = re.search(r"errno = (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
     return int(table.num_rows)
 
 
