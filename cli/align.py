@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from protalign.cli.console import SOME_FAILED, print_failures, print_json, quick_imports
+from protalign.cli.console import (
+    SOME_FAILED,
+    print_failures,
+    print_json,
+    quick_imports,
+    refuse_unused,
+)
 from protalign.cli.options import AsJson, Device, ModelPath, SequenceWeights, StructureWeights
 from protalign.core.errors import InputError
 from protalign.core.words import AlignFormat, AlignMode, Modality
@@ -19,6 +25,7 @@ _PROTEIN = (
 
 
 def align(
+    context: typer.Context,
     query: Annotated[str, typer.Argument(help=_PROTEIN, show_default=False)],
     target: Annotated[str, typer.Argument(help=_PROTEIN, show_default=False)],
     model: ModelPath,
@@ -84,6 +91,8 @@ def align(
     """
     if as_json and output not in (None, "json"):
         raise InputError(f"--format {output}: contradicts --json", "give one of the two")
+    if mode == "global":
+        refuse_unused(context, ["gap_open", "gap_extend"], "--mode local")
     with quick_imports():
         from protalign.search.align_files import align_texts, check_folder, shown, write_folder
 
@@ -105,7 +114,7 @@ def align(
         weights={kind: str(path) for kind, path in weights.items() if path is not None},
         device=device,
     )
-    if out is not None:
+    if out is not None and results.alignments:
         write_folder(results, out)
     if as_json or output == "json":
         print_json(results.as_dict())

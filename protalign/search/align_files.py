@@ -11,6 +11,7 @@ from typing import Any
 
 from protalign.core.errors import Failure, InputError, ProtAlignError, WriteError
 from protalign.core.files import json_text, new_folder
+from protalign.core.printing import printable
 from protalign.core.protein import Modality
 from protalign.core.untrusted import read_json
 from protalign.core.words import AlignFormat, AlignMode
@@ -184,7 +185,7 @@ def _text(aligned: ProteinAlignment, support: ResidueSupport) -> str:
         lines.append("query, target, pairs, score in nats (* each chain on the one it fits best):")
         for each in aligned.all:
             star = " *" if id(each) in best else ""
-            names = f"{each.query.name}  {each.target.name}"
+            names = printable(f"{each.query.name}  {each.target.name}")
             lines.append(f"  {names}  {len(each):,}  {each.alignment.score:.1f}{star}")
         lines.append("")
     lines += [blocks(each) for each in aligned.matched]

@@ -16,7 +16,7 @@ import numpy as np
 from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import Failure, InputError
 from protalign.core.files import make_folder, write_text
-from protalign.core.printing import table_cell
+from protalign.core.printing import printable, table_cell
 from protalign.heads.model import Model
 from protalign.reading.structure_writer import ResidueKey, with_suffixes, write_values
 from protalign.residues import ResidueStage
@@ -265,9 +265,9 @@ def sentences(support: ResidueSupport) -> list[str]:
     """Return what the support says in a few lines: shares of the verdicts, then shifted parts."""
     n = len(support.structure)
     shares = ", ".join(f"{name} {count / n:.0%}" for name, count in support.counts().items())
-    lines = [f"residues of {support.structure.name}: {shares}"]
+    lines = [printable(f"residues of {support.structure.name}: {shares}")]
     for stretch in support.stretches:
-        ends = [support.structure.label(row) for row in (stretch.first, stretch.last)]
+        ends = [printable(support.structure.label(row)) for row in (stretch.first, stretch.last)]
         where = "further on" if stretch.shift > 0 else "back"
         lines.append(
             f"register: the sequence on {ends[0]} to {ends[1]} fits {abs(stretch.shift)} "

@@ -90,7 +90,7 @@ class RowSources:
         """Return the proteins that a text means.
 
         It is an id if the store has it, else a file or folder if it exists, else a sequence if it
-        is at least 10 letters. Raise InputError for anything else, or if nothing could be read.
+        is at least 10 letters. Raise InputError for anything else.
         """
         if self.store is not None and text in self.store:
             return [self._entry(self.store, text)], []

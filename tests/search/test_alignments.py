@@ -1,0 +1,412 @@
+"""Alignments of real proteins: names of residues, forms to write, and the fit of each residue."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+
+import gemmi
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protalign.core.arrays import Int64
+from protalign.core.errors import Failure, InputError, ModelError
+from protalign.core.printing import cell_text
+from protalign.core.protein import SEQUENCE_LETTERS, Backbone, Chain
+from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.heads.losses import ContrastiveLoss
+from protalign.heads.model import Model
+from protalign.reading import ReadOptions, find_sources, read_sources
+from protalign.residues import Alignment
+from protalign.search.alignment_formats import BLOCK, M8_COLUMNS, a3m, as_dict, blocks, fasta, m8
+from protalign.search.alignments import NamedAlignment, align_proteins
+from protalign.search.residue_rows import ResidueRows, stored_chains, stored_rows
+from protalign.search.residue_support import (
+    COLUMNS,
+    ResidueSupport,
+    own_support,
+    support_of,
+    table,
+    write_support,
+)
+from protalign.stores import EmbeddingStore
+from tests.helpers.estimator_stores import PROTEINMPNN
+
+LETTERS = "".join(sorted(SEQUENCE_LETTERS))
+
+
+@st.composite
+def pairs_of_rows(draw: st.DrawFn) -> tuple[int, int, Int64, Int64]:
+    """Draw the lengths of two proteins and ascending rows of each that are aligned."""
+    n = draw(st.integers(1, 80))
+    choices = st.lists(st.sampled_from([1, 1, 1, 2, 5]), min_size=n, max_size=n)
+    query, target = (np.cumsum(draw(choices)) - 1 for _ in range(2))
+    tails = draw(st.tuples(st.integers(0, 9), st.integers(0, 9)))
+    return int(query[-1]) + 1 + tails[0], int(target[-1]) + 1 + tails[1], query, target
+
+
+def named(
+    lengths: tuple[int, int], query: Int64, target: Int64, seed: int = 0, chains: int = 1
+) -> NamedAlignment:
+    """Return an alignment of random letters; the query has chains A, B, … of nearly one length."""
+    rng = np.random.default_rng(seed)
+    letters = ["".join(rng.choice(list(LETTERS), length)) for length in lengths]
+    cuts = np.linspace(0, lengths[0], chains + 1).astype(int)
+    parts = [
+        Chain.from_sequence(letters[0][first:last], "ABCDEFGH"[place])
+        for place, (first, last) in enumerate(pairwise(cuts))
+        if last > first
+    ]
+    ratios = rng.normal(2, 3, len(query)).astype(np.float32)
+    found = Alignment("local", 12.5, query, target, ratios, *lengths, evalue=0.02)
+    return NamedAlignment(
+        ResidueRows.of("=q 1", "sequence", parts, np.zeros((lengths[0], 1), np.float32)),
+        ResidueRows.of(
+            "t\x1b",
+            "structure",
+            [_with_backbone(letters[1])],
+            np.zeros((lengths[1], 1), np.float32),
+        ),
+        found,
+    )
+
+
+def _with_backbone(letters: str) -> Chain:
+    chain = Chain.from_sequence(letters, "T")
+    coordinates = np.zeros((len(letters), 4, 3), np.float32)
+    return Chain(
+        "T",
+        letters,
+        chain.residue_numbers - 5,  # negative numbers too
+        chain.insertion_codes,
+        chain.observed,
+        Backbone(coordinates),
+    )
+
+
+@given(drawn=pairs_of_rows(), seed=st.integers(0, 99))
+def test_m8_a3m_and_fasta_are_read_back(drawn: tuple[int, int, Int64, Int64], seed: int) -> None:
+    """Each gives the aligned rows again, whatever the alignment."""
+    n, m, query, target = drawn
+    alignment = named((n, m), query, target, seed)
+    letters = alignment.query.letters, alignment.target.letters
+
+    cells = dict(zip(M8_COLUMNS, m8(alignment).split("\t"), strict=True))
+    assert cell_text(cells["query"]) == "=q 1"
+    assert cells["target"] == "t\\x1b"
+    ends = [int(cells[name]) - 1 for name in ("qstart", "qend", "tstart", "tend")]
+    assert ends == [query[0], query[-1], target[0], target[-1]]
+    assert int(cells["alnlen"]) - int(cells["mismatch"]) == alignment.identical + (
+        int(cells["alnlen"]) - len(query)
+    )
+    assert float(cells["bits"]) == pytest.approx(12.5 / np.log(2), abs=0.05)
+    assert float(cells["evalue"]) == 0.02
+
+    names, records = records_of(fasta(alignment))
+    assert names == [
+        f"=q_1/{query[0] + 1}-{query[-1] + 1}",
+        f"t\\x1b/{target[0] + 1}-{target[-1] + 1}",
+    ]
+    assert len(records[0]) == len(records[1]) == int(cells["alnlen"])
+    assert rows_of_fasta(records, int(query[0]), int(target[0])) == (
+        query.tolist(),
+        target.tolist(),
+    )
+    assert [record.replace("-", "") for record in records] == [
+        text[rows[0] : rows[-1] + 1] for text, rows in zip(letters, (query, target), strict=True)
+    ]
+
+    names, records = records_of(a3m(alignment))
+    assert records[0] == letters[0]
+    assert sum(not letter.islower() for letter in records[1]) == n
+    assert rows_of_a3m(records[1], int(names[1].rsplit("/")[-1].split("-")[0]) - 1) == (
+        query.tolist(),
+        target.tolist(),
+    )
+
+
+def records_of(text: str) -> tuple[list[str], list[str]]:
+    """The names and the sequences of a FASTA text."""
+    lines = text.splitlines()
+    assert all(line.startswith(">") for line in lines[::2])
+    return [line[1:] for line in lines[::2]], lines[1::2]
+
+
+def rows_of_fasta(records: list[str], q: int, t: int) -> tuple[list[int], list[int]]:
+    """The aligned rows of two records that begin at rows q and t."""
+    pairs = []
+    for a, b in zip(*records, strict=True):
+        if a != "-" and b != "-":
+            pairs.append((q, t))
+        q, t = q + (a != "-"), t + (b != "-")
+    return [q for q, _ in pairs], [t for _, t in pairs]
+
+
+def rows_of_a3m(record: str, t: int) -> tuple[list[int], list[int]]:
+    """The aligned rows of a record on a query that begins at row 0."""
+    pairs, q = [], 0
+    for letter in record:
+        if letter.isupper():
+            pairs.append((q, t))
+        q, t = q + (not letter.islower()), t + (letter != "-")
+    return [q for q, _ in pairs], [t for _, t in pairs]
+
+
+@given(drawn=pairs_of_rows(), seed=st.integers(0, 99), chains=st.integers(1, 3))
+def test_blocks_show_every_column(
+    drawn: tuple[int, int, Int64, Int64], seed: int, chains: int
+) -> None:
+    """Letters joined over the blocks are the FASTA records; a block is of one chain of each."""
+    n, m, query, target = drawn
+    alignment = named((n, m), query, target, seed, chains)
+    lines = blocks(alignment).split("\n")
+    assert "12.5 nats (18.0 bits), E-value 0.02" in lines[1]
+    body = lines[4:]
+    starts = range(0, len(body) - 3, 4)
+    joined = ["", ""]
+    for start in starts:
+        for side, line in enumerate((body[start], body[start + 2])):
+            assert "\x1b" not in line
+            words = line.split("  ")
+            name, first, letters, last = [word.strip() for word in words if word.strip()]
+            assert name == ("=q 1", "t\\x1b")[side]
+            joined[side] += letters
+            assert 1 <= len(letters) <= BLOCK
+            if set(letters) == {"-"}:
+                assert first == last == "-"
+                continue
+            assert first.split(":")[0] == last.split(":")[0]
+        marks = body[start + 1]
+        assert set(marks) <= set(" |:.")
+    assert joined == records_of(fasta(alignment))[1]
+    first_line = body[0].split()
+    label = alignment.query.label(int(query[0]))
+    assert first_line[2] == label
+    assert body[-2].split()[-1] == alignment.target.label(int(target[-1]))
+
+
+def test_nothing_aligned_is_no_record() -> None:
+    """An empty alignment has no line of m8, no records, a sentence, and JSON without rows."""
+    none = np.empty(0, dtype=np.int64)
+    alignment = named((5, 5), none, none)
+    assert m8(alignment) == a3m(alignment) == fasta(alignment) == ""
+    assert "no part of the two fits" in blocks(alignment)
+    assert as_dict(alignment)["query_residues"]["rows"] == []
+    json.dumps(as_dict(alignment), allow_nan=False)
+
+
+def residues_of(path: Path) -> list[tuple[str, str, int, str, bool]]:
+    """(chain, letter, number, code, backbone is complete) of a file's amino acids, by gemmi."""
+    structure = gemmi.read_structure(str(path))
+    structure.setup_entities()
+    found = []
+    for chain in structure[0]:
+        for residue in chain.get_polymer():
+            info = gemmi.find_tabulated_residue(residue.name)
+            names = {atom.name for atom in residue}
+            letter = info.one_letter_code.upper() if info.is_amino_acid() else "X"
+            number = residue.seqid.num
+            assert number is not None
+            complete = {"N", "CA", "C", "O"} <= names
+            found.append((chain.name, letter, number, residue.seqid.icode.strip(), complete))
+    return found
+
+
+def test_rows_have_the_names_of_the_file(sample: Path, store: EmbeddingStore) -> None:
+    """Chain, number, code and letter of each row are those that another reader finds."""
+    for path in sorted(sample.glob("*_*.*"))[:12]:
+        entry_id = path.name.split(".")[0]
+        expected = residues_of(path)
+        chains = stored_chains(store, entry_id)
+        sources, _ = find_sources([path])
+        (result,) = read_sources(sources, ReadOptions(), processes=1)
+        (protein,) = result.proteins
+        for each in (chains, protein.chains):
+            n = sum(len(chain) for chain in each)
+            rows = ResidueRows.of(entry_id, "sequence", each, np.zeros((n, 1), np.float32))
+            assert [(c, x, *r) for (c, *r), x in zip(rows.residues, rows.letters, strict=True)] == [
+                tuple(residue[:4]) for residue in expected
+            ]
+            kept = [residue[:4] for residue in expected if residue[4]]
+            rows = ResidueRows.of(entry_id, "structure", each, np.zeros((len(kept), 1), np.float32))
+            assert [(c, x, *r) for (c, *r), x in zip(rows.residues, rows.letters, strict=True)] == [
+                tuple(residue) for residue in kept
+            ]
+
+
+def test_a_row_without_a_backbone_is_left_out() -> None:
+    """A structure has rows of complete residues only; codes and residues not seen are named."""
+    coordinates = np.zeros((4, 4, 3), np.float32)
+    coordinates[1, 3] = coordinates[3] = np.nan
+    chain = Chain(
+        "AA",
+        "MKVL",
+        np.array([5, 6, 6, 0], np.int32),
+        np.frombuffer(b"  A ", np.uint8),
+        np.array([True, True, True, False]),
+        Backbone(coordinates),
+    )
+    structure = ResidueRows.of("x", "structure", [chain], np.zeros((2, 1), np.float32))
+    assert structure.letters == "MV"
+    assert [structure.label(row) for row in range(2)] == ["AA:5", "AA:6A"]
+    sequence = ResidueRows.of("x", "sequence", [chain], np.zeros((4, 1), np.float32))
+    assert [sequence.label(row) for row in range(4)] == ["AA:5", "AA:6", "AA:6A", "AA:?"]
+    assert sequence.residues[3] == ("AA", None, "")
+    with pytest.raises(ValueError, match="different numbers"):
+        ResidueRows.of("x", "sequence", [chain], np.zeros((3, 1), np.float32))
+
+
+@pytest.fixture(scope="module")
+def model(fitted: ProtAlignEstimator) -> Model:
+    """A model with a residue stage."""
+    return fitted.model_
+
+
+def rows(model: Model, store: EmbeddingStore, entry_id: str) -> tuple[ResidueRows, ResidueRows]:
+    """An entry's sequence and structure."""
+    found = [stored_rows(model, store, entry_id, m) for m in ("sequence", "structure")]
+    assert found[0] is not None
+    assert found[1] is not None
+    return found[0], found[1]
+
+
+def test_a_sequence_is_on_its_own_structure(model: Model, store: EmbeddingStore) -> None:
+    """Scores are the model's; the ratios of the rows are the products of the stage's rows."""
+    sequence, structure = rows(model, store, "1a2p_A")
+    aligned = align_proteins(model, sequence, structure)
+    assert aligned.chains == ()
+    assert aligned.matched == (aligned.whole,)
+    found = aligned.whole.alignment
+    expected = model.align(sequence.embeddings, structure.embeddings)
+    assert found.score == expected.score
+    np.testing.assert_array_equal(found.query_rows, expected.query_rows)
+    assert (found.query_rows == found.target_rows).mean() > 0.9
+    back = align_proteins(model, structure, sequence).whole.alignment
+    assert back.score == pytest.approx(found.score, rel=1e-3)
+
+
+def test_each_chain_with_each(model: Model, store: EmbeddingStore) -> None:
+    """Of two complexes with their chains in another order, each chain is matched with its own."""
+
+    def complex_of(ids: list[str], place: int) -> ResidueRows:
+        parts = [rows(model, store, entry_id)[place] for entry_id in ids]
+        chains = [
+            Chain(name, c.sequence, c.residue_numbers, c.insertion_codes, c.observed, c.backbone)
+            for name, entry_id in zip("AB", ids, strict=True)
+            for c in stored_chains(store, entry_id)
+        ]
+        values = np.concatenate([part.embeddings for part in parts])
+        return ResidueRows.of("both", parts[0].modality, chains, values)
+
+    query = complex_of(["1a2p_A", "1bpi_A"], 0)
+    target = complex_of(["1bpi_A", "1a2p_A"], 1)
+    aligned = align_proteins(model, query, target, "global")
+    names = [(each.query.name, each.target.name) for each in aligned.all]
+    every = [(f"both_{a}", f"both_{b}") for a in "AB" for b in "AB"]
+    assert names == [("both", "both"), *every]
+    assert [(each.query.part, each.target.part) for each in aligned.matched] == [
+        ("A", "B"),
+        ("B", "A"),
+    ]
+    alone = align_proteins(
+        model, rows(model, store, "1a2p_A")[0], rows(model, store, "1a2p_A")[1], "global"
+    )
+    assert aligned.matched[0].alignment.score == alone.whole.alignment.score
+    support = support_of(model, aligned)
+    own = len(rows(model, store, "1bpi_A")[1])
+    np.testing.assert_allclose(
+        support.ratios[own:], alone.whole.alignment.residue_scores, atol=1e-3
+    )
+    assert support.verdicts.count("supported") > 0.9 * len(support.structure)
+    assert as_dict(aligned.matched[0])["query"]["chain"] == "A"
+
+
+def test_what_cannot_be_aligned_is_a_line(model: Model, store: EmbeddingStore) -> None:
+    """Two sequences, other widths, costs that are none, a model without a residue stage."""
+    sequence, structure = rows(model, store, "1bpi_A")
+    with pytest.raises(InputError, match="both are sequences"):
+        align_proteins(model, sequence, sequence)
+    with pytest.raises(InputError, match="gap_open=-1: not a cost"):
+        align_proteins(model, sequence, structure, gap_open=-1)
+    with pytest.raises(InputError, match="gap_extend=nan: not a cost"):
+        align_proteins(model, sequence, structure, gap_extend=float("nan"))
+    with pytest.raises(InputError, match="mode"):
+        align_proteins(model, sequence, structure, "best")  # type: ignore[arg-type]
+    bare = Model(model.dims, ContrastiveLoss("clip"), embed_dim=8)
+    with pytest.raises(ModelError, match="no residue stage"):
+        align_proteins(bare, sequence, structure)
+    other = ResidueRows.of(
+        "1bpi_A", "sequence", stored_chains(store, "1bpi_A"), np.zeros((58, 3), np.float32)
+    )
+    with pytest.raises(ModelError, match="20"):
+        align_proteins(model, other, structure)
+
+
+@pytest.fixture(scope="module")
+def supported(model: Model, store: EmbeddingStore) -> ResidueSupport:
+    """The fit of a part of 1a2p_A's sequence to its structure."""
+    sequence, structure = rows(model, store, "1a2p_A")
+    chain = stored_chains(store, "1a2p_A")[0]
+    part = Chain.from_sequence(chain.sequence[20:80])
+    query = ResidueRows.of("part", "sequence", [part], sequence.embeddings[20:80])
+    return support_of(model, align_proteins(model, query, structure, "global"))
+
+
+def test_the_table_has_each_residue_of_the_structure(supported: ResidueSupport) -> None:
+    """Aligned ones with the sequence's residue and their ratio, others without."""
+    lines = list(csv.DictReader(StringIO(table(supported)), delimiter="\t"))
+    assert tuple(lines[0]) == COLUMNS
+    assert len(lines) == len(supported.structure)
+    assert [line["letter"] for line in lines] == list(supported.structure.letters)
+    assert [f"{line['chain']}:{line['number']}{line['icode']}" for line in lines] == [
+        supported.structure.label(row) for row in range(len(lines))
+    ]
+    aligned = [line for line in lines if line["ratio"]]
+    assert [line["sequence_number"] for line in aligned] == [str(n) for n in range(1, 61)]
+    assert {line["verdict"] for line in lines if not line["ratio"]} == {"unaligned"}
+    np.testing.assert_allclose(
+        [float(line["ratio"]) for line in aligned],
+        supported.ratios[supported.sequence_rows >= 0],
+        atol=1e-3,
+    )
+
+
+def test_ratios_are_b_factors(supported: ResidueSupport, tmp_path: Path) -> None:
+    """All atoms of the source have them; the store's backbone if the source is another file."""
+    for known in (True, False):
+        structure = supported.structure
+        source = structure if known else replace(structure, source_sha256=b"another")
+        changed = replace(supported, structure=source)
+        files, all_atoms = write_support(changed, tmp_path / f"fit_{known}")
+        assert all_atoms == known
+        model = gemmi.read_structure(str(files[1]))[0]
+        found = {
+            (chain.name, residue.seqid.num, residue.seqid.icode.strip()): residue[0].b_iso
+            for chain in model
+            for residue in chain
+        }
+        for residue, ratio in zip(structure.residues, supported.ratios.tolist(), strict=True):
+            value = 0 if np.isnan(ratio) else ratio
+            assert found[residue] == pytest.approx(value, abs=0.006)
+
+
+def test_own_support_pairs_by_the_residue_map(model: Model, store: EmbeddingStore) -> None:
+    """Each structure row with its own residue; an entry without a structure is a failure."""
+    results = list(own_support(model, store[["1bpi_A", "fasta", "1a2p_A"]]))
+    assert isinstance(results[1], Failure)
+    assert results[1].id == "fasta"
+    for result, entry_id in ((results[0], "1bpi_A"), (results[2], "1a2p_A")):
+        assert isinstance(result, ResidueSupport)
+        residues = store.residue_map(entry_id)
+        np.testing.assert_array_equal(result.sequence_rows, residues.sequence_index)
+        stage = model.residue_scorer()
+        sequence = stage.rows("sequence", store[entry_id].embeddings("one_hot").values)
+        structure = stage.rows("structure", store[entry_id].embeddings(PROTEINMPNN).values)
+        expected = (sequence[residues.sequence_index] * structure).sum(axis=1)
+        np.testing.assert_allclose(result.ratios, expected, atol=1e-3)
