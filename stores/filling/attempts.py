@@ -69,10 +69,12 @@ class Attempts:
         self._under_way.add(index)
 
     def end(self, index: int) -> None:
-        """Take the mark of a finished task away."""
+        """Take the mark of a finished task away, whoever made it."""
+        ends = self._ends.pop(index, 0)
+        last = ends if index in self._under_way else ends - 1
         self._under_way.discard(index)
         with suppress(OSError):
-            self._mark(index, self._ends.pop(index, 0)).unlink()
+            self._mark(index, last).unlink()
 
     def close(self) -> None:
         """Take this process's marks away: it ended in the middle of no task."""

@@ -186,9 +186,9 @@ def _run_here(
 
             cores = 0 if pool is None else pool.submit(_cores).result()
             with IsolatedRunner(folder, encoder, load, device, cores) as runner:
-                run_here(runner, sorted(waiting), after)
-            for index in marks.suspects:
-                marks.end(index)
+                for index in sorted(waiting):
+                    run_here(runner, [index], after)
+                    marks.end(index)
     except ProtAlignError:
         raise
     except Exception as error:
