@@ -50,8 +50,8 @@ def fit(
         str,
         typer.Option(
             metavar=f"<{'|'.join(POOLINGS)}>",
-            help="How residues become one vector: attention, or their mean and then a linear "
-            "layer or an MLP.",
+            help="How residues become one vector: attention, a codebook of residue words, or their "
+            "mean and then a linear layer or an MLP.",
         ),
     ] = "attention",
     batch_size: Annotated[int, typer.Option(help="Pairs per batch.")] = 1024,

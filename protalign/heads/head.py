@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Self
 
+import numpy as np
 from torch import Tensor, nn
 
 from protalign.heads.kernels.batch import ProteinBatch
+
+if TYPE_CHECKING:
+    from protalign.heads.pairs import Pairs
 
 
 class PoolingHead(nn.Module, ABC):
@@ -28,6 +33,9 @@ class PoolingHead(nn.Module, ABC):
         Whether residues get weights, so that ``residue_weights`` answers.
     wants_means : bool
         Whether only the mean of a protein's rows counts. Training then reads each protein once.
+    summarises : bool
+        Whether training changes only what comes after ``summary``. Each protein is then summarised
+        once, and training reads no row again.
     n_heads : int or None
         Attention heads; None if there are none.
     embed_dim : int
@@ -36,6 +44,7 @@ class PoolingHead(nn.Module, ABC):
 
     attends: ClassVar[bool]
     wants_means: ClassVar[bool]
+    summarises: ClassVar[bool] = False
     n_heads: int | None = None
     embed_dim: int
 
@@ -43,12 +52,59 @@ class PoolingHead(nn.Module, ABC):
     def __init__(self, input_dim: int, embed_dim: int, n_heads: int) -> None:
         super().__init__()
 
+    @classmethod
+    def initialise(
+        cls,
+        sequence: Self,
+        structure: Self,
+        pairs: Pairs,
+        generator: np.random.Generator,
+        report: Callable[[str], None],
+    ) -> None:
+        """Set the parameters of a new model's two heads by the pairs that it will be trained on.
+
+        Kinds whose random parameters are good enough to start from do nothing. It is not called if
+        the training continues an earlier one.
+
+        Parameters
+        ----------
+        sequence, structure : PoolingHead
+            The two heads, with random parameters, on the device to train on.
+        pairs : Pairs
+            The pairs to train on.
+        generator : numpy.random.Generator
+            The source of what is drawn.
+        report : callable
+            Receives a line for each step that takes time.
+
+        Raises
+        ------
+        InputError
+            There are too few pairs or residues.
+        """
+
     @abstractmethod
     def forward(self, batch: ProteinBatch) -> Tensor:
         """Return (n, E) unit-length vectors in the parameters' dtype.
 
         A protein's vector is the same whatever else is in the batch.
         """
+
+    def summary(self, batch: ProteinBatch) -> Tensor:
+        """Return (n, P, S): what ``forward`` makes of rows before any parameter that is trained.
+
+        A protein is cut into P parts of equal length, and a part without rows is zeros. A kind that
+        does not summarise raises NotImplementedError: callers ask ``summarises`` first.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is trained on rows")
+
+    def of_summary(self, summary: Tensor) -> Tensor:
+        """Return (n, E) unit-length vectors of the (n, P, S) summary of proteins.
+
+        Parts that are set to zeros are left out, as if their residues were missing. If none is, the
+        vectors are those of ``forward``, up to rounding.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is trained on rows")
 
     def residue_weights(self, batch: ProteinBatch) -> Tensor:
         """Return the (R, n_heads) weight of each of the batch's R rows.

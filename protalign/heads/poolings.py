@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 #: without torch.
 POOLINGS = {
     "attention": "protalign.heads.attention:AttentionHead",
+    "codebook": "protalign.heads.codebook:CodebookHead",
     "mean-linear": "protalign.heads.mean:MeanLinearHead",
     "mean-mlp": "protalign.heads.mean:MeanMLPHead",
 }

@@ -51,7 +51,7 @@ class Rows:
         self._pairs = pairs
         self.device = device
         self._items: list[_Held] = []
-        if self._bytes() <= (_memory_for_rows(device) if memory is None else memory):
+        if self._bytes() <= (memory_for_rows(device) if memory is None else memory):
             self._items = [_Held(pairs, column, device) for column in range(len(MODALITIES))]
 
     @property
@@ -141,7 +141,7 @@ class _Held:
         return self._values.split_with_sizes(self._lengths.tolist())
 
 
-def _memory_for_rows(device: torch.device) -> float:
+def memory_for_rows(device: torch.device) -> float:
     """Return the bytes of rows that may be held on a device."""
     if device.type == "cuda":
         return GPU_MEMORY_PART * torch.cuda.mem_get_info(device)[0]

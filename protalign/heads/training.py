@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from protalign.heads.model import Model, not_finite
 from protalign.heads.pairs import Pairs
 from protalign.heads.ranks import RetrievalSet, mean_reciprocal_rank
 from protalign.heads.rows import Batch, Rows
+from protalign.heads.summaries import Summaries
 
 #: Losses are fetched in groups: each fetch synchronises CPU and GPU. An error shows at the next
 #: fetch, so up to this many steps may be wasted before it.
@@ -66,6 +67,8 @@ def train(
 ) -> History:
     """Train the model in place with Adam, and leave it as it was after the best epoch.
 
+    The heads of a model that was not trained before are initialised by the pairs first.
+
     With validation pairs, the best epoch has the highest mean reciprocal rank (sequence ->
     structure) among them, and training stops after ``n_iter_no_change`` epochs without a gain of
     more than ``tol``. Without them, the best epoch is the last. Ctrl-C stops training and keeps
@@ -91,8 +94,11 @@ def train(
     ModelError
         Training diverged.
     """
-    rows = Rows(pairs, model.device)
-    score_of = _validate_on(validation, model.device)
+    if model.training_record is None:
+        heads = model.sequence, model.structure
+        type(model.sequence).initialise(*heads, pairs, generator, report)
+    source = Summaries(model, pairs) if model.sequence.summarises else Rows(pairs, model.device)
+    score_of = _validate_on(validation, model)
     optimiser = torch.optim.Adam(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=options.learning_rate,
@@ -101,7 +107,7 @@ def train(
     best_state, best_score, waited = copy.deepcopy(model.state_dict()), -math.inf, 0
     try:
         for epoch in range(1, options.max_epochs + 1):
-            loss = _epoch(model, rows, pairs, optimiser, options.batch_size, generator)
+            loss = _epoch(model, source, pairs, optimiser, options.batch_size, generator)
             history.loss.append(loss)
             line = f"epoch {epoch}: loss {loss:.4f}"
             if score_of is None:
@@ -129,7 +135,7 @@ def train(
 
 def _epoch(
     model: Model,
-    rows: Rows,
+    source: Rows | Summaries,
     pairs: Pairs,
     optimiser: torch.optim.Optimizer,
     batch_size: int,
@@ -139,18 +145,30 @@ def _epoch(
     order = generator.permutation(len(pairs))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     batches = [indices for indices in batches if len(indices) > 1]  # one alone has no negatives
-    at_once = _LOSSES_AT_ONCE.get(rows.device.type, _LOSSES_AT_ONCE_ACCELERATOR)
+    at_once = _LOSSES_AT_ONCE.get(model.device.type, _LOSSES_AT_ONCE_ACCELERATOR)
     total, losses = 0.0, []
-    for number, batch in enumerate(rows.batches(batches), start=1):
+    for number, loss in enumerate(_losses(model, source, batches, generator), start=1):
         optimiser.zero_grad()
-        loss = model(*batch)
         losses.append(loss.detach())
         if len(losses) == at_once or number == len(batches):
-            total += _sum_of_losses(losses, batches[number - len(losses) : number], rows, pairs)
+            total += _sum_of_losses(losses, batches[number - len(losses) : number], pairs)
             losses.clear()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return total / sum(map(len, batches))
+
+
+def _losses(
+    model: Model,
+    source: Rows | Summaries,
+    batches: Sequence[Int64],
+    generator: np.random.Generator,
+) -> Iterator[Tensor]:
+    """Yield the loss of each batch, 0-d."""
+    if isinstance(source, Summaries):
+        yield from source.losses(batches, generator)
+    else:
+        yield from (model(*batch) for batch in source.batches(batches))
 
 
 def _all_finite(model: Model) -> bool:
@@ -158,23 +176,25 @@ def _all_finite(model: Model) -> bool:
     return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
-def _sum_of_losses(
-    losses: Sequence[Tensor], batches: Sequence[Int64], rows: Rows, pairs: Pairs
-) -> float:
+def _sum_of_losses(losses: Sequence[Tensor], batches: Sequence[Int64], pairs: Pairs) -> float:
     """Sum the losses over the pairs of some batches; raise ValueError if one is not finite."""
     total = 0.0
     for loss, indices in zip(torch.stack(list(losses)).tolist(), batches, strict=True):
         if not math.isfinite(loss):
-            raise _diverged(pairs, indices, next(rows.batches([indices])))
+            cpu = torch.device("cpu")
+            raise _broken(pairs, indices, next(Rows(pairs, cpu, memory=0).batches([indices])))
         total += loss * len(indices)
     return total
 
 
-def _validate_on(pairs: Pairs | None, device: torch.device) -> Callable[[Model], float] | None:
+def _validate_on(pairs: Pairs | None, model: Model) -> Callable[[Model], float] | None:
     """Return a function that validates the model; the pairs are read once if they fit."""
     if pairs is None:
         return None
-    items = Rows(pairs, device).unique_items()
+    if model.sequence.summarises:
+        summaries = Summaries(model, pairs)
+        return lambda _: mean_reciprocal_rank(summaries.retrieval_set().ranks())
+    items = Rows(pairs, model.device).unique_items()
 
     def score(model: Model) -> float:
         if items is None:
@@ -188,7 +208,7 @@ def _validate_on(pairs: Pairs | None, device: torch.device) -> Callable[[Model],
     return score
 
 
-def _diverged(pairs: Pairs, indices: Int64, batch: Batch) -> ValueError:
+def _broken(pairs: Pairs, indices: Int64, batch: Batch) -> ValueError:
     """Return the error for a loss that is not finite: broken rows, else diverged training."""
     for modality, packed in zip(MODALITIES, batch, strict=True):
         broken = [i for i, rows in enumerate(packed.proteins) if not rows.isfinite().all()]

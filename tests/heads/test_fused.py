@@ -184,7 +184,7 @@ def test_training_ends_where_the_plain_path_does(monkeypatch: pytest.MonkeyPatch
     plain = fitted()
     use_fused_kernels(monkeypatch, use=True)
     held = fitted()
-    monkeypatch.setattr(training_rows, "_memory_for_rows", lambda device: 0.0)
+    monkeypatch.setattr(training_rows, "memory_for_rows", lambda device: 0.0)
     streamed = fitted()
     assert streamed.loss_curve_ == held.loss_curve_
     np.testing.assert_allclose(held.loss_curve_, plain.loss_curve_, atol=1e-5)

@@ -1,0 +1,134 @@
+"""Summaries of training pairs: a protein's rows in the form that is left of them to train on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from protalign.core.arrays import Bool, Int64
+from protalign.core.protein import MODALITIES
+from protalign.heads.kernels.batch import batch_of
+from protalign.heads.model import Model, not_finite
+from protalign.heads.pairs import Pairs
+from protalign.heads.ranks import RetrievalSet
+from protalign.heads.rows import Rows, memory_for_rows
+
+#: The least part of a protein that training leaves of it, at random up to all.
+_LEAST_KEPT = 3 / 8
+
+
+class Summaries:
+    """Summaries of some pairs' proteins on the model's device.
+
+    Parameters
+    ----------
+    model : Model
+        A model whose heads summarise.
+    pairs : Pairs
+        The pairs.
+    memory : float, optional
+        Bytes that summaries may take; default: a part of what this process may use.
+
+    Attributes
+    ----------
+    held : bool
+        Whether the summaries are in memory, each unique item's once. Else they are taken anew in
+        each epoch, which is slower and gives the same.
+
+    Raises
+    ------
+    InputError
+        Embeddings hold NaN or infinity; the error names the entries.
+    """
+
+    def __init__(self, model: Model, pairs: Pairs, memory: float | None = None) -> None:
+        self._model, self._pairs = model, pairs
+        self._heads = model.sequence, model.structure
+        self._values: list[Tensor] = []
+        if _bytes(model, pairs) <= (memory_for_rows(model.device) if memory is None else memory):
+            columns = range(len(MODALITIES))
+            self._values = [torch.cat(list(_blocks(model, pairs, column))) for column in columns]
+
+    @property
+    def held(self) -> bool:
+        """Whether the summaries are in memory."""
+        return bool(self._values)
+
+    def losses(self, batches: Sequence[Int64], generator: np.random.Generator) -> Iterator[Tensor]:
+        """Yield the loss of each batch of pairs, 0-d.
+
+        Proteins lose residues at their ends, as many of the sequence as of the structure, and
+        others in each epoch: few pairs teach more, and what is known of a protein seldom is all.
+        """
+        for sequence, structure in self._batches(batches):
+            kept = _kept_parts(*sequence.shape[:2], generator)
+            kept_parts = torch.from_numpy(kept).to(self._model.device)
+            vectors = (
+                head.of_summary(summary * kept_parts)
+                for head, summary in zip(self._heads, (sequence, structure), strict=True)
+            )
+            yield self._model.loss(*vectors)
+
+    def retrieval_set(self) -> RetrievalSet:
+        """Return the vectors of the unique proteins, and their pairs."""
+        if not self.held:
+            return self._model.retrieval_set(self._pairs)
+        with torch.inference_mode():
+            sequence, structure = (
+                head.of_summary(values).float().cpu().numpy()
+                for head, values in zip(self._heads, self._values, strict=True)
+            )
+        return RetrievalSet(sequence, structure, self._pairs.items)
+
+    def _batches(self, batches: Sequence[Int64]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the summaries of the sequences and of the structures of each batch of pairs."""
+        if self.held:
+            for indices in batches:
+                items = torch.from_numpy(self._pairs.items[indices].T).to(self._model.device)
+                yield self._values[0][items[0]], self._values[1][items[1]]
+            return
+        for proteins in Rows(self._pairs, self._model.device).batches(batches):
+            with torch.no_grad():
+                sequence, structure = (
+                    head.summary(each) for head, each in zip(self._heads, proteins, strict=True)
+                )
+            yield sequence, structure
+
+
+def _kept_parts(count: int, parts: int, generator: np.random.Generator) -> Bool:
+    """Return (count, parts, 1) bool: a run of parts of each protein that is not left out."""
+    kept = generator.integers(math.ceil(_LEAST_KEPT * parts), parts + 1, size=count)
+    first = generator.integers(0, parts - kept + 1)
+    places = np.arange(parts)
+    of_run: Bool = (places >= first[:, None]) & (places < (first + kept)[:, None])
+    return of_run[:, :, None]
+
+
+def _bytes(model: Model, pairs: Pairs) -> float:
+    """Return the bytes of the summaries of the pairs' unique items."""
+    total = 0.0
+    for column, modality in enumerate(MODALITIES):
+        positions = pairs.positions_of_items(column)
+        rows = pairs.inputs.rows(modality, positions[:1])
+        one = model.head(modality).summary(batch_of(rows, model.device))
+        total += float(len(positions)) * one.numel() * one.element_size()
+    return total
+
+
+def _blocks(model: Model, pairs: Pairs, column: int) -> Iterator[Tensor]:
+    """Yield the summaries of the unique items of a modality, block by block."""
+    modality, positions = MODALITIES[column], pairs.positions_of_items(column)
+    done = 0
+    for rows in pairs.inputs.blocks(modality, positions):
+        with torch.no_grad():
+            summary = model.head(modality).summary(batch_of(rows, model.device))
+        broken = ~summary.isfinite().flatten(1).all(dim=1).cpu().numpy()
+        if broken.any():
+            entries = positions[done : done + len(broken)][broken]
+            raise not_finite(pairs.inputs, modality, entries)
+        done += len(broken)
+        yield summary

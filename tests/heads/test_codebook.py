@@ -1,0 +1,203 @@
+"""Codebook pooling: its definition, its words, what it learns, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protalign.core.errors import InputError
+from protalign.core.protein import MODALITIES
+from protalign.core.ragged import Ragged
+from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.heads import codebook
+from protalign.heads.codebook import CodebookHead
+from protalign.heads.kernels.packed import PackedBatch
+from protalign.heads.seeded import seeded
+from protalign.stores import EmbeddingStore
+
+DIM = 24
+
+
+@pytest.fixture(scope="module")
+def head() -> CodebookHead:
+    """A head with random parameters, as it is before it is initialised."""
+    with seeded(0):
+        return CodebookHead(DIM, 16)
+
+
+@pytest.fixture(scope="module")
+def model(store: EmbeddingStore) -> ProtAlignEstimator:
+    """A model fitted on every second entry of the sample. Only to be used."""
+    return estimator().fit(store[::2])
+
+
+def estimator(**parameters: object) -> ProtAlignEstimator:
+    """An estimator of few epochs."""
+    defaults = {"pooling": "codebook", "max_epochs": 3, "random_state": 0, "device": "cpu"}
+    return ProtAlignEstimator(**{**defaults, **parameters})
+
+
+def packed(arrays: list[np.ndarray]) -> PackedBatch:
+    """Proteins' rows, packed."""
+    return PackedBatch.from_ragged(Ragged.pack(arrays))
+
+
+def proteins(seed: int, lengths: list[int], dtype: type = np.float32) -> list[np.ndarray]:
+    """Random rows."""
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(length, DIM)).astype(dtype) for length in lengths]
+
+
+def related(seed: int, lengths: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of both modalities' rows, 8 and 5 wide: two views of the same 4 hidden numbers."""
+    rng = np.random.default_rng(seed)
+    to_sequence, to_structure = rng.normal(size=(4, 8)), rng.normal(size=(4, 5))
+    hidden = [rng.normal(size=(length, 4)) + rng.normal(size=4) for length in lengths]
+    return [(each @ to_sequence, each @ to_structure) for each in hidden]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_frequencies_are_their_definition(
+    head: CodebookHead, dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each residue is shared among the words, and a protein is the mean: written as loops."""
+    monkeypatch.setattr(codebook, "_ROWS_AT_ONCE", 7)  # longer proteins are read in parts
+    arrays = proteins(1, [1, 3, 20], dtype)
+    words = head.words.double().numpy()
+    for frequencies, rows in zip(head.frequencies(packed(arrays)), arrays, strict=True):
+        total = np.zeros(len(words))
+        for row in rows.astype(np.float64):
+            x = (row - head.mean.double().numpy()) @ head.projection.double().numpy()
+            distances = [((x - word) ** 2).sum() for word in words]
+            weights = np.exp(-codebook._SHARPNESS / 2 * (np.array(distances) - min(distances)))
+            total += weights / weights.sum()
+        np.testing.assert_allclose(frequencies, total / len(rows), atol=1e-6)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10**6), st.lists(st.integers(1, 90), min_size=1, max_size=8))
+def test_a_protein_s_vector_is_its_own(seed: int, lengths: list[int]) -> None:
+    """Frequencies are the same to the last bit in every batch, vectors up to rounding; length 1."""
+    with seeded(0):
+        head = CodebookHead(DIM, 16)
+    arrays = proteins(seed, lengths, np.float16)
+    together = packed(arrays)
+    with torch.no_grad():
+        frequencies, vectors = head.frequencies(together), head(together)
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(lengths)))
+        for place, rows in enumerate(arrays):
+            alone = packed([rows])
+            assert torch.equal(head.frequencies(alone)[0], frequencies[place])
+            torch.testing.assert_close(head(alone)[0], vectors[place], atol=1e-6, rtol=0)
+
+
+def test_the_order_of_residues_does_not_matter(head: CodebookHead) -> None:
+    """Words are counted wherever they occur."""
+    (rows,) = proteins(2, [90])
+    torch.testing.assert_close(head(packed([rows])), head(packed([rows[::-1].copy()])))
+
+
+def test_summaries_stand_for_rows(head: CodebookHead) -> None:
+    """A summary gives the rows' vector; without parts at its ends, that of the rows between."""
+    arrays = proteins(3, [80, 8, 163])
+    with torch.no_grad():
+        summary = head.summary(packed(arrays))
+        torch.testing.assert_close(
+            head.of_summary(summary), head(packed(arrays)), atol=1e-3, rtol=0
+        )
+        summary[:, :2], summary[:, -1:] = 0, 0
+        parts = [np.array_split(rows, codebook.PARTS)[2:-1] for rows in arrays]
+        between = head(packed([np.concatenate(each) for each in parts]))
+        torch.testing.assert_close(head.of_summary(summary), between, atol=1e-3, rtol=0)
+        nothing = head.of_summary(torch.zeros_like(summary))
+        assert nothing.isfinite().all()
+
+
+def test_it_comes_back_from_a_file(
+    model: ProtAlignEstimator, store: EmbeddingStore, tmp_path: Path
+) -> None:
+    """Words and layers are saved; vectors of loaded models are the same to the bit."""
+    model.save(tmp_path / "model")
+    again = ProtAlignEstimator.load(tmp_path / "model")
+    assert again.pooling == "codebook"
+    for modality in MODALITIES:
+        vectors = model.model_.vectors(store, modality)
+        np.testing.assert_array_equal(again.model_.vectors(store, modality), vectors)
+    with pytest.raises(InputError, match="it has no attention"):
+        again.attention(store)
+
+
+def test_a_seed_gives_a_model() -> None:
+    """The same seed gives the same parameters, and another seed other words."""
+    pairs = related(1, [30] * 12)
+    first, same, other = (
+        estimator(random_state=seed).fit(pairs).model_.state_dict() for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not torch.equal(first["sequence.words"], other["sequence.words"])
+
+
+def test_a_warm_start_keeps_the_words(model: ProtAlignEstimator, store: EmbeddingStore) -> None:
+    """Training continues where it ended: the words stay, and only the last layer moves."""
+    again = copy.deepcopy(model).set_params(warm_start=True, max_epochs=5)
+    before = copy.deepcopy(again.model_.state_dict())
+    again.fit(store[::2])
+    after = again.model_.state_dict()
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved == {f"{m}.reduction.{name}" for m in MODALITIES for name in ("weight", "bias")}
+    assert again.loss_curve_[-1] < again.loss_curve_[0]
+
+
+def test_it_finds_proteins_that_it_was_not_fitted_on(
+    model: ProtAlignEstimator, store: EmbeddingStore
+) -> None:
+    """Fitted on every second entry, it ranks the others' own structures well above chance."""
+    ranks = model.retrieval_set(store[1::2]).ranks()
+    chance = np.mean(1 / np.arange(1, len(ranks) + 1))
+    assert np.mean(1 / ranks) > 1.5 * chance
+
+
+def test_lists_of_arrays_of_any_width() -> None:
+    """Rows 8 and 5 wide, fewer than the coordinates; own structures of new proteins come first."""
+    fitted = estimator(embed_dim=16).fit(related(0, [30] * 20))
+    assert fitted.score(related(0, [30] * 20)) > 0.9
+    assert fitted.transform(related(0, [4, 700])).shape == (2, 16)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_few_proteins(count: int) -> None:
+    """Two proteins are enough if they have residues enough; more numbers than pairs are finite."""
+    pairs = related(3, [40] * count)
+    assert np.isfinite(estimator(output="both").fit(pairs).transform(pairs)).all()
+
+
+def test_equal_proteins() -> None:
+    """Proteins that do not differ at all give finite vectors."""
+    pairs = related(4, [40]) * 3
+    assert np.isfinite(estimator(output="both").fit(pairs).transform(pairs)).all()
+
+
+def test_too_few_residues_are_refused() -> None:
+    """In one line that says how many there are, how many there must be, and what else to do."""
+    with pytest.raises(InputError) as caught:
+        estimator().fit(related(5, [12, 13]))
+    message = str(caught.value)
+    assert "25 residues with both embeddings are too few" in message
+    assert "26 together" in message
+    assert "attention" in message
+    assert "\n" not in message
+
+
+def test_proteins_of_unknown_pairs_of_residues_are_left_out_of_the_words() -> None:
+    """A protein whose modalities differ in length is trained on; alone, such are refused."""
+    pairs = related(6, [40] * 4)
+    shorter = [(sequence, structure[1:]) for sequence, structure in pairs]
+    assert estimator().fit([*pairs, *shorter]).n_pairs_ == 8
+    with pytest.raises(InputError, match="0 residues with both embeddings"):
+        estimator().fit(shorter)
