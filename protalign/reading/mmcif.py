@@ -246,13 +246,13 @@ def name_molecules(block: gemmi.cif.Block) -> list[str]:
     In the archive each polymer has one. Other programs' files have polymers that differ in
     label_asym_id only. Returns a note for each chain that was divided.
     """
-    labels = [gemmi.cif.as_string(v) for v in block.find_values("_atom_site.label_asym_id")]
+    labels = list(block.find_values("_atom_site.label_asym_id"))
     column = block.find_values("_atom_site.auth_asym_id")
-    authors = [gemmi.cif.as_string(value) for value in column]
+    authors = list(column)
     if len(labels) != len(authors):
         return []
-    pairs = dict.fromkeys(zip(authors, labels, strict=True))
-    if len(pairs) == len(set(authors)):
+    pairs = dict.fromkeys(zip(authors, labels, strict=True))  # as they are written: perhaps quoted
+    if len(pairs) == len({author for author, _ in pairs}):
         return []
     polymers = _polymers(block, labels)
     of_chain: dict[str, list[str]] = defaultdict(list)
@@ -262,11 +262,12 @@ def name_molecules(block: gemmi.cif.Block) -> list[str]:
     if all(len(own) < 2 for own in of_chain.values()):
         return []
     units = [(author, label) for author, own in of_chain.items() for label in own]
-    units += [(author, "") for author in dict.fromkeys(authors) if author not in of_chain]
-    names, notes = molecule_names([author for author, _ in units], [label for _, label in units])
-    renamed = {
-        unit: name for unit, name in zip(units, names, strict=True) if name != unit[0] and unit[1]
-    }
+    alone = dict.fromkeys(author for author, _ in pairs if author not in of_chain)
+    names, notes = molecule_names(
+        [gemmi.cif.as_string(author) for author in (*(author for author, _ in units), *alone)],
+        [gemmi.cif.as_string(label) for _, label in units] + [""] * len(alone),
+    )
+    renamed = dict(zip(units, names, strict=False))
     for row, pair in enumerate(zip(authors, labels, strict=True)):
         if pair in renamed:
             column[row] = gemmi.cif.quote(renamed[pair])
@@ -274,7 +275,7 @@ def name_molecules(block: gemmi.cif.Block) -> list[str]:
 
 
 def _polymers(block: gemmi.cif.Block, labels: list[str]) -> set[str]:
-    """Return the label_asym_ids of proteins: by the entities, else by ATOM records."""
+    """Return which ``labels``, label_asym_ids, are proteins': by the entities, else by ATOM."""
     types = {row.str(0): row.str(1) for row in block.find("_entity.", ["id", "type"])}
     entities = block.find_values("_atom_site.label_entity_id")
     if types and len(entities) == len(labels):

@@ -15,7 +15,7 @@ from protalign.core.words import counted
 
 #: A molecule that repeats residues of another nearer than this, in Å, is the same one again.
 _SAME_PLACE = 3.0
-_COMPARED = 20
+_COMPARED = 6
 _FIRST, _LAST = 33, 126  # printable ASCII without the space
 _BASE = _LAST - _FIRST + 1
 
@@ -94,8 +94,8 @@ def divide(
                     if marked or again.any():
                         current = len(of_chain)
                         of_chain.append([])
-                        for others in of_chain[:-1]:
-                            _refuse_copy(np.concatenate(others), piece, places, geometry)
+                        for other in {0, current - 1}:  # models follow one another
+                            _refuse_copy(np.concatenate(of_chain[other]), piece, places, geometry)
             of_chain[current].append(piece)
             of_segment.setdefault(segment, current)
         for pieces in of_chain:
