@@ -63,7 +63,8 @@ def read_options(vectors: AlignedVectors) -> ReadOptions:
         options = EmbeddingStore.open(path).options
     known = {field.name for field in fields(ReadOptions)}
     try:
-        return ReadOptions(**{key: options[key] for key in known & set(options or {})})
+        recorded = dict(options or {})
+        return ReadOptions(**{key: recorded[key] for key in known & set(recorded)})
     except (TypeError, ValueError):
         raise InputError(
             "the vectors: their reading options are damaged", "export them again"
