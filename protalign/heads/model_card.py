@@ -37,7 +37,7 @@ and {training["n_validation_pairs"]:,} more that chose the best epoch
 - epochs: {training["n_iter"]}, best {training["best_epoch"]}; \
 last training loss {training["loss_curve"][-1]:.4f}
 - {_validation_line(training)}
-
+{_residue_section(config.get("residues"))}
 ## Limits
 
 - Similar vectors mean that two proteins look alike to the encoders, not that they do the same.
@@ -69,6 +69,33 @@ def _encoder_line(modality: str, encoder: Mapping[str, Any]) -> str:
         f"- {modality}: (L, {encoder['dim']}) embeddings of {encoder['model']} ({settings}), "
         f"weights SHA-256 {encoder['weights_sha256']}"
     )
+
+
+def _residue_section(facts: Mapping[str, Any] | None) -> str:
+    if facts is None:
+        return """
+## Residue stage
+
+None: the residues of the training proteins were unpaired or too few.
+"""
+    calibration = facts["calibration"]
+    chance = (
+        "not calibrated, so alignments have no E-value"
+        if calibration is None
+        else f"calibrated on {calibration['n_pairs']:,} pairs of different training proteins; chance "
+        f"falls by a factor of e in {calibration['scale']:.3g} nats of a local score"
+    )
+    return f"""
+## Residue stage
+
+Log-likelihood ratios of a sequence's residue and a structure's residue, to align the two and to
+order hits (`protalign align`, `protalign search --rerank`).
+
+- canonical correlation analysis, {facts["components"]} components, of \
+{facts["n_residues"]:,} paired residues of the training proteins
+- {chance}
+- not trained on hard negatives
+"""
 
 
 def _validation_line(training: Mapping[str, Any]) -> str:

@@ -174,3 +174,18 @@ def test_a_sequence_with_a_stored_id_has_no_coordinates(work: Path, tmp_path: Pa
     assert record[0] == stored[0] == entry
     assert record[-1] == ""
     assert 0 < float(stored[-1]) <= 1
+
+
+def test_a_second_stage_orders_by_residues(work: Path) -> None:
+    """--rerank prints both scores and the E-value; --mode chooses the order."""
+    first = str(read_vectors(work / "vectors.parquet").ids[0])
+    model = ("--model", work / "model")
+    hits = search(work, first, *model, "--rerank", 12, "-k", 12)
+    assert [hit["evalue"] for hit in hits] == sorted(hit["evalue"] for hit in hits)
+    assert list(hits[0])[4:8] == ["local_score", "evalue", "probability", "global_score"]
+    hits = search(work, first, *model, "--rerank", 12, "-k", 12, "--mode", "global")
+    scores = [hit["global_score"] for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    assert "needs a model" in refused(work, first, "--rerank", 5)
+    table = run("search", first, *model, "--rerank", 3, "--vectors", work / "vectors.parquet")
+    assert "evalue" in table.stdout.splitlines()[0]

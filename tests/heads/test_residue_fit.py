@@ -1,0 +1,141 @@
+"""The residue stage of a model: fitted by ``fit``, saved with it, used by ``align``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protalign import EmbeddingStore, Model, ProtAlignEstimator
+from protalign.core.errors import ModelError
+from protalign.core.protein import MODALITIES
+from protalign.heads.inputs import read_inputs
+from protalign.residues.kernels.scores import diagonal_scores
+
+
+def test_residues_are_paired_by_the_residue_map(store: EmbeddingStore) -> None:
+    """Row by row, for entries in any order, also with residues that have no backbone."""
+    inputs = read_inputs(store)
+    complete = np.flatnonzero(store.has_structure)[::-3]
+    names = [next(n for n, e in store.encoders.items() if e.modality == m) for m in MODALITIES]
+    blocks = list(inputs.paired_residues(complete))
+    sequence, structure = (np.concatenate([b[i].values for b in blocks]) for i in range(2))
+    expected = [[], []]
+    for entry_id in store.ids[complete].tolist():
+        rows = store.residue_map(entry_id).sequence_index
+        expected[0].append(store[entry_id].embeddings(names[0]).values[rows])
+        expected[1].append(store[entry_id].embeddings(names[1]).values)
+    assert (sequence == np.concatenate(expected[0])).all()
+    assert (structure == np.concatenate(expected[1])).all()
+
+
+def test_every_fit_on_a_store_has_one(store: EmbeddingStore, fitted: ProtAlignEstimator) -> None:
+    """It finds a sequence's own structure among the others', and is calibrated."""
+    stage = fitted.model_.residue_stage
+    assert stage is not None
+    assert stage.calibration is not None
+    names = {m: next(n for n, e in store.encoders.items() if e.modality == m) for m in MODALITIES}
+    entries = store[store.has_structure]
+    packed = {m: entries.embeddings(name) for m, name in names.items()}
+    for embeddings in packed.values():
+        assert embeddings.values.dtype.kind == "f"
+    rows = {m: [stage.rows(m, each) for each in packed[m]] for m in MODALITIES}
+    from protalign.core.ragged import Ragged
+
+    scores, offsets = diagonal_scores(Ragged.pack(rows["sequence"]), Ragged.pack(rows["structure"]))
+    own = np.diag(scores)
+    assert np.median((scores > own[:, None]).sum(axis=1)) < 5
+    assert (np.diag(offsets) == 0).mean() > 0.9
+
+
+@pytest.mark.parametrize("pooling", ["mean-linear", "attention"])
+def test_it_does_not_depend_on_the_pooling(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, pooling: str
+) -> None:
+    """It is of the residues, also if the heads see only means; a seed gives the same one."""
+    estimator = ProtAlignEstimator(
+        pooling=pooling, max_epochs=1, embed_dim=8, n_heads=2, random_state=0, device="cpu",
+        early_stopping=False,
+    ).fit(store)  # fmt: skip
+    again = ProtAlignEstimator(
+        max_epochs=1, embed_dim=8, n_heads=2, random_state=0, device="cpu", early_stopping=False
+    ).fit(store)
+    one, other = estimator.model_.residue_stage, again.model_.residue_stage
+    assert one is not None
+    assert other is not None
+    assert one.facts() == other.facts()
+    for name, array in one.tensors().items():
+        assert (array == other.tensors()[name]).all(), name
+
+
+def test_without_paired_residues_there_is_none() -> None:
+    """Lists whose sequences and structures have other lengths, and arrays of whole proteins."""
+    rng = np.random.default_rng(0)
+    unpaired = [(rng.normal(size=(40, 6)), rng.normal(size=(39, 4))) for _ in range(12)]
+    settings = {"max_epochs": 1, "embed_dim": 4, "n_heads": 1, "device": "cpu"}
+    for X in (unpaired, rng.normal(size=(30, 10))):
+        model = ProtAlignEstimator(**settings).fit(X).model_
+        assert model.residue_stage is None
+        with pytest.raises(ModelError, match="has no residue stage; fit it again"):
+            model.align(np.zeros((3, 6)), np.zeros((3, 4)))
+
+
+def test_it_is_saved_with_the_model(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, tmp_path: Path
+) -> None:
+    """The same alignments after loading; the card tells of it."""
+    fitted.save(tmp_path / "model")
+    loaded = Model.load(tmp_path / "model")
+    names = [next(n for n, e in store.encoders.items() if e.modality == m) for m in MODALITIES]
+    query, target = (store[[0]].embeddings(name).values for name in names)
+    one, other = fitted.model_.align(query, target), loaded.align(query, target)
+    assert (one.score, one.evalue, one.probability) == (
+        other.score,
+        other.evalue,
+        other.probability,
+    )
+    assert one.evalue is not None
+    assert one.evalue < 1e-3
+    back = fitted.model_.align(target, query, query_by="structure")
+    assert back.score == pytest.approx(one.score, rel=1e-5)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "## Residue stage" in card
+    assert f"{loaded.residue_stage.n_residues:,} paired residues" in card
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "facts", "other"])
+def test_a_damaged_stage_is_refused(
+    fitted: ProtAlignEstimator, tmp_path: Path, damage: str
+) -> None:
+    """One line; never another model in silence."""
+    folder = tmp_path / "model"
+    fitted.save(folder)
+    file = folder / "residues.safetensors"
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(content[:-10])
+    elif damage == "flipped":
+        file.write_bytes(content[:-10] + bytes([content[-10] ^ 1]) + content[-9:])
+    elif damage == "other":
+        shutil.copy(folder / "model.safetensors", file)
+    else:
+        config = json.loads((folder / "config.json").read_text())
+        config["residues"]["components"] = 10**9
+        (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="fit and save the model again") as caught:
+        Model.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_embeddings_of_another_width_are_refused(fitted: ProtAlignEstimator) -> None:
+    """They are of another encoder."""
+    dims = fitted.model_.dims
+    good = np.zeros((4, dims["sequence"])), np.zeros((4, dims["structure"]))
+    for query, target in ((good[0][:, 1:], good[1]), (good[0], good[1][:, 1:]), good[::-1]):
+        with pytest.raises(ModelError, match="embeddings: their shape is"):
+            fitted.model_.align(query, target)

@@ -1,0 +1,102 @@
+"""Alignments of rows: the best diagonal, and the best local alignment with gaps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protalign.core.arrays import Float32
+from protalign.core.ragged import Ragged
+from protalign.residues import Alignment, align
+from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
+from protalign.residues.kernels.scores import diagonal_scores, local_scores
+from protalign.residues.targets import score_targets
+
+
+def rows(n: int, seed: int) -> Float32:
+    """Rows of small whole numbers: their products are exact."""
+    return np.random.default_rng(seed).integers(-3, 4, size=(n, 4)).astype(np.float32)
+
+
+lengths = st.integers(1, 25)
+seeds = st.integers(0, 10_000)
+
+
+@given(lengths, lengths, seeds, st.sampled_from([None, 0.0, -2.0]))
+def test_the_diagonal_is_the_kernels(n: int, m: int, seed: int, floor: float | None) -> None:
+    """Score and offset are those of the fast path, and of plain loops."""
+    query, target = rows(n, seed), rows(m, seed + 1)
+    alignment = align(query, target, "global", floor=floor)
+    [score], [offset] = diagonal_scores(query, Ragged.pack([target]), floor=floor)
+    assert alignment.score == score
+    assert (alignment.target_rows - alignment.query_rows == offset).all()
+    matrix = query @ target.T
+    if floor is not None:
+        matrix = np.maximum(matrix, floor)
+    assert score == max(np.trace(matrix, d) for d in range(1 - n, m))
+    assert len(alignment) == min(n, m - offset) - max(0, -offset)
+
+
+@given(lengths, lengths, seeds)
+def test_the_local_alignment_is_the_kernels(n: int, m: int, seed: int) -> None:
+    """The path that is shown has the score that the fast path ranks by, recounted step by step."""
+    query, target = rows(n, seed), rows(m, seed + 1)
+    alignment = align(query, target, gap_open=5, gap_extend=1)
+    [score], _, _ = local_scores(query, Ragged.pack([target]), gap_open=5, gap_extend=1)
+    assert alignment.score == score
+    total = 0.0
+    for before, (i, j) in enumerate(
+        zip(alignment.query_rows, alignment.target_rows, strict=True), start=-1
+    ):
+        total += float(query[i] @ target[j])
+        if before < 0:
+            continue
+        for skipped in (
+            i - alignment.query_rows[before] - 1,
+            j - alignment.target_rows[before] - 1,
+        ):
+            assert skipped >= 0
+            total -= 5 + skipped - 1 if skipped else 0
+    assert total == score
+
+
+def test_an_insertion_is_a_gap() -> None:
+    """Three residues more in the query: both sides stay in register."""
+    target = 5 * np.eye(40, dtype=np.float32)
+    query = np.insert(target, 20, np.zeros((3, 40), np.float32), axis=0)
+    alignment = align(query, target)
+    assert alignment.target_rows.tolist() == list(range(40))
+    assert alignment.query_rows.tolist() == [*range(20), *range(23, 43)]
+    assert alignment.gap_openings == 1
+    assert alignment.score == 40 * 25 - GAP_OPEN - 2 * GAP_EXTEND
+    assert alignment.target_coverage == 1
+    assert align(query, target, "global").score == 20 * 25
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_nothing_positive_gives_no_local_alignment(n: int) -> None:
+    """Score 0, without a residue; coverage is 0."""
+    query = np.ones((n, 4), np.float32)
+    alignment = align(query, -np.ones((5, 4), np.float32))
+    assert (alignment.score, len(alignment)) == (0, 0)
+    assert (alignment.query_coverage, alignment.target_coverage) == (0, 0)
+
+
+def test_many_targets_are_scored_as_each_alone() -> None:
+    """Both scores of a search's second stage are those of the alignments that are shown."""
+    query = rows(30, 0)
+    targets = [rows(n, n) for n in (1, 12, 30, 47)]
+    scores = score_targets(query, Ragged.pack(targets))
+    assert scores.excess is None
+    assert scores.diagonal.tolist() == [align(query, t, "global").score for t in targets]
+    assert scores.local.tolist() == [align(query, t).score for t in targets]
+    assert (scores.local_order == scores.local).all()
+
+
+def test_coverage_is_from_the_first_to_the_last_aligned_residue() -> None:
+    """Gaps inside count as covered."""
+    pairs = np.array([2, 3, 7]), np.array([0, 1, 2])
+    alignment = Alignment("local", 1.0, *pairs, np.ones(3, np.float32), 12, 6)
+    assert (alignment.query_coverage, alignment.target_coverage) == (0.5, 0.5)

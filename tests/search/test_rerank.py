@@ -1,0 +1,130 @@
+"""The second stage of a search: hits ordered by their residues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import protalign
+from protalign import AlignedVectors, EmbeddingStore, Model, ProtAlignEstimator, read_vectors
+from protalign.core.errors import InputError, ModelError
+
+SEQUENCE, STRUCTURE = "protalign_t6_2M", "proteinmpnn_v_48_020"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
+    """A folder with a store of the sample, a model and vectors."""
+    folder = tmp_path_factory.mktemp("rerank")
+    protalign.embed(sample, folder / "store.zarr", [SEQUENCE, STRUCTURE])
+    store = EmbeddingStore.open(folder / "store.zarr")
+    estimator = ProtAlignEstimator(embed_dim=16, max_epochs=3, random_state=0, device="cpu")
+    estimator.fit(store).save(folder / "model")
+    estimator.export(store, folder / "vectors.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vectors(work: Path) -> AlignedVectors:
+    """The exported vectors."""
+    return read_vectors(work / "vectors.parquet")
+
+
+@pytest.mark.parametrize("query_by", ["sequence", "structure"])
+@pytest.mark.parametrize("mode", ["local", "global"])
+def test_scores_are_those_of_the_alignments(work: Path, query_by: str, mode: str) -> None:
+    """Every hit's two scores and its E-value are what ``Model.align`` gives for the two alone."""
+    model = Model.load(work / "model")
+    store = EmbeddingStore.open(work / "store.zarr")
+    hits = protalign.search(
+        "1bpi_A", work / "vectors.parquet", model=model, k=40, rerank=40, mode=mode,
+        query_by=query_by,
+    )  # fmt: skip
+    assert len(hits) == 40
+    assert [hit.rank for hit in hits] == list(range(1, 41))
+    encoders = [SEQUENCE, STRUCTURE]
+    if query_by == "structure":
+        encoders.reverse()
+    query = store["1bpi_A"].embeddings(encoders[0]).values
+    for hit in hits[::7]:
+        target = store[hit.id].embeddings(encoders[1]).values
+        local = model.align(query, target, query_by=query_by, n_targets=40)
+        assert hit.local_score == pytest.approx(local.score, abs=0.2)
+        assert hit.evalue == pytest.approx(local.evalue, rel=0.05)
+        assert hit.probability == pytest.approx(local.probability, abs=0.01)
+        diagonal = model.align(query, target, "global", query_by=query_by)
+        assert hit.global_score == pytest.approx(diagonal.score, abs=0.01)
+    keys = [-hit.evalue if mode == "local" else hit.global_score for hit in hits]
+    assert keys == sorted(keys, reverse=True)
+    assert hits[0].id in ("1bpi_A", "1bpt_A", "1fan_A", "1bti_A")
+
+
+def test_only_the_nearest_are_looked_at(vectors: AlignedVectors, work: Path) -> None:
+    """``rerank`` entries by cosine; ``k`` of them come back, in another order."""
+    nearest = protalign.search("1bpi_A", vectors, k=10)
+    hits = protalign.search("1bpi_A", vectors, model=work / "model", k=10, rerank=10)
+    assert {hit.id for hit in hits} == {hit.id for hit in nearest}
+    assert {hit.id: hit.cosine for hit in hits} == {hit.id: hit.cosine for hit in nearest}
+    first = protalign.search("1bpi_A", vectors, model=work / "model", k=3, rerank=10)
+    assert [hit.id for hit in first] == [hit.id for hit in hits[:3]]
+    fewer = protalign.search("1bpi_A", vectors, model=work / "model", k=4, rerank=2)
+    assert len(fewer) == 4
+
+
+def test_all_kinds_of_queries_score_the_same(
+    work: Path, vectors: AlignedVectors, tmp_path: Path, sample: Path
+) -> None:
+    """A protein as an id, FASTA, text, residue embeddings, a file of vectors; a structure file."""
+    store = EmbeddingStore.open(work / "store.zarr")
+    sequence = store.sequence("1bpi_A")[0]
+    fasta = tmp_path / "query.fasta"
+    fasta.write_text(f">again\n{sequence}\n")
+    rows = store["1bpi_A"].embeddings(SEQUENCE)[0]
+    given = [fasta, sequence, rows, "1bpi_A", vectors.select(["1bpi_A"])]
+    hits = protalign.search(given, vectors, model=work / "model", k=3, rerank=20)
+    assert len(hits) == 15
+    for start in range(0, 15, 3):
+        assert [hit.id for hit in hits[start : start + 3]] == [hit.id for hit in hits[9:12]]
+        np.testing.assert_allclose(
+            [hit.local_score for hit in hits[start : start + 3]],
+            [hit.local_score for hit in hits[9:12]],
+            rtol=5e-3,  # the store holds float16
+        )
+    [file] = protalign.search(
+        sample / "1bpi_A.cif", vectors, model=work / "model", k=1, rerank=40, mode="global"
+    )
+    assert file.against == "sequence"
+    assert file.global_score is not None
+
+
+def test_entries_without_the_modality_come_last(
+    work: Path, tmp_path: Path, vectors: AlignedVectors, sample: Path
+) -> None:
+    """A store that lacks a candidate, or has it without a structure, does not stop the search."""
+    store = tmp_path / "few.zarr"
+    protalign.embed(sorted(sample.glob("*.pdb.gz"))[:3], store, [SEQUENCE, STRUCTURE])
+    query = protalign.EmbeddingStore.open(store).ids[0]
+    hits = protalign.search(query, vectors, model=work / "model", k=40, rerank=40, store=store)
+    assert len(hits) == 40
+    assert [hit.local_score is None for hit in hits] == [False] * 3 + [True] * 37
+
+
+def test_what_is_missing_is_named(work: Path, vectors: AlignedVectors, tmp_path: Path) -> None:
+    """A model, a residue stage, a store, the other modality."""
+    with pytest.raises(InputError, match="rerank: it needs a model; give"):
+        protalign.search("1bpi_A", vectors, rerank=5)
+    with pytest.raises(InputError, match="a query by structure cannot be compared with a struct"):
+        protalign.search(
+            "1bpi_A", vectors, model=work / "model", rerank=5, query_by="structure",
+            against="structure",
+        )  # fmt: skip
+    with pytest.raises(InputError, match="the store is missing"):
+        protalign.search("1bpi_A", vectors, model=work / "model", rerank=5, store=tmp_path / "no")
+    with pytest.raises(InputError, match="rerank"):
+        protalign.search("1bpi_A", vectors, model=work / "model", rerank=-1)
+    without = Model.load(work / "model")
+    without.residue_stage = None
+    with pytest.raises(ModelError, match="has no residue stage"):
+        protalign.search("1bpi_A", vectors, model=without, rerank=5)
