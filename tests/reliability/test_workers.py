@@ -1,0 +1,370 @@
+"""One protein, or one process, that comes to grief stops nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import dask
+import numpy as np
+import psutil
+import pytest
+from distributed import LocalCluster
+
+from protalign.core.errors import ProtAlignError
+from protalign.core.protein import Protein
+from protalign.stores import EmbeddingStore, StoreWriter, verify
+from protalign.stores.filling.encode import EncodeReport, encode_pending
+from tests.helpers.commands import contents, run
+from tests.helpers.one_hot import load_ending, load_one_hot, load_raising, load_slowly, one_hot
+from tests.helpers.stores import (
+    CHUNK_ROWS,
+    ONE_HOT,
+    OPTIONS,
+    add_all,
+    read_protein,
+    sequence_only,
+    tree,
+)
+from tests.reliability import FACTOR
+
+REPOSITORY = Path(__file__).parents[2]
+#: A motif of no real protein, which the tests' encoders do not survive.
+POISON = "WCWCWC"
+#: Kills of workers.
+KILLS = 3 * FACTOR
+
+PLUGIN = '''
+"""An encoder of another package, one-hot, that does not survive a motif."""
+
+import os
+
+import numpy as np
+
+from protalign.core.protein import AMINO_ACIDS
+from protalign.encoders import Encoder
+
+
+class PoisonedEncoder(Encoder):
+    modality = "sequence"
+    name, dim, device, settings = "poisoned", 20, "cpu", {}
+    weights_sha256 = "0" * 64
+    batch_rows = 200
+
+    @classmethod
+    def models(cls):
+        return ["poisoned"]
+
+    @classmethod
+    def load(cls, spec):
+        return cls()
+
+    def encode(self, batch):
+        if any("WCWCWC" in chain for item in batch for chain in item):
+            if os.environ["POISON"] == "exit":
+                os._exit(7)
+            raise KeyError("WCWCWC")
+        table = {letter: row for letter, row in zip(AMINO_ACIDS, np.eye(20, dtype=np.float32))}
+        return [np.stack([table[letter] for letter in "".join(item)]) for item in batch]
+
+    def memory_bytes(self, longest, batch_rows):
+        return 80 * max(longest, batch_rows)
+'''
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a package that announces an encoder."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "poisoned_plugin.py").write_text(PLUGIN)
+    facts = folder / "poisoned_plugin-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: poisoned-plugin\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(
+        "[protalign.encoders]\npoisoned = poisoned_plugin:PoisonedEncoder\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def proteins(sample: Path) -> list[Protein]:
+    """20 real chains."""
+    files = sorted(path for path in sample.iterdir() if ".pdb" in path.name or ".cif" in path.name)
+    return [read_protein(path) for path in files[:20]]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 FASTA records, the 17th of which is poison."""
+    rng = random.Random(0)
+    sequences = ["".join(rng.choices("ACDEFGHIKLMNPQRSTVY", k=80)) for _ in range(30)]
+    sequences[16] += POISON
+    path = tmp_path_factory.mktemp("records") / "records.fasta"
+    path.write_text("".join(f">p{n}\n{sequence}\n" for n, sequence in enumerate(sequences)))
+    return path
+
+
+def command(records: Path, out: Path) -> list[str]:
+    """The words of the command that embeds the records."""
+    encoders = ["--sequence-encoder", "poisoned", "--structure-encoder", "none"]
+    return ["embed", str(records), "--out", str(out), "--quiet", *encoders]
+
+
+def check_records(out: Path, reason: str) -> None:
+    """29 of 30 are embedded; the poison is a failure with its reason."""
+    store = EmbeddingStore.open(out)
+    (failure,) = store.failures
+    assert (failure.id, Path(failure.file).name) == ("p16", "records.fasta")
+    assert failure.reason.startswith(reason)
+    assert store.encoders["poisoned"].n_items == 29
+    assert verify(out).ok
+    assert not (out / ".running").exists()
+
+
+def test_an_encoder_that_raises(
+    plugin: Path, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another package's encoder raises for one record: 29 of 30; again, with the same bytes."""
+    monkeypatch.syspath_prepend(plugin)
+    monkeypatch.setenv("POISON", "raise")
+    out = tmp_path / "store.zarr"
+    printed = run(*command(records, out), code=3).stderr
+    assert "(p16): the encoder failed with KeyError: 'WCWCWC'; leave it out" in printed
+    check_records(out, "the encoder failed with KeyError")
+    first = contents(out)
+    run(*command(records, out), code=3)
+    assert contents(out) == first
+
+
+#: Runs a command several times, each in a fork, and prints the exit codes.
+AGAIN = """
+import os, sys
+import protalign.cli, protalign.embedding
+
+for _ in range(int(sys.argv[1])):
+    pid = os.fork()
+    if pid == 0:
+        sys.argv = ["protalign", *sys.argv[2:]]
+        try:
+            protalign.cli.main()
+        except SystemExit as end:
+            sys.stderr.flush()
+            os._exit(end.code or 0)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_an_encoder_that_ends_the_process(plugin: Path, records: Path, tmp_path: Path) -> None:
+    """A process that ends can say nothing; the third run of the command gets past the record."""
+    out = tmp_path / "store.zarr"
+    path = os.pathsep.join([str(plugin), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN, "3", *command(records, out)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "POISON": "exit"},
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stdout.split() == ["7", "7", "3"]
+    assert "(p16): it ended the encoder's process (exit code 7); leave it out" in done.stderr
+    check_records(out, "it ended the encoder's process")
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory, proteins: list[Protein]) -> Path:
+    """A store of real chains and a poison one, planned. Only to be copied."""
+    path = tmp_path_factory.mktemp("planned") / "store.zarr"
+    with StoreWriter(path, OPTIONS) as writer:
+        add_all(writer, [*proteins, sequence_only("poison", f"MKVLA{POISON}GT")])
+        writer.plan("one_hot", ONE_HOT, 200, CHUNK_ROWS)
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path, planned: Path) -> Path:
+    return Path(shutil.copytree(planned, tmp_path / "store.zarr"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(planned: Path) -> dict[str, bytes]:
+    """The bytes that every run ends with, if nothing is refused."""
+    path = shutil.copytree(planned, planned.with_name("undisturbed.zarr"))
+    encode_pending(path, "one_hot", load_one_hot)
+    return tree(path)
+
+
+def check_poisoned(path: Path, report: EncodeReport) -> None:
+    """The poison is a failure that says why; every other protein has its rows."""
+    assert [failure.id for failure in report.failures] == ["poison"]
+    assert report.failures[0].reason.startswith("it ended the encoder's process (")
+    store = EmbeddingStore.open(path)
+    present = store[store.rows("one_hot")[0] >= 0]
+    assert len(present) == len(store) - 1
+    for view, rows in zip(present, present.embeddings("one_hot"), strict=True):
+        np.testing.assert_array_equal(rows, one_hot([store.sequence(view.ids[0])])[0])
+    assert verify(path).ok
+
+
+def test_a_poison_record_in_worker_processes(
+    path: Path, tmp_path: Path, planned: Path, undisturbed: dict[str, bytes]
+) -> None:
+    """It ends its worker, then a child of a worker; the store is that of a run that refused it."""
+    load = partial(load_ending, unwanted=POISON)
+    once = {"distributed.scheduler.allowed-failures": 0}  # instead of three more deaths
+    with dask.config.set(once):
+        check_poisoned(path, encode_pending(path, "one_hot", load, devices=["cpu", "cpu"]))
+    raised = Path(shutil.copytree(planned, tmp_path / "raised.zarr"))
+    encode_pending(raised, "one_hot", partial(load_raising, unwanted=POISON))
+    differing = {name for name, data in tree(raised).items() if tree(path)[name] != data}
+    assert differing <= {"zarr.json"}  # the reason
+    encode_pending(path, "one_hot", load_one_hot)
+    assert tree(path) == undisturbed
+
+
+def test_a_poison_record_on_a_cluster(path: Path) -> None:
+    """So it is on workers that a scheduler elsewhere has, with Dask's own number of retries."""
+    load = partial(load_ending, unwanted=POISON, code=7)
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        report = encode_pending(path, "one_hot", load, scheduler=cluster.scheduler_address)
+    check_poisoned(path, report)
+    assert "exit code 7" in report.failures[0].reason
+
+
+@contextmanager
+def killing(moments: Iterator[float], begun: threading.Event | None = None) -> Iterator[list[int]]:
+    """Kill a worker process after each of some seconds; the list gets their ids."""
+    killed: list[int] = []
+    over = threading.Event()
+
+    def kill() -> None:
+        for seconds in moments:
+            if over.wait(seconds):
+                return
+            workers = [
+                process
+                for process in psutil.Process().children()
+                if process.pid not in killed and "spawn_main" in " ".join(process.cmdline())
+            ]
+            if workers:
+                victim = random.Random(len(killed)).choice(workers)
+                killed.append(victim.pid)
+                victim.send_signal(signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        killer.join()
+
+
+def test_workers_killed_at_random_moments(
+    planned: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    """At their start, in a batch, while a chunk is written: the same bytes, and no failure."""
+    rng = random.Random(0)
+    kills = 0
+    for number in range(-(-KILLS // 3)):
+        path = Path(shutil.copytree(planned, tmp_path / f"{number}.zarr"))
+        moments = iter([rng.uniform(0.1, 1.0), *(rng.uniform(0.5, 2.5) for _ in range(2))])
+        with killing(moments) as killed:
+            load = partial(load_slowly, seconds=0.2)
+            report = encode_pending(path, "one_hot", load, devices=["cpu", "cpu"])
+        kills += len(killed)
+        assert report.failures == []
+        assert tree(path) == undisturbed
+        shutil.rmtree(path)
+    assert kills >= KILLS / 2, "hardly a kill came before the end"
+
+
+def test_workers_that_never_start(path: Path) -> None:
+    """They are started a few times; then one line says so, and gives no advice about scripts."""
+    with (
+        killing(iter(lambda: 0.02, None)) as killed,
+        pytest.raises(ProtAlignError, match="ended while they started, 3 times") as caught,
+    ):
+        encode_pending(path, "one_hot", load_one_hot, devices=["cpu"] * 2)
+    assert len(killed) >= 3
+    assert "__main__" not in str(caught.value)
+    assert verify(path).ok
+
+
+RACE = """
+import os, sys
+import protalign.embedding, protalign.encoders.esm2, protalign.stores
+from protalign.core.errors import ProtAlignError
+
+count, source, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+children, (waiting, go) = [], os.pipe()
+for _ in range(count):
+    pid = os.fork()
+    if pid == 0:
+        os.close(go)
+        os.read(waiting, 1)
+        try:
+            report = protalign.embedding.embed(source, out, ["protalign_t6_2M"], processes=1)
+            print(f"embedded {report.entries}\\n", end="", flush=True)
+        except ProtAlignError as error:
+            print(f"{error}\\n", end="", flush=True)
+        os._exit(0)
+    children.append(pid)
+os.close(go)
+for pid in children:
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+def test_racing_writers(tmp_path: Path, sample: Path) -> None:
+    """Many begin at once: one embeds, the others are told that another process writes."""
+    out, alone = tmp_path / "store.zarr", tmp_path / "alone.zarr"
+    source = sample / "1bpi_A.cif"
+    for count, path in ((1, alone), (min(50, 10 * FACTOR), out)):
+        done = subprocess.run(
+            [sys.executable, "-c", RACE, str(count), str(source), str(path)],
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
+        )
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert len(lines) == count
+        embedded = [line for line in lines if line.startswith("embedded ")]
+        assert embedded
+        assert set(embedded) == {"embedded 1"}
+        others = set(lines) - set(embedded)
+        assert all(line.startswith(f"{path}: it is being written to by") for line in others)
+    assert contents(out) == contents(alone)
+
+
+def test_readers_beside_a_writer(planned: Path, tmp_path: Path) -> None:
+    """Whatever moment a reader opens the store at: whole rows, the right ones, or none yet."""
+    path = Path(shutil.copytree(planned, tmp_path / "store.zarr"))
+    writer = threading.Thread(
+        target=encode_pending, args=(path, "one_hot", partial(load_slowly, seconds=0.02))
+    )
+    writer.start()
+    looks = rows_seen = 0
+    while writer.is_alive() or looks == 0:
+        store = EmbeddingStore.open(path)
+        present = store[store.rows("one_hot")[0] >= 0]
+        for view, rows in zip(present, present.embeddings("one_hot"), strict=True):
+            np.testing.assert_array_equal(rows, one_hot([store.sequence(view.ids[0])])[0])
+        looks, rows_seen = looks + 1, max(rows_seen, len(present))
+        time.sleep(0.005)
+    writer.join()
+    assert looks > 3
+    assert verify(path).ok
