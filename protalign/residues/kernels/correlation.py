@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy import fft
 from torch import Tensor
 
 from protalign.core.arrays import Float32, Int64
 from protalign.core.machine import thread_count
 from protalign.core.ragged import Ragged
-from protalign.core.threads import run_single_threaded
-from protalign.residues.kernels.packed import check_finite, in_float32
+from protalign.residues.kernels.packed import check_finite, in_float32, share
 
 #: Numbers of the targets that are transformed at once: 4 MB of float32.
 TRANSFORMED = 1 << 20
@@ -80,25 +80,41 @@ class Correlation:
                 except IndexError:
                     return
                 rows = _side_by_side(targets, starts[members], lengths[members], size)
-                norms[members] = rows.square().sum(dim=(0, 2)).sqrt().numpy()
-                product = torch.bmm(transform, torch.fft.rfft(rows, dim=0).transpose(1, 2))
-                sums = torch.fft.irfft(product, n=size, dim=0)
-                scores[:, members] = _best(sums, self._lengths, lengths[members]).numpy()
+                norms[members] = np.sqrt(np.einsum("pnk,pnk->n", rows, rows))
+                product = torch.bmm(_transformed(rows), transform)
+                sums = fft.irfft(
+                    torch.view_as_complex(product.view(*product.shape[:2], -1, 2)), size, axis=0
+                )
+                best = _best(torch.from_numpy(sums), self._lengths, lengths[members])
+                scores[:, members] = best.numpy()
 
-        run_single_threaded(min(thread_count(), max(1, len(batches))), work)
+        share(min(thread_count(), max(1, len(batches))), work)
         return scores, np.float32(ERROR) * self._norms[:, None] * norms
 
     def _transform(self, size: int) -> Tensor:
-        """Return (frequencies, m, K): the queries' transforms, conjugated."""
+        """Return (frequencies, 2 K, 2 m): what makes a target's transform the sums' transform.
+
+        A complex number is two real ones, and its product with another one a product with a matrix.
+        """
         if size not in self._transforms:
             n, dim = len(self._queries), self._queries[0].shape[1]
             if sum(each.numel() for each in self._transforms.values()) > KEPT:
                 self._transforms.clear()
-            rows = torch.zeros(size, n, dim)
+            rows = np.zeros((size, n, dim), dtype=np.float32)
             for place, query in enumerate(self._queries):
-                rows[: len(query), place] = torch.from_numpy(query)
-            self._transforms[size] = torch.fft.rfft(rows, dim=0).conj_physical()
+                rows[: len(query), place] = query
+            real, imaginary = _transformed(rows).view(-1, n, dim, 2).permute(3, 0, 2, 1)
+            by_real = torch.stack([real, -imaginary], dim=3)
+            by_imaginary = torch.stack([imaginary, real], dim=3)
+            both = torch.stack([by_real, by_imaginary], dim=2)
+            self._transforms[size] = both.reshape(-1, 2 * dim, 2 * n)
         return self._transforms[size]
+
+
+def _transformed(rows: Float32) -> Tensor:
+    """Return (frequencies, n, 2 K): the transforms of (size, n, K), as pairs of real numbers."""
+    transforms = torch.from_numpy(fft.rfft(rows, axis=0))
+    return torch.view_as_real(transforms).flatten(2)
 
 
 def _batches(lengths: Int64, longest_query: int, dim: int) -> list[tuple[Int64, int]]:
@@ -120,7 +136,7 @@ def _size(least: int) -> int:
     return power * max(4, -(-least // power))
 
 
-def _side_by_side(targets: Ragged, starts: Int64, lengths: Int64, size: int) -> Tensor:
+def _side_by_side(targets: Ragged, starts: Int64, lengths: Int64, size: int) -> Float32:
     """Return (size, n, K): position, target, number of a row; zeros after each target's end."""
     rows = np.zeros((size, len(starts), targets.dim), dtype=np.float32)
     target = np.repeat(np.arange(len(starts)), lengths)
@@ -128,13 +144,13 @@ def _side_by_side(targets: Ragged, starts: Int64, lengths: Int64, size: int) -> 
     values = in_float32(targets.values, starts[target] + position)
     check_finite("targets", values)
     rows[position, target] = values
-    return torch.from_numpy(rows)
+    return rows
 
 
 def _best(sums: Tensor, query_lengths: Int64, lengths: Int64) -> Tensor:
     """Return (m, n): the largest of the sums whose offset a query and a target have.
 
-    ``sums`` (size, m, n) has offset d in row d, and a negative one in row ``size + d``.
+    ``sums`` (size, n, m) has offset d in row d, and a negative one in row ``size + d``.
     """
     size = len(sums)
     every, never = int(lengths.min()), size - int(query_lengths.min()) + 1
@@ -143,8 +159,8 @@ def _best(sums: Tensor, query_lengths: Int64, lengths: Int64) -> Tensor:
         torch.maximum(best, sums[never:].amax(dim=0), out=best)
     if every < never:
         row = torch.arange(every, never)[:, None, None]
-        ahead = row < torch.from_numpy(lengths)
-        behind = row > size - torch.from_numpy(query_lengths)[:, None]
+        ahead = row < torch.from_numpy(lengths)[:, None]
+        behind = row > size - torch.from_numpy(query_lengths)
         some = sums[every:never].masked_fill(~(ahead | behind), -torch.inf)
         torch.maximum(best, some.amax(dim=0), out=best)
-    return best
+    return best.T

@@ -153,7 +153,12 @@ def in_float32(values: npt.NDArray[np.generic], rows: Int64) -> Float32:
 def check_finite(name: str, rows: Float32) -> None:
     """Raise InputError if a number is not finite."""
     if not np.isfinite(rows).all():
-        raise InputError(
-            f"{name}: a residue's row has numbers that are not finite",
-            "leave out entries with a missing modality, or embed them again",
-        )
+        raise not_finite(name)
+
+
+def not_finite(name: str) -> InputError:
+    """Return the error of rows with numbers that are not finite."""
+    return InputError(
+        f"{name}: a residue's row has numbers that are not finite",
+        "leave out entries with a missing modality, or embed them again",
+    )

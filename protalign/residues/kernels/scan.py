@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from protalign.core.arrays import Float32, Int64
 from protalign.core.checks import check_whole
 from protalign.core.errors import InputError
 from protalign.core.ragged import Ragged
 from protalign.residues.kernels.correlation import Correlation
+from protalign.residues.kernels.diagonals import DeviceDiagonals
 from protalign.residues.kernels.scores import check_query, diagonal_scores
 
 #: Rows of a block: 50 MB of float32 rows of 50 numbers.
 BLOCK_ROWS = 1 << 18
 #: Queries from which Fourier transforms are quicker than products of residues.
-TRANSFORMED_QUERIES = 4
+TRANSFORMED_QUERIES = 2
 #: Queries that are searched together.
 QUERIES_AT_ONCE = 64
 
@@ -55,6 +58,8 @@ class DiagonalScan:
         Rows before each target, and of all.
     scale : (K,) float32, optional
         By which the numbers of int8 rows are multiplied.
+    device : torch.device, optional
+        A GPU to which each block is moved, and scored by a Triton kernel. Default: the processor.
     block_rows : int
         Rows of a block, about.
 
@@ -80,6 +85,7 @@ class DiagonalScan:
         offsets: Int64,
         *,
         scale: Float32 | None = None,
+        device: torch.device | None = None,
         block_rows: int = BLOCK_ROWS,
     ) -> None:
         check_whole("block_rows", block_rows, 1)
@@ -89,6 +95,7 @@ class DiagonalScan:
             )
         self._targets = Ragged(rows, offsets)
         self._scale = np.float32(1) if scale is None else np.asarray(scale, dtype=np.float32)
+        self._device = device
         self._block_rows = block_rows
 
     def __len__(self) -> int:
@@ -139,17 +146,17 @@ class DiagonalScan:
 
     def _candidates(self, queries: list[Float32], k: int, floor: float | None) -> _Candidates:
         """Return what can be among the best k of each query."""
-        candidates = _Candidates(len(queries), k)
-        if floor is None and len(queries) >= TRANSFORMED_QUERIES:
-            correlation = Correlation(queries)
-            for first, block in self._blocks():
-                scores, error = correlation.scores(block)
-                candidates.add(first, scores - error, scores + error)
+        scorer: _Scorer
+        if self._device is not None:
+            scorer = DeviceDiagonals(queries, self._device, floor)
+        elif floor is None and len(queries) >= TRANSFORMED_QUERIES:
+            scorer = Correlation(queries)
         else:
-            packed = Ragged.pack(queries)
-            for first, block in self._blocks():
-                scores, _ = diagonal_scores(packed, block, floor=floor)
-                candidates.add(first, scores, scores)
+            scorer = _Exact(queries, floor)
+        candidates = _Candidates(len(queries), k)
+        for first, block in self._blocks():
+            scores, error = scorer.scores(block)
+            candidates.add(first, scores - error, scores + error)
         return candidates
 
     def _blocks(self) -> Iterator[tuple[int, Ragged]]:
@@ -172,6 +179,22 @@ class DiagonalScan:
         offsets = np.concatenate([[0], np.cumsum(self._targets.lengths[targets])])
         rows = [none, *(self._targets[target] for target in targets.tolist())]
         return Ragged(np.concatenate(rows), offsets)
+
+
+class _Scorer(Protocol):
+    """Some queries, to be scored against blocks of targets."""
+
+    def scores(self, targets: Ragged) -> tuple[Float32, Float32]:
+        """Return (m, n) scores, and how far they may be from those of ``diagonal_scores``."""
+
+
+class _Exact:
+    def __init__(self, queries: list[Float32], floor: float | None) -> None:
+        self._queries, self._floor = Ragged.pack(queries), floor
+
+    def scores(self, targets: Ragged) -> tuple[Float32, Float32]:
+        scores, _ = diagonal_scores(self._queries, targets, floor=self._floor)
+        return scores, np.zeros_like(scores)
 
 
 class _Candidates:

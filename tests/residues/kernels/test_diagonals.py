@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from protalign.core.errors import InputError
 from protalign.core.ragged import Ragged
 from protalign.residues.kernels import diagonals
 from protalign.residues.kernels.diagonals import best_diagonals
+from protalign.residues.kernels.scan import DiagonalScan
 from protalign.residues.kernels.scores import diagonal_scores
 from tests.residues.kernels.test_scores import ragged, real_rows, whole_rows
 
@@ -50,16 +52,35 @@ def test_it_equals_the_processors_scores(dtype: type[np.generic], floor: float |
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_rounding_to_float16_touches_the_targets_alone() -> None:
-    """The query keeps its 24 bits, as two numbers."""
+@pytest.mark.parametrize("size", [1, 1e5])
+def test_rounding_to_float16_touches_the_targets_alone(size: float) -> None:
+    """The query keeps its bits, as two numbers, also beyond what float16 holds."""
     rng = np.random.default_rng(1)
-    queries = ragged(real_rows(rng, [30]), 50)
-    targets = ragged(real_rows(rng, [25]), 50)
+    queries = ragged([size * rows for rows in real_rows(rng, [20])], 50)
+    targets = ragged(real_rows(rng, [18]), 50)
     rounded = Ragged(targets.values.astype(np.float16), targets.offsets)
     expected = diagonal_scores(queries, rounded)
     found = on_device(queries, rounded, None)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
     np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float16])
+def test_a_search_on_a_device_finds_what_the_processor_finds(dtype: type[np.generic]) -> None:
+    """Blocks are moved to it, and the best are scored again."""
+    rng = np.random.default_rng(2)
+    queries = ragged([whole_rows(rng, n) for n in (9, 20)])
+    targets = ragged([whole_rows(rng, n) for n in (1, 12, 5, 17)])
+    rows = targets.values.astype(dtype)
+    here = DiagonalScan(rows, targets.offsets).nearest(queries, 2, floor=-1)
+    scan = DiagonalScan(rows, targets.offsets, device=DEVICE, block_rows=15)
+    there = scan.nearest(queries, 2, floor=-1)
+    np.testing.assert_array_equal(there.targets, here.targets)
+    np.testing.assert_array_equal(there.scores, here.scores)
+    if dtype == np.float16:
+        rows[3, 1] = np.nan
+        with pytest.raises(InputError, match=r"targets: .* not finite"):
+            scan.nearest(queries, 2)
 
 
 def test_the_kernel_compiles_for_gpus() -> None:
@@ -69,5 +90,5 @@ def test_the_kernel_compiles_for_gpus() -> None:
     ran = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert ran.returncode == 0, ran.stderr[-2000:]
     lines = ran.stdout.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 2
     assert max(int(line.split()[-1]) for line in lines) <= 160 * 1024
