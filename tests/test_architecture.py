@@ -44,6 +44,7 @@ CONFINED = {
     "distributed": {"stores/filling/cluster.py"},
     "gemmi": {"protalign/reading"},
     "biotite": {
+        "protalign/evaluation/rivals.py",
         "protalign/reading",
         "protalign/report/alignment.py",
         "protalign/residues/alignment.py",
@@ -170,7 +171,7 @@ def test_class_names_mean_one_thing() -> None:
 
 def test_tests_mirror_the_rooms() -> None:
     """Every folder of tests is a room's, or one of those that stand beside the package."""
-    beside = {"helpers", "benchmarks", "scripts"}
+    beside = {"helpers", "benchmarks", "scripts", "reliability"}
     folders = {path.parent.relative_to(ROOT / "tests").parts[:1] for path in TESTS}
     assert {parts[0] for parts in folders if parts} <= {*MAY_IMPORT, *beside}
     assert all((path.parent / "__init__.py").is_file() for path in TESTS)

@@ -16,8 +16,8 @@ from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import InputError, ModelError, StoreError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
+from protalign.heads.kernels.batch import mean_rows
 from protalign.heads.kernels.packed import PackedBatch
-from protalign.heads.mean import mean_rows
 from protalign.stores import EncoderInfo, Entries
 
 

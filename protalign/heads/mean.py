@@ -6,22 +6,11 @@ two-layer perceptron ("mean-mlp"), then LayerNorm and unit length, as behind att
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from protalign.heads.head import PoolingHead
-from protalign.heads.kernels.batch import ProteinBatch
-
-
-def mean_rows(batch: ProteinBatch, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return the (n, D) mean of each protein's rows, summed in ``dtype``.
-
-    Each protein is summed by itself: its mean is the same to the last bit in every batch.
-    """
-    if (batch.lengths == 1).all():  # nothing to average
-        return batch.rows().to(dtype)
-    return torch.stack([rows.mean(dim=0, dtype=dtype) for rows in batch.proteins])
+from protalign.heads.kernels.batch import ProteinBatch, mean_rows
 
 
 class _MeanHead(PoolingHead):

@@ -20,7 +20,7 @@ from protalign.estimator import export as exporting
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.estimator.lookup import VectorLookup
 from protalign.heads import inputs
-from protalign.heads.mean import mean_rows
+from protalign.heads.kernels.batch import mean_rows
 from protalign.stores import EmbeddingStore, read_vectors
 
 

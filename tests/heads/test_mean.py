@@ -16,8 +16,9 @@ from protalign.core.protein import MODALITIES
 from protalign.core.ragged import Ragged
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.heads.inputs import MeanInputs, PairInputs, StoreInputs
+from protalign.heads.kernels.batch import mean_rows
 from protalign.heads.kernels.packed import PackedBatch
-from protalign.heads.mean import MeanLinearHead, mean_rows
+from protalign.heads.mean import MeanLinearHead
 from protalign.heads.poolings import pooling_head
 from protalign.stores import EmbeddingStore
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from protalign.core.ragged import Ragged
 from protalign.heads.kernels.fused import RangeBatch, fused_pooling_on
@@ -35,3 +36,13 @@ def batch_of(rows: Ragged, device: torch.device) -> ProteinBatch:
     if fused_pooling_on(device):
         return RangeBatch.from_ragged(rows, device)
     return PackedBatch.from_ragged(rows, device)
+
+
+def mean_rows(batch: ProteinBatch, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return the (n, D) mean of each protein's rows, summed in ``dtype``.
+
+    Each protein is summed by itself: its mean is the same to the last bit in every batch.
+    """
+    if (batch.lengths == 1).all():  # nothing to average
+        return batch.rows().to(dtype)
+    return torch.stack([rows.mean(dim=0, dtype=dtype) for rows in batch.proteins])
