@@ -115,7 +115,7 @@ class SequenceItems:
 
     def rows(self, start: int = 0) -> Int64:
         """Return (n,) int64: residues of each item from ``start`` on, the rows of an embedding."""
-        return self._arrays.read("sequences/letters/length", start).astype(np.int64)
+        return _counts(self._arrays, "sequences/letters/length", start)
 
     def cost(self, start: int = 0) -> Int64:
         """Return (n,) int64: residues that encoding each item takes."""
@@ -197,11 +197,11 @@ class StructureItems:
 
     def rows(self, start: int = 0) -> Int64:
         """Return (n,) int64: kept residues with a complete backbone, the rows of an embedding."""
-        return self._arrays.read("structures/rows", start).astype(np.int64)
+        return _counts(self._arrays, "structures/rows", start)
 
     def cost(self, start: int = 0) -> Int64:
         """Return (n,) int64: residues of each whole complex, which encoding it takes."""
-        return self._arrays.read("structures/context", start).astype(np.int64)
+        return _counts(self._arrays, "structures/context", start)
 
     def longest(self, start: int = 0) -> int:
         """Return the residues of the largest complex."""
@@ -213,6 +213,14 @@ def _gathered(
 ) -> list[npt.NDArray[Any]]:
     """Return the rows of each of n ranges."""
     return np.split(arrays.gather(name, start, length), np.cumsum(length)[:-1])
+
+
+def _counts(arrays: Arrays, name: str, start: int) -> Int64:
+    """Return the rows of a column of counts from ``start`` on; raise StoreError for one below 0."""
+    counts: Int64 = arrays.read(name, start).astype(np.int64)
+    if (counts < 0).any():
+        raise arrays.inconsistent(f"{name} has a number below 0")
+    return counts
 
 
 def _cut(text: str, lengths: npt.NDArray[Any]) -> tuple[str, ...]:
