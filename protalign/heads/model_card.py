@@ -82,8 +82,8 @@ None: the residues of the training proteins were unpaired or too few.
     chance = (
         "not calibrated, so alignments have no E-value"
         if calibration is None
-        else f"calibrated on {calibration['n_pairs']:,} pairs of different training proteins; chance "
-        f"falls by a factor of e in {calibration['scale']:.3g} nats of a local score"
+        else f"calibrated on {calibration['n_pairs']:,} pairs of different training proteins; "
+        f"chance falls by a factor of e in {calibration['scale']:.3g} nats of a local score"
     )
     return f"""
 ## Residue stage

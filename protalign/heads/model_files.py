@@ -68,9 +68,9 @@ def write_model(
 ) -> None:
     """Write a model's folder; it appears whole or not at all.
 
-    ``residues`` are the arrays of its residue stage, empty without one. A model at ``path`` is replaced. Raise
-    ModelError if ``path`` is a file, or a folder that holds something else, and WriteError if it
-    cannot be written.
+    ``residues`` are the arrays of its residue stage, empty without one. A model at ``path`` is
+    replaced. Raise ModelError if ``path`` is a file, or a folder that holds something else, and
+    WriteError if it cannot be written.
     """
     folder = check_target(path)
     weights = {WEIGHTS: _serialised(tensors)}
