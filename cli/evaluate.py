@@ -22,6 +22,7 @@ from protalign.cli.options import (
     StructureWeights,
 )
 from protalign.core.errors import InputError
+from protalign.core.printing import printable
 from protalign.core.words import counted
 
 if TYPE_CHECKING:
@@ -35,18 +36,34 @@ TASKS = {
     "scop_fold": "another {} of its SCOPe fold",
     "scop_superfamily": "another {} of its SCOPe superfamily",
     "scop_family": "another {} of its SCOPe family",
+    "cath_topology": "another {} of its CATH topology",
+    "cath_superfamily": "another {} of its CATH superfamily",
     "clean_95": "its own {}; not in training at 95 % identity",
     "clean_30": "its own {}; not in training at 30 % identity",
 }
 SCORERS = {
     "model": "model",
+    "residues_global": "residues, best diagonal",
+    "residues_local": "residues, local",
+    "residues_excess": "residues, above chance",
     "chance": "chance",
     "family": "random in true family",
     "length": "length only",
     "family_and_length": "family and length",
     "kmers": "k-mers (a ceiling)",
+    "mmseqs": "MMseqs2 (needs sequences)",
     "cca": "CCA of means",
 }
+#: A level's heading in the table of remote homology.
+REMOTE = {
+    "scop_family": "the same SCOPe family",
+    "scop_superfamily": "the same SCOPe superfamily, another family",
+    "scop_fold": "the same SCOPe fold, another superfamily",
+    "cath_superfamily": "the same CATH superfamily",
+    "cath_topology": "the same CATH topology, another superfamily",
+}
+#: Scorers that are printed with intervals.
+WITH_INTERVALS = ("model", "residues_global", "residues_local", "residues_excess")
 LEFT_OUT = {"alone": "no relatives", "unlabelled": "no label"}
 
 
@@ -74,6 +91,20 @@ def evaluate(
         str | None,
         typer.Option(help="Column with the sccs. Default: scop, scope, sccs or label."),
     ] = None,
+    cath: Annotated[
+        Path | None,
+        typer.Option(help="CSV file with the columns id and cath (a code such as 3.40.50.1260)."),
+    ] = None,
+    cath_column: Annotated[
+        str | None, typer.Option(help="Column with the CATH code. Default: cath or label.")
+    ] = None,
+    residues: Annotated[
+        bool | None,
+        typer.Option(
+            "--residues/--no-residues",
+            help="Rank by the residue stage as well. Default: if that takes minutes, not hours.",
+        ),
+    ] = None,
     crop: Annotated[
         float | None,
         typer.Option(
@@ -97,8 +128,9 @@ def evaluate(
     """Measure retrieval with intervals, baselines and leakage.
 
     Prints Recall@1, 5 and 10, MRR and the median rank in both directions, each with a 95 %
-    interval. Below the model stand baselines that use no model, and at the end the overlap between
-    this part of the split and the training data.
+    interval, by the model's vectors and by its residue stage. Below them stand baselines that use
+    no model, and at the end the overlap between this part of the split and the training data. With
+    --scop or --cath it also measures how well relatives without nearer ones are found.
 
     \b
     Example:
@@ -107,6 +139,7 @@ def evaluate(
     wanting = {
         "families": (families, ["family_column"]),
         "scop": (scop, ["scop_column"]),
+        "cath": (cath, ["cath_column"]),
         "crop": (crop, ["sequence_weights", "structure_weights"]),
     }
     for option, (given, names) in wanting.items():
@@ -122,7 +155,12 @@ def evaluate(
         from protalign.core.files import write_json
         from protalign.encoders.recorded import RecordedEncoders
         from protalign.evaluation.evaluate import evaluate as run
-        from protalign.evaluation.labels import FAMILY_COLUMNS, SCOP_COLUMNS, read_labels
+        from protalign.evaluation.labels import (
+            CATH_COLUMNS,
+            FAMILY_COLUMNS,
+            SCOP_COLUMNS,
+            read_labels,
+        )
         from protalign.heads.model import Model
         from protalign.splits import read_split
         from protalign.stores import EmbeddingStore
@@ -151,7 +189,9 @@ def evaluate(
             train=views["train"] if part != "train" and len(views["train"]) else None,
             families=labels(families, family_column, FAMILY_COLUMNS),
             scop=labels(scop, scop_column, SCOP_COLUMNS),
+            cath=labels(cath, cath_column, CATH_COLUMNS),
             crop=crop,
+            residues=residues,
             encoders=RecordedEncoders(loaded.encoders, weights, device),
             n_bootstrap=bootstrap,
             random_state=seed,
@@ -169,7 +209,8 @@ def evaluate(
 def _print_report(report: dict[str, Any]) -> None:
     split = report["split"]
     print(
-        f"{split['part']} part of {split['file']}" + (f": {split['how']}" if split["how"] else "")
+        printable(f"{split['part']} part of {split['file']}")
+        + (f": {printable(split['how'])}" if split["how"] else "")
     )
     print(
         f"{report['n_sequences']:,} unique sequences, {report['n_structures']:,} unique structures "
@@ -182,10 +223,11 @@ def _print_report(report: dict[str, Any]) -> None:
             f"queries are cut: each end of a chain loses a random 0 to {100 * report['crop']:g} % "
             "of its residues; candidates are whole; a query's length is that after the cut"
         )
+    print(f"residue stage: {report['residues']}")
     families, intervals = report["families"], report["intervals"]
     unlabelled = families["n_unlabelled"]
     print(
-        f"families: {families['n']:,} ({families['how']})"
+        f"families: {families['n']:,} ({printable(families['how'])})"
         + (
             f"; {counted(unlabelled, 'entry', 'entries')} without one, each a family of its own"
             if unlabelled
@@ -212,31 +254,65 @@ def _print_direction(direction: str, result: dict[str, Any]) -> None:
     header = ["", "Recall@1 %", "Recall@5 %", "Recall@10 %", "MRR", "median rank"]
     rows: list[list[str]] = []
     for task, figures in result["tasks"].items():
-        notes = [
-            f"{figures['left_out'][reason]:,} left out: {words}"
-            for reason, words in LEFT_OUT.items()
-            if figures["left_out"].get(reason)
-        ]
-        numbers = "; ".join([f"{figures['n_queries']:,} queries", *notes])
-        rows.append([f"{TASKS[task].format(candidates)} ({numbers})"])
+        rows.append([f"{TASKS[task].format(candidates)} ({_numbers(figures)})"])
         rows += [
-            [f"  {name}", *_cells(figures[scorer], intervals=scorer == "model")]
+            [f"  {name}", *_cells(figures[scorer], intervals=scorer in WITH_INTERVALS)]
             for scorer, name in SCORERS.items()
             if scorer in figures
         ]
     print_table(header, rows)
+    if result["remote"]:
+        _print_remote(result["remote"], candidates)
+
+
+def _print_remote(remote: dict[str, Any], candidates: str) -> None:
+    print(
+        "\nrelatives without nearer ones; sensitivity: the share of a query's relatives above the "
+        f"first {candidates} of another fold"
+    )
+    rows: list[list[str]] = []
+    for scheme, levels in remote.items():
+        for level, figures in levels.items():
+            rows.append([f"{REMOTE[f'{scheme}_{level}']} ({_numbers(figures)})"])
+            rows += [
+                [
+                    f"  {name}",
+                    *(
+                        _cell(figures[scorer][measure], _percent, scorer in WITH_INTERVALS)
+                        for measure in ("recall_at_1", "recall_at_5", "sensitivity")
+                    ),
+                ]
+                for scorer, name in SCORERS.items()
+                if scorer in figures
+            ]
+    print_table(["", "Recall@1 %", "Recall@5 %", "sensitivity %"], rows)
+
+
+def _numbers(figures: dict[str, Any]) -> str:
+    """Return a task's queries in words, and those left out."""
+    notes = [
+        f"{figures['left_out'][reason]:,} left out: {words}"
+        for reason, words in LEFT_OUT.items()
+        if figures["left_out"].get(reason)
+    ]
+    return "; ".join([f"{figures['n_queries']:,} queries", *notes])
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _cell(figure: dict[str, Any], form: Callable[[float], str], intervals: bool) -> str:
+    value, low, high = (figure[part] for part in ("value", "low", "high"))
+    text = form(value).rjust(6)
+    return f"{text} ({form(low)}-{form(high)})" if intervals and low is not None else text
 
 
 def _cells(figures: dict[str, Any], *, intervals: bool) -> list[str]:
-    def cell(name: str, form: Callable[[float], str]) -> str:
-        value, low, high = (figures[name][part] for part in ("value", "low", "high"))
-        text = form(value).rjust(6)
-        return f"{text} ({form(low)}-{form(high)})" if intervals and low is not None else text
-
     return [
-        *(cell(f"recall_at_{k}", lambda value: f"{100 * value:.1f}") for k in (1, 5, 10)),
-        cell("mrr", lambda value: f"{value:.3f}"),
-        cell("median_rank", lambda value: f"{round(value, 1):g}"),
+        *(_cell(figures[f"recall_at_{k}"], _percent, intervals) for k in (1, 5, 10)),
+        _cell(figures["mrr"], lambda value: f"{value:.3f}", intervals),
+        _cell(figures["median_rank"], lambda value: f"{round(value, 1):g}", intervals),
     ]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from protalign.core.arrays import Float32
 from protalign.core.protein import Backbone, Chain, Modality, Structure
+from protalign.core.ragged import Ragged
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.evaluation.test_set import Chains, RetrievalItems
 from protalign.heads.inputs import PairInputs, means_of
@@ -69,12 +70,14 @@ def cropped(
     for start in range(0, len(proteins), _PROTEINS_AT_ONCE):
         rows += encoders.encode(modality, proteins[start : start + _PROTEINS_AT_ONCE])
     inputs = PairInputs([(r, None) if modality == "sequence" else (None, r) for r in rows])
+    stage = model.residue_stage if items.residues is not None else None
     return replace(
         items,
         vectors=model.vectors(inputs, modality),
         means=means_of(inputs, modality, np.arange(len(inputs))),
         lengths=inputs.lengths(modality),
         chains=chains,
+        residues=None if stage is None else Ragged.pack([stage.rows(modality, r) for r in rows]),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protalign.core.arrays import Int64
+from protalign.core.arrays import Float32, Int64
 from protalign.core.checks import check_between, check_whole
 from protalign.core.errors import InputError
 from protalign.core.protein import DIRECTIONS, MODALITIES
@@ -29,20 +29,31 @@ from protalign.evaluation.bootstrap import LEVEL, Bootstrap
 from protalign.evaluation.cca import CCA
 from protalign.evaluation.cropping import MAX_CROP, cropped
 from protalign.evaluation.labels import (
-    SCOP_LEVELS,
+    CODES_IN_WORDS,
+    LEVELS,
     Labels,
+    classes_of,
     computed_families,
     families_of,
-    scop_of,
 )
 from protalign.evaluation.leakage import IDENTITIES, Leakage
 from protalign.evaluation.ranking import expected_recall, expected_reciprocal_rank, median_rank
+from protalign.evaluation.remote import Kinship, kinship_figures
+from protalign.evaluation.residues import (
+    CUT_FLOOR,
+    MOST_PAIRS,
+    RESIDUE_SCORERS,
+    residue_scores,
+)
+from protalign.evaluation.rivals import mmseqs_scores
 from protalign.evaluation.tasks import TaskRanks, paired, related, task_ranks
 from protalign.evaluation.test_set import RetrievalItems, chains_of, retrieval_items
 from protalign.heads.inputs import means_of
-from protalign.heads.model import TrainingRecord, as_model
+from protalign.heads.model import Model, TrainingRecord, as_model
 from protalign.heads.pairs import Pairs
 from protalign.heads.ranks import RankCounts
+from protalign.residues import ResidueStage
+from protalign.splits.clusters import KMER_FALLBACK, method_in_words
 from protalign.stores import Entries
 
 #: The most pairs that CCA is fitted on; more would not change a covariance of 2,560 columns.
@@ -57,6 +68,8 @@ BASELINES = {
     "family_and_length": "knows the true family; the nearest number of residues within it",
     "kmers": "3-mers of the sequence; a structure's are read off it, which no encoder does: a "
     "ceiling by leakage",
+    "mmseqs": "MMseqs2 -s 7.5 with the sequence; a structure's is read off it: what to use if the "
+    "structures carry their sequences",
     "cca": "regularised CCA of mean-pooled embeddings, fitted on the training entries",
 }
 
@@ -68,7 +81,9 @@ def evaluate(
     train: Entries | None = None,
     families: Mapping[str, str] | None = None,
     scop: Mapping[str, str] | None = None,
+    cath: Mapping[str, str] | None = None,
     crop: float | None = None,
+    residues: bool | None = None,
     encoders: RecordedEncoders | None = None,
     n_bootstrap: int = 1000,
     random_state: int = 0,
@@ -97,10 +112,15 @@ def evaluate(
     scop : mapping, optional
         id -> SCOPe sccs such as "b.1.1.1", several with commas or blanks between them, "" if it has
         none. Without it the SCOPe tasks are left out.
+    cath : mapping, optional
+        id -> CATH code such as "3.40.50.1260", likewise.
     crop : float, optional
         Cut a random share, at most this one, off each end of the queries' chains, and embed them
         again (``protalign.evaluation.cropping``): lengths, and ends that are missing in both
         modalities, no longer give a pair away. The candidates stay whole. Default: whole queries.
+    residues : bool, optional
+        Score all queries against all candidates by the model's residue stage as well. Default: if
+        the model has one and there are at most ``MOST_PAIRS`` pairs of residues.
     encoders : RecordedEncoders, optional
         The encoders of the cut queries; default: the model's own.
     n_bootstrap : int
@@ -121,26 +141,31 @@ def evaluate(
           validation: the pairs that chose the epoch)
         - "n_entries", "n_skipped" (of them, with a missing modality), "n_sequences",
           "n_structures"
+        - "residues": how the residue stage was used, or why not
         - "crop": as given; "families": n, how, n_unlabelled (entries of unknown family);
           "intervals": level, resamples, units, random_state
-        - "baselines": name -> what it knows
+        - "scorers": name -> what it does, of the residue stage; "baselines": name -> what it knows
         - "leakage": None, or how (the method of comparison), n_sequences, exact, at_95, at_30,
           n_training_sequences, n_training_pairs, pairs_agree (False if the model was trained on
           another number of pairs: then ``train`` is not its training set)
         - "sequence_to_structure", "structure_to_sequence": n_queries, n_candidates, and "tasks":
-          task -> n_queries, left_out (alone, unlabelled, others), "model" and each baseline ->
-          recall_at_1, recall_at_5, recall_at_10, mrr, median_rank, each of which is value, low,
-          high (low and high are None without an interval: fewer than two units, or a baseline's
-          median). Tasks: protein, family, within_family, scop_fold, scop_superfamily, scop_family
-          (``protalign.evaluation.tasks`` defines them), and clean_95, clean_30: "protein" for the
-          queries with sequences that are not in training at that identity, among the same
-          candidates. A task without queries has n_queries 0 and no figures.
+          task -> n_queries, left_out (alone, unlabelled, others), "model", each scorer of the
+          residue stage and each baseline -> recall_at_1, recall_at_5, recall_at_10, mrr,
+          median_rank, each of which is value, low, high (low and high are None without an
+          interval: fewer than two units, or a baseline's median). Tasks: protein, family,
+          within_family, scop_fold, scop_superfamily, scop_family (``protalign.evaluation.tasks``
+          defines them), and clean_95, clean_30: "protein" for the queries with sequences that are
+          not in training at that identity, among the same candidates. A task without queries has
+          n_queries 0 and no figures. "remote" has, for "scop" and "cath" if given, each level's
+          relatives without nearer ones (``protalign.evaluation.remote``): n_queries, left_out, and
+          each scorer's recall_at_1, recall_at_5 and sensitivity.
 
     Raises
     ------
     InputError
         No entry has both modalities; ``test`` is not a store or a view of one; labels of other ids;
-        no label of ``scop`` is an sccs; the model is not fitted.
+        no label of ``scop`` is an sccs, or none of ``cath`` a code; the model is not fitted;
+        ``residues`` is True, and the model has no residue stage.
     ModelError
         The entries were embedded by other encoders than the model was fitted on, or its encoders'
         weights (needed for ``crop``) differ from those found.
@@ -167,9 +192,11 @@ def evaluate(
     if record is None:
         raise InputError("model: it is not trained", "fit it first")
     pairs = Pairs.of(model.inputs(test))
+    classes = {n: c for n, c in (("scop", scop), ("cath", cath)) if c is not None}
+    _check_labels(test, families, classes)
+    stage, residues_how = _residue_stage(model, pairs, residues)
     retrieval = model.retrieval_set(pairs)
-    items = retrieval_items(test, pairs, (retrieval.sequence, retrieval.structure))
-    _check_labels(test, families, scop)
+    items = retrieval_items(test, pairs, (retrieval.sequence, retrieval.structure), stage)
     how = "given"
     if families is None:
         families, how = computed_families(test, method)
@@ -180,7 +207,7 @@ def evaluate(
         leakage = Leakage.of(items[0].chains, chains_of(train, ids, "sequence"), method)
         audit = {**leakage.counts(), **_same_pairs(record, len(trained))}
         cca = _fitted_cca(trained, random_state)
-    context = _Context(families, scop, cca, leakage, (n_bootstrap, random_state))
+    context = _Context(families, classes, cca, leakage, (n_bootstrap, random_state))
     query_items = items
     if crop is not None:
         rng = np.random.default_rng(random_state)
@@ -190,6 +217,9 @@ def evaluate(
             for whole, modality in zip(items, MODALITIES, strict=True)
         )
         query_items = first, second
+    searched = method_in_words(method) != KMER_FALLBACK
+    slow = _slow_scores(stage, searched, query_items, items, cut=crop is not None)
+    left_out = {"cca": cca is None, "mmseqs": not searched}
     return {
         "protalign_version": __version__,
         "store": test.store.path,
@@ -215,10 +245,14 @@ def evaluate(
             "units": "families",
             "random_state": random_state,
         },
-        "baselines": {k: v for k, v in BASELINES.items() if k != "cca" or cca is not None},
+        "residues": residues_how,
+        "scorers": {k: v for k, v in RESIDUE_SCORERS.items() if k in slow[0]},
+        "baselines": {k: v for k, v in BASELINES.items() if not left_out.get(k)},
         "leakage": audit,
         **{
-            direction: _direction(query_items[column], items[1 - column], pairs, column, context)
+            direction: _direction(
+                query_items[column], items[1 - column], pairs, column, slow[column], context
+            )
             for column, direction in enumerate(DIRECTIONS)
         },
     }
@@ -229,27 +263,83 @@ class _Context:
     """Labels, the fitted CCA, the audit and the bootstrap settings, which both directions share."""
 
     families: Mapping[str, str]
-    scop: Mapping[str, str] | None
+    classes: Mapping[str, Mapping[str, str]]
     cca: CCA | None
     leakage: Leakage | None
     resampling: tuple[int, int]
 
 
 def _check_labels(
-    test: Entries, families: Mapping[str, str] | None, scop: Mapping[str, str] | None
+    test: Entries,
+    families: Mapping[str, str] | None,
+    classes: Mapping[str, Mapping[str, str]],
 ) -> None:
     ids = [str(i) for i in test.ids]
-    for name, labels in (("families", families), ("scop", scop)):
+    for name, labels in {"families": families, **classes}.items():
         if labels is not None and not any(labels.get(i) for i in ids):
             raise InputError(
                 f"{name}: names none of the entries", f"give labels of ids such as {ids[0]!r}"
             )
-    if scop is not None and not any(scop_of([ids], scop, "fold").of):
-        example = next(scop[i] for i in ids if scop.get(i))
-        raise InputError(
-            f"scop: no label is an sccs such as b.1.1.1 ({example!r})",
-            "name the column of sccs",
+    for scheme, labels in classes.items():
+        if not any(classes_of([ids], labels, scheme, next(iter(LEVELS[scheme]))).of):
+            example = next(labels[i] for i in ids if labels.get(i))
+            raise InputError(
+                f"{scheme}: no label is {CODES_IN_WORDS[scheme]} ({example!r})",
+                "name the column of codes",
+            )
+
+
+def _residue_stage(
+    model: Model, pairs: Pairs, residues: bool | None
+) -> tuple[ResidueStage | None, str]:
+    """Return the residue stage if it is to be used, and how or why not, in words."""
+    stage = model.residue_stage
+    if stage is None:
+        if residues:
+            raise InputError("residues: the model has no residue stage", "fit it again")
+        return None, "left out: the model has no residue stage"
+    if residues is False:
+        return None, "left out, as asked"
+    rows = [
+        pairs.inputs.lengths(modality)[pairs.positions_of_items(column)].sum()
+        for column, modality in enumerate(MODALITIES)
+    ]
+    n_pairs = float(rows[0]) * float(rows[1])
+    if residues is None and n_pairs > MOST_PAIRS:
+        return None, (
+            f"left out: {n_pairs:.1e} pairs of residues would take long; ask for it, or evaluate a "
+            "smaller part"
         )
+    return stage, "all queries against all candidates"
+
+
+def _slow_scores(
+    stage: ResidueStage | None,
+    searched: bool,
+    queries: tuple[RetrievalItems, RetrievalItems],
+    candidates: tuple[RetrievalItems, RetrievalItems],
+    *,
+    cut: bool,
+) -> list[dict[str, Float32]]:
+    """Return each direction's scores by alignments, once for both if no query is cut.
+
+    Scorer -> (queries, candidates): the residue stage, if there is one, and MMseqs2, if wanted.
+    """
+    scores: list[dict[str, Float32]] = []
+    for column in (0, 1) if cut else (0,):
+        mine, theirs = queries[column], candidates[1 - column]
+        found: dict[str, Float32] = {}
+        if stage is not None and mine.residues is not None and theirs.residues is not None:
+            options: dict[str, Any] = {}
+            if cut:
+                options = {"floor": CUT_FLOOR, "query_chains": mine.chains}
+            found = residue_scores(stage, mine.residues, theirs.residues, **options)
+        if searched:
+            found["mmseqs"] = mmseqs_scores(mine.chains, theirs.chains)
+        scores.append(found)
+    if not cut:  # an alignment has no direction
+        scores.append({name: values.T for name, values in scores[0].items()})
+    return scores
 
 
 def _fitted_cca(trained: Pairs, random_state: int) -> CCA:
@@ -277,6 +367,7 @@ def _direction(
     candidates: RetrievalItems,
     pairs: Pairs,
     column: int,
+    slow: Mapping[str, Float32],
     context: _Context,
 ) -> dict[str, Any]:
     """Return one direction's part of the report; ``column`` is that of the queries in the pairs."""
@@ -285,6 +376,7 @@ def _direction(
     family = labels.matrices(families_of(candidates.entries, context.families))
     scorers = {
         "model": by_cosine(queries.vectors, candidates.vectors),
+        **{name: values.__getitem__ for name, values in slow.items()},
         **_baselines(queries, candidates, by_family(*family)),
     }
     if context.cca is not None:
@@ -292,13 +384,17 @@ def _direction(
             context.cca.project(queries.means, column),
             context.cca.project(candidates.means, 1 - column),
         )
-    scop = {}
-    for level in SCOP_LEVELS if context.scop is not None else ():
-        query_labels = scop_of(queries.entries, context.scop or {}, level)
-        matrices = query_labels.matrices(scop_of(candidates.entries, context.scop or {}, level))
-        scop[level] = related(*matrices), np.array([bool(names) for names in query_labels.of])
+    kinships = {
+        scheme: Kinship.of(queries.entries, candidates.entries, codes, scheme)
+        for scheme, codes in context.classes.items()
+    }
+    classes = {
+        f"{scheme}_{level}": (kinship.shared[level], kinship.known[level][0])
+        for scheme, kinship in kinships.items()
+        for level in LEVELS[scheme]
+    }
     partners = paired(pairs.items[:, [column, 1 - column]], n, m)
-    results = task_ranks(n, m, scorers, partners, related(*family), scop)
+    results = task_ranks(n, m, scorers, partners, related(*family), classes)
     if context.leakage is not None:
         identity = np.zeros(n, dtype=np.float32)
         sequences = pairs.items[:, 0]
@@ -311,6 +407,10 @@ def _direction(
         "n_candidates": m,
         "tasks": {
             task: _figures(result, units, context.resampling) for task, result in results.items()
+        },
+        "remote": {
+            scheme: kinship_figures(scorers, kinship, partners, units, context.resampling)
+            for scheme, kinship in kinships.items()
         },
     }
 
@@ -338,7 +438,7 @@ def _figures(
         for name, counts in result.counts.items():
             figures[name] = (
                 _model_figures(counts.ranks(), bootstrap)
-                if name == "model"
+                if name == "model" or name in RESIDUE_SCORERS
                 else _baseline_figures(counts, bootstrap)
             )
     return figures

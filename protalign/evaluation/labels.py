@@ -1,10 +1,10 @@
-"""Families and SCOPe labels of the items of a test set, and the tables that they are read from."""
+"""Families and classes (SCOPe, CATH) of a test set's items, and the tables they are read from."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +16,20 @@ from protalign.core.words import ClusterMethod
 from protalign.splits.clusters import cluster_proteins
 from protalign.stores import Entries
 
-#: Levels of a SCOPe sccs (class.fold.superfamily.family), by how many of its numbers name them.
-SCOP_LEVELS = {"fold": 2, "superfamily": 3, "family": 4}
-#: Usual names of the column of families, and of the column of SCOPe labels.
+#: Classification -> its levels, wide ones first, by how many parts of a code name them: SCOPe's
+#: sccs (class.fold.superfamily.family) and CATH's code (class.architecture.topology.superfamily).
+LEVELS = {
+    "scop": {"fold": 2, "superfamily": 3, "family": 4},
+    "cath": {"topology": 3, "superfamily": 4},
+}
+#: Classification -> a whole code or its first parts.
+_CODES = {"scop": re.compile(r"[a-z](\.\d+){1,3}"), "cath": re.compile(r"\d+(\.\d+){1,3}")}
+#: Classification -> a code in words, for errors.
+CODES_IN_WORDS = {"scop": "an sccs such as b.1.1.1", "cath": "a code such as 3.40.50.1260"}
+#: Usual names of the columns of families, SCOPe codes and CATH codes.
 FAMILY_COLUMNS = ("family", "cluster", "label")
 SCOP_COLUMNS = ("scop", "scope", "sccs", "label")
+CATH_COLUMNS = ("cath", "label")
 #: Identity at which families are computed if none are given.
 FAMILY_IDENTITY = 0.95
 
@@ -142,28 +151,70 @@ def computed_families(
     return dict(zip(ids, map(str, clusters.labels.tolist()), strict=True)), how
 
 
-def scop_of(items: Sequence[Sequence[str]], scop: Mapping[str, str], level: str) -> Labels:
-    """Return the labels of items' entries at one level of SCOPe.
+def classes_of(
+    items: Sequence[Sequence[str]], codes: Mapping[str, str], scheme: str, level: str
+) -> Labels:
+    """Return the labels of items' entries at one level of SCOPe or CATH.
 
     Parameters
     ----------
     items : n sequences of str
         The ids of each item's entries.
-    scop : mapping
-        id -> one sccs ("b.1.1.1") or several, with commas or blanks between them. A number 0 means
-        that SCOPe matched the domain automatically and did not classify it: no label.
+    codes : mapping
+        id -> one code ("b.1.1.1", "3.40.50.1260") or several, with commas or blanks between them. A
+        number 0 means that the domain is not classified at this level: no label. What is not a code
+        is no label.
+    scheme : "scop" or "cath"
+        The classification.
     level : str
-        A key of ``SCOP_LEVELS``.
+        A key of ``LEVELS[scheme]``.
+
+    Examples
+    --------
+    >>> classes_of([["a"], ["b"]], {"a": "b.1.1.1", "b": "b.2"}, "scop", "superfamily").of
+    [frozenset({'b.1.1'}), frozenset()]
     """
-    depth = SCOP_LEVELS[level]
+    depth, form = LEVELS[scheme][level], _CODES[scheme]
     return Labels(
         [
             frozenset(
                 ".".join(parts[:depth])
                 for entry_id in ids
-                for sccs in re.split(r"[,;\s]+", scop.get(entry_id, ""))
-                if len(parts := sccs.split(".")) >= depth and parts[depth - 1] != "0"
+                for code in re.split(r"[,;\s]+", codes.get(entry_id, ""))
+                if form.fullmatch(code)
+                and len(parts := code.split(".")) >= depth
+                and parts[depth - 1] != "0"
             )
             for ids in items
         ]
     )
+
+
+def scheme_of(codes: Iterable[str]) -> str:
+    """Return the classification that most codes are of, "scop" or "cath".
+
+    Raises
+    ------
+    InputError
+        No label is a code of either.
+
+    Examples
+    --------
+    >>> scheme_of(["", "b.1.1.1"]), scheme_of(["3.40.50.1260"])
+    ('scop', 'cath')
+    """
+    labels = list(codes)
+    counts = {
+        scheme: sum(
+            any(form.fullmatch(code) for code in re.split(r"[,;\s]+", text)) for text in labels
+        )
+        for scheme, form in _CODES.items()
+    }
+    best = max(counts, key=lambda scheme: counts[scheme])
+    if counts[best] == 0:
+        example = next((text for text in labels if text), "")
+        raise InputError(
+            f"labels: none is a code of SCOPe or CATH ({example!r})",
+            f"give {' or '.join(CODES_IN_WORDS.values())}",
+        )
+    return best

@@ -6,9 +6,9 @@ Tasks, for a query and its own partners (the other modality of its entries):
 - "family": the members of the query's family are relevant, its partners among them;
 - "within_family": the partners are relevant, among the family's candidates only; queries with no
   other candidate in their family are left out;
-- "scop_fold", "scop_superfamily", "scop_family": candidates that share the query's label are
-  relevant, and its partners are not candidates; queries that are alone with their label are left
-  out.
+- "scop_fold", "scop_superfamily", "scop_family", "cath_topology", "cath_superfamily": candidates
+  that share the query's label are relevant, and its partners are not candidates; queries that are
+  alone with their label are left out. ``protalign.evaluation.remote`` leaves out nearer relatives.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from protalign.heads.ranks import RankCounts
 Relation = Callable[[slice], Bool]
 
 #: Scores of one scorer held at once: 32 MB of float64.
-_SCORES_AT_ONCE = 1 << 22
+SCORES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +86,7 @@ def task_ranks(
     scorers: Mapping[str, Scorer],
     partners: Relation,
     family: Relation,
-    scop: Mapping[str, tuple[Relation, Bool]],
+    classes: Mapping[str, tuple[Relation, Bool]],
 ) -> dict[str, TaskRanks]:
     """Return the queries and rank counts of every task.
 
@@ -98,15 +98,15 @@ def task_ranks(
         Name -> scorer.
     partners, family : Relation
         Partners of the queries, and members of their families.
-    scop : mapping
-        Level -> (relation, (n,) bool: the queries that have a label).
+    classes : mapping
+        Task -> (relation, (n,) bool: the queries that have a label).
     """
     collected: dict[str, list[tuple[Int64, dict[str, RankCounts]]]] = {}
-    step = max(1, _SCORES_AT_ONCE // max(1, n_candidates))
+    step = max(1, SCORES_AT_ONCE // max(1, n_candidates))
     for start in range(0, n_queries, step):
         part = slice(start, min(start + step, n_queries))
         scores = {name: scorer(part) for name, scorer in scorers.items()}
-        for task, relevant, candidates in _tasks(part, partners, family, scop):
+        for task, relevant, candidates in _tasks(part, partners, family, classes):
             answerable = (relevant & candidates).any(axis=1)
             if task == "within_family":  # something to mistake for the partner
                 answerable &= (candidates & ~relevant).any(axis=1)
@@ -116,14 +116,14 @@ def task_ranks(
                 for name, values in scores.items()
             }
             collected.setdefault(task, []).append((start + rows, counts))
-    labelled = {f"scop_{level}": mask for level, (_, mask) in scop.items()}
+    labelled = {task: mask for task, (_, mask) in classes.items()}
     return {
         task: _joined(parts, n_queries, labelled.get(task)) for task, parts in collected.items()
     }
 
 
 def _tasks(
-    part: slice, partners: Relation, family: Relation, scop: Mapping[str, tuple[Relation, Bool]]
+    part: slice, partners: Relation, family: Relation, classes: Mapping[str, tuple[Relation, Bool]]
 ) -> Iterator[tuple[str, Bool, Bool]]:
     """Yield (task, relevant, candidates) of some queries."""
     is_partner = partners(part)
@@ -132,8 +132,8 @@ def _tasks(
     yield "protein", is_partner, everyone
     yield "family", in_family, everyone
     yield "within_family", is_partner, in_family
-    for level, (relation, _) in scop.items():
-        yield f"scop_{level}", relation(part) & ~is_partner, ~is_partner
+    for task, (relation, _) in classes.items():
+        yield task, relation(part) & ~is_partner, ~is_partner
 
 
 def _joined(

@@ -9,8 +9,10 @@ import numpy as np
 
 from protalign.core.arrays import Float32, Int64
 from protalign.core.protein import MODALITIES, Modality
+from protalign.core.ragged import Ragged
 from protalign.heads.inputs import means_of
 from protalign.heads.pairs import Pairs
+from protalign.residues import ResidueStage
 from protalign.stores import Entries
 
 #: The sequences of a protein's chains, one-letter codes.
@@ -36,6 +38,8 @@ class RetrievalItems:
         complete backbone.
     chains : list of tuple of str
         The sequences of these residues, by chain.
+    residues : Ragged, optional
+        The residue stage's rows of each item; None if they are not wanted.
     """
 
     ids: list[str]
@@ -44,10 +48,14 @@ class RetrievalItems:
     means: Float32
     lengths: Int64
     chains: list[Chains]
+    residues: Ragged | None = None
 
 
 def retrieval_items(
-    entries: Entries, pairs: Pairs, vectors: Sequence[Float32]
+    entries: Entries,
+    pairs: Pairs,
+    vectors: Sequence[Float32],
+    stage: ResidueStage | None = None,
 ) -> tuple[RetrievalItems, RetrievalItems]:
     """Return the sequences and the structures of some pairs.
 
@@ -59,6 +67,8 @@ def retrieval_items(
         Pairs of ``entries``.
     vectors : two (n, E) float32
         The vectors of the unique sequences, and of the unique structures.
+    stage : ResidueStage, optional
+        Makes the items' residue rows; default: they are left out.
     """
     both = np.stack([pairs.inputs.items(modality) >= 0 for modality in MODALITIES]).all(axis=0)
     items = []
@@ -77,9 +87,16 @@ def retrieval_items(
                 means=means_of(pairs.inputs, modality, positions),
                 lengths=pairs.inputs.lengths(modality)[positions],
                 chains=chains_of(entries, ids, modality),
+                residues=None if stage is None else _rows(stage, pairs, modality, positions),
             )
         )
     return items[0], items[1]
+
+
+def _rows(stage: ResidueStage, pairs: Pairs, modality: Modality, positions: Int64) -> Ragged:
+    """Return the residue stage's rows of some entries, block by block: embeddings are wide."""
+    blocks = pairs.inputs.blocks(modality, positions)
+    return Ragged.pack([stage.rows(modality, rows) for block in blocks for rows in block])
 
 
 def chains_of(entries: Entries, ids: Iterable[str], modality: Modality) -> list[Chains]:

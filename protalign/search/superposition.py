@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from protalign.core.arrays import Float32
+from protalign.core.arrays import Float32, Int64
 from protalign.core.protein import BACKBONE_ATOMS, Chain
 
 #: Fewer residues than this have no fold to compare.
@@ -50,8 +50,27 @@ def tm_score(query: Float32, hit: Float32) -> float:
         NaN if one of the two has fewer than 5 residues, or if no superposition brings any
         residues together.
     """
+    return structural_alignment(query, hit)[0]
+
+
+def structural_alignment(query: Float32, hit: Float32) -> tuple[float, Int64, Int64]:
+    """Superimpose a hit on a query; return the TM-score and the aligned residues.
+
+    Parameters
+    ----------
+    query, hit : (L, 4, 3) and (M, 4, 3) float32
+        N, CA, C, O in Å, all finite.
+
+    Returns
+    -------
+    score : float
+        As from ``tm_score``.
+    query_rows, hit_rows : (n,) int64
+        Residues of both that the superposition pairs, ascending; empty if the score is NaN.
+    """
+    nothing = float("nan"), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     if min(len(query), len(hit)) < LEAST_RESIDUES:
-        return float("nan")
+        return nothing
     import biotite.structure as structure
 
     fixed, mobile = _atoms(query), _atoms(hit)
@@ -60,9 +79,11 @@ def tm_score(query: Float32, hit: Float32) -> float:
             fixed, mobile, reference_length="reference"
         )
     except ValueError:  # no residue of the one comes near one of the other
-        return float("nan")
+        return nothing
     score = structure.tm_score(fixed, fitted, fixed_index, mobile_index, "reference")
-    return float(score)
+    rows = (index // len(BACKBONE_ATOMS) for index in (fixed_index, mobile_index))
+    query_rows, hit_rows = (np.asarray(each, dtype=np.int64) for each in rows)
+    return float(score), query_rows, hit_rows
 
 
 def _atoms(backbone: Float32) -> Any:

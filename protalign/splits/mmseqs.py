@@ -26,6 +26,8 @@ MAX_E_VALUE = 1e-3
 #: The prefilter's sensitivity (-s): 5.7 is the program's default, 4 is faster and finds all that is
 #: similar at ``SENSITIVE_BELOW`` or more.
 SENSITIVE, FAST, SENSITIVE_BELOW = "5.7", "4", 0.6
+#: An E-value that nothing exceeds.
+_ANY_E_VALUE = 1e6
 #: The program's default of hits per query, and the least that is asked for.
 LEAST_MAX_SEQS = 300
 
@@ -84,14 +86,11 @@ def mmseqs_pairs(
     """
     with tempfile.TemporaryDirectory(prefix="protalign-mmseqs-") as name:
         folder = Path(name)
-        searched = [(queries, "queries"), (targets, "targets")]
-        if not all(_write_fasta(sequences, folder / db) for sequences, db in searched):
+        databases = _databases(program, folder, queries, targets)
+        if databases is None:
             empty = np.empty(0, dtype=np.int64)
             return empty, empty, np.empty(0, dtype=np.float32)
         threads = ("--threads", str(thread_count()))
-        for _, db in searched:
-            _run(program, "createdb", folder / f"{db}.fasta", folder / db, "--shuffle", "0")
-        databases = (folder / "queries", folder / "targets")
         # Nothing is masked: repeats are similar to themselves.
         sensitivity = SENSITIVE if identity < SENSITIVE_BELOW else FAST
         seeding = ("-s", sensitivity, "--mask", "0")
@@ -108,6 +107,63 @@ def mmseqs_pairs(
     query, target = hits[:, 0].astype(np.int64), hits[:, 1].astype(np.int64)
     # Identities are printed rounded; the program compared them unrounded.
     return query, target, np.maximum(hits[:, 2], identity).astype(np.float32)
+
+
+def mmseqs_bits(
+    program: Path, queries: Sequence[str], targets: Sequence[str], sensitivity: float
+) -> tuple[Int64, Int64, Float32]:
+    """Return (query, target, bits) of all hits of a search, however insignificant.
+
+    Parameters
+    ----------
+    program : Path
+        As from ``find_mmseqs``.
+    queries, targets : sequences of str
+        One-letter codes.
+    sensitivity : float
+        The prefilter's sensitivity (-s), 1 to 7.5.
+
+    Returns
+    -------
+    query, target : (m,) int64
+        Indices.
+    bits : (m,) float32
+        Bit scores.
+
+    Raises
+    ------
+    HomologyError
+        The program failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="protalign-mmseqs-") as name:
+        folder = Path(name)
+        databases = _databases(program, folder, queries, targets)
+        if databases is None:
+            empty = np.empty(0, dtype=np.int64)
+            return empty, empty, np.empty(0, dtype=np.float32)
+        threads = ("--threads", str(thread_count()))
+        seeding = ("-s", str(sensitivity), "--max-seqs", str(max(LEAST_MAX_SEQS, len(targets))))
+        _run(program, "prefilter", *databases, folder / "seeds", *seeding, *threads)
+        wanted = ("-e", str(_ANY_E_VALUE), *threads)
+        _run(program, "align", *databases, folder / "seeds", folder / "hits", *wanted)
+        columns = ("--format-output", "query,target,bits")
+        table = folder / "hits.tsv"
+        _run(program, "convertalis", *databases, folder / "hits", table, *columns, *threads)
+        hits = np.fromfile(table, sep=" ").reshape(-1, 3)  # any white space separates
+    return hits[:, 0].astype(np.int64), hits[:, 1].astype(np.int64), hits[:, 2].astype(np.float32)
+
+
+def _databases(
+    program: Path, folder: Path, queries: Sequence[str], targets: Sequence[str]
+) -> tuple[Path, Path] | None:
+    """Make the program's databases of both; None if one of the two has no letters."""
+    databases = folder / "queries", folder / "targets"
+    written = [_write_fasta(queries, databases[0]), _write_fasta(targets, databases[1])]
+    if not all(written):
+        return None
+    for database in databases:
+        _run(program, "createdb", database.with_suffix(".fasta"), database, "--shuffle", "0")
+    return databases
 
 
 def _write_fasta(sequences: Sequence[str], path: Path) -> int:

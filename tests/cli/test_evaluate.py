@@ -52,6 +52,10 @@ def test_the_table_has_figures_baselines_and_leakage(finished: Path, tmp_path: P
         "95 % bootstrap intervals, 1,000 resamples of whole families",
         "sequence to structure: 10 queries, 10 candidates",
         "another structure of its SCOPe superfamily",
+        "residue stage: all queries against all candidates",
+        "residues, best diagonal",
+        "the same SCOPe fold, another superfamily",
+        "sensitivity %",
         "random in true family",
         "k-mers (a ceiling)",
         "CCA of means",
@@ -83,6 +87,16 @@ def test_an_audit_of_another_split_says_so(finished: Path, tmp_path: Path) -> No
     assert "its validation part is empty" in empty
 
 
+def test_residues_can_be_left_out(finished: Path) -> None:
+    """The residue stage ranks unless it is refused; the report says which."""
+    plain, without = evaluated(finished), evaluated(finished, "--no-residues")
+    assert plain["residues"] == "all queries against all candidates"
+    assert without["residues"] == "left out, as asked"
+    task = without["sequence_to_structure"]["tasks"]["protein"]
+    assert "residues_local" not in task
+    assert task["model"] == plain["sequence_to_structure"]["tasks"]["protein"]["model"]
+
+
 def test_parts_can_be_chosen(finished: Path) -> None:
     """Another part has its own queries; nothing is said of leakage into what was trained on."""
     report = evaluated(finished, "--part", "validation")
@@ -102,6 +116,7 @@ def test_cut_queries(finished: Path, tmp_path: Path) -> None:
     assert "each end of a chain loses a random 0 to 20 % of its residues" in table
     cut = json.loads(out.read_text())
     assert cut["crop"] == 0.2
+    assert "residues_global" in cut["structure_to_sequence"]["tasks"]["protein"]
     assert cut == evaluated(finished, "--crop", 0.2, split=split)
     assert cut != evaluated(finished, "--crop", 0.2, "--seed", 1, split=split)
 
@@ -141,6 +156,8 @@ def test_what_is_cut(finished: Path) -> None:
     [
         (["--crop", "0.6"], "crop=0.6"),
         (["--families", "labels.csv"], "no column of labels"),
+        (["--cath", "labels.csv", "--cath-column", "group"], "cath: no label is a code such as"),
+        (["--cath-column", "group"], "--cath"),
         (["--out", "nowhere/report.json"], "nowhere is not a folder"),
         (["--out", "."], "--out .: it is a folder"),
     ],

@@ -13,7 +13,8 @@ from protalign.core.errors import InputError
 from protalign.core.protein import DIRECTIONS
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.evaluation.evaluate import BASELINES, evaluate
-from protalign.evaluation.labels import scop_of
+from protalign.evaluation.labels import classes_of
+from protalign.evaluation.residues import RESIDUE_SCORERS
 from protalign.evaluation.summary import retrieval_report
 from protalign.evaluation.test_set import chains_of
 from protalign.splits.mmseqs import HomologyError
@@ -64,12 +65,47 @@ def test_baselines_stand_beside_every_figure(report: dict[str, Any]) -> None:
         assert {"protein", "family", "within_family", "scop_fold", "clean_95"} <= set(tasks)
         for figures in tasks.values():
             if figures["n_queries"]:
-                assert set(BASELINES) | {"model"} <= set(figures)
+                assert set(BASELINES) | set(RESIDUE_SCORERS) | {"model"} <= set(figures)
         assert tasks["family"]["family"]["recall_at_1"]["value"] == 1
         assert tasks["within_family"]["chance"] == tasks["within_family"]["family"]
-        assert tasks["protein"]["kmers"]["recall_at_1"]["value"] > 0.9
+        for scorer in ("kmers", "mmseqs"):
+            assert tasks["protein"][scorer]["recall_at_5"]["value"] > 0.9
         chance = tasks["protein"]["chance"]["recall_at_1"]["value"]
         assert chance == pytest.approx(1 / report[direction]["n_candidates"], rel=0.1)
+
+
+def test_the_residue_stage_ranks_beside_the_vectors(report: dict[str, Any]) -> None:
+    """Both directions have the same alignments; the stage knows siblings that vectors confuse."""
+    assert report["residues"] == "all queries against all candidates"
+    assert set(report["scorers"]) == set(RESIDUE_SCORERS)
+    for direction in DIRECTIONS:
+        figures = report[direction]["tasks"]["protein"]
+        assert figures["residues_global"]["mrr"]["value"] > figures["model"]["mrr"]["value"]
+        remote = report[direction]["remote"]["scop"]
+        assert list(remote) == ["family", "superfamily", "fold"]
+        assert remote["family"]["left_out"]["unlabelled"] > 0
+        for name in (*RESIDUE_SCORERS, "model", "mmseqs", "length"):
+            assert 0 <= remote["family"][name]["sensitivity"]["value"] <= 1
+
+
+def test_the_residue_stage_may_be_left_out(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it is not wanted, would take hours, or does not exist; the report says why."""
+    quickly: dict[str, Any] = {"n_bootstrap": 0, "method": "kmer"}
+    report = evaluate(fitted, store[:6], residues=False, **quickly)
+    assert report["residues"] == "left out, as asked"
+    assert not report["scorers"]
+    assert "residues_local" not in report["sequence_to_structure"]["tasks"]["protein"]
+    assert "mmseqs" not in report["baselines"]
+    monkeypatch.setattr("protalign.evaluation.evaluate.MOST_PAIRS", 1e3)
+    assert "would take long" in evaluate(fitted, store[:6], **quickly)["residues"]
+    insisted = evaluate(fitted, store[:6], residues=True, **quickly)
+    assert insisted["residues"] == "all queries against all candidates"
+    monkeypatch.setattr(fitted.model_, "residue_stage", None)
+    assert "has no residue stage" in evaluate(fitted, store[:6], **quickly)["residues"]
+    with pytest.raises(InputError, match="the model has no residue stage"):
+        evaluate(fitted, store[:6], residues=True, **quickly)
 
 
 def test_scop_leaves_out_entries_without_a_label(report: dict[str, Any]) -> None:
@@ -137,7 +173,7 @@ def test_a_model_may_be_an_estimator_its_model_or_a_path(
     fitted.save(tmp_path / "model")
     families = {str(entry_id): "one" for entry_id in store.ids}
     reports = [
-        evaluate(model, store[:8], families=families, n_bootstrap=0)
+        evaluate(model, store[:8], families=families, n_bootstrap=0, method="kmer")
         for model in (fitted, fitted.model_, tmp_path / "model")
     ]
     assert reports[0] == reports[1] == reports[2]
@@ -150,7 +186,7 @@ def test_entries_of_unknown_family_are_counted(
 ) -> None:
     """Each such entry is a family of its own, and the report says how many there are."""
     known = {str(i): "one" for i in store.ids[:6]}
-    found = evaluate(fitted, store[:9], families=known, n_bootstrap=0)
+    found = evaluate(fitted, store[:9], families=known, n_bootstrap=0, method="kmer")
     assert found["families"] == {"n": 4, "how": "given", "n_unlabelled": 3}
 
 
@@ -177,11 +213,13 @@ def test_structures_have_the_residues_of_their_rows(store: EmbeddingStore) -> No
 
 
 def test_scop_labels() -> None:
-    """A level is the sccs up to its number; an entry may have several; 0 is not a class."""
+    """A level is the code up to its number; an entry may have several; 0 is not a class."""
+    cath = classes_of([["g"]], {"g": "3.40.50.1260 b.1.1.1"}, "cath", "topology").of
+    assert cath == [{"3.40.50"}]
     labels = {"a": "b.1.1.1", "b": "b.1.1.0, c.2.1.3", "c": "", "d": "b.1", "f": "d.1.1.1 e.2.1.1"}
     items = [["a"], ["b"], ["c"], ["d"], ["e"]]
-    by_level = {level: scop_of(items, labels, level).of for level in ("fold", "family")}
-    (both,) = scop_of([["a", "f"]], labels, "superfamily").of
+    by_level = {level: classes_of(items, labels, "scop", level).of for level in ("fold", "family")}
+    (both,) = classes_of([["a", "f"]], labels, "scop", "superfamily").of
     assert sorted(both) == ["b.1.1", "d.1.1", "e.2.1"]
     assert [sorted(own) for own in by_level["fold"]] == [["b.1"], ["b.1", "c.2"], [], ["b.1"], []]
     assert [sorted(own) for own in by_level["family"]] == [["b.1.1.1"], ["c.2.1.3"], [], [], []]
@@ -193,6 +231,8 @@ def test_unusable_input_is_refused(store: EmbeddingStore, fitted: ProtAlignEstim
         evaluate(fitted, store[:5], families={"nobody": "x"})
     with pytest.raises(InputError, match=r"no label is an sccs.*'Ig-like'"):
         evaluate(fitted, store[:5], scop={str(store.ids[0]): "Ig-like"})
+    with pytest.raises(InputError, match=r"cath: no label is a code such as.*'b.1.1.1'"):
+        evaluate(fitted, store[:5], cath={str(store.ids[0]): "b.1.1.1"})
     with pytest.raises(InputError, match="not fitted"):
         evaluate(ProtAlignEstimator(), store[:5])
     with pytest.raises(InputError, match="use retrieval_report"):

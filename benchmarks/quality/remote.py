@@ -1,0 +1,435 @@
+"""The residue stage: own structures, remote relatives and register, beside its rivals.
+
+    protalign embed ../shared/data/casf2016 --out casf.zarr …
+    protalign embed ../shared/data/pool --out pool.zarr …
+    protalign embed ../shared/data/folds ../shared/data/cath --out domains.zarr …
+    python benchmarks/quality/remote.py --casf casf.zarr --chains pool.zarr --domains domains.zarr \
+        --shared ../shared --out remote.json
+
+For each seed it fits a model, on the training chains, the domains of one a fold and those of CATH,
+without a third of CATH's topologies, and measures
+
+- own: CASF-2016's 215 unique proteins, each sequence against all structures and the other way
+round,
+  whole and with each end of the queries' chains cut by up to --crop;
+- scop: 120 validation and test chains, one of each SCOPe family, that have no 95 % relative in
+  training, against one chain of each of the 1,248 labelled 95 % clusters (the query's cluster left
+  out): other families of the superfamily, other superfamilies of the fold, and the family;
+- cath: the domains of the topologies held out, against each other: other superfamilies of the
+  topology;
+- register: for pairs of a sequence and another protein's structure with a TM-score of 0.5 or more,
+  the residues of the structural alignment that the local alignment places alike;
+- structures: for some queries of cath, TM-scores of the query's own structure, the ceiling.
+
+Seeds choose the heads' start, the calibration's pairs and the cuts. The residue stage has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
+
+from benchmarks.shared.measuring import MACHINE
+from protalign.core.arrays import Bool, Int64
+from protalign.core.files import write_json
+from protalign.core.protein import MODALITIES, Modality
+from protalign.core.ragged import Ragged
+from protalign.encoders.recorded import RecordedEncoders
+from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.evaluation.evaluate import evaluate
+from protalign.evaluation.register import register_accuracy
+from protalign.evaluation.remote import remote_homology
+from protalign.evaluation.residues import residue_scores
+from protalign.evaluation.rivals import blosum_rows, blosum_scores, mmseqs_scores
+from protalign.evaluation.test_set import chains_of
+from protalign.heads.inputs import Inputs, read_inputs
+from protalign.heads.model import Model
+from protalign.residues import align
+from protalign.search.queries import stored_backbone
+from protalign.search.superposition import structural_alignment
+from protalign.stores import EmbeddingStore, Entries
+
+#: Share of CATH's topologies that no model sees: one in so many.
+HELD_OUT = 3
+#: Pairs of each level whose structures are superimposed, and the least TM-score of a real relative.
+REGISTER_PAIRS, LEAST_TM = 60, 0.5
+LEVELS = {"family": 4, "superfamily": 3, "fold": 2}
+
+
+class Joined(Inputs):
+    """The entries of several stores, one after another."""
+
+    def __init__(self, parts: Sequence[Inputs]) -> None:
+        self._parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
+        self.dims, self.encoders = parts[0].dims, parts[0].encoders
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def items(self, modality: Modality) -> Int64:
+        parts, first = [], 0
+        for part in self._parts:
+            items = part.items(modality)
+            parts.append(np.where(items < 0, -1, items + first))
+            first += int(items.max(initial=-1)) + 1
+        return np.concatenate(parts)
+
+    def lengths(self, modality: Modality) -> Int64:
+        return np.concatenate([part.lengths(modality) for part in self._parts])
+
+    def dtype(self, modality: Modality) -> np.dtype[Any]:
+        return np.result_type(*(part.dtype(modality) for part in self._parts))
+
+    def rows(self, modality: Modality, positions: Int64) -> Ragged:
+        return Ragged.pack(self._each(positions, lambda part, p: list(part.rows(modality, p))))
+
+    def sequence_rows(self, positions: Int64) -> Sequence[Int64 | None]:
+        return self._each(positions, lambda part, p: list(part.sequence_rows(p)))
+
+    def _each(self, positions: Int64, of: Callable[[Inputs, Int64], list[Any]]) -> list[Any]:
+        """Ask each store for its entries; return the answers in the order of ``positions``."""
+        answers: list[Any] = [None] * len(positions)
+        store = np.searchsorted(self._starts, positions, side="right") - 1
+        for number in np.unique(store):
+            mine = np.flatnonzero(store == number)
+            of_store = of(self._parts[number], positions[mine] - self._starts[number])
+            for place, answer in zip(mine, of_store, strict=True):
+                answers[place] = answer
+        return answers
+
+
+def main() -> None:
+    options = parse()
+    start = time.perf_counter()
+    data = Data(options)
+    report: dict[str, Any] = {"machine": MACHINE, "crop": options.crop, "seeds": []}
+    for seed in range(options.seeds):
+        model = data.model(seed, options.epochs)
+        say(start, f"seed {seed}: fitted")
+        figures: dict[str, Any] = {}
+        report["seeds"].append(figures)
+        for task in options.tasks:
+            figures |= TASKS[task](data, model, seed, options)
+            say(start, f"seed {seed}: {task}")
+            report["table"] = summary(report["seeds"])
+            report["seconds"] = round(time.perf_counter() - start)
+            write_json(options.out, report)  # what is done stays
+    for task, rows in report["table"].items():
+        print(f"\n{task}")
+        for scorer, values in rows.items():
+            print(f"  {scorer:18}" + "  ".join(f"{name} {value}" for name, value in values.items()))
+
+
+class Data:
+    """The stores, their labels, and the tasks that they give."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.casf, self.chains, self.domains = (
+            EmbeddingStore.open(path) for path in (options.casf, options.chains, options.domains)
+        )
+        shared = options.shared / "data"
+        self.manifest = pd.read_csv(shared / "manifest.csv", dtype=str, keep_default_na=False)
+        cath = pd.read_csv(shared / "cath.csv", dtype=str)
+        topologies = np.array(sorted(set(cath["topology"])))
+        np.random.default_rng(0).shuffle(topologies)
+        held_out = set(topologies[: len(topologies) // HELD_OUT])
+        in_store = cath[cath["id"].isin(self.domains.ids)]
+        self.cath = in_store[in_store["topology"].isin(held_out)].sort_values("id")
+        self.queries, self.candidates = self._scop()
+        self._rivals: dict[str, dict[str, npt.NDArray[Any]]] = {}
+
+    def _scop(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the rows of the manifest that are queries and candidates of the SCOPe tasks."""
+        known = self.manifest[self.manifest["scop40_hit"] != ""].sort_values("id")
+        stored = np.isin(known["id"], [*self.chains.ids, *self.casf.ids])
+        known = known[stored]
+        trained = set(self.manifest.loc[self.manifest["split"] == "train", "c95"])
+        fresh = known["split"].isin(["val", "test"]) & ~known["c95"].isin(trained)
+        return known[fresh].drop_duplicates("scop40_hit"), known.drop_duplicates("c95")
+
+    def training(self) -> Joined:
+        """Return what a model is fitted on."""
+        train = set(self.manifest.loc[self.manifest["split"] == "train", "id"])
+        held_out = set(self.cath["id"])
+        chains = self.chains[np.isin(self.chains.ids, sorted(train))]
+        domains = self.domains[~np.isin(self.domains.ids, sorted(held_out))]
+        return Joined([read_inputs(chains), read_inputs(domains)])
+
+    def model(self, seed: int, epochs: int | None) -> Model:
+        """Fit a model."""
+        few: dict[str, Any] = (
+            {} if epochs is None else {"max_epochs": epochs, "early_stopping": False}
+        )
+        model = ProtAlignEstimator(random_state=seed, **few).fit(self.training()).model_
+        model.residue_scorer()  # says so if there is none
+        return model
+
+    def store_of(self, entry_id: str) -> EmbeddingStore:
+        return next(s for s in (self.chains, self.casf, self.domains) if entry_id in set(s.ids))
+
+    def test_set(self) -> Entries:
+        """Return CASF-2016's unique proteins."""
+        test = self.manifest.loc[self.manifest["split"] == "test", "id"]
+        return self.casf[np.isin(self.casf.ids, test)]
+
+    def rows(self, model: Model, ids: Sequence[str], modality: Modality) -> Ragged:
+        """Return the residue rows of some entries."""
+        stage = model.residue_scorer()
+        joined = Joined([read_inputs(store) for store in (self.chains, self.casf, self.domains)])
+        return Ragged.pack(
+            [stage.rows(modality, rows) for rows in joined.rows(modality, self.positions(ids))]
+        )
+
+    def vectors(self, model: Model, ids: Sequence[str], modality: Modality) -> npt.NDArray[Any]:
+        """Return the model's vectors of some entries."""
+        joined = Joined([read_inputs(store) for store in (self.chains, self.casf, self.domains)])
+        rows = joined.rows(modality, self.positions(ids))
+        pairs = [(r, None) if modality == "sequence" else (None, r) for r in rows]
+        return model.vectors(pairs, modality)
+
+    def positions(self, ids: Sequence[str]) -> Int64:
+        """Return the positions of some ids among the entries of the three stores."""
+        every = [*self.chains.ids, *self.casf.ids, *self.domains.ids]
+        place = {str(entry_id): position for position, entry_id in reversed(list(enumerate(every)))}
+        return np.array([place[entry_id] for entry_id in ids], dtype=np.int64)
+
+    def letters(self, ids: Sequence[str], modality: Modality) -> list[tuple[str, ...]]:
+        """Return the sequences of some entries' chains."""
+        where = {str(i): s for s in (self.domains, self.casf, self.chains) for i in s.ids}
+        return [chains_of(where[i], [i], modality)[0] for i in ids]
+
+    def tasks(self) -> dict[str, tuple[pd.DataFrame, pd.DataFrame, str, Bool]]:
+        """Return task -> queries, candidates, the column of labels, and what is left out."""
+        q, c = self.queries, self.candidates
+        same = q["c95"].to_numpy()[:, None] == c["c95"].to_numpy()
+        return {
+            "scop": (q, c, "scop40_hit", same),
+            "cath": (self.cath, self.cath, "cath", np.eye(len(self.cath), dtype=np.bool_)),
+        }
+
+    def rival_scores(self, task: str, wanted: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+        """Return scorer -> scores that need no model, made once for all seeds."""
+        if task not in self._rivals:
+            queries, candidates, _, _ = self.tasks()[task]
+            left = self.letters(queries["id"], "sequence")
+            right = self.letters(candidates["id"], "structure")
+            n, m = (np.array([sum(map(len, c)) for c in side]) for side in (left, right))
+            makers: dict[str, Callable[[], npt.NDArray[Any]]] = {
+                "mmseqs": lambda: mmseqs_scores(left, right),
+                "blosum": lambda: blosum_scores(left, right),
+                "chance": lambda: np.zeros((len(n), len(m))),
+                "length": lambda: -np.abs(n[:, None] - m).astype(float),
+            }
+            self._rivals[task] = {name: makers[name]() for name in wanted}
+        return self._rivals[task]
+
+    def backbone(self, entry_id: str) -> npt.NDArray[np.float32]:
+        backbone = stored_backbone(self.store_of(entry_id), entry_id)
+        assert backbone is not None
+        return backbone
+
+    def structure_figures(self, n: int) -> dict[str, Any]:
+        """Return what TM-scores of the queries' own structures find, for some queries of cath."""
+        counts = self.cath["topology"].map(self.cath["topology"].value_counts())
+        related = self.cath[counts > 1]
+        queries = related.sample(min(n, len(related)), random_state=0)
+        backbones = {i: self.backbone(i) for i in self.cath["id"]}
+        scores = np.array(
+            [
+                [structural_alignment(backbones[q], backbones[c])[0] for c in self.cath["id"]]
+                for q in queries["id"]
+            ]
+        )
+        own = queries["id"].to_numpy()[:, None] == self.cath["id"].to_numpy()
+        found = {"TM-score": np.nan_to_num(scores, nan=-1)}
+        figures = remote_homology(found, list(queries["cath"]), list(self.cath["cath"]), own=own)
+        topology: dict[str, Any] = figures["topology"]
+        return topology
+
+
+def own(data: Data, model: Model, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what is found among CASF-2016's unique proteins, whole and cut."""
+    figures: dict[str, Any] = {}
+    weights: dict[Modality, str] = {}
+    if options.sequence_weights:
+        weights["sequence"] = options.sequence_weights
+    encoders = RecordedEncoders(model.encoders, weights)
+    for name, crop in (("own", None), ("own, cut", options.crop)):
+        if crop is not None and crop <= 0:
+            continue
+        report = evaluate(
+            model, data.test_set(), crop=crop, encoders=encoders, residues=True, random_state=seed
+        )
+        for direction in ("sequence_to_structure", "structure_to_sequence"):
+            task = report[direction]["tasks"]["protein"]
+            figures[f"{name}, {direction}"] = {
+                scorer: {m: task[scorer][m] for m in ("recall_at_1", "recall_at_5", "mrr")}
+                for scorer in ("model", *report["scorers"], "mmseqs", "length")
+                if options.epochs is None or scorer != "model"
+            }
+    return figures
+
+
+def relatives(task: str) -> Callable[[Data, Model, int, argparse.Namespace], dict[str, Any]]:
+    """Return what measures a task of remote homology."""
+
+    def measured(
+        data: Data, model: Model, seed: int, options: argparse.Namespace
+    ) -> dict[str, Any]:
+        queries, candidates, column, own = data.tasks()[task]
+        sides = list(zip((queries["id"], candidates["id"]), MODALITIES, strict=True))
+        rows = [data.rows(model, ids, modality) for ids, modality in sides]
+        scores: dict[str, Any] = dict(residue_scores(model.residue_scorer(), *rows))
+        scores |= data.rival_scores(task, options.rivals)
+        if options.epochs is None:
+            left, right = (data.vectors(model, ids, modality) for ids, modality in sides)
+            scores["model"] = left @ right.T
+        found = remote_homology(scores, list(queries[column]), list(candidates[column]), own=own)
+        figures: dict[str, Any] = {}
+        for level, values in found.items():
+            n_queries, _ = values.pop("n_queries"), values.pop("left_out")
+            if n_queries:
+                name = f"{task}, {level} ({n_queries} queries, {len(candidates)} candidates)"
+                figures[name] = values
+        return figures
+
+    return measured
+
+
+def structures(data: Data, model: Model, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the ceiling, which no model changes: superpositions of some queries of cath."""
+    if seed:
+        return {}
+    figures = data.structure_figures(options.structures)
+    n_queries, _ = figures.pop("n_queries"), figures.pop("left_out")
+    return {f"cath, topology, superposed ({n_queries} queries)": figures}
+
+
+def register(data: Data, model: Model, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the register accuracy of pairs of each level, beside BLOSUM62."""
+    table = data.candidates
+    figures: dict[str, Any] = {}
+    rng = np.random.default_rng(0)  # the same pairs for each seed
+    for level, depth in LEVELS.items():
+        pairs = related_pairs(table, depth, rng)
+        collected: dict[str, list[dict[str, float]]] = {"residues_local": [], "blosum": []}
+        for query, target in pairs:
+            score, mine, theirs = structural_alignment(data.backbone(query), data.backbone(target))
+            if len(collected["residues_local"]) >= REGISTER_PAIRS:
+                break
+            if not score >= LEAST_TM:
+                continue
+            # The alignment counts the sequence's residues, the superposition those with atoms.
+            store = data.store_of(query)
+            true_query = store.residue_map(query).sequence_index[mine]
+            sequence = data.rows(model, [query], "sequence")[0]
+            structure = data.rows(model, [target], "structure")[0]
+            letters = data.letters([query], "sequence")[0], data.letters([target], "structure")[0]
+            plain = [blosum_rows("".join(chains), side) for side, chains in enumerate(letters)]
+            for name, alignment in (
+                ("residues_local", align(sequence, structure)),
+                ("blosum", align(plain[0], plain[1], gap_open=12, gap_extend=1)),
+            ):
+                aligned = alignment.query_rows, alignment.target_rows
+                collected[name].append(register_accuracy(*aligned, true_query, theirs))
+        n = len(collected["residues_local"])
+        if n:
+            figures[f"register, {level} ({n} pairs)"] = {
+                name: {
+                    measure: {"value": float(np.mean([v[measure] for v in values]))}
+                    for measure in values[0]
+                }
+                for name, values in collected.items()
+            }
+    return figures
+
+
+def related_pairs(
+    table: pd.DataFrame, depth: int, rng: np.random.Generator
+) -> list[tuple[str, str]]:
+    """Return pairs of ids of one class, but of two of the next nearer level, one for each two."""
+    codes = [code.split(".") for code in table["scop40_hit"]]
+    wide = [".".join(code[:depth]) for code in codes]
+    near = [".".join(code[: depth + 1]) for code in codes]
+    ids = table["id"].tolist()
+    if depth == max(LEVELS.values()):
+        near = ids
+    pairs: dict[tuple[str, str], tuple[str, str]] = {}
+    order = rng.permutation(len(table))
+    for place, a in enumerate(order):
+        for b in order[place + 1 :]:
+            if wide[a] == wide[b] and near[a] != near[b]:
+                key = (near[a], near[b]) if depth < 4 else (wide[a], "")
+                pairs.setdefault(key, (ids[a], ids[b]))
+    chosen = list(pairs.values())
+    return [chosen[i] for i in rng.permutation(len(chosen))]
+
+
+#: Task -> what measures it.
+TASKS = {
+    "own": own,
+    "cath": relatives("cath"),
+    "scop": relatives("scop"),
+    "register": register,
+    "structures": structures,
+}
+
+
+def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return task -> scorer -> measure -> mean ± standard deviation over seeds, in per cent."""
+    table: dict[str, Any] = {}
+    for task, rows in seeds[0].items():
+        done = [seed[task] for seed in seeds if task in seed]
+        table[task] = {
+            scorer: {
+                m: mean_and_deviation([100 * figures[scorer][m]["value"] for figures in done])
+                for m in measures
+            }
+            for scorer, measures in rows.items()
+        }
+    return table
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{deviation}"
+
+
+def say(start: float, words: str) -> None:
+    print(f"{time.perf_counter() - start:7.0f} s  {words}", flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name, words in (
+        ("casf", "store of CASF-2016"),
+        ("chains", "store of the pool's chains"),
+        ("domains", "store of folds and cath"),
+        ("shared", "folder with data/manifest.csv and data/cath.csv"),
+        ("out", "JSON file of all figures"),
+    ):
+        parser.add_argument(f"--{name}", type=Path, required=True, help=words)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, help="train heads so long only, and leave them out")
+    parser.add_argument("--crop", type=float, default=0.2, help="0: no cut queries")
+    parser.add_argument("--sequence-weights", help="weights for the cut queries")
+    parser.add_argument("--structures", type=int, default=20, help="queries that are superposed")
+    parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
+    rivals = ("mmseqs", "blosum", "length", "chance")
+    parser.add_argument("--rivals", nargs="*", choices=rivals, default=rivals)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

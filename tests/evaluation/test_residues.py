@@ -1,0 +1,102 @@
+"""Scores by the residue stage among all candidates, against one alignment at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from protalign.core.ragged import Ragged
+from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.evaluation.residues import residue_scores
+from protalign.evaluation.rivals import blosum_rows, blosum_scores, mmseqs_scores
+from protalign.evaluation.test_set import Chains, RetrievalItems, retrieval_items
+from protalign.heads.pairs import Pairs
+from protalign.residues import align
+from protalign.splits.mmseqs import HomologyError
+from protalign.stores import EmbeddingStore
+
+
+@pytest.fixture(scope="module")
+def items(
+    store: EmbeddingStore, fitted: ProtAlignEstimator
+) -> tuple[RetrievalItems, RetrievalItems]:
+    """Sequences and structures of eight entries, with residue rows."""
+    pairs = Pairs.of(fitted.model_.inputs(store[:8]))
+    retrieval = fitted.model_.retrieval_set(pairs)
+    vectors = retrieval.sequence, retrieval.structure
+    return retrieval_items(store[:8], pairs, vectors, fitted.model_.residue_stage)
+
+
+def rows_of(items: RetrievalItems) -> Ragged:
+    assert items.residues is not None
+    return items.residues
+
+
+def test_every_score_is_that_of_one_alignment(
+    fitted: ProtAlignEstimator, items: tuple[RetrievalItems, RetrievalItems]
+) -> None:
+    """Both modes of ``align``; the excess is that of the calibration, from either side."""
+    stage = fitted.model_.residue_stage
+    assert stage is not None
+    calibration = stage.calibration
+    assert calibration is not None
+    sequences, structures = map(rows_of, items)
+    assert sequences.lengths.tolist() == items[0].lengths.tolist()
+    scores = residue_scores(stage, sequences, structures)
+    other = residue_scores(stage, structures, sequences)
+    for name, values in scores.items():
+        np.testing.assert_allclose(values, other[name].T, rtol=1e-4, atol=1e-2)
+    for q, t in ((0, 0), (0, 3), (5, 2)):
+        query, target = sequences[q], structures[t]
+        for mode in ("local", "global"):
+            one = align(query, target, "local" if mode == "local" else "global").score
+            assert scores[f"residues_{mode}"][q, t] == pytest.approx(one, abs=0.1)
+        local, by_chance = align(query, target).score, align(query, target[::-1]).score
+        excess = calibration.excess(local, by_chance, len(query), len(target))
+        assert scores["residues_excess"][q, t] == pytest.approx(float(excess), abs=0.05)
+
+
+def test_chains_have_diagonals_of_their_own(
+    fitted: ProtAlignEstimator, items: tuple[RetrievalItems, RetrievalItems]
+) -> None:
+    """A query of two chains scores the sum of both; an insertion between them costs nothing."""
+    stage = fitted.model_.residue_stage
+    assert stage is not None
+    sequences, structures = map(rows_of, items)
+    two: list[Chains] = [("A" * 10, "", "A" * (len(rows) - 10)) for rows in sequences]
+    scores = residue_scores(stage, sequences, structures, floor=-1.5, query_chains=two)
+    query, target = sequences[1], structures[4]
+    parts = [align(part, target, "global", floor=-1.5).score for part in (query[:10], query[10:])]
+    assert scores["residues_global"][1, 4] == pytest.approx(sum(parts), abs=0.1)
+    whole = residue_scores(stage, sequences, structures, floor=-1.5)
+    assert (scores["residues_global"] >= whole["residues_global"] - 0.1).all()
+
+
+def test_sequence_searches_find_the_own_letters(
+    items: tuple[RetrievalItems, RetrievalItems],
+) -> None:
+    """A structure with its letters is found by them; Smith-Waterman equals an alignment's score."""
+    chains = items[0].chains, items[1].chains
+    blosum = blosum_scores(*chains)
+    bits = mmseqs_scores(*chains)
+    own = np.arange(len(blosum))
+    assert (np.diag(bits) >= bits.max(axis=1) - 30).all()
+    assert (np.diag(blosum) >= 0.9 * blosum.max(axis=1)).all()
+    query, target = "".join(chains[0][0]), "".join(chains[1][3])
+    rows = blosum_rows(query, 0), blosum_rows(target, 1)
+    one = align(*rows, gap_open=12, gap_extend=1)
+    assert blosum[0, 3] == one.score
+    assert own.size == blosum.shape[1]
+
+
+def test_what_a_search_does_not_report_is_minus_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unrelated letters are not reported; without the program the error says what to install."""
+    protein, other = "MKVLAAGIVGLCHWERTYPDNQ" * 2, "GSHMASWPLEDNCYFTRQIKVA" * 2
+    scores = mmseqs_scores([(protein, "G"), (other,)], [(other,), (protein,)])
+    assert scores[0, 1] > 0
+    assert scores[1, 0] > 0
+    assert scores[0, 0] == -np.inf or scores[0, 0] < scores[0, 1]
+    assert (mmseqs_scores([("",)], [(protein,)]) == -np.inf).all()
+    monkeypatch.setattr("protalign.evaluation.rivals.find_mmseqs", lambda: None)
+    with pytest.raises(HomologyError, match="MMseqs2: not found"):
+        mmseqs_scores([(protein,)], [(other,)])
