@@ -106,15 +106,20 @@ def run() -> None:
             stream.reconfigure(errors="backslashreplace")
     sys.argv[1:] = map(_with_home, sys.argv[1:])
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # a disk without room tells only now
     except ProtAlignError as error:
         show_traceback(error)
         print(f"protalign: {printable(error)}", file=sys.stderr)
         sys.exit(USAGE)
     except BrokenPipeError:  # the reader of a pipe (head, less) has ended
+        _drop_output()
         sys.stderr.close()
         sys.exit(OK)
     except OSError as error:  # no space left, no permission
+        _drop_output()
         show_traceback(error)
         print(f"protalign: {printable(error)}", file=sys.stderr)
         sys.exit(USAGE)
@@ -124,6 +129,12 @@ def run() -> None:
         if end.code == INTERRUPTED:  # typer turns other interruptions into this
             _end_interrupted("interrupted")
         raise
+
+
+def _drop_output() -> None:
+    """Forget what could not be printed: Python would try again as it ends."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _with_home(word: str) -> str:

@@ -34,10 +34,10 @@ def verify(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a store, vectors or a model for damage, and name the damaged ids of a store.
+    """Check a store, vectors or a model for damage.
 
-    Reads everything and compares it with the checksums and counts that were written. Changes
-    nothing, unless --upgrade is given.
+    Reads everything and compares it with the checksums and counts that were written. Names the
+    damaged ids of a store. Changes nothing, unless --upgrade is given.
 
     \b
     Examples:

@@ -1,0 +1,35 @@
+"""A process that runs commands, and what they work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.commands import run
+from tests.helpers.forks import Forks
+from tests.helpers.once import made_once
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Runs commands in forks."""
+    with Forks() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, store_path: Path) -> Path:
+    """A folder with a model of the sample's store, a split and a table. Only to be read."""
+
+    def make(folder: Path) -> None:
+        ids = (f"{chain},{'train' if place % 3 else 'test'}\n" for place, chain in enumerate(IDS))
+        (folder / "parts.csv").write_text("id,part\n" + "".join(ids))
+        run("split", store_path, "--by", "column", folder / "parts.csv", "--out", folder / "s.csv")
+        run("fit", store_path, "--out", folder / "model", "--max-epochs", "2", "--embed-dim", "16")
+
+    return made_once(tmp_path_factory, "reliability", make)
+
+
+IDS = ("107l_A", "108l_A", "1a2p_A", "1bpi_A", "1bns_C", "1gob_A")

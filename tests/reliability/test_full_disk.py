@@ -1,0 +1,78 @@
+"""A disk without room: one line, an exit code, and everything as it was before."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.commands import PROTALIGN
+from tests.helpers.forks import Forks
+from tests.reliability import FACTOR
+
+#: Shares of the largest file's size at which the disk is full; one byte less than all comes last.
+SHARES = [step / (1 + FACTOR) for step in range(1 + FACTOR)]
+#: The least room: with less, Python itself finds no folder for temporary files.
+LEAST = 64
+
+
+def commands(store: Path, made: Path) -> dict[str, Sequence[object]]:
+    """Every command that writes a file or a folder to --out, by the name of what it writes."""
+    model = ["--model", made / "model"]
+    return {
+        "split.csv": ["split", store, "--by", "column", made / "parts.csv"],
+        "model": ["fit", store, "--max-epochs", 2, "--embed-dim", 16, "--overwrite"],
+        "vectors.parquet": ["export", store, *model],
+        "vectors.csv": ["export", store, *model],
+        "vectors.h5ad": ["export", store, *model],
+        "attention": ["attention", store, "1a2p_A", "1bpi_A", *model, "--overwrite"],
+        "report.json": ["evaluate", store, *model, "--split", made / "s.csv", "--bootstrap", 0],
+    }
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Every file of a folder, hidden ones too."""
+    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("split.csv", "model", "vectors.parquet", "vectors.csv", "vectors.h5ad"),
+        *("attention", "report.json"),
+    ],
+)
+def test_nothing_half(
+    name: str, forks: Forks, made: Path, store_path: Path, tmp_path: Path
+) -> None:
+    """With too little room there is one line and exit code 2, and the old files are as they were.
+
+    The system's limit on a file's size stands for the disk: a write fails in the middle of a file.
+    """
+    out = tmp_path / "out"
+    out.mkdir()
+    words = [*commands(store_path, made)[name], "--out", out / name]
+    assert forks.run(*words).code == 0
+    before = contents(out)
+    largest = max(map(len, before.values()))
+    for room in [*(max(int(share * largest), LEAST) for share in SHARES), largest - 1]:
+        ended = forks.run(*words, room=room)
+        assert ended.code == 2, (room, ended)
+        assert len(ended.stderr.splitlines()) == 1, (room, ended.stderr)
+        assert "cannot be written" in ended.stderr, (room, ended.stderr)
+        assert contents(out) == before, room
+    assert forks.run(*words).code == 0
+
+
+def test_output_that_finds_no_room() -> None:
+    """Results that go to a full disk by > are not lost in silence."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [PROTALIGN, "weights"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 2
+    assert ended.stderr == "protalign: [Errno 28] No space left on device\n"
