@@ -8,7 +8,6 @@ that they tell which targets can be among the best; these are then scored again.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,8 +22,11 @@ from protalign.residues.kernels.packed import check_finite, in_float32, share
 
 #: Numbers of the targets that are transformed at once: 4 MB of float32.
 TRANSFORMED = 1 << 20
+#: Most numbers of a transform of queries: 32 MB. Fewer queries are transformed together if the
+#: proteins are long.
+TOGETHER = 1 << 23
 #: Most numbers of the queries' transforms that are kept, of all sizes: 256 MB.
-KEPT = 1 << 25
+KEPT = 1 << 26
 #: Largest error of a sum, by the product of the lengths of both proteins' rows as one vector.
 #: Measured errors are below a tenth of it.
 ERROR = 4e-6
@@ -43,7 +45,7 @@ class Correlation:
         self._queries = queries
         self._lengths = np.array([len(query) for query in queries], dtype=np.int64)
         self._norms = np.array([np.linalg.norm(query) for query in queries], dtype=np.float32)
-        self._transforms: dict[int, Tensor] = {}
+        self._transforms: dict[tuple[int, tuple[int, ...]], Tensor] = {}
 
     def scores(self, targets: Ragged) -> tuple[Float32, Float32]:
         """Score targets by their best diagonal without a floor, nearly.
@@ -65,69 +67,77 @@ class Correlation:
         InputError
             A row has a number that is not finite.
         """
-        lengths, starts = targets.lengths, targets.offsets[:-1]
+        lengths = targets.lengths
         scores = np.full((len(self._queries), len(targets)), -np.inf, dtype=np.float32)
         norms = np.zeros(len(targets), dtype=np.float32)
-        batches = deque(
-            (members, self._transform(size), size)
-            for members, size in _batches(lengths, int(self._lengths.max()), targets.dim)
-        )
-
-        def work(_: int) -> None:
-            while True:
-                try:
-                    members, transform, size = batches.popleft()
-                except IndexError:
-                    return
-                rows = _side_by_side(targets, starts[members], lengths[members], size)
-                norms[members] = np.sqrt(np.einsum("pnk,pnk->n", rows, rows))
-                product = torch.bmm(_transformed(rows), transform)
-                sums = fft.irfft(
-                    torch.view_as_complex(product.view(*product.shape[:2], -1, 2)), size, axis=0
-                )
-                best = _best(torch.from_numpy(sums), self._lengths, lengths[members])
-                scores[:, members] = best.numpy()
-
-        share(min(thread_count(), max(1, len(batches))), work)
+        present = np.flatnonzero(lengths)
+        # A long query needs long transforms: those of shorter ones stay short.
+        classes = np.array([int(n).bit_length() for n in self._lengths])
+        for query_class in np.unique(classes):
+            alike = np.flatnonzero(classes == query_class)
+            longest = int(self._lengths[alike].max())
+            sizes = np.array([_size(n + longest - 1) for n in lengths[present].tolist()], dtype=int)
+            for size in np.unique(sizes).tolist():
+                members = present[sizes == size]
+                members = members[np.argsort(lengths[members], kind="stable")]
+                count = max(1, TOGETHER // (2 * targets.dim * (size + 2)))
+                for first in range(0, len(alike), count):
+                    part = alike[first : first + count]
+                    self._score_part(targets, part, members, size, scores, norms)
         return scores, np.float32(ERROR) * self._norms[:, None] * norms
 
-    def _transform(self, size: int) -> Tensor:
+    def _score_part(
+        self,
+        targets: Ragged,
+        queries: Int64,
+        members: Int64,
+        size: int,
+        scores: Float32,
+        norms: Float32,
+    ) -> None:
+        """Score some queries and targets, ascending by length, by transforms of one size."""
+        transform, query_lengths = self._transform(queries, size), self._lengths[queries]
+        count = max(1, TRANSFORMED // (size * targets.dim))
+        batches = [members[at : at + count] for at in range(0, len(members), count)]
+        tasks = iter(batches)  # which threads may share
+
+        def work(_: int) -> None:
+            for batch in tasks:
+                lengths = targets.lengths[batch]
+                rows = _side_by_side(targets, targets.offsets[batch], lengths, size)
+                norms[batch] = np.sqrt(np.einsum("pnk,pnk->n", rows, rows))
+                product = torch.bmm(_transformed(rows), transform)
+                product = torch.view_as_complex(product.view(*product.shape[:2], -1, 2))
+                sums = torch.from_numpy(fft.irfft(product, size, axis=0))
+                scores[np.ix_(queries, batch)] = _best(sums, query_lengths, lengths).numpy()
+
+        share(min(thread_count(), len(batches)), work)
+
+    def _transform(self, queries: Int64, size: int) -> Tensor:
         """Return (frequencies, 2 K, 2 m): what makes a target's transform the sums' transform.
 
         A complex number is two real ones, and its product with another one a product with a matrix.
         """
-        if size not in self._transforms:
-            n, dim = len(self._queries), self._queries[0].shape[1]
+        key = (size, tuple(queries.tolist()))
+        if key not in self._transforms:
+            n, dim = len(queries), self._queries[0].shape[1]
             if sum(each.numel() for each in self._transforms.values()) > KEPT:
                 self._transforms.clear()
             rows = np.zeros((size, n, dim), dtype=np.float32)
-            for place, query in enumerate(self._queries):
-                rows[: len(query), place] = query
+            for place, query in enumerate(queries.tolist()):
+                rows[: self._lengths[query], place] = self._queries[query]
             real, imaginary = _transformed(rows).view(-1, n, dim, 2).permute(3, 0, 2, 1)
             by_real = torch.stack([real, -imaginary], dim=3)
             by_imaginary = torch.stack([imaginary, real], dim=3)
             both = torch.stack([by_real, by_imaginary], dim=2)
-            self._transforms[size] = both.reshape(-1, 2 * dim, 2 * n)
-        return self._transforms[size]
+            self._transforms[key] = both.reshape(-1, 2 * dim, 2 * n)
+        return self._transforms[key]
 
 
 def _transformed(rows: Float32) -> Tensor:
     """Return (frequencies, n, 2 K): the transforms of (size, n, K), as pairs of real numbers."""
     transforms = torch.from_numpy(fft.rfft(rows, axis=0))
     return torch.view_as_real(transforms).flatten(2)
-
-
-def _batches(lengths: Int64, longest_query: int, dim: int) -> list[tuple[Int64, int]]:
-    """Return indices of targets that have one size of transforms, and this size."""
-    order = np.argsort(lengths, kind="stable")
-    order = order[len(order) - np.count_nonzero(lengths) :]
-    sizes = np.array([_size(n + longest_query - 1) for n in lengths[order].tolist()], dtype=int)
-    batches = []
-    for size in np.unique(sizes).tolist():
-        members = order[sizes == size]
-        count = max(1, TRANSFORMED // (size * dim))
-        batches += [(members[at : at + count], size) for at in range(0, len(members), count)]
-    return batches
 
 
 def _size(least: int) -> int:

@@ -7,9 +7,9 @@ and is used up before the next one is made. Threads share the groups, each on on
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import product
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -271,19 +271,13 @@ def _score(
         tuple(np.full((len(ready), len(packed)), empty, dtype) for dtype, empty in stage.columns)
         for stage in stages
     ]
-    tasks = deque(
-        (group, place, query) for group in packed.groups for place, query in enumerate(ready)
-    )
+    tasks = product(packed.groups, enumerate(ready))  # threads may share an iterator written in C
     pairs = sum(len(group.rows) for group in packed.groups) * sum(map(len, ready))
-    n_threads = max(1, min(thread_count(), len(tasks), pairs // THREAD_PAIRS))
+    n_threads = max(1, min(thread_count(), len(packed.groups) * len(ready), pairs // THREAD_PAIRS))
 
     def work(_: int) -> None:
         tile = torch.empty(0)
-        while True:
-            try:
-                group, place, query = tasks.popleft()
-            except IndexError:
-                return
+        for group, (place, query) in tasks:
             rows = _tile_rows(group, len(query))
             if len(tile) < rows * len(group.rows):
                 tile = torch.empty(rows * len(group.rows))

@@ -90,6 +90,7 @@ def test_hits_do_not_depend_on_the_way_that_they_are_found(monkeypatch: pytest.M
     asked = ragged(queries[:20], 50)
     packed = ragged(database, 50)
     monkeypatch.setattr(correlation, "TRANSFORMED", 1 << 14)
+    monkeypatch.setattr(correlation, "TOGETHER", 1 << 17)
     monkeypatch.setattr(correlation, "KEPT", 0)
     found = DiagonalScan(packed.values, packed.offsets, block_rows=1000).nearest(asked, 3)
     assert (found.targets[:, 0] == np.arange(20)).mean() > 0.8
