@@ -23,7 +23,9 @@ Values = npt.NDArray[Any]
 #: Encodings of a column that stand one behind the other.
 _MOST_STEPS = 8
 #: Bytes that the texts of a column may take for each byte of the file, and in a small file.
-_TEXT_RATIO, _TEXT_FLOOR = 32, 1 << 26
+_TEXT_RATIO, _TEXT_FLOOR = 8, 1 << 24
+#: Fewest bytes of a file for each atom: its three coordinates take one each at least.
+_BYTES_PER_ATOM = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ def unpacked_blocks(data: bytes) -> list[tuple[str, dict[str, Category]]]:
             rows = category["rowCount"]
             if not isinstance(rows, int) or rows < 0:
                 raise ValueError("rowCount")
-            if rows > len(data):
+            least = _BYTES_PER_ATOM if category["name"] == "_atom_site" else 1
+            if least * rows > len(data):
                 raise InputError(
                     f"it is damaged: it claims {rows:,} rows in {len(data):,} bytes", FETCH_AGAIN
                 )

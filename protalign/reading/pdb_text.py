@@ -111,7 +111,8 @@ class PdbLines:
 
     def of(self, name: bytes) -> Int64:
         """Return the lines of this record, whatever follows its name; not for atoms."""
-        return self._others[self._records == name.ljust(6)]
+        found: Int64 = self._others[self._records == name.ljust(6)]
+        return found
 
     def text(self, line: int) -> bytes:
         """Return a line without its end."""

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
 from protalign.core.errors import Failure, InputError, show_traceback
@@ -40,8 +39,10 @@ MOST_IN_THIS_PROCESS = 64 << 20
 #: Files of this size on disk need no look at the memory: gzip makes 270 MB of them at most.
 _NEVER_TOO_LARGE = 256 << 10
 #: Most memory that a byte of a decompressed file takes while it is read: 5 were measured for usual
-#: PDB and mmCIF, 16 are possible for mmCIF of one-letter values.
-_MEMORY_PER_BYTE = 16
+#: PDB and mmCIF, 16 are possible for mmCIF of one-letter values, 48 for packed columns.
+_MEMORY_PER_BYTE = {"pdb": 16, "mmcif": 16, "bcif": 48}
+#: Files of this size are read whatever the memory is said to be.
+_LEAST_ROOM = 16 << 20
 
 #: Most letters of an unexpected error in a failure.
 _MOST_SHOWN = 120
@@ -124,7 +125,7 @@ def _read(source: SourceFile, options: ReadOptions, most: int) -> SourceResult:
         return SourceResult(source, blocks[-1].sha256, proteins, failures)
     sha256, room = b"", MAX_BYTES
     try:
-        room = _room(source.path)
+        room = _room(source)
         data = read_file(source.path, min(most, room))
         sha256 = hashlib.sha256(data).digest()
         content = unpack(data, source.path.name, min(most, room))
@@ -144,12 +145,13 @@ def _read(source: SourceFile, options: ReadOptions, most: int) -> SourceResult:
         return _failed(source, sha256, *_unexpected(error))
 
 
-def _room(path: Path) -> int:
+def _room(source: SourceFile) -> int:
     """Return the most bytes of a decompressed file that fit into memory while they are read."""
     with suppress(OSError, ValueError):  # reading the file gives the failure
-        if path.stat().st_size <= _NEVER_TOO_LARGE:
+        if source.path.stat().st_size <= _NEVER_TOO_LARGE:
             return MAX_BYTES
-    return int(max(MOST_IN_THIS_PROCESS, min(MAX_BYTES, free_memory() / _MEMORY_PER_BYTE)))
+    fits = free_memory() / _MEMORY_PER_BYTE[source.kind]
+    return int(max(_LEAST_ROOM, min(MAX_BYTES, fits)))
 
 
 def _too_little_memory(source: SourceFile) -> SourceResult:

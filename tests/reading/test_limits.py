@@ -52,6 +52,10 @@ def claim_rows(category: dict[str, Any]) -> None:
     category["rowCount"] = 10**8
 
 
+def claim_some_rows(category: dict[str, Any]) -> None:
+    category["rowCount"] = len(BCIF) // 2
+
+
 def long_run(category: dict[str, Any]) -> None:
     run = [1, 10**8]
     column(category, "Cartn_x")["data"] = {
@@ -97,7 +101,9 @@ def deep(category: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [claim_rows, long_run, runs_of_runs, many_steps, packed_size, long_text, deep]
+    "change",
+    [claim_rows, claim_some_rows, long_run, runs_of_runs, many_steps, packed_size, long_text, deep],
+    [claim_rows, claim_some_rows, long_run, runs_of_runs, many_steps, packed_size, long_text, deep],
 )
 def test_binarycif_that_would_fill_the_memory(change: Callable[[dict[str, Any]], None]) -> None:
     """Claimed sizes are compared with the file's before anything is decoded."""
@@ -137,7 +143,7 @@ def test_file_that_does_not_fit_fails_alone(
 ) -> None:
     """Without its hash, so that a machine with more memory reads it."""
     monkeypatch.setattr(scan, "free_memory", lambda: 1e5)
-    monkeypatch.setattr(scan, "MOST_IN_THIS_PROCESS", 1 << 10)
+    monkeypatch.setattr(scan, "_LEAST_ROOM", 1 << 10)
     monkeypatch.setattr(scan, "_NEVER_TOO_LARGE", 1 << 10)
     result = read_source(SourceFile(SAMPLE / "1bpi_A.cif", "1bpi_A", "mmcif"))
     assert result.failures[0].reason == "too large for this machine's memory"
