@@ -5,9 +5,11 @@ Everything that a store's writers write goes through ``_put`` and ``_put_at``.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Int64
-from protalign.core.errors import StoreError
+from protalign.core.errors import StoreError, WriteError
 from protalign.core.untrusted import folder_inside
 
 #: End of the names of unfinished files, which the next writer removes.
@@ -43,19 +45,32 @@ def _put(path: Path, parts: tuple[bytes | npt.NDArray[np.uint8], ...]) -> None:
             for part in parts:
                 file.write(memoryview(part))
         unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise _cannot_write(path, error) from error
 
 
 def _put_at(path: Path, offset: int, data: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
-        written = 0
-        while written < len(data):
-            written += os.pwrite(handle, data[written:], offset + written)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            written = 0
+            while written < len(data):
+                written += os.pwrite(handle, data[written:], offset + written)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> WriteError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "make some room" if full else "check its permissions"
+    return WriteError(
+        f"{path}: it cannot be written ({error.strerror}); {advice}, then run the same command "
+        "again: what the store has is kept"
+    )
 
 
 def truncate(path: Path, size: int) -> None:
@@ -73,10 +88,11 @@ def begin_commit(path: Path) -> None:
     try:
         os.close(os.open(path / COMMIT_MARK, flags, 0o666))
     except OSError as error:
-        raise StoreError(
-            f"{path}: its file {COMMIT_MARK} cannot be written ({error.strerror}); check the "
-            "permissions, and remove what has that name"
-        ) from None
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise StoreError(
+                f"{path / COMMIT_MARK}: it is not a file; remove it, then run the command again"
+            ) from None
+        raise _cannot_write(path / COMMIT_MARK, error) from error
 
 
 def end_commit(path: Path) -> None:

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
-from protalign.core.errors import StoreError
+from protalign.core.errors import ProtAlignError, StoreError
 from protalign.core.protein import Protein
 from protalign.stores import EmbeddingStore, StoreWriter, verify
+from protalign.stores.filling.encode import encode_pending
+from protalign.stores.format.append import change_state, write_chunks
+from protalign.stores.format.arrays import LocalArrays
+from protalign.stores.format.checksums import crc32c
 from protalign.stores.format.metadata import json_bytes
-from protalign.stores.format.state import _checksum
+from protalign.stores.format.state import _checksum, load_state
+from tests.helpers.one_hot import load_one_hot
 from tests.helpers.peak_memory import numbers_of
-from tests.helpers.stores import ONE_HOT, OPTIONS, build, plan_both, read_protein, tree
+from tests.helpers.stores import (
+    ONE_HOT,
+    OPTIONS,
+    add_all,
+    build,
+    plan_both,
+    read_protein,
+    sequence_only,
+    tree,
+)
+from tests.reliability import FACTOR
 
 #: Bytes that looking at a hostile store may take.
 MEMORY = 100 * 2**20
@@ -357,6 +377,73 @@ def _chunk_rows(array: str) -> int:
     from protalign.stores.format.layout import ARRAYS
 
     return ARRAYS[array].chunk_rows if array in ARRAYS else 8192
+
+
+def put_rows(path: Path, name: str, rows: npt.NDArray[Any]) -> None:
+    """Replace the rows of an array of one chunk, with all its checksums."""
+    spec = load_state(path).arrays()[name]
+    write_chunks(path, name, spec, 0, rows)
+    crc = crc32c(np.ascontiguousarray(rows))
+    change_state(path, lambda state: replace(state, last_chunks={**state.last_chunks, name: crc}))
+
+
+def index_arrays(path: Path) -> list[str]:
+    """Arrays of numbers that lead into others, and of texts."""
+    state = load_state(path)
+    return sorted(
+        name
+        for name, rows in state.committed.items()
+        if rows and name in state.last_chunks and not name.endswith(("/hash", "backbone"))
+    )
+
+
+#: Rows of an array that contradict others: of its dtype and number.
+WRONG: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
+    "negative": lambda rows: np.full_like(rows, -7 if rows.dtype.kind == "i" else 255),
+    "large": lambda rows: np.full_like(rows, _largest(rows.dtype)),
+    "one large": lambda rows: np.concatenate([rows[:-1], [_largest(rows.dtype)]]),
+    "reversed": lambda rows: rows[::-1].copy(),
+    "zeros": np.zeros_like,
+}
+
+
+def _largest(dtype: np.dtype[Any]) -> int:
+    return 1 if dtype.kind == "b" else int(np.iinfo(dtype).max)
+
+
+def test_contents_that_contradict_others(built: Path, tmp_path: Path) -> None:
+    """Whole chunks of made-up numbers: each way of use gives a result, or one line."""
+    rng = random.Random(0)
+    cases = [(name, wrong) for name in index_arrays(built) for wrong in WRONG]
+    for name, wrong in rng.sample(cases, min(len(cases), 12 * FACTOR)):
+        path = Path(shutil.copytree(built, tmp_path / "store.zarr"))
+        before = LocalArrays(path).read(name)
+        put_rows(path, name, WRONG[wrong](before).astype(before.dtype))
+        for use in (verify, _read, _write):
+            try:
+                use(path)
+            except ProtAlignError as error:
+                assert "\n" not in str(error), (name, wrong)  # noqa: PT017
+            except Exception as error:
+                raise AssertionError((name, wrong, use)) from error
+        shutil.rmtree(path)
+
+
+def _read(path: Path) -> None:
+    store = EmbeddingStore.open(path)
+    store.info()
+    store[store.has_sequence].embeddings("one_hot")
+    for name in store.ids:
+        for give in (store.sequence, store.structure, store.residue_map, store.notes, store.source):
+            with suppress(ProtAlignError):
+                give(name)
+
+
+def _write(path: Path) -> None:
+    with StoreWriter(path, OPTIONS) as writer:
+        add_all(writer, [sequence_only("new", "ACDEF")])
+        plan_both(writer)
+    encode_pending(path, "one_hot", load_one_hot)
 
 
 def test_a_folder_that_looks_unfinished_stops_nothing(store: Path, proteins: list[Protein]) -> None:

@@ -176,3 +176,31 @@ build(Path({str(path)!r}), [read_protein(Path(name)) for name in {names!r}])
     assert list(path.rglob("*.partial"))
     _check_after_death(path, [4, 6])
     assert tree(build(path, proteins[:6])) == expected
+
+
+def test_no_room(
+    tmp_path: Path, ends: tuple[Path, dict[str, bytes]], proteins: list[Protein]
+) -> None:
+    """A chunk that does not fit is one line; with room the same command ends the same."""
+    base, expected = ends
+    path = Path(shutil.copytree(base, tmp_path / "store.zarr"))
+    names = [protein.source for protein in proteins[:6]]
+    script = f"""
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from protalign.core.errors import WriteError
+from tests.helpers.stores import build, read_protein
+proteins = [read_protein(Path(name)) for name in {names!r}]
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))
+try:
+    build(Path({str(path)!r}), proteins)
+except WriteError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(str(path))
+    assert "it cannot be written (File too large); make some room, then run" in line
+    _check_after_death(path, [4])
+    assert tree(build(path, proteins[:6])) == expected
