@@ -103,7 +103,6 @@ def deep(category: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "change",
     [claim_rows, claim_some_rows, long_run, runs_of_runs, many_steps, packed_size, long_text, deep],
-    [claim_rows, claim_some_rows, long_run, runs_of_runs, many_steps, packed_size, long_text, deep],
 )
 def test_binarycif_that_would_fill_the_memory(change: Callable[[dict[str, Any]], None]) -> None:
     """Claimed sizes are compared with the file's before anything is decoded."""
