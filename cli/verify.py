@@ -29,7 +29,7 @@ def verify(
         typer.Option(
             "--upgrade",
             help="Record checksums by place in a store of format 1.0, so that exchanged chunks are "
-            "found from now on, and any that are missing; only if the store is whole."
+            "found from now on, and any that are missing; only if the store is whole.",
         ),
     ] = False,
     as_json: AsJson = False,

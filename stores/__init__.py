@@ -12,8 +12,8 @@ from protalign.stores.filling.plan import BatchPlan
 from protalign.stores.items import ResidueMap
 from protalign.stores.store import EmbeddingStore, Entries, StoreView
 from protalign.stores.vectors.files import write_vectors
-from protalign.stores.vectors.table import VectorBatch
 from protalign.stores.vectors.reading import read_vectors, verify_vectors
+from protalign.stores.vectors.table import VectorBatch
 from protalign.stores.vectors.vectors import AlignedVectors
 from protalign.stores.writer import StoreWriter
 

@@ -94,7 +94,7 @@ def write_chunks(
             block = padded
         checksum = crc32c(block)
         file = path / name / spec.chunk_key(first + begin // spec.chunk_rows)
-        content = block.reshape(-1).view(np.uint8)
+        content = block.reshape(-1).view(np.uint8).data
         replace_file(file, content, checksum.to_bytes(CHECKSUM_BYTES, "little"))
         checksums.append(checksum)
     return checksums

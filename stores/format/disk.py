@@ -14,7 +14,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-import numpy.typing as npt
 
 from protalign.core.arrays import Int64
 from protalign.core.errors import StoreError, WriteError
@@ -28,7 +27,7 @@ COMMIT_MARK = f".commit{PARTIAL}"
 _CHUNK = re.compile(r"c\.(0|[1-9][0-9]{0,17})((?:\.0)*)")
 
 
-def replace_file(path: Path, *parts: bytes | npt.NDArray[np.uint8]) -> None:
+def replace_file(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file's bytes, in one atomic rename."""
     _put(path, parts)
 
@@ -38,12 +37,12 @@ def write_at(path: Path, offset: int, data: bytes) -> None:
     _put_at(path, offset, data)
 
 
-def _put(path: Path, parts: tuple[bytes | npt.NDArray[np.uint8], ...]) -> None:
+def _put(path: Path, parts: tuple[bytes | memoryview, ...]) -> None:
     unfinished = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
     try:
         with unfinished.open("xb") as file:
             for part in parts:
-                file.write(memoryview(part))
+                file.write(part)
         unfinished.replace(path)
     except OSError as error:
         with suppress(OSError):
