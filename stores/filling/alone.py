@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 import cloudpickle
 
-from protalign.core.errors import InputError, ProtAlignError
+from protalign.core.errors import DEBUG_VARIABLE, InputError, ProtAlignError
 from protalign.stores.filling.plan import Task
 from protalign.stores.filling.task import (
     ENDED,
@@ -188,7 +188,7 @@ class _Child:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=None if os.environ.get(DEBUG_VARIABLE) else subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
 

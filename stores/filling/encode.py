@@ -89,7 +89,8 @@ def encode_pending(
         Returns the encode function for a device; called once per process, and picklable if there
         are several. The encode function takes a list of ``tuple[str, ...]`` or ``Structure``,
         returns one (L, D) float32 array each, and raises InputError for an item that it cannot
-        embed.
+        embed. Any other exception is a failure of that item too, and so is the end of the process:
+        in a worker at once; in this process, which cannot catch it, after two runs.
     devices : sequence of str
         Devices of this machine. With one, encoding runs in this process; with several, in a
         process for each.
@@ -107,8 +108,8 @@ def encode_pending(
         The store or the encoder's plan is missing, another process writes to the store, or no
         scheduler answers.
     ProtAlignError
-        The encoder failed. As after Ctrl-C, finished tasks are kept, and the next run continues
-        from them.
+        The encoder fails with every protein, or workers do not start. As after Ctrl-C, finished
+        tasks are kept, and the next run continues from them.
     """
     started = perf_counter()
     folder = Path(path).absolute()

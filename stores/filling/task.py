@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Float32
-from protalign.core.errors import InputError, ProtAlignError
+from protalign.core.errors import InputError, ProtAlignError, show_traceback
 from protalign.core.protein import Structure
 from protalign.core.words import counted
 from protalign.stores.filling.attempts import Attempts
@@ -35,8 +34,6 @@ Encoded = npt.NDArray[Any] | InputError
 ENDED = "it ended the encoder's process"
 #: Letters of an exception's text that are kept.
 _LONGEST_REASON = 300
-
-_logger = logging.getLogger("protalign")
 
 
 class DamagedError(ProtAlignError):
@@ -185,7 +182,8 @@ class TaskRunner:
             rows = self._length[batch].tolist()
             return [self._stored(*pair) for pair in zip(results, rows, strict=True)]
         except (Exception, SystemExit) as error:
-            _logger.debug("encoder %s, items %s", self._encoder, batch, exc_info=True)
+            if not refuses(error):
+                show_traceback(error)
             error.__cause__ = error.__context__ = None  # their frames hold the batch's tensors
             return error.with_traceback(None)
 
@@ -225,7 +223,7 @@ class TaskRunner:
         except (Exception, SystemExit) as error:
             if refuses(error):  # it works, and does not take this protein
                 return
-            _logger.debug("encoder %s, a known item", self._encoder, exc_info=True)
+            show_traceback(error)
         else:
             return
         if self.embedded is not None:

@@ -14,7 +14,7 @@ from tests.reliability import FACTOR
 SEQUENCE, STRUCTURE = "protalign_t6_2M", "proteinmpnn_v_48_020"
 #: Sizes by default, and those of the largest proteins known and of a laptop's FASTA file.
 FULL = FACTOR >= 10
-LENGTHS = (10_000, 35_000) if FULL else (8_300,)  # more than a chunk's rows
+LENGTHS = (10_000, 35_000) if FULL else (4_000,)
 COMPLEX, SHORT = (15_000, 200_000) if FULL else (1_500, 5_000)
 
 PROGRAM = """
@@ -71,10 +71,10 @@ def test_a_large_complex(tmp_path: Path, sample: Path) -> None:
     for number in range(-(-COMPLEX // 58)):
         copy = chain.clone()
         copy.name = f"{number}"
-        shift = gemmi.Vec3(*(30.0 * np.array([number % 8, number // 8 % 8, number // 64])))
+        shift = 30.0 * np.array([number % 8, number // 8 % 8, number // 64])
         for residue in copy:
             for atom in residue:
-                atom.pos = gemmi.Position(*(atom.pos + shift + gemmi.Vec3(*rng.normal(0, 0.01, 3))))
+                atom.pos = gemmi.Position(*(atom.pos.tolist() + shift + rng.normal(0, 0.01, 3)))
         model.add_chain(copy)
     large = gemmi.Structure()
     large.add_model(model)
