@@ -140,6 +140,8 @@ class Data:
         )
         shared = options.shared / "data"
         self.manifest = pd.read_csv(shared / "manifest.csv", dtype=str, keep_default_na=False)
+        # The store has the ids of PDBbind's files.
+        self.manifest["id"] = self.manifest["id"].str.removeprefix("casf_")
         cath = pd.read_csv(shared / "cath.csv", dtype=str)
         topologies = np.array(sorted(set(cath["topology"])))
         np.random.default_rng(0).shuffle(topologies)
@@ -365,13 +367,13 @@ def related_pairs(
     ids = table["id"].tolist()
     if depth == max(LEVELS.values()):
         near = ids
-    pairs: dict[tuple[str, str], tuple[str, str]] = {}
+    pairs: dict[frozenset[str], tuple[str, str]] = {}
     order = rng.permutation(len(table))
     for place, a in enumerate(order):
         for b in order[place + 1 :]:
             if wide[a] == wide[b] and near[a] != near[b]:
-                key = (near[a], near[b]) if depth < 4 else (wide[a], "")
-                pairs.setdefault(key, (ids[a], ids[b]))
+                key = {near[a], near[b]} if near is not ids else {wide[a]}
+                pairs.setdefault(frozenset(key), (ids[a], ids[b]))
     chosen = list(pairs.values())
     return [chosen[i] for i in rng.permutation(len(chosen))]
 
