@@ -23,8 +23,8 @@ from protalign.core.machine import thread_count
 from protalign.core.ragged import Ragged
 from protalign.residues.kernels.packed import LANES, Group, PackedTargets, check_finite, pack, share
 
-#: Scores of a tile, about: 256 KB of float32, which a usual second-level cache holds.
-TILE = 1 << 16
+#: Scores of a tile, about: 512 KB of float32, which a usual second-level cache holds.
+TILE = 1 << 17
 #: Fewest residues of a tile: a matrix product of fewer is slow.
 TILE_ROWS = 8
 #: Pairs of residues for a thread, at least: fewer are not worth a second thread.
