@@ -111,7 +111,7 @@ def test_cut_queries(finished: Path, tmp_path: Path) -> None:
     ids = EmbeddingStore.open(finished / "store.zarr").ids.tolist()
     write_split(Split((), (), tuple(ids[30:36])), split)  # without training, no leakage to look for
     families = ("--families", finished / "labels.csv", "--family-column", "group")
-    crop = ("--crop", 0.2, "--bootstrap", 0, "--out", out)
+    crop = ("--crop", 0.2, "--bootstrap", 0, "--method", "kmer", "--out", out)
     table = run(*command(finished, split), *families, *crop).stdout
     assert "each end of a chain loses a random 0 to 20 % of its residues" in table
     cut = json.loads(out.read_text())
