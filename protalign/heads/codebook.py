@@ -126,8 +126,13 @@ class CodebookHead(PoolingHead):
 
     def _vectors(self, roots: Tensor) -> Tensor:
         """Return the (n, E) vectors of (n, K) square roots of frequencies."""
-        whitened = (roots - self.root) @ self.whitening
-        return functional.normalize(self.reduction(whitened), dim=-1)
+        centred = roots - self.root
+        if len(roots) > self.embed_dim:  # then one matrix for both steps is less work
+            weight = self.reduction.weight @ self.whitening.T
+            reduced = torch.addmm(self.reduction.bias, centred, weight.T)
+        else:
+            reduced = self.reduction(centred @ self.whitening)
+        return functional.normalize(reduced, dim=-1)
 
     @classmethod
     def initialise(
@@ -170,8 +175,9 @@ def _stage(pairs: Pairs) -> ResidueStage:
     inputs = pairs.inputs
     widths = [inputs.dims[modality] for modality in MODALITIES]
     sums = PairSums(*widths)
-    for first, second in inputs.paired_residues(pairs.positions):
-        sums.add(first.values, second.values)
+    with np.errstate(invalid="ignore"):  # infinity is named below
+        for first, second in inputs.paired_residues(pairs.positions):
+            sums.add(first.values, second.values)
     least = 2 * sum(widths)
     if sums.n < least:
         raise InputError(
@@ -241,35 +247,41 @@ def _reduce(
     Canonical correlation analysis with a ridge: the linear layers begin as the singular vectors of
     the whitened roots' cross-covariance, each times its singular value.
     """
-    x, whiten_x = _whitened(first)
-    y, whiten_y = _whitened(second)
+    x, scale_x, to_words_x = _whitened(first)
+    y, scale_y, to_words_y = _whitened(second)
     left, correlations, right = np.linalg.svd(x.T @ y / len(x), full_matrices=False)
     kept = min(len(correlations), sequence.embed_dim)
-    for head, roots, whitening, vectors in (
-        (sequence, first, whiten_x, left.T),
-        (structure, second, whiten_y, right),
+    for head, roots, scale, to_words, vectors in (
+        (sequence, first, scale_x, to_words_x, left.T),
+        (structure, second, scale_y, to_words_y, right),
     ):
         _copy(head.root, roots.mean(axis=0))
-        head.whitening.zero_()
-        _copy(head.whitening[:, : whitening.shape[1]], whitening)
+        _copy(head.whitening, (to_words.T * scale) @ to_words)
         with torch.no_grad():
             head.reduction.weight.zero_()
             head.reduction.bias.zero_()
             layer = correlations[:kept, None] * vectors[:kept]
-            _copy(head.reduction.weight[:kept, : layer.shape[1]], layer)
+            _copy(head.reduction.weight[:kept], layer @ to_words)
 
 
-def _whitened(roots: Float32) -> tuple[Float32, Float32]:
-    """Return whitened (n, m) roots and the (K, m) matrix that does it, m = min(n, K).
+def _whitened(roots: Float32) -> tuple[Float32, Float32, Float32]:
+    """Whiten (n, K) roots; a ridge keeps the small principal components small.
 
-    Columns are principal components. A ridge keeps the small ones small.
+    Returns
+    -------
+    components : (n, m) float32
+        The whitened principal components, m = min(n, K).
+    scale : (m,) float32
+        What each component was multiplied by.
+    to_words : (m, K) float32
+        The components' directions, of unit length.
     """
     centred = roots - roots.mean(axis=0)
-    _, values, vectors = np.linalg.svd(centred, full_matrices=False)
+    _, values, to_words = np.linalg.svd(centred, full_matrices=False)
     variances = values**2 / len(roots)
     ridge = _RIDGE * variances.sum() / roots.shape[1] + np.finfo(np.float32).tiny
-    whitening = vectors.T / np.sqrt(variances + ridge)
-    return centred @ whitening, whitening
+    scale = 1 / np.sqrt(variances + ridge)
+    return centred @ to_words.T * scale, scale, to_words
 
 
 def _copy(target: Tensor, values: object) -> None:

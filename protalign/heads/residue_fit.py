@@ -16,8 +16,9 @@ from protalign.residues import PairSums, ResidueStage
 from protalign.residues.calibration import Calibration
 from protalign.residues.kernels.scores import local_scores
 
-#: Proteins of each modality that are aligned with one another for the calibration.
-_CALIBRATED_WITH = 150
+#: Proteins of each modality that the calibration aligns, and structures for each sequence. Many
+#: proteins count more than many pairs: a few that fit everything would decide the tail.
+_CALIBRATED_WITH, _TARGETS_EACH = 400, 50
 #: Residues of such a protein, at most: longer ones take long and teach the same.
 _LONGEST = 600
 
@@ -64,18 +65,24 @@ def _calibration(
         _rows(stage, inputs, modality, pairs.positions[indices])
         for modality, indices in zip(MODALITIES, subset, strict=True)
     )
-    reversed_structure = Ragged.pack([rows[::-1] for rows in structure])
-    scores, by_chance = (
-        local_scores(sequence, targets)[0] for targets in (structure, reversed_structure)
-    )
-    # Equal items are one protein.
-    items = [pairs.items[indices, column] for column, indices in enumerate(subset)]
     own = {tuple(pair) for pair in pairs.items.tolist()}
-    unrelated = np.array([[(q, t) not in own for t in items[1]] for q in items[0]])
-    lengths = np.broadcast_arrays(sequence.lengths[:, None], structure.lengths)
+    scores, by_chance, lengths = [], [], []
+    for query, rows in zip(subset[0], sequence, strict=True):
+        chosen = generator.permutation(len(structure))[:_TARGETS_EACH]
+        # Equal items are one protein.
+        item = pairs.items[query, 0]
+        unrelated = [i for i in chosen if (item, pairs.items[subset[1][i], 1]) not in own]
+        if not unrelated:
+            continue
+        targets = [structure[i] for i in unrelated]
+        scores.append(local_scores(rows, Ragged.pack(targets))[0])
+        by_chance.append(local_scores(rows, Ragged.pack([t[::-1] for t in targets]))[0])
+        lengths.append(np.array([(len(rows), len(target)) for target in targets]).T)
+    if not scores:
+        return None
     try:
         return Calibration.fit(
-            scores[unrelated], by_chance[unrelated], *(each[unrelated] for each in lengths)
+            np.concatenate(scores), np.concatenate(by_chance), *np.concatenate(lengths, axis=1)
         )
     except InputError:
         return None

@@ -65,7 +65,7 @@ class Summaries:
         others in each epoch: few pairs teach more, and what is known of a protein seldom is all.
         """
         for sequence, structure in self._batches(batches):
-            kept = _kept_parts(*sequence.shape[:2], generator)
+            kept = _kept_parts(sequence.shape[0], sequence.shape[1], generator)
             kept_parts = torch.from_numpy(kept).to(self._model.device)
             vectors = (
                 head.of_summary(summary * kept_parts)

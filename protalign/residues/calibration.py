@@ -15,14 +15,15 @@ from protalign.core.errors import InputError
 #: Pairs to fit on, at least.
 MIN_PAIRS = 500
 #: The part of the unrelated pairs whose scores decide the scale of the tail.
-_TAIL = (0.1, 0.005)
+_TAIL = (0.2, 0.02)
 #: A pair that chance gives less often than this is a relative, and says nothing about chance.
 _RELATED = 1e-5
 #: Fits, each without the relatives that the last one found.
 _ROUNDS = 5
 #: Probability that two proteins of one excess share a fold: a logistic function's centre and
-#: slope, fitted on CATH domains that no model was fitted on (benchmarks/quality/remote.py).
-_FOLD_CENTRE, _FOLD_SLOPE = 9.0, 0.6
+#: slope, the means of three fits on CATH domains of topologies that the stage was not fitted on
+#: (benchmarks/quality/calibration.py).
+_FOLD_CENTRE, _FOLD_SLOPE = 6.6, 0.67
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Calibration:
         X = np.stack([np.ones_like(y), np.asarray(reversed_scores, np.float64), lengths], axis=1)
         # Scores with reversed targets hold no relatives: far above all of them is one.
         by_chance = X[:, 1]
-        keep = y < 2 * np.quantile(by_chance, 1 - _TAIL[1]) if len(y) else y > 0
+        keep = y < 2 * np.quantile(by_chance, 0.995) if len(y) else y > 0
         for _ in range(_ROUNDS):
             if keep.sum() < MIN_PAIRS:
                 raise InputError(

@@ -73,7 +73,8 @@ class Register:
     gain : (n,) float32
         Nats by which it is better over the window than the chosen one, at least 0.
     slips : tuple of Slip
-        Stretches in which the gain is at least the least one, in order.
+        Stretches whose windows gain at least the least gain on another diagonal, where their mean
+        ratio is at least 0, in order.
 
     Examples
     --------
@@ -157,7 +158,8 @@ def check_register(
         tuple(
             Slip(first, last, int(shifts[column]), total)
             for first, last, column, total in _without_overlaps(slips)
-            if column != max_shift
+            # A stretch that fits nowhere is unsupported, not shifted.
+            if column != max_shift and bounded[first : last + 1, column].mean() >= 0
         ),
     )
 

@@ -144,7 +144,9 @@ class ResidueRows:
         return self.chains[0] or str(self.part_index + 1)
 
     def chain(self, index: int) -> ResidueRows:
-        """Return the rows of one chain."""
+        """Return the rows of one chain: the whole protein if it has one."""
+        if len(self.chains) == 1:
+            return self
         kept = slice(*np.searchsorted(self.chain_index, [index, index + 1]).tolist())
         return ResidueRows(
             self.id,

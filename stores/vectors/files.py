@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -132,25 +132,25 @@ def _write_anndata(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) ->
     table = pa.Table.from_batches(
         [batch for table in tables for batch in table.to_batches()], schema=schema
     )
-    import pandas as pd  # anndata brings it
+    import h5py  # anndata brings it, and pandas
+    import pandas as pd
 
     # Text as Python objects: some versions of anndata cannot write pandas's string type.
     obs = pd.DataFrame(index=pd.Index(table["id"].to_pylist(), dtype=object))
     if table["length"].null_count == 0:
         obs["length"] = table["length"].to_numpy()
-    data = _anndata().AnnData(
+    anndata = _anndata()
+    data = anndata.AnnData(
         obs=obs,
         var=pd.DataFrame(index=pd.Index([], dtype=object)),
         obsm={name: vectors_in(table, name)[0] for name in vector_columns(schema)},
         uns={METADATA_KEY.decode(): schema.metadata[METADATA_KEY].decode()},
     )
-    try:
-        data.write_h5ad(path)
-    except RuntimeError as error:  # of HDF5, if the last bytes of a file cannot be written
-        code = re.search(r"errno = (\d+)", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+    # HDF5 in memory: on a full disk it prints errors of its own, and ends with another one.
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        anndata.io.write_elem(file, "/", data)
+    path.write_bytes(content.getbuffer())
     return int(table.num_rows)
 
 

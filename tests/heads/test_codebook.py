@@ -17,8 +17,13 @@ from protalign.core.ragged import Ragged
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.heads import codebook
 from protalign.heads.codebook import CodebookHead
+from protalign.heads.inputs import PairInputs
 from protalign.heads.kernels.packed import PackedBatch
+from protalign.heads.losses import ContrastiveLoss
+from protalign.heads.model import Model
+from protalign.heads.pairs import Pairs
 from protalign.heads.seeded import seeded
+from protalign.heads.summaries import Summaries
 from protalign.stores import EmbeddingStore
 
 DIM = 24
@@ -117,6 +122,51 @@ def test_summaries_stand_for_rows(head: CodebookHead) -> None:
         torch.testing.assert_close(head.of_summary(summary), between, atol=1e-3, rtol=0)
         nothing = head.of_summary(torch.zeros_like(summary))
         assert nothing.isfinite().all()
+
+
+def test_training_begins_at_canonical_correlations() -> None:
+    """Before training, coordinate i of one modality goes with coordinate i of the other alone."""
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(30, 6))
+    roots = [(hidden @ rng.normal(size=(6, codebook.WORDS))).astype(np.float32) for _ in range(2)]
+    heads = [CodebookHead(DIM, 8), CodebookHead(DIM, 8)]
+    codebook._reduce(*heads, *roots)
+    x, y = (
+        head.reduction((torch.from_numpy(each) - head.root) @ head.whitening).detach().numpy()
+        for head, each in zip(heads, roots, strict=True)
+    )
+    products = x.T @ y / len(x)
+    np.testing.assert_allclose(products, np.diag(np.diagonal(products)), atol=1e-4)
+    assert (np.diagonal(products)[:6] > 0.1).all()
+    assert (np.diff(np.diagonal(products)[:6]) <= 0).all()
+
+
+def test_summaries_that_do_not_fit_into_memory_are_taken_anew() -> None:
+    """The losses of each batch, and the vectors, are those of summaries that are held."""
+    pairs = Pairs.of(PairInputs(related(2, [30, 9, 50, 2, 41, 77])))
+    with seeded(0):
+        model = Model(pairs.inputs.dims, ContrastiveLoss(), pooling="codebook", embed_dim=16)
+    held, not_held = Summaries(model, pairs), Summaries(model, pairs, memory=0)
+    assert held.held
+    assert not not_held.held
+    batches = [np.array([4, 1, 3]), np.array([0, 2, 5])]
+    losses = [
+        [loss.item() for loss in each.losses(batches, np.random.default_rng(0))]
+        for each in (held, not_held)
+    ]
+    assert losses[0] == losses[1]
+    assert len(set(losses[0])) == 2
+    expected = held.retrieval_set()
+    np.testing.assert_allclose(not_held.retrieval_set().structure, expected.structure, atol=1e-3)
+
+
+def test_broken_embeddings_are_named() -> None:
+    """Infinity among an entry's rows ends in one line that names the entry, before training."""
+    arrays = related(7, [40] * 3)
+    inputs = PairInputs(arrays)
+    inputs._arrays["structure"][1][5, 2] = np.inf
+    with pytest.raises(InputError, match="structure embeddings of entry 1 hold NaN"):
+        estimator().fit(inputs)
 
 
 def test_it_comes_back_from_a_file(

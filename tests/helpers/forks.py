@@ -16,6 +16,7 @@ import json, os, resource, sys
 import protalign.cli.app
 import protalign.estimator.attention_files, protalign.estimator.estimator
 import protalign.estimator.export
+import numba, pydantic, torch._dynamo, torch.utils._sympy.functions, typer.main  # these come late
 import protalign.evaluation.evaluate, protalign.splits, protalign.stores
 
 for line in sys.stdin:

@@ -38,7 +38,7 @@ def export(store: Path, made: Path, target: Path, seed: int) -> Sequence[object]
 
 def split(store: Path, made: Path, target: Path, seed: int) -> Sequence[object]:
     """A split over one of another seed."""
-    words = ["split", store, "--by", "cluster", "--method", "kmers", "--seed", seed]
+    words = ["split", store, "--by", "cluster", "--method", "kmer", "--seed", seed]
     return [*words, "--out", target]
 
 

@@ -41,14 +41,21 @@ from tests.helpers.estimator_stores import PROTEINMPNN
 LETTERS = "".join(sorted(SEQUENCE_LETTERS))
 
 
-@st.composite
-def pairs_of_rows(draw: st.DrawFn) -> tuple[int, int, Int64, Int64]:
-    """Draw the lengths of two proteins and ascending rows of each that are aligned."""
-    n = draw(st.integers(1, 80))
-    choices = st.lists(st.sampled_from([1, 1, 1, 2, 5]), min_size=n, max_size=n)
-    query, target = (np.cumsum(draw(choices)) - 1 for _ in range(2))
-    tails = draw(st.tuples(st.integers(0, 9), st.integers(0, 9)))
-    return int(query[-1]) + 1 + tails[0], int(target[-1]) + 1 + tails[1], query, target
+def pairs_of_rows(n: int, gaps: float, seed: int) -> tuple[int, int, Int64, Int64]:
+    """Return the lengths of two proteins and n ascending rows of each that are aligned."""
+    rng = np.random.default_rng(seed)
+    lengths = np.where(rng.random((2, n)) < gaps, rng.integers(2, 6, (2, n)), 1)
+    query, target = np.cumsum(lengths, axis=1) - 1
+    ends = rng.integers(0, 9, 2)
+    return int(query[-1] + 1 + ends[0]), int(target[-1] + 1 + ends[1]), query, target
+
+
+#: Arguments of ``pairs_of_rows``.
+DRAWN = {
+    "n": st.integers(1, 80),
+    "gaps": st.sampled_from([0.0, 0.1, 0.4]),
+    "seed": st.integers(0, 10_000),
+}
 
 
 def named(
@@ -90,11 +97,11 @@ def _with_backbone(letters: str) -> Chain:
     )
 
 
-@given(drawn=pairs_of_rows(), seed=st.integers(0, 99))
-def test_m8_a3m_and_fasta_are_read_back(drawn: tuple[int, int, Int64, Int64], seed: int) -> None:
+@given(**DRAWN)
+def test_m8_a3m_and_fasta_are_read_back(n: int, gaps: float, seed: int) -> None:
     """Each gives the aligned rows again, whatever the alignment."""
-    n, m, query, target = drawn
-    alignment = named((n, m), query, target, seed)
+    *lengths, query, target = pairs_of_rows(n, gaps, seed)
+    alignment = named((lengths[0], lengths[1]), query, target, seed)
     letters = alignment.query.letters, alignment.target.letters
 
     cells = dict(zip(M8_COLUMNS, m8(alignment).split("\t"), strict=True))
@@ -124,7 +131,7 @@ def test_m8_a3m_and_fasta_are_read_back(drawn: tuple[int, int, Int64, Int64], se
 
     names, records = records_of(a3m(alignment))
     assert records[0] == letters[0]
-    assert sum(not letter.islower() for letter in records[1]) == n
+    assert sum(not letter.islower() for letter in records[1]) == lengths[0]
     assert rows_of_a3m(records[1], int(names[1].rsplit("/")[-1].split("-")[0]) - 1) == (
         query.tolist(),
         target.tolist(),
@@ -158,13 +165,11 @@ def rows_of_a3m(record: str, t: int) -> tuple[list[int], list[int]]:
     return [q for q, _ in pairs], [t for _, t in pairs]
 
 
-@given(drawn=pairs_of_rows(), seed=st.integers(0, 99), chains=st.integers(1, 3))
-def test_blocks_show_every_column(
-    drawn: tuple[int, int, Int64, Int64], seed: int, chains: int
-) -> None:
+@given(**DRAWN, chains=st.integers(1, 3))
+def test_blocks_show_every_column(n: int, gaps: float, seed: int, chains: int) -> None:
     """Letters joined over the blocks are the FASTA records; a block is of one chain of each."""
-    n, m, query, target = drawn
-    alignment = named((n, m), query, target, seed, chains)
+    *lengths, query, target = pairs_of_rows(n, gaps, seed)
+    alignment = named((lengths[0], lengths[1]), query, target, seed, chains)
     lines = blocks(alignment).split("\n")
     assert "12.5 nats (18.0 bits), E-value 0.02" in lines[1]
     body = lines[4:]
