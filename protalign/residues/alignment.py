@@ -137,10 +137,13 @@ def diagonals(scores: Float32) -> tuple[Int64, Float32]:
 
 
 def _diagonal(scores: Float32, floor: float | None) -> tuple[Int64, Int64]:
-    """Return the pairs of the best diagonal; of equal ones, the one with the smallest offset."""
+    """Return the pairs of the best diagonal; of equal ones, that of the offset closest to 0.
+
+    Of two that are equally close the positive one, as ``diagonal_scores`` chooses.
+    """
     offsets, sums = diagonals(scores if floor is None else np.maximum(scores, floor))
-    best = np.flatnonzero(sums == sums.max())
-    offset = int(offsets[best[np.argmin(np.abs(offsets[best]))]])
+    best = offsets[sums == sums.max()]
+    offset = int(best[np.argmin(2 * np.abs(best) - (best > 0))])
     first = max(0, -offset)
     rows = np.arange(first, min(scores.shape[0], scores.shape[1] - offset))
     return rows, rows + offset

@@ -39,6 +39,14 @@ def test_the_diagonal_is_the_kernels(n: int, m: int, seed: int, floor: float | N
     assert len(alignment) == min(n, m - offset) - max(0, -offset)
 
 
+def test_of_equal_diagonals_it_is_the_kernels() -> None:
+    """The positive one of two that are equally far from the middle."""
+    rows = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
+    query, target = rows, rows[::-1].copy()
+    assert align(query, target, "global").target_rows.tolist() == [1]
+    assert diagonal_scores(query, Ragged.pack([target]))[1].tolist() == [1]
+
+
 @given(lengths, lengths, seeds)
 def test_the_local_alignment_is_the_kernels(n: int, m: int, seed: int) -> None:
     """The path that is shown has the score that the fast path ranks by, recounted step by step."""
