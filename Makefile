@@ -1,13 +1,15 @@
 # make demo   sets up .venv, embeds the sample, fits, exports, searches
 # make test   sets up the same .venv and runs the tests; TESTS=... for a part of them or options:
 #             make test TESTS="tests/stores -x"
+# make reliability  kills, damage, hostile files, full disks and fuzzed inputs at full size: hours;
+#             make reliability SIZE=3 FUZZ=500 for less
 # make bench  measures against peers and writes docs/performance.md; by hand, on a quiet machine:
 #             make bench PROTEINS=pdbbind/ WEIGHTS=esm2_t6_8M_UR50D.pt (default: sample, random weights)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test bench lint types clean
+.PHONY: demo test reliability bench lint types clean
 
 # The build warns about editable installs.
 .venv/installed: pyproject.toml constraints.txt
@@ -22,6 +24,12 @@ demo: $(INSTALLED)
 # Two workers with one thread each. The tests of a file run together, since they share what they embed.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+
+SIZE ?= 10
+FUZZ ?= 5000
+
+reliability: $(INSTALLED)
+	RELIABILITY=$(SIZE) PROTALIGN_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability tests/reading/test_fuzz.py
 
 PROTEINS ?= examples/sample
 WEIGHTS ?=
