@@ -397,7 +397,7 @@ class Model(nn.Module):
         >>> est = ProtAlignEstimator(embed_dim=8, max_epochs=1, device="cpu").fit(pairs)
         >>> sequence, structure = pairs[0]
         >>> alignment = est.model_.align(sequence[10:30], structure)
-        >>> alignment.target_rows[0], len(alignment)
+        >>> int(alignment.target_rows[0]), len(alignment)
         (10, 20)
         """
         stage = self.residue_scorer()

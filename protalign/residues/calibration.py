@@ -49,7 +49,7 @@ class Calibration:
     Examples
     --------
     >>> calibration = Calibration(-10.0, 0.5, 5.0, scale=25.0, n_pairs=10_000)
-    >>> excess = calibration.excess(300.0, 60.0, 150, 180)
+    >>> excess = calibration.excess(400.0, 60.0, 150, 180)
     >>> bool(calibration.evalue(excess, 1000) < 0.1)
     True
     """

@@ -36,7 +36,6 @@ class StoredResidues:
     >>> import tempfile
     >>> from protalign import EmbeddingStore, ProtAlignEstimator, embed
     >>> path = tempfile.mkdtemp() + "/store.zarr"
-    >>> files = ["examples/sample/1a2p_A.pdb.gz", "examples/sample/1bpi_A.cif"]
     >>> _ = embed("examples/sample", path, ["protalign_t6_2M", "proteinmpnn_v_48_020"])
     >>> store = EmbeddingStore.open(path)
     >>> model = ProtAlignEstimator(max_epochs=1, device="cpu").fit(store).model_
