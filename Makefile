@@ -1,6 +1,6 @@
 # make demo   sets up .venv, embeds the sample, fits, exports, searches
-# make test   sets up the same .venv and runs the tests; TESTS=... for a part of them or options:
-#             make test TESTS="tests/stores -x"
+# make test   sets up the same .venv and runs the tests, all but tests/reliability (CI runs those
+#             too); TESTS=... for a part of them or options: make test TESTS="tests/stores -x"
 # make reliability  kills, damage, hostile files, full disks and fuzzed inputs at full size: hours;
 #             make reliability SIZE=3 FUZZ=500 for less
 # make bench  measures against peers and writes docs/performance.md; by hand, on a quiet machine:
@@ -20,6 +20,8 @@ INSTALLED := .venv/installed
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
+
+TESTS ?= --ignore=tests/reliability
 
 # Two workers with one thread each. The tests of a file run together, since they share what they embed.
 test: $(INSTALLED)
