@@ -118,7 +118,7 @@ def search(
     Examples:
       protalign search query.fasta --vectors vectors.parquet --model model/ -k 5
       protalign search 1a30 3ebp --vectors vectors.parquet --tm-score
-      protalign search query.fasta --vectors vectors.parquet --model model/ --rerank 200
+      protalign search query.fasta --vectors v.parquet --model model/ --rerank 200
 
     Exit code: 0 if nothing failed, 3 if some queries could not be read, 2 for wrong usage.
     """

@@ -275,12 +275,15 @@ def killing(moments: Iterator[float], begun: threading.Event | None = None) -> I
 def test_workers_killed_at_random_moments(
     planned: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    """At their start, in a batch, while a chunk is written: the same bytes, and no failure."""
+    """At their start, in a batch, while a chunk is written: the same bytes, and no failure.
+
+    Two kills a run: a third at the start would rightly end it.
+    """
     rng = random.Random(0)
     kills = 0
-    for number in range(-(-KILLS // 3)):
+    for number in range(-(-KILLS // 2)):
         path = Path(shutil.copytree(planned, tmp_path / f"{number}.zarr"))
-        moments = iter([rng.uniform(0.1, 1.0), *(rng.uniform(0.5, 2.5) for _ in range(2))])
+        moments = iter([rng.uniform(0.1, 1.0), rng.uniform(0.5, 2.5)])
         with killing(moments) as killed:
             load = partial(load_slowly, seconds=0.2)
             report = encode_pending(path, "one_hot", load, devices=["cpu", "cpu"])
