@@ -253,9 +253,12 @@ def test_deep_folders_are_searched(tmp_path: Path) -> None:
             Path("d").mkdir()
             os.chdir("d")
         Path("1bpi_A.cif").write_bytes(b"")
+        os.chdir(here)
+        assert len(find_sources([tmp_path])[0]) == 1
     finally:
         os.chdir(here)
-    assert len(find_sources([tmp_path])[0]) == 1
+        # shutil.rmtree, which cleans up after the tests, calls itself for each folder.
+        subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
 
 
 def test_readers_end_with_a_killed_parent(tmp_path: Path) -> None:
