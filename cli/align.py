@@ -14,7 +14,14 @@ from protalign.cli.console import (
     quick_imports,
     refuse_unused,
 )
-from protalign.cli.options import AsJson, Device, ModelPath, SequenceWeights, StructureWeights
+from protalign.cli.options import (
+    AsJson,
+    Device,
+    ModelPath,
+    SequenceWeights,
+    StructureWeights,
+    given_weights,
+)
 from protalign.core.errors import InputError
 from protalign.core.words import AlignFormat, AlignMode, Modality
 
@@ -98,10 +105,6 @@ def align(
 
     if out is not None:
         check_folder(out)
-    weights: dict[Modality, Path | None] = {
-        "sequence": sequence_weights,
-        "structure": structure_weights,
-    }
     results = align_texts(
         query,
         target,
@@ -111,7 +114,7 @@ def align(
         gap_extend=gap_extend,
         query_by=query_by,
         store=store,
-        weights={kind: str(path) for kind, path in weights.items() if path is not None},
+        weights=given_weights(sequence_weights, structure_weights),
         device=device,
     )
     if out is not None and results.alignments:

@@ -20,13 +20,14 @@ from protalign.cli.options import (
     SplitPath,
     StorePath,
     StructureWeights,
+    given_weights,
 )
 from protalign.core.errors import InputError
 from protalign.core.printing import printable
 from protalign.core.words import counted
 
 if TYPE_CHECKING:
-    from protalign.core.words import Modality
+    pass
 
 #: A task's heading; {} is the candidates' modality.
 TASKS = {
@@ -170,17 +171,13 @@ def evaluate(
     if not len(views[part]):
         raise InputError(f"{split}: its {part} part is empty", "name another with --part")
     loaded = Model.load(model, device)
-    files: dict[Modality, Path | None] = {
-        "sequence": sequence_weights,
-        "structure": structure_weights,
-    }
 
     def labels(
         file: Path | None, column: str | None, usual: Sequence[str]
     ) -> dict[str, str] | None:
         return None if file is None else read_labels(file, column, usual)
 
-    weights = {modality: str(path) for modality, path in files.items() if path is not None}
+    weights = given_weights(sequence_weights, structure_weights)
     report = {
         "split": {"file": str(split), "how": parts.how, "part": part},
         **run(

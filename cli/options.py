@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from protalign.core.words import ClusterMethod, Part
+from protalign.core.words import ClusterMethod, Modality, Part
 
 StorePath = Annotated[Path, typer.Argument(help="A store that `protalign embed` made.")]
 ModelPath = Annotated[
@@ -54,3 +54,9 @@ Seed = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def given_weights(sequence: Path | None, structure: Path | None) -> dict[Modality, str]:
+    """Return modality -> weights file, for the encoders that a file was named for."""
+    files: dict[Modality, Path | None] = {"sequence": sequence, "structure": structure}
+    return {modality: str(path) for modality, path in files.items() if path is not None}

@@ -14,7 +14,7 @@ from protalign.cli.console import (
     print_table,
     quick_imports,
 )
-from protalign.cli.options import AsJson, Device, SequenceWeights, StructureWeights
+from protalign.cli.options import AsJson, Device, SequenceWeights, StructureWeights, given_weights
 from protalign.core.errors import InputError
 from protalign.core.printing import table_cell
 from protalign.core.words import Against, AlignMode, Modality
@@ -128,10 +128,6 @@ def search(
         from protalign.search.hits import search as find_hits
         from protalign.search.rerank import RESIDUE_COLUMNS
 
-    weights: dict[Modality, Path | None] = {
-        "sequence": sequence_weights,
-        "structure": structure_weights,
-    }
     hits = find_hits(
         queries,
         vectors,
@@ -143,7 +139,7 @@ def search(
         mode=mode,
         tm_score=tm_score,
         store=store,
-        weights={kind: str(path) for kind, path in weights.items() if path is not None},
+        weights=given_weights(sequence_weights, structure_weights),
         device=device,
     )
     columns = list(COLUMNS)

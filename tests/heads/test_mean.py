@@ -63,6 +63,18 @@ def test_it_has_no_weights_to_show() -> None:
         head.residue_weights(packed(proteins(1, [3])))
 
 
+def test_it_has_no_summaries() -> None:
+    """A kind that is trained on rows says so before it is asked, and when it is asked."""
+    head = MeanLinearHead(24, 16)
+    assert not head.summarises
+    for asked in (
+        lambda: head.summary(packed(proteins(1, [3]))),
+        lambda: head.of_summary(torch.ones(1, 1, 24)),
+    ):
+        with pytest.raises(NotImplementedError, match="MeanLinearHead is trained on rows"):
+            asked()
+
+
 @settings(max_examples=30)
 @given(st.integers(0, 10**6), st.lists(st.integers(1, 90), min_size=1, max_size=12))
 def test_a_mean_is_the_same_in_every_batch(seed: int, lengths: list[int]) -> None:
