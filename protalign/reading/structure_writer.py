@@ -15,7 +15,8 @@ from protalign.core.files import write_bytes, write_text
 from protalign.core.protein import BACKBONE_ATOMS, Chain, Structure
 from protalign.reading.content import plain_text, read_file, unpack
 from protalign.reading.mmcif import name_molecules
-from protalign.reading.pdb_text import with_b_factors
+from protalign.reading.pdb_lines import IDENTIFIED, NUMBER, THROUGH_B_FACTOR, PdbLines
+from protalign.reading.pdb_residues import PdbResidues
 from protalign.reading.sources import split_name
 
 #: A residue by the author's chain name, number, and insertion code (" " for none).
@@ -57,7 +58,7 @@ def write_with_b_factors(
     if kind == "pdb":
         bounded = {key: _bounded(value) for key, value in values.items()}
         file, _ = with_suffixes(path)
-        write_bytes(file, with_b_factors(plain_text(content), bounded))
+        write_bytes(file, _with_b_factors(plain_text(content), bounded))
         return file
     try:
         block = _atoms_block(gemmi.cif.read_string(plain_text(content)))
@@ -128,6 +129,57 @@ def write_values(
     except InputError:  # it is missing, or has lines that our reader skips and gemmi does not
         pass
     return write_backbone(structure, values, path), False
+
+
+def _with_b_factors(data: bytes, values: Mapping[ResidueKey, float]) -> bytes:
+    """Return PDB text with other B-factors, and all else as it is.
+
+    Parameters
+    ----------
+    data : bytes
+        The text; its line ends are newlines.
+    values : mapping
+        (chain, residue number, insertion code or " ") to the number of all the residue's atoms.
+        Atoms of other residues have 0.
+
+    Raises
+    ------
+    InputError
+        The text cannot be read, or its molecules have names that it cannot hold.
+    """
+    lines = PdbLines(data)
+    atoms = np.flatnonzero(lines.is_atom)
+    first = atoms[atoms < lines.end_of_first_model(atoms)]
+    residues = PdbResidues(lines, first)
+    molecules = residues.molecules()
+    names, _ = molecules.names
+    if names != molecules.chains:
+        raise InputError("its chains have names that PDB cannot hold", "write mmCIF")
+    of_residue = residues.values(molecules, names, values)
+    run_of = np.searchsorted(residues.runs, np.arange(len(first)), side="right") - 1
+    of_line = dict.fromkeys(atoms.tolist(), 0.0)
+    of_line |= {
+        line: of_residue[run]
+        for line, run, kept in zip(
+            first.tolist(), run_of.tolist(), residues.in_kept.tolist(), strict=True
+        )
+        if kept
+    }
+    text = lines.data.split(b"\n")
+    for line in atoms[len(first) :].tolist():  # later models
+        of_line[line] = values.get(_key_of_line(text[line]), 0.0)
+    for line, value in of_line.items():
+        row = text[line]
+        field = f"{value:6.2f}".encode()
+        text[line] = row[: THROUGH_B_FACTOR - 6].ljust(60) + field + row[THROUGH_B_FACTOR:]
+    return b"\n".join(text)
+
+
+def _key_of_line(row: bytes) -> ResidueKey:
+    """Return chain, number and insertion code of an atom's line; number 0 if it is not one."""
+    number = row[22:26]
+    text = row.ljust(IDENTIFIED).decode("latin-1")
+    return text[20:22].strip(), int(number) if NUMBER.fullmatch(number) else 0, text[26]
 
 
 def _bounded(value: float) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from protalign.core.arrays import Float32, Int64
+from protalign.core.arrays import Float32, Float64, Int64
 from protalign.core.errors import ProtAlignError
 from protalign.core.machine import thread_count
 
@@ -26,6 +26,11 @@ MAX_E_VALUE = 1e-3
 #: The prefilter's sensitivity (-s): 5.7 is the program's default, 4 is faster and finds all that is
 #: similar at ``SENSITIVE_BELOW`` or more.
 SENSITIVE, FAST, SENSITIVE_BELOW = "5.7", "4", 0.6
+#: Of fewer pairs all are aligned. The prefilter's tables alone cost four seconds, in which a core
+#: aligns a hundred thousand pairs, and it misses some of the distant ones.
+_ALL_ALIGNED = 128 * 128
+#: Residues that a k-mer of the prefilter spans.
+_SEED = 10
 #: An E-value that nothing exceeds.
 _ANY_E_VALUE = 1e6
 #: The program's default of hits per query, and the least that is asked for.
@@ -64,6 +69,8 @@ def mmseqs_pairs(
 ) -> tuple[Int64, Int64, Float32]:
     """Return (query, target, identity) of all significant alignments that cover enough.
 
+    All pairs are aligned if they are few; else those that share similar k-mers (the prefilter).
+
     Parameters
     ----------
     program : Path
@@ -84,26 +91,13 @@ def mmseqs_pairs(
     HomologyError
         The program failed.
     """
-    with tempfile.TemporaryDirectory(prefix="protalign-mmseqs-") as name:
-        folder = Path(name)
-        databases = _databases(program, folder, queries, targets)
-        if databases is None:
-            empty = np.empty(0, dtype=np.int64)
-            return empty, empty, np.empty(0, dtype=np.float32)
-        threads = ("--threads", str(thread_count()))
-        # Nothing is masked: repeats are similar to themselves.
-        sensitivity = SENSITIVE if identity < SENSITIVE_BELOW else FAST
-        seeding = ("-s", sensitivity, "--mask", "0")
-        # Every target may be a hit: near-identical ones must not crowd out the distant ones.
-        most = ("--max-seqs", str(max(LEAST_MAX_SEQS, len(targets))))
-        _run(program, "prefilter", *databases, folder / "seeds", *seeding, *most, *threads)
-        wanted = ("--alignment-mode", "3", "--min-seq-id", str(identity), "-e", str(MAX_E_VALUE))
-        _run(program, "align", *databases, folder / "seeds", folder / "hits", *wanted, *threads)
-        columns = ("--format-output", "query,target,fident,qcov,tcov")
-        table = folder / "hits.tsv"
-        _run(program, "convertalis", *databases, folder / "hits", table, *columns, *threads)
-        hits = np.fromfile(table, sep=" ").reshape(-1, 5)  # any white space separates
-    hits = hits[hits[:, 3:].max(axis=1) >= COVERAGE]
+    # Nothing is masked: repeats are similar to themselves.
+    seeding = ("-s", SENSITIVE if identity < SENSITIVE_BELOW else FAST, "--mask", "0")
+    wanted = ("--alignment-mode", "3", "--min-seq-id", str(identity), "-e", str(MAX_E_VALUE))
+    columns = "query,target,fident,qcov,tcov"
+    few = len(queries) * len(targets) <= _ALL_ALIGNED
+    hits = _search(program, queries, targets, None if few else seeding, wanted, columns)
+    hits = hits[hits[:, 3:].max(axis=1, initial=0) >= COVERAGE]
     query, target = hits[:, 0].astype(np.int64), hits[:, 1].astype(np.int64)
     # Identities are printed rounded; the program compared them unrounded.
     return query, target, np.maximum(hits[:, 2], identity).astype(np.float32)
@@ -135,22 +129,57 @@ def mmseqs_bits(
     HomologyError
         The program failed.
     """
+    seeding, wanted = ("-s", str(sensitivity)), ("-e", str(_ANY_E_VALUE))
+    hits = _search(program, queries, targets, seeding, wanted, "query,target,bits")
+    return hits[:, 0].astype(np.int64), hits[:, 1].astype(np.int64), hits[:, 2].astype(np.float32)
+
+
+def _search(
+    program: Path,
+    queries: Sequence[str],
+    targets: Sequence[str],
+    seeding: Sequence[str] | None,
+    wanted: Sequence[str],
+    columns: str,
+) -> Float64:
+    """Return (hits, columns) float64, what a search with these options of its steps finds.
+
+    Without options of the prefilter (``seeding``) all pairs are aligned.
+    """
     with tempfile.TemporaryDirectory(prefix="protalign-mmseqs-") as name:
         folder = Path(name)
         databases = _databases(program, folder, queries, targets)
         if databases is None:
-            empty = np.empty(0, dtype=np.int64)
-            return empty, empty, np.empty(0, dtype=np.float32)
+            return np.empty((0, columns.count(",") + 1))
+        seeds, found, table = folder / "seeds", folder / "hits", folder / "hits.tsv"
         threads = ("--threads", str(thread_count()))
-        seeding = ("-s", str(sensitivity), "--max-seqs", str(max(LEAST_MAX_SEQS, len(targets))))
-        _run(program, "prefilter", *databases, folder / "seeds", *seeding, *threads)
-        wanted = ("-e", str(_ANY_E_VALUE), *threads)
-        _run(program, "align", *databases, folder / "seeds", folder / "hits", *wanted)
-        columns = ("--format-output", "query,target,bits")
-        table = folder / "hits.tsv"
-        _run(program, "convertalis", *databases, folder / "hits", table, *columns, *threads)
-        hits = np.fromfile(table, sep=" ").reshape(-1, 3)  # any white space separates
-    return hits[:, 0].astype(np.int64), hits[:, 1].astype(np.int64), hits[:, 2].astype(np.float32)
+        if seeding is None:
+            pairs = folder / "pairs.tsv"
+            pairs.write_text(_every_pair(queries, targets), encoding="ascii")
+            _run(program, "tsv2db", pairs, seeds, "--output-dbtype", "7")  # as of the prefilter
+        else:
+            # Every target may be a hit: near-identical ones must not crowd out the distant ones.
+            most = ("--max-seqs", str(max(LEAST_MAX_SEQS, len(targets))))
+            _run(program, "prefilter", *databases, seeds, *seeding, *most, *threads)
+        _run(program, "align", *databases, seeds, found, *wanted, *threads)
+        shown = ("--format-output", columns)
+        _run(program, "convertalis", *databases, found, table, *shown, *threads)
+        # Any white space separates.
+        return np.fromfile(table, sep=" ").reshape(-1, columns.count(",") + 1)
+
+
+def _every_pair(queries: Sequence[str], targets: Sequence[str]) -> str:
+    """Return the prefilter's table of all pairs: keys in the databases, score 0, diagonal 0."""
+    keys = [
+        [key for key, text in enumerate(filter(None, sequences)) if _has_a_seed(text)]
+        for sequences in (queries, targets)
+    ]
+    return "".join(f"{query}\t{target}\t0\t0\n" for query in keys[0] for target in keys[1])
+
+
+def _has_a_seed(sequence: str) -> bool:
+    """Return whether it is long enough for the prefilter's k-mers; of less, E-values are wrong."""
+    return len(sequence) - sequence.count("X") >= _SEED
 
 
 def _databases(

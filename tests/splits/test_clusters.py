@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from protalign.core.errors import InputError
 from protalign.core.protein import AMINO_ACIDS
 from protalign.splits.clusters import best_identity, cluster, cluster_proteins
-from protalign.splits.mmseqs import HomologyError, find_mmseqs
+from protalign.splits.mmseqs import HomologyError, find_mmseqs, mmseqs_pairs
 
 needs_mmseqs = pytest.mark.skipif(find_mmseqs() is None, reason="MMseqs2 is missing")
 METHODS = [pytest.param("mmseqs", marks=needs_mmseqs), "kmer"]
@@ -72,6 +72,23 @@ def test_proteins_are_linked_by_any_chain(method: str) -> None:
     a, b, c, d = (random_sequence(120, seed) for seed in range(20, 24))
     found = cluster_proteins([(a, b), (mutated(b, 20), c), (d,), (c,), ()], 0.9, method=method)
     assert found.labels.tolist() == [0, 0, 1, 0, 2]
+
+
+@needs_mmseqs
+def test_few_sequences_lose_nothing_that_the_prefilter_finds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All pairs of few sequences are aligned, with the identities of those that are seeded."""
+    parents = [random_sequence(120, seed) for seed in range(40, 44)]
+    sequences = [*parents, *(mutated(p, every) for p in parents for every in (3, 5, 9)), "GIVEQ"]
+    program = find_mmseqs()
+    assert program
+    every = mmseqs_pairs(program, sequences, sequences, 0.3)
+    monkeypatch.setattr("protalign.splits.mmseqs._ALL_ALIGNED", 0)
+    seeded = mmseqs_pairs(program, sequences, sequences, 0.3)
+    found, expected = ({(q, t): i for q, t, i in zip(*p, strict=True)} for p in (every, seeded))
+    assert len(expected) > len(sequences)
+    assert found.items() >= expected.items()
 
 
 @needs_mmseqs
@@ -142,8 +159,9 @@ def test_best_identity(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_few_short_or_unknown_residues(method: str) -> None:
     """Peptides, an empty sequence and X are no error; equal ones are still together."""
-    labels = cluster(["", "GIVEQ", "XXXX", "GIVEQ", "", "M"], 0.3, method=method).labels
-    assert labels.tolist() == [0, 1, 2, 1, 0, 3]
+    sequences = ["", "GIVEQ", "XXXX", "GIVEQ", "", "M", "X" * 40, "MK" + "X" * 40]
+    labels = cluster(sequences, 0.3, method=method).labels
+    assert labels.tolist() == [0, 1, 2, 1, 0, 3, 4, 5]
     assert cluster([], 0.3, method=method).labels.shape == (0,)
 
 
