@@ -117,4 +117,4 @@ def _split_in_proj_weight(
     packed = state.pop(prefix + "in_proj_weight", None)
     if packed is not None:
         for name, weight in zip("qkv", packed.chunk(3), strict=True):
-            state[f"{prefix}{name}_proj_weight"] = weight
+            state[f"{prefix}{name}_proj_weight"] = weight.clone()

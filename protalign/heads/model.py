@@ -31,6 +31,7 @@ from protalign.heads.losses import LOSSES, ContrastiveLoss
 from protalign.heads.pairs import Pairs
 from protalign.heads.poolings import pooling_head
 from protalign.heads.ranks import RetrievalSet
+from protalign.heads.seeded import sizes_only
 from protalign.residues import Alignment, ResidueStage, align
 from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
 from protalign.stores import EncoderInfo
@@ -164,10 +165,11 @@ class Model(nn.Module):
     def _read(cls, folder: Path) -> Self:
         config = model_files.read_config(folder)
         try:
-            with torch.device("meta"):  # takes no memory: the sizes are the file's
+            with sizes_only():  # the sizes are the file's
                 model = cls._of_config(config)
             tensors = model_files.read_weights(folder, config, model.state_dict())
-            model.to_empty(device="cpu").load_state_dict(tensors)
+            model.load_state_dict(tensors, assign=True)
+            model.float()
             if config.get("residues") is not None:
                 model.residue_stage = model._read_residues(folder, config)
         except ModelError:

@@ -1,4 +1,4 @@
-"""Random parameters from a seed, without the generator that all threads of a process share."""
+"""Parameters from a seed, without the generator that all threads share; or of no values at all."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from torch import Tensor
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-#: What draws from torch's own generator unless it is given another.
-_DRAWING: frozenset[Callable[..., Any]] = frozenset(
+#: What fills a tensor from torch's own generator unless it is given another.
+_FILLING: frozenset[Callable[..., Any]] = frozenset(
     [
         *(Tensor.normal_, Tensor.uniform_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_),
-        *(Tensor.log_normal_, Tensor.cauchy_, Tensor.geometric_, Tensor.multinomial),
-        *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli),
-        *(torch.multinomial, torch.poisson),
+        *(Tensor.log_normal_, Tensor.cauchy_, Tensor.geometric_),
         # These see the mode themselves, and draw without it.
         *(init.normal_, init.uniform_, init.trunc_normal_, init.orthogonal_, init.sparse_),
         *(init.xavier_normal_, init.xavier_uniform_, init.kaiming_normal_, init.kaiming_uniform_),
     ]
 )
+#: What draws from it.
+_DRAWING: frozenset[Callable[..., Any]] = _FILLING | {
+    *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli),
+    *(torch.multinomial, torch.poisson, Tensor.multinomial),
+}
 
 
 @contextmanager
@@ -43,6 +46,39 @@ def seeded(seed: int) -> Iterator[None]:
     """
     with _WithGenerator(torch.Generator().manual_seed(seed)):
         yield
+
+
+@contextmanager
+def sizes_only() -> Iterator[None]:
+    """Make the parameters of this block without values, which take neither memory nor time.
+
+    On the device "meta" alone, torch imports its compiler to draw numbers that nobody reads: 3 s.
+
+    Examples
+    --------
+    >>> with sizes_only():
+    ...     weight = torch.nn.init.normal_(torch.empty(1000, 1000))
+    >>> weight.is_meta, weight.shape
+    (True, torch.Size([1000, 1000]))
+    """
+    with torch.device("meta"), _WithoutDraws():
+        yield
+
+
+class _WithoutDraws(TorchFunctionMode):
+    """A mode in which what fills a tensor with random numbers leaves it as it is."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _FILLING:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 class _WithGenerator(TorchFunctionMode):

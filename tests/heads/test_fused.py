@@ -27,7 +27,7 @@ pytest.importorskip("triton", reason="the fused kernels need Triton, which is no
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 #: First row and number of rows of proteins that overlap, are repeated, or are one row long.
-RANGES = [(399, 1), (0, 100), (50, 7), (3, 1), (101, 64), (0, 100), (300, 3)]
+RANGES = [(399, 1), (0, 70), (50, 7), (3, 1), (101, 32), (0, 70), (300, 3)]
 
 
 def range_batch(values: Tensor, ranges: list[tuple[int, int]]) -> RangeBatch:
@@ -80,9 +80,9 @@ def test_equals_the_plain_path(dim: int, heads: int, dtype: torch.dtype) -> None
     check_equal(torch.randn(400, dim, device=DEVICE).to(dtype), RANGES, heads)
 
 
-@settings(max_examples=6)
+@settings(max_examples=5)
 @given(
-    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 40)), min_size=1, max_size=6),
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 40)), min_size=1, max_size=4),
     st.sampled_from([1, 2, 3, 4, 5]),  # a program works on four at once
 )
 def test_any_ranges(ranges: list[tuple[int, int]], heads: int) -> None:
@@ -171,12 +171,12 @@ def test_training_ends_where_the_plain_path_does(monkeypatch: pytest.MonkeyPatch
     rng = np.random.default_rng(0)
     pairs = [
         tuple(rng.normal(size=(length, 8)).astype(np.float16) for _ in range(2))
-        for length in rng.integers(1, 20, 9)
+        for length in rng.integers(1, 20, 6)
     ]
 
     def fitted() -> ProtAlignEstimator:
         model = ProtAlignEstimator(
-            max_epochs=2, batch_size=5, random_state=0, device=str(DEVICE), validation_fraction=0.3
+            max_epochs=1, batch_size=2, random_state=0, device=str(DEVICE), validation_fraction=0.3
         )
         return model.fit(pairs)
 

@@ -15,7 +15,7 @@ from torch import nn
 from protalign.heads.losses import ContrastiveLoss
 from protalign.heads.model import Model
 from protalign.heads.poolings import POOLINGS
-from protalign.heads.seeded import seeded
+from protalign.heads.seeded import seeded, sizes_only
 
 
 def model(pooling: str) -> dict[str, torch.Tensor]:
@@ -98,3 +98,13 @@ def test_threads_do_not_meet() -> None:
             done.set()
     for number, parameters in enumerate(made):
         assert equal(parameters, expected[number % 4])
+
+
+def test_sizes_alone_draw_nothing() -> None:
+    """Every kind of head is made without memory, and torch's generator is left as it was."""
+    before = torch.get_rng_state()
+    for pooling in POOLINGS:
+        with sizes_only():
+            parameters = model(pooling)
+        assert all(tensor.is_meta for tensor in parameters.values())
+    assert torch.equal(torch.get_rng_state(), before)
