@@ -6,6 +6,7 @@ import gc
 
 gc.disable()  # until the tests are collected: imports make a million objects, all of which stay
 
+import csv
 import os
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from protalign.encoders.esm2.shipped import EmbeddedEncoder
 from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.splits import Split, write_split
 from protalign.stores import EmbeddingStore
+from tests.helpers.commands import run
 from tests.helpers.estimator_stores import build, read, renamed, sequence_only, shaken
 from tests.helpers.once import made_once
 
@@ -90,3 +94,37 @@ def store(store_path: Path) -> EmbeddingStore:
 def fitted(store: EmbeddingStore) -> ProtAlignEstimator:
     """A model fitted on the whole store. Only to be used, not to be changed."""
     return ProtAlignEstimator(max_epochs=30, random_state=0, device="cpu").fit(store)
+
+
+@pytest.fixture(scope="session")
+def encoder() -> str:
+    """The name of the sequence encoder that ships with the package."""
+    return EmbeddedEncoder.models()[0]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, sample: Path, encoder: str) -> Path:
+    """A folder of the sample's store, a split, a model fitted on it, vectors and labels.
+
+    Only to be read. The split has the first 20 ids for training, the next 10 for validation and
+    the rest for testing.
+    """
+
+    def make(folder: Path) -> None:
+        store, model, split = folder / "store.zarr", folder / "model", folder / "split.csv"
+        run("embed", sample, "--out", store, "--sequence-encoder", encoder)
+        ids = EmbeddingStore.open(store).ids.tolist()
+        write_split(
+            Split(
+                tuple(ids[:20]), tuple(ids[20:30]), tuple(ids[30:]), how="in the order of the ids"
+            ),
+            split,
+        )
+        run("fit", store, "--out", model, "--split", split, "--max-epochs", "15")
+        run("export", store, "--model", model, "--out", folder / "vectors.parquet")
+        with (folder / "labels.csv").open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["id", "group", "sccs"])
+            rows.writerows([i, place % 3, f"a.1.{place % 2 + 1}.1"] for place, i in enumerate(ids))
+
+    return made_once(tmp_path_factory, "finished", make)

@@ -35,8 +35,10 @@ class StoredResidues:
     --------
     >>> import tempfile
     >>> from protalign import EmbeddingStore, ProtAlignEstimator, embed
+    >>> from pathlib import Path
+    >>> files = sorted(Path("examples/sample").glob("1b*"))
     >>> path = tempfile.mkdtemp() + "/store.zarr"
-    >>> _ = embed("examples/sample", path, ["protalign_t6_2M", "proteinmpnn_v_48_020"])
+    >>> _ = embed(files, path, ["protalign_t6_2M", "proteinmpnn_v_48_020"])
     >>> store = EmbeddingStore.open(path)
     >>> model = ProtAlignEstimator(max_epochs=1, device="cpu").fit(store).model_
     >>> StoredResidues(model, store).rows("structure", ["1bpi_A"])[0].shape

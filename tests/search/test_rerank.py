@@ -15,11 +15,10 @@ SEQUENCE, STRUCTURE = "protalign_t6_2M", "proteinmpnn_v_48_020"
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
-    """A folder with a store of the sample, a model and vectors."""
+def work(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Path:
+    """A folder with a model of the whole sample, and vectors."""
     folder = tmp_path_factory.mktemp("rerank")
-    protalign.embed(sample, folder / "store.zarr", [SEQUENCE, STRUCTURE])
-    store = EmbeddingStore.open(folder / "store.zarr")
+    store = EmbeddingStore.open(finished / "store.zarr")
     estimator = ProtAlignEstimator(embed_dim=16, max_epochs=3, random_state=0, device="cpu")
     estimator.fit(store).save(folder / "model")
     estimator.export(store, folder / "vectors.parquet")
@@ -34,10 +33,12 @@ def vectors(work: Path) -> AlignedVectors:
 
 @pytest.mark.parametrize("query_by", ["sequence", "structure"])
 @pytest.mark.parametrize("mode", ["local", "global"])
-def test_scores_are_those_of_the_alignments(work: Path, query_by: str, mode: str) -> None:
+def test_scores_are_those_of_the_alignments(
+    finished: Path, work: Path, query_by: str, mode: str
+) -> None:
     """Every hit's two scores and its E-value are what ``Model.align`` gives for the two alone."""
     model = Model.load(work / "model")
-    store = EmbeddingStore.open(work / "store.zarr")
+    store = EmbeddingStore.open(finished / "store.zarr")
     hits = protalign.search(
         "1bpi_A", work / "vectors.parquet", model=model, k=40, rerank=40, mode=mode,
         query_by=query_by,
@@ -74,10 +75,10 @@ def test_only_the_nearest_are_looked_at(vectors: AlignedVectors, work: Path) -> 
 
 
 def test_all_kinds_of_queries_score_the_same(
-    work: Path, vectors: AlignedVectors, tmp_path: Path, sample: Path
+    finished: Path, work: Path, vectors: AlignedVectors, tmp_path: Path, sample: Path
 ) -> None:
     """A protein as an id, FASTA, text, residue embeddings, a file of vectors; a structure file."""
-    store = EmbeddingStore.open(work / "store.zarr")
+    store = EmbeddingStore.open(finished / "store.zarr")
     sequence = store.sequence("1bpi_A")[0]
     fasta = tmp_path / "query.fasta"
     fasta.write_text(f">again\n{sequence}\n")
