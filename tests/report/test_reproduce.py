@@ -111,7 +111,7 @@ def test_a_second_call_does_what_is_missing(files: Files, interrupted: Interrupt
     Called again, it keeps them but for one whose file was cut off, which comes out the very same.
     """
     assert interrupted.code == 130, interrupted.error
-    assert "Traceback" not in interrupted.error
+    assert "Traceback" not in interrupted.error, interrupted.error
     assert "run the same command again to continue" in interrupted.error
     kept = {name: json.loads(text) for name, text in interrupted.kept.items()}
     assert 1 <= len(kept) < RUNS
