@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import resource_tracker
+from queue import Empty
 from typing import TypeVar
 
 from joblib.externals import loky
@@ -116,9 +117,13 @@ def stop_workers(executor: loky.ProcessPoolExecutor) -> None:
     """Kill the workers of a pool, and wait until its threads have ended.
 
     loky does not wait for the thread that feeds the workers. If Python ends while that thread
-    frees its semaphores, loky's resource tracker prints a warning that one has leaked.
+    frees its semaphores, loky's resource tracker prints a warning that one has leaked. Another
+    thread of loky's ends with a KeyError if tasks were submitted that no worker has been given.
     """
     queue = executor._call_queue
+    with suppress(Empty):
+        while True:
+            executor._work_ids.get_nowait()
     executor.shutdown(kill_workers=True)
     feeder = getattr(queue, "_thread", None)
     if feeder is not None:

@@ -19,7 +19,7 @@ from protalign.report.pictures import Drawings
 _MINUS = "\N{MINUS SIGN}"
 _NONE = "\N{EN DASH}"
 
-#: The page's names of the tasks and baselines of ``protalign.evaluation.evaluate``.
+#: The page's names of the tasks, residue scores and baselines of ``protalign.evaluation.evaluate``.
 _TASKS = {
     "protein": "own partner",
     "family": "family",
@@ -31,6 +31,12 @@ _BASELINES = {
     "family_and_length": "family and length",
     "kmers": "k-mers",
     "cca": "CCA of means",
+    "mmseqs": "MMseqs2",
+}
+_SCORERS = {
+    "residues_global": "residues, best diagonal",
+    "residues_local": "residues, local alignment",
+    "residues_excess": "residues, local alignment above chance",
 }
 
 
@@ -81,6 +87,7 @@ def write_page(
         plotly=Markup(get_plotlyjs()),
         task_names=_TASKS,
         baseline_names=_BASELINES,
+        scorer_names=_SCORERS,
     )
     write_text(path, text)
 

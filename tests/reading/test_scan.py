@@ -6,11 +6,13 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from joblib.externals import loky
 
 from protalign.core.files import sha256 as file_sha256
 from protalign.reading import (
@@ -21,7 +23,7 @@ from protalign.reading import (
     read_source,
     read_sources,
 )
-from protalign.reading.processes import one_by_one, process_map
+from protalign.reading.processes import one_by_one, process_map, stop_workers
 from tests.helpers.workers import double_or_die
 
 
@@ -154,7 +156,7 @@ def test_a_worker_never_sees_ctrl_c(way: str) -> None:
     """Not even while it starts, when Python would show a traceback; this process sees it still."""
     program = (
         "import signal\n"
-        "from protalign.reading.processes import one_by_one, process_map\n"
+        "from protalign.reading.processes import one_by_one, process_map, stop_workers\n"
         "def held(_):\n"
         "    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
         f"print({{*{way}}}, held(0))\n"
@@ -186,3 +188,17 @@ def test_iteration_can_be_left_early(sample: Path) -> None:
     results = read_sources(sources, processes=2)
     assert next(results).proteins
     results.close()  # type: ignore[attr-defined]
+
+
+def test_stopping_workers_with_tasks_that_wait_prints_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tasks that no worker was given are dropped, and no thread of the pool ends in an error."""
+    errors: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", errors.append)
+    for _ in range(3):
+        executor = loky.ProcessPoolExecutor(max_workers=1)
+        for _ in range(20):
+            executor.submit(time.sleep, 60)
+        stop_workers(executor)
+    assert errors == []

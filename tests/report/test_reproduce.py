@@ -80,6 +80,21 @@ def test_figures_are_those_of_the_saved_models(files: Files, report: Path) -> No
             assert len(values) == 2
 
 
+def test_the_residues_stand_beside_the_vectors(report: Path) -> None:
+    """The page has a row of figures for each score of the residue stage, and for MMseqs2."""
+    page = (report / "index.html").read_text(encoding="utf-8")
+    evaluation = read(report / "results.json")["evaluation"]
+    assert {"residues_global", "residues_local"} <= evaluation["scorers"].keys()
+    protein = evaluation["sequence_to_structure"]["tasks"]["protein"]
+    for name, label in (
+        ("residues_global", "residues, best diagonal"),
+        ("residues_local", "residues, local alignment"),
+    ):
+        row = page.split(f"<th>{label}<small>")[1].split("</tr>")[0]
+        assert f"{100 * protein[name]['recall_at_5']['value']:.1f}" in row
+    assert "of a backbone without one" in page or "mmseqs" not in evaluation["baselines"]
+
+
 def test_the_main_model_is_chosen_by_validation(report: Path) -> None:
     """The main model is the main configuration's seed of the best validation MRR, not test MRR."""
     results, config = read(report / "results.json"), read(report / "config.json")
