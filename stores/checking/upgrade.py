@@ -53,5 +53,5 @@ def _last_chunks(arrays: LocalArrays) -> dict[str, int]:
 def _record_full_chunks(path: Path, arrays: LocalArrays, name: str) -> None:
     spec, recorded = arrays.spec(name), ChunkChecksums(path, name)
     for index in range(arrays.rows(name) // spec.chunk_rows):
-        if recorded.get(index) is None:
+        if not recorded.is_recorded(index):
             recorded.record(index, [stored_checksum(path, name, spec, index)])

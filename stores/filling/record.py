@@ -62,5 +62,5 @@ class TaskChecksums:
         if not self._bound:
             return
         for task in (np.flatnonzero(self._plan.done[first:]) + first).tolist():
-            if any(self._recorded.get(chunk) is None for chunk in self._chunks(task)):
+            if not all(self._recorded.is_recorded(chunk) for chunk in self._chunks(task)):
                 self.record(task)

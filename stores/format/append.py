@@ -26,6 +26,7 @@ from protalign.stores.format.disk import (
     clear_unfinished,
     commit_begun,
     end_commit,
+    remove_file,
     replace_file,
 )
 from protalign.stores.format.layout import ArraySpec
@@ -176,7 +177,7 @@ def _truncate(path: Path, name: str, spec: ArraySpec, state: StoreState) -> None
     rows = state.rows(name)
     for index in chunks_present(path / name).tolist():
         if index >= spec.chunks(rows):
-            _remove_chunk(path, name, spec, index)
+            remove_file(path / name / spec.chunk_key(index))
     begin = rows // spec.chunk_rows * spec.chunk_rows
     if begin < rows:
         # The description may be what is damaged, so it is not looked at.
@@ -184,17 +185,6 @@ def _truncate(path: Path, name: str, spec: ArraySpec, state: StoreState) -> None
         write_chunks(path, name, spec, begin // spec.chunk_rows, tail)
     if state.bound:
         ChunkChecksums(path, name).cut(rows // spec.chunk_rows)
-
-
-def _remove_chunk(path: Path, name: str, spec: ArraySpec, index: int) -> None:
-    file = path / name / spec.chunk_key(index)
-    try:
-        file.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"{path}: the store is damaged, {name}/{file.name} cannot be removed "
-            f"({error.strerror}); remove it, and run the command again"
-        ) from None
 
 
 class Appender:

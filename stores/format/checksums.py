@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from protalign.core.errors import StoreError
 from protalign.core.untrusted import open_regular
-from protalign.stores.format.disk import truncate, write_at
+from protalign.stores.format.disk import remove_file, truncate, write_at
 from protalign.stores.format.layout import ArraySpec
 
 #: Name of the file in an array's folder.
@@ -66,6 +66,16 @@ class ChunkChecksums:
         """Return a chunk's checksum, None if it is not recorded; raise DamagedEntryError."""
         return decoded_entry(self._name, index, self._read(index))
 
+    def is_recorded(self, index: int) -> bool:
+        """Return whether a chunk's checksum is recorded; raise StoreError if that is damaged."""
+        try:
+            return self.get(index) is not None
+        except DamagedEntryError as error:
+            raise StoreError(
+                f"{self.file}: the store is damaged, chunk {index} cannot be told from another, "
+                f"since {error}; run `protalign verify`"
+            ) from None
+
     def _read(self, index: int) -> bytes:
         try:
             with open_regular(self.file, links=False) as handle:
@@ -100,13 +110,19 @@ class ChunkChecksums:
         """Take back the checksums of chunks that are about to be written anew."""
         count = self.count()
         for index in indices:
-            if index < count and self._read(index) != _EMPTY:
+            if index < count and not self._is_empty(index):
                 write_at(self.file, index * _ENTRY.size, _EMPTY)
+
+    def _is_empty(self, index: int) -> bool:
+        try:
+            return self._read(index) == _EMPTY
+        except DamagedEntryError:
+            return False
 
     def cut(self, chunks: int) -> None:
         """Drop what is recorded of chunks from this number on."""
         if chunks == 0:
-            self.file.unlink(missing_ok=True)
+            remove_file(self.file)
         elif self.bytes > chunks * _ENTRY.size:
             truncate(self.file, chunks * _ENTRY.size)
 

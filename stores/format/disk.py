@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 
 from protalign.core.arrays import Int64
 from protalign.core.errors import StoreError, WriteError
-from protalign.core.untrusted import folder_inside
+from protalign.core.untrusted import NotRegularError, folder_inside
 
 #: End of the names of unfinished files, which the next writer removes.
 PARTIAL = ".partial"
@@ -52,7 +53,7 @@ def _put(path: Path, parts: tuple[bytes | memoryview, ...]) -> None:
 
 def _put_at(path: Path, offset: int, data: bytes) -> None:
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        handle = _open_in_place(path, os.O_CREAT)
         try:
             written = 0
             while written < len(data):
@@ -67,18 +68,42 @@ def _cannot_write(path: Path, error: OSError) -> WriteError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "make some room" if full else "check its permissions"
     return WriteError(
-        f"{path}: it cannot be written ({error.strerror}); {advice}, then run the same command "
-        "again: what the store has is kept"
+        f"{path}: it cannot be written ({error.strerror or error}); {advice}, then run the same "
+        "command again: what the store has is kept"
     )
 
 
 def truncate(path: Path, size: int) -> None:
-    """Cut a file; raise OSError if it is a link."""
-    handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    """Cut a file; raise WriteError if it is not a regular one."""
     try:
-        os.ftruncate(handle, size)
-    finally:
+        handle = _open_in_place(path)
+        try:
+            os.ftruncate(handle, size)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, or a link or a pipe of its name; raise StoreError if it cannot be removed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: the store is damaged, this cannot be removed ({error.strerror}); remove it, "
+            "and run the command again"
+        ) from None
+
+
+def _open_in_place(path: Path, more: int = 0) -> int:
+    """Open a regular file to change it where it is; a pipe does not make this wait."""
+    flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | more
+    handle = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
+        raise NotRegularError
+    return handle
 
 
 def begin_commit(path: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from protalign.core.errors import StoreError
+from protalign.core.errors import StoreError, WriteError
 from protalign.core.protein import Protein
 from protalign.stores import EmbeddingStore, StoreWriter, verify
 from protalign.stores.filling.encode import Progress, encode_pending
@@ -18,6 +20,7 @@ from protalign.stores.filling.record import TaskChecksums
 from protalign.stores.format.append import write_chunks
 from protalign.stores.format.arrays import LocalArrays
 from protalign.stores.format.checksums import ENTRY_BYTES, ChunkChecksums, DamagedEntryError
+from protalign.stores.format.disk import truncate
 from tests.helpers.one_hot import load_one_hot, load_refusing
 from tests.helpers.stores import BATCH_ROWS, CHUNK_ROWS, ONE_HOT, OPTIONS, build, tree
 
@@ -60,6 +63,33 @@ def test_an_entry_is_of_one_chunk_of_one_array(tmp_path: Path) -> None:
     assert [ours.get(3), ours.get(4)] == [2**32 - 1, None]
     ours.cut(0)
     assert not ours.file.exists()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_folder_in_place_of_recorded_checksums(
+    make: Callable[[Path], None], path: Path
+) -> None:
+    """A writer neither waits nor ends in a traceback, and says what it cannot write."""
+    recorded = ChunkChecksums(path, VALUES)
+    recorded.file.unlink()
+    make(recorded.file)
+    with pytest.raises(WriteError, match=r"crc32c: it cannot be written \(.+\); check"):
+        recorded.record(0, [7])
+    with pytest.raises(WriteError, match="crc32c: it cannot be written"):
+        truncate(recorded.file, 8)
+
+
+def test_a_damaged_entry_is_written_anew_with_its_chunk(path: Path) -> None:
+    """Items that are tried again meet it first; where it is read, it is one line."""
+    recorded = ChunkChecksums(path, VALUES)
+    entries = bytearray(recorded.file.read_bytes())
+    entries[3] ^= 1
+    recorded.file.write_bytes(entries)
+    with pytest.raises(StoreError, match="chunk 0 cannot be told from another, since"):
+        recorded.is_recorded(0)
+    recorded.forget([0])
+    assert not recorded.is_recorded(0)
+    assert recorded.is_recorded(1)
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
