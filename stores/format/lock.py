@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
+import stat
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +20,9 @@ LOCKS = "PROTALIGN_LOCKS"
 #: Another process has the lock. (NFS answers EACCES.)
 _TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 
+#: The text of a lock's file while the lock is held, and its bytes at most.
+_NOTE, _NOTE_BYTES = re.compile(r"(process [0-9]{1,10} on [A-Za-z0-9_.-]{1,64})\n"), 128
+
 #: Real paths of the stores that this process writes to.
 _held_here: set[str] = set()
 
@@ -26,8 +32,30 @@ def held_by_this_process(path: Path) -> bool:
     return os.path.realpath(path) in _held_here
 
 
+def _holder(handle: int) -> str:
+    """Return the process that a lock's file names, in brackets; "" if it names none."""
+    try:
+        text = os.pread(handle, _NOTE_BYTES, 0).decode("ascii", "replace")
+    except OSError:
+        return ""
+    match = _NOTE.match(text)
+    return f" ({match[1]})" if match else ""
+
+
+def _note(handle: int, text: bytes) -> None:
+    """Replace what a lock's file says, unless the file is not one that a lock has written."""
+    with suppress(OSError):  # no room: it only serves a message
+        status = os.fstat(handle)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size <= _NOTE_BYTES:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, text, 0)
+
+
 class StoreLock:
-    """An exclusive lock on a store's folder; the system releases it when the process ends."""
+    """An exclusive lock on a store's folder; the system releases it when the process ends.
+
+    While it is held, its file names the process and the machine.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -65,10 +93,12 @@ class StoreLock:
             raise
         self._handle = handle
         _held_here.add(self._key)
+        _note(handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
 
     def _lock(self, handle: int) -> None:
         taken = StoreError(
-            f"{self._path}: it is being written to by another process; wait until that is done"
+            f"{self._path}: it is being written to by another process{_holder(handle)}; wait until "
+            "that is done"
         )
         if os.environ.get(LOCKS, "").lower() == "off":
             if self._key in _held_here:
@@ -89,5 +119,6 @@ class StoreLock:
         """Release the lock; do nothing if it is not held."""
         if self._handle is not None:
             _held_here.discard(self._key)
+            _note(self._handle, b"")
             os.close(self._handle)
             self._handle = None

@@ -449,10 +449,12 @@ with StoreWriter({str(path)!r}, {OPTIONS!r}):
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "locked\n"
-        with pytest.raises(StoreError, match="being written to by another process"):
+        named = rf"by another process \(process {other.pid} on {os.uname().nodename}\); wait"
+        with pytest.raises(StoreError, match=named):
             encode_pending(path, "one_hot", load_one_hot)
         assert other.stdin is not None
         other.stdin.close()
+    assert (path / ".lock").read_bytes() == b""
     with StoreWriter(path, OPTIONS):
         encode_pending(path, "one_hot", load_one_hot)
 

@@ -274,6 +274,26 @@ def test_second_writer_is_refused(path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("text", [b"process 1 on \x1b[2J\n", b"process 1 on x; \n", b"\xff" * 200])
+def test_what_a_lock_says_is_not_trusted(text: bytes, path: Path) -> None:
+    """Words that no writer wrote are not shown, and what is no lock's is not written over."""
+    with StoreWriter(path, OPTIONS):
+        (path / ".lock").write_bytes(text)
+        with pytest.raises(StoreError, match=r"by another process; wait until that is done$"):
+            StoreWriter(path, OPTIONS)
+    assert (path / ".lock").read_bytes() == (text if len(text) > 128 else b"")
+
+
+def test_another_file_is_not_written_over_as_a_lock(path: Path, tmp_path: Path) -> None:
+    """A second name of somebody's file in place of the lock: it keeps its bytes."""
+    (tmp_path / "letter").write_text("dear")
+    (path / ".lock").unlink()
+    (path / ".lock").hardlink_to(tmp_path / "letter")
+    with StoreWriter(path, OPTIONS):
+        pass
+    assert (tmp_path / "letter").read_text() == "dear"
+
+
 def test_a_folder_that_cannot_be_written_to_is_an_error(path: Path) -> None:
     """If the lock cannot be taken for another reason than a writer, the error gives the reason."""
     (path / ".lock").unlink()
