@@ -12,10 +12,12 @@ All loops are in this file, because numba compiles them anew if it has changed, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
+import numba.core.config
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
@@ -33,6 +35,21 @@ _INTS = ir.VectorType(ir.IntType(32), LANES)
 _SAME_LANE = ir.Constant(_INTS, [0] * LANES)
 
 Loop = TypeVar("Loop", bound=Callable[..., object])
+
+
+def _ignore_settings_of_current_folder() -> None:
+    """Let numba take its settings from the environment alone.
+
+    It would also read .numba_config.yaml of the current folder, which anybody may have made: that
+    could name a folder of compiled loops, and numba keeps those as pickles.
+    """
+    numba.core.config._config_fname = os.devnull  # no such file
+    numba.core.config.reload_config()
+    for option in ("CACHE_DIR", "CACHE_LOCATOR_CLASSES"):  # whatever a later numba calls the file
+        setattr(numba.config, option, os.environ.get(f"NUMBA_{option}", ""))
+
+
+_ignore_settings_of_current_folder()
 
 
 def _compiled(loop: Loop) -> Loop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -244,6 +245,20 @@ def test_what_cannot_be_scored_is_refused() -> None:
         local_scores(rows, ragged([rows]), gap_open=-1)
     with pytest.raises(InputError, match="floor"):
         diagonal_scores(rows, ragged([rows]), floor=1)
+
+
+def test_settings_of_the_current_folder_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A .numba_config.yaml cannot name a folder of compiled loops, which are pickles."""
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path(".numba_config.yaml").write_text(f"cache_dir: {tmp_path}\n")
+    numba.core.config.reload_config()  # as before each compilation
+    assert numba.config.CACHE_DIR == ""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))  # as when numba was imported
+    loops._ignore_settings_of_current_folder()
+    assert numba.config.CACHE_DIR == ""
 
 
 def test_loops_compile_without_a_folder_to_keep_them_in(monkeypatch: pytest.MonkeyPatch) -> None:
