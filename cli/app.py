@@ -32,7 +32,7 @@ from protalign.cli import (
     verify,
     weights,
 )
-from protalign.cli.console import INTERRUPTED, OK, USAGE, Interrupted
+from protalign.cli.console import INTERRUPTED, NO_READER, USAGE, Interrupted
 from protalign.cli.help import Command, Commands
 from protalign.core.errors import DEBUG_VARIABLE, ProtAlignError, show_traceback
 from protalign.core.printing import printable
@@ -114,10 +114,8 @@ def run() -> None:
         show_traceback(error)
         print(f"protalign: {printable(error)}", file=sys.stderr)
         sys.exit(USAGE)
-    except BrokenPipeError:  # the reader of a pipe (head, less) has ended
-        _drop_output()
-        sys.stderr.close()
-        sys.exit(OK)
+    except BrokenPipeError:
+        _end_without_reader()
     except OSError as error:  # no space left, no permission
         _drop_output()
         show_traceback(error)
@@ -128,7 +126,16 @@ def run() -> None:
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer turns other interruptions into this
             _end_interrupted("interrupted")
+        if isinstance(end.__context__, BrokenPipeError):  # and a broken pipe into exit code 1
+            _end_without_reader()
         raise
+
+
+def _end_without_reader() -> NoReturn:
+    """End quietly as a program does that SIGPIPE ends: the reader of a pipe (head) has ended."""
+    _drop_output()
+    sys.stderr.close()
+    sys.exit(NO_READER)
 
 
 def _drop_output() -> None:

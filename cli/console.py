@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from protalign.stores.filling.encode import Progress
 
-#: Exit codes: success; wrong usage or something missing; some inputs failed; Ctrl-C.
-OK, USAGE, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
+#: Exit codes: wrong usage or something missing; some inputs failed; Ctrl-C; the reader of a pipe
+#: has ended. The last two are what shells say of programs that SIGINT and SIGPIPE end.
+USAGE, SOME_FAILED, INTERRUPTED, NO_READER = 2, 3, 130, 141
 #: Failures shown at the end of a run; the store keeps all of them.
 FAILURES_SHOWN = 50
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from protalign import __version__
 from protalign.cli.app import COMMANDS
-from tests.helpers.commands import run, run_process
+from tests.helpers.commands import PROTALIGN, run, run_process
 
 
 def test_the_installed_program_prints_its_version_and_help() -> None:
@@ -75,6 +77,16 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path, few: Path, encoder: str) -> 
     assert not (tmp_path / "s.zarr").exists()
     run("embed", few, "--out", tmp_path / "s.zarr", "--per", "residue", code=2)
     run("fit", tmp_path / "none.zarr", "--out", tmp_path / "model", code=2)
+
+
+@pytest.mark.parametrize("word", ["--version", "weights"])
+def test_a_reader_that_ends_first_ends_the_program_quietly(word: str) -> None:
+    """`protalign … | head`: nothing on standard error, and the exit code of SIGPIPE."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([PROTALIGN, word], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 CLUSTERS = "--by cluster or --validation cluster"
