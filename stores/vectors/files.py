@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from protalign.core.errors import InputError
 from protalign.core.files import new_file
+from protalign.core.printing import table_cell
 from protalign.core.protein import Modality
 from protalign.stores.vectors.seal import seal
 from protalign.stores.vectors.table import (
@@ -44,7 +45,8 @@ def write_vectors(
 
     - ``.parquet``: a row group per batch; ``read_vectors`` reads it.
     - ``.csv``: id, length, and a column for each number (sequence0, …), empty if an entry does not
-      have the modality. No provenance.
+      have the modality. No provenance. An id that a spreadsheet would take for a formula has an
+      apostrophe before it, as in every table.
     - ``.h5ad``: ``obs`` has the ids and ``length``, ``obsm`` the columns of vectors under the
       Parquet file's names (rows of NaN if missing), ``uns["protalign"]`` the provenance as JSON;
       there is no ``X``. It is put together in memory.
@@ -119,7 +121,8 @@ def _write_csv(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int
         path, flat, write_options=pa_csv.WriteOptions(quoting_style="needed")
     ) as writer:
         for table in tables:
-            columns = [table["id"], table["length"]]
+            ids = pa.array(map(table_cell, table["id"].to_pylist()), pa.string())
+            columns = [ids, table["length"]]
             for column in vector_columns(schema):
                 values, present = vectors_in(table, column)
                 columns += [pa.array(number, mask=~present) for number in values.T.copy()]

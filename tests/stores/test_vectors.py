@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from protalign.core.errors import InputError
+from protalign.core.printing import cell_text
 from protalign.core.protein import Modality
 from protalign.stores import (
     AlignedVectors,
@@ -217,6 +218,19 @@ def test_csv_equals_parquet(path: Path, batches: list[VectorBatch]) -> None:
         attribute = name.removesuffix("_vector")
         numbers = frame[[f"{attribute}{i}" for i in range(width)]].to_numpy().astype(np.float32)
         np.testing.assert_array_equal(numbers, getattr(vectors, attribute))
+
+
+def test_ids_are_no_formulas_in_csv(path: Path) -> None:
+    """A spreadsheet would run them; other formats hold them as they are."""
+    ids = ["=1+1", "+x", "-2", '@SUM("a")', "'=q", "5'", "a=b"]
+    vector = np.tile(np.float32([1, 0]), (len(ids), 1))
+    batches = [VectorBatch(ids, sequence=vector)]
+    for name in ("ids.csv", "ids.parquet"):
+        write_vectors(path.with_name(name), batches, dim=2, metadata={})
+    cells = pd.read_csv(path.with_name("ids.csv"))["id"].tolist()
+    assert cells == ["'=1+1", "'+x", "'-2", '\'@SUM("a")', "''=q", "5'", "a=b"]
+    assert list(map(cell_text, cells)) == ids
+    assert read_vectors(path.with_name("ids.parquet")).ids.tolist() == ids
 
 
 def test_anndata_has_all_of_it(path: Path, batches: list[VectorBatch]) -> None:
