@@ -13,6 +13,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from protalign.core.digests import json_digest
 from protalign.core.errors import InputError, ModelError
 from protalign.core.files import json_text, new_folder
 from protalign.core.machine import usable_memory
@@ -204,8 +205,7 @@ def card_is_as_written(folder: Path, config: Mapping[str, Any]) -> bool:
 def _digest(config: Mapping[str, Any]) -> str:
     """Return the hex digest of a config without its digest."""
     others = {key: value for key, value in config.items() if key != _DIGEST}
-    text = json.dumps(others, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return json_digest(others)
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

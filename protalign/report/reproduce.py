@@ -6,14 +6,12 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from protalign.core.errors import InputError, ProtAlignError
 from protalign.core.files import write_json
-from protalign.core.untrusted import read_json
 from protalign.core.words import counted
 from protalign.evaluation.evaluate import evaluate
 from protalign.evaluation.leakage import Leakage
@@ -23,7 +21,7 @@ from protalign.report.page import write_page
 from protalign.report.pictures import Drawings, draw
 from protalign.report.plan import Records, ReportPlan, ReproduceOptions
 from protalign.report.results import tables
-from protalign.report.runs import Run, RunFiles, missing, train_all
+from protalign.report.runs import Run, RunFiles, keep, missing, read_kept, train_all
 from protalign.splits import Split
 from protalign.stores import EmbeddingStore, StoreView
 
@@ -233,10 +231,9 @@ def _evaluation(model: Model, run: Run, plan: ReportPlan, files: RunFiles) -> di
     """Evaluate the main model and audit the validation part, or read the file that holds both."""
     text = json.dumps([run.key, plan.families.of], sort_keys=True)
     path = files.folder / f"evaluation-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    with suppress(InputError):  # it is missing or damaged
-        kept = read_json(path, "")
-        if isinstance(kept, dict) and kept.keys() == {"evaluation", "validation_leakage"}:
-            return kept
+    kept = read_kept(path)
+    if kept is not None and kept.keys() == {"evaluation", "validation_leakage"}:
+        return kept
     results = {
         "evaluation": evaluate(
             model,
@@ -246,7 +243,7 @@ def _evaluation(model: Model, run: Run, plan: ReportPlan, files: RunFiles) -> di
         ),
         "validation_leakage": _validation_leakage(plan.parts),
     }
-    write_json(path, results)
+    keep(path, results)
     return results
 
 

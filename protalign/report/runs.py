@@ -14,6 +14,7 @@ from typing import Any
 
 from joblib.externals import loky
 
+from protalign.core.digests import sealed, unsealed
 from protalign.core.errors import InputError, ProtAlignError, WriteError
 from protalign.core.files import write_json
 from protalign.core.untrusted import read_json
@@ -106,13 +107,23 @@ class RunFiles:
         return self.folder / run.key
 
     def read(self, run: Run) -> dict[str, Any] | None:
-        """Read the run's record; None if the run is not complete or its file is damaged."""
-        try:
-            record = read_json(self.record(run), "")
-        except InputError:
-            return None
-        whole = isinstance(record, dict) and record.keys() >= _RECORDED and record["key"] == run.key
+        """Read the run's record; None if the run is not complete or its file was changed."""
+        record = read_kept(self.record(run))
+        whole = record is not None and record.keys() >= _RECORDED and record["key"] == run.key
         return record if whole and self.model(run).is_dir() else None
+
+
+def read_kept(path: Path) -> dict[str, Any] | None:
+    """Return what a file that ``keep`` wrote holds; None if it is missing, or was changed since."""
+    try:
+        return unsealed(read_json(path, ""))
+    except InputError:
+        return None
+
+
+def keep(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file with its own digest, for a later run to read."""
+    write_json(path, sealed(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +146,10 @@ class RunResult:
 
 
 def missing(runs: Sequence[Run], files: RunFiles) -> list[Run]:
-    """Return the runs that are not complete yet."""
-    return [run for run in runs if files.read(run) is None]
+    """Return the runs that are not complete yet, or whose record or model is damaged."""
+    from protalign.heads.model_check import verify_model
+
+    return [run for run in runs if files.read(run) is None or verify_model(files.model(run))]
 
 
 def train_all(
@@ -231,5 +244,5 @@ def _train_one(run: Run, files: RunFiles, parts: Mapping[str, StoreView]) -> Run
         raise
     except ProtAlignError as error:
         return RunResult(run, {}, str(error))
-    write_json(files.record(run), record)
+    keep(files.record(run), record)
     return RunResult(run, record)
