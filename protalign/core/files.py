@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from protalign.core.errors import InputError, ProtAlignError, WriteError
+from protalign.core.machine import usable_memory
 from protalign.core.unfinished import NEW, place_beside, places_of, put_folder
+from protalign.core.untrusted import read_bytes
 
 
 @contextmanager
@@ -82,12 +84,13 @@ def make_folder(path: str | os.PathLike[str]) -> None:
 def read_text(path: str | os.PathLike[str], advice: str) -> str:
     """Return a user's text file, UTF-8 with or without a byte order mark.
 
-    Raise InputError, which ends in ``advice``, if it cannot be read or is not text.
+    A pipe is read to its end, as ``<(…)`` of a shell gives it. Raise InputError, which ends in
+    ``advice``, if the file cannot be read, is not text, or is larger than an eighth of the memory
+    that this process may use: its lines take several times its size.
     """
+    data = read_bytes(path, advice, most=int(usable_memory()) // 8, pipes=True)
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})", advice) from None
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file in UTF-8", advice) from None
 

@@ -13,6 +13,7 @@ from protalign.core.errors import InputError
 from protalign.core.files import read_text
 from protalign.core.printing import cell_text
 
+_A_HEADER = "give a CSV file with a header"
 #: Usual names of a column of ids, the likeliest first.
 ID_COLUMNS = ("id", "entry", "name", "pdbid", "pdb_id", "pdb")
 
@@ -65,11 +66,14 @@ class DelimitedTable:
             (n for n, line in enumerate(lines) if line.strip() and line[0] != "#"), len(lines)
         )
         if begin == len(lines):
-            raise InputError(f"{path}: is empty", "give a CSV file with a header")
+            raise InputError(f"{path}: is empty", _A_HEADER)
         comment = " ".join(line.lstrip("# ").rstrip() for line in lines[:begin] if line.strip())
         head = lines[begin]
         delimiter = max(",\t;", key=head.count)
-        header = [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
+        try:
+            header = [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
+        except csv.Error as error:
+            raise InputError(f"{path}: its header cannot be read ({error})", _A_HEADER) from None
         return cls(str(path), comment, begin + 2, lines[begin + 1 :], delimiter, header)
 
     def column(self, name: str | None, usual: Iterable[str], content: str) -> str:
@@ -103,7 +107,7 @@ class DelimitedTable:
                 return lowered[candidate]
         raise InputError(
             f"{self.path}: has no column of {content} (tried {first_few(usual, len(usual))})",
-            f"name it: the columns are {', '.join(self.header)}",
+            f"name it: the columns are {first_few(self.header, 50)}",
         )
 
     def rows(self) -> Iterator[tuple[int, dict[str, str]]]:

@@ -18,6 +18,8 @@ from protalign.core.errors import InputError
 JSON_BYTES = 256 * 2**20
 #: Objects and lists inside one another, at most.
 JSON_DEPTH = 32
+#: Values, at most: three bytes of a document can become seventy of memory.
+JSON_VALUES = 2_000_000
 
 #: A string of a JSON document, which may hold brackets, or a bracket.
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)|[\[{]|[\]}]', re.DOTALL)
@@ -31,7 +33,9 @@ class NotRegularError(OSError):
 
 
 @contextmanager
-def open_regular(path: str | os.PathLike[str], *, links: bool = True) -> Iterator[int]:
+def open_regular(
+    path: str | os.PathLike[str], *, links: bool = True, pipes: bool = False
+) -> Iterator[int]:
     """Give the descriptor of a regular file, open for reading; a pipe does not make it wait.
 
     Parameters
@@ -40,6 +44,8 @@ def open_regular(path: str | os.PathLike[str], *, links: bool = True) -> Iterato
         The file.
     links : bool
         Whether the path itself may be a link. The folders above it are not looked at.
+    pipes : bool
+        Whether the path may be a pipe. One that nobody writes to has no bytes.
 
     Raises
     ------
@@ -55,7 +61,8 @@ def open_regular(path: str | os.PathLike[str], *, links: bool = True) -> Iterato
             raise NotRegularError from None
         raise
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode) and not (pipes and stat.S_ISFIFO(mode)):
             raise NotRegularError
         yield handle
     finally:
@@ -63,7 +70,12 @@ def open_regular(path: str | os.PathLike[str], *, links: bool = True) -> Iterato
 
 
 def read_bytes(
-    path: str | os.PathLike[str], advice: str, *, most: int = JSON_BYTES, links: bool = True
+    path: str | os.PathLike[str],
+    advice: str,
+    *,
+    most: int = JSON_BYTES,
+    links: bool = True,
+    pipes: bool = False,
 ) -> bytes:
     """Return a regular file's bytes.
 
@@ -77,6 +89,8 @@ def read_bytes(
         Bytes that it may have. No more than that is read.
     links : bool
         Whether the path itself may be a link.
+    pipes : bool
+        Whether the path may be a pipe; it is read to its end.
 
     Raises
     ------
@@ -84,13 +98,38 @@ def read_bytes(
         The file is missing, cannot be read, is not a regular one, or is larger.
     """
     try:
-        with open_regular(path, links=links) as handle, open(handle, "rb", closefd=False) as file:
-            data = file.read(most + 1)
+        with open_regular(path, links=links, pipes=pipes) as handle:
+            begin = _first_bytes(handle) if pipes else b""
+            size = os.fstat(handle).st_size
+            if size > most:
+                raise _too_large(path, most, advice)
+            with open(handle, "rb", closefd=False) as file:
+                data = begin + file.read(most + 1 - len(begin))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})", advice) from None
     if len(data) > most:
-        raise InputError(f"{path}: more than {most:,} bytes, which no such file has", advice)
+        raise _too_large(path, most, advice)
     return data
+
+
+def _first_bytes(handle: int) -> bytes:
+    """Return some bytes of a file or pipe, and wait for more from now on.
+
+    A pipe without a writer has none, and nobody waits for one.
+    """
+    try:
+        begin = os.read(handle, 65536)
+    except BlockingIOError:  # its writer has not written yet
+        begin = b""
+    else:
+        if not begin:
+            return begin
+    os.set_blocking(handle, True)
+    return begin
+
+
+def _too_large(path: object, most: int, advice: str) -> InputError:
+    return InputError(f"{path}: more than {most:,} bytes, which no such file has", advice)
 
 
 def read_json(
@@ -137,8 +176,8 @@ def parse_json(
     """Return the value of a JSON document that anybody may have made.
 
     Beside what is no JSON, these are refused: a key that an object has twice, NaN and infinity,
-    numbers too large for a float, half of a surrogate pair, and what is nested deeper or is longer
-    than the limits. All but the first few are looked for before a value is made.
+    numbers too large for a float, half of a surrogate pair, and what is nested deeper, is longer or
+    has more values than the limits. All but the first few are looked for before a value is made.
 
     Parameters
     ----------
@@ -167,6 +206,11 @@ def parse_json(
     encoded = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     if len(encoded) > most:
         raise InputError(f"{name}: more than {most:,} bytes, which no such file has", advice)
+    # Each value but the first follows a comma, a bracket or a colon; texts may hold more of them.
+    if sum(map(encoded.count, (b",", b"[", b"{", b":"))) > JSON_VALUES:
+        raise InputError(
+            f"{name}: more than {JSON_VALUES:,} values, which no such file has", advice
+        )
     if _deeper(encoded, depth):
         raise InputError(f"{name}: nested deeper than {depth}", advice)
     try:

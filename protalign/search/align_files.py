@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from protalign.core.errors import Failure, InputError, ProtAlignError, WriteError
+from protalign.core.errors import Failure, InputError, WriteError
 from protalign.core.files import json_text, new_folder
 from protalign.core.printing import printable
 from protalign.core.protein import Modality
-from protalign.core.untrusted import read_json
+from protalign.core.untrusted import open_regular
 from protalign.core.words import AlignFormat, AlignMode
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.heads.model import Model, as_model
@@ -205,10 +205,12 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     if not any(folder.iterdir()):
         return
     try:
-        schema = read_json(folder / JSON, "name another folder").get("schema")
-    except (ProtAlignError, AttributeError):
+        with open_regular(folder / JSON) as handle:
+            begin = os.read(handle, 1024)
+    except OSError:
         raise WriteError(problem) from None
-    if schema != SCHEMA:
+    # The document may be large, and its schema comes first.
+    if not re.match(rf'\s*{{\s*"schema":\s*"{SCHEMA}"', begin.decode("utf-8", "replace")):
         raise WriteError(problem)
 
 

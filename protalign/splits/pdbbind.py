@@ -15,15 +15,20 @@ import os
 import re
 import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from protalign.core.errors import InputError
+from protalign.core.untrusted import read_bytes
 
 _FILE = re.compile(r"INDEX_(general_PL|refined|core)(?:_(data|set|name))?\.(\d{4})\w*(?:\.\w+)?")
 _CORE_SET = "CoreSet.dat"
 #: Endings of files that are named like an index but are not text.
 _NO_TEXT = (".pdf", ".zip", ".tgz", ".tar", ".xlsx", ".xls", ".html")
 _CODE = re.compile(r"[0-9][A-Za-z0-9]{3}")
+_AGAIN = "download it again"
+#: Bytes of an index, at most; PDBbind's have three million.
+_MOST_BYTES = 64 << 20
 #: Preference among the several files of one set, which all name the same complexes.
 _PREFERRED = ("data", "set", None, "name")
 
@@ -125,12 +130,15 @@ def _index_files(root: Path) -> dict[tuple[str, int], Path]:
 
 
 def _codes(path: Path) -> tuple[str, ...]:
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error})", "download it again") from None
+    content = read_bytes(path, _AGAIN, most=_MOST_BYTES)
+    if path.suffix == ".gz":
+        try:
+            with gzip.open(BytesIO(content)) as file:
+                content = file.read(_MOST_BYTES + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: cannot be read ({error})", _AGAIN) from None
+        if len(content) > _MOST_BYTES:
+            raise InputError(f"{path}: more than {_MOST_BYTES:,} bytes decompressed", _AGAIN)
     lines = content.decode("utf-8-sig", errors="replace").splitlines()
     codes: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protalign.core.errors import InputError
+from protalign.core.files import read_text
 from protalign.core.untrusted import folder_inside, parse_json, read_bytes, read_json
 
 #: Values as deep as the limit allows, with strings that hold brackets, quotes and backslashes.
@@ -48,6 +50,8 @@ def test_what_json_writes_comes_back(value: object, ascii_only: bool) -> None:
         ('"' + '\\"' * 200_000, "Unterminated string"),
         ("[1, 2", "in line 1"),
         ("[1] []", "Extra data"),
+        ("[" + "{}," * 2_000_000 + "{}]", "more than 2,000,000 values"),
+        ('{"a":' + "0," * 2_000_000 + "0}", "more than 2,000,000 values"),
     ],
 )
 def test_bad_documents_end_in_one_line(text: str | bytes, words: str) -> None:
@@ -95,6 +99,37 @@ def test_links_are_followed_unless_refused(tmp_path: Path) -> None:
     assert read_bytes(tmp_path / "link", "y") == b"1"
     with pytest.raises(InputError, match="not a regular file"):
         read_bytes(tmp_path / "link", "y", links=False)
+
+
+@pytest.mark.parametrize("writes_late", [False, True])
+def test_a_pipe_that_a_shell_gives_is_read_to_its_end(writes_late: bool) -> None:
+    """As `--ids <(sort all.txt)` gives it, whether its writer has begun or not."""
+    reader, writer = os.pipe()
+    text = "1abc\n" * 30_000
+
+    def write() -> None:
+        with os.fdopen(writer, "w") as file:
+            file.write(text)
+
+    thread = threading.Timer(0.05 if writes_late else 0, write)
+    thread.start()
+    try:
+        assert read_text(f"/dev/fd/{reader}", "y") == text
+    finally:
+        thread.join()
+        os.close(reader)
+
+
+def test_a_pipe_that_nobody_writes_to_is_empty(tmp_path: Path) -> None:
+    """Nobody waits for a writer; a device is refused, and a text that does not fit."""
+    os.mkfifo(tmp_path / "pipe")
+    assert read_text(tmp_path / "pipe", "y") == ""
+    with pytest.raises(InputError, match="not a regular file"):
+        read_text("/dev/zero", "y")
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 10**13)  # a hole: it takes no disk
+    with pytest.raises(InputError, match="large: more than"):
+        read_text(tmp_path / "large", "y")
 
 
 def test_folders_inside(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from protalign.core.errors import InputError
 from protalign.splits import by_cluster, by_pdbbind, read_index, read_split
 from protalign.splits.clusters import cluster_proteins
 from protalign.splits.make import chain_sequences
+from protalign.splits.pdbbind import _codes
 from protalign.splits.split import PARTS
 from protalign.stores import EmbeddingStore
 from tests.splits.test_make import make_store
@@ -56,6 +58,17 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[EmbeddingStore, Pat
         "#code  resl  year  logKa Ka target\n1AAA 1.9 2010 4 x 1\n1bbb 2\n"
     )
     return store, index
+
+
+def test_an_index_that_grows_without_end_is_refused(tmp_path: Path) -> None:
+    """A compressed file of a kilobyte for each megabyte of memory, and one that is a pipe."""
+    name = "INDEX_general_PL_data.2020.gz"
+    (tmp_path / name).write_bytes(gzip.compress(bytes(16 << 20)) * 5)
+    with pytest.raises(InputError, match=rf"{name}: more than 67,108,864 bytes decompressed"):
+        _codes(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe.gz")
+    with pytest.raises(InputError, match="not a regular file"):
+        _codes(tmp_path / "pipe.gz")
 
 
 def test_the_newest_index_and_the_core_set(small: tuple[EmbeddingStore, Path]) -> None:
