@@ -56,6 +56,8 @@ _RESIDUE_COLUMNS = (
 _MOST_SHOWN = 90
 #: Most digits of a residue number: more do not fit 32 bits.
 _MOST_DIGITS = 9
+#: Values of mmCIF that are not given.
+_MISSING = frozenset("?.")
 #: mmCIF is ASCII; other bytes occur only in authors' names, which are not read here.
 _TO_ASCII = bytes(byte if byte < 128 else ord("x") for byte in range(256))
 
@@ -226,18 +228,41 @@ def _content(block: gemmi.cif.Block, notes: list[str]) -> CifContent:
 
 
 def _check_numbers(block: gemmi.cif.Block) -> None:
-    """Raise InputError for a residue number that does not fit: gemmi would read another one."""
+    """Raise InputError for a residue number that is too large or missing: gemmi makes one up."""
+    names = block.find_values("_atom_site.label_comp_id")
     for tag in ("auth_seq_id", "label_seq_id"):
         values = block.find_values(f"_atom_site.{tag}")
         if max(map(len, values), default=0) <= _MOST_DIGITS:
             continue
-        names = block.find_values("_atom_site.label_comp_id")
         for name, value in zip(names, values, strict=False):
             if len(value) > _MOST_DIGITS and residue_letter(gemmi.cif.as_string(name)):
                 raise InputError(
                     f"the residue number {printable(value)[:_MOST_SHOWN]} is too large",
                     "renumber its residues",
                 )
+    numbers = block.find_values("_atom_site.auth_seq_id")
+    if not len(numbers):  # then gemmi takes these
+        numbers = block.find_values("_atom_site.label_seq_id")
+    if not _MISSING.isdisjoint(numbers):
+        _fill_in_numbers(block, numbers, list(map(gemmi.cif.as_string, names)))
+
+
+def _fill_in_numbers(block: gemmi.cif.Block, numbers: gemmi.cif.Column, names: list[str]) -> None:
+    """Number amino acids by label_seq_id if none of them has an author's number.
+
+    Raise InputError if only some have one, or if a number is still missing.
+    """
+    rows = [row for row, name in enumerate(names) if residue_letter(name)]
+    if all(numbers[row] in _MISSING for row in rows):
+        labels = block.find_values("_atom_site.label_seq_id")
+        for row in rows[: len(labels)]:
+            numbers[row] = labels[row]
+    for row in rows:
+        if numbers[row] in _MISSING:
+            raise InputError(
+                f"an atom of {printable(names[row])[:_MOST_SHOWN]} has no residue number",
+                "number its residues",
+            )
 
 
 def name_molecules(block: gemmi.cif.Block) -> list[str]:

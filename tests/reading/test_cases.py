@@ -15,7 +15,7 @@ from protalign.core.protein import Protein
 from protalign.reading import ReadOptions, SourceFile, SourceResult, read_source
 from protalign.reading.residue_names import residue_letter
 from protalign.reading.structure_writer import write_with_b_factors
-from tests.helpers.reading_files import assert_same_chain, read_b_factors
+from tests.helpers.reading_files import as_bcif, assert_same_chain, read_b_factors
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample"
 CASES = Path(__file__).parents[1] / "data" / "cases"
@@ -682,6 +682,26 @@ def test_residue_numbers_that_do_not_fit(tmp_path: Path, number: str) -> None:
     assert number in reason_of(tmp_path, content, "mmcif")
     ligand = f"HETATM 9999 C C1 . LIG Z 2 . ? 1 2 3 1 1 {number} Z 1\n#\n"
     assert len(protein_of(tmp_path, mmcif(lines, "") + ligand, "mmcif")) == 86
+
+
+@pytest.mark.parametrize("missing", ["?", "."])
+@pytest.mark.parametrize("kind", ["mmcif", "bcif"])
+def test_authors_residue_numbers_that_are_missing(tmp_path: Path, missing: str, kind: str) -> None:
+    """Of all residues: label_seq_id counts; of some: gemmi would make a residue of its own."""
+
+    def content(text: str) -> str | bytes:
+        return text if kind == "mmcif" else as_bcif(text, tmp_path)
+
+    whole = cif_of(SHORT)
+    plain = protein_of(tmp_path, content(whole), kind).chains[0]
+    without = content(cif_of(SHORT, auth_seq_id=missing))
+    chain = protein_of(tmp_path, without, kind).chains[0]
+    assert chain.sequence == plain.sequence
+    assert chain.residue_numbers.tolist() == plain.residue_numbers.tolist()
+    some = content(whole.replace(" 86 A 1\n", f" {missing} A 1\n", 1))
+    assert reason_of(tmp_path, some, kind).endswith("has no residue number")
+    neither = content(cif_of(SHORT, auth_seq_id=missing, label_seq_id=missing))
+    assert reason_of(tmp_path, neither, kind).endswith("has no residue number")
 
 
 @pytest.mark.parametrize("bad", ["x", "1.5", "1_0", "12A"])
