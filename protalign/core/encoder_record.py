@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from protalign.core.protein import Modality
+from protalign.core.protein import MODALITIES, Modality
+
+#: Letters of a word in a record, at most.
+_WORD = 1000
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,55 @@ class EncoderRecord:
             for name, (ours, theirs) in pairs.items()
             if ours != theirs
         ]
+
+
+def check_record(value: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the values of a record, as JSON, are of their kinds.
+
+    Parameters
+    ----------
+    value : mapping
+        The record's attributes by name, out of a file that anybody may have made.
+
+    Examples
+    --------
+    >>> record = EncoderRecord("esm2_t6_8M_UR50D", "sequence", 320, "ab" * 32, {"layer": 6})
+    >>> from dataclasses import asdict
+    >>> check_record(asdict(record))
+    >>> check_record({**asdict(record), "dim": "320"})
+    Traceback (most recent call last):
+    ValueError: an encoder's dim is not a count
+    """
+    for key in ("model", "weights_sha256", "modality", "dtype"):
+        _require(is_word(value[key]), f"an encoder's {key} is not a word")
+    _require(value["modality"] in MODALITIES, "an encoder's modality is unknown")
+    _require(value["dtype"] in ("float16", "float32"), "an encoder's dtype is unknown")
+    _require(is_count(value["dim"], 1), "an encoder's dim is not a count")
+    for key in ("settings", "versions"):
+        _require(are_settings(value[key]), f"an encoder's {key} are not words and numbers")
+
+
+def is_count(value: object, least: int = 0) -> bool:
+    """Return whether a JSON value is a whole number of at least ``least``."""
+    return type(value) is int and value >= least
+
+
+def is_word(value: object) -> bool:
+    """Return whether a JSON value is a printable text of a sensible length."""
+    return isinstance(value, str) and len(value) <= _WORD and value.isprintable()
+
+
+def are_settings(value: object) -> bool:
+    """Return whether a JSON value is an object of words, numbers, true, false and null."""
+    return isinstance(value, dict) and all(
+        is_word(key) and (each is None or isinstance(each, (bool, int, float)) or is_word(each))
+        for key, each in value.items()
+    )
+
+
+def _require(condition: bool, fault: str) -> None:
+    if not condition:
+        raise ValueError(fault)
 
 
 def _formatted(value: object) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from protalign.core.arrays import Float32, Int64
 from protalign.core.checks import check_choice, check_whole
 from protalign.core.devices import resolve_device
-from protalign.core.encoder_record import EncoderRecord
+from protalign.core.encoder_record import EncoderRecord, check_record, is_count, is_word
 from protalign.core.errors import InputError, ModelError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
@@ -69,6 +69,25 @@ class TrainingRecord:
     best_epoch: int
     source: str = ""
     validation: str = "not recorded"  # as in models of format 1.0
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Return the record in a config; raise ValueError unless its values are of their kinds."""
+        if not isinstance(value, dict):
+            raise ValueError("the training is not an object")
+        known = {field.name for field in fields(cls)}
+        record = cls(**{name: value[name] for name in known & set(value)})
+        counts = record.n_pairs, record.n_validation_pairs, record.n_skipped, record.best_epoch
+        texts = record.source, record.validation
+        curves = record.loss_curve, record.validation_curve
+        if not (
+            all(map(is_count, counts))
+            and all(isinstance(text, str) for text in texts)
+            and all(isinstance(curve, list) for curve in curves)
+            and all(type(loss) in (int, float) for curve in curves for loss in curve)
+        ):
+            raise ValueError("the training holds what no training does")
+        return record
 
     @property
     def n_epochs(self) -> int:
@@ -537,8 +556,10 @@ class Model(nn.Module):
         attends = pooling_head(parameters["pooling"]).attends
         if attends and parameters["embed_dim"] % parameters["n_heads"]:
             raise ValueError("n_heads does not divide embed_dim")
+        for modality in MODALITIES:
+            _check_encoder(config["encoders"][modality], modality)
         model = cls(
-            {m: int(config["encoders"][m]["dim"]) for m in MODALITIES},
+            {m: config["encoders"][m]["dim"] for m in MODALITIES},
             loss,
             pooling=parameters["pooling"],
             embed_dim=parameters["embed_dim"],
@@ -550,13 +571,28 @@ class Model(nn.Module):
             for m in MODALITIES
             if "model" in config["encoders"][m]
         }
-        known = {field.name for field in fields(TrainingRecord)}
-        training = config["training"]
-        model.training_record = TrainingRecord(**{k: training[k] for k in known & set(training)})
+        model.training_record = TrainingRecord.from_json(config["training"])
         columns = config["array_input"]
-        names = columns["feature_names_in"]
-        model.array_columns = columns["n_features_in"], None if names is None else tuple(names)
+        n_columns, names = columns["n_features_in"], columns["feature_names_in"]
+        if n_columns is not None:
+            check_whole("n_features_in", n_columns, 1)
+        if names is not None and not all(isinstance(name, str) for name in names):
+            raise ValueError("feature_names_in are not texts")
+        model.array_columns = n_columns, None if names is None else tuple(names)
         return model
+
+
+def _check_encoder(encoder: Any, modality: Modality) -> None:
+    """Raise ValueError or InputError unless a config's encoder is one, or at least a width."""
+    if "model" not in encoder:
+        check_whole("dim", encoder["dim"], 1)
+        return
+    check_record(encoder)
+    counts = encoder["n_items"], encoder["n_items_total"]
+    if encoder["modality"] != modality or not is_word(encoder["name"]):
+        raise ValueError(f"the {modality} encoder has another modality, or no name")
+    if not all(map(is_count, counts)):
+        raise ValueError(f"the {modality} encoder's items are not counts")
 
 
 def as_model(value: Any) -> Model:

@@ -248,7 +248,7 @@ def _check_numbers(block: gemmi.cif.Block) -> None:
 
 
 def _fill_in_numbers(block: gemmi.cif.Block, numbers: gemmi.cif.Column, names: list[str]) -> None:
-    """Number amino acids by label_seq_id if none of them has an author's number.
+    """Take label_seq_id for the numbers of amino acids if none has an author's number.
 
     Raise InputError if only some have one, or if a number is still missing.
     """

@@ -12,9 +12,8 @@ from typing import Any
 
 import google_crc32c
 
-from protalign.core.encoder_record import EncoderRecord
+from protalign.core.encoder_record import EncoderRecord, are_settings, check_record, is_count
 from protalign.core.errors import InputError, StoreError
-from protalign.core.protein import MODALITIES
 from protalign.core.untrusted import read_json
 from protalign.stores.format.layout import (
     ARRAYS,
@@ -31,8 +30,6 @@ Option = str | float | bool | None
 
 #: Bytes of an array, and of one chunk, at most: offsets are 64-bit numbers, tasks hold a chunk.
 _ARRAY_BYTES, _CHUNK_BYTES = 2**62, 2**32
-#: Letters of a word in an encoder's record, at most.
-_WORD = 1000
 #: Columns of an encoder that have equally many rows.
 _EQUAL = (("start", "length", "plan/item"), ("done", "plan/row", "plan/task"))
 
@@ -77,19 +74,9 @@ class EncoderState:
             and set(value) == {*names, "chunk_rows", "tasks_done", "failed"},
             "an encoder has other keys",
         )
-        for key in ("model", "weights_sha256", "modality", "dtype"):
-            _require(_is_word(value[key]), f"an encoder's {key} is not a word")
-        _require(value["modality"] in MODALITIES, "an encoder's modality is unknown")
-        _require(value["dtype"] in ("float16", "float32"), "an encoder's dtype is unknown")
-        _require(_is_count(value["dim"], 1), "an encoder's dim is not a count")
-        _require(_is_count(value["chunk_rows"], 1), "an encoder's chunk_rows is not a count")
-        _require(_is_count(value["tasks_done"]), "an encoder's tasks_done is not a count")
-        for key in ("settings", "versions"):
-            _require(
-                isinstance(value[key], dict)
-                and all(_is_word(k) and _is_setting(v) for k, v in value[key].items()),
-                f"an encoder's {key} are not words and numbers",
-            )
+        check_record(value)
+        _require(is_count(value["chunk_rows"], 1), "an encoder's chunk_rows is not a count")
+        _require(is_count(value["tasks_done"]), "an encoder's tasks_done is not a count")
         _require(
             isinstance(value["failed"], list) and all(_is_refusal(row) for row in value["failed"]),
             "an encoder's failed items are not rows of an item and two texts",
@@ -195,10 +182,7 @@ class StoreState:
         _require(set(value) == (keys | {"last_chunks"} if bound else keys), "it has other keys")
         for key in keys - {"format", "open_sources"} | ({"last_chunks"} if bound else set()):
             _require(isinstance(value[key], dict), f"{key} is not an object")
-        _require(
-            all(_is_word(k) and _is_setting(v) for k, v in value["options"].items()),
-            "options are not words and numbers",
-        )
+        _require(are_settings(value["options"]), "options are not words and numbers")
         try:
             encoders = {
                 checked_encoder_name(name): EncoderState.from_json(encoder)
@@ -208,7 +192,7 @@ class StoreState:
             raise ValueError(str(error).partition(";")[0]) from None
         sources = value["open_sources"]
         _require(
-            isinstance(sources, list) and all(_is_count(source) for source in sources),
+            isinstance(sources, list) and all(is_count(source) for source in sources),
             "open_sources are not rows",
         )
         state = cls(
@@ -227,7 +211,7 @@ class StoreState:
         for name, rows in self.committed.items():
             _require(name in specs, "committed names an unknown array")
             _require(
-                _is_count(rows) and rows * specs[name].row_bytes < _ARRAY_BYTES,
+                is_count(rows) and rows * specs[name].row_bytes < _ARRAY_BYTES,
                 f"{name} cannot have as many rows",
             )
         for spec in specs.values():
@@ -260,7 +244,7 @@ class StoreState:
             }
             _require(
                 set(self.last_chunks) == partly
-                and all(_is_count(v) and v < 2**32 for v in self.last_chunks.values()),
+                and all(is_count(v) and v < 2**32 for v in self.last_chunks.values()),
                 "last_chunks does not fit the committed rows",
             )
 
@@ -289,23 +273,11 @@ def _require(condition: object, fault: str) -> None:
         raise ValueError(fault)
 
 
-def _is_count(value: object, least: int = 0) -> bool:
-    return type(value) is int and value >= least
-
-
-def _is_word(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= _WORD and value.isprintable()
-
-
-def _is_setting(value: object) -> bool:
-    return value is None or isinstance(value, (bool, int, float)) or _is_word(value)
-
-
 def _is_refusal(row: object) -> bool:
     return (
         isinstance(row, list)
         and len(row) == 3
-        and _is_count(row[0])
+        and is_count(row[0])
         and isinstance(row[1], str)
         and isinstance(row[2], str)
     )

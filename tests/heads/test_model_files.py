@@ -272,6 +272,36 @@ def test_parts_of_another_type(saved: Path, key: str, value: object) -> None:
         ProtAlignEstimator.load(saved)
 
 
+@pytest.mark.parametrize(
+    ("place", "values"),
+    [
+        (("encoders", "sequence", "settings"), [5, "x", [], None, {"layer": []}]),
+        (("encoders", "structure", "modality"), ["sequence", "x", None]),
+        (("encoders", "structure", "dim"), ["5", 5.0, True, None]),
+        (("encoders", "sequence", "name"), ["a\nb", 5, None]),
+        (("training", "loss_curve"), [10**9, "x", None, ["x"]]),
+        (("training", "n_pairs"), [-1, "x", 1.5, None]),
+        (("array_input", "n_features_in"), [0, "x", 1.5]),
+        (("array_input", "feature_names_in"), [5, [5], [None]]),
+    ],
+)
+def test_values_of_another_kind(saved: Path, place: tuple[str, ...], values: list[object]) -> None:
+    """Deep in a config whose digest fits: found when it is read, not where the value is used."""
+    first, *rest = place
+    for value in values:
+        part = deepcopy(json.loads((saved / "config.json").read_text())[first])
+        holder = part
+        for key in rest[:-1]:
+            holder = holder[key]
+        kept, holder[rest[-1]] = holder[rest[-1]], value
+        edit(saved, **{first: part})
+        with pytest.raises(ModelError, match="damaged"):
+            Model.load(saved)
+        holder[rest[-1]] = kept
+        edit(saved, **{first: part})
+    Model.load(saved)
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md"])
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "device"])
 def test_only_regular_files_are_opened(saved: Path, name: str, kind: str) -> None:
