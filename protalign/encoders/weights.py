@@ -46,8 +46,8 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _load_torch(path: Path) -> dict[str, torch.Tensor]:
-    zipped = zipfile.is_zipfile(path)
     try:
+        zipped = zipfile.is_zipfile(path)
         if zipped:
             _check_zip(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -57,7 +57,9 @@ def _load_torch(path: Path) -> dict[str, torch.Tensor]:
             f"{path}: it is damaged, or holds more than tensors, which is not run; "
             "fetch the file again from its publisher"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises whatever damaged bytes lead it to
         raise _damaged(path, error) from error
     for key in ("model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -85,7 +87,9 @@ def _missing(path: Path) -> WeightsError:
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
-    detail = (str(error).splitlines() or [type(error).__name__])[0]
+    detail = (str(error).splitlines() or [""])[0]
+    if " " not in detail:  # such as the key of a KeyError
+        detail = f"{type(error).__name__} {detail}".rstrip()
     return WeightsError(
         f"{path}: it is damaged, or not a weights file ({detail}); "
         "fetch it again from its publisher"

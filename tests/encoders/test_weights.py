@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import http.server
 import inspect
@@ -111,6 +112,25 @@ def test_damaged_files_are_refused(
     with pytest.raises(WeightsError, match=r"weights\.(pt|safetensors): it is damaged") as caught:
         load_state_dict(file)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_any_bytes_are_weights_or_one_line(zipped: bool, tmp_path: Path) -> None:
+    """torch ends in many kinds of error, by the byte that is wrong; each becomes one line."""
+    file = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(9)}, file, _use_new_zipfile_serialization=zipped)
+    whole, random = file.read_bytes(), np.random.default_rng(0)
+    tried = (random.integers(min(len(whole), 700)) for _ in range(400))
+    for place in tried:
+        changed = bytearray(whole)
+        changed[place] = random.integers(256)
+        file.write_bytes(changed[: None if random.integers(8) else random.integers(len(whole))])
+        with contextlib.suppress(WeightsError):
+            load_state_dict(file)
+    file.write_bytes(b"\x80\x02" + b"(" * 1000 + b".")
+    with pytest.raises(WeightsError, match=r"not a weights file \(pop from empty list\)"):
+        load_state_dict(file)
 
 
 def test_one_flipped_bit_in_a_pt_file_is_found(published: Path, tmp_path: Path) -> None:
