@@ -119,7 +119,10 @@ def run() -> None:
     except OSError as error:  # no space left, no permission
         _drop_output()
         show_traceback(error)
-        print(f"protalign: {printable(error)}", file=sys.stderr)
+        thing = error.filename or "standard output"
+        problem = error.strerror or error
+        line = f"{thing}: {problem}; make some room there, or check its permissions"
+        print(f"protalign: {printable(line)}", file=sys.stderr)
         sys.exit(USAGE)
     except Interrupted as interruption:
         _end_interrupted(f"interrupted; {interruption}")

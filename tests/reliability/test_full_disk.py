@@ -78,4 +78,7 @@ def test_output_that_finds_no_room() -> None:
             [PROTALIGN, "weights"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert ended.returncode == 2
-    assert ended.stderr == "protalign: [Errno 28] No space left on device\n"
+    assert ended.stderr == (
+        "protalign: standard output: No space left on device; make some room there, or check its "
+        "permissions\n"
+    )
