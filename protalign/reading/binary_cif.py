@@ -20,6 +20,8 @@ from protalign.reading.content import FETCH_AGAIN
 
 #: A column's values, of any dtype.
 Values = npt.NDArray[Any]
+#: Lists and objects of a file, and elements of one: the archive's files have some ten thousand.
+_MOST_OBJECTS, _LONGEST_LIST = 200_000, 10_000
 #: Encodings of a column that stand one behind the other.
 _MOST_STEPS = 8
 #: Bytes that the texts of a column may take for each byte of the file, and in a small file.
@@ -42,7 +44,7 @@ def unpacked_blocks(data: bytes) -> list[tuple[str, dict[str, Category]]]:
     Raises InputError if a category claims more rows than the file has bytes; any other exception
     if the data are damaged.
     """
-    content = msgpack.unpackb(data, use_list=True, raw=False)
+    content = _unpacked(data)
     blocks = []
     for block in content["dataBlocks"]:
         categories = {}
@@ -59,6 +61,30 @@ def unpacked_blocks(data: bytes) -> list[tuple[str, dict[str, Category]]]:
             categories[category["name"].lstrip("_")] = Category(rows, columns)
         blocks.append((block["header"], categories))
     return blocks
+
+
+def _unpacked(data: bytes) -> Any:
+    """Return the content of MessagePack; raise ValueError if it has too many lists or objects.
+
+    Each takes one byte of the file at least, and seventy of memory.
+    """
+    count = 0
+
+    def counted(each: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > _MOST_OBJECTS:
+            raise ValueError("objects")
+        return each
+
+    return msgpack.unpackb(
+        data,
+        raw=False,
+        max_array_len=_LONGEST_LIST,
+        max_map_len=_LONGEST_LIST,
+        object_hook=counted,
+        list_hook=counted,
+    )
 
 
 def decoded_columns(
@@ -114,9 +140,11 @@ def decoded_columns(
 def _check_part(part: Mapping[str, Any], rows: int, size: int) -> None:
     """Raise InputError if an encoded array would become larger than its rows."""
     _check_steps(part["encoding"], rows)
+    _check_runs(part["data"], part["encoding"])
     for step in part["encoding"]:
         if step["kind"] == "StringArray":
             _check_texts(step, rows, size)
+            _check_runs(part["data"], step["dataEncoding"])
 
 
 def _check_steps(steps: list[Mapping[str, Any]], length: int) -> None:
@@ -131,6 +159,21 @@ def _check_steps(steps: list[Mapping[str, Any]], length: int) -> None:
                     f"it is damaged: a column of {length:,} rows claims {claimed!r} values",
                     FETCH_AGAIN,
                 )
+
+
+def _check_runs(data: bytes, steps: list[Mapping[str, Any]]) -> None:
+    """Raise ValueError unless runs are as long together as they should be.
+
+    The decoder fills what is missing with zeros, and forgets what is too much.
+    """
+    from biotite.structure.io.pdbx.encoding import decode_stepwise, deserialize_encoding
+
+    for place, step in enumerate(steps):
+        if step["kind"] == "RunLength":
+            behind = [deserialize_encoding(one) for one in steps[place + 1 :]]
+            runs = decode_stepwise(data, behind)[1::2].astype(np.int64)
+            if (runs < 0).any() or runs.sum() != step["srcSize"]:
+                raise ValueError("runs")
 
 
 def _check_texts(step: Mapping[str, Any], rows: int, size: int) -> None:

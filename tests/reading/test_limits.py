@@ -100,9 +100,38 @@ def deep(category: dict[str, Any]) -> None:
     column(category, "Cartn_x")["data"]["encoding"] = nested
 
 
+def objects(category: dict[str, Any]) -> None:
+    column(category, "Cartn_x")["more"] = [[{}] * 9_999] * 25
+
+
+@pytest.mark.parametrize("runs", [[1, 3], [1, 10**8], [1, -1, 1, 5]])
+def test_runs_of_another_length_are_damage(runs: list[int]) -> None:
+    """The decoder would fill a column with zeros, or forget values."""
+
+    def change(category: dict[str, Any]) -> None:
+        total = category["rowCount"]
+        data = b"".join(n.to_bytes(4, "little", signed=True) for n in [*runs, 1, 0])
+        steps = [{"kind": "RunLength", "srcType": 3, "srcSize": total}]
+        encoding = [*steps, {"kind": "ByteArray", "type": 3}]
+        column(category, "auth_seq_id")["data"] = {"data": data, "encoding": encoding}
+
+    with pytest.raises(InputError, match="truncated or damaged"):
+        read_bcif(changed(change))
+
+
 @pytest.mark.parametrize(
     "change",
-    [claim_rows, claim_some_rows, long_run, runs_of_runs, many_steps, packed_size, long_text, deep],
+    [
+        claim_rows,
+        claim_some_rows,
+        long_run,
+        runs_of_runs,
+        many_steps,
+        packed_size,
+        long_text,
+        deep,
+        objects,
+    ],
 )
 def test_binarycif_that_would_fill_the_memory(change: Callable[[dict[str, Any]], None]) -> None:
     """Claimed sizes are compared with the file's before anything is decoded."""
