@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from protalign.reading.structure_writer import (
     write_values,
 )
 from protalign.stores import EmbeddingStore, Entries
+
+#: Bytes of a file's name without its suffix, at most.
+_LONGEST_NAME = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +108,19 @@ def write_attention(
                 )
             )
             continue
+        name = entry_id.replace("/", "_")
+        if not name.isprintable() or name.startswith(".") or len(os.fsencode(name)) > _LONGEST_NAME:
+            failures.append(
+                Failure(
+                    entry_id,
+                    entries.store.source(entry_id),
+                    "its id cannot be the name of a file",
+                    "embed it under another name",
+                )
+            )
+            continue
         shares = len(rows) * (rows.mean(axis=1) if head is None else rows[:, head])
-        base = folder / entry_id.replace("/", "_")
+        base = folder / name
         existing = [path for path in with_suffixes(base) if path.exists()]
         may_replace = overwrite and never.isdisjoint(str(path.resolve()) for path in existing)
         if existing and not may_replace:

@@ -19,7 +19,7 @@ from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.heads.attention import AttentionHead
 from protalign.reading.structure_writer import MAX_B_FACTOR, write_backbone
 from protalign.stores import EmbeddingStore
-from tests.helpers.estimator_stores import build, read, sequence_only
+from tests.helpers.estimator_stores import build, read, renamed, sequence_only
 from tests.helpers.reading_files import read_b_factors
 
 
@@ -179,6 +179,22 @@ def test_no_such_head(files: Path, fitted: ProtAlignEstimator, tmp_path: Path) -
     with pytest.raises(InputError, match="give 0 to 3"):
         write_attention(fitted.model_, store, tmp_path / "out", head=4)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_id_that_no_file_can_have_stops_nothing(
+    files: Path, fitted: ProtAlignEstimator, tmp_path: Path
+) -> None:
+    """Of a store that somebody else made: hidden, with control characters, or too long."""
+    [protein] = [each for each in read(files) if each.id == "107l_A"]
+    odd = ["..", "\x1b[2J", "a\nb", "x" * 245]
+    store = EmbeddingStore.open(
+        build(tmp_path / "s.zarr", [renamed(protein, i) for i in [*odd, "a/../b"]])
+    )
+    written, failures = write_attention(fitted.model_, store, tmp_path / "out")
+    assert [file.path for file in written] == [tmp_path / "out" / "a_.._b.pdb"]
+    assert [failure.id for failure in failures] == odd
+    assert {failure.reason for failure in failures} == {"its id cannot be the name of a file"}
+    assert len(list((tmp_path / "out").iterdir())) == 1
 
 
 def test_no_source_is_lost(fitted: ProtAlignEstimator, tmp_path: Path, sample: Path) -> None:
