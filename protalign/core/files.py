@@ -49,9 +49,9 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     with _writing(path, folder=False) as (target, place):
         unfinished = place / NEW
         yield unfinished
-        _flush(unfinished)
+        flush(unfinished)
         unfinished.replace(target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
 
 
 @contextmanager
@@ -68,9 +68,9 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         unfinished.mkdir()
         yield unfinished
         for written in (*unfinished.rglob("*"), unfinished):
-            _flush_folder(written) if written.is_dir() else _flush(written)
+            flush_folder(written) if written.is_dir() else flush(written)
         put_folder(unfinished, target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:
@@ -160,7 +160,7 @@ def _cannot_write(path: str | os.PathLike[str], error: OSError) -> WriteError:
     return WriteError(f"{path}: it cannot be written ({problem}); {advice}")
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Wait until a file is on the disk: what is renamed must not turn out to be empty later.
 
     Some disks tell only now that they are full.
@@ -174,10 +174,10 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _flush_folder(path: Path) -> None:
+def flush_folder(path: Path) -> None:
     """Wait until a folder's names are on the disk, if the file system can do that."""
     try:
-        _flush(path)
+        flush(path)
     except OSError as error:
         if error.errno in (errno.EIO, *_DISK):
             raise

@@ -20,6 +20,7 @@ from protalign.stores.filling.plan import PlanReader, Task
 from protalign.stores.filling.probe import SEQUENCE, probe
 from protalign.stores.format.append import open_for_writing
 from protalign.stores.format.arrays import LocalArrays
+from protalign.stores.format.disk import flush_written
 from protalign.stores.items import items_of
 
 Item = tuple[str, ...] | Structure
@@ -250,6 +251,7 @@ class TaskRunner:
         for begin in range(0, len(values), self._chunk_rows):
             block = values[begin : begin + self._chunk_rows]
             target[task.row + begin : task.row + begin + len(block)] = block
+        flush_written()
         if not failed:
             mark_done(self._path, self._encoder, task.index)
         if self._attempts is not None:

@@ -28,6 +28,7 @@ from protalign.stores.format.disk import (
     end_commit,
     remove_file,
     replace_file,
+    replace_last,
 )
 from protalign.stores.format.layout import ArraySpec
 from protalign.stores.format.metadata import (
@@ -59,7 +60,7 @@ def change_state(path: Path, change: Callable[[StoreState], StoreState]) -> Stor
 
 def _write_root(path: Path, document: dict[str, Any], state: StoreState) -> None:
     attributes = {**document["attributes"], **state.attributes()}
-    replace_file(path / "zarr.json", json_bytes({**document, "attributes": attributes}))
+    replace_last(path / "zarr.json", json_bytes({**document, "attributes": attributes}))
 
 
 def write_chunks(

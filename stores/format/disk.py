@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +19,7 @@ import numpy as np
 
 from protalign.core.arrays import Int64
 from protalign.core.errors import StoreError, WriteError
+from protalign.core.files import flush, flush_folder
 from protalign.core.untrusted import NotRegularError, folder_inside
 
 #: End of the names of unfinished files, which the next writer removes.
@@ -28,22 +30,65 @@ COMMIT_MARK = f".commit{PARTIAL}"
 _CHUNK = re.compile(r"c\.(0|[1-9][0-9]{0,17})((?:\.0)*)")
 
 
+#: Files that this process has written and not waited for.
+_written: set[Path] = set()
+#: Threads that wait for the disk: it serves several as fast as one.
+_FLUSHING = 4
+
+
 def replace_file(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file's bytes, in one atomic rename."""
     _put(path, parts)
+    _written.add(path)
+
+
+def replace_last(path: Path, content: bytes) -> None:
+    """Write the file that makes all others count: it is on the disk after them.
+
+    Raise WriteError if one of them cannot be written: some disks tell late that they are full.
+    """
+    flush_written()
+    _put(path, (content,), flushed=True)
+    _wait_for(path.parent)
 
 
 def write_at(path: Path, offset: int, data: bytes) -> None:
     """Write bytes into a file, at an offset that may lie behind its end."""
     _put_at(path, offset, data)
+    _written.add(path)
 
 
-def _put(path: Path, parts: tuple[bytes | memoryview, ...]) -> None:
+def flush_written() -> None:
+    """Wait until all that this process has written is on the disk."""
+    files: set[Path] = set()
+    with suppress(KeyError):
+        while True:
+            files.add(_written.pop())  # other threads write on
+    if not files:
+        return
+    with ThreadPoolExecutor(_FLUSHING) as pool:
+        list(pool.map(_wait_for, files))
+        list(pool.map(_wait_for, {file.parent for file in files}))
+
+
+def _wait_for(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    try:
+        flush_folder(path) if path.is_dir() else flush(path)
+    except FileNotFoundError:  # removed since
+        return
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _put(path: Path, parts: tuple[bytes | memoryview, ...], *, flushed: bool = False) -> None:
     unfinished = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
     try:
         with unfinished.open("xb") as file:
             for part in parts:
                 file.write(part)
+        if flushed:
+            flush(unfinished)
         unfinished.replace(path)
     except OSError as error:
         with suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from protalign.core.errors import ProtAlignError
+from protalign.core.errors import ProtAlignError, WriteError
 from protalign.core.protein import Protein
 from protalign.stores import EmbeddingStore, verify
 from protalign.stores.format import disk
@@ -36,7 +37,7 @@ def death_at(step: int) -> Iterator[list[str]]:
     written: list[str] = []
     put, put_at = disk._put, disk._put_at
 
-    def dying_put(path: Path, parts: tuple[Any, ...]) -> None:
+    def dying_put(path: Path, parts: tuple[Any, ...], **options: bool) -> None:
         if len(written) >= step:
             data = b"".join(bytes(part) for part in parts)
             if len(written) == step and path.parent.is_dir():
@@ -44,7 +45,7 @@ def death_at(step: int) -> Iterator[list[str]]:
             written.append(str(path))
             raise _KilledError
         written.append(str(path))
-        put(path, parts)
+        put(path, parts, **options)
 
     def dying_put_at(path: Path, offset: int, data: bytes) -> None:
         if len(written) >= step:
@@ -162,12 +163,12 @@ sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from protalign.stores.format import disk
 from tests.helpers.stores import build, read_protein
 whole, left = disk._put, [70]
-def put(path, parts):
+def put(path, parts, **options):
     left[0] -= 1
     if not left[0]:
         path.with_suffix(".x.partial").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
-    whole(path, parts)
+    whole(path, parts, **options)
 disk._put = put
 build(Path({str(path)!r}), [read_protein(Path(name)) for name in {names!r}])
 """
@@ -175,6 +176,54 @@ build(Path({str(path)!r}), [read_protein(Path(name)) for name in {names!r}])
     assert process.returncode == -signal.SIGKILL
     assert list(path.rglob("*.partial"))
     _check_after_death(path, [4, 6])
+    assert tree(build(path, proteins[:6])) == expected
+
+
+def test_what_counts_is_on_the_disk(
+    tmp_path: Path, proteins: list[Protein], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file is waited for before the root that makes it count is renamed into its place."""
+    waited: set[Path] = set()
+    late: list[str] = []
+    flush, put = disk.flush, disk._put
+
+    def flush_noted(path: Path) -> None:
+        waited.add(path)
+        flush(path)
+
+    def put_checked(path: Path, parts: tuple[Any, ...], **options: bool) -> None:
+        put(path, parts, **options)
+        waited.discard(path)
+        if options.get("flushed"):
+            others = set(path.parent.rglob("c.*")) - waited
+            late.extend(map(str, others))
+
+    monkeypatch.setattr(disk, "flush", flush_noted)
+    monkeypatch.setattr(disk, "_put", put_checked)
+    path = build(tmp_path / "store.zarr", proteins[:6], per_commit=2)
+    assert late == []
+    assert any(file.name == "c.0" for file in waited)
+    assert verify(path).ok
+
+
+def test_a_disk_that_tells_late_that_it_is_full(
+    tmp_path: Path,
+    ends: tuple[Path, dict[str, bytes]],
+    proteins: list[Protein],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What fails when it is waited for is one line, and counts for nothing; then the same end."""
+    base, expected = ends
+    path = shutil.copytree(base, tmp_path / "store.zarr")
+
+    def full(waited: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(waited))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "flush", full)
+        with pytest.raises(WriteError, match="make some room"):
+            build(path, proteins[:6])
+    _check_after_death(path, [4])
     assert tree(build(path, proteins[:6])) == expected
 
 
