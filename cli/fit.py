@@ -59,6 +59,14 @@ def fit(
     max_epochs: Annotated[
         int | None, typer.Option(help="Stop after this many passes over the pairs.")
     ] = None,
+    residue_head: Annotated[
+        bool,
+        typer.Option(
+            "--residue-head",
+            help="Also train on hard negatives which residues fit, in minutes: search --rerank "
+            "--mode global then tells near-identical proteins apart better.",
+        ),
+    ] = False,
     seed: Seed = 0,
     ids: IdsPath = None,
     validation_ids: Annotated[
@@ -115,6 +123,7 @@ def fit(
         learnable_temperature=learnable_temperature,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        residue_head=residue_head,
         random_state=seed,
         device=device,
         sequence_encoder=sequence_encoder,

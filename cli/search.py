@@ -85,6 +85,14 @@ def search(
             "apart)."
         ),
     ] = "local",
+    length_term: Annotated[
+        float,
+        typer.Option(
+            metavar="<float>",
+            help="--mode global: subtract this many nats from the score for each residue by which "
+            "the lengths differ; 2 is a good value. 0: do not.",
+        ),
+    ] = 0.0,
     tm_score: Annotated[
         bool,
         typer.Option(
@@ -137,6 +145,7 @@ def search(
         query_by=query_by,
         rerank=rerank,
         mode=mode,
+        length_term=length_term,
         tm_score=tm_score,
         store=store,
         weights=given_weights(sequence_weights, structure_weights),

@@ -21,7 +21,8 @@ round,
   the residues of the structural alignment that the local alignment places alike;
 - structures: for some queries of cath, TM-scores of the query's own structure, the ceiling.
 
-Seeds choose the heads' start, the calibration's pairs and the cuts. The residue stage has none.
+Seeds choose the heads' start, the calibration's pairs and the cuts. The residue stage has none,
+but for its head trained on hard negatives (--residue-head).
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ from protalign.evaluation.test_set import chains_of
 from protalign.heads.inputs import Inputs, read_inputs
 from protalign.heads.model import Model
 from protalign.residues import align
+from protalign.residues.stage import PackedRows
 from protalign.search.queries import stored_backbone
 from protalign.search.superposition import structural_alignment
 from protalign.stores import EmbeddingStore, Entries
@@ -115,7 +117,7 @@ def main() -> None:
     data = Data(options)
     report: dict[str, Any] = {"machine": MACHINE, "crop": options.crop, "seeds": []}
     for seed in range(options.seeds):
-        model = data.model(seed, options.epochs)
+        model = data.model(seed, options.epochs, options.residue_head)
         say(start, f"seed {seed}: fitted")
         figures: dict[str, Any] = {}
         report["seeds"].append(figures)
@@ -168,12 +170,15 @@ class Data:
         domains = self.domains[~np.isin(self.domains.ids, sorted(held_out))]
         return Joined([read_inputs(chains), read_inputs(domains)])
 
-    def model(self, seed: int, epochs: int | None) -> Model:
+    def model(self, seed: int, epochs: int | None, residue_head: bool) -> Model:
         """Fit a model."""
         few: dict[str, Any] = (
             {} if epochs is None else {"max_epochs": epochs, "early_stopping": False}
         )
-        model = ProtAlignEstimator(random_state=seed, **few).fit(self.training()).model_
+        estimator = ProtAlignEstimator(
+            random_state=seed, residue_head=residue_head, verbose=True, **few
+        )
+        model = estimator.fit(self.training()).model_
         model.residue_scorer()  # says so if there is none
         return model
 
@@ -185,13 +190,12 @@ class Data:
         test = self.manifest.loc[self.manifest["split"] == "test", "id"]
         return self.casf[np.isin(self.casf.ids, test)]
 
-    def rows(self, model: Model, ids: Sequence[str], modality: Modality) -> Ragged:
+    def rows(self, model: Model, ids: Sequence[str], modality: Modality) -> PackedRows:
         """Return the residue rows of some entries."""
         stage = model.residue_scorer()
         joined = Joined([read_inputs(store) for store in (self.chains, self.casf, self.domains)])
-        return Ragged.pack(
-            [stage.rows(modality, rows) for rows in joined.rows(modality, self.positions(ids))]
-        )
+        embeddings = joined.rows(modality, self.positions(ids))
+        return PackedRows.of([stage.protein_rows(modality, each) for each in embeddings])
 
     def vectors(self, model: Model, ids: Sequence[str], modality: Modality) -> npt.NDArray[Any]:
         """Return the model's vectors of some entries."""
@@ -335,8 +339,8 @@ def register(data: Data, model: Model, seed: int, options: argparse.Namespace) -
             # The alignment counts the sequence's residues, the superposition those with atoms.
             store = data.store_of(query)
             true_query = store.residue_map(query).sequence_index[mine]
-            sequence = data.rows(model, [query], "sequence")[0]
-            structure = data.rows(model, [target], "structure")[0]
+            sequence = data.rows(model, [query], "sequence").local[0]
+            structure = data.rows(model, [target], "structure").local[0]
             letters = data.letters([query], "sequence")[0], data.letters([target], "structure")[0]
             plain = [blosum_rows("".join(chains), side) for side, chains in enumerate(letters)]
             for name, alignment in (
@@ -424,6 +428,7 @@ def parse() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=Path, required=True, help=words)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="train heads so long only, and leave them out")
+    parser.add_argument("--residue-head", action="store_true", help="as of `protalign fit`")
     parser.add_argument("--crop", type=float, default=0.2, help="0: no cut queries")
     parser.add_argument("--sequence-weights", help="weights for the cut queries")
     parser.add_argument("--structures", type=int, default=20, help="queries that are superposed")

@@ -40,6 +40,7 @@ from protalign.heads.pairs import Pairs, split_validation
 from protalign.heads.poolings import pooling_head
 from protalign.heads.ranks import RetrievalSet, recall_at_k
 from protalign.heads.residue_fit import fit_residue_stage
+from protalign.heads.residue_head import fit_residue_head
 from protalign.heads.seeded import seeded
 from protalign.heads.training import History, TrainingOptions, train
 from protalign.stores import Entries
@@ -90,6 +91,10 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
     n_iter_no_change, tol : int, float
         Training stops after this many epochs without a gain of ``tol`` in the validation's mean
         reciprocal rank.
+    residue_head : bool
+        Train the residue stage's head on hard negatives as well, in minutes: it makes the rows of
+        the global mode, which tells near-identical proteins apart. Left out if Ctrl-C ended the
+        training before.
     output : str
         The vectors that ``transform`` gives: "sequence", "structure", or "both" side by side.
     sequence_encoder, structure_encoder : str, optional
@@ -161,6 +166,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 20,
         tol: float = 1e-4,
+        residue_head: bool = False,
         output: str = "sequence",
         sequence_encoder: str | None = None,
         structure_encoder: str | None = None,
@@ -183,6 +189,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
+        self.residue_head = residue_head
         self.output = output
         self.sequence_encoder = sequence_encoder
         self.structure_encoder = structure_encoder
@@ -239,9 +246,13 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         )
         history = train(model, training, validating, options, generator, self._report)
         random = f"a random {100 * n_validation / len(pairs):.0f} % of the pairs, whole sequences"
-        model.residue_stage = fit_residue_stage(
-            replace(training, inputs=inputs), np.random.default_rng(seed)
-        )
+        model.residue_stage = fit_residue_stage(training.of_residues(), np.random.default_rng(seed))
+        if self.residue_head and model.residue_stage is not None and not history.interrupted:
+            residues = None if validating is None else validating.of_residues()
+            head = fit_residue_head(
+                model.residue_stage, training.of_residues(), residues, seed, self._report
+            )
+            model.residue_stage = replace(model.residue_stage, head=head)
         model.encoders = dict(inputs.encoders)
         model.training_record = _record(
             before,

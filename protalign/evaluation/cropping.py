@@ -10,11 +10,11 @@ import numpy as np
 
 from protalign.core.arrays import Float32
 from protalign.core.protein import Backbone, Chain, Modality, Structure
-from protalign.core.ragged import Ragged
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.evaluation.test_set import Chains, RetrievalItems
 from protalign.heads.inputs import PairInputs, means_of
 from protalign.heads.model import Model
+from protalign.residues.stage import PackedRows
 from protalign.stores import Entries
 
 #: The largest share that each end may lose: a residue must remain between them.
@@ -77,7 +77,11 @@ def cropped(
         means=means_of(inputs, modality, np.arange(len(inputs))),
         lengths=inputs.lengths(modality),
         chains=chains,
-        residues=None if stage is None else Ragged.pack([stage.rows(modality, r) for r in rows]),
+        residues=(
+            None
+            if stage is None
+            else PackedRows.of([stage.protein_rows(modality, each) for each in rows])
+        ),
     )
 
 

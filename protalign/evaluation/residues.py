@@ -13,6 +13,7 @@ from protalign.evaluation.test_set import Chains
 from protalign.residues import ResidueStage
 from protalign.residues.kernels.packed import pack
 from protalign.residues.kernels.scores import both_scores, diagonal_scores, local_scores
+from protalign.residues.stage import PackedRows
 
 #: Scorer -> what it does.
 RESIDUE_SCORERS = {
@@ -30,8 +31,8 @@ _SCORES_AT_ONCE = 1 << 18
 
 def residue_scores(
     stage: ResidueStage,
-    queries: Ragged,
-    candidates: Ragged,
+    queries: PackedRows,
+    candidates: PackedRows,
     *,
     floor: float | None = None,
     query_chains: list[Chains] | None = None,
@@ -42,7 +43,7 @@ def residue_scores(
     ----------
     stage : ResidueStage
         The stage that made the rows; its calibration, if it has one, gives the excess.
-    queries, candidates : Ragged
+    queries, candidates : PackedRows
         Rows of n proteins of one modality and of m of the other.
     floor : float, optional
         The least that a pair counts on a diagonal, in nats.
@@ -64,41 +65,41 @@ def residue_scores(
     >>> sums = PairSums(6, 6)
     >>> sums.add(np.vstack(hidden), np.vstack(hidden))
     >>> stage = sums.stage()
-    >>> rows = [Ragged.pack([stage.rows(m, h) for h in hidden]) for m in ("sequence", "structure")]
+    >>> packed = Ragged.pack(hidden)
+    >>> rows = [stage.packed_rows(modality, packed) for modality in ("sequence", "structure")]
     >>> residue_scores(stage, *rows)["residues_global"].argmax(axis=1).tolist()
     [0, 1, 2, 3, 4, 5, 6, 7]
     """
-    targets = pack(candidates)
-    n, m = len(queries), len(candidates)
+    targets = pack(candidates.local)
+    one = candidates.local is candidates.diagonal
+    diagonal_targets = targets if one else pack(candidates.diagonal)
+    n, m = len(queries.local), len(candidates.local)
     calibration = stage.calibration
     names = [name for name in RESIDUE_SCORERS if name != "residues_excess" or calibration]
     scores = {name: np.empty((n, m), dtype=np.float32) for name in names}
     reversed_targets = None
     if calibration is not None:
-        reversed_targets = pack(Ragged.pack([rows[::-1] for rows in candidates]))
+        reversed_targets = pack(Ragged.pack([rows[::-1] for rows in candidates.local]))
     step = max(1, _SCORES_AT_ONCE // m)
     for start in range(0, n, step):
         part = slice(start, min(start + step, n))
-        block = _block(queries, part)
-        if query_chains is None:
-            diagonal, local = both_scores(block, targets, floor=floor)
-            scores["residues_global"][part] = diagonal[0]
+        block = queries.part(part)
+        if query_chains is None and one:
+            (best, _), local = both_scores(block.local, targets, floor=floor)
         else:
-            local = local_scores(block, targets)
-            chains = query_chains[part]
-            scores["residues_global"][part] = _by_chain(block, chains, targets, floor)
+            local = local_scores(block.local, targets)
+            if query_chains is None:
+                best, _ = diagonal_scores(block.diagonal, diagonal_targets, floor=floor)
+            else:
+                best = _by_chain(block.diagonal, query_chains[part], diagonal_targets, floor)
+        scores["residues_global"][part] = best
         scores["residues_local"][part] = local[0]
         if calibration is not None and reversed_targets is not None:
-            by_chance = local_scores(block, reversed_targets)[0]
-            lengths = block.lengths[:, None], candidates.lengths[None, :]
+            by_chance = local_scores(block.local, reversed_targets)[0]
+            lengths = block.local.lengths[:, None], candidates.local.lengths[None, :]
             excess = calibration.excess(local[0], by_chance, *lengths)
             scores["residues_excess"][part] = excess
     return scores
-
-
-def _block(queries: Ragged, part: slice) -> Ragged:
-    offsets = queries.offsets[part.start : part.stop + 1]
-    return Ragged(queries.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
 
 def _by_chain(

@@ -9,10 +9,10 @@ import numpy as np
 
 from protalign.core.arrays import Float32, Int64
 from protalign.core.protein import MODALITIES, Modality
-from protalign.core.ragged import Ragged
 from protalign.heads.inputs import means_of
 from protalign.heads.pairs import Pairs
 from protalign.residues import ResidueStage
+from protalign.residues.stage import PackedRows
 from protalign.stores import Entries
 
 #: The sequences of a protein's chains, one-letter codes.
@@ -38,7 +38,7 @@ class RetrievalItems:
         complete backbone.
     chains : list of tuple of str
         The sequences of these residues, by chain.
-    residues : Ragged, optional
+    residues : PackedRows, optional
         The residue stage's rows of each item; None if they are not wanted.
     """
 
@@ -48,7 +48,7 @@ class RetrievalItems:
     means: Float32
     lengths: Int64
     chains: list[Chains]
-    residues: Ragged | None = None
+    residues: PackedRows | None = None
 
 
 def retrieval_items(
@@ -93,10 +93,10 @@ def retrieval_items(
     return items[0], items[1]
 
 
-def _rows(stage: ResidueStage, pairs: Pairs, modality: Modality, positions: Int64) -> Ragged:
+def _rows(stage: ResidueStage, pairs: Pairs, modality: Modality, positions: Int64) -> PackedRows:
     """Return the residue stage's rows of some entries, block by block: embeddings are wide."""
     blocks = pairs.inputs.blocks(modality, positions)
-    return Ragged.pack([stage.rows(modality, rows) for block in blocks for rows in block])
+    return PackedRows.of([stage.protein_rows(modality, rows) for block in blocks for rows in block])
 
 
 def chains_of(entries: Entries, ids: Iterable[str], modality: Modality) -> list[Chains]:

@@ -264,10 +264,15 @@ class MeanInputs(Inputs):
 
     The embeddings are frozen, and so are their means: training on these reads no residue again.
     All means are held in memory, 4 bytes a value.
+
+    Attributes
+    ----------
+    inputs : Inputs
+        The others.
     """
 
     def __init__(self, inputs: Inputs) -> None:
-        self._inputs = inputs
+        self.inputs = inputs
         self.dims, self.encoders = inputs.dims, inputs.encoders
         self._index: dict[Modality, Int64] = {}
         self._means: dict[Modality, Float32] = {}
@@ -278,13 +283,13 @@ class MeanInputs(Inputs):
             self._means[modality] = _means(inputs, modality, first)
 
     def __len__(self) -> int:
-        return len(self._inputs)
+        return len(self.inputs)
 
     def items(self, modality: Modality) -> Int64:
-        return self._inputs.items(modality)
+        return self.inputs.items(modality)
 
     def lengths(self, modality: Modality) -> Int64:
-        return (self._inputs.items(modality) >= 0).astype(np.int64)
+        return (self.inputs.items(modality) >= 0).astype(np.int64)
 
     def dtype(self, modality: Modality) -> np.dtype[Any]:
         return self._means[modality].dtype
@@ -294,7 +299,7 @@ class MeanInputs(Inputs):
         return Ragged(means, np.arange(len(positions) + 1))
 
     def name(self, position: int) -> str:
-        return self._inputs.name(position)
+        return self.inputs.name(position)
 
 
 def means_of(inputs: Inputs, modality: Modality, positions: Int64) -> Float32:

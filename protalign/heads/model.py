@@ -34,6 +34,7 @@ from protalign.heads.ranks import RetrievalSet
 from protalign.heads.seeded import sizes_only
 from protalign.residues import Alignment, ResidueStage, align
 from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
+from protalign.residues.head import ResidueHead
 from protalign.stores import EncoderInfo
 
 #: What a config with wrong or missing entries raises, and parameters that do not fit it.
@@ -387,7 +388,8 @@ class Model(nn.Module):
             Residue embeddings: the query's of the modality ``query_by``, the target's of the other.
         mode : "local" or "global"
             The best part with affine gaps, or the best diagonal of the whole. "local" finds
-            relatives; "global" tells which of several near-identical proteins it is.
+            relatives; "global" tells which of several near-identical proteins it is, by the rows
+            of the head trained on hard negatives, if the stage has one.
         query_by : "sequence" or "structure"
             The query's modality.
         gap_open, gap_extend : float
@@ -431,7 +433,7 @@ class Model(nn.Module):
                     f"the {modality} embeddings: their shape is {values.shape}, not (residues, "
                     f"{self.dims[modality]}); embed with the model's encoder"
                 )
-            rows.append(stage.rows(modality, values))
+            rows.append(stage.rows(modality, values, mode))
         alignment = align(
             rows[0], rows[1], mode, gap_open=gap_open, gap_extend=gap_extend, floor=floor
         )
@@ -498,7 +500,11 @@ class Model(nn.Module):
     def _read_residues(self, folder: Path, config: Mapping[str, Any]) -> ResidueStage:
         facts = config["residues"]
         check_whole("components", facts["components"], 1)
-        n_numbers = (1 + facts["components"]) * (1 + sum(self.dims.values()))
+        components, head = facts["components"], facts.get("head")  # models of before have none
+        n_numbers = (1 + components) * (1 + sum(self.dims.values()))
+        if head is not None:
+            check_whole("hidden", head["hidden"], 1)
+            n_numbers += ResidueHead.n_numbers(self.dims, components, head["hidden"])
         tensors = model_files.read_residues(folder, config, n_numbers)
         stage = ResidueStage.of_tensors({k: v.numpy() for k, v in tensors.items()}, facts)
         if any(len(stage.means[modality]) != self.dims[modality] for modality in MODALITIES):

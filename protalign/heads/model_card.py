@@ -94,8 +94,24 @@ order hits (`protalign align`, `protalign search --rerank`).
 - canonical correlation analysis, {facts["components"]} components, of \
 {facts["n_residues"]:,} paired residues of the training proteins
 - {chance}
-- not trained on hard negatives
+- {_head_line(facts.get("head"))}
 """
+
+
+def _head_line(head: Mapping[str, Any] | None) -> str:
+    if head is None:
+        return "no head trained on hard negatives: both modes use the correlations' rows"
+    line = (
+        f"a head trained on hard negatives ({head['pairs']:,} pairs and their look-alikes, half of "
+        f"the sequences cut at the ends, {head['epochs']} epochs kept) makes the rows of the "
+        "global mode; the local mode uses the correlations' rows"
+    )
+    if head["best"] is None:
+        return line
+    return (
+        f"{line}; a sequence's own structure among its look-alikes of the validation pairs: mean "
+        f"reciprocal rank {head['best']:.4f}, without the head {head['without']:.4f}"
+    )
 
 
 def _validation_line(training: Mapping[str, Any]) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from protalign.core.arrays import Int64
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES
-from protalign.heads.inputs import Inputs
+from protalign.heads.inputs import Inputs, MeanInputs
 
 #: Fewer validation pairs than this say nothing about when to stop.
 MIN_VALIDATION_PAIRS = 10
@@ -69,6 +69,11 @@ class Pairs:
             [np.unique(column, return_inverse=True)[1] for column in self.items[indices].T], axis=1
         )
         return Pairs(self.inputs, self.positions[indices], items, self.n_skipped)
+
+    def of_residues(self) -> Pairs:
+        """Return the same pairs with the residues' rows, if these have their means."""
+        inputs = self.inputs
+        return replace(self, inputs=inputs.inputs) if isinstance(inputs, MeanInputs) else self
 
     def positions_of_items(self, column: int) -> Int64:
         """Return the first entry of each unique sequence (column 0) or structure (column 1)."""

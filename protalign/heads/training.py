@@ -50,11 +50,14 @@ class History:
         Mean reciprocal rank of the validation pairs after each epoch; empty without any.
     best_epoch : int
         The 1-based epoch whose parameters were kept.
+    interrupted : bool
+        Whether Ctrl-C ended the run.
     """
 
     loss: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     best_epoch: int = 0
+    interrupted: bool = False
 
 
 def train(
@@ -127,6 +130,7 @@ def train(
     except KeyboardInterrupt:
         if history.best_epoch == 0 or not (history.validation or _all_finite(model)):
             raise
+        history.interrupted = True
         warnings.warn("Training interrupted by user: the best so far is kept.", stacklevel=3)
     if history.validation:
         model.load_state_dict(best_state)

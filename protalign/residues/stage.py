@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Float32
 from protalign.core.protein import MODALITIES, Modality
+from protalign.core.ragged import Ragged
+from protalign.core.words import AlignMode
 from protalign.residues.calibration import Calibration
+from protalign.residues.head import ResidueHead
+
+#: What the names of the head's arrays begin with.
+_HEAD = "head."
+
+
+class ProteinRows(NamedTuple):
+    """A protein's residue rows for either mode; one array serves both if there is no head."""
+
+    local: Float32
+    diagonal: Float32
+
+
+class PackedRows(NamedTuple):
+    """The residue rows of several proteins for either mode, packed."""
+
+    local: Ragged
+    diagonal: Ragged
+
+    @classmethod
+    def of(cls, proteins: Sequence[ProteinRows]) -> Self:
+        """Pack the rows of some proteins, at least one."""
+        local = Ragged.pack([rows.local for rows in proteins])
+        if all(rows.local is rows.diagonal for rows in proteins):
+            return cls(local, local)
+        return cls(local, Ragged.pack([rows.diagonal for rows in proteins]))
+
+    def part(self, rows: slice) -> PackedRows:
+        """Return the rows of some proteins, without a copy."""
+        local = _part(self.local, rows)
+        return PackedRows(
+            local, local if self.local is self.diagonal else _part(self.diagonal, rows)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +74,8 @@ class ResidueStage:
         Paired residues that it was fitted on.
     calibration : Calibration or None
         The scores that chance gives; None if it is not known.
+    head : ResidueHead or None
+        Makes the rows of the global mode; None if it was not asked for.
 
     Examples
     --------
@@ -57,14 +94,17 @@ class ResidueStage:
     correlations: Float32
     n_residues: int
     calibration: Calibration | None = None
+    head: ResidueHead | None = None
 
     @property
     def width(self) -> int:
         """Length of a row: k + 2."""
         return len(self.correlations) + 2
 
-    def rows(self, modality: Modality, embeddings: npt.ArrayLike) -> Float32:
-        """Return the rows of some residues.
+    def rows(
+        self, modality: Modality, embeddings: npt.ArrayLike, mode: AlignMode = "local"
+    ) -> Float32:
+        """Return the rows of a protein's residues.
 
         The product of a sequence's row and a structure's row is the log-likelihood ratio of the two
         residues, in nats.
@@ -74,12 +114,17 @@ class ResidueStage:
         modality : "sequence" or "structure"
             The modality of the embeddings.
         embeddings : (R, D) array
-            Residue embeddings.
+            Residue embeddings. Those of "global" are of one protein, since a head reads a residue's
+            neighbours too.
+        mode : "local" or "global"
+            What the rows are for: "global" ones are the head's, if there is one.
 
         Returns
         -------
         (R, k + 2) float32
         """
+        if mode == "global" and self.head is not None:
+            return self.head.rows(modality, embeddings)
         values = np.asarray(embeddings, dtype=np.float32)
         coordinates = (values - self.means[modality]) @ self.projections[modality]
         r = self.correlations
@@ -93,10 +138,27 @@ class ResidueStage:
         rows[:, one] = 1
         return rows
 
+    def protein_rows(self, modality: Modality, embeddings: npt.ArrayLike) -> ProteinRows:
+        """Return the rows of one protein's (L, D) residue embeddings for both modes."""
+        local = self.rows(modality, embeddings)
+        if self.head is None:
+            return ProteinRows(local, local)
+        return ProteinRows(local, self.rows(modality, embeddings, "global"))
+
+    def packed_rows(self, modality: Modality, embeddings: Ragged) -> PackedRows:
+        """Return the rows of the residue embeddings of several proteins for both modes."""
+        local = Ragged(self.rows(modality, embeddings.values), embeddings.offsets)
+        if self.head is None or len(embeddings) == 0:
+            return PackedRows(local, local)
+        diagonal = [self.rows(modality, each, "global") for each in embeddings]
+        return PackedRows(local, Ragged.pack(diagonal))
+
     def tensors(self) -> dict[str, Float32]:
         """Return its arrays by name, as a saved model holds them."""
         named = {f"mean.{m}": self.means[m] for m in MODALITIES}
         named |= {f"projection.{m}": self.projections[m] for m in MODALITIES}
+        if self.head is not None:
+            named |= {_HEAD + name: array for name, array in self.head.tensors().items()}
         return {**named, "correlations": self.correlations}
 
     @classmethod
@@ -116,7 +178,14 @@ class ResidueStage:
             raise ValueError("the residue stage's correlations are not between 0 and 1")
         known = facts["calibration"]
         calibration = None if known is None else Calibration.of_dict(known)
-        return cls(means, projections, correlations, int(facts["n_residues"]), calibration)
+        head = None
+        if facts.get("head") is not None:  # models of before have none
+            ours = {k.removeprefix(_HEAD): v for k, v in arrays.items() if k.startswith(_HEAD)}
+            head = ResidueHead.of_tensors(ours, facts["head"], len(correlations))
+            if any(len(head.parameters[m]["mean"]) != len(means[m]) for m in MODALITIES):
+                raise ValueError("the residue head is of embeddings of other widths")
+        n_residues = int(facts["n_residues"])
+        return cls(means, projections, correlations, n_residues, calibration, head)
 
     def facts(self) -> dict[str, Any]:
         """Return what is not an array, as JSON values."""
@@ -124,4 +193,10 @@ class ResidueStage:
             "components": len(self.correlations),
             "n_residues": self.n_residues,
             "calibration": None if self.calibration is None else self.calibration.as_dict(),
+            "head": None if self.head is None else dict(self.head.facts),
         }
+
+
+def _part(packed: Ragged, part: slice) -> Ragged:
+    offsets = packed.offsets[part.start : part.stop + 1]
+    return Ragged(packed.values[offsets[0] : offsets[-1]], offsets - offsets[0])

@@ -9,7 +9,7 @@ import numpy as np
 from protalign.core.arrays import Float32, Float64
 from protalign.core.ragged import Ragged
 from protalign.residues.calibration import Calibration
-from protalign.residues.kernels.scores import both_scores, local_scores
+from protalign.residues.kernels.scores import both_scores, diagonal_scores, local_scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,8 @@ class TargetScores:
     Attributes
     ----------
     diagonal : (n,) float32
-        Sum of the residues' log-likelihood ratios on the best diagonal, in nats.
+        Sum of the residues' log-likelihood ratios on the best diagonal, in nats, less the length
+        term if there is one.
     local : (n,) float32
         Score of the best local alignment with affine gaps, in nats.
     excess : (n,) float64 or None
@@ -45,7 +46,12 @@ class TargetScores:
 
 
 def score_targets(
-    query: Float32, targets: Ragged, calibration: Calibration | None = None
+    query: Float32,
+    targets: Ragged,
+    calibration: Calibration | None = None,
+    *,
+    diagonal: tuple[Float32, Ragged] | None = None,
+    length_term: float = 0.0,
 ) -> TargetScores:
     """Score a query's rows with those of many targets, with the usual gap costs.
 
@@ -57,6 +63,10 @@ def score_targets(
         Rows of the other modality, of n proteins.
     calibration : Calibration, optional
         The stage's.
+    diagonal : (query, targets), optional
+        Their rows for the diagonal, if these are others (``ResidueStage.head``).
+    length_term : float
+        Nats that a diagonal loses for each residue by which the two lengths differ.
 
     Examples
     --------
@@ -64,10 +74,16 @@ def score_targets(
     >>> score_targets(rows, Ragged.pack([rows[:2]])).local.tolist()
     [162.0]
     """
-    (diagonal, _), (local, _, _) = both_scores(query, targets)
+    if diagonal is None:
+        (best, _), (local, _, _) = both_scores(query, targets)
+    else:
+        best, local = diagonal_scores(*diagonal)[0], local_scores(query, targets)[0]
+    if length_term:
+        differences = np.abs(targets.lengths - len(query)).astype(np.float32)
+        best = best - np.float32(length_term) * differences
     if calibration is None:
-        return TargetScores(diagonal, local, None)
+        return TargetScores(best, local, None)
     reversed_targets = Ragged.pack([rows[::-1] for rows in targets])
     by_chance = local_scores(query, reversed_targets)[0]
     excess = calibration.excess(local, by_chance, len(query), targets.lengths)
-    return TargetScores(diagonal, local, excess)
+    return TargetScores(best, local, excess)

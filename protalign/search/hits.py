@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args, overload
 
-from protalign.core.arrays import Float32
 from protalign.core.checks import check_choice, check_whole
 from protalign.core.errors import Failure, InputError
 from protalign.core.protein import MODALITIES, Modality
@@ -16,6 +15,7 @@ from protalign.core.words import Against, AlignMode
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.heads.model import Model, as_model
 from protalign.residues import ResidueStage
+from protalign.residues.stage import ProteinRows
 from protalign.search.index import Index
 from protalign.search.provenance import (
     check_made_by,
@@ -35,7 +35,7 @@ from protalign.search.queries import (
     stored_backbone,
     stored_queries,
 )
-from protalign.search.rerank import StoredResidues, rescored
+from protalign.search.rerank import StoredResidues, check_length_term, rescored
 from protalign.search.superposition import tm_score as tm_score_of
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 
@@ -141,6 +141,7 @@ def search(
     query_by: Modality = "sequence",
     rerank: int = 0,
     mode: AlignMode = "local",
+    length_term: float = 0.0,
     tm_score: bool = False,
     store: EmbeddingStore | str | os.PathLike[str] | None = None,
     weights: Mapping[Modality, str] | None = None,
@@ -172,6 +173,10 @@ def search(
         The residues' score that orders the hits of a second stage: the best local alignment, which
         finds relatives, or the best diagonal, which tells the query's own partner from its
         near-identical siblings. Both are given.
+    length_term : float
+        Subtract this, in nats, from a global score for each residue by which the two lengths
+        differ; 2 is a good value. It tells candidates apart by their length alone, which is a
+        different thing from their residues. "global" only; 0: do not.
     tm_score : bool
         Superpose each hit on its query and give the TM-score.
     store : EmbeddingStore, str or path, optional
@@ -217,6 +222,7 @@ def search(
     by_kind = sort_queries(queries, targets.ids.tolist())
     check_whole("rerank", rerank, 0)
     check_choice("mode", mode, get_args(AlignMode))
+    check_length_term(length_term, mode if rerank else None)
     opened = _opened_store(store, targets) if tm_score or rerank else None
     coordinates = opened if tm_score else None
     residues: StoredResidues | None = None
@@ -251,7 +257,7 @@ def search(
     hits = _ranked(everything, index, max(k, rerank), against)
     if residues is not None:
         hits = [
-            _reranked(each, query, residues, mode, len(targets))[:k]
+            _reranked(each, query, residues, mode, length_term, len(targets))[:k]
             for each, query in zip(hits, everything.residues, strict=True)
         ]
     if coordinates is not None:
@@ -333,16 +339,17 @@ def _ranked(queries: Queries, index: Index, k: int, against: Against) -> list[li
 
 def _reranked(
     hits: list[Hit],
-    query: Float32 | None,
+    query: ProteinRows | None,
     residues: StoredResidues,
     mode: AlignMode,
+    length_term: float,
     n_targets: int,
 ) -> list[Hit]:
     """Return a query's hits ordered by their residues' scores; those without rows come last."""
     if query is None or not hits:
         return hits
     targets = residues.rows(hits[0].against, [hit.id for hit in hits])
-    scored, order, scores = rescored(query, targets, mode, residues.stage)
+    scored, order, scores = rescored(query, targets, mode, residues.stage, length_term)
     known, calibration = set(scored), residues.stage.calibration
     best = []
     for position in order:

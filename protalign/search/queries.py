@@ -21,6 +21,7 @@ from protalign.heads.model import Model
 from protalign.reading import ReadOptions, find_sources, read_sources
 from protalign.reading.fasta import parse_sequence
 from protalign.residues import ResidueStage
+from protalign.residues.stage import ProteinRows
 from protalign.search.rerank import StoredResidues
 from protalign.search.superposition import backbone_of
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
@@ -52,7 +53,7 @@ class Queries:
         Vectors of unit length.
     backbones : list of (L, 4, 3) float32 or None
         N, CA, C, O in Å of each query with known coordinates, else None.
-    residues : list of (L, k + 2) float32 or None
+    residues : list of ProteinRows or None
         Residue rows of each query for a second stage; None if they were not asked for, or if they
         are unknown.
     failures : list of Failure
@@ -64,7 +65,7 @@ class Queries:
     lengths: list[int | None]
     vectors: Float32
     backbones: list[Float32 | None]
-    residues: list[Float32 | None]
+    residues: list[ProteinRows | None]
     failures: list[Failure] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -189,7 +190,7 @@ def stored_queries(
     other: Modality = "structure" if modality == "sequence" else "sequence"
     names = [str(entry_id) for entry_id in ids]
     kinds = [modality if has_it else other for has_it in present.tolist()]
-    rows: list[Float32 | None] = [None] * len(names)
+    rows: list[ProteinRows | None] = [None] * len(names)
     for kind in MODALITIES:
         if residues is None:
             break
@@ -293,7 +294,7 @@ def embedding_queries(
         np.concatenate([np.empty((0, model.embed_dim), dtype=np.float32), *vectors]),
         [None] * len(embeddings),
         [
-            None if stage is None else stage.rows(m, rows)
+            None if stage is None else stage.protein_rows(m, rows)
             for m, rows in zip(modalities, embeddings, strict=True)
         ],
     )
@@ -318,7 +319,7 @@ def _pooled(
     backbones = [backbone_of(protein.chains) for protein in proteins]
     modality: list[Modality] = ["structure" if len(b) else "sequence" for b in backbones]
     vectors = np.empty((len(proteins), model.embed_dim), dtype=np.float32)
-    residues: list[Float32 | None] = [None] * len(proteins)
+    residues: list[ProteinRows | None] = [None] * len(proteins)
     for kind in MODALITIES:
         indices = [index for index, m in enumerate(modality) if m == kind]
         if not indices:
@@ -330,7 +331,7 @@ def _pooled(
         vectors[indices] = model.pool(kind, rows)
         if stage is not None:
             for index, embeddings in zip(indices, rows, strict=True):
-                residues[index] = stage.rows(kind, embeddings)
+                residues[index] = stage.protein_rows(kind, embeddings)
     return Queries(
         [protein.id for protein in proteins],
         modality,

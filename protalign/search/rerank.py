@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from protalign.core.arrays import Float32
+from protalign.core.checks import check_between
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
 from protalign.core.ragged import Ragged
@@ -14,6 +14,7 @@ from protalign.core.words import AlignMode
 from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model
 from protalign.residues import ResidueStage
+from protalign.residues.stage import ProteinRows
 from protalign.residues.targets import TargetScores, score_targets
 from protalign.stores import EmbeddingStore
 
@@ -41,7 +42,7 @@ class StoredResidues:
     >>> _ = embed(files, path, ["protalign_t6_2M", "proteinmpnn_v_48_020"])
     >>> store = EmbeddingStore.open(path)
     >>> model = ProtAlignEstimator(max_epochs=1, device="cpu").fit(store).model_
-    >>> StoredResidues(model, store).rows("structure", ["1bpi_A"])[0].shape
+    >>> StoredResidues(model, store).rows("structure", ["1bpi_A"])[0].local.shape
     (58, 50)
     """
 
@@ -49,8 +50,8 @@ class StoredResidues:
         self.stage: ResidueStage = model.residue_scorer()
         self._model, self._store = model, store
 
-    def rows(self, modality: Modality, ids: Sequence[str]) -> list[Float32 | None]:
-        """Return the (L, k + 2) rows of each entry, None if it lacks the modality.
+    def rows(self, modality: Modality, ids: Sequence[str]) -> list[ProteinRows | None]:
+        """Return the rows of each entry, None if it lacks the modality.
 
         Raise InputError if the store has no embeddings of the model's encoder.
         """
@@ -62,29 +63,48 @@ class StoredResidues:
         known = [entry_id for entry_id in ids if entry_id in self._store]
         entries = self._store[known] if known else self._store[:0]
         present = entries.rows(encoder.name)[1] > 0
-        rows: dict[str, Float32] = {}
+        rows: dict[str, ProteinRows] = {}
         if present.any():
-            embeddings = entries[present].embeddings(encoder.name)
-            packed = Ragged(self.stage.rows(modality, embeddings.values), embeddings.offsets)
-            rows = dict(zip(entries[present].ids.tolist(), packed, strict=True))
+            packed = self.stage.packed_rows(modality, entries[present].embeddings(encoder.name))
+            both = map(ProteinRows, packed.local, packed.diagonal)
+            rows = dict(zip(entries[present].ids.tolist(), both, strict=True))
         return [rows.get(entry_id) for entry_id in ids]
 
 
+def check_length_term(length_term: float, mode: AlignMode | None) -> None:
+    """Raise InputError unless it is 0, or a positive number in a search by global scores.
+
+    ``mode`` is None if there is no second stage.
+    """
+    check_between("length_term", length_term, np.nextafter(0, -1), np.inf)
+    if length_term and mode != "global":
+        raise InputError(
+            f"length_term={length_term:g}: only global scores have a length term",
+            'order the hits by them (rerank, and mode="global")',
+        )
+
+
 def rescored(
-    query: Float32, targets: Sequence[Float32 | None], mode: AlignMode, stage: ResidueStage
+    query: ProteinRows,
+    targets: Sequence[ProteinRows | None],
+    mode: AlignMode,
+    stage: ResidueStage,
+    length_term: float = 0.0,
 ) -> tuple[list[int], list[int], TargetScores]:
     """Score a query's candidates by their residues, and order them.
 
     Parameters
     ----------
-    query : (L, k + 2) float32
+    query : ProteinRows
         The query's rows.
-    targets : n of (L', k + 2) float32 or None
+    targets : n of ProteinRows or None
         The candidates' rows.
     mode : "local" or "global"
         The score that orders them.
     stage : ResidueStage
         Made the rows.
+    length_term : float
+        Nats that a global score loses for each residue by which the two lengths differ.
 
     Returns
     -------
@@ -94,11 +114,16 @@ def rescored(
         Positions in ``scored``, best first; of equal ones the earlier candidate first.
     scores : TargetScores
     """
-    scored = [index for index, rows in enumerate(targets) if rows is not None and len(rows)]
-    if not scored:
+    known = {i: rows for i, rows in enumerate(targets) if rows is not None and len(rows.local)}
+    if not known:
         empty = np.empty(0, np.float32)
         return [], [], TargetScores(empty, empty, None)
-    packed = Ragged.pack([rows for rows in targets if rows is not None and len(rows)])
-    scores = score_targets(query, packed, stage.calibration)
+    local = Ragged.pack([rows.local for rows in known.values()])
+    diagonal = None
+    if stage.head is not None:
+        diagonal = query.diagonal, Ragged.pack([rows.diagonal for rows in known.values()])
+    scores = score_targets(
+        query.local, local, stage.calibration, diagonal=diagonal, length_term=length_term
+    )
     keys = scores.local_order if mode == "local" else scores.diagonal.astype(np.float64)
-    return scored, np.argsort(-keys, kind="stable").tolist(), scores
+    return list(known), np.argsort(-keys, kind="stable").tolist(), scores

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from protalign.core.ragged import Ragged
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.evaluation.residues import residue_scores
 from protalign.evaluation.rivals import blosum_rows, blosum_scores, mmseqs_scores
 from protalign.evaluation.test_set import Chains, RetrievalItems, retrieval_items
 from protalign.heads.pairs import Pairs
 from protalign.residues import align
+from protalign.residues.stage import PackedRows
 from protalign.splits.mmseqs import HomologyError
 from protalign.stores import EmbeddingStore
 
@@ -27,7 +27,7 @@ def items(
     return retrieval_items(store[:8], pairs, vectors, fitted.model_.residue_stage)
 
 
-def rows_of(items: RetrievalItems) -> Ragged:
+def rows_of(items: RetrievalItems) -> PackedRows:
     assert items.residues is not None
     return items.residues
 
@@ -41,13 +41,13 @@ def test_every_score_is_that_of_one_alignment(
     calibration = stage.calibration
     assert calibration is not None
     sequences, structures = map(rows_of, items)
-    assert sequences.lengths.tolist() == items[0].lengths.tolist()
+    assert sequences.local.lengths.tolist() == items[0].lengths.tolist()
     scores = residue_scores(stage, sequences, structures)
     other = residue_scores(stage, structures, sequences)
     for name, values in scores.items():
         np.testing.assert_allclose(values, other[name].T, rtol=1e-4, atol=1e-2)
     for q, t in ((0, 0), (0, 3), (5, 2)):
-        query, target = sequences[q], structures[t]
+        query, target = sequences.local[q], structures.local[t]
         for mode in ("local", "global"):
             one = align(query, target, "local" if mode == "local" else "global").score
             assert scores[f"residues_{mode}"][q, t] == pytest.approx(one, abs=0.1)
@@ -63,9 +63,9 @@ def test_chains_have_diagonals_of_their_own(
     stage = fitted.model_.residue_stage
     assert stage is not None
     sequences, structures = map(rows_of, items)
-    two: list[Chains] = [("A" * 10, "", "A" * (len(rows) - 10)) for rows in sequences]
+    two: list[Chains] = [("A" * 10, "", "A" * (len(rows) - 10)) for rows in sequences.local]
     scores = residue_scores(stage, sequences, structures, floor=-1.5, query_chains=two)
-    query, target = sequences[1], structures[4]
+    query, target = sequences.local[1], structures.local[4]
     parts = [align(part, target, "global", floor=-1.5).score for part in (query[:10], query[10:])]
     assert scores["residues_global"][1, 4] == pytest.approx(sum(parts), abs=0.1)
     whole = residue_scores(stage, sequences, structures, floor=-1.5)

@@ -1,0 +1,158 @@
+"""The residue head: rows for the global score, trained to tell near-identical proteins apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from protalign.core.arrays import Float32
+from protalign.core.protein import MODALITIES, Modality
+
+#: Residues on each side that a residue's row depends on.
+REACH = 2
+#: Parameters of one modality, by name.
+_NAMES = ("mean", "projection", "inner", "bias", "outer", "weight")
+
+
+@dataclass(frozen=True, eq=False)
+class ResidueHead:
+    """A network that makes the rows of residues from their embeddings and their neighbours'.
+
+    A row has the form of ``ResidueStage.rows``, k + 2 numbers: k coordinates u, what the residue
+    counts by itself, and 1. With z a residue's embedding and h its hidden numbers,
+
+        h = GELU((z - mean) inner + bias)
+        e = [h(i - 2) … h(i + 2)] outer                   k + 1 numbers
+        u = (z - mean) projection + e_1 … e_k
+        row = [u, e_(k + 1) - sum_k weight u^2, 1]
+
+    With ``outer`` = 0 these are the rows of the stage that it was trained from. At a protein's ends
+    the last residue stands for the missing neighbours, so that they do not say where it ends.
+
+    Attributes
+    ----------
+    parameters : dict
+        Modality -> name -> float32 array: mean (D,), projection (D, k), inner (D, H), bias (H,),
+        outer (5 H, k + 1), weight (k,).
+    constant : float
+        Added to each product of rows.
+    facts : dict
+        How it was trained, as JSON values.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> shapes = {"mean": 6, "projection": (6, 3), "inner": (6, 4), "bias": 4}
+    >>> arrays = {name: np.float32(rng.normal(size=shape)) for name, shape in shapes.items()}
+    >>> arrays |= {"outer": np.zeros((20, 4), np.float32), "weight": np.ones(3, np.float32)}
+    >>> head = ResidueHead({"sequence": arrays, "structure": arrays}, 0.0, {})
+    >>> head.rows("sequence", np.zeros((7, 6))).shape
+    (7, 5)
+    """
+
+    parameters: Mapping[Modality, Mapping[str, Float32]]
+    constant: float
+    facts: Mapping[str, Any]
+
+    def rows(self, modality: Modality, embeddings: npt.ArrayLike) -> Float32:
+        """Return the (L, k + 2) float32 rows of one protein's (L, D) residue embeddings."""
+        arrays = self.parameters[modality]
+        named = {name: torch.from_numpy(arrays[name]) for name in _NAMES}
+        values = torch.from_numpy(np.array(embeddings, dtype=np.float32))
+        with torch.inference_mode():
+            coordinates, alone = head_rows(values, named, neighbours_of([len(values)]))
+        rows = np.empty((len(values), coordinates.shape[1] + 2), dtype=np.float32)
+        rows[:, :-2] = coordinates.numpy()
+        own, one = (-2, -1) if modality == "sequence" else (-1, -2)
+        rows[:, own] = alone.numpy() + self.constant / 2
+        rows[:, one] = 1
+        return rows
+
+    def tensors(self) -> dict[str, Float32]:
+        """Return its arrays by name, as a saved model holds them."""
+        named = {f"{name}.{m}": self.parameters[m][name] for m in MODALITIES for name in _NAMES}
+        return {**named, "constant": np.array([self.constant], dtype=np.float32)}
+
+    @classmethod
+    def of_tensors(
+        cls, tensors: Mapping[str, Float32], facts: Mapping[str, Any], components: int
+    ) -> Self:
+        """Build it of ``tensors`` and ``facts``; raise KeyError or ValueError if damaged."""
+        parameters: dict[Modality, dict[str, Float32]] = {
+            m: {name: tensors[f"{name}.{m}"] for name in _NAMES} for m in MODALITIES
+        }
+        hidden = facts["hidden"]
+        for modality, arrays in parameters.items():
+            (width,) = arrays["mean"].shape
+            shapes = {
+                "projection": (width, components),
+                "inner": (width, hidden),
+                "bias": (hidden,),
+                "outer": ((2 * REACH + 1) * hidden, components + 1),
+                "weight": (components,),
+            }
+            for name, shape in shapes.items():
+                if arrays[name].shape != shape:
+                    raise ValueError(f"the residue head's {modality} {name} is not {shape}")
+        (constant,) = tensors["constant"].tolist()
+        return cls(parameters, constant, dict(facts))
+
+    @staticmethod
+    def n_numbers(dims: Mapping[Modality, int], components: int, hidden: int) -> int:
+        """Return how many numbers a head for embeddings of these widths has."""
+        each = hidden + (2 * REACH + 1) * hidden * (components + 1) + components
+        return sum(each + width * (1 + components + hidden) for width in dims.values()) + 1
+
+
+def neighbours_of(lengths: list[int]) -> Tensor:
+    """Return the rows of each residue's neighbours in packed proteins of some lengths.
+
+    Returns
+    -------
+    (R, 2 * REACH + 1) int64
+        From the residue ``REACH`` before to the one ``REACH`` after; the protein's first or last
+        residue in place of one beyond it.
+    """
+    counts = torch.tensor(lengths, dtype=torch.int64)
+    last = counts.cumsum(0) - 1
+    first = torch.repeat_interleave(last - counts + 1, counts)
+    rows = torch.arange(int(counts.sum()))[:, None] + torch.arange(-REACH, REACH + 1)
+    within = torch.minimum(rows, torch.repeat_interleave(last, counts)[:, None])
+    return torch.maximum(within, first[:, None])
+
+
+def head_rows(
+    embeddings: Tensor, parameters: Mapping[str, Tensor], neighbours: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the coordinates and what each residue counts by itself, (R, k) and (R,).
+
+    Parameters
+    ----------
+    embeddings : (R, D) float32
+        Residues of some proteins, packed.
+    parameters : mapping
+        Those of one modality; see ``ResidueHead``.
+    neighbours : (R, 2 * REACH + 1) int64
+        ``neighbours_of`` the proteins' lengths.
+    """
+    centred = embeddings - parameters["mean"]
+    hidden = functional.gelu(
+        torch.addmm(parameters["bias"], centred, parameters["inner"]), approximate="tanh"
+    )
+    n_around, width = neighbours.shape[1], parameters["outer"].shape[1]
+    outer = parameters["outer"].view(n_around, -1, width).transpose(0, 1).reshape(-1, n_around * width)
+    # One product for all neighbours, and then sums of rows: nothing of 5 H numbers is gathered.
+    parts = (hidden @ outer).view(-1, n_around, width)
+    extra = torch.zeros(len(embeddings), width)
+    for place, rows in enumerate(neighbours.T):
+        extra = extra + parts[:, place].index_select(0, rows)
+    coordinates = centred @ parameters["projection"] + extra[:, :-1]
+    alone = extra[:, -1] - coordinates.square() @ parameters["weight"]
+    return coordinates, alone
