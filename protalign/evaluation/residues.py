@@ -11,6 +11,7 @@ from protalign.core.arrays import Float32
 from protalign.core.ragged import Ragged
 from protalign.evaluation.test_set import Chains
 from protalign.residues import ResidueStage
+from protalign.residues.calibration import Calibration, Chance
 from protalign.residues.kernels.packed import pack
 from protalign.residues.kernels.scores import both_scores, diagonal_scores, local_scores
 from protalign.residues.stage import PackedRows
@@ -97,9 +98,21 @@ def residue_scores(
         if calibration is not None and reversed_targets is not None:
             by_chance = local_scores(block.local, reversed_targets)[0]
             lengths = block.local.lengths[:, None], candidates.local.lengths[None, :]
-            excess = calibration.excess(local[0], by_chance, *lengths)
+            excess = calibration.excess(
+                local[0], by_chance, *lengths, _chances(calibration, block.local)
+            )
             scores["residues_excess"][part] = excess
     return scores
+
+
+def _chances(calibration: Calibration, queries: Ragged) -> Chance | None:
+    """Return what chance gives each query, (m, 1) each."""
+    chances = [calibration.chance(query) for query in queries]
+    known = [chance for chance in chances if chance is not None]
+    if not known:
+        return None
+    location, scale = np.array([(chance.location, chance.scale) for chance in known]).T
+    return Chance(location[:, None], scale[:, None])
 
 
 def _by_chain(

@@ -442,7 +442,9 @@ class Model(nn.Module):
             return alignment
         by_chance = align(rows[0], rows[1][::-1]).score
         lengths = len(rows[0]), len(rows[1])
-        excess = stage.calibration.excess(alignment.score, by_chance, *lengths)
+        excess = stage.calibration.excess(
+            alignment.score, by_chance, *lengths, stage.calibration.chance(rows[0])
+        )
         return replace(
             alignment,
             evalue=float(stage.calibration.evalue(excess, n_targets)),

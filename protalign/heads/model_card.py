@@ -48,8 +48,9 @@ last training loss {training["loss_curve"][-1]:.4f}
 
 ## Licence
 
-The heads hold no protein. Before you pass them on, read the terms of the proteins that they were
-trained on and of the encoders' weights.
+The heads hold no protein. A calibrated residue stage keeps what its scores know of the residues of
+up to 200 training proteins, the background that E-values are measured against. Before you pass the
+model on, read the terms of the proteins that it was trained on and of the encoders' weights.
 
 Written by ProtAlign {config["protalign_version"]}; weights SHA-256 in config.json.
 """

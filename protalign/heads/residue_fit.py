@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from protalign.core.arrays import Int64
+from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
 from protalign.heads.inputs import Inputs
 from protalign.heads.pairs import Pairs
 from protalign.residues import PairSums, ResidueStage
-from protalign.residues.calibration import Calibration
+from protalign.residues.background import FEWEST, PROTEINS, Background
+from protalign.residues.calibration import Calibration, Chance
 from protalign.residues.kernels.scores import local_scores
 
 #: Proteins of each modality that the calibration aligns, and structures for each sequence. Many
 #: proteins count more than many pairs: a few that fit everything would decide the tail.
-_CALIBRATED_WITH, _TARGETS_EACH = 400, 50
+_CALIBRATED_WITH, _TARGETS_EACH = 300, 50
 #: Residues of such a protein, at most: longer ones take long and teach the same.
 _LONGEST = 600
 
@@ -58,6 +61,8 @@ def _calibration(
     for modality in MODALITIES:
         short &= inputs.lengths(modality)[pairs.positions] <= _LONGEST
     choices = np.flatnonzero(short)
+    background, kept = _background(stage, pairs, choices, generator)
+    choices = np.setdiff1d(choices, kept)
     subset = [np.sort(generator.permutation(choices)[:_CALIBRATED_WITH]) for _ in MODALITIES]
     if min(map(len, subset)) == 0:
         return None
@@ -66,7 +71,8 @@ def _calibration(
         for modality, indices in zip(MODALITIES, subset, strict=True)
     )
     own = {tuple(pair) for pair in pairs.items.tolist()}
-    scores, by_chance, lengths = [], [], []
+    aligned = _Aligned()
+    of_background = _Aligned()
     for query, rows in zip(subset[0], sequence, strict=True):
         chosen = generator.permutation(len(structure))[:_TARGETS_EACH]
         # Equal items are one protein.
@@ -75,17 +81,56 @@ def _calibration(
         if not unrelated:
             continue
         targets = [structure[i] for i in unrelated]
-        scores.append(local_scores(rows, Ragged.pack(targets))[0])
-        by_chance.append(local_scores(rows, Ragged.pack([t[::-1] for t in targets]))[0])
-        lengths.append(np.array([(len(rows), len(target)) for target in targets]).T)
-    if not scores:
+        backward = Ragged.pack([target[::-1] for target in targets])
+        scores = local_scores(rows, Ragged.pack(targets))[0], local_scores(rows, backward)[0]
+        aligned.add(rows, *scores, backward.lengths)
+        if background is not None:
+            of_background.add(rows, *background.scores(rows))
+    if not aligned.scores:
         return None
     try:
-        return Calibration.fit(
-            np.concatenate(scores), np.concatenate(by_chance), *np.concatenate(lengths, axis=1)
+        calibration = Calibration.fit(*aligned.columns())
+        if background is None:
+            return calibration
+        excess = calibration.excess(*of_background.columns())
+        chance = Chance.of(excess.reshape(-1, len(kept)))
+        counts = [len(scores) for scores in aligned.scores]
+        of_pairs = Chance(np.repeat(chance.location, counts), np.repeat(chance.scale, counts))
+        return calibration.with_background(
+            background, calibration.excess(*aligned.columns()), of_pairs
         )
     except InputError:
         return None
+
+
+class _Aligned:
+    """Scores of queries with targets, and the lengths of both."""
+
+    def __init__(self) -> None:
+        self.scores: list[Float32] = []
+        self._columns: list[tuple[npt.ArrayLike, ...]] = []
+
+    def add(self, query: Float32, scores: Float32, by_chance: Float32, lengths: Int64) -> None:
+        """Add those of one query."""
+        self.scores.append(scores)
+        self._columns.append((scores, by_chance, np.full(len(scores), len(query)), lengths))
+
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
+        """Return scores, scores with the targets reversed, queries' and targets' lengths."""
+        return tuple(map(np.concatenate, zip(*self._columns, strict=True)))
+
+
+def _background(
+    stage: ResidueStage, pairs: Pairs, choices: Int64, generator: np.random.Generator
+) -> tuple[Background | None, Int64]:
+    """Draw the background and the pairs that it is of; none if there are too few."""
+    count = min(PROTEINS, len(choices) // 2)
+    if count < FEWEST:
+        return None, np.empty(0, dtype=np.int64)
+    kept = np.sort(generator.permutation(choices)[:count])
+    rows = {m: _rows(stage, pairs.inputs, m, pairs.positions[kept]) for m in MODALITIES}
+    half = {m: Ragged(each.values.astype(np.float16), each.offsets) for m, each in rows.items()}
+    return Background(half), kept
 
 
 def _rows(stage: ResidueStage, inputs: Inputs, modality: Modality, positions: Int64) -> Ragged:

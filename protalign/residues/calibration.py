@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from protalign.core.arrays import Float64
+from protalign.core.arrays import Bool, Float32, Float64
 from protalign.core.errors import InputError
+from protalign.residues.background import Background
 
 #: Pairs to fit on, at least.
 MIN_PAIRS = 500
 #: The part of the unrelated pairs whose scores decide the scale of the tail.
 _TAIL = (0.2, 0.02)
+#: Quantiles of a query's scores with the background that give its location and its scale. Above the
+#: second are relatives, if there are any.
+_QUERY = (0.75, 0.97)
 #: A pair that chance gives less often than this is a relative, and says nothing about chance.
 _RELATED = 1e-5
 #: Fits, each without the relatives that the last one found.
@@ -23,7 +27,33 @@ _ROUNDS = 5
 #: Probability that two proteins of one excess share a fold: a logistic function's centre and
 #: slope, the means of three fits on CATH domains of topologies that the stage was not fitted on
 #: (benchmarks/quality/calibration.py).
-_FOLD_CENTRE, _FOLD_SLOPE = 6.6, 0.67
+_FOLD_CENTRE, _FOLD_SLOPE = 6.3, 0.64
+
+
+@dataclass(frozen=True)
+class Chance:
+    """The upper tail of the scores that chance gives a query.
+
+    Attributes
+    ----------
+    location, scale : float64
+        Of the excess that a ``Calibration`` without a background gives; arrays for many queries.
+    """
+
+    location: Float64
+    scale: Float64
+
+    @classmethod
+    def of(cls, excess: npt.ArrayLike) -> Self:
+        """Return it by a query's excess over the background, (…, n) for n proteins."""
+        low, high = np.quantile(np.asarray(excess, np.float64), _QUERY, axis=-1)
+        scale = (high - low) / np.log((1 - _QUERY[0]) / (1 - _QUERY[1]))
+        return cls(low, np.maximum(scale, np.finfo(np.float32).tiny))
+
+    def excess(self, excess: npt.ArrayLike) -> Float64:
+        """Return the excess of scores of this query over this chance, in units of its scale."""
+        above: Float64 = (np.asarray(excess, np.float64) - self.location) / self.scale
+        return above
 
 
 @dataclass(frozen=True)
@@ -36,6 +66,10 @@ class Calibration:
     logarithm of the lengths, and what is above it has an exponential tail (Karlin and Altschul;
     reversed sequences as a null model: Karplus et al. 2005).
 
+    The tail differs from query to query: a fold of many look-alikes gets high scores from all of
+    them. So a query is also aligned with a background of training proteins, and an excess counts
+    by the tail of these scores.
+
     Attributes
     ----------
     intercept, reversed_weight, length_weight : float
@@ -45,6 +79,12 @@ class Calibration:
         Nats of score above the expected one in which chance falls by a factor of e.
     n_pairs : int
         Unrelated pairs that it was fitted on.
+    background : Background or None
+        The proteins that show a query's own tail; None if there were too few, or in models of
+        before: then all queries have one tail.
+    query_start, query_scale : float
+        Where chance begins by a query's own tail, and its scale, which make up for the tail being
+        known of few proteins; fitted on the pairs.
 
     Examples
     --------
@@ -59,6 +99,9 @@ class Calibration:
     length_weight: float
     scale: float
     n_pairs: int
+    background: Background | None = field(default=None, compare=False)
+    query_start: float = 0.0
+    query_scale: float = 1.0
 
     @classmethod
     def fit(
@@ -88,22 +131,41 @@ class Calibration:
         # Scores with reversed targets hold no relatives: far above all of them is one.
         by_chance = X[:, 1]
         keep = y < 2 * np.quantile(by_chance, 0.995) if len(y) else y > 0
-        for _ in range(_ROUNDS):
-            if keep.sum() < MIN_PAIRS:
-                raise InputError(
-                    f"calibration: {int(keep.sum())} unrelated pairs are too few",
-                    "fit on more proteins of different families",
-                )
-            weights = np.linalg.lstsq(X[keep], y[keep], rcond=None)[0]
-            above = y - X @ weights
-            first, last = np.quantile(above[keep], [1 - share for share in _TAIL])
-            scale = max((last - first) / np.log(_TAIL[0] / _TAIL[1]), np.finfo(np.float64).tiny)
-            # The tail is _TAIL[0] exp(-(above - first) / scale): where it is 1, chance begins.
-            start = first + scale * np.log(_TAIL[0])
-            keep = above - start < -scale * np.log(_RELATED)
-        weights[0] += start
+        weights, scale, n_pairs = _fit_tail(y, X, keep)
         intercept, of_reversed, of_lengths = map(float, weights)
-        return cls(intercept, of_reversed, of_lengths, float(scale), int(keep.sum()))
+        return cls(intercept, of_reversed, of_lengths, scale, n_pairs)
+
+    def with_background(
+        self, background: Background, excess: npt.ArrayLike, chance: Chance
+    ) -> Calibration:
+        """Return it with a background, fitted on pairs of which most are unrelated.
+
+        Parameters
+        ----------
+        background : Background
+            The proteins.
+        excess : (n,) float
+            Pairs' excess without a background.
+        chance : Chance
+            (n,) each, of the pairs' queries.
+
+        Raises
+        ------
+        InputError
+            There are fewer than ``MIN_PAIRS`` pairs.
+        """
+        above = chance.excess(excess)
+        everything = np.ones(len(above), dtype=np.bool_)
+        weights, scale, _ = _fit_tail(above, np.ones((len(above), 1)), everything)
+        start = float(weights[0])
+        return replace(self, background=background, query_start=start, query_scale=scale)
+
+    def chance(self, query: Float32) -> Chance | None:
+        """Align a query's (L, k + 2) rows with the background; None without one."""
+        if self.background is None or len(query) == 0:
+            return None
+        scores, reversed_scores, lengths = self.background.scores(query)
+        return Chance.of(self.excess(scores, reversed_scores, len(query), lengths))
 
     def excess(
         self,
@@ -111,16 +173,20 @@ class Calibration:
         reversed_scores: npt.ArrayLike,
         query_lengths: npt.ArrayLike,
         target_lengths: npt.ArrayLike,
+        chance: Chance | None = None,
     ) -> Float64:
         """Return how far scores are above chance, in units of the tail's scale; float64.
 
-        Chance gives an excess of x or more to a share exp(-x) of unrelated pairs.
+        Chance gives an excess of x or more to a share exp(-x) of unrelated pairs. With the query's
+        own ``chance`` that holds for each query.
         """
         lengths = np.log(np.asarray(query_lengths, np.float64) * np.asarray(target_lengths))
         expected = self.intercept + self.length_weight * lengths
         expected = expected + self.reversed_weight * np.asarray(reversed_scores, np.float64)
         excess: Float64 = (np.asarray(scores, np.float64) - expected) / self.scale
-        return excess
+        if chance is None:
+            return excess
+        return (chance.excess(excess) - self.query_start) / self.query_scale
 
     def evalue(self, excess: npt.ArrayLike, n_targets: int) -> Float64:
         """Return the hits of this excess that chance gives among ``n_targets``; float64."""
@@ -134,21 +200,52 @@ class Calibration:
         return probability
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the attributes as JSON values."""
-        return asdict(self)
+        """Return the numbers, without the background's rows, as JSON values."""
+        return {name: getattr(self, name) for name in (*_NUMBERS, *_OF_QUERIES, "n_pairs")}
 
     @classmethod
-    def of_dict(cls, values: Mapping[str, Any]) -> Self:
+    def of_dict(cls, values: Mapping[str, Any], background: Background | None = None) -> Self:
         """Build it from ``as_dict``; raise KeyError, TypeError or ValueError if it is damaged."""
-        weights = {name: float(values[name]) for name in ("intercept", "reversed_weight")}
-        calibration = cls(
-            **weights,
-            length_weight=float(values["length_weight"]),
-            scale=float(values["scale"]),
-            n_pairs=int(values["n_pairs"]),
-        )
-        if not (np.isfinite([*weights.values(), calibration.length_weight]).all()):
+        numbers = {name: float(values[name]) for name in _NUMBERS}
+        # Models of before have no background.
+        numbers |= {name: float(values[name]) for name in _OF_QUERIES if name in values}
+        if not np.isfinite(list(numbers.values())).all():
             raise ValueError("the calibration holds NaN or infinity")
-        if not 0 < calibration.scale < np.inf:
+        if not (numbers["scale"] > 0 and numbers.get("query_scale", 1) > 0):
             raise ValueError("the calibration's scale is not above 0")
-        return calibration
+        return cls(**numbers, n_pairs=int(values["n_pairs"]), background=background)
+
+
+_NUMBERS = ("intercept", "reversed_weight", "length_weight", "scale")
+_OF_QUERIES = ("query_start", "query_scale")
+
+
+def _fit_tail(y: Float64, X: Float64, keep: Bool) -> tuple[Float64, float, int]:
+    """Fit what is expected of y by X (n, m), and the scale of the tail above it.
+
+    Returns
+    -------
+    weights : (m,) float64
+        ``X @ weights`` is where chance begins; the first column of X is ones.
+    scale : float
+        Chance falls by a factor of e in it.
+    n_pairs : int
+        Those that it was fitted on, without those that look related.
+
+    ``keep`` are the pairs to begin with. Raise InputError if fewer than ``MIN_PAIRS`` are left.
+    """
+    for _ in range(_ROUNDS):
+        if keep.sum() < MIN_PAIRS:
+            raise InputError(
+                f"calibration: {int(keep.sum())} unrelated pairs are too few",
+                "fit on more proteins of different families",
+            )
+        weights: Float64 = np.linalg.lstsq(X[keep], y[keep], rcond=None)[0]
+        above = y - X @ weights
+        first, last = np.quantile(above[keep], [1 - share for share in _TAIL])
+        scale = float(max((last - first) / np.log(_TAIL[0] / _TAIL[1]), np.finfo(np.float64).tiny))
+        # The tail is _TAIL[0] exp(-(above - first) / scale): where it is 1, chance begins.
+        start = first + scale * np.log(_TAIL[0])
+        keep = above - start < -scale * np.log(_RELATED)
+    weights[0] += start
+    return weights, scale, int(keep.sum())

@@ -147,7 +147,9 @@ def head_rows(
         torch.addmm(parameters["bias"], centred, parameters["inner"]), approximate="tanh"
     )
     n_around, width = neighbours.shape[1], parameters["outer"].shape[1]
-    outer = parameters["outer"].view(n_around, -1, width).transpose(0, 1).reshape(-1, n_around * width)
+    outer = (
+        parameters["outer"].view(n_around, -1, width).transpose(0, 1).reshape(-1, n_around * width)
+    )
     # One product for all neighbours, and then sums of rows: nothing of 5 H numbers is gathered.
     parts = (hidden @ outer).view(-1, n_around, width)
     extra = torch.zeros(len(embeddings), width)

@@ -13,11 +13,12 @@ from protalign.core.arrays import Float32
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
 from protalign.core.words import AlignMode
+from protalign.residues.background import Background
 from protalign.residues.calibration import Calibration
 from protalign.residues.head import ResidueHead
 
-#: What the names of the head's arrays begin with.
-_HEAD = "head."
+#: What the names of the head's arrays begin with, and those of the calibration's background.
+_HEAD, _BACKGROUND = "head.", "background."
 
 
 class ProteinRows(NamedTuple):
@@ -153,12 +154,15 @@ class ResidueStage:
         diagonal = [self.rows(modality, each, "global") for each in embeddings]
         return PackedRows(local, Ragged.pack(diagonal))
 
-    def tensors(self) -> dict[str, Float32]:
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return its arrays by name, as a saved model holds them."""
-        named = {f"mean.{m}": self.means[m] for m in MODALITIES}
+        named: dict[str, npt.NDArray[Any]] = {f"mean.{m}": self.means[m] for m in MODALITIES}
         named |= {f"projection.{m}": self.projections[m] for m in MODALITIES}
         if self.head is not None:
             named |= {_HEAD + name: array for name, array in self.head.tensors().items()}
+        if self.calibration is not None and self.calibration.background is not None:
+            kept = self.calibration.background.tensors()
+            named |= {_BACKGROUND + name: array for name, array in kept.items()}
         return {**named, "correlations": self.correlations}
 
     @classmethod
@@ -177,10 +181,12 @@ class ResidueStage:
         if not ((correlations >= 0) & (correlations < 1)).all():
             raise ValueError("the residue stage's correlations are not between 0 and 1")
         known = facts["calibration"]
-        calibration = None if known is None else Calibration.of_dict(known)
+        kept = _beginning_with(_BACKGROUND, arrays)
+        background = Background.of_tensors(kept, len(correlations) + 2) if kept else None
+        calibration = None if known is None else Calibration.of_dict(known, background)
         head = None
         if facts.get("head") is not None:  # models of before have none
-            ours = {k.removeprefix(_HEAD): v for k, v in arrays.items() if k.startswith(_HEAD)}
+            ours = _beginning_with(_HEAD, arrays)
             head = ResidueHead.of_tensors(ours, facts["head"], len(correlations))
             if any(len(head.parameters[m]["mean"]) != len(means[m]) for m in MODALITIES):
                 raise ValueError("the residue head is of embeddings of other widths")
@@ -195,6 +201,11 @@ class ResidueStage:
             "calibration": None if self.calibration is None else self.calibration.as_dict(),
             "head": None if self.head is None else dict(self.head.facts),
         }
+
+
+def _beginning_with(prefix: str, arrays: Mapping[str, Float32]) -> dict[str, Float32]:
+    """Return the arrays whose names begin so, by the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def _part(packed: Ragged, part: slice) -> Ragged:

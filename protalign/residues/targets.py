@@ -85,5 +85,7 @@ def score_targets(
         return TargetScores(best, local, None)
     reversed_targets = Ragged.pack([rows[::-1] for rows in targets])
     by_chance = local_scores(query, reversed_targets)[0]
-    excess = calibration.excess(local, by_chance, len(query), targets.lengths)
+    excess = calibration.excess(
+        local, by_chance, len(query), targets.lengths, calibration.chance(query)
+    )
     return TargetScores(best, local, excess)

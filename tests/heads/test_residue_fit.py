@@ -132,6 +132,31 @@ def test_a_damaged_stage_is_refused(
     assert "\n" not in str(caught.value)
 
 
+def test_many_proteins_leave_a_background(tmp_path: Path) -> None:
+    """Each query then has a tail of its own; it is saved, and E-values come back the same."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(2, 6, 8))
+    hidden = [rng.normal(size=(int(n), 6)) for n in rng.integers(12, 30, 130)]
+    pairs = [(h @ mixing[0], h @ mixing[1]) for h in hidden]
+    estimator = ProtAlignEstimator(
+        max_epochs=1, embed_dim=4, n_heads=1, device="cpu", random_state=0, early_stopping=False
+    ).fit(pairs)
+    calibration = estimator.model_.residue_scorer().calibration
+    assert calibration is not None
+    assert calibration.background is not None
+    assert all(len(calibration.background.proteins[m]) == 65 for m in MODALITIES)
+    estimator.save(tmp_path / "model")
+    loaded = Model.load(tmp_path / "model")
+    for query_by, query, target in (("sequence", *pairs[0]), ("structure", *pairs[1][::-1])):
+        one = estimator.model_.align(query, target, query_by=query_by)
+        other = loaded.align(query, target, query_by=query_by)
+        assert one.evalue == other.evalue
+        rows = loaded.residue_scorer().rows(query_by, query)
+        chance = loaded.residue_scorer().calibration.chance(rows)
+        assert chance is not None
+        assert 0 < chance.scale < np.inf
+
+
 def test_embeddings_of_another_width_are_refused(fitted: ProtAlignEstimator) -> None:
     """They are of another encoder."""
     dims = fitted.model_.dims

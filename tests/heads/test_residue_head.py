@@ -40,7 +40,9 @@ def families(n: int, seed: int) -> list[tuple[Float32, Float32]]:
             single = rng.normal(size=(LENGTH, 3))
             late = np.roll(single, 1, axis=0)
             rows = [family @ shared[0] + single @ own[0], family @ shared[1] + late @ own[1]]
-            pairs.append(tuple((r + 0.3 * rng.normal(size=r.shape)).astype(np.float32) for r in rows))
+            pairs.append(
+                tuple((r + 0.3 * rng.normal(size=r.shape)).astype(np.float32) for r in rows)
+            )
     return pairs  # type: ignore[return-value]
 
 
@@ -113,9 +115,7 @@ def test_too_few_pairs_give_none(stage: ResidueStage) -> None:
     assert lines == ["residue head: too few pairs"]
 
 
-def test_ctrl_c_keeps_the_best_epoch(
-    stage: ResidueStage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_keeps_the_best_epoch(stage: ResidueStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a warning; before the first epoch's end there is none."""
     real = residue_head._epochs
 
@@ -196,8 +196,9 @@ def test_a_model_of_before_has_none(with_head: ProtAlignEstimator, tmp_path: Pat
     config = json.loads(json.dumps(without.model_.description()))
     assert config["residues"].pop("head") is None
     del config["parameters"]["residue_head"]
-    from protalign.heads import model_files
     import torch
+
+    from protalign.heads import model_files
 
     stage = without.model_.residue_scorer()
     model_files.write_model(

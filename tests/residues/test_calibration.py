@@ -9,7 +9,9 @@ import pytest
 
 from protalign.core.arrays import Float64, Int64
 from protalign.core.errors import InputError
-from protalign.residues.calibration import Calibration
+from protalign.core.ragged import Ragged
+from protalign.residues.background import Background
+from protalign.residues.calibration import Calibration, Chance
 
 
 def unrelated(n: int, seed: int) -> tuple[Float64, Float64, Int64, Int64]:
@@ -72,3 +74,62 @@ def test_it_comes_back_from_json() -> None:
     for damage in ({"scale": 0.0}, {"intercept": float("nan")}, {"scale": float("inf")}):
         with pytest.raises(ValueError, match="calibration"):
             Calibration.of_dict(values | damage)
+
+
+def test_every_query_has_its_own_tail() -> None:
+    """Queries with far larger scores than others have no more false hits, nor others fewer."""
+    rng = np.random.default_rng(0)
+    spread = np.repeat(rng.uniform(0.4, 2.5, 300), 150)
+
+    def scores(seed: int) -> tuple[Float64, Float64, Int64, Int64]:
+        y, *others = unrelated(300 * 150, seed)
+        return y + (spread - 1) * np.random.default_rng(seed).gumbel(20, 15, len(y)), *others
+
+    one_tail = Calibration.fit(*scores(1))
+    chance = Chance.of(one_tail.excess(*scores(2)).reshape(300, 150)[:, :100])
+    of_pairs = Chance(np.repeat(chance.location, 150), np.repeat(chance.scale, 150))
+    background = Background({})
+    own_tails = one_tail.with_background(background, one_tail.excess(*scores(1)), of_pairs)
+    assert own_tails.background is background
+    hits = []
+    for calibration, given in ((one_tail, None), (own_tails, of_pairs)):
+        evalues = calibration.evalue(calibration.excess(*scores(3), given), 150)
+        per_query = (evalues <= 1).reshape(300, 150).sum(axis=1)
+        order = np.argsort(spread[::150])
+        hits.append((per_query[order[:100]].mean(), per_query[order[-100:]].mean()))
+    assert hits[0][0] < 0.1
+    assert hits[0][1] > 2
+    assert all(0.5 < rate < 2 for rate in hits[1])
+
+
+def test_relatives_in_the_background_change_little() -> None:
+    """Two of 100 that score far above all others."""
+    excess = np.random.default_rng(0).gumbel(size=100)
+    clean = Chance.of(excess)
+    excess[np.argsort(excess)[-2:]] += 50
+    with_relatives = Chance.of(excess)
+    assert with_relatives.location == clean.location
+    assert with_relatives.scale == pytest.approx(clean.scale, rel=0.01)
+    assert Chance.of(np.zeros(70)).scale > 0
+
+
+def test_a_query_is_aligned_with_the_other_modality() -> None:
+    """Its rows show which it is; without a background there is no tail of its own."""
+    rng = np.random.default_rng(0)
+    proteins = {
+        modality: Ragged.pack([rng.normal(size=(n, 6)).astype(np.float16) for n in lengths])
+        for modality, lengths in (("sequence", (4, 5)), ("structure", (6, 7, 8)))
+    }
+    background = Background(proteins)
+    query = rng.normal(size=(3, 6)).astype(np.float32)
+    query[:, -1] = 1
+    assert background.scores(query)[2].tolist() == [6, 7, 8]
+    assert background.scores(query[:, ::-1])[2].tolist() == [4, 5]
+    calibration = Calibration.fit(*unrelated(1000, 0))
+    assert calibration.chance(query) is None
+    again = Background.of_tensors(background.tensors(), 6)
+    for one, other in zip(background.scores(query), again.scores(query), strict=True):
+        assert (one == other).all()
+    for damage in ({"lengths.sequence": np.array([4, 6])}, {"rows.structure": np.zeros((21, 5))}):
+        with pytest.raises(ValueError, match=r"rows|offsets"):
+            Background.of_tensors({**background.tensors(), **damage}, 6)
