@@ -41,7 +41,7 @@ _LEAST_PAIRS = 20
 _LONGEST = 800
 #: Pairs of a group, look-alikes to draw them from, groups of a batch, and random structures that
 #: join each group.
-_GROUP, _ALIKE, _GROUPS, _RANDOM = 6, 8, 10, 2
+_GROUP, _ALIKE, _GROUPS, _RANDOM = 6, 8, 10, 4
 #: Pairs nearest by their mean rows, which are scored to find look-alikes.
 _NEAREST = 40
 #: A look-alike whose score is less than this part of a pair's own is easily told apart.
@@ -51,10 +51,11 @@ _AT_ONCE = 1024
 #: Passes over the pairs.
 EPOCHS = 7
 #: Of what begins at random, and of what the stage has fitted.
-_LEARNING_RATE, _FITTED_RATE = 2e-3, 2e-4
+_LEARNING_RATE, _FITTED_RATE = 1e-3, 2e-4
 _WEIGHT_DECAY, _WARM_UP = 0.01, 20
-#: Scores are multiplied by this at the start; it is learned.
-_SHARPNESS = 0.05
+#: Scores are multiplied by the best of these at the start, by the loss of some batches; it is
+#: learned then. If it is too high, training makes the scores smaller and not better.
+_SHARPNESSES, _TRIED = (0.05, 0.02, 0.01, 0.005), 2
 #: The part of the sequences that is cut, and the part that an end loses at most.
 _CUT, _CUT_BY = 0.5, 0.2
 #: A pair of residues counts hardly less than this in training, so that one bad stretch, as where
@@ -162,7 +163,7 @@ class _Network(nn.Module):
                 }
             )
         self.constant = nn.Parameter(torch.tensor(-np.log1p(-(r**2)).sum() / 2).float())
-        self.log_sharpness = nn.Parameter(torch.tensor(math.log(_SHARPNESS)))
+        self.log_sharpness = nn.Parameter(torch.tensor(math.log(_SHARPNESSES[0])))
 
     def parts(self) -> list[dict[str, Any]]:
         """Return the parameters by their learning rates, for an optimiser."""
@@ -302,6 +303,7 @@ def _epochs(
 ) -> Iterator[float]:
     """Train; yield the mean loss of each epoch."""
     optimiser = torch.optim.AdamW(network.parts(), weight_decay=_WEIGHT_DECAY)
+    _set_sharpness(network, examples, generator)
     steps = 0
     for epoch in range(epochs):
         groups = list(examples.groups(generator))
@@ -327,6 +329,19 @@ def _epochs(
                     "without it"
                 )
         yield float(np.mean(losses))
+
+
+def _set_sharpness(network: _Network, examples: _Examples, generator: np.random.Generator) -> None:
+    """Set the sharpness with which the loss is lowest before training."""
+    groups = list(examples.groups(generator))[: _TRIED * _GROUPS]
+    losses = []
+    seed = int(generator.integers(2**31))
+    for sharpness in _SHARPNESSES:
+        with torch.no_grad():
+            network.log_sharpness.fill_(math.log(sharpness))
+            losses.append(float(_loss(network, examples, groups, np.random.default_rng(seed))))
+    with torch.no_grad():
+        network.log_sharpness.fill_(math.log(_SHARPNESSES[int(np.argmin(losses))]))
 
 
 def _loss(
