@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import InputError
@@ -108,16 +106,23 @@ class _Aligned:
 
     def __init__(self) -> None:
         self.scores: list[Float32] = []
-        self._columns: list[tuple[npt.ArrayLike, ...]] = []
+        self._columns: list[tuple[Float32, Float32, Int64, Int64]] = []
 
     def add(self, query: Float32, scores: Float32, by_chance: Float32, lengths: Int64) -> None:
         """Add those of one query."""
         self.scores.append(scores)
         self._columns.append((scores, by_chance, np.full(len(scores), len(query)), lengths))
 
-    def columns(self) -> tuple[npt.NDArray[Any], ...]:
+    def columns(self) -> tuple[Float32, Float32, Int64, Int64]:
         """Return scores, scores with the targets reversed, queries' and targets' lengths."""
-        return tuple(map(np.concatenate, zip(*self._columns, strict=True)))
+        scores, by_chance, queries, targets = zip(*self._columns, strict=True)
+        concatenate = np.concatenate
+        return (
+            concatenate(scores),
+            concatenate(by_chance),
+            concatenate(queries),
+            concatenate(targets),
+        )
 
 
 def _background(

@@ -240,7 +240,7 @@ def _fit_tail(y: Float64, X: Float64, keep: Bool) -> tuple[Float64, float, int]:
                 f"calibration: {int(keep.sum())} unrelated pairs are too few",
                 "fit on more proteins of different families",
             )
-        weights: Float64 = np.linalg.lstsq(X[keep], y[keep], rcond=None)[0]
+        weights: Float64 = np.asarray(np.linalg.lstsq(X[keep], y[keep], rcond=None)[0])
         above = y - X @ weights
         first, last = np.quantile(above[keep], [1 - share for share in _TAIL])
         scale = float(max((last - first) / np.log(_TAIL[0] / _TAIL[1]), np.finfo(np.float64).tiny))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import protalign
 from protalign import AlignedVectors, EmbeddingStore, Model, ProtAlignEstimator, read_vectors
 from protalign.core.errors import InputError, ModelError
+from protalign.heads.residue_head import _Network
 
 SEQUENCE, STRUCTURE = "protalign_t6_2M", "proteinmpnn_v_48_020"
 
@@ -129,3 +132,52 @@ def test_what_is_missing_is_named(work: Path, vectors: AlignedVectors, tmp_path:
     without.residue_stage = None
     with pytest.raises(ModelError, match="has no residue stage"):
         protalign.search("1bpi_A", vectors, model=without, rerank=5)
+
+
+def test_a_length_term_is_asked_for(work: Path, vectors: AlignedVectors) -> None:
+    """It takes so many nats for each residue of difference, and changes nothing else."""
+    options = {"model": work / "model", "k": 20, "rerank": 20, "mode": "global"}
+    without = {hit.id: hit for hit in protalign.search("1bpi_A", vectors, **options)}
+    hits = protalign.search("1bpi_A", vectors, length_term=2, **options)
+    assert {hit.id for hit in hits} == set(without)
+    own = without["1bpi_A"].length
+    assert own is not None
+    for hit in hits:
+        plain = without[hit.id]
+        assert hit.local_score == plain.local_score
+        assert hit.length is not None
+        assert plain.global_score is not None
+        expected = plain.global_score - 2 * abs(hit.length - own)
+        assert hit.global_score == pytest.approx(expected, abs=0.01)
+    scores = [hit.global_score for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    for wrong in ({"length_term": -1}, {"length_term": 2, "mode": "local"}):
+        with pytest.raises(InputError, match="length_term"):
+            protalign.search("1bpi_A", vectors, **(options | wrong))
+    with pytest.raises(InputError, match="only global scores have a length term"):
+        protalign.search("1bpi_A", vectors, length_term=2)
+
+
+def test_a_head_makes_the_global_scores(
+    finished: Path, work: Path, vectors: AlignedVectors
+) -> None:
+    """Local scores and E-values stay those of the correlations; each kind of query agrees."""
+    store = EmbeddingStore.open(finished / "store.zarr")
+    model = Model.load(work / "model")
+    stage = model.residue_scorer()
+    scales = {modality: np.ones_like(mean) for modality, mean in stage.means.items()}
+    network = _Network(stage, scales, np.random.default_rng(0))
+    torch.nn.init.normal_(network.sides["sequence"]["outer"], std=0.02)
+    with_head = Model.load(work / "model")
+    with_head.residue_stage = replace(stage, head=network.head({"hidden": 64}))
+    given = ["1bpi_A", store["1bpi_A"].embeddings(SEQUENCE)[0]]
+    options = {"k": 10, "rerank": 10, "mode": "global"}
+    plain = protalign.search("1bpi_A", vectors, model=model, **options)
+    hits = protalign.search(given, vectors, model=with_head, **options)
+    by_id = {hit.id: hit for hit in plain}
+    for hit in hits:
+        assert hit.local_score == pytest.approx(by_id[hit.id].local_score, rel=1e-4)
+        assert hit.global_score != by_id[hit.id].global_score
+        target = store[hit.id].embeddings(STRUCTURE).values
+        one = with_head.align(given[1], target, "global").score
+        assert hit.global_score == pytest.approx(one, abs=0.05)
