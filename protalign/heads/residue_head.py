@@ -58,9 +58,6 @@ _WEIGHT_DECAY, _WARM_UP = 0.01, 20
 _SHARPNESSES, _TRIED = (0.05, 0.02, 0.01, 0.005), 2
 #: The part of the sequences that is cut, and the part that an end loses at most.
 _CUT, _CUT_BY = 0.5, 0.2
-#: A pair of residues counts hardly less than this in training, so that one bad stretch, as where
-#: a loop is missing, does not decide.
-_FLOOR, _LEAK = -1.5, 0.05
 #: Weight of the contrast of single residues, and residues of a batch that it takes.
 _CONTRAST, _CONTRASTED = 0.05, 1024
 
@@ -363,7 +360,7 @@ def _loss(
     query = target = 0
     for group, candidates in zip(groups, wider, strict=True):
         some = _part(queries, query, len(group)), _part(targets, target, len(candidates))
-        _, offsets = diagonal_scores(*some, floor=_FLOOR)
+        _, offsets = diagonal_scores(*some)
         for i in range(len(group)):
             for j in range(len(candidates)):
                 rows = _diagonal(some[0].lengths[i], some[1].lengths[j], int(offsets[i, j]))
@@ -374,7 +371,6 @@ def _loss(
     one = torch.from_numpy(np.concatenate(first))
     other = torch.from_numpy(np.concatenate(second))
     products = (left.index_select(0, one) * right.index_select(0, other)).sum(dim=1)
-    products = products.clamp(min=_FLOOR) + _LEAK * (products - _FLOOR).clamp(max=0)
     owner = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     scores = torch.zeros(len(counts)).index_add(0, owner, products) * network.log_sharpness.exp()
     loss = torch.zeros(())
