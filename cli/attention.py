@@ -18,6 +18,7 @@ from protalign.cli.console import (
 )
 from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, StorePath
 from protalign.core.errors import Failure, InputError
+from protalign.core.paths import path_text
 from protalign.core.words import Modality
 
 
@@ -102,7 +103,7 @@ def attention(
             fitted, chosen, out, head=head, modality=of, overwrite=overwrite
         )
         for file in written:
-            report.append({**asdict(file), "path": str(file.path)})
+            report.append({**asdict(file), "path": path_text(file.path)})
             if not (quiet or as_json):
                 atoms = "all atoms" if file.all_atoms else "backbone atoms of the store"
                 print(f"{shown_path(str(file.path))}: {atoms}, highest {file.highest:.1f}")

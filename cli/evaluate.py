@@ -23,6 +23,7 @@ from protalign.cli.options import (
     given_weights,
 )
 from protalign.core.errors import InputError
+from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
 
@@ -179,7 +180,7 @@ def evaluate(
 
     weights = given_weights(sequence_weights, structure_weights)
     report = {
-        "split": {"file": str(split), "how": parts.how, "part": part},
+        "split": {"file": path_text(split), "how": parts.how, "part": part},
         **run(
             loaded,
             views[part],

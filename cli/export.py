@@ -9,6 +9,7 @@ import typer
 
 from protalign.cli.console import print_json, quick_imports
 from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, StorePath
+from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
 
@@ -61,7 +62,7 @@ def export(
     if as_json:
         print_json(
             {
-                "file": str(out),
+                "file": path_text(out),
                 "ids": len(entries),
                 "sequence_vectors": n_sequences,
                 "structure_vectors": n_structures,

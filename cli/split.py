@@ -10,6 +10,7 @@ import typer
 from protalign.cli.console import print_json, print_table, refuse_unused
 from protalign.cli.options import AsJson, Method, Seed, StorePath
 from protalign.core.errors import InputError
+from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import Validation
 
@@ -115,7 +116,7 @@ def split(
     paper = PAPER_COUNTS if by == "pdbbind" else None
     if as_json:
         compared = {} if paper is None else {"paper": paper}
-        print_json({"how": made.how, "counts": made.counts, **compared, "file": str(out)})
+        print_json({"how": made.how, "counts": made.counts, **compared, "file": path_text(out)})
         return
     print(printable(f"{out}: {made.how}"))
     rows = [[part, f"{count:,}"] for part, count in made.counts.items()]

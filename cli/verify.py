@@ -11,6 +11,7 @@ import typer
 from protalign.cli.console import SOME_FAILED, human_bytes, print_json
 from protalign.cli.options import AsJson
 from protalign.core.errors import InputError
+from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
 
@@ -80,7 +81,7 @@ def _verify_file(path: Path, as_json: bool) -> None:
         from protalign.stores import verify_vectors as check
     problems = check(path)
     if as_json:
-        print_json({"path": str(path), "ok": not problems, "problems": problems})
+        print_json({"path": path_text(path), "ok": not problems, "problems": problems})
     else:
         for problem in problems or [f"{path}: it is whole"]:
             print(printable(problem))

@@ -25,6 +25,7 @@ import torch
 from protalign.core.errors import Failure, InputError, ProtAlignError, StoreError, WeightsError
 from protalign.core.machine import usable_memory
 from protalign.core.notes import NoteCount, NoteCounter
+from protalign.core.paths import may_exist, path_text
 from protalign.core.protein import MODALITIES, Modality, Structure
 from protalign.core.threads import torch_pool
 from protalign.core.words import StorageDtype, counted
@@ -356,14 +357,17 @@ def _batches_at_once(model: Encoder, plan: BatchPlan) -> int:
 def _only_name(path: str | os.PathLike[str]) -> Path:
     """Return the one absolute path of a file or folder, however and through links it is named."""
     path = Path(path)
-    if path.is_dir():
-        return Path(os.path.realpath(path))
-    return Path(os.path.realpath(path.parent)) / path.name
+    try:
+        if path.is_dir():
+            return Path(os.path.realpath(path))
+        return Path(os.path.realpath(path.parent)) / path.name
+    except (OSError, ValueError):  # too long, not permitted, a null character: a failure by itself
+        return path.absolute()
 
 
 def _check_any_exists(failures: Sequence[Failure]) -> None:
     """Raise InputError if none of the paths exists."""
-    if failures and not any(Path(failure.file).exists() for failure in failures):
+    if failures and not any(may_exist(failure.file) for failure in failures):
         first = failures[0]
         raise InputError(f"{first.file}: {first.reason}", first.advice)
 
@@ -377,11 +381,11 @@ def _keep_failures(
     failed earlier and was deleted since is forgotten.
     """
     for failure in _failures_below(writer, roots):
-        if not Path(failure.file).exists():
+        if not may_exist(failure.file):
             writer.forget_failure(failure)
     missing = []
     for failure in failures:
-        if Path(failure.file).exists():
+        if may_exist(failure.file):
             writer.add_failure(failure)
         else:
             missing.append(failure)
@@ -390,10 +394,11 @@ def _keep_failures(
 
 def _failures_below(writer: StoreWriter, roots: Sequence[Path]) -> list[Failure]:
     """Return the store's failures of these files and folders."""
+    names = [path_text(root) for root in roots]
     return [
         failure
         for failure in writer.failures
-        if any(Path(failure.file).is_relative_to(root) for root in roots)
+        if any(Path(failure.file).is_relative_to(name) for name in names)
     ]
 
 
@@ -411,13 +416,13 @@ def _scan(
     """
 
     def stored(source: SourceFile, sha256: bytes) -> bool:
-        return writer.source_is_current(str(source.path), sha256)
+        return writer.source_is_current(path_text(source.path), sha256)
 
     done = read = waiting = 0
     for result in read_sources(sources, options, processes=processes, skip=stored):
         if not result.skipped:
             writer.add(
-                str(result.source.path),
+                path_text(result.source.path),
                 result.sha256,
                 result.proteins,
                 result.failures,

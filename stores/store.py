@@ -18,6 +18,7 @@ import numpy.typing as npt
 from protalign.core.arrays import Bool, Int64
 from protalign.core.checks import first_few, plain_index
 from protalign.core.errors import Failure, InputError, StoreError
+from protalign.core.paths import path_text
 from protalign.core.protein import Modality, Structure
 from protalign.core.ragged import Ragged
 from protalign.stores.encoded import EncoderInfo, EncoderMap
@@ -503,7 +504,7 @@ class EmbeddingStore(Entries):
             described["items_total"] = described.pop("n_items_total")
             encoders[name] = described
         return {
-            "path": self.path,
+            "path": path_text(self.path),
             "format": self._arrays.state.format,
             "entries": len(self),
             "unique_sequences": len(sequences),

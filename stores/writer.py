@@ -13,6 +13,7 @@ import numpy as np
 
 from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import Failure, StoreError
+from protalign.core.paths import may_exist
 from protalign.core.protein import Protein
 from protalign.stores.entries import EntryLog, FailureLog, live_sources, read_failures
 from protalign.stores.filling.plan import BatchPlan, plan_tasks, read_plan
@@ -25,6 +26,7 @@ from protalign.stores.format.state import (
     EncoderState,
     Option,
     StoreState,
+    check_storable,
     load_state,
 )
 from protalign.stores.item_writer import ItemWriter, place_in_structure
@@ -176,9 +178,9 @@ class StoreWriter:
 
     def _was_moved(self, source: int, path: str, sha256: bytes) -> bool:
         """Return whether the file at ``path`` is a known one that is gone from its old path."""
-        old = Path(self._source_paths[source])
-        same = self._source_hashes[source] == sha256 and old.name == Path(path).name
-        return same and not old.exists()
+        old = self._source_paths[source]
+        same = self._source_hashes[source] == sha256 and Path(old).name == Path(path).name
+        return same and not may_exist(old)
 
     def add(
         self,
@@ -193,7 +195,7 @@ class StoreWriter:
         Parameters
         ----------
         source_path : str
-            The file.
+            The file, as ``core.paths.path_text`` writes it.
         sha256 : bytes
             The SHA-256 of its bytes, or ``b""`` if the file cannot be opened: then its failures
             are kept, and the entries of an earlier version stay.
@@ -283,9 +285,7 @@ class StoreWriter:
             owner_path = self._source_paths[owner]
             # A file that is gone frees its ids: it was renamed, or replaced by this one.
             taken = (
-                owner_path != path
-                and self._source[owner_path] == owner
-                and Path(owner_path).exists()
+                owner_path != path and self._source[owner_path] == owner and may_exist(owner_path)
             )
             if taken or protein.id in reading.ids:
                 return Failure(
@@ -338,7 +338,8 @@ class StoreWriter:
             self._appender.commit(lambda state: replace(state, open_sources=open_sources))
 
     def check_encoder(self, name: str, record: EncoderRecord) -> None:
-        """Raise StoreError if the embeddings under this name are another encoder's."""
+        """Raise StoreError if no store can hold the record, or the name is another encoder's."""
+        check_storable(record)
         known = self._appender.arrays.state.encoders.get(checked_encoder_name(name))
         differences = [] if known is None else known.record.differences(record)
         if differences:
@@ -376,7 +377,7 @@ class StoreWriter:
         Raises
         ------
         StoreError
-            The embeddings under this name are another encoder's.
+            The embeddings under this name are another encoder's, or no store can hold the record.
         """
         self.commit()
         self._appender.reload()  # tasks may have been done since

@@ -23,6 +23,28 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def one_line(text: object, most: int = 300) -> str:
+    r"""Return the first words of a text that another program gave, on one line.
+
+    Parameters
+    ----------
+    text : object
+        Often an exception. Nothing is returned if asking for its text raises.
+    most : int
+        Letters that are kept.
+
+    Examples
+    --------
+    >>> one_line(ValueError("line 1\n  line 2"))
+    'line 1 line 2'
+    """
+    try:
+        words = str(text)
+    except Exception:  # of an exception that somebody else wrote
+        return ""
+    return printable(" ".join(words[: 10 * most].split())[:most])
+
+
 def table_cell(text: object) -> str:
     r"""Return the text as a cell of a CSV or TSV file: one line, and never a formula.
 

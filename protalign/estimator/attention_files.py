@@ -10,6 +10,7 @@ from protalign.core.arrays import Float32
 from protalign.core.checks import check_choice
 from protalign.core.errors import Failure, InputError
 from protalign.core.files import make_folder
+from protalign.core.paths import path_of, path_text
 from protalign.core.protein import MODALITIES, Modality
 from protalign.heads.model import Model
 from protalign.reading.structure_writer import (
@@ -122,7 +123,7 @@ def write_attention(
         shares = len(rows) * (rows.mean(axis=1) if head is None else rows[:, head])
         base = folder / name
         existing = [path for path in with_suffixes(base) if path.exists()]
-        may_replace = overwrite and never.isdisjoint(str(path.resolve()) for path in existing)
+        may_replace = overwrite and never.isdisjoint(path_text(path.resolve()) for path in existing)
         if existing and not may_replace:
             advice = "name another folder, or overwrite it unless it is a source"
             failures.append(Failure(entry_id, str(existing[0]), "it exists", advice))
@@ -130,13 +131,13 @@ def write_attention(
         values = _by_residue(entries.store, entry_id, shares, modality)
         store = entries.store
         path, all_atoms = write_values(
-            Path(store.source(entry_id)),
+            path_of(store.source(entry_id)),
             store.source_sha256(entry_id),
             store.structure(entry_id),
             values,
             base,
         )
-        never.add(str(path.resolve()))
+        never.add(path_text(path.resolve()))
         highest = min(max(values.values()), MAX_B_FACTOR)
         written.append(AttentionFile(entry_id, path, all_atoms, highest))
     return written, failures

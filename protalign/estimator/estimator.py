@@ -20,6 +20,7 @@ from protalign.core.checks import check_choice
 from protalign.core.devices import resolve_device
 from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import InputError
+from protalign.core.paths import path_text
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.words import Output
 from protalign.estimator.checks import check_parameters, check_unchanged
@@ -260,7 +261,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
             n_pairs=len(training),
             n_validation_pairs=n_validation,
             n_skipped=pairs.n_skipped,
-            source=X.store.path if isinstance(X, Entries) else "",
+            source=path_text(X.store.path) if isinstance(X, Entries) else "",
             validation="none" if not n_validation else random if X_val is None else validation,
         )
         names = getattr(self, "feature_names_in_", None)

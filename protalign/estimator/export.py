@@ -12,6 +12,7 @@ import numpy as np
 from protalign.core.arrays import Int64
 from protalign.core.checks import check_choice
 from protalign.core.errors import InputError
+from protalign.core.paths import path_text
 from protalign.core.protein import Modality
 from protalign.core.words import Feature
 from protalign.heads.inputs import Inputs, means_of
@@ -69,7 +70,7 @@ def export_vectors(
             "weights_sha256": model.weights_sha256,
         },
         "store": {
-            "path": entries.store.path,
+            "path": path_text(entries.store.path),
             "options": dict(entries.store.options),  # as queries must be read
             "encoders": {m: asdict(record) for m, record in inputs.encoders.items()},
         },

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from protalign.core.arrays import Float32, Int64
 from protalign.core.checks import check_between, check_whole
 from protalign.core.errors import InputError
+from protalign.core.paths import path_text
 from protalign.core.protein import DIRECTIONS, MODALITIES
 from protalign.core.version import __version__
 from protalign.core.words import ClusterMethod
@@ -222,7 +223,7 @@ def evaluate(
     left_out = {"cca": cca is None, "mmseqs": not searched}
     return {
         "protalign_version": __version__,
-        "store": test.store.path,
+        "store": path_text(test.store.path),
         "model": {
             "weights_sha256": model.weights_sha256,
             "n_pairs": record.n_pairs,

@@ -17,6 +17,7 @@ from protalign.core.digests import json_digest
 from protalign.core.errors import InputError, ModelError
 from protalign.core.files import json_text, new_folder
 from protalign.core.machine import usable_memory
+from protalign.core.printing import one_line
 from protalign.core.unfinished import put_back
 from protalign.core.untrusted import read_bytes, read_json
 from protalign.heads.model_card import model_card
@@ -227,5 +228,4 @@ def _damaged(folder: Path, problem: str) -> ModelError:
 
 def damaged_config(path: str | os.PathLike[str], error: Exception) -> ModelError:
     """Return the error for an incomplete config, or for parameters that do not fit it."""
-    problem = " ".join(str(error).split())[:200]
-    return _damaged(Path(path), f"{type(error).__name__}: {problem}")
+    return _damaged(Path(path), f"{type(error).__name__}: {one_line(error, 200)}")

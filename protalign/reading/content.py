@@ -70,11 +70,6 @@ def plain_text(data: bytes) -> bytes:
     return data
 
 
-def display_path(path: Path) -> str:
-    """Return the path as printable text, even if its bytes are not valid UTF-8."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
-
-
 def open_file(path: Path) -> io.BufferedReader:
     """Open a regular file; raises InputError, never OSError.
 

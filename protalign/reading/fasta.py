@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from protalign.core.errors import Failure, InputError
+from protalign.core.paths import path_text
 from protalign.core.protein import SEQUENCE_LETTERS, Chain, Protein
 from protalign.core.words import counted
 from protalign.reading.content import (
     FETCH_AGAIN,
     BlockReader,
     check_content,
-    display_path,
     gunzip_blocks,
     open_file,
     system_problem,
@@ -63,7 +63,7 @@ def read_fasta(path: Path, max_record: int = MAX_RECORD) -> Iterator[Protein | F
     >>> failure.reason
     '- at position 3 is not an amino acid'
     """
-    file = display_path(path)
+    file = path_text(path)
     try:
         if path.name.lower().endswith(".gz"):
             with open_file(path) as handle:

@@ -11,7 +11,7 @@ import numpy as np
 
 from protalign.core.arrays import Bool
 from protalign.core.errors import InputError
-from protalign.core.printing import printable
+from protalign.core.printing import one_line, printable
 from protalign.reading.binary_cif import Category, Values, decoded_columns, unpacked_blocks
 from protalign.reading.content import FETCH_AGAIN
 from protalign.reading.molecules import molecule_names
@@ -92,7 +92,7 @@ def read_mmcif(data: bytes) -> CifContent:
     try:
         document = gemmi.cif.read_string(data)
     except (RuntimeError, ValueError) as error:
-        reason = printable(" ".join(str(error).split()).removeprefix("data:"))[:_MOST_SHOWN]
+        reason = one_line(error, _MOST_SHOWN).removeprefix("data:")
         raise InputError(
             f"it is truncated or damaged (mmCIF, line {reason})", FETCH_AGAIN
         ) from error
@@ -216,7 +216,7 @@ def _content(block: gemmi.cif.Block, notes: list[str]) -> CifContent:
             _keep_amino_acids(block)
             structure = gemmi.make_structure_from_block(block)
         except (RuntimeError, ValueError, IndexError):
-            reason = printable(" ".join(str(error).split()))[:_MOST_SHOWN]
+            reason = one_line(error, _MOST_SHOWN)
             raise InputError(f"it is damaged (mmCIF: {reason})", FETCH_AGAIN) from error
     if len(structure) == 0:
         raise _no_atoms()

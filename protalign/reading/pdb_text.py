@@ -15,6 +15,7 @@ import numpy as np
 
 from protalign.core.arrays import Int64
 from protalign.core.errors import InputError
+from protalign.core.printing import one_line
 from protalign.reading.content import FETCH_AGAIN
 from protalign.reading.molecules import chain_code
 from protalign.reading.pdb_lines import THROUGH_B_FACTOR, PdbLines
@@ -75,8 +76,7 @@ def read_pdb(data: bytes, with_seqres: bool = False) -> PdbContent:
     try:
         structure = gemmi.read_pdb_string(text)
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"its PDB records are damaged ({reason})", FETCH_AGAIN) from error
+        raise InputError(f"its PDB records are damaged ({one_line(error)})", FETCH_AGAIN) from error
     structure.merge_chain_parts()
     by_code = {chain_code(index).decode(): name for index, name in enumerate(names)}
     for chain in structure[0]:

@@ -13,11 +13,12 @@ from typing import TypeVar
 
 from protalign.core.errors import Failure, InputError, show_traceback
 from protalign.core.machine import core_count, free_memory
+from protalign.core.paths import path_text
+from protalign.core.printing import one_line
 from protalign.core.protein import Protein
 from protalign.reading.content import (
     MAX_BYTES,
     TooLargeError,
-    display_path,
     open_file,
     read_file,
     unpack,
@@ -162,7 +163,7 @@ def _too_little_memory(source: SourceFile) -> SourceResult:
 def _unexpected(error: Exception) -> tuple[str, str]:
     """Return reason and advice for an error that nobody foresaw; its traceback is for --debug."""
     show_traceback(error)
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_SHOWN]
+    text = f"{type(error).__name__}: {one_line(error, _MOST_SHOWN)}"
     return f"reading it failed ({text})", "check the file, or leave it out; --debug shows more"
 
 
@@ -309,7 +310,7 @@ def _read_fasta_blocks(
 
 def _records_of(source: SourceFile) -> Iterator[Protein | Failure]:
     """Yield a FASTA file's records, and a failure of the file if reading ends in an error."""
-    file = display_path(source.path)
+    file = path_text(source.path)
     try:
         yield from read_fasta(source.path)
     except MemoryError:
@@ -319,7 +320,7 @@ def _records_of(source: SourceFile) -> Iterator[Protein | Failure]:
 
 
 def _failed(source: SourceFile, sha256: bytes, reason: str, advice: str) -> SourceResult:
-    failure = Failure(source.id, display_path(source.path), reason, advice)
+    failure = Failure(source.id, path_text(source.path), reason, advice)
     return SourceResult(source, sha256, failures=[failure])
 
 

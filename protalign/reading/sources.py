@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from protalign.core.errors import Failure
-from protalign.reading.content import display_path, system_problem
+from protalign.core.paths import path_text
+from protalign.reading.content import system_problem
 
 Kind = Literal["pdb", "mmcif", "bcif", "fasta"]
 
@@ -120,9 +121,7 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
             before = len(visited)
             below = list(_search(path, visited, failures))
             if not below and len(visited) > before:
-                failures.append(
-                    Failure("", display_path(path), "it holds no protein file", _READABLE)
-                )
+                failures.append(Failure("", path_text(path), "it holds no protein file", _READABLE))
             files += below
         else:
             files.append(path)
@@ -130,7 +129,7 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
 
 
 def _problem_of(path: Path) -> Failure | None:
-    file = display_path(path)
+    file = path_text(path)
     try:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -151,7 +150,7 @@ def _search(root: Path, visited: set[tuple[int, int]], failures: list[Failure]) 
             entries = list(os.scandir(folder))
         except OSError as error:
             reason = f"it cannot be read: {system_problem(error)}"
-            failures.append(Failure("", display_path(folder), reason, "check its permissions"))
+            failures.append(Failure("", path_text(folder), reason, "check its permissions"))
             continue
         inode = (status.st_dev, status.st_ino)
         if inode in visited:
@@ -223,13 +222,13 @@ def _unique_sources(files: list[Path], failures: list[Failure]) -> list[SourceFi
 
 
 def _id_problem(id: str, path: Path, first_of: dict[str, Path]) -> Failure | None:
-    file = display_path(path)
+    file = path_text(path)
     if not is_id(id):
         reason = (
             "its name cannot be an id: it is empty, or has white space or unprintable characters"
         )
         return Failure("", file, reason, "rename the file")
-    return taken(id, file, display_path(first_of[id])) if id in first_of else None
+    return taken(id, file, path_text(first_of[id])) if id in first_of else None
 
 
 def taken(id: str, file: str, first: str) -> Failure:

@@ -12,6 +12,7 @@ import numpy as np
 
 from protalign.core.errors import InputError
 from protalign.core.files import write_bytes, write_text
+from protalign.core.printing import one_line
 from protalign.core.protein import BACKBONE_ATOMS, Chain, Structure
 from protalign.reading.content import plain_text, read_file, unpack
 from protalign.reading.mmcif import name_molecules
@@ -67,8 +68,7 @@ def write_with_b_factors(
         _set_b_factors(structure, values)
         return _write_mmcif(structure, path)
     except (RuntimeError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"gemmi cannot read it ({reason})", "fetch it again") from None
+        raise InputError(f"gemmi cannot read it ({one_line(error)})", "fetch it again") from None
 
 
 def write_backbone(structure: Structure, values: Mapping[ResidueKey, float], path: Path) -> Path:

@@ -10,10 +10,11 @@ import numpy as np
 
 from protalign.core.arrays import Bool
 from protalign.core.errors import InputError
+from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.protein import Chain, Protein, Structure
 from protalign.reading.chains import deposited_chain, observed_chain
-from protalign.reading.content import check_content, display_path, plain_text
+from protalign.reading.content import check_content, plain_text
 from protalign.reading.mmcif import read_bcif, read_mmcif
 from protalign.reading.options import ReadOptions
 from protalign.reading.pdb_text import read_pdb
@@ -138,7 +139,7 @@ def _unusable(problems: set[str]) -> InputError:
 def _proteins(
     source: SourceFile, reads: list[_Read], notes: list[str], options: ReadOptions
 ) -> list[Protein]:
-    file = display_path(source.path)
+    file = path_text(source.path)
     chains = tuple(read.chain for read in reads)
     if options.per == "protein":
         first_of: dict[str, int] = {}

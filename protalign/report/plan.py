@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from protalign.core.errors import InputError
+from protalign.core.paths import path_text
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.words import counted
 from protalign.estimator.estimator import ProtAlignEstimator
@@ -142,7 +143,7 @@ class ReportPlan:
             "versions": versions(),
             "machine": machine(),
             "store": {
-                "path": self.store.path,
+                "path": path_text(self.store.path),
                 "entries": len(self.store),
                 "options": dict(self.store.options),
                 "encoders": {m: asdict(info) for m, info in self.encoders.items()},

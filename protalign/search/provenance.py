@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from protalign.core.errors import InputError, ModelError
+from protalign.core.paths import path_of
 from protalign.heads.model import Model
 from protalign.reading import ReadOptions
 from protalign.stores import AlignedVectors, EmbeddingStore
@@ -102,7 +103,8 @@ def coordinates_of(
 
 def recorded_store(vectors: AlignedVectors) -> str:
     """Return the path of the store that the vectors were exported from; "" if unknown."""
-    return str(_recorded(vectors, "store").get("path", ""))
+    path = str(_recorded(vectors, "store").get("path", ""))
+    return path if "://" in path else str(path_of(path)) if path else ""
 
 
 def _model_sha256(vectors: AlignedVectors) -> str:

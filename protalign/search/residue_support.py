@@ -16,6 +16,7 @@ import numpy as np
 from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import Failure, InputError
 from protalign.core.files import make_folder, write_text
+from protalign.core.paths import path_of, path_text
 from protalign.core.printing import printable, table_cell
 from protalign.heads.model import Model
 from protalign.reading.structure_writer import ResidueKey, with_suffixes, write_values
@@ -299,7 +300,7 @@ def write_support(support: ResidueSupport, base: Path) -> tuple[list[Path], bool
     if structure.structure is None:
         raise ValueError(f"{structure.id}: rows of a structure without its coordinates")
     path, all_atoms = write_values(
-        Path(structure.source),
+        path_of(structure.source),
         structure.source_sha256,
         structure.structure,
         support.values(),
@@ -330,7 +331,7 @@ class WrittenSupport:
         """Return the id, the files and the fit as JSON values."""
         return {
             "id": self.support.structure.id,
-            "path": str(self.files[1]),
+            "path": path_text(self.files[1]),
             "table": str(self.files[0]),
             "all_atoms": self.all_atoms,
             **self.support.as_dict(),
@@ -370,7 +371,7 @@ def write_own_support(
         candidates = (base.with_name(base.name + TABLE_SUFFIX), *with_suffixes(base))
         existing = [path for path in candidates if path.exists()]
         if existing and not (
-            overwrite and never.isdisjoint(str(path.resolve()) for path in existing)
+            overwrite and never.isdisjoint(path_text(path.resolve()) for path in existing)
         ):
             advice = "name another folder, or overwrite it unless it is a source"
             yield Failure(entry_id, str(existing[0]), "it exists", advice)
@@ -380,7 +381,7 @@ def write_own_support(
         except InputError as error:
             yield Failure(entry_id, source, error.reason, error.advice)
             continue
-        never.update(str(path.resolve()) for path in files)
+        never.update(path_text(path.resolve()) for path in files)
         yield WrittenSupport(support, tuple(files), all_atoms)
 
 

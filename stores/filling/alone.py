@@ -249,9 +249,9 @@ def _ready(setup: bytes, known: int | None) -> TaskRunner:
     path, encoder, load, device = cloudpickle.loads(setup)
     try:
         runner = TaskRunner(path, encoder, load(device))
-    except ProtAlignError:
+    except (ProtAlignError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # libraries in Rust panic with one
         raise stopped(encoder, error) from error
     if known is None:
         runner.check()

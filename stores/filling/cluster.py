@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
 
-from protalign.core.errors import ProtAlignError, StoreError
+from protalign.core.errors import ProtAlignError, StoreError, show_traceback
 from protalign.stores.filling.alone import STARTS, IsolatedRunner
 from protalign.stores.filling.task import (
     DamagedError,
@@ -252,7 +252,7 @@ _damaged: set[str] = set()
 
 
 def _run_task(job: _Job, index: int) -> TaskResult:
-    with _working:
+    with _working, _only_our_errors(job.encoder):
         if job.run not in _damaged:
             try:
                 return _runner(job).run(index)
@@ -261,8 +261,20 @@ def _run_task(job: _Job, index: int) -> TaskResult:
         return _in_child(job, index)  # outside the block the error's tensors are freed
 
 
+@contextmanager
+def _only_our_errors(encoder: str) -> Iterator[None]:
+    """Turn other exceptions into ours: some end the worker or the client, or do not unpickle."""
+    try:
+        yield
+    except (ProtAlignError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        show_traceback(error)
+        raise stopped(encoder, error) from None
+
+
 def _run_alone(job: _Job, index: int) -> TaskResult:
-    with _working:
+    with _working, _only_our_errors(job.encoder):
         return _in_child(job, index)
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from protalign.core.arrays import Float32
 from protalign.core.errors import InputError, ProtAlignError, show_traceback
+from protalign.core.printing import one_line
 from protalign.core.protein import Structure
 from protalign.core.words import counted
 from protalign.stores.filling.attempts import Attempts
@@ -158,7 +159,7 @@ class TaskRunner:
         if isinstance(results, list):
             self.embedded = inputs[batch[0]], len(results[0])
             return [*results]
-        alone: list[list[npt.NDArray[Any]] | Exception | SystemExit]
+        alone: list[list[npt.NDArray[Any]] | BaseException]
         alone = [results] if len(batch) == 1 else [self._try([item], inputs) for item in batch]
         for item, result in zip(batch, alone, strict=True):
             if isinstance(result, list):
@@ -168,9 +169,7 @@ class TaskRunner:
             self._embed_known(faults[0])
         return [r[0] if isinstance(r, list) else refusal(r) for r in alone]
 
-    def _try(
-        self, batch: list[int], inputs: Inputs
-    ) -> list[npt.NDArray[Any]] | Exception | SystemExit:
+    def _try(self, batch: list[int], inputs: Inputs) -> list[npt.NDArray[Any]] | BaseException:
         """Return a batch's embeddings in the stored dtype, or any exception but Ctrl-C."""
         try:
             results = self._encode([inputs[item] for item in batch])
@@ -182,7 +181,9 @@ class TaskRunner:
                 )
             rows = self._length[batch].tolist()
             return [self._stored(*pair) for pair in zip(results, rows, strict=True)]
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # libraries in Rust panic with one
             if not refuses(error):
                 show_traceback(error)
             error.__cause__ = error.__context__ = None  # their frames hold the batch's tensors
@@ -215,13 +216,15 @@ class TaskRunner:
             self._embed_known(ProtAlignError())
             self.embedded = probe(self._record.modality), len(SEQUENCE)
 
-    def _embed_known(self, fault: Exception | SystemExit) -> None:
+    def _embed_known(self, fault: BaseException) -> None:
         """Raise unless the encoder still embeds what it did, or else a small known protein."""
         item, rows = self.embedded or (probe(self._record.modality), len(SEQUENCE))
         try:
             (array,) = self._encode([item])
             self._stored(array, rows)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             if refuses(error):  # it works, and does not take this protein
                 return
             show_traceback(error)
@@ -275,7 +278,7 @@ def refuses(error: BaseException) -> bool:
 def refusal(error: BaseException) -> InputError:
     """Return the reason against an item that made the encoder raise ``error``."""
     if isinstance(error, InputError):
-        return error
+        return InputError(one_line(error.reason, _LONGEST_REASON), one_line(error.advice))
     if _is_out_of_memory(error):
         return InputError(
             f"it does not fit in memory ({_in_one_line(error)})",
@@ -297,13 +300,12 @@ def stopped(encoder: str, error: BaseException) -> ProtAlignError:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out; ``core.devices`` knows more kinds, but imports torch."""
-    text = str(error).lower()
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and "out of memory" in text
+        isinstance(error, RuntimeError) and "out of memory" in one_line(error).lower()
     )
 
 
 def _in_one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:_LONGEST_REASON]
+    text = one_line(error, _LONGEST_REASON)
     name = "" if isinstance(error, ProtAlignError) else type(error).__name__
     return ": ".join(filter(None, (name, text)))

@@ -39,7 +39,13 @@ from protalign.stores.format.metadata import (
     json_bytes,
     rows_described,
 )
-from protalign.stores.format.state import StoreState, is_filled_by_tasks, load_root, load_state
+from protalign.stores.format.state import (
+    StoreState,
+    check_readable,
+    is_filled_by_tasks,
+    load_root,
+    load_state,
+)
 from protalign.stores.format.text import encode_texts
 
 
@@ -60,7 +66,9 @@ def change_state(path: Path, change: Callable[[StoreState], StoreState]) -> Stor
 
 def _write_root(path: Path, document: dict[str, Any], state: StoreState) -> None:
     attributes = {**document["attributes"], **state.attributes()}
-    replace_last(path / "zarr.json", json_bytes({**document, "attributes": attributes}))
+    text = json_bytes({**document, "attributes": attributes})
+    check_readable(text, state, str(path))
+    replace_last(path / "zarr.json", text)
 
 
 def write_chunks(

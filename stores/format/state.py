@@ -14,12 +14,14 @@ import google_crc32c
 
 from protalign.core.encoder_record import EncoderRecord, are_settings, check_record, is_count
 from protalign.core.errors import InputError, StoreError
-from protalign.core.untrusted import read_json
+from protalign.core.printing import one_line
+from protalign.core.untrusted import parse_json, read_json
 from protalign.stores.format.layout import (
     ARRAYS,
     ATTRIBUTE,
     CHECKSUM_ATTRIBUTE,
     EARLIER_VERSION,
+    ENCODER_CHUNK_ROWS,
     FORMAT_VERSION,
     ArraySpec,
     checked_encoder_name,
@@ -331,6 +333,40 @@ def load_root(path: Path) -> dict[str, Any]:
             "copy"
         )
     return document
+
+
+def check_readable(text: bytes, state: StoreState, path: str) -> None:
+    """Raise StoreError unless a root group's zarr.json says what it is to say.
+
+    Encoders may be other people's. One whose settings no reader takes must not close the store.
+    """
+    try:
+        value = parse_json(text, "", "")["attributes"][ATTRIBUTE]
+        if StoreState._checked(value) == state:
+            return
+        fault = "a value of an encoder's record is no value of JSON"
+    except ValueError as error:  # InputError too
+        fault = one_line(error).strip(": ;")
+    raise StoreError(
+        f"{path}: it was not changed, since what was to be recorded could not be read again "
+        f"({fault}); report this to the encoder's author"
+    )
+
+
+def check_storable(record: EncoderRecord) -> None:
+    """Raise StoreError if a store cannot hold an encoder's record."""
+    try:
+        state = EncoderState(record, ENCODER_CHUNK_ROWS)
+        value = parse_json(json.dumps(state.as_json()), "", "")
+        if EncoderState.from_json(value) == state:
+            return
+        fault = "a value is no value of JSON"
+    except (TypeError, ValueError) as error:  # InputError too
+        fault = one_line(error).strip(": ;")
+    raise StoreError(
+        f"{one_line(record.model, 100)}: a store cannot hold this encoder's record ({fault}); "
+        "report this to the encoder's author"
+    )
 
 
 def load_state(path: Path) -> StoreState:

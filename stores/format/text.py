@@ -9,8 +9,11 @@ import numpy.typing as npt
 
 
 def encode_texts(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """Return (bytes (B,) uint8, lengths (n,) int32 in bytes) of texts."""
-    encoded = [text.encode("utf-8") for text in texts]
+    """Return (bytes (B,) uint8, lengths (n,) int32 in bytes) of texts.
+
+    Half of a surrogate pair, which is no character, is written as in Python.
+    """
+    encoded = [text.encode("utf-8", "backslashreplace") for text in texts]
     lengths = np.fromiter((len(text) for text in encoded), dtype=np.int32, count=len(encoded))
     return np.frombuffer(b"".join(encoded), dtype=np.uint8), lengths
 

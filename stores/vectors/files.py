@@ -21,6 +21,7 @@ from protalign.stores.vectors.table import (
     METADATA_KEY,
     VectorBatch,
     feature_names,
+    for_arrow,
     schema_of,
     table_of,
     vector_columns,
@@ -102,7 +103,10 @@ def write_vectors(
 
 def _write_parquet(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
     rows = 0
-    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
+    with (
+        for_arrow(path, "wb") as sink,
+        pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
         for table in tables:
             writer.write_table(table, row_group_size=ROW_GROUP)
             rows += table.num_rows
@@ -117,9 +121,11 @@ def _write_csv(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int
     kinds = [pa.string(), pa.int32(), *[pa.float32()] * (len(names) - 2)]
     flat = pa.schema(list(zip(names, kinds, strict=True)))
     rows = 0
-    with pa_csv.CSVWriter(
-        path, flat, write_options=pa_csv.WriteOptions(quoting_style="needed")
-    ) as writer:
+    options = pa_csv.WriteOptions(quoting_style="needed")
+    with (
+        for_arrow(path, "wb") as sink,
+        pa_csv.CSVWriter(sink, flat, write_options=options) as writer,
+    ):
         for table in tables:
             ids = pa.array(map(table_cell, table["id"].to_pylist()), pa.string())
             columns = [ids, table["length"]]

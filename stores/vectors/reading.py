@@ -18,10 +18,17 @@ from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.checks import first_few
 from protalign.core.errors import InputError
 from protalign.core.machine import usable_memory
+from protalign.core.printing import one_line
 from protalign.core.protein import MODALITIES
 from protalign.core.untrusted import parse_json
 from protalign.stores.vectors.seal import BrokenSealError, has_whole_seal
-from protalign.stores.vectors.table import METADATA_KEY, may_be_vectors, vector_columns, vectors_in
+from protalign.stores.vectors.table import (
+    METADATA_KEY,
+    for_arrow,
+    may_be_vectors,
+    vector_columns,
+    vectors_in,
+)
 from protalign.stores.vectors.vectors import AlignedVectors
 
 #: The columns of vectors; those that are missing hold none.
@@ -132,7 +139,10 @@ def _table(path: str | os.PathLike[str]) -> tuple[pa.Table, bool]:
         if not stat.S_ISREG(Path(path).stat().st_mode):
             raise InputError(f"{path}: it is not a file", "name one that `protalign export` wrote")
         is_sealed = has_whole_seal(path)
-        with pq.ParquetFile(path, page_checksum_verification=not is_sealed) as file:
+        with (
+            for_arrow(path, "rb") as source,
+            pq.ParquetFile(source, page_checksum_verification=not is_sealed) as file,
+        ):
             names = _columns(file, path)
             return file.read(columns=names), is_sealed
     except InputError:
@@ -144,9 +154,8 @@ def _table(path: str | os.PathLike[str]) -> tuple[pa.Table, bool]:
             f"{path}: it is damaged, its bytes are not those that were written", _EXPORT_AGAIN
         ) from None
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path}: it is not a readable Parquet file ({reason})",
+            f"{path}: it is not a readable Parquet file ({one_line(error, 200)})",
             "export to a name that ends in .parquet",
         ) from None
 

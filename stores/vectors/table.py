@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from protalign.core.arrays import Bool, Float32
+from protalign.core.paths import path_text
 from protalign.core.protein import MODALITIES, Modality
 
 #: Key of the schema's metadata that holds ours, as JSON.
@@ -156,3 +160,13 @@ def _copied(chunk: pa.Array, present: Bool) -> Float32:
     vectors = np.full((len(chunk), widths[0]), np.nan, dtype=np.float32)
     vectors[present] = numbers.to_numpy(zero_copy_only=False).reshape(-1, widths[0])
     return vectors
+
+
+@contextmanager
+def for_arrow(path: str | os.PathLike[str], mode: str) -> Iterator[str | IO[bytes]]:
+    """Give what pyarrow takes for a file: its path, or if that is not UTF-8 the file, opened."""
+    if path_text(path) == str(path):
+        yield str(path)
+    else:
+        with Path(path).open(mode) as file:
+            yield file

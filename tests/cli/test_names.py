@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -65,6 +66,39 @@ def test_names_forge_no_lines(two: Path, tmp_path: Path, encoder: str) -> None:
     assert not any(line.startswith("protalign: all") for line in done.stderr.splitlines())
     missing = run("info", tmp_path / "no\nstore", code=2).stderr
     assert len(missing.splitlines()) == 1
+
+
+def test_names_of_other_encodings(tmp_path: Path, sample: Path, encoder: str) -> None:
+    """A folder named in Latin-1: embedded, resumed, fitted, exported, and no source overwritten."""
+    folder = tmp_path / os.fsdecode(b"prot\xe9ines")
+    folder.mkdir()
+    for name in ("1bpi_A.cif", "107l_A.pdb.gz"):
+        shutil.copy(sample / name, folder)
+    (folder / os.fsdecode(b"s\xe9q.fasta")).write_text(">a\nMKVLATGE\n>b\nMK-J\n")
+    store, model, vectors = (folder / name for name in ("s.zarr", "model", "v.parquet"))
+    command = ("embed", folder, "--out", store, "--sequence-encoder", encoder, "--json")
+    first, again = (json.loads(run(*command, code=3).stdout) for _ in range(2))
+    assert (first["entries"], first["files_read"], again["files_read"]) == (3, 3, 0)
+    assert first["failures"] == again["failures"]
+    assert first["failures"][0]["file"] == str(tmp_path / r"prot\udce9ines" / r"s\udce9q.fasta")
+    run("fit", store, "--out", model, "--max-epochs", 1)
+    run("export", store, "--model", model, "--out", vectors)
+    run("export", store, "--model", model, "--out", vectors.with_suffix(".csv"))
+    found = run("search", "1bpi_A", "--vectors", vectors, "--model", model, "--json").stdout
+    assert json.loads(found)["hits"]
+    before = (folder / "1bpi_A.cif").read_bytes()
+    words = ("attention", store, "1bpi_A", "--model", model, "--out")
+    assert "all atoms" in run(*words, tmp_path / "attention").stdout
+    run(*words, folder, "--overwrite", code=3)
+    assert (folder / "1bpi_A.cif").read_bytes() == before
+
+
+def test_a_path_that_no_system_takes(tmp_path: Path, sample: Path, encoder: str) -> None:
+    """Too long a name is a line, and the other files are embedded."""
+    command = ("embed", "x" * 5000 + ".pdb", sample / "1bpi_A.cif", "--out", tmp_path / "s.zarr")
+    done = run(*command, "--sequence-encoder", encoder, *ALONE, code=3)
+    assert "it cannot be read: file name too long; check the path" in done.stderr
+    assert len(EmbeddingStore.open(tmp_path / "s.zarr")) == 1
 
 
 def test_tilde_after_an_equals_sign_is_the_home_folder(

@@ -139,15 +139,43 @@ def load_refusing(device: str, *, unwanted: str) -> Callable[[list[Any]], Arrays
     return encode
 
 
+class PanicError(BaseException):
+    """As libraries in Rust raise them: no Exception."""
+
+
+class SpeechlessError(Exception):
+    """Its text cannot be had, nor can it be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+#: Exceptions that are odder than Python's own.
+ERRORS = {
+    "PanicError": PanicError("a bug in\ntwo lines"),
+    "SpeechlessError": SpeechlessError(),
+    "half a character": ValueError("a bug\nin two lines \udcff\x1b[2J"),
+    "in two lines": InputError("a bug\nin two lines \udcff", "mend\nit"),
+}
+
+
 def load_raising(device: str, *, unwanted: str, error: str = "ValueError") -> Encode:
     """One-hot, but a batch with a sequence that contains ``unwanted`` raises."""
 
     def encode(batch: list[tuple[str, ...]]) -> Arrays:
         if any(unwanted in "".join(item) for item in batch):
-            raise getattr(builtins, error)("a bug\nin two lines")
+            raise ERRORS.get(error) or getattr(builtins, error)("a bug\nin two lines")
         return one_hot(batch)
 
     return encode
+
+
+def load_panicking(device: str) -> Encode:
+    """An encoder that cannot even be loaded."""
+    raise PanicError("a bug in\ntwo lines")
 
 
 def load_ending(device: str, *, unwanted: str, code: int = -signal.SIGKILL) -> Encode:

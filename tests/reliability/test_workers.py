@@ -26,7 +26,14 @@ from protalign.core.protein import Protein
 from protalign.stores import EmbeddingStore, StoreWriter, verify
 from protalign.stores.filling.encode import EncodeReport, encode_pending
 from tests.helpers.commands import contents, run
-from tests.helpers.one_hot import load_ending, load_one_hot, load_raising, load_slowly, one_hot
+from tests.helpers.one_hot import (
+    load_ending,
+    load_one_hot,
+    load_panicking,
+    load_raising,
+    load_slowly,
+    one_hot,
+)
 from tests.helpers.stores import (
     CHUNK_ROWS,
     ONE_HOT,
@@ -230,6 +237,13 @@ def test_a_poison_record_in_worker_processes(
     assert differing <= {"zarr.json"}  # the reason
     encode_pending(path, "one_hot", load_one_hot)
     assert tree(path) == undisturbed
+
+
+def test_an_encoder_that_panics_as_it_is_loaded(path: Path) -> None:
+    """An error that is no Exception ends a run of several processes, in one line."""
+    with pytest.raises(ProtAlignError, match="stopped: PanicError: a bug in two lines;"):
+        encode_pending(path, "one_hot", load_panicking, devices=["cpu", "cpu"])
+    assert verify(path).ok
 
 
 def test_a_poison_record_on_a_cluster(path: Path) -> None:

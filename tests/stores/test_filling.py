@@ -27,6 +27,7 @@ from protalign.stores import EmbeddingStore, StoreWriter, verify
 from protalign.stores.filling.encode import Progress, encode_pending
 from tests.helpers.one_hot import (
     AT_ONCE,
+    ERRORS,
     load_always_killed,
     load_core_number,
     load_counted,
@@ -354,7 +355,7 @@ def test_a_broken_encoder_stops_the_run(path: Path, undisturbed: dict[str, bytes
     assert tree(path) == undisturbed
 
 
-@pytest.mark.parametrize("error", ["ValueError", "MemoryError", "SystemExit"])
+@pytest.mark.parametrize("error", ["ValueError", "MemoryError", "SystemExit", *ERRORS])
 def test_an_exception_is_its_items_failure(
     error: str, path: Path, undisturbed: dict[str, bytes], proteins: list[Protein]
 ) -> None:
@@ -364,9 +365,13 @@ def test_an_exception_is_its_items_failure(
     report = encode_pending(path, "one_hot", load)
     assert {failure.id for failure in report.failures} == _names_with(unwanted, proteins)
     for failure in report.failures:
-        assert "a bug in two lines" in failure.reason
+        assert failure.reason.isprintable()
+        assert failure.advice.isprintable()
+        assert "a bug in two lines" in failure.reason or error == "SpeechlessError"
         assert failure.reason.startswith(
-            "it does not fit in memory" if error == "MemoryError" else "the encoder failed with"
+            {"MemoryError": "it does not fit in memory", "in two lines": "a bug in two"}.get(
+                error, "the encoder failed with"
+            )
         )
     _check_the_rest(path, unwanted)
     failed = tree(path)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -249,6 +250,34 @@ def test_other_encoders_are_never_mixed(path: Path, change: dict[str, str], mess
         assert "--sequence-name" in str(error.value)
         assert writer.plan("another", other, 200).pending_items == 1
         writer.plan("one_hot", replace(ONE_HOT, versions={"numpy": "99"}), 200)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {"layer": [1]}},
+        {"settings": {"scale": float("nan")}},
+        {"settings": {1: "a"}},
+        {"settings": {"path": Path("x")}},
+        {"model": "one\nhot"},
+        {"model": "\udcff"},
+        {"dim": np.int64(20)},
+        {"dim": 0},
+        {"dim": 10**8},
+        {"modality": "both"},
+        {"dtype": "bfloat16"},
+        {"weights_sha256": b"0"},
+    ],
+)
+def test_a_record_that_no_reader_takes_closes_no_store(path: Path, change: dict[str, Any]) -> None:
+    """Another package's encoder may say anything of itself: what is in the store stays readable."""
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("a.fasta", digest("a"), [sequence_only("a", "ACDE")])
+        writer.plan("one_hot", ONE_HOT, 200)
+        with pytest.raises(StoreError, match="report this to the encoder's author"):
+            writer.plan("another", replace(ONE_HOT, **change), 200)
+    assert list(EmbeddingStore.open(path).encoders) == ["one_hot"]
+    assert verify(path).ok
 
 
 def test_names_that_cannot_be_folders_are_refused(path: Path) -> None:

@@ -1,0 +1,56 @@
+r"""Paths as text: any file name can be printed and stored, and its file found again.
+
+A name on disk is bytes. Those that are not UTF-8 (an é in Latin-1) become ``\udce9`` in the text.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+_NOT_UTF8 = re.compile(r"\\udc([89a-f][0-9a-f])")
+#: Errors that say that a file is missing. Others (no permission, a failing disk) leave it open.
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    r"""Return a path as text that UTF-8 can hold, even if its bytes are not UTF-8.
+
+    Examples
+    --------
+    >>> print(path_text(os.fsdecode(b"caf\xe9.pdb")))
+    caf\udce9.pdb
+    """
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def path_of(text: str) -> Path:
+    r"""Return the path that ``path_text`` was given.
+
+    Examples
+    --------
+    >>> os.fsencode(path_of(r"caf\udce9.pdb"))
+    b'caf\xe9.pdb'
+    """
+    if _NOT_UTF8.search(text) is None or os.path.lexists(text):
+        return Path(text)
+    return Path(_NOT_UTF8.sub(lambda match: os.fsdecode(bytes([int(match[1], 16)])), text))
+
+
+def may_exist(text: str) -> bool:
+    """Return whether a file has this path, as ``path_text`` gives it; True if nobody can tell.
+
+    Examples
+    --------
+    >>> may_exist("examples/sample"), may_exist("examples/missing"), may_exist("x" * 5000)
+    (True, False, False)
+    """
+    try:
+        path_of(text).stat()
+    except OSError as error:
+        return error.errno not in _MISSING
+    except ValueError:  # a null character
+        return False
+    return True
