@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -99,6 +100,7 @@ def _start(processes: int) -> loky.ProcessPoolExecutor:
     return loky.ProcessPoolExecutor(
         max_workers=processes,
         initializer=start_worker,
+        initargs=(os.getpid(),),
     )
 
 

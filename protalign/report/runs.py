@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -181,7 +182,9 @@ def train_all(
     ProtAlignError
         A process was killed.
     """
-    executor = loky.ProcessPoolExecutor(max_workers=jobs, initializer=_in_worker)
+    executor = loky.ProcessPoolExecutor(
+        max_workers=jobs, initializer=_in_worker, initargs=(os.getpid(),)
+    )
     waiting = list(reversed(runs))
     running: dict[Future[RunResult], Run] = {}
     try:
@@ -204,9 +207,9 @@ def train_all(
         stop_workers(executor)
 
 
-def _in_worker() -> None:
+def _in_worker(parent: int) -> None:
     """Set up a worker, with one thread for torch."""
-    start_worker()
+    start_worker(parent)
     import torch
 
     torch.set_num_threads(1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import psutil
 import pytest
 
 from protalign.core.errors import InputError
@@ -290,7 +291,8 @@ def test_deep_folders_are_searched(tmp_path: Path) -> None:
         subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
 
 
-def test_readers_end_with_a_killed_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["at work", "at their start"])
+def test_readers_end_with_a_killed_parent(moment: str) -> None:
     """After ``kill -9`` of the program no process of it is left."""
     program = (
         "import os, time\n"
@@ -303,21 +305,26 @@ def test_readers_end_with_a_killed_parent(tmp_path: Path) -> None:
     )
     running = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None
-    worker = int(running.stdout.readline())
+    program_itself = psutil.Process(running.pid)
+    if moment == "at work":
+        running.stdout.readline()
+    while not (children := [p for p in program_itself.children() if "--pipe" in p.cmdline()]):
+        time.sleep(0.001)
+    if moment == "at their start":
+        time.sleep(0.1)  # they have what they need from their parent, and import
     running.kill()
     running.wait()
-    for _ in range(100):
-        if not _lives(worker):
-            return
+    end = time.monotonic() + 10
+    while alive := [child for child in children if _lives(child)]:
+        if time.monotonic() > end:
+            for child in alive:
+                child.kill()
+            pytest.fail("a reader outlived its parent")
         time.sleep(0.1)
-    os.kill(worker, 9)
-    pytest.fail("a reader outlived its parent")
 
 
-def _lives(pid: int) -> bool:
+def _lives(process: psutil.Process) -> bool:
     try:
-        os.kill(pid, 0)
-        stat = Path(f"/proc/{pid}/stat")
-        return not stat.exists() or ") Z " not in stat.read_text()  # not a zombie
-    except (OSError, FileNotFoundError):
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
