@@ -18,7 +18,7 @@ from protalign.core.errors import InputError
 from protalign.core.printing import one_line
 from protalign.reading.content import FETCH_AGAIN
 from protalign.reading.molecules import chain_code
-from protalign.reading.pdb_lines import THROUGH_B_FACTOR, PdbLines
+from protalign.reading.pdb_lines import SHORTEST, THROUGH_B_FACTOR, WIDTH, PdbLines
 from protalign.reading.pdb_residues import PdbResidues
 from protalign.reading.residue_names import residue_letter
 from protalign.reading.residues import no_protein
@@ -60,6 +60,7 @@ def read_pdb(data: bytes, with_seqres: bool = False) -> PdbContent:
     residues = PdbResidues(lines, atoms)
     if len(residues.runs) == 0:
         raise no_protein()
+    notes += _joined(lines, atoms)
     if lines.is_last(residues.last_line):
         notes.append(
             "nothing marks the end of its atoms (TER, END): if it was cut there, residues are "
@@ -82,6 +83,18 @@ def read_pdb(data: bytes, with_seqres: bool = False) -> PdbContent:
     for chain in structure[0]:
         chain.name = by_code[chain.name]
     return PdbContent(structure, header, notes)
+
+
+def _joined(lines: PdbLines, atoms: Int64) -> list[str]:
+    """Return a note if a line holds the beginning of one atom and the end of another."""
+    lengths = lines.ends[atoms] - lines.starts[atoms]
+    odd = (lengths > WIDTH) | (lengths < SHORTEST)
+    if not 0 < np.count_nonzero(odd) <= max(1, len(atoms) // 100):  # else its writer's habit
+        return []
+    return [
+        f"line {atoms[np.argmax(odd)] + 1} is not as long as an atom's: if a part of the file was "
+        "lost there, residues are missing"
+    ]
 
 
 def _left_out(lines: PdbLines, atoms: Int64, first_model: int) -> list[str]:

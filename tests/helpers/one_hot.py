@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import os
+import random
 import signal
 import threading
 import time
@@ -213,3 +215,30 @@ def load_slowly(device: str, *, seconds: float) -> Encode:
         return one_hot(batch)
 
     return encode
+
+
+def load_ordered_to_die(device: str, *, orders: str, latest: float, seed: int) -> Encode:
+    """One-hot; for each file in a folder, which is taken away, a process kills itself.
+
+    In a batch, or at a moment of the next ``latest`` seconds, in which the chunks are written.
+    """
+    chance = random.Random(f"{seed} {os.getpid()}")
+
+    def encode(batch: list[tuple[str, ...]]) -> Arrays:
+        time.sleep(0.02)
+        if chance.random() < 0.3:
+            for order in Path(orders).iterdir():
+                with contextlib.suppress(FileNotFoundError):  # the other worker took it
+                    order.unlink()
+                    if not latest:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    threading.Thread(target=_die, args=(chance.uniform(0, latest),)).start()
+                    break
+        return one_hot(batch)
+
+    return encode
+
+
+def _die(seconds: float) -> None:
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)

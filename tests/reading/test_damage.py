@@ -144,6 +144,20 @@ def test_pdb_with_a_short_line_inside(tmp_path: Path) -> None:
     assert reason_of(read(tmp_path, b"".join(lines))) == "line 10 is cut short"
 
 
+@pytest.mark.parametrize("column", [5, 60])
+def test_pdb_that_lost_a_part_inside(column: int, tmp_path: Path) -> None:
+    """The line that holds the halves of two atoms is noted: a residue is missing there."""
+    lines = gzip.decompress((SAMPLE / "1vqb_A.pdb.gz").read_bytes()).splitlines(keepends=True)
+    side_chain = next(n for n in range(100, 200) if lines[n][12:15] == b" CB")
+    at = sum(map(len, lines[:side_chain])) + column
+    text = b"".join(lines)
+    [protein] = read(tmp_path, text[:at] + text[at + 1000 :]).proteins
+    where = f"line {side_chain + 1} is not as long as an atom's: if a part of the file was lost"
+    assert where in protein.notes[0]
+    [protein] = read(tmp_path, b"".join(line.rstrip().ljust(90) + b"\n" for line in lines)).proteins
+    assert protein.notes == ()
+
+
 def test_archive_pdb_without_its_end(tmp_path: Path) -> None:
     """The archive's own files end in END; one that stops after a whole line before is truncated."""
     lines = FULL_PDB.splitlines(keepends=True)

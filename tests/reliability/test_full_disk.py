@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from protalign.stores import verify
 from tests.helpers.commands import PROTALIGN
 from tests.helpers.forks import Forks
-from tests.reliability import FACTOR
+from tests.reliability import FACTOR, times
 
-#: Shares of the largest file's size at which the disk is full; one byte less than all comes last.
-SHARES = [step / (1 + FACTOR) for step in range(1 + FACTOR)]
+Record = Callable[[str, object], None]
+
+#: Sizes at which the disk is full, for each command.
+SIZES = times(3, 20)
+#: Commands that take long; only above the default size.
+SLOW = ("report.json", "report")
 #: The least room: with less, Python itself finds no folder for temporary files.
 LEAST = 64
 
@@ -30,7 +36,10 @@ def commands(store: Path, made: Path) -> dict[str, Sequence[object]]:
         "vectors.csv": ["export", store, *model],
         "vectors.h5ad": ["export", store, *model],
         "attention": ["attention", store, "1a2p_A", "1bpi_A", *model, "--overwrite"],
+        "fit": ["attention", store, "1a2p_A", *model, "--overwrite", "--fit"],
+        "alignment": ["align", "1a2p_A", "1bpi_A", "--store", store, *model],
         "report.json": ["evaluate", store, *model, "--split", made / "s.csv", "--bootstrap", 0],
+        "report": ["reproduce", store, "--split", made / "s.csv", "--quick", "--seeds", 1, "-j", 1],
     }
 
 
@@ -43,12 +52,17 @@ def contents(path: Path) -> dict[str, bytes]:
     "name",
     [
         *("split.csv", "model", "vectors.parquet", "vectors.csv", "vectors.h5ad"),
-        "attention",
-        *(["report.json"] if FACTOR > 1 else []),  # takes a minute, and is written as a split is
+        *("attention", "fit", "alignment"),
+        *(SLOW if FACTOR > 1 else ()),
     ],
 )
 def test_nothing_half(
-    name: str, forks: Forks, made: Path, store_path: Path, tmp_path: Path
+    name: str,
+    forks: Forks,
+    made: Path,
+    store_path: Path,
+    tmp_path: Path,
+    record_property: Record,
 ) -> None:
     """With too little room there is one line and exit code 2, and the old files are as they were.
 
@@ -60,13 +74,38 @@ def test_nothing_half(
     assert forks.run(*words).code == 0
     before = contents(out)
     largest = max(map(len, before.values()))
-    for room in [*(max(int(share * largest), LEAST) for share in SHARES), largest - 1]:
+    rooms = {max(largest * step // SIZES, LEAST) for step in range(SIZES - 1)} | {largest - 1}
+    record_property("sizes", len(rooms))
+    for room in sorted(rooms):
         ended = forks.run(*words, room=room)
         assert ended.code == 2, (room, ended)
         assert len(ended.stderr.splitlines()) == 1, (room, ended.stderr)
         assert os.strerror(errno.EFBIG) in ended.stderr, (room, ended.stderr)
         assert contents(out) == before, room
     assert forks.run(*words).code == 0
+
+
+def test_embed_goes_on(forks: Forks, sample: Path, tmp_path: Path, record_property: Record) -> None:
+    """A store without room is whole at any size, and ends with the bytes of one that had room."""
+    source = tmp_path / "proteins"
+    source.mkdir()
+    for name in ("1bpi_A.cif", "107l_A.pdb.gz"):
+        shutil.copy(sample / name, source)
+    out, alone = tmp_path / "out.zarr", tmp_path / "alone.zarr"
+    words = ["embed", source, "--sequence-encoder", "protalign_t6_2M", "--quiet", "--out"]
+    assert forks.run(*words, alone).code == 0
+    sizes = sorted({len(data) for data in contents(alone).values()})
+    rooms = {max(sizes[len(sizes) * step // SIZES] - 1, LEAST) for step in range(SIZES)}
+    rooms |= {sizes[-1] * step // SIZES for step in range(1, SIZES, 3)} | {sizes[-1] - 1}
+    for room in sorted(rooms):
+        ended = forks.run(*words, out, room=room)
+        assert ended.code == 2, (room, ended)
+        assert len(ended.stderr.splitlines()) == 1, (room, ended.stderr)
+        assert os.strerror(errno.EFBIG) in ended.stderr, (room, ended.stderr)
+        assert not (out / "zarr.json").exists() or verify(out).ok, room
+    record_property("sizes", len(rooms))
+    assert forks.run(*words, out).code == 0
+    assert contents(out) == contents(alone)
 
 
 def test_output_that_finds_no_room() -> None:

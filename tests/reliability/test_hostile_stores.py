@@ -39,7 +39,7 @@ from tests.helpers.stores import (
     sequence_only,
     tree,
 )
-from tests.reliability import FACTOR
+from tests.reliability import times
 
 #: Bytes that looking at a hostile store may take.
 MEMORY = 100 * 2**20
@@ -415,7 +415,7 @@ def test_contents_that_contradict_others(built: Path, tmp_path: Path) -> None:
     """Whole chunks of made-up numbers: each way of use gives a result, or one line."""
     rng = random.Random(0)
     cases = [(name, wrong) for name in index_arrays(built) for wrong in WRONG]
-    for name, wrong in rng.sample(cases, min(len(cases), 12 * FACTOR)):
+    for name, wrong in rng.sample(cases, min(len(cases), times(8, 120))):
         path = Path(shutil.copytree(built, tmp_path / "store.zarr"))
         before = LocalArrays(path).read(name)
         put_rows(path, name, WRONG[wrong](before).astype(before.dtype))

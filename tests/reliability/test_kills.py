@@ -1,4 +1,4 @@
-"""Writers killed at random moments leave the old or the new, and no debris after the next run."""
+"""Commands killed at random moments leave the old or the new, and no debris after the next run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from protalign import EmbeddingStore
 from protalign.core.files import sha256
 from protalign.heads.model_check import verify_model
 from protalign.splits import read_split
-from protalign.stores import verify_vectors
+from protalign.stores import verify, verify_vectors
+from tests.helpers.commands import contents
 from tests.helpers.forks import Forks, kill
-from tests.reliability import FACTOR
+from tests.reliability import times
 
-#: Kills of each command.
-KILLS = 12 * FACTOR
+Record = Callable[[str, object], None]
+
+#: Kills of each of five commands.
+KILLS = times(6, 60)
 #: Seconds after the first sign of a writer within which every second kill comes.
 WRITING = 0.02
 
@@ -69,6 +73,7 @@ def test_old_or_new_and_no_debris(
     made: Path,
     store_path: Path,
     tmp_path: Path,
+    record_property: Record,
 ) -> None:
     """After each kill the target is whole, and one of two; a run to the end leaves it alone there.
 
@@ -87,21 +92,118 @@ def test_old_or_new_and_no_debris(
         seconds = time.monotonic() - began
         whole[seed] = digests(target)
     assert whole[0] != whole[1]
-    killed = 0
-    for number in range(KILLS):
-        seed = number % 2
+    killed = tries = 0
+    while killed < KILLS:
+        seed = tries % 2
         pid = forks.begin(*words[seed])
         deadline = time.monotonic() + seconds * 3
-        while number % 4 < 2 and not places.exists() and time.monotonic() < deadline:
+        while tries % 4 < 2 and not places.exists() and time.monotonic() < deadline:
             time.sleep(0.0005)
-        time.sleep(rng.uniform(0, WRITING if number % 4 < 2 else seconds))
+        time.sleep(rng.uniform(0, WRITING if tries % 4 < 2 else seconds))
         kill(pid)
         killed += forks.end().code < 0
+        tries += 1
         assert problems(target) == []
         assert digests(target) in whole.values()
-        if number % 6 == 5:
+        if tries % 6 == 5:
             assert forks.run(*words[seed]).code == 0
             assert digests(target) == whole[seed]
             assert {path.name for path in target.parent.iterdir()} == {name, *others}
-    assert killed > KILLS / 4, "hardly a kill came before the end"
+        assert tries < 10 * KILLS, "hardly a kill came before the end"
+    record_property("kills", killed)
     shutil.rmtree(target.parent)
+
+
+def test_embed_ends_with_the_same_bytes(
+    forks: Forks, sample: Path, tmp_path: Path, record_property: Record
+) -> None:
+    """After each kill the store is whole; the run that comes to the end gives the same store.
+
+    Each run continues where the last one was killed. They add to a store of half the proteins.
+    """
+    rng = random.Random(0)
+    folder = tmp_path / "proteins"
+    folder.mkdir()
+    base, out, alone = (tmp_path / f"{name}.zarr" for name in ("base", "out", "alone"))
+    words = ["embed", folder, "--sequence-encoder", "protalign_t6_2M", "--quiet", "--out"]
+    files = sorted(path for path in sample.iterdir() if path.name.endswith((".pdb.gz", ".cif")))
+    for file in files[:4]:
+        shutil.copy(file, folder)
+    assert forks.run(*words, base).code == 0
+    for file in files[4:8]:
+        shutil.copy(file, folder)
+    shutil.copytree(base, alone)
+    began = time.monotonic()
+    assert forks.run(*words, alone).code == 0
+    seconds = time.monotonic() - began
+    killed = tries = ends = 0
+    while killed < KILLS:
+        if not out.exists():
+            shutil.copytree(base, out)
+        pid = forks.begin(*words, out)
+        if tries % 3 == 0:  # most of the time nothing is written
+            root = (out / "zarr.json").stat().st_mtime_ns
+            deadline = time.monotonic() + 2 * seconds
+            while (out / "zarr.json").stat().st_mtime_ns == root and time.monotonic() < deadline:
+                time.sleep(0.0005)
+        time.sleep(rng.uniform(0, 0.05 if tries % 3 == 0 else seconds))
+        kill(pid)
+        code = forks.end().code
+        killed += code < 0
+        tries += 1
+        assert verify(out).ok
+        if code == 0 or tries % 5 == 4:
+            assert forks.run(*words, out).code == 0
+            assert contents(out) == contents(alone)
+            ends += 1
+            shutil.rmtree(out)
+        assert tries < 10 * KILLS, "hardly a kill came before the end"
+    record_property("kills", killed)
+    record_property("runs to the end", ends)
+
+
+def test_a_report_is_whole_or_continued(
+    forks: Forks, store_path: Path, tmp_path: Path, record_property: Record
+) -> None:
+    """Finished runs are kept, and the report that is finished in the end is that of one run."""
+    rng = random.Random(0)
+    ids = EmbeddingStore.open(store_path).ids.tolist()[:16]
+    parts = tmp_path / "parts.csv"
+    names = ("train", "train", "validation", "test")
+    parts.write_text(
+        "id,part\n" + "".join(f"{x},{names[place % 4]}\n" for place, x in enumerate(ids))
+    )
+    split_file, out = tmp_path / "split.csv", tmp_path / "report"
+    words = ["split", store_path, "--by", "column", parts, "--out", split_file]
+    assert forks.run(*words).code == 0
+    words = ["reproduce", store_path, "--split", split_file, "--quick", "--seeds", 1, "--jobs", 1]
+    words += ["--quiet", "--out", out]
+    began = time.monotonic()
+    assert forks.run(*words).code == 0
+    seconds = time.monotonic() - began
+    alone = contents(out)
+    shutil.rmtree(out)
+    killed = tries = 0
+    while killed < KILLS:
+        pid = forks.begin(*words)
+        time.sleep(rng.uniform(0, seconds))
+        kill(pid)
+        code = forks.end().code
+        killed += code < 0
+        tries += 1
+        check_report(out, alone)
+        if code == 0 or tries % 5 == 4:
+            assert forks.run(*words).code == 0
+            check_report(out, alone)
+            assert set(contents(out)) == set(alone)
+            shutil.rmtree(out)
+        assert tries < 10 * KILLS, "hardly a kill came before the end"
+    record_property("kills", killed)
+
+
+def check_report(out: Path, alone: dict[str, bytes]) -> None:
+    """Every file that has its name is whole: its bytes are those of a run that was not killed."""
+    for name, data in (contents(out) if out.exists() else {}).items():
+        if ".partial" not in name:
+            assert name in alone, name
+            assert data == alone[name], name

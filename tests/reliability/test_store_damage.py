@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from protalign.stores import EmbeddingStore, StoreWriter, verify
 from protalign.stores.format.layout import ARRAYS
 from protalign.stores.format.lock import LOCK_FILE
 from tests.helpers.stores import OPTIONS, build, read_protein, sequence_only
-from tests.reliability import FACTOR
+from tests.reliability import times
+
+Record = Callable[[str, object], None]
 
 #: Rows of every chunk of the index: small enough for arrays of several chunks.
 CHUNK_ROWS = 16
@@ -141,10 +143,12 @@ def test_the_store_has_every_kind(damaged: Damaged) -> None:
     assert {"zarr.json", "crc32c", "c.0", "c.1", "c.1.0", "c.1.0.0"} <= names
 
 
-def test_flips(damaged: Damaged) -> None:
+def test_flips(damaged: Damaged, record_property: Record) -> None:
     """A flipped bit, in any file at all."""
     rng = random.Random(0)
-    for file in some_files(damaged, rng, 12 * FACTOR):
+    files = some_files(damaged, rng, times(12, 700))
+    record_property("flips", len(files))
+    for file in files:
         before = file.read_bytes()
         data = bytearray(before)
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
@@ -153,10 +157,12 @@ def test_flips(damaged: Damaged) -> None:
         file.write_bytes(before)
 
 
-def test_truncations_and_growth(damaged: Damaged) -> None:
+def test_truncations_and_growth(damaged: Damaged, record_property: Record) -> None:
     """A file that is shorter, empty, or longer."""
     rng = random.Random(1)
-    for file in some_files(damaged, rng, 6 * FACTOR):
+    files = some_files(damaged, rng, times(6, 140))
+    record_property("truncations", len(files))
+    for file in files:
         before = file.read_bytes()
         length = rng.choice([0, rng.randrange(len(before)), len(before) + rng.randrange(1, 20)])
         file.write_bytes((before + bytes(20))[:length])
@@ -164,17 +170,19 @@ def test_truncations_and_growth(damaged: Damaged) -> None:
         file.write_bytes(before)
 
 
-def test_deletions(damaged: Damaged) -> None:
+def test_deletions(damaged: Damaged, record_property: Record) -> None:
     """A file that is gone."""
     rng = random.Random(2)
-    for file in some_files(damaged, rng, 6 * FACTOR):
+    files = some_files(damaged, rng, times(6, 90))
+    record_property("deletions", len(files))
+    for file in files:
         before = file.read_bytes()
         file.unlink()
         damaged.check(file)
         file.write_bytes(before)
 
 
-def test_swaps(damaged: Damaged) -> None:
+def test_swaps(damaged: Damaged, record_property: Record) -> None:
     """Two files of equal size in each other's place: of one array, or of two."""
     rng = random.Random(3)
     by_size: dict[int, list[Path]] = {}
@@ -189,7 +197,9 @@ def test_swaps(damaged: Damaged) -> None:
     ]
     assert len(pairs) > 1000
     within = [pair for pair in pairs if pair[0].parent == pair[1].parent]
-    for first, second in [*rng.sample(within, 4 * FACTOR), *rng.sample(pairs, 3 * FACTOR)]:
+    some = [*rng.sample(within, times(4, 50)), *rng.sample(pairs, times(3, 50))]
+    record_property("swaps", len(some))
+    for first, second in some:
         contents = {first: first.read_bytes(), second: second.read_bytes()}
         first.write_bytes(contents[second])
         second.write_bytes(contents[first])
@@ -197,7 +207,9 @@ def test_swaps(damaged: Damaged) -> None:
         damaged.restore(contents)
 
 
-def test_files_of_an_older_commit(damaged: Damaged, two_commits: tuple[Path, Path]) -> None:
+def test_files_of_an_older_commit(
+    damaged: Damaged, two_commits: tuple[Path, Path], record_property: Record
+) -> None:
     """Any one file of the store as it was before the last proteins were added."""
     older = two_commits[1]
     copies = {file: older / file.relative_to(damaged.path) for file in damaged.files}
@@ -209,7 +221,8 @@ def test_files_of_an_older_commit(damaged: Damaged, two_commits: tuple[Path, Pat
     assert len(differing) > 50
     root = damaged.path / "zarr.json"
     assert root in differing
-    some = random.Random(5).sample(differing, min(len(differing), 8 * FACTOR))
+    some = random.Random(5).sample(differing, min(len(differing), times(6, 80)))
+    record_property("files of an older commit", 1 + len(some))
     for file in [root, *some]:
         before = file.read_bytes()
         shutil.copyfile(copies[file], file)
@@ -223,7 +236,7 @@ def test_chunks_of_an_older_commit_together_with_their_checksums(
     """A whole array's folder of an older commit: its counts are not those of the root."""
     older = two_commits[1]
     folders = sorted({file.parent for file in damaged.files if file.name.startswith("c.")})
-    for folder in random.Random(4).sample(folders, min(len(folders), 3 * FACTOR)):
+    for folder in random.Random(4).sample(folders, min(len(folders), times(2, 30))):
         aside = damaged.path / "aside"
         folder.rename(aside)
         shutil.copytree(older / folder.relative_to(damaged.path), folder)

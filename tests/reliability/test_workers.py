@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from tests.helpers.commands import contents, run
 from tests.helpers.one_hot import (
     load_ending,
     load_one_hot,
+    load_ordered_to_die,
     load_panicking,
     load_raising,
     load_slowly,
@@ -43,13 +43,15 @@ from tests.helpers.stores import (
     sequence_only,
     tree,
 )
-from tests.reliability import FACTOR
+from tests.reliability import times
+
+Record = Callable[[str, object], None]
 
 REPOSITORY = Path(__file__).parents[2]
 #: A motif of no real protein, which the tests' encoders do not survive.
 POISON = "WCWCWC"
-#: Kills of workers.
-KILLS = 3 * FACTOR
+#: Kills of workers at each of three moments.
+KILLS = times(2, 50)
 
 PLUGIN = '''
 """An encoder of another package, one-hot, that does not survive a motif."""
@@ -286,10 +288,10 @@ def killing(moments: Iterator[float], begun: threading.Event | None = None) -> I
         killer.join()
 
 
-def test_workers_killed_at_random_moments(
-    planned: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+def test_workers_killed_at_their_start(
+    planned: Path, tmp_path: Path, undisturbed: dict[str, bytes], record_property: Record
 ) -> None:
-    """At their start, in a batch, while a chunk is written: the same bytes, and no failure.
+    """They are started again: the same bytes, and no failure.
 
     Two kills a run: a third at the start would rightly end it.
     """
@@ -297,15 +299,43 @@ def test_workers_killed_at_random_moments(
     kills = 0
     for number in range(-(-KILLS // 2)):
         path = Path(shutil.copytree(planned, tmp_path / f"{number}.zarr"))
-        moments = iter([rng.uniform(0.1, 1.0), rng.uniform(0.5, 2.5)])
+        moments = iter([rng.uniform(0, 0.5), rng.uniform(0, 0.5)])
         with killing(moments) as killed:
-            load = partial(load_slowly, seconds=0.2)
+            load = partial(load_slowly, seconds=0.05)
             report = encode_pending(path, "one_hot", load, devices=["cpu", "cpu"])
         kills += len(killed)
         assert report.failures == []
         assert tree(path) == undisturbed
         shutil.rmtree(path)
+    record_property("kills at the start", kills)
     assert kills >= KILLS / 2, "hardly a kill came before the end"
+
+
+@pytest.mark.parametrize("moment", ["in a batch", "while chunks are written"])
+def test_workers_killed_at_work(
+    moment: str,
+    planned: Path,
+    tmp_path: Path,
+    undisturbed: dict[str, bytes],
+    record_property: Record,
+) -> None:
+    """The same bytes, and no failure; two kills a run, since Dask allows a task three."""
+    kills = 0
+    for number in range(-(-KILLS // 2)):
+        path = Path(shutil.copytree(planned, tmp_path / f"{number}.zarr"))
+        orders = tmp_path / f"orders{number}"
+        orders.mkdir()
+        for order in range(2):
+            (orders / f"{order}").touch()
+        latest = 0.01 if moment == "while chunks are written" else 0.0
+        load = partial(load_ordered_to_die, orders=str(orders), latest=latest, seed=number)
+        report = encode_pending(path, "one_hot", load, devices=["cpu", "cpu"])
+        kills += 2 - len(list(orders.iterdir()))
+        assert report.failures == []
+        assert tree(path) == undisturbed
+        shutil.rmtree(path)
+    record_property(f"kills {moment}", kills)
+    assert kills >= KILLS
 
 
 def test_workers_that_never_start(path: Path) -> None:
@@ -317,71 +347,4 @@ def test_workers_that_never_start(path: Path) -> None:
         encode_pending(path, "one_hot", load_one_hot, devices=["cpu"] * 2)
     assert len(killed) >= 3
     assert "__main__" not in str(caught.value)
-    assert verify(path).ok
-
-
-RACE = """
-import os, sys
-import protalign.embedding, protalign.encoders.esm2, protalign.stores
-from protalign.core.errors import ProtAlignError
-
-count, source, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-children, (waiting, go) = [], os.pipe()
-for _ in range(count):
-    pid = os.fork()
-    if pid == 0:
-        os.close(go)
-        os.read(waiting, 1)
-        try:
-            report = protalign.embedding.embed(source, out, ["protalign_t6_2M"], processes=1)
-            print(f"embedded {report.entries}\\n", end="", flush=True)
-        except ProtAlignError as error:
-            print(f"{error}\\n", end="", flush=True)
-        os._exit(0)
-    children.append(pid)
-os.close(go)
-for pid in children:
-    assert os.waitpid(pid, 0)[1] == 0
-"""
-
-
-def test_racing_writers(tmp_path: Path, sample: Path) -> None:
-    """Many begin at once: one embeds, the others are told that another process writes."""
-    out, alone = tmp_path / "store.zarr", tmp_path / "alone.zarr"
-    source = sample / "1bpi_A.cif"
-    for count, path in ((1, alone), (min(50, 10 * FACTOR), out)):
-        done = subprocess.run(
-            [sys.executable, "-c", RACE, str(count), str(source), str(path)],
-            capture_output=True,
-            text=True,
-            cwd=REPOSITORY,
-        )
-        assert done.returncode == 0, done.stderr
-        lines = done.stdout.splitlines()
-        assert len(lines) == count
-        embedded = [line for line in lines if line.startswith("embedded ")]
-        assert embedded
-        assert set(embedded) == {"embedded 1"}
-        others = set(lines) - set(embedded)
-        assert all(line.startswith(f"{path}: it is being written to by") for line in others)
-    assert contents(out) == contents(alone)
-
-
-def test_readers_beside_a_writer(planned: Path, tmp_path: Path) -> None:
-    """Whatever moment a reader opens the store at: whole rows, the right ones, or none yet."""
-    path = Path(shutil.copytree(planned, tmp_path / "store.zarr"))
-    writer = threading.Thread(
-        target=encode_pending, args=(path, "one_hot", partial(load_slowly, seconds=0.02))
-    )
-    writer.start()
-    looks = rows_seen = 0
-    while writer.is_alive() or looks == 0:
-        store = EmbeddingStore.open(path)
-        present = store[store.rows("one_hot")[0] >= 0]
-        for view, rows in zip(present, present.embeddings("one_hot"), strict=True):
-            np.testing.assert_array_equal(rows, one_hot([store.sequence(view.ids[0])])[0])
-        looks, rows_seen = looks + 1, max(rows_seen, len(present))
-        time.sleep(0.005)
-    writer.join()
-    assert looks > 3
     assert verify(path).ok
