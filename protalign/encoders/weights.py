@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import warnings
 import zipfile
 from dataclasses import replace
 from functools import cache
@@ -50,7 +51,10 @@ def _load_torch(path: Path) -> dict[str, torch.Tensor]:
         zipped = zipfile.is_zipfile(path)
         if zipped:
             _check_zip(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with (
+            torch.serialization.safe_globals([argparse.Namespace]),
+            warnings.catch_warnings(action="ignore"),  # of pickle's version
+        ):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise WeightsError(

@@ -7,7 +7,8 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ MAX_BYTES = 2 << 30
 #: Advice for a file that is damaged.
 FETCH_AGAIN = "download or copy it again"
 _BLOCK = 1 << 20
+#: Bytes of gzip data that are given at once: what follows a member's end is copied.
+_WINDOW = 1 << 16
 _DAMAGE: tuple[type[Exception], ...] = (_gzip.error,)  # type: ignore[assignment]
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -126,21 +129,22 @@ def gunzip(data: bytes, limit: int = MAX_BYTES) -> bytes:
 
     Raises InputError for damaged or truncated data, and above ``limit`` bytes of output.
     """
-    parts = []
-    room = limit
     try:
-        while data:
-            member = _gzip.decompressobj(wbits=31)
-            part = member.decompress(data, room + 1)
-            if len(part) > room:
-                raise TooLargeError(limit)
-            if not member.eof:
-                raise _truncated_gzip()
-            room -= len(part)
-            parts.append(part)
-            data = member.unused_data.lstrip(b"\0")
+        member = _gzip.decompressobj(wbits=31)
+        first = member.decompress(data, limit + 1)
+        rest = memoryview(member.unused_data)
+        if len(first) > limit:
+            raise TooLargeError(limit)
+        if not member.eof:
+            raise _truncated_gzip()
     except _DAMAGE as error:
         raise _damaged_gzip(error) from error
+    parts, room = [first], limit - len(first)
+    for part in _decompressed(rest[at : at + _WINDOW] for at in range(0, len(rest), _WINDOW)):
+        room -= len(part)
+        if room < 0:
+            raise TooLargeError(limit)
+        parts.append(part)
     return b"".join(parts)
 
 
@@ -149,10 +153,16 @@ def gunzip_blocks(handle: io.BufferedReader) -> Iterator[bytes]:
 
     Raises InputError for damaged or truncated data, after the blocks before the damage.
     """
+    return _decompressed(iter(partial(handle.read, _WINDOW), b""))
+
+
+def _decompressed(windows: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """Yield gzip members decompressed; zeros may lie between them."""
     member = _gzip.decompressobj(wbits=31)
     between = True
     try:
-        while data := handle.read(_BLOCK):
+        for window in windows:
+            data = bytes(window)
             while data:
                 if between and not (data := data.lstrip(b"\0")):
                     break

@@ -47,17 +47,23 @@ for line in sys.stdin:
     print(pid, flush=True)
     with open(reading, errors="replace") as pipe:  # not a file: it has a limit too
         words = pipe.read()
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    print(json.dumps([code, words]), flush=True)
+    _, status, usage = os.wait4(pid, 0)
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(json.dumps([os.waitstatus_to_exitcode(status), words, peak]), flush=True)
 """
 
 
 @dataclass
 class Ended:
-    """The end of a command: its exit code, minus the signal if it was killed, and its words."""
+    """The end of a command.
+
+    Its exit code, minus the signal if it was killed; its words; and the most bytes that it or one
+    of its children held.
+    """
 
     code: int
     stderr: str
+    peak: int
 
 
 class Forks:
