@@ -2,7 +2,8 @@
 # make test   sets up the same .venv and runs the tests, all but tests/reliability (CI runs those
 #             too); TESTS=... for a part of them or options: make test TESTS="tests/stores -x"
 # make reliability  kills, damage, hostile files, full disks and fuzzed inputs at full size: hours;
-#             make reliability SIZE=3 FUZZ=500 for less
+#             what was counted goes to the table of docs/reliability.md. For less:
+#             make reliability SIZE=3 FUZZ=500 ROWS=tests/reliability/test_kills.py
 # make bench  measures against peers and writes docs/performance.md; by hand, on a quiet machine:
 #             make bench PROTEINS=pdbbind/ WEIGHTS=esm2_t6_8M_UR50D.pt (default: sample, random weights)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -30,8 +31,13 @@ test: $(INSTALLED)
 SIZE ?= 10
 FUZZ ?= 5000
 
+ROWS ?= tests/reliability tests/reading/test_fuzz.py
+COUNTED := benchmarks/results/reliability
+
 reliability: $(INSTALLED)
-	RELIABILITY=$(SIZE) PROTALIGN_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability tests/reading/test_fuzz.py
+	RELIABILITY=$(SIZE) PROTALIGN_FUZZ=$(FUZZ) RELIABILITY_RESULTS=$(COUNTED) OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -p tests.reliability.recording $(ROWS); \
+	ended=$$?; $(BIN)/python benchmarks/reliability.py; exit $$ended
 
 PROTEINS ?= examples/sample
 WEIGHTS ?=

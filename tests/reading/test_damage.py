@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import time
 import zlib
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from protalign.core.errors import InputError
 from protalign.reading import ReadOptions, SourceFile, SourceResult, read_source
-from protalign.reading.content import gunzip
+from protalign.reading.content import gunzip, gunzip_blocks
 
 DATA = Path(__file__).parent / "data"
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample"
@@ -94,6 +96,19 @@ def test_gunzip_equals_gzips_own_on_several_members_and_padding() -> None:
     """Concatenated members are one content, as gzip reads them."""
     data = gzip.compress(PDB[:1000]) + gzip.compress(PDB[1000:]) + b"\0" * 100
     assert gunzip(data) == gzip.decompress(data) == PDB
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_many_members_take_time_in_proportion(blocks: bool) -> None:
+    """A megabyte of tiny members is no way to keep a program busy; the limit counts all of them."""
+    data = gzip.compress(b"\n", 1) * 40_000
+    began = time.process_time()
+    stream = io.BufferedReader(io.BytesIO(data))
+    content = b"".join(gunzip_blocks(stream)) if blocks else gunzip(data)
+    assert content == b"\n" * 40_000
+    assert time.process_time() - began < 4
+    with pytest.raises(InputError, match="larger than"):
+        gunzip(data[:21_000], limit=999)
 
 
 @reuse_folder

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,12 @@ from tests.helpers.reading_files import DATA
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample"
 COUNT = int(os.environ.get("PROTALIGN_FUZZ", "60"))
+
+
+@pytest.fixture(autouse=True)
+def counted(record_property: Callable[[str, object], None]) -> None:
+    """The number of files, for the record of the reliability tests."""
+    record_property("files", COUNT)
 
 
 def _lines(data: bytes, most: int) -> bytes:

@@ -19,7 +19,7 @@ from tests.reliability import FACTOR, times
 Record = Callable[[str, object], None]
 
 #: Sizes at which the disk is full, for each command.
-SIZES = times(3, 20)
+SIZES = times(2, 20)
 #: Commands that take long; only above the default size.
 SLOW = ("report.json", "report")
 #: The least room: with less, Python itself finds no folder for temporary files.

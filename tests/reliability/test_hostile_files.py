@@ -194,7 +194,7 @@ def test_tables(
         taken.append(check(forks, words, harmless, canary))
     split = tmp_path / "split.csv"
     words = ["fit", store_path, "--max-epochs", 1, "--out", tmp_path / "m", "--split", split]
-    for content in (b"\0" * 10**6, b"id,part\n" + b"x" * (200 << 20), b"id,part\n" + b'"' * 10**6):
+    for content in (b"\0" * 10**6, b"id,part\n" + b"x" * (50 << 20), b"id,part\n" + b'"' * 10**6):
         split.write_bytes(content)
         taken.append(check(forks, words, harmless, canary))
     split.unlink()

@@ -45,6 +45,12 @@ from tests.reliability import times
 MEMORY = 100 * 2**20
 
 
+@pytest.fixture(autouse=True)
+def counted(record_property: Callable[[str, object], None]) -> None:
+    """Each test is of one kind of harm, or more."""
+    record_property("hostile stores", 1)
+
+
 @pytest.fixture(scope="module")
 def proteins(sample: Path) -> list[Protein]:
     """Some of the sample's chains."""

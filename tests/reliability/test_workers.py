@@ -213,7 +213,7 @@ def undisturbed(planned: Path) -> dict[str, bytes]:
     return tree(path)
 
 
-def check_poisoned(path: Path, report: EncodeReport) -> None:
+def check_poisoned(path: Path, report: EncodeReport, record_property: Record) -> None:
     """The poison is a failure that says why; every other protein has its rows."""
     assert [failure.id for failure in report.failures] == ["poison"]
     assert report.failures[0].reason.startswith("it ended the encoder's process (")
@@ -223,16 +223,22 @@ def check_poisoned(path: Path, report: EncodeReport) -> None:
     for view, rows in zip(present, present.embeddings("one_hot"), strict=True):
         np.testing.assert_array_equal(rows, one_hot([store.sequence(view.ids[0])])[0])
     assert verify(path).ok
+    record_property("poison records named", 1)
 
 
 def test_a_poison_record_in_worker_processes(
-    path: Path, tmp_path: Path, planned: Path, undisturbed: dict[str, bytes]
+    path: Path,
+    tmp_path: Path,
+    planned: Path,
+    undisturbed: dict[str, bytes],
+    record_property: Record,
 ) -> None:
     """It ends its worker, then a child of a worker; the store is that of a run that refused it."""
     load = partial(load_ending, unwanted=POISON)
     once = {"distributed.scheduler.allowed-failures": 0}  # instead of three more deaths
     with dask.config.set(once):
-        check_poisoned(path, encode_pending(path, "one_hot", load, devices=["cpu", "cpu"]))
+        report = encode_pending(path, "one_hot", load, devices=["cpu", "cpu"])
+    check_poisoned(path, report, record_property)
     raised = Path(shutil.copytree(planned, tmp_path / "raised.zarr"))
     encode_pending(raised, "one_hot", partial(load_raising, unwanted=POISON))
     differing = {name for name, data in tree(raised).items() if tree(path)[name] != data}
@@ -248,14 +254,14 @@ def test_an_encoder_that_panics_as_it_is_loaded(path: Path) -> None:
     assert verify(path).ok
 
 
-def test_a_poison_record_on_a_cluster(path: Path) -> None:
+def test_a_poison_record_on_a_cluster(path: Path, record_property: Record) -> None:
     """So it is on workers that a scheduler elsewhere has, with Dask's own number of retries."""
     load = partial(load_ending, unwanted=POISON, code=7)
     with LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
     ) as cluster:
         report = encode_pending(path, "one_hot", load, scheduler=cluster.scheduler_address)
-    check_poisoned(path, report)
+    check_poisoned(path, report, record_property)
     assert "exit code 7" in report.failures[0].reason
 
 
