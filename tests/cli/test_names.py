@@ -41,6 +41,12 @@ def test_embed_shows_the_notes(two: Path, tmp_path: Path, encoder: str) -> None:
     assert lines[where + 1].startswith("  models: the first of its 3 models was read; to read")
     assert lines[where + 2].startswith("  x: 4 residues read as X, of unknown type: QQQ")
     assert "read as X" in EmbeddingStore.open(store).notes("x")[0]
+    listed = run("info", store, "--notes").stdout.splitlines()
+    assert listed[listed.index("2 notes:") + 1 :] == lines[where + 1 : where + 3]
+    assert set(json.loads(run("info", store, "--notes", "--json").stdout)["notes"]) == {
+        "x",
+        "models",
+    }
     command = ("embed", two, "--sequence-encoder", encoder, *ALONE, "--json", "--out")
     report = json.loads(run(*command, tmp_path / "other.zarr").stdout)
     assert [note["id"] for note in report["notes"]] == ["models", "x"]
