@@ -93,11 +93,11 @@ def run_on_workers(
 
         submit_some()
         for future in running:
-            _, index, number = under_way.pop(future.key)
-            try:
+            _, index, number = under_way[future.key]
+            try:  # a result may be lost with its worker, after its task has ended
                 result: TaskResult = future.result()
             except KilledWorker:
-                if number < TRIES_ALONE and error is None:
+                if number < TRIES_ALONE and error is None and lost.error is None:
                     submit(index, number + 1)  # others of its worker's tasks may have ended it
                     continue
                 error = error or _killed(encoder)
@@ -109,6 +109,8 @@ def run_on_workers(
                 on_done(result)
                 if error is None:
                     submit_some()
+            finally:
+                del under_way[future.key]
     if error is not None:
         raise error
 
@@ -147,7 +149,6 @@ def _watched(
                     "run again"
                 )
                 client.cancel([future for future, *_ in [*under_way.values()]], force=True)
-                return
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,7 +24,8 @@ from distributed import LocalCluster
 from protalign.core.errors import ProtAlignError
 from protalign.core.protein import Protein
 from protalign.stores import EmbeddingStore, StoreWriter, verify
-from protalign.stores.filling.encode import EncodeReport, encode_pending
+from protalign.stores.filling import cluster as cluster_of_filling
+from protalign.stores.filling.encode import EncodeReport, Progress, encode_pending
 from tests.helpers.commands import contents, run
 from tests.helpers.one_hot import (
     load_ending,
@@ -263,6 +265,38 @@ def test_a_poison_record_on_a_cluster(path: Path, record_property: Record) -> No
         report = encode_pending(path, "one_hot", load, scheduler=cluster.scheduler_address)
     check_poisoned(path, report, record_property)
     assert "exit code 7" in report.failures[0].reason
+
+
+def test_results_that_are_lost_with_the_last_worker(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks had ended when their worker died: the run ends in one line, and does not wait."""
+    monkeypatch.setattr(cluster_of_filling, "WATCH_SECONDS", 0.3)
+    monkeypatch.setattr(cluster_of_filling, "LOST_SECONDS", 2.0)
+    with LocalCluster(n_workers=0, protocol="tcp", dashboard_address="127.0.0.1:0") as cluster:
+        address = cluster.scheduler_address
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny"]
+        worker = subprocess.Popen(
+            [*command, "--nthreads", "1", "--no-dashboard"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=REPOSITORY,
+        )
+
+        def after(progress: Progress) -> None:
+            if progress.tasks_done == 1:
+                time.sleep(2)  # the next tasks end
+                worker.kill()
+                worker.wait()
+                time.sleep(1)
+
+        try:
+            with pytest.raises(ProtAlignError, match="no worker has been left for 2 seconds"):
+                encode_pending(path, "one_hot", load_one_hot, scheduler=address, on_progress=after)
+        finally:
+            worker.kill()
+            worker.wait()
+    assert verify(path).ok
 
 
 @contextmanager
