@@ -96,7 +96,8 @@ def main() -> None:
 
 def results() -> list[dict[str, Any]]:
     """Return what the tests wrote."""
-    return [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
+    files = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
+    return [result for file in files for result in file.values()]
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

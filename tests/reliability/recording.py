@@ -1,6 +1,8 @@
-"""A plugin for pytest: what each test counted, in a JSON file of the folder RELIABILITY_RESULTS.
+"""A plugin for pytest: what each test counted, in the folder RELIABILITY_RESULTS.
 
-``make reliability`` uses it, and scripts/reliability.py makes the table of docs/reliability.md.
+There is a JSON file for each file of tests; tests that are not run keep what they had.
+
+``make reliability`` uses it, and benchmarks/reliability.py makes the table of docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -8,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -41,5 +42,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         "machine": machine(),
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^\w.-]+", "_", item.nodeid.removeprefix("tests/")).strip("_")
-    (FOLDER / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    file = FOLDER / f"{item.path.stem}.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**results, item.nodeid: result}, indent=1) + "\n")
