@@ -104,7 +104,7 @@ def _head_line(head: Mapping[str, Any] | None) -> str:
         return "no head trained on hard negatives: both modes use the correlations' rows"
     line = (
         f"a head trained on hard negatives ({head['pairs']:,} pairs and their look-alikes, half of "
-        f"the sequences cut at the ends, {head['epochs']} epochs kept) makes the rows of the "
+        f"the sequences cut at the ends, epoch {head['epochs']} kept) makes the rows of the "
         "global mode; the local mode uses the correlations' rows"
     )
     if head["best"] is None:

@@ -19,7 +19,7 @@ from protalign.residues.kernels.scores import local_scores
 
 #: Proteins of each modality that the calibration aligns, and structures for each sequence. Many
 #: proteins count more than many pairs: a few that fit everything would decide the tail.
-_CALIBRATED_WITH, _TARGETS_EACH = 300, 50
+_CALIBRATED_WITH, _TARGETS_EACH = 200, 50
 #: Residues of such a protein, at most: longer ones take long and teach the same.
 _LONGEST = 600
 

@@ -125,6 +125,8 @@ def fit_residue_head(
                     best_score = history[-1]
                     best = network.head({**facts, "without": at_start, "best": best_score})
             report(line)
+        if best is None:
+            report("residue head: no better than without it, so it is left out")
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user: the best so far is kept.", stacklevel=3)
     return best
