@@ -49,7 +49,7 @@ _HARD = 0.5
 #: Means that are compared with all others at once.
 _AT_ONCE = 1024
 #: Passes over the pairs.
-EPOCHS = 7
+EPOCHS = 5
 #: Of what begins at random, and of what the stage has fitted.
 _LEARNING_RATE, _FITTED_RATE = 1e-3, 2e-4
 _WEIGHT_DECAY, _WARM_UP = 0.01, 20

@@ -33,8 +33,8 @@ class ResidueHead:
         u = (z - mean) projection + e_1 … e_k
         row = [u, e_(k + 1) - sum_k weight u^2, 1]
 
-    With ``outer`` = 0 these are the rows of the stage that it was trained from. At a protein's ends
-    the last residue stands for the missing neighbours, so that they do not say where it ends.
+    With ``outer`` = 0 these are the rows of the stage that it was trained from. Beyond a protein's
+    ends h is 0.
 
     Attributes
     ----------
@@ -117,15 +117,14 @@ def neighbours_of(lengths: list[int]) -> Tensor:
     Returns
     -------
     (R, 2 * REACH + 1) int64
-        From the residue ``REACH`` before to the one ``REACH`` after; the protein's first or last
-        residue in place of one beyond it.
+        From the residue ``REACH`` before to the one ``REACH`` after; R in place of one beyond the
+        protein.
     """
     counts = torch.tensor(lengths, dtype=torch.int64)
-    last = counts.cumsum(0) - 1
-    first = torch.repeat_interleave(last - counts + 1, counts)
+    ends = torch.repeat_interleave(counts.cumsum(0), counts)[:, None]
+    starts = ends - torch.repeat_interleave(counts, counts)[:, None]
     rows = torch.arange(int(counts.sum()))[:, None] + torch.arange(-REACH, REACH + 1)
-    within = torch.minimum(rows, torch.repeat_interleave(last, counts)[:, None])
-    return torch.maximum(within, first[:, None])
+    return rows.where((rows >= starts) & (rows < ends), len(rows))
 
 
 def head_rows(
@@ -154,7 +153,8 @@ def head_rows(
     parts = (hidden @ outer).view(-1, n_around, width)
     extra = torch.zeros(len(embeddings), width)
     for place, rows in enumerate(neighbours.T):
-        extra = extra + parts[:, place].index_select(0, rows)
+        part = functional.pad(parts[:, place], (0, 0, 0, 1))  # nothing comes from beyond the ends
+        extra = extra + part.index_select(0, rows)
     coordinates = centred @ parameters["projection"] + extra[:, :-1]
     alone = extra[:, -1] - coordinates.square() @ parameters["weight"]
     return coordinates, alone
