@@ -54,7 +54,11 @@ CONFINED = {
     "matplotlib": {"protalign/report/figures.py"},
     "plotly": {"protalign/report/page.py"},
     "jinja2": {"protalign/report/page.py"},
-    "sklearn": {"protalign/estimator", "protalign/report/space.py"},
+    "sklearn": {
+        "protalign/estimator",
+        "protalign/report/space.py",
+        "protalign/residues/words.py",
+    },
     "typer": {"cli"},
     "rich": {"cli"},
     "esm": {"protalign/encoders/esm2"},
@@ -62,8 +66,14 @@ CONFINED = {
         "protalign/heads/kernels/fused_triton.py",
         "protalign/residues/kernels/diagonals_triton.py",
     },
-    "numba": {"protalign/residues/kernels/loops.py"},
-    "llvmlite": {"protalign/residues/kernels/loops.py"},
+    "numba": {
+        "protalign/residues/kernels/loops.py",
+        "protalign/residues/kernels/word_loops.py",
+    },
+    "llvmlite": {
+        "protalign/residues/kernels/loops.py",
+        "protalign/residues/kernels/word_loops.py",
+    },
     "pickle": {"protalign/encoders/weights.py"},  # names an exception to catch; unpickles nothing
 }
 

@@ -1,0 +1,163 @@
+"""Words of residues: each stands for the residues of one modality near a centroid."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from protalign.core.arrays import Bool, Float32, Float64
+from protalign.core.errors import InputError
+from protalign.core.protein import Modality
+from protalign.residues.kernels.word_scores import WordProfile, Words
+
+#: K, the words of a modality.
+WORDS = 1024
+#: Residues of a modality that the centroids are computed from, at most.
+SAMPLED = 150_000
+#: Residues that k-means looks at in one step, and its rounds, at most.
+_BATCH, _ROUNDS = 4096, 30
+#: Centroids are the same if their squared distance is this share of the mean square.
+_SAME = 1e-8
+#: Rows compared with all centroids at once: 4 MB of products.
+_ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class ResidueWords:
+    """The words of each modality, by rows of a residue stage.
+
+    A residue is the word whose centroid is nearest, by all numbers of a row but the last two. A
+    query of the other modality is compared with the words themselves: the log-likelihood ratio of
+    its residue and a word is the mean of those with the word's residues, which is the product with
+    the mean of their rows.
+
+    Attributes
+    ----------
+    centroids : mapping
+        Modality -> (K, k + 2) float32, mean rows of each word's residues. K is at most 65,535.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> words = ResidueWords.fit({"structure": rng.normal(size=(500, 6))}, n_words=8)
+    >>> words.centroids["structure"].shape
+    (8, 6)
+    >>> words.of("structure", words.centroids["structure"]).tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7]
+    """
+
+    centroids: Mapping[Modality, Float32]
+
+    @classmethod
+    def fit(
+        cls,
+        rows: Mapping[Modality, npt.ArrayLike],
+        n_words: int = WORDS,
+        seed: int = 0,
+    ) -> Self:
+        """Find the words of some residues by k-means.
+
+        Parameters
+        ----------
+        rows : mapping
+            Modality -> (R, k + 2), rows of some residues (``ResidueStage.rows``), at least one.
+        n_words : int
+            K; fewer if there are fewer different residues.
+        seed : int
+            The same seed gives the same words.
+        """
+        centroids = {
+            m: _centroids(np.asarray(r, np.float32), n_words, seed) for m, r in rows.items()
+        }
+        return cls(centroids)
+
+    def of(self, modality: Modality, rows: Float32) -> Words:
+        """Return the (R,) uint16 words of residues by their rows (R, k + 2)."""
+        coordinates, half_squares = self._ready[modality]
+        words = np.empty(len(rows), dtype=np.uint16)
+        done = 0
+        for products in _products(rows[:, :-2], coordinates, half_squares):
+            words[done : done + len(products)] = products.argmax(axis=1)
+            done += len(products)
+        return words
+
+    def profile(self, modality: Modality, query: Float32) -> WordProfile:
+        """Return a query's scores with the words of a modality.
+
+        Parameters
+        ----------
+        modality : "sequence" or "structure"
+            The words' modality.
+        query : (L, k + 2) float32
+            Rows of a protein of the other modality, at least one.
+
+        Raises
+        ------
+        InputError
+            The query has no rows.
+        """
+        if len(query) == 0:
+            raise InputError("query: it has no residue rows", "give an array (residues, K)")
+        return WordProfile.of(query @ self.centroids[modality].T)
+
+    @cached_property
+    def _ready(self) -> dict[Modality, tuple[Float32, Float32]]:
+        """Modality -> coordinates of the centroids, and half of their squared lengths."""
+        ready: dict[Modality, tuple[Float32, Float32]] = {}
+        for modality, centroids in self.centroids.items():
+            coordinates = np.ascontiguousarray(centroids[:, :-2])
+            ready[modality] = coordinates, 0.5 * (coordinates**2).sum(axis=1)
+        return ready
+
+
+def _products(points: Float32, centres: Float32, half_squares: Float32) -> Iterator[Float32]:
+    """Yield (n, K) numbers, some rows at a time, that are largest for the nearest centre."""
+    across, less = torch.from_numpy(centres).T, torch.from_numpy(-half_squares)
+    for first in range(0, len(points), _ROWS_AT_ONCE):
+        block = np.ascontiguousarray(points[first : first + _ROWS_AT_ONCE])
+        yield torch.addmm(less, torch.from_numpy(block), across).numpy()
+
+
+def _centroids(rows: Float32, n_words: int, seed: int) -> Float32:
+    """Return the mean rows of the clusters that k-means finds, none of which is empty."""
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    points = rows[:, :-2]
+    kmeans = MiniBatchKMeans(
+        min(n_words, len(points)),
+        batch_size=_BATCH,
+        max_iter=_ROUNDS,
+        n_init=1,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different residues than words
+        centres = kmeans.fit(points).cluster_centers_.astype(np.float32)
+    half_squares = 0.5 * (centres**2).sum(axis=1)
+    nearest = [products.argmax(axis=1) for products in _products(points, centres, half_squares)]
+    cluster = np.unique(np.concatenate(nearest), return_inverse=True)[1]
+    order = np.argsort(cluster, kind="stable")
+    begin = np.searchsorted(cluster[order], np.arange(cluster.max() + 1))
+    sums = np.add.reduceat(rows[order].astype(np.float64), begin, axis=0)
+    means = sums / np.bincount(cluster)[:, None]
+    return np.ascontiguousarray(means[~_is_repeated(means[:, :-2])], dtype=np.float32)
+
+
+def _is_repeated(points: Float64) -> Bool:
+    """Return (n,) bool: whether an earlier point is the same but for rounding.
+
+    If there are fewer different residues than words, k-means has some words several times, and the
+    last bit would decide between them.
+    """
+    squares = (points**2).sum(axis=1)
+    distances = squares[:, None] + squares - 2 * points @ points.T
+    repeated: Bool = np.triu(distances <= _SAME * squares.mean(), 1).any(axis=0)
+    return repeated

@@ -1,0 +1,102 @@
+"""Scores of words equal plain loops, whatever the lengths, and however large they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protalign.residues.kernels import word_scores as scoring
+from protalign.residues.kernels.word_scores import (
+    BIAS,
+    HIGHEST,
+    MARGIN,
+    SHIFT,
+    STEPS,
+    WordProfile,
+    word_scores,
+)
+
+WORDS = 11
+Words = npt.NDArray[np.uint16]
+
+
+def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
+    """The best segment of a band, as it is defined."""
+    steps = np.clip(np.rint(STEPS * scores), -BIAS, HIGHEST).astype(int)
+    size = 2**SHIFT
+    ending: dict[int, int] = {}
+    best = 0
+    for position, word in enumerate(words):
+        for block in range(-(-len(scores) // size)):
+            beside = range(block * size - MARGIN, (block + 1) * size + MARGIN)
+            inside = [residue for residue in beside if 0 <= residue < len(scores)]
+            band = position // size - block
+            fitting = max(int(steps[residue, word]) for residue in inside)
+            ending[band] = max(0, ending.get(band, 0) + fitting)
+            best = max(best, ending[band])
+    return best
+
+
+def targets(
+    rng: np.random.Generator, lengths: Sequence[int]
+) -> tuple[Words, npt.NDArray[np.int64]]:
+    """Words of some targets by chance."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return rng.integers(0, WORDS, offsets[-1]).astype(np.uint16), offsets
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 75),
+    st.lists(st.integers(0, 90), max_size=6),
+    st.sampled_from([-3.0, 0.0, 4.0]),
+)
+def test_scores_are_those_of_loops(seed: int, length: int, lengths: list[int], mean: float) -> None:
+    """For all lengths, also of one residue and none; above what a byte holds if the mean is 4."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(mean, 2.5, (length, WORDS)).astype(np.float32)
+    words, offsets = targets(rng, lengths)
+    given = word_scores(WordProfile.of(scores), words, offsets)
+    parts = np.split(words, offsets[1:-1]) if len(lengths) else []
+    assert given.tolist() == [best_segment(scores, part.tolist()) for part in parts]
+    assert given.dtype == np.int32
+
+
+def test_a_part_of_the_targets_scores_as_it_does_among_all() -> None:
+    """Offsets may begin anywhere in the words, and threads share the targets."""
+    rng = np.random.default_rng(0)
+    profile = WordProfile.of(rng.normal(5, 2, (40, WORDS)).astype(np.float32))
+    words, offsets = targets(rng, rng.integers(0, 60, 50).tolist())
+    whole = word_scores(profile, words, offsets)
+    assert word_scores(profile, words, offsets[20:31]).tolist() == whole[20:30].tolist()
+    assert whole.max() > 255  # some are more than a byte holds
+
+
+def test_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if there are more parts than targets."""
+    rng = np.random.default_rng(1)
+    profile = WordProfile.of(rng.normal(-1, 2, (30, WORDS)).astype(np.float32))
+    words, offsets = targets(rng, [0, 50, 0, 0, 31, 7, 0])
+    alone = word_scores(profile, words, offsets)
+    monkeypatch.setattr(scoring, "_THREAD_WORDS", 1)
+    monkeypatch.setattr(scoring, "thread_count", lambda: 2)
+    assert word_scores(profile, words, offsets).tolist() == alone.tolist()
+
+
+def test_a_band_forgives_a_short_gap_and_no_long_one() -> None:
+    """A residue more moves the rest by one diagonal, within the band; ten move it out."""
+    residues = np.arange(60) % WORDS
+    scores = np.where(residues[:, None] == np.arange(WORDS), 4.0, -8.0).astype(np.float32)
+    words = residues.astype(np.uint16)
+    profile = WordProfile.of(scores)
+    whole = word_scores(profile, words, np.array([0, 60]))[0]
+    assert whole == 4 * STEPS * 60
+    one, ten = (np.insert(words, 30, [words[29]] * count) for count in (1, 10))
+    assert word_scores(profile, one, np.array([0, 61]))[0] >= whole
+    assert word_scores(profile, ten, np.array([0, 70]))[0] <= 0.8 * whole

@@ -1,0 +1,69 @@
+"""Words of residues: the nearest centroid, and scores of a query's residues with words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from protalign.core.errors import InputError
+from protalign.residues.kernels.word_scores import BIAS, HIGHEST, STEPS
+from protalign.residues.words import ResidueWords
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    """(3,000, 10) rows in twelve clusters."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(scale=5, size=(12, 10))
+    return (centres[rng.integers(12, size=3000)] + rng.normal(size=(3000, 10))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def words(rows: np.ndarray) -> ResidueWords:
+    """Words of these rows."""
+    return ResidueWords.fit({"structure": rows}, n_words=12, seed=3)
+
+
+def test_a_residue_is_the_word_of_the_nearest_centroid(
+    words: ResidueWords, rows: np.ndarray
+) -> None:
+    """By all numbers but the last two, however many rows are given at once."""
+    centroids = words.centroids["structure"][:, :-2]
+    distances = np.linalg.norm(rows[:, None, :-2] - centroids, axis=2)
+    given = words.of("structure", rows)
+    assert given.dtype == np.uint16
+    assert given.tolist() == distances.argmin(axis=1).tolist()
+    assert words.of("structure", rows[5:6]).tolist() == given[5:6].tolist()
+    assert words.of("structure", rows[:0]).shape == (0,)
+
+
+def test_centroids_are_means_of_rows(words: ResidueWords, rows: np.ndarray) -> None:
+    """Of all numbers: the product with a query's row is the mean of its products."""
+    given = words.of("structure", rows)
+    means = [rows[given == word].mean(axis=0) for word in range(12)]
+    np.testing.assert_allclose(words.centroids["structure"], means, atol=0.3)
+    query = np.random.default_rng(1).normal(size=(1, 10)).astype(np.float32)
+    profile = words.profile("structure", query)
+    steps = profile.values[:-32].reshape(12, -1)[:, 32].astype(int) - BIAS
+    expected = np.clip(STEPS * (query @ words.centroids["structure"].T)[0], -BIAS, HIGHEST)
+    np.testing.assert_allclose(steps, expected, atol=0.51)
+
+
+def test_the_seed_decides(words: ResidueWords, rows: np.ndarray) -> None:
+    """The same seed gives the same words."""
+    again = ResidueWords.fit({"structure": rows}, n_words=12, seed=3)
+    assert np.array_equal(again.centroids["structure"], words.centroids["structure"])
+
+
+def test_few_residues_have_few_words() -> None:
+    """No word is empty; equal residues are one word."""
+    rows = np.repeat(np.eye(3, 6, dtype=np.float32), 4, axis=0)
+    words = ResidueWords.fit({"sequence": rows}, n_words=10)
+    assert len(words.centroids["sequence"]) == 3
+    assert len(np.unique(words.of("sequence", rows))) == 3
+
+
+def test_a_query_has_residues(words: ResidueWords) -> None:
+    """A query without any is an error in one line."""
+    with pytest.raises(InputError, match="no residue rows"):
+        words.profile("structure", np.empty((0, 10), np.float32))
