@@ -185,6 +185,10 @@ class ConsoleReporter:
         """Show how many residues have been embedded."""
         self._update(encoder, progress.rows_done, progress.rows_total, "residues")
 
+    def indexed(self, done: int, total: int) -> None:
+        """Show how many residues have been made words."""
+        self._update("indexing", done, total, "residues")
+
     def trained(self, done: int, total: int, under_way: Sequence[str]) -> None:
         """Show how many training runs are complete, and the names of those under way."""
         self._update("training", done, total, "runs", "; ".join(under_way))

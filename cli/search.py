@@ -45,15 +45,25 @@ def search(
         ),
     ],
     vectors: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--vectors", help="The Parquet file to search, which `protalign export` wrote."
         ),
-    ],
+    ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            "--index",
+            help="The index of residue words to search in place of vectors, which `protalign "
+            "index` wrote. Needs --model and the store.",
+        ),
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
-            "--model", "-m", help="The model that made the vectors; needed for files and sequences."
+            "--model",
+            "-m",
+            help="The model that made the vectors or the index; needed for files and sequences.",
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, metavar="<int>", help="Hits per query.")] = 5,
@@ -74,7 +84,7 @@ def search(
             min=0,
             metavar="<int>",
             help="Compare this many nearest entries with the query residue by residue and print "
-            "the best of them. Needs --model and the store. 0: do not.",
+            "the best of them. Needs --model and the store. 0: do not; with --index 200.",
         ),
     ] = 0,
     mode: Annotated[
@@ -104,8 +114,8 @@ def search(
     store: Annotated[
         Path | None,
         typer.Option(
-            help="--tm-score, --rerank: the store with the hits' coordinates and residues. "
-            "Default: the one that the vectors were exported from."
+            help="--tm-score, --rerank, --index: the store with the hits' coordinates and "
+            "residues. Default: the one that the vectors or the index were made from."
         ),
     ] = None,
     output: Annotated[
@@ -117,16 +127,17 @@ def search(
     structure_weights: StructureWeights = None,
     device: Device = "auto",
 ) -> None:
-    """Find the nearest proteins in a file of vectors.
+    """Find the nearest proteins in a file of vectors, or in an index of residue words.
 
-    Hits are ranked by cosine similarity, or by their residues with --rerank: evalue says how many
-    hits of that local score chance would give in this search.
+    Hits are ranked by cosine similarity, or by their residues with --rerank or --index: evalue says
+    how many hits of that local score chance would give in this search.
 
     \b
     Examples:
       protalign search query.fasta --vectors vectors.parquet --model model/ -k 5
       protalign search 1a30 3ebp --vectors vectors.parquet --tm-score
       protalign search query.fasta --vectors v.parquet --model model/ --rerank 200
+      protalign search query.fasta --index index/ --model model/
 
     Exit code: 0 if nothing failed, 3 if some queries could not be read, 2 for wrong usage.
     """
@@ -139,6 +150,7 @@ def search(
     hits = find_hits(
         queries,
         vectors,
+        index=index,
         model=model,
         k=k,
         against=against,
@@ -152,7 +164,7 @@ def search(
         device=device,
     )
     columns = list(COLUMNS)
-    if rerank:
+    if rerank or index is not None:
         columns[4:4] = RESIDUE_COLUMNS
     if tm_score:
         columns.append("tm_score")

@@ -1,4 +1,4 @@
-"""``protalign verify``: a store, a file of vectors or a model against its checksums."""
+"""``protalign verify``: a store, a file of vectors, a model or an index against its checksums."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def verify(
         Path,
         typer.Argument(
             help="A store that `protalign embed` made, a Parquet file that `protalign export` "
-            "wrote, or a model folder that `protalign fit` wrote.",
+            "wrote, a model folder that `protalign fit` wrote, or an index that `protalign index` "
+            "wrote.",
             show_default=False,
         ),
     ],
@@ -35,7 +36,7 @@ def verify(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a store, vectors or a model for damage.
+    """Check a store, vectors, a model or an index for damage.
 
     Reads everything and compares it with the checksums and counts that were written. Names the
     damaged ids of a store. Changes nothing, unless --upgrade is given.
@@ -47,7 +48,7 @@ def verify(
 
     Exit code: 0 if everything is whole, 3 if something is damaged, 2 for wrong usage.
     """
-    if path.is_file() or (path / "config.json").is_file():
+    if path.is_file() or any((path / name).is_file() for name in ("config.json", "index.json")):
         if upgrade:
             raise InputError(f"--upgrade: {path} is not a store", "leave the option out")
         _verify_file(path, as_json)
@@ -73,9 +74,11 @@ def _verify_store(path: Path, upgrade: bool, as_json: bool) -> None:
 
 
 def _verify_file(path: Path, as_json: bool) -> None:
-    """Verify vectors or a model, whose damage is not traced to ids."""
+    """Verify vectors, a model or an index, whose damage is not traced to ids."""
     check: Callable[[Path], list[str]]
-    if path.is_dir():
+    if (path / "index.json").is_file():
+        from protalign.search.word_index import verify_index as check
+    elif path.is_dir():
         from protalign.heads.model_check import verify_model as check
     else:
         from protalign.stores import verify_vectors as check

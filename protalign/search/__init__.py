@@ -1,4 +1,4 @@
-"""Vectors to hits: ``protalign.search(queries, vectors)``.
+"""Vectors or residue words to hits: ``protalign.search(queries, vectors)``.
 
 The package can be called: ``protalign.search`` is the name of this room and of its one function.
 """
@@ -11,8 +11,9 @@ from types import ModuleType
 
 from protalign.search.hits import Hit, Hits, search
 from protalign.search.index import Index
+from protalign.search.word_index import WordIndex, index_store
 
-__all__ = ["Hit", "Hits", "Index", "search"]
+__all__ = ["Hit", "Hits", "Index", "WordIndex", "index_store", "search"]
 
 
 class _CallablePackage(ModuleType):

@@ -37,6 +37,8 @@ from protalign.search.queries import (
 )
 from protalign.search.rerank import StoredResidues, check_length_term, rescored
 from protalign.search.superposition import tm_score as tm_score_of
+from protalign.search.word_index import WordIndex
+from protalign.search.word_search import CANDIDATES, WordSearch
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 
 
@@ -133,8 +135,9 @@ class Hits(Sequence[Hit]):
 
 def search(
     queries: Query | Iterable[Query],
-    vectors: AlignedVectors | Index | str | os.PathLike[str],
+    vectors: AlignedVectors | Index | str | os.PathLike[str] | None = None,
     *,
+    index: WordIndex | str | os.PathLike[str] | None = None,
     model: Any = None,
     k: int = 5,
     against: Against = "other",
@@ -147,18 +150,22 @@ def search(
     weights: Mapping[Modality, str] | None = None,
     device: str = "auto",
 ) -> Hits:
-    """Find the nearest entries by cosine similarity, and order them by their residues if asked.
+    """Find the nearest entries by cosine similarity or residue words, and order them by residues.
 
     Parameters
     ----------
     queries : one query or an iterable of them
-        Ids of the vectors; FASTA files, structure files or folders of them; sequences as text (at
-        least 10 letters); (L, D) arrays of residue embeddings; other Parquet files of vectors, or
-        ``AlignedVectors``. A text that is an id and a file is the id.
-    vectors : AlignedVectors, Index, str or path
+        Ids of the vectors, or of the index's store; FASTA files, structure files or folders of
+        them; sequences as text (at least 10 letters); (L, D) arrays of residue embeddings; other
+        Parquet files of vectors, or ``AlignedVectors``. A text that is an id and a file is the id.
+    vectors : AlignedVectors, Index, str or path, optional
         The vectors to search, or the Parquet file that ``protalign export`` wrote.
+    index : WordIndex, str or path, optional
+        An index of residue words to search in place of vectors, or the folder that ``protalign
+        index`` wrote. It needs the model, the index's store, and entries of the other modality.
     model : Model, ProtAlignEstimator, str or path, optional
-        The model that made the vectors. Needed for queries that have no vector yet.
+        The model that made the vectors or the index. Needed for an index, and for queries that
+        have no vector yet.
     k : int
         Hits per query, at least 1.
     against : "other", "sequence" or "structure"
@@ -167,8 +174,8 @@ def search(
         The vector to query with if a query has both.
     rerank : int
         Compare this many of the nearest entries with the query residue by residue, and give the
-        best ``k`` of them; 0: no second stage. It needs the model, its store, and candidates of
-        the other modality.
+        best ``k`` of them; 0: no second stage, or of an index's entries 200. It needs the model,
+        its store, and candidates of the other modality.
     mode : "local" or "global"
         The residues' score that orders the hits of a second stage: the best local alignment, which
         finds relatives, or the best diagonal, which tells the query's own partner from its
@@ -180,8 +187,8 @@ def search(
     tm_score : bool
         Superpose each hit on its query and give the TM-score.
     store : EmbeddingStore, str or path, optional
-        The store with the hits' coordinates and residues, for ``tm_score`` and ``rerank``;
-        default: the recorded one.
+        The store with the hits' coordinates and residues, for ``tm_score``, ``rerank`` and
+        ``index``; default: the recorded one.
     weights : mapping, optional
         Modality -> weights file of the model's encoder, if it is not found by itself.
     device : str
@@ -197,9 +204,10 @@ def search(
     Raises
     ------
     InputError
-        A query is not an id, a file or a sequence; a model is needed; the Parquet file is missing.
+        A query is not an id, a file or a sequence; a model is needed; the Parquet file or the index
+        is missing; both are given, or neither.
     ModelError
-        The vectors are another model's; the model has no residue stage to rerank with.
+        The vectors or the index are another model's; the model has no residue stage.
     WeightsError
         The weights of the model's encoder are missing.
 
@@ -217,13 +225,28 @@ def search(
     """
     check_choice("against", against, ("other", *MODALITIES))
     check_choice("query_by", query_by, MODALITIES)
-    index = vectors if isinstance(vectors, Index) else Index(_opened(vectors))
-    targets = index.vectors
-    by_kind = sort_queries(queries, targets.ids.tolist())
+    check_whole("k", k, 1)
     check_whole("rerank", rerank, 0)
     check_choice("mode", mode, get_args(AlignMode))
-    check_length_term(length_term, mode if rerank else None)
-    opened = _opened_store(store, targets) if tm_score or rerank else None
+    check_length_term(length_term, mode if rerank or index is not None else None)
+    words: WordSearch | None = None
+    nearest: Index | None = None
+    opened: EmbeddingStore | None
+    if index is not None and vectors is None:
+        words = WordSearch(index, model, store, device)
+        model, opened, rerank = words.model, words.store, max(k, rerank or CANDIDATES)
+        by_kind = sort_queries(queries, opened.ids.tolist())
+        targets = words.vectors(by_kind.ids)
+    elif vectors is not None and index is None:
+        nearest = vectors if isinstance(vectors, Index) else Index(_opened(vectors))
+        targets = nearest.vectors
+        by_kind = sort_queries(queries, targets.ids.tolist())
+        opened = _opened_store(store, targets) if tm_score or rerank else None
+    else:
+        raise InputError(
+            "search: it needs vectors or an index, one of the two",
+            "give the one to search (--vectors or --index)",
+        )
     coordinates = opened if tm_score else None
     residues: StoredResidues | None = None
     if by_kind.needs_model or rerank:
@@ -254,12 +277,20 @@ def search(
             f"rerank: a query by {against} cannot be compared with a {against} residue by residue",
             "search against the other modality",
         )
-    hits = _ranked(everything, index, max(k, rerank), against)
+    if nearest is not None:
+        hits = _ranked(everything, nearest, max(k, rerank), against)
+    else:
+        assert words is not None
+        hits = _worded(everything, words, rerank)
     if residues is not None:
         hits = [
-            _reranked(each, query, residues, mode, length_term, len(targets))[:k]
+            _reranked(each, query, residues, mode, length_term, _n_targets(each, targets, words))[
+                :k
+            ]
             for each, query in zip(hits, everything.residues, strict=True)
         ]
+    if words is not None:
+        hits = _with_cosines(hits, everything, words)
     if coordinates is not None:
         hits = _with_tm_scores(hits, everything, coordinates)
     return Hits(tuple(hit for each in hits for hit in each), tuple(everything.failures))
@@ -335,6 +366,52 @@ def _ranked(queries: Queries, index: Index, k: int, against: Against) -> list[li
                 if r >= 0  # an approximate index may find fewer
             ]
     return hits
+
+
+def _worded(queries: Queries, words: WordSearch, count: int) -> list[list[Hit]]:
+    """Return the candidates of each query by its words; their cosines are not known yet."""
+    hits: list[list[Hit]] = [[] for _ in queries.ids]
+    for query, rows in zip(queries.ids, queries.residues, strict=True):
+        if rows is None:
+            advice = "give the protein's file, or name its store"
+            queries.failures.append(Failure(query, "", "its residues are unknown", advice))
+    for kind in MODALITIES:
+        asking = [
+            (position, rows)
+            for position, rows in enumerate(queries.residues)
+            if rows is not None and queries.modality[position] != kind
+        ]
+        if not asking:
+            continue
+        found = words.candidates(kind, [rows.local for _, rows in asking], count)
+        for (position, _), ids in zip(asking, found, strict=True):
+            hits[position] = [
+                Hit(queries.ids[position], rank, entry_id, math.nan, length, kind)
+                for rank, (entry_id, length) in enumerate(
+                    zip(ids, words.lengths(ids).tolist(), strict=True), start=1
+                )
+            ]
+    return hits
+
+
+def _with_cosines(hits: list[list[Hit]], queries: Queries, words: WordSearch) -> list[list[Hit]]:
+    """Return hits with the cosines of their vectors, which are pooled now."""
+    for kind in MODALITIES:
+        positions = [place for place, each in enumerate(hits) if each and each[0].against == kind]
+        ids = [[hit.id for hit in hits[place]] for place in positions]
+        cosines = words.cosines(kind, ids, queries.vectors[positions])
+        for place, values in zip(positions, cosines, strict=True):
+            hits[place] = [
+                replace(hit, cosine=value) for hit, value in zip(hits[place], values, strict=True)
+            ]
+    return hits
+
+
+def _n_targets(hits: list[Hit], targets: AlignedVectors, words: WordSearch | None) -> int:
+    """Return the number of entries among which a query's hits were found."""
+    if words is None:
+        return len(targets)
+    return words.n_targets(hits[0].against) if hits else 0
 
 
 def _reranked(

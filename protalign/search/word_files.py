@@ -1,0 +1,436 @@
+"""The folder of an index of residue words: a manifest, the words, and segments of entries.
+
+Every array is a file of little-endian numbers, whose size and checksums the manifest has. The
+manifest is the only file that is ever replaced, in one atomic rename, after all that it names is
+on the disk: an interrupted run leaves the index as it was. Nothing in it is believed before it is
+checked, and no pickle is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from protalign.core.arrays import Float32, Int64
+from protalign.core.errors import InputError
+from protalign.core.files import json_text, new_folder, write_text
+from protalign.core.protein import MODALITIES, Modality
+from protalign.core.untrusted import folder_inside, open_regular, read_bytes, read_json
+from protalign.residues.words import ResidueWords
+
+FORMAT, FORMAT_VERSION = "protalign-index", "1.0"
+MANIFEST = "index.json"
+#: Words with one checksum: 8 MB, which are checked when they are first read.
+BLOCK = 1 << 22
+#: Words of a modality, and numbers of a residue's row, at most.
+_MOST_WORDS, _MOST_NUMBERS = 65_535, 1 << 16
+#: Entries and residues of a segment, at most: none holds as many.
+_MOST_ENTRIES, _MOST_RESIDUES = 1 << 36, 1 << 48
+AGAIN = "remove the folder and build the index again with `protalign index`"
+_SEGMENT = re.compile(r"segment-(0|[1-9][0-9]{0,8})")
+#: What a manifest with wrong or missing parts raises.
+_MISFITS = (LookupError, TypeError, ValueError, AttributeError)
+
+Words = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """The entries of one modality in a segment, as the manifest describes them.
+
+    Attributes
+    ----------
+    entries, residues : int
+        How many.
+    ids_sha256 : str
+        Hex digest of the entries' ids, in order.
+    rows, offsets : int
+        CRC-32C of the entries' rows in the store's log, and of the words before each entry.
+    words : tuple of int
+        CRC-32C of each ``BLOCK`` words.
+    """
+
+    entries: int
+    residues: int
+    ids_sha256: str
+    rows: int
+    offsets: int
+    words: tuple[int, ...]
+
+    @classmethod
+    def of_dict(cls, value: Mapping[str, Any]) -> StoredPart:
+        """Build it of a manifest's part; raise KeyError, TypeError or ValueError if damaged."""
+        entries = _whole(value["entries"], 1, _MOST_ENTRIES)
+        residues = _whole(value["residues"], entries, _MOST_RESIDUES)
+        words = tuple(_checksum(number) for number in value["words"])
+        if len(words) != -(-residues // BLOCK):
+            raise ValueError("its checksums are not those of its residues")
+        digest = value["ids_sha256"]
+        if not isinstance(digest, str):
+            raise TypeError("a digest is not text")
+        checksums = _checksum(value["rows"]), _checksum(value["offsets"])
+        return cls(entries, residues, digest, *checksums, words)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**vars(self), "words": list(self.words)}
+
+
+@dataclass(frozen=True)
+class IndexManifest:
+    """What an index is of, and its files.
+
+    Attributes
+    ----------
+    provenance : mapping
+        The model and the store that it was made with, as in a file of vectors, and
+        ``stage_sha256``, the digest of the model's residue stage.
+    centroids : mapping
+        Modality -> (K, width, CRC-32C) of its words.
+    segments : mapping
+        Name -> modality -> its part, in the order in which they were added.
+    """
+
+    provenance: Mapping[str, Any]
+    centroids: Mapping[Modality, tuple[int, int, int]]
+    segments: Mapping[str, Mapping[Modality, StoredPart]]
+
+    def with_segment(self, name: str, parts: Mapping[Modality, StoredPart]) -> IndexManifest:
+        """Return it with a segment more."""
+        return IndexManifest(self.provenance, self.centroids, {**self.segments, name: dict(parts)})
+
+    def text(self) -> str:
+        """Return the text of the manifest's file."""
+        value = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "provenance": dict(self.provenance),
+            "centroids": {m: list(numbers) for m, numbers in self.centroids.items()},
+            "segments": {
+                name: {modality: part.as_dict() for modality, part in parts.items()}
+                for name, parts in self.segments.items()
+            },
+        }
+        return json_text({**value, "sha256": _digest(json.loads(json_text(value)))})
+
+
+def is_index(path: str | os.PathLike[str]) -> bool:
+    """Return whether a folder has an index's manifest."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def read_manifest(path: str | os.PathLike[str]) -> IndexManifest:
+    """Read and check an index's manifest; raise InputError if it is missing or damaged."""
+    folder = Path(path)
+    if not is_index(folder):
+        problem = "it is not an index of words" if folder.exists() else "it does not exist"
+        raise InputError(f"{path}: {problem}", "name a folder that `protalign index` wrote")
+    value = read_json(folder / MANIFEST, AGAIN, links=False)
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: its {MANIFEST} is of another format",
+            "name a folder that `protalign index` wrote",
+        )
+    version = value.get("format_version")
+    if str(version).partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
+        raise InputError(
+            f"{path}: index format {version}, this version reads {FORMAT_VERSION}",
+            "use the version of ProtAlign that wrote it, or build it again",
+        )
+    digest = value.pop("sha256", None)
+    if digest != _digest(value):
+        raise damaged(path, f"{MANIFEST} was changed since it was written")
+    try:
+        return _manifest(value)
+    except _MISFITS as error:
+        raise damaged(path, f"{MANIFEST}: {' '.join(str(error).split())[:200]}") from None
+
+
+def _manifest(value: Mapping[str, Any]) -> IndexManifest:
+    centroids: dict[Modality, tuple[int, int, int]] = {}
+    for modality, (count, width, checksum) in value["centroids"].items():
+        numbers = _whole(count, 1, _MOST_WORDS), _whole(width, 3, _MOST_NUMBERS)
+        centroids[_modality(modality)] = *numbers, _checksum(checksum)
+    segments: dict[str, dict[Modality, StoredPart]] = {}
+    for name, parts in value["segments"].items():
+        if not _SEGMENT.fullmatch(name):
+            raise ValueError(f"a segment is called {name[:60]!r}")
+        segments[name] = {_modality(m): StoredPart.of_dict(part) for m, part in parts.items()}
+        if not segments[name].keys() <= centroids.keys():
+            raise ValueError(f"{name} has a modality without words")
+    provenance = value["provenance"]
+    if not isinstance(provenance["stage_sha256"], str) or not isinstance(provenance["store"], dict):
+        raise TypeError("its provenance is incomplete")
+    return IndexManifest(provenance, centroids, segments)
+
+
+class PartReader:
+    """The entries of one modality in a segment, read and checked when they are wanted.
+
+    Parameters
+    ----------
+    index : Path
+        The index's folder.
+    segment : str
+        The segment's name.
+    modality : "sequence" or "structure"
+        The modality.
+    part : StoredPart
+        What the manifest says of it.
+    n_words : int
+        Words of the modality.
+    """
+
+    def __init__(
+        self, index: Path, segment: str, modality: Modality, part: StoredPart, n_words: int
+    ) -> None:
+        self.part = part
+        self._index, self._n_words = index, n_words
+        self._name = f"{segment}/{modality}"
+        self._rows: Int64 | None = None
+        self._offsets: Int64 | None = None
+        self._words: Words | None = None
+        self._checked = np.zeros(len(part.words), dtype=np.bool_)
+
+    @property
+    def rows(self) -> Int64:
+        """(n,) int64: rows of the entries in the store's log of entries."""
+        if self._rows is None:
+            rows = self._numbers("rows", self.part.entries, self.part.rows)
+            if rows.min() < 0 or len(np.unique(rows)) < len(rows):
+                raise damaged(self._index, f"{self._name}.rows names an entry twice")
+            self._rows = rows
+        return self._rows
+
+    @property
+    def offsets(self) -> Int64:
+        """(n + 1,) int64: words before each entry, and of all."""
+        if self._offsets is None:
+            offsets = self._numbers("offsets", self.part.entries + 1, self.part.offsets)
+            ends = (int(offsets[0]), int(offsets[-1]))
+            if ends != (0, self.part.residues) or (np.diff(offsets) <= 0).any():
+                raise damaged(self._index, f"{self._name}.offsets does not ascend to its words")
+            self._offsets = offsets
+        return self._offsets
+
+    def words(self, first: int = 0, last: int | None = None) -> Words:
+        """Return (R,) uint16, memory-mapped: all words, checked from first to last - 1."""
+        if self._words is None:
+            self._words = _mapped(self._index, f"{self._name}.words", self.part.residues)
+        end = self.part.residues if last is None else last
+        for block in range(first // BLOCK, -(-end // BLOCK)):
+            if not self._checked[block]:
+                self._check(block, self._words[block * BLOCK : (block + 1) * BLOCK])
+                self._checked[block] = True
+        return self._words
+
+    def _check(self, block: int, words: Words) -> None:
+        if google_crc32c.value(words.view(np.uint8)) != self.part.words[block]:
+            raise damaged(self._index, f"block {block} of {self._name}.words is not as written")
+        if words.max() >= self._n_words:
+            raise damaged(self._index, f"{self._name}.words has words that the index has not")
+
+    def _numbers(self, kind: str, count: int, checksum: int) -> Int64:
+        data = _checked_bytes(self._index, f"{self._name}.{kind}", 8 * count, checksum)
+        return np.frombuffer(data, dtype="<i8").astype(np.int64, copy=False)
+
+
+def read_centroids(path: Path, manifest: IndexManifest) -> ResidueWords:
+    """Read the words of an index; raise InputError if they are missing or damaged."""
+    centroids: dict[Modality, Float32] = {}
+    for modality, (count, width, checksum) in manifest.centroids.items():
+        data = _checked_bytes(path, f"{modality}.centroids", 4 * count * width, checksum)
+        values = np.frombuffer(data, dtype="<f4").astype(np.float32).reshape(count, width)
+        if not np.isfinite(values).all():
+            raise damaged(path, f"{modality}.centroids has numbers that are not finite")
+        centroids[modality] = values
+    return ResidueWords(centroids)
+
+
+class PartWriter:
+    """Writes the entries of one modality into a segment's folder, block by block.
+
+    Parameters
+    ----------
+    folder : Path
+        The segment's folder.
+    modality : "sequence" or "structure"
+        The modality.
+    """
+
+    def __init__(self, folder: Path, modality: Modality) -> None:
+        self._folder, self._modality = folder, modality
+        self._rows: list[Int64] = []
+        self._lengths: list[Int64] = []
+        self._checksums: list[int] = []
+        self._open, self._filled = 0, 0
+
+    def __enter__(self) -> PartWriter:
+        self._file = (self._folder / f"{self._modality}.words").open("xb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, rows: Int64, lengths: Int64, words: Words) -> None:
+        """Add some entries: their rows in the store's log, their residues, and their words."""
+        self._rows.append(rows)
+        self._lengths.append(lengths)
+        data = words.astype("<u2", copy=False)
+        self._file.write(data.tobytes())
+        while len(data):
+            part = data[: BLOCK - self._filled]
+            self._open = google_crc32c.extend(self._open, part.tobytes())
+            self._filled += len(part)
+            if self._filled == BLOCK:
+                self._close_block()
+            data = data[len(part) :]
+
+    def finish(self, ids: Sequence[str]) -> StoredPart:
+        """Write the other files; return what the manifest says of all. ``ids`` are the entries'."""
+        if self._filled:
+            self._close_block()
+        rows = np.concatenate(self._rows)
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate(self._lengths))])
+        checksum = {
+            kind: _write_numbers(self._folder / f"{self._modality}.{kind}", values)
+            for kind, values in (("rows", rows), ("offsets", offsets))
+        }
+        return StoredPart(
+            entries=len(rows),
+            residues=int(offsets[-1]),
+            ids_sha256=ids_digest(ids),
+            **checksum,
+            words=tuple(self._checksums),
+        )
+
+    def _close_block(self) -> None:
+        self._checksums.append(self._open)
+        self._open, self._filled = 0, 0
+
+
+@contextmanager
+def new_index(
+    path: str | os.PathLike[str], provenance: Mapping[str, Any], words: ResidueWords
+) -> Iterator[tuple[Path, dict[Modality, StoredPart]]]:
+    """Make an index's folder, whole or not at all.
+
+    Gives the folder of its first segment, and a mapping to put the segment's parts in.
+    """
+    parts: dict[Modality, StoredPart] = {}
+    with new_folder(path) as unfinished:
+        centroids: dict[Modality, tuple[int, int, int]] = {}
+        for modality, values in words.centroids.items():
+            data = values.astype("<f4").tobytes()
+            (unfinished / f"{modality}.centroids").write_bytes(data)
+            centroids[modality] = *values.shape, google_crc32c.value(data)
+        name = "segment-0"
+        (unfinished / name).mkdir()
+        yield unfinished / name, parts
+        manifest = IndexManifest(provenance, centroids, {name: parts})
+        (unfinished / MANIFEST).write_text(manifest.text(), encoding="utf-8")
+
+
+@contextmanager
+def new_segment(
+    path: Path, manifest: IndexManifest
+) -> Iterator[tuple[Path, dict[Modality, StoredPart]]]:
+    """Add a segment to an index, whole or not at all; see ``new_index``.
+
+    Folders of segments that interrupted runs left are removed. The caller keeps other writers away.
+    """
+    parts: dict[Modality, StoredPart] = {}
+    for left in path.glob("segment-*"):
+        if not _SEGMENT.fullmatch(left.name) or left.name in manifest.segments:
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:  # a link would lead the new segment elsewhere
+            left.unlink()
+    numbers = [int(name.partition("-")[2]) for name in manifest.segments]
+    name = f"segment-{max(numbers, default=-1) + 1}"
+    with new_folder(path / name) as unfinished:
+        yield unfinished, parts
+    write_text(path / MANIFEST, manifest.with_segment(name, parts).text())
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """Return the hex digest of ids in their order."""
+    return hashlib.sha256("\n".join(ids).encode("utf-8")).hexdigest()
+
+
+def damaged(path: object, problem: str) -> InputError:
+    """Return the error of an index that is not as it was written."""
+    return InputError(f"{path}: damaged ({problem})", AGAIN)
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _modality(name: object) -> Modality:
+    for modality in MODALITIES:
+        if name == modality:
+            return modality
+    raise ValueError(f"a modality is called {str(name)[:60]!r}")
+
+
+def _whole(value: object, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{str(value)[:60]} is not a whole number from {least} to {most}")
+    return value
+
+
+def _checksum(value: object) -> int:
+    return _whole(value, 0, 2**32 - 1)
+
+
+def _write_numbers(path: Path, values: Int64) -> int:
+    data = values.astype("<i8").tobytes()
+    path.write_bytes(data)
+    return int(google_crc32c.value(data))
+
+
+def _checked_bytes(index: Path, name: str, size: int, checksum: int) -> bytes:
+    """Return a file's bytes; raise InputError if they are not those that were written."""
+    _check_folder(index, name)
+    try:
+        data = read_bytes(index / name, AGAIN, most=size, links=False)
+    except InputError as error:
+        raise damaged(index, error.reason.removeprefix(f"{index}{os.sep}")) from None
+    if len(data) != size or google_crc32c.value(data) != checksum:
+        raise damaged(index, f"{name} is not as it was written")
+    return data
+
+
+def _mapped(index: Path, name: str, count: int) -> Words:
+    """Return a file of uint16 numbers, memory-mapped."""
+    _check_folder(index, name)
+    try:
+        with open_regular(index / name, links=False) as handle:
+            if os.fstat(handle).st_size != 2 * count:
+                raise damaged(index, f"{name} has another size than was written")
+            view = mmap.mmap(handle, 2 * count, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise damaged(index, f"{name}: cannot be read ({error.strerror or error})") from None
+    return np.frombuffer(view, dtype="<u2")
+
+
+def _check_folder(index: Path, name: str) -> None:
+    folders = name.split("/")[:-1]
+    if not folder_inside(index, *folders):
+        raise damaged(index, f"{'/'.join(folders)} is not a folder inside it")

@@ -1,0 +1,64 @@
+"""``protalign index``, and searches by what it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from protalign import EmbeddingStore
+from tests.helpers.commands import run
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Path:
+    """An index of the finished store. Only to be read."""
+    path = tmp_path_factory.mktemp("indexed") / "index"
+    words = ("index", finished / "store.zarr", "--model", finished / "model", "--words", 50)
+    report = json.loads(run(*words, "--out", path, "--json").stdout)
+    assert report["new"]
+    assert report["added"] == report["entries"] == {"sequence": 40, "structure": 40}
+    done = run(*words, "--out", path)
+    assert done.stdout == f"{path}: nothing is new; it has 40 sequences and 40 structures\n"
+    return path
+
+
+def test_a_sequence_finds_its_structure_and_a_structure_its_sequence(
+    finished: Path, indexed: Path, tmp_path: Path
+) -> None:
+    """A file that is in no store finds the chain that it was taken from, by words and residues."""
+    store = EmbeddingStore.open(finished / "store.zarr")
+    entry = "1bpi_A"
+    query = tmp_path / "query.fasta"
+    query.write_text(f">mine\n{store.sequence(entry)[0]}\n")
+    by = ("--index", indexed, "--model", finished / "model", "--mode", "global")
+    (hit,) = json.loads(run("search", query, *by, "-k", 1, "--json").stdout)["hits"]
+    assert (hit["query"], hit["id"], hit["against"]) == ("mine", entry, "structure")
+    assert list(hit)[4:8] == ["local_score", "evalue", "probability", "global_score"]
+    assert -1 <= hit["cosine"] <= 1
+    by = (*by, "--rerank", 5, "--tm-score")
+    table = run("search", store.source(entry), *by).stdout
+    header, first, *others = table.splitlines()
+    assert header.split()[:3] == ["query", "rank", "id"]
+    assert first.split()[:3] == [entry, "1", entry]
+    assert len(others) == 4
+    report = json.loads(run("verify", indexed, "--json").stdout)
+    assert report["ok"]
+
+
+def test_mistakes_are_one_line(finished: Path, indexed: Path, tmp_path: Path) -> None:
+    """Neither vectors nor an index, no model, another folder: exit code 2."""
+    model = ("--model", finished / "model")
+    for words in (
+        ("search", "1b5m_A"),
+        ("search", "1b5m_A", "--index", indexed),
+        ("search", "1b5m_A", "--index", tmp_path, *model),
+        ("search", "1b5m_A", "--index", indexed, "--vectors", finished / "vectors.parquet"),
+        ("index", finished / "store.zarr", *model, "--out", finished / "store.zarr"),
+        ("verify", indexed, "--upgrade"),
+    ):
+        done = run(*words, code=2)
+        assert done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1
+        assert "; " in done.stderr

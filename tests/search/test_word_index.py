@@ -1,0 +1,423 @@
+"""An index of residue words: its contents, what is added to it, damage, and searches by it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import protalign
+from protalign import EmbeddingStore, Model, ProtAlignEstimator
+from protalign.core.errors import InputError, ModelError, StoreError
+from protalign.core.files import json_text
+from protalign.core.protein import MODALITIES, Modality, Protein
+from protalign.estimator.export import export_vectors
+from protalign.search import WordIndex, index_store
+from protalign.search.word_files import PartReader
+from protalign.search.word_index import verify_index
+from protalign.stores.format.lock import StoreLock
+from tests.helpers.commands import contents
+from tests.helpers.estimator_stores import PROTEINMPNN, build, read
+
+ENCODERS: dict[Modality, str] = {"sequence": "one_hot", "structure": PROTEINMPNN}
+WORDS = 40
+
+
+@pytest.fixture(scope="module")
+def model(fitted: ProtAlignEstimator) -> Model:
+    """A model with a residue stage."""
+    return fitted.model_
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, model: Model, store: EmbeddingStore) -> Path:
+    """An index of the store. Only to be read."""
+    path = tmp_path_factory.mktemp("words") / "index"
+    index_store(model, store, path, n_words=WORDS)
+    return path
+
+
+@pytest.fixture
+def changed(folder: Path, tmp_path: Path) -> Path:
+    """The index, to be changed."""
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def chains(sample: Path) -> list[Protein]:
+    """The sample's chains, short ones first: they are embedded soonest."""
+    return sorted(read(sample), key=len)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory, chains: list[Protein]) -> Path:
+    """A store of 8 chains. Only to be read."""
+    return build(tmp_path_factory.mktemp("small") / "store.zarr", chains[:8])
+
+
+@pytest.fixture
+def grown(
+    small: Path, chains: list[Protein], tmp_path: Path
+) -> tuple[Path, Callable[[], EmbeddingStore]]:
+    """A store of 8 chains, and what makes it one of 11."""
+    path = Path(shutil.copytree(small, tmp_path / "grown.zarr"))
+    return path, lambda: EmbeddingStore.open(build(path, chains[8:11]))
+
+
+def check_words(index: WordIndex, model: Model, store: EmbeddingStore) -> None:
+    """Every entry of the store has the words of its residues."""
+    stage = model.residue_scorer()
+    for modality in MODALITIES:
+        entries = store[store.rows(ENCODERS[modality])[1] > 0]
+        assert sorted(index.entry_rows(modality)) == sorted(entries.entry_rows)
+        for reader in index._parts[modality]:
+            words = np.split(reader.words(), reader.offsets[1:-1])
+            for row, own in zip(reader.rows, words, strict=True):
+                entry = store[[str(store.log.ids[row])]]
+                rows = stage.rows(modality, entry.embeddings(ENCODERS[modality]).values)
+                assert own.tolist() == index.words.of(modality, rows).tolist()
+
+
+def test_it_holds_the_words_of_every_residue(
+    folder: Path, model: Model, store: EmbeddingStore
+) -> None:
+    """Of both modalities; a FASTA record has words of its sequence only."""
+    index = WordIndex(folder)
+    assert index.modalities == MODALITIES
+    assert [index.n_entries(m) for m in MODALITIES] == [43, 42]
+    assert {len(words) for words in index.words.centroids.values()} <= set(range(20, WORDS + 1))
+    check_words(index, model, store)
+    assert verify_index(folder) == []
+
+
+def test_an_index_that_is_added_to_is_that_of_the_whole_store(
+    grown: tuple[Path, Callable[[], EmbeddingStore]], model: Model, tmp_path: Path
+) -> None:
+    """Only new entries are added, with the words that it had; and nothing without new ones."""
+    path, grow = grown
+    store = EmbeddingStore.open(path)
+    report = index_store(model, store, tmp_path / "index", n_words=WORDS)
+    assert (report.is_new, report.added) == (True, {"sequence": 8, "structure": 8})
+    before = contents(tmp_path / "index")
+    report = index_store(model, store, tmp_path / "index")
+    assert (report.is_new, report.added) == (False, {"sequence": 0, "structure": 0})
+    assert contents(tmp_path / "index") == before
+    store = grow()
+    with pytest.warns(UserWarning, match="6 entries of the store are not in it"):
+        protalign.search(str(store.ids[0]), index=tmp_path / "index", model=model)
+    report = index_store(model, store, tmp_path / "index")
+    assert report.added == {"sequence": 3, "structure": 3}
+    assert report.entries == {"sequence": 11, "structure": 11}
+    after = contents(tmp_path / "index")
+    assert {name for name in before if after[name] != before[name]} == {"index.json"}
+    check_words(WordIndex(tmp_path / "index"), model, store)
+    assert verify_index(tmp_path / "index") == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hits = protalign.search(store.ids.tolist(), index=tmp_path / "index", model=model, k=1)
+    assert len(hits) == 11
+
+
+def test_an_interrupted_run_leaves_what_was_there(
+    grown: tuple[Path, Callable[[], EmbeddingStore]], model: Model, tmp_path: Path
+) -> None:
+    """Nothing at first; the old index later; the next run goes on."""
+
+    def interrupt(done: int, total: int) -> None:
+        assert 0 < done <= total
+        raise KeyboardInterrupt
+
+    path, grow = grown
+    store = EmbeddingStore.open(path)
+    with pytest.raises(KeyboardInterrupt):
+        index_store(model, store, tmp_path / "index", n_words=WORDS, on_progress=interrupt)
+    assert [each.name for each in tmp_path.iterdir()] == ["grown.zarr"]
+    index_store(model, store, tmp_path / "index", n_words=WORDS)
+    before = contents(tmp_path / "index")
+    store = grow()
+    with pytest.raises(KeyboardInterrupt):
+        index_store(model, store, tmp_path / "index", on_progress=interrupt)
+    assert contents(tmp_path / "index") == before
+    # A run that was killed between the segment and the manifest leaves a segment of no index.
+    shutil.copytree(tmp_path / "index" / "segment-0", tmp_path / "index" / "segment-1")
+    shutil.copytree(tmp_path / "index" / "segment-0", tmp_path / "index" / "segment-7")
+    index_store(model, store, tmp_path / "index")
+    check_words(WordIndex(tmp_path / "index"), model, store)
+    assert not (tmp_path / "index" / "segment-7").exists()
+
+
+def test_a_link_leads_nothing_elsewhere(
+    grown: tuple[Path, Callable[[], EmbeddingStore]], model: Model, tmp_path: Path
+) -> None:
+    """An index may come from anybody: what a link in it names is not written to."""
+    path, grow = grown
+    index_store(model, EmbeddingStore.open(path), tmp_path / "index", n_words=WORDS)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    (tmp_path / "index" / "segment-1").symlink_to(tmp_path / "mine")
+    index_store(model, grow(), tmp_path / "index")
+    assert (tmp_path / "mine" / "file").read_text() == "mine"
+    assert [each.name for each in (tmp_path / "mine").iterdir()] == ["file"]
+    assert verify_index(tmp_path / "index") == []
+
+
+def test_one_process_adds_at_a_time(changed: Path, model: Model, store: EmbeddingStore) -> None:
+    """A second one is told."""
+    with StoreLock(changed), pytest.raises(StoreError, match="being written to by another"):
+        index_store(model, store, changed)
+
+
+def test_entries_that_the_store_has_no_longer_are_no_hits(
+    small: Path, chains: list[Protein], model: Model, tmp_path: Path
+) -> None:
+    """A file that was read again has new entries; the old ones' words are passed over."""
+    path = Path(shutil.copytree(small, tmp_path / "changed.zarr"))
+    file = tmp_path / "changing.pdb"
+    file.write_text("once")
+    build(path, [replace(chains[8], id="changing", source=str(file))])
+    index_store(model, EmbeddingStore.open(path), tmp_path / "index", n_words=WORDS)
+    file.write_text("later")
+    store = EmbeddingStore.open(build(path, [replace(chains[9], id="changing", source=str(file))]))
+    with pytest.warns(UserWarning, match="2 entries of the store are not in it"):
+        hits = protalign.search(
+            chains[0].id, index=tmp_path / "index", model=model, store=store, k=40
+        )
+    assert {hit.id for hit in hits} == {chain.id for chain in chains[:8]}
+
+
+def reranked(store: EmbeddingStore, model: Model, tmp_path: Path, query: str, **how: Any) -> Any:
+    """The hits of a search among all vectors with all entries in the second stage."""
+    file = tmp_path / "vectors.parquet"
+    if not file.exists():
+        export_vectors(model, store, file)
+    return protalign.search(query, file, model=model, k=60, rerank=60, **how)
+
+
+@pytest.mark.parametrize("mode", ["local", "global"])
+@pytest.mark.parametrize("query_by", MODALITIES)
+def test_hits_are_those_of_a_second_stage_on_everything(
+    folder: Path, model: Model, store: EmbeddingStore, tmp_path: Path, mode: str, query_by: str
+) -> None:
+    """If all entries are candidates: the same hits, scores, cosines, lengths and order."""
+    how: dict[str, Any] = {"mode": mode, "query_by": query_by}
+    expected = reranked(store, model, tmp_path, "1a2p_A", **how)
+    hits = protalign.search("1a2p_A", index=folder, model=model, k=60, rerank=60, **how)
+    known = {hit.id: hit for hit in expected if hit.local_score is not None}
+    assert {hit.id for hit in hits} == known.keys()
+    keys = [hit.global_score if mode == "global" else -hit.evalue for hit in hits]
+    assert keys == sorted(keys, reverse=True)
+    for hit in hits:
+        other = known[hit.id]
+        assert (hit.length, hit.against) == (other.length, other.against)
+        for name in ("cosine", "local_score", "global_score"):
+            assert getattr(hit, name) == pytest.approx(getattr(other, name), abs=1e-4)
+        assert hit.evalue == pytest.approx(other.evalue * len(hits) / len(store), rel=1e-3)
+
+
+def test_few_candidates_hold_the_own_structure(
+    folder: Path, model: Model, store: EmbeddingStore
+) -> None:
+    """Of ten candidates of 42 the second stage finds the best of all."""
+    ids = store[store.has_structure].ids.tolist()
+    for mode in ("local", "global"):
+        few = protalign.search(ids, index=folder, model=model, k=1, rerank=10, mode=mode)
+        best = protalign.search(ids, index=folder, model=model, k=1, rerank=60, mode=mode)
+        same = [
+            a.local_score == pytest.approx(b.local_score) for a, b in zip(few, best, strict=True)
+        ]
+        assert np.mean(same) >= 0.95
+
+
+def test_other_kinds_of_queries(
+    folder: Path, model: Model, store: EmbeddingStore, tmp_path: Path
+) -> None:
+    """Embeddings and entries of a file of vectors find what the id finds."""
+    reranked(store, model, tmp_path, "1a2p_A")
+    vectors = protalign.read_vectors(tmp_path / "vectors.parquet")
+    rows = store["1a2p_A"].embeddings("one_hot")[0]
+    given = [rows, vectors.select(["1a2p_A"]), "1a2p_A"]
+    hits = protalign.search(given, index=folder, model=model, k=3)
+    assert len({tuple(hit.id for hit in hits[start : start + 3]) for start in (0, 3, 6)}) == 1
+    other = protalign.AlignedVectors(
+        *(getattr(vectors, name) for name in ("ids", "sequence", "structure")),
+        *(getattr(vectors, name) for name in ("has_sequence", "has_structure")),
+        {**vectors.metadata, "store": {"path": "/nowhere"}},
+    )
+    hits = protalign.search(other.select(["1a2p_A"]), index=folder, model=model)
+    assert [failure.id for failure in hits.failures] == ["1a2p_A"]
+
+
+def test_mistakes_are_one_line(
+    folder: Path, model: Model, store: EmbeddingStore, tmp_path: Path, small: Path
+) -> None:
+    """Another model, store or folder; both or neither to search; no model; the same modality."""
+    with pytest.raises(InputError, match="it needs vectors or an index"):
+        protalign.search("1a2p_A")
+    with pytest.raises(InputError, match="it needs vectors or an index"):
+        protalign.search("1a2p_A", "vectors.parquet", index=folder)
+    with pytest.raises(InputError, match="needs a model"):
+        protalign.search("1a2p_A", index=folder)
+    with pytest.raises(InputError, match="residue by residue"):
+        protalign.search("1a2p_A", index=folder, model=model, against="sequence")
+    with pytest.raises(InputError, match="not an id"):
+        protalign.search("nothing", index=folder, model=model)
+    with pytest.raises(InputError, match="it does not exist; name a folder"):
+        protalign.search("1a2p_A", index=tmp_path / "nothing", model=model)
+    with pytest.raises(InputError, match="it is not an index of words"):
+        protalign.search("1a2p_A", index=store.path, model=model)
+    with pytest.raises(InputError, match="it exists but is not an index"):
+        index_store(model, store, store.path)
+    other = EmbeddingStore.open(small)
+    with pytest.raises(InputError, match="entries are not those of"):
+        protalign.search("1a2p_A", index=folder, model=model, store=other)
+    with pytest.raises(InputError, match="entries are not those of"):
+        index_store(model, other, folder)
+    another = copy.deepcopy(model)
+    stage = model.residue_scorer()
+    another.residue_stage = replace(stage, correlations=stage.correlations * np.float32(0.9))
+    with pytest.raises(ModelError, match="the residue stage of another model made its words"):
+        protalign.search("1a2p_A", index=folder, model=another)
+    with pytest.raises(ModelError, match="the residue stage of another model made its words"):
+        index_store(another, store, folder)
+
+
+def everything(path: Path, model: Model, store: EmbeddingStore) -> None:
+    """Read all of an index as searches do."""
+    for query_by in MODALITIES:
+        protalign.search("1a2p_A", index=path, model=model, store=store, query_by=query_by)
+
+
+def test_damage_is_found(changed: Path, model: Model, store: EmbeddingStore) -> None:
+    """A changed byte, a shorter or missing file, a link or a pipe, in any file: one line."""
+    files = [path for path in sorted(changed.rglob("*")) if path.is_file() and path.name != ".lock"]
+    assert len(files) == 9
+    for file in files:
+        before = file.read_bytes()
+        flipped = bytearray(before)
+        flipped[len(flipped) // 2] ^= 1
+        other = file.with_name("other")
+        other.write_bytes(before)
+
+        def link(file: Path = file, other: Path = other) -> None:
+            file.symlink_to(other)
+
+        for damage in (
+            lambda file=file, flipped=flipped: file.write_bytes(flipped),
+            lambda file=file, before=before: file.write_bytes(before[:-2]),
+            lambda file=file, before=before: file.write_bytes(before + b"  "),
+            lambda: None,
+            link,
+            lambda file=file: os.mkfifo(file),
+        ):
+            file.unlink()
+            damage()
+            (problem,) = verify_index(changed)
+            assert "\n" not in problem
+            if "the spaces in its" not in problem:
+                with pytest.raises(InputError):
+                    everything(changed, model, store)
+            file.unlink(missing_ok=True)
+            file.write_bytes(before)
+        other.unlink()
+    assert verify_index(changed) == []
+
+
+def forged(path: Path, change: Callable[[dict[str, Any]], None]) -> str:
+    """Change a manifest, with its digest; return what ``verify_index`` says."""
+    before = (path / "index.json").read_text()
+    value = json.loads(before)
+    del value["sha256"]
+    change(value)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    value["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    (path / "index.json").write_text(json_text(value))
+    (problem, *_) = verify_index(path)
+    (path / "index.json").write_text(before)
+    return problem
+
+
+@pytest.mark.parametrize("number", [7, -1, 2**70, 1.5, "7", None, True, [], 10**12])
+@pytest.mark.parametrize("key", ["entries", "residues", "rows", "offsets", "words"])
+def test_a_forged_number_is_refused(changed: Path, key: str, number: object) -> None:
+    """Counts and checksums of any size take no memory, and end in one line."""
+
+    def change(value: dict[str, Any]) -> None:
+        value["segments"]["segment-0"]["structure"][key] = number
+
+    assert "damaged" in forged(changed, change)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("format", "another"),
+        ("format_version", "2.0"),
+        ("segments", {"../segment-0": {}}),
+        ("segments", {"segment-0": {"shape": {}}}),
+        ("segments", []),
+        ("centroids", {"structure": [2**40, 50, 0]}),
+        ("centroids", {"structure": [0, 50, 0]}),
+        ("centroids", {"structure": [1024, 50, 0]}),
+        ("centroids", {}),
+        ("centroids", None),
+        ("provenance", {}),
+        ("provenance", {"stage_sha256": 1, "store": {}}),
+    ],
+)
+def test_a_forged_manifest_is_refused(changed: Path, place: str, value: object) -> None:
+    """Names, versions and shapes."""
+    assert ";" in forged(changed, lambda manifest: manifest.update({place: value}))
+
+
+def test_a_forged_array_is_refused(changed: Path) -> None:
+    """Numbers that are whole by their checksums, but mean nothing."""
+    import google_crc32c
+
+    def forge(name: str, key: str, data: bytes) -> str:
+        file = changed / "segment-0" / f"structure.{name}"
+        before = file.read_bytes()
+        assert len(data) == len(before)
+        file.write_bytes(data)
+        checksum = google_crc32c.value(data)
+
+        def change(value: dict[str, Any]) -> None:
+            number = [checksum] if key == "words" else checksum
+            value["segments"]["segment-0"]["structure"][key] = number
+
+        problem = forged(changed, change)
+        file.write_bytes(before)
+        return problem
+
+    part = changed / "segment-0" / "structure"
+    rows = np.frombuffer(part.with_suffix(".rows").read_bytes(), "<i8").copy()
+    rows[0] = rows[1]
+    assert "names an entry twice" in forge("rows", "rows", rows.tobytes())
+    rows[0] = -1
+    assert "names an entry twice" in forge("rows", "rows", rows.tobytes())
+    offsets = np.frombuffer(part.with_suffix(".offsets").read_bytes(), "<i8").copy()
+    offsets[3] = 10**9
+    assert "does not ascend" in forge("offsets", "offsets", offsets.tobytes())
+    words = np.frombuffer(part.with_suffix(".words").read_bytes(), "<u2").copy()
+    words[7] = 65_535
+    assert "words that the index has not" in forge("words", "words", words.tobytes())
+
+
+def test_rows_beyond_the_store_are_refused(
+    changed: Path, model: Model, store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index may name entries that its store never had."""
+    real = PartReader.rows.fget
+    assert real is not None
+    monkeypatch.setattr(PartReader, "rows", property(lambda self: real(self) + 10**6))
+    with pytest.raises(InputError, match="entries are not those of"):
+        everything(changed, model, store)
