@@ -58,6 +58,7 @@ bench: $(INSTALLED)
 	$(BENCH)/store.py --threads $(THREADS) --json $(RESULTS)/store.json
 	$(BENCH)/search.py --threads $(THREADS) --json $(RESULTS)/search.json
 	$(BENCH)/residues.py --threads $(THREADS) --json $(RESULTS)/residues.json
+	$(BENCH)/words.py --threads $(THREADS) --json $(RESULTS)/words.json
 	$(BENCH)/reading.py $(PROTEINS) --json $(RESULTS)/reading.json
 	$(BENCH)/embed.py --threads $(THREADS) --proteins $(PROTEINS) $(ESM2_8M) --json $(RESULTS)/embed.json
 	$(BENCH)/larger_than_memory.py --threads $(THREADS) --store-gb $(STORE_GB) --memory-gb $(MEMORY_GB) --json $(RESULTS)/larger_than_memory.json

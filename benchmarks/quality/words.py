@@ -1,0 +1,125 @@
+"""What a first stage by residue words loses, on folds that the residue stage was not fitted on.
+
+    python benchmarks/quality/words.py domains.zarr --labels cath.csv --json figures.json
+
+The store has sequences and structures of domains; the table has their ids and a column with the
+label (default: topology). A third of the labels is held out, by a seed; the residue stage and the
+words are made of all other entries of the store. Held-out sequences are compared with every
+structure of the store, by words and in full: by the best diagonal ("global"), and by local
+alignment ("local"). It prints how often the own structure is among the first n, and how often the
+first hit of the full comparison is among the first n by words, which is what a second stage needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
+
+from benchmarks.quality.calibration import labels_of
+from benchmarks.shared.measuring import MACHINE
+from protalign import EmbeddingStore
+from protalign.core.arrays import Int64
+from protalign.core.files import write_json
+from protalign.core.protein import Modality
+from protalign.core.ragged import Ragged
+from protalign.heads.inputs import Inputs, read_inputs
+from protalign.heads.pairs import Pairs
+from protalign.heads.residue_fit import fit_residue_stage
+from protalign.residues import ResidueStage
+from protalign.residues.kernels.word_scores import word_scores
+from protalign.residues.targets import score_targets
+from protalign.residues.words import SAMPLED, WORDS, ResidueWords
+
+FIRST = (1, 20, 50, 100, 200)
+SIDES = ("words", "global", "local")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("store")
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--column", default="topology")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--queries", type=int, default=150, help="of those held out, at most")
+    parser.add_argument("--words", type=int, default=WORDS)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    labels = labels_of(options.labels, options.column)
+    store = EmbeddingStore.open(options.store)
+    runs = []
+    for seed in range(options.seeds):
+        run = measure(store, labels, seed, options.queries, options.words)
+        runs.append(run)
+        print(f"seed {seed}: {run['queries']} queries, {run['targets']} structures, % among first")
+        print(f"{'':>30}" + "".join(f"{n:>8}" for n in FIRST))
+        for name, shares in run["shares"].items():
+            print(f"{name:>30}" + "".join(f"{100 * share:8.1f}" for share in shares), flush=True)
+    if options.json:
+        write_json(options.json, {"machine": MACHINE, "runs": runs})
+
+
+def rows_of(stage: ResidueStage, inputs: Inputs, modality: Modality, positions: Int64) -> Ragged:
+    """Return the rows of some entries."""
+    embeddings = inputs.rows(modality, positions)
+    return Ragged(stage.rows(modality, embeddings.values), embeddings.offsets)
+
+
+def measure(
+    store: EmbeddingStore, labels: dict[str, str], seed: int, most: int, n_words: int
+) -> dict[str, Any]:
+    """Fit on two thirds of the labels and measure on the rest."""
+    rng = np.random.default_rng(seed)
+    names = sorted(set(labels.values()))
+    held_out = set(rng.permutation(names)[: len(names) // 3].tolist())
+    is_held_out = np.array([labels.get(i) in held_out for i in store.ids.tolist()])
+    inputs = read_inputs(store)
+    both = (inputs.items("sequence") >= 0) & (inputs.items("structure") >= 0)
+    stage = fit_residue_stage(Pairs.of(read_inputs(store[~is_held_out])), rng)
+    assert stage is not None
+    known = rng.permutation(np.flatnonzero(both & ~is_held_out))
+    known = known[
+        : int(np.searchsorted(np.cumsum(inputs.lengths("structure")[known]), SAMPLED)) + 1
+    ]
+    sample = rows_of(stage, inputs, "structure", known).values
+    words = ResidueWords.fit({"structure": sample}, n_words, seed)
+    structures = np.flatnonzero(both)
+    targets = rows_of(stage, inputs, "structure", structures)
+    target_words = words.of("structure", targets.values)
+    queries = np.sort(rng.permutation(np.flatnonzero(both & is_held_out))[:most])
+    scores: dict[str, list[npt.NDArray[Any]]] = {side: [] for side in SIDES}
+    for query in rows_of(stage, inputs, "sequence", queries):
+        profile = words.profile("structure", query)
+        scores["words"].append(word_scores(profile, target_words, targets.offsets))
+        full = score_targets(query, targets, stage.calibration)
+        scores["global"].append(full.diagonal)
+        scores["local"].append(full.local_order)
+    own = np.searchsorted(structures, queries)
+    ranks = {f"own structure, {side}": ranks_of(scores[side], own) for side in SIDES}
+    for side in ("global", "local"):
+        best = np.array([each.argmax() for each in scores[side]])
+        ranks[f"first hit of {side}, words"] = ranks_of(scores["words"], best)
+    return {
+        "queries": len(queries),
+        "targets": len(structures),
+        "words": len(words.centroids["structure"]),
+        "shares": {
+            name: [float(np.mean(each <= n)) for n in FIRST] for name, each in ranks.items()
+        },
+    }
+
+
+def ranks_of(scores: list[npt.NDArray[Any]], targets: Int64) -> Int64:
+    """Return the rank of one target of each query; ties count against it."""
+    pairs = zip(scores, targets.tolist(), strict=True)
+    return np.array([np.count_nonzero(each >= each[target]) for each, target in pairs])
+
+
+if __name__ == "__main__":
+    main()

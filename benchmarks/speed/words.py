@@ -1,0 +1,309 @@
+"""A first stage by residue words: indexes of 1,000 to 1,000,000 structures, one query and 64.
+
+    python benchmarks/speed/words.py --threads 2
+    python benchmarks/speed/words.py --threads 2 --json benchmarks/results/words.json
+    python benchmarks/speed/words.py --sizes 20 50 --chains 12 --turns 1      # a quick check
+
+Structures beyond real ones are made up, and no residue of them is embedded: their words are cut
+out of the words of real structures, the sample's or those of ``--store``, in pieces of 40 residues
+at random places. So words are as frequent as in real ones, and follow one another as there. Lengths
+are log-normal around 300. The queries are sequences of 300 real residues. The words and the scores
+are those of a residue stage fitted on the same real proteins.
+
+"build" writes such an index, checksums and manifest included; beside it stands a plain write of as
+many bytes. Making words of embeddings is measured by itself: ``words/s`` is residue embeddings to
+words. A search is the 200 best entries of each query, in a process of its own whose peak of memory
+is measured; the first query also pays for opening, checksums and the first reading. The second
+stage, which residues.py measures, is not in it. On one thread searches and ``words/s`` are measured
+in CPU time. The limit is one reading of all words at memory bandwidth. A million structures need
+0.7 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
+
+from threadpoolctl import threadpool_limits
+
+from benchmarks.shared.made_up import lengths
+from benchmarks.shared.measuring import ROOT, SAMPLE, Summary, arguments, read_bandwidth, write
+from protalign import EmbeddingStore, embed
+from protalign.core.arrays import Float32, Int64
+from protalign.core.protein import Modality
+from protalign.heads.inputs import Inputs, read_inputs
+from protalign.heads.pairs import Pairs
+from protalign.residues import PairSums, ResidueStage
+from protalign.residues.words import SAMPLED, ResidueWords
+from protalign.search.word_files import PartWriter, Words, new_index
+
+#: Residues of a piece that a made-up structure is put together from.
+PIECE = 40
+#: Median residues of a structure, residues of a query, and entries that a search returns.
+MEDIAN, QUERY, CANDIDATES = 300, 300, 200
+#: Entries that are made up at once.
+ENTRIES_AT_ONCE = 20_000
+#: How many times cheaper each of the queries is to be if they are searched together.
+TARGET = 4.0
+#: Times searches of an index, and prints the figures as JSON.
+SEARCH = """
+import json, sys, time
+import numpy as np
+from protalign.search.word_index import WordIndex
+queries = list(np.load(sys.argv[2]))
+turns, count, threads = map(int, sys.argv[3:])
+clock = time.process_time if threads == 1 else time.perf_counter
+times = []
+begin = clock()
+index = WordIndex(sys.argv[1])
+for turn in range(turns + 1):
+    index.nearest("structure", queries[turn % len(queries):][:1], count)
+    times.append(clock() - begin)
+    begin = clock()
+index.nearest("structure", queries, count)
+together = clock() - begin
+[peak] = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(json.dumps({"first": times[0], "one": times[1:], "together": together, "kb": int(peak)}))
+"""
+
+
+def main() -> None:
+    options = parse()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        with threadpool_limits(options.threads, user_api="blas"):
+            real = RealWords.of(options, folder)
+            bandwidth = read_bandwidth(options.threads)
+        print(
+            f"{len(real.words):,} real words, {real.per_second:,.0f} words/s made of embeddings; "
+            f"{options.threads} threads\n"
+            f"{'structures':>11}{'GB':>8}{'build s':>9}{'GB/s':>7}{'plain GB/s':>11}"
+            f"{'first s':>9}{'one s':>8}{options.queries:>5} together, s each{'peak GB':>9}"
+        )
+        rows = []
+        for size in options.sizes:
+            rows.append(measure(size, real, folder, bandwidth, options))
+            row = rows[-1]
+            print(
+                f"{size:>11,}{row['gb']:>8.3f}{row['build']:>9.2f}{row['gb_per_s']:>7.2f}"
+                f"{row['plain_gb_per_s']:>11.2f}{row['first']:>9.3f}{row['one']:>8.3f}"
+                f"{row['each']:>22.3f}{row['peak_gb']:>9.2f}",
+                flush=True,
+            )
+    write(options, "words", rows, summary(rows, options), ["numba", "scikit-learn"])
+
+
+def parse() -> argparse.Namespace:
+    parser = arguments(__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--queries", type=int, default=64, help="that are searched together")
+    parser.add_argument("--store", type=Path, help="of the real proteins; default: the sample")
+    parser.add_argument("--chains", type=int, default=40, help="of the sample")
+    parser.add_argument("--folder", type=Path, help="folder for the indexes")
+    return parser.parse_args()
+
+
+class RealWords:
+    """Real structures' words, one after another, and real queries.
+
+    Attributes
+    ----------
+    vocabulary : the words' centroids.
+    words : (R,) uint16 words of structures.
+    queries : (m, QUERY, k + 2) float32 rows of sequences.
+    per_second : residues of which embeddings were made words in a second.
+    """
+
+    def __init__(
+        self, vocabulary: ResidueWords, words: Words, queries: Float32, per_second: float
+    ) -> None:
+        self.vocabulary, self.words = vocabulary, words
+        self.queries, self.per_second = queries, per_second
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, folder: Path) -> RealWords:
+        path = options.store
+        if path is None:
+            path = folder / "sample.zarr"
+            files = sorted(file for file in SAMPLE.iterdir() if file.suffix != ".md")
+            files = files[: options.chains]
+            embed(files, path, ["protalign_t6_2M", "proteinmpnn_v_48_020"])
+        inputs = read_inputs(EmbeddingStore.open(path))
+        pairs = Pairs.of(inputs)
+        sums = PairSums(inputs.dims["sequence"], inputs.dims["structure"])
+        for sequence, structure in inputs.paired_residues(pairs.positions):
+            sums.add(sequence.values, structure.values)
+        stage = sums.stage()
+        rows = stage.rows("structure", some_rows(inputs, "structure", pairs.positions, SAMPLED))
+        vocabulary = ResidueWords.fit({"structure": rows})
+        embeddings = some_rows(inputs, "structure", pairs.positions, 4 * SAMPLED)
+        clock = time.process_time if options.threads == 1 else time.perf_counter
+        start = clock()
+        words = vocabulary.of("structure", stage.rows("structure", embeddings))
+        per_second = len(words) / (clock() - start)
+        return cls(vocabulary, words, queries_of(stage, inputs, pairs, options.queries), per_second)
+
+    def made_up(self, residues: int, rng: np.random.Generator) -> Words:
+        """Return (residues,) words, pieces of real ones."""
+        pieces = -(-residues // PIECE)
+        starts = rng.integers(0, len(self.words) - PIECE, pieces)
+        return self.words[(starts[:, None] + np.arange(PIECE)).reshape(-1)[:residues]]
+
+
+def some_rows(inputs: Inputs, modality: Modality, positions: Int64, most: int) -> Any:
+    """Return up to ``most`` residue embeddings of the first entries."""
+    parts, count = [], 0
+    for block in inputs.blocks(modality, positions, 1 << 21):
+        parts.append(block.values)
+        count += len(block.values)
+        if count >= most:
+            break
+    return np.concatenate(parts)[:most]
+
+
+def queries_of(stage: ResidueStage, inputs: Inputs, pairs: Pairs, count: int) -> Float32:
+    """Return the rows of ``count`` queries: sequences one after another, from different places."""
+    values = some_rows(inputs, "sequence", pairs.positions, 4 * SAMPLED)
+    rows = stage.rows("sequence", values)
+    rows = np.concatenate([rows] * -(-2 * QUERY // len(rows)))
+    starts = np.linspace(0, len(rows) - QUERY, count).astype(int)
+    return np.stack([rows[start : start + QUERY] for start in starts])
+
+
+def blocks(size: int, real: RealWords) -> Iterator[tuple[Int64, Int64, Words]]:
+    """Yield (numbers, lengths, words) of made-up structures."""
+    rng = np.random.default_rng(2)
+    every = lengths(size, MEDIAN)
+    for first in range(0, size, ENTRIES_AT_ONCE):
+        part = every[first : first + ENTRIES_AT_ONCE]
+        yield np.arange(first, first + len(part)), part, real.made_up(int(part.sum()), rng)
+
+
+def measure(
+    size: int, real: RealWords, folder: Path, bandwidth: float, options: argparse.Namespace
+) -> dict[str, Any]:
+    path, queries = folder / f"index-{size}", folder / "queries.npy"
+    np.save(queries, real.queries)
+    making, _ = timed(lambda: sum(len(words) for _, _, words in blocks(size, real)))
+    building, n_words = timed(lambda: build(path, size, real))
+    building = max(building - making, 1e-9)
+    plain, _ = timed(lambda: write_plainly(folder / "plain", 2 * n_words))
+    searched = json.loads(
+        subprocess.run(
+            [
+                *(sys.executable, "-c", SEARCH, path, queries),
+                *map(str, (options.turns, CANDIDATES, options.threads)),
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        ).stdout
+    )
+    one, each = statistics.median(searched["one"]), searched["together"] / options.queries
+    return {
+        "structures": size,
+        "residues": n_words,
+        "gb": 2e-9 * n_words,
+        "build": building,
+        "gb_per_s": 2e-9 * n_words / building,
+        "plain_gb_per_s": 2e-9 * n_words / plain,
+        "words_per_s": real.per_second,
+        "first": searched["first"],
+        "one": one,
+        "each": each,
+        "ratio": one / each,
+        "limit": 2 * n_words / bandwidth,
+        "peak_gb": 1e-6 * searched["kb"],
+    }
+
+
+def build(path: Path, size: int, real: RealWords) -> int:
+    """Write an index of made-up structures; return its residues."""
+    with new_index(path, {"stage_sha256": "", "store": {}}, real.vocabulary) as (segment, parts):
+        with PartWriter(segment, "structure") as writer:
+            for numbers, each, words in blocks(size, real):
+                writer.add(numbers, each, words)
+        parts["structure"] = writer.finish([f"p{number:07}" for number in range(size)])
+    return parts["structure"].residues
+
+
+def write_plainly(path: Path, count: int) -> None:
+    """Write as many bytes to the disk, and wait for them."""
+    block = np.random.default_rng(0).bytes(1 << 22)
+    with path.open("wb") as file:
+        for first in range(0, count, len(block)):
+            file.write(block[: count - first])
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the wall-clock seconds and the result."""
+    start = time.perf_counter()
+    result = run()
+    return time.perf_counter() - start, result
+
+
+def summary(rows: list[dict[str, Any]], options: argparse.Namespace) -> list[Summary]:
+    last = rows[-1]
+    size = f"{last['structures']:,} structures by words"
+    slope = ""
+    if len(rows) > 1:
+        before = rows[-2]
+        growth = math.log(last["one"] / before["one"])
+        slope = f"; slope {growth / math.log(last['structures'] / before['structures']):.2f}"
+    return [
+        {
+            "part": f"search of {size}, a query of {QUERY} residues",
+            "peer": "",
+            "ratio": None,
+            "target": None,
+            "figure": f"{last['one']:.2f} s, the first {last['first']:.2f} s, "
+            f"{last['peak_gb']:.2f} GB of memory",
+            "limit": f"one reading of the words {last['limit']:.2f} s{slope}",
+            "equal": "tests: the scores of plain loops",
+        },
+        {
+            "part": f"search of {size}, {options.queries} queries together",
+            "peer": "a query alone",
+            "ratio": last["ratio"],
+            "target": TARGET,
+            "figure": f"{last['each']:.2f} s a query",
+            "limit": "",
+            "equal": "the same",
+        },
+        {
+            "part": f"index of {size}",
+            "peer": "a plain write of as many bytes",
+            "ratio": last["gb_per_s"] / last["plain_gb_per_s"],
+            "target": None,
+            "figure": f"{last['build']:.1f} s for {last['gb']:.2f} GB; "
+            f"{last['words_per_s']:,.0f} words/s made of embeddings",
+            "limit": "",
+            "equal": "",
+        },
+    ]
+
+
+if __name__ == "__main__":
+    main()
