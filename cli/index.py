@@ -35,7 +35,7 @@ def index(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Index a store's residues as words, for searches among millions of entries.
+    """Index the residues of a store, for large searches.
 
     Each residue is the nearest of 1,024 words of the model's residue stage: two bytes. `protalign
     search --index` compares a query with all words, and then residue by residue with the entries

@@ -127,7 +127,7 @@ def search(
     structure_weights: StructureWeights = None,
     device: Device = "auto",
 ) -> None:
-    """Find the nearest proteins in a file of vectors, or in an index of residue words.
+    """Find the nearest proteins, by vectors or by residue words.
 
     Hits are ranked by cosine similarity, or by their residues with --rerank or --index: evalue says
     how many hits of that local score chance would give in this search.
