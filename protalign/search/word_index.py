@@ -321,12 +321,12 @@ def index_store(
     --------
     >>> import tempfile
     >>> from protalign import EmbeddingStore, ProtAlignEstimator, embed
-    >>> folder = tempfile.mkdtemp()
-    >>> _ = embed("examples/sample", f"{folder}/s", ["protalign_t6_2M", "proteinmpnn_v_48_020"])
+    >>> folder, files = tempfile.mkdtemp(), sorted(Path("examples/sample").glob("1b*"))
+    >>> _ = embed(files, f"{folder}/s", ["protalign_t6_2M", "proteinmpnn_v_48_020"])
     >>> store = EmbeddingStore.open(f"{folder}/s")
     >>> model = ProtAlignEstimator(max_epochs=1, device="cpu").fit(store).model_
     >>> index_store(model, store, f"{folder}/index", n_words=64).added
-    {'sequence': 40, 'structure': 40}
+    {'sequence': 9, 'structure': 9}
     >>> index_store(model, store, f"{folder}/index").added  # again: nothing is new
     {'sequence': 0, 'structure': 0}
     >>> from protalign import search
