@@ -28,7 +28,9 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 # A property is about what comes out, not about how long it takes on a busy machine.
-settings.register_profile("protalign", deadline=None)
+settings.register_profile(
+    "protalign", deadline=None, max_examples=100 if "CI" in os.environ else 50
+)
 settings.load_profile("protalign")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -128,3 +130,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, sample: Path, encoder: st
             rows.writerows([i, place % 3, f"a.1.{place % 2 + 1}.1"] for place, i in enumerate(ids))
 
     return made_once(tmp_path_factory, "finished", make)
+
+
+@pytest.fixture(scope="session")
+def embedded_few(tmp_path_factory: pytest.TempPathFactory, sample: Path, encoder: str) -> Path:
+    """A store of four files of the sample, to be copied by tests that change it."""
+    folder = tmp_path_factory.mktemp("few")
+    files = sorted(sample.glob("*.pdb.gz"))[:4]
+    run("embed", *files, "--out", folder / "store.zarr", "--sequence-encoder", encoder)
+    return folder / "store.zarr"

@@ -22,7 +22,7 @@ SMALL = {
     "scaling": "--sizes 5 10",
     "search": "--vectors 500 --batches 2 --turns 1",
     "store": "--proteins 20 --median 20 --batch 10 --turns 1",
-    "words": "--sizes 20 50 --chains 12 --queries 2 --turns 1",
+    "words": "--sizes 20 --chains 4 --queries 1 --turns 1",
 }
 #: Programs that start others, or need a library that is not in the test extra.
 LARGE = ("embed", "larger_than_memory", "pooling", "reading")

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import run
-
 
 @pytest.fixture
 def few(tmp_path: Path, sample: Path) -> Path:
@@ -18,12 +16,3 @@ def few(tmp_path: Path, sample: Path) -> Path:
     for path in sorted(sample.glob("*.pdb.gz"))[:4]:
         shutil.copy(path, folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def embedded_few(tmp_path_factory: pytest.TempPathFactory, sample: Path, encoder: str) -> Path:
-    """A store of four files of the sample, to be copied by tests that change it."""
-    folder = tmp_path_factory.mktemp("few")
-    files = sorted(sample.glob("*.pdb.gz"))[:4]
-    run("embed", *files, "--out", folder / "store.zarr", "--sequence-encoder", encoder)
-    return folder / "store.zarr"

@@ -19,7 +19,6 @@ from protalign.core.protein import Chain, Structure
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.encoders.contract import EncoderContract
 from protalign.encoders.proteinmpnn.graph import build_graph, chain_index, nearest, nodes_of
-from tests.helpers.peak_memory import numbers_of
 from tests.helpers.reference_proteinmpnn import (
     VANILLA,
     Reference,
@@ -325,25 +324,3 @@ def test_nodes_of_one_number_share_a_place(aprotinin: Chain, encoder: Encoder) -
     chain = replace(aprotinin, residue_numbers=numbers)
     assert chain_index(chain).tolist() == [*range(57), 20]
     assert np.isfinite(embed(encoder, keep_all([chain]))).all()
-
-
-def test_memory_stays_within_the_prediction() -> None:
-    """3,000 residues take less than was predicted, and far less than a table of all pairs."""
-    code = (
-        "import sys, numpy as np\n"
-        "from tests.helpers.peak_memory import peak_memory\n"
-        "from tests.helpers.reference_proteinmpnn import keep_all, moved, read_complex\n"
-        "from protalign.encoders import EncoderSpec, load_encoder\n"
-        f"encoder = load_encoder({SPEC!r})\n"
-        "chain = read_complex(__import__('pathlib').Path(sys.argv[1])).chains[0]\n"
-        "grid = np.stack(np.meshgrid(*[range(6)] * 3), -1).reshape(-1, 3)[:52] * 30.0\n"
-        "structure = keep_all([moved(chain, shift) for shift in grid])\n"
-        "encoder.encode([keep_all([chain])])\n"
-        "before = peak_memory()\n"
-        "(rows,) = encoder.encode([structure])\n"
-        "after = peak_memory()\n"
-        "print(len(rows), after - before, encoder.memory_bytes(len(rows), len(rows)))\n"
-    )
-    rows, grown, predicted = numbers_of(code, SAMPLE / "1bpi_A.cif")
-    assert rows == 52 * 58
-    assert 0 < grown < predicted < 3000 * 3000 * 20

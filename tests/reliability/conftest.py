@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from protalign.core.protein import Protein
 from tests.helpers.commands import run
 from tests.helpers.forks import Forks
 from tests.helpers.once import made_once
+from tests.helpers.stores import read_protein
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +35,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, store_path: Path) -> Path:
 
 
 IDS = ("107l_A", "108l_A", "1a2p_A", "1bpi_A", "1bns_C", "1gob_A")
+
+
+@pytest.fixture(scope="session")
+def proteins(sample: Path) -> list[Protein]:
+    """20 real chains."""
+    files = sorted(path for path in sample.iterdir() if ".pdb" in path.name or ".cif" in path.name)
+    return [read_protein(path) for path in files[:20]]

@@ -21,19 +21,12 @@ from protalign.stores.filling.encode import encode_pending
 from tests.helpers.commands import contents
 from tests.helpers.forks import Forks
 from tests.helpers.one_hot import load_slowly, one_hot
-from tests.helpers.stores import CHUNK_ROWS, ONE_HOT, OPTIONS, add_all, read_protein
+from tests.helpers.stores import CHUNK_ROWS, ONE_HOT, OPTIONS, add_all
 from tests.reliability import times
 
 Record = Callable[[str, object], None]
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def proteins(sample: Path) -> list[Protein]:
-    """20 real chains."""
-    files = sorted(path for path in sample.iterdir() if ".pdb" in path.name or ".cif" in path.name)
-    return [read_protein(path) for path in files[:20]]
 
 
 RACE = """
