@@ -48,7 +48,7 @@ def index(
     """
     with quick_imports():
         from protalign.heads.model import Model
-        from protalign.search.word_index import index_store
+        from protalign.search.word_building import index_store
         from protalign.stores import EmbeddingStore
 
     with ConsoleReporter(quiet=quiet or as_json) as reporter, on_ctrl_c("nothing was added"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import get_args
 
 import numpy as np
@@ -12,11 +11,11 @@ import numpy as np
 from protalign.core.arrays import Int64
 from protalign.core.checks import check_choice
 from protalign.core.errors import InputError
-from protalign.core.paths import path_text
 from protalign.core.protein import Modality
 from protalign.core.words import Feature
 from protalign.heads.inputs import Inputs, means_of
 from protalign.heads.model import Model
+from protalign.heads.provenance import provenance_of
 from protalign.stores import Entries, VectorBatch, write_vectors
 
 #: Entries with vectors in memory at once.
@@ -61,25 +60,11 @@ def export_vectors(
     if len(set(entries.ids)) != len(entries):
         raise InputError("X: an id occurs twice", "export each entry once")
     inputs = model.inputs(entries, names=names)
-    description = model.description()
-    metadata = {
-        "protalign_version": description["protalign_version"],
-        "model": {
-            "parameters": description["parameters"],
-            "encoders": description["encoders"],
-            "weights_sha256": model.weights_sha256,
-        },
-        "store": {
-            "path": path_text(entries.store.path),
-            "options": dict(entries.store.options),  # as queries must be read
-            "encoders": {m: asdict(record) for m, record in inputs.encoders.items()},
-        },
-    }
     return write_vectors(
         path,
         _batches(model, entries, inputs, with_means=with_means),
         dim=model.embed_dim,
-        metadata=metadata,
+        metadata=provenance_of(model, entries.store, inputs.encoders),
         mean_dims=model.dims if with_means else None,
     )
 

@@ -11,7 +11,8 @@ from types import ModuleType
 
 from protalign.search.hits import Hit, Hits, search
 from protalign.search.index import Index
-from protalign.search.word_index import WordIndex, index_store
+from protalign.search.word_building import index_store
+from protalign.search.word_index import WordIndex
 
 __all__ = ["Hit", "Hits", "Index", "WordIndex", "index_store", "search"]
 

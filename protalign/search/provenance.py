@@ -79,12 +79,19 @@ def open_coordinates(
 
     Raise InputError if neither exists.
     """
-    store = str(path or recorded_store(vectors))
-    if not store:
-        raise InputError("the vectors: their store is not recorded", "name it with --store")
-    if "://" not in store and not Path(store).is_dir():
-        raise InputError(f"{store}: the store is missing", "name it with --store")
-    return EmbeddingStore.open(store)
+    return open_store(str(path or recorded_store(vectors)), "the vectors")
+
+
+def open_store(path: str, of: object) -> EmbeddingStore:
+    """Open the store of vectors or an index, by the path that was named, else recorded.
+
+    Raise InputError if it is missing, or if the path is empty: unknown.
+    """
+    if not path:
+        raise InputError(f"{of}: the store is not recorded", "name it with --store")
+    if "://" not in path and not Path(path).is_dir():
+        raise InputError(f"{path}: the store is missing", "name it with --store")
+    return EmbeddingStore.open(path)
 
 
 def coordinates_of(
@@ -103,7 +110,13 @@ def coordinates_of(
 
 def recorded_store(vectors: AlignedVectors) -> str:
     """Return the path of the store that the vectors were exported from; "" if unknown."""
-    path = str(_recorded(vectors, "store").get("path", ""))
+    return store_path(vectors.metadata)
+
+
+def store_path(provenance: Mapping[str, Any]) -> str:
+    """Return the path of the store in what a file of vectors or an index says; "" if unknown."""
+    store = provenance.get("store")
+    path = str(store.get("path", "")) if isinstance(store, dict) else ""
     return path if "://" in path else str(path_of(path)) if path else ""
 
 

@@ -9,7 +9,6 @@ checked, and no pickle is read.
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import os
 import re
@@ -25,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Float32, Int64
+from protalign.core.digests import sealed, unsealed
 from protalign.core.errors import InputError
 from protalign.core.files import json_text, new_folder, write_text
 from protalign.core.protein import MODALITIES, Modality
@@ -124,7 +124,7 @@ class IndexManifest:
                 for name, parts in self.segments.items()
             },
         }
-        return json_text({**value, "sha256": _digest(json.loads(json_text(value)))})
+        return json_text(sealed(value))
 
 
 def is_index(path: str | os.PathLike[str]) -> bool:
@@ -150,11 +150,11 @@ def read_manifest(path: str | os.PathLike[str]) -> IndexManifest:
             f"{path}: index format {version}, this version reads {FORMAT_VERSION}",
             "use the version of ProtAlign that wrote it, or build it again",
         )
-    digest = value.pop("sha256", None)
-    if digest != _digest(value):
+    content = unsealed(value)
+    if content is None:
         raise damaged(path, f"{MANIFEST} was changed since it was written")
     try:
-        return _manifest(value)
+        return _manifest(content)
     except _MISFITS as error:
         raise damaged(path, f"{MANIFEST}: {' '.join(str(error).split())[:200]}") from None
 
@@ -375,11 +375,6 @@ def ids_digest(ids: Iterable[str]) -> str:
 def damaged(path: object, problem: str) -> InputError:
     """Return the error of an index that is not as it was written."""
     return InputError(f"{path}: damaged ({problem})", AGAIN)
-
-
-def _digest(value: Mapping[str, Any]) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _modality(name: object) -> Modality:

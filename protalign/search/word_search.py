@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from protalign.core.protein import MODALITIES, Modality
 from protalign.core.words import counted
 from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model, as_model
+from protalign.search.provenance import open_store, store_path
 from protalign.search.word_index import WordIndex
 from protalign.stores import AlignedVectors, EmbeddingStore
 
@@ -67,7 +67,11 @@ class WordSearch:
         is_path = isinstance(model, (str, os.PathLike))
         self.model = Model.load(model, device) if is_path else as_model(model)
         self.index.check_made_by(self.model)
-        self.store = store if isinstance(store, EmbeddingStore) else self._open_store(store)
+        self.store = (
+            store
+            if isinstance(store, EmbeddingStore)
+            else open_store(str(store or store_path(self.index.provenance)), self.index.path)
+        )
         self.index.check_is_of(self.store)
         #: Modality -> (n,) bool: the index's entries that the store has today.
         self._current: dict[Modality, Bool] = {}
@@ -158,10 +162,3 @@ class WordSearch:
 
     def _record(self, modality: Modality) -> Any:
         return self.model.encoders.get(modality)
-
-    def _open_store(self, path: str | os.PathLike[str] | None) -> EmbeddingStore:
-        recorded: Mapping[str, Any] = self.index.provenance["store"]
-        store = str(path or recorded.get("path", ""))
-        if "://" not in store and not Path(store).is_dir():
-            raise InputError(f"{store}: the index's store is missing", "name it with --store")
-        return EmbeddingStore.open(store)

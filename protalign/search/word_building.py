@@ -1,0 +1,266 @@
+"""The building of an index of residue words from a store, in one pass, and additions to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign.core.arrays import Int64
+from protalign.core.checks import check_whole
+from protalign.core.errors import InputError
+from protalign.core.protein import MODALITIES, Modality
+from protalign.core.unfinished import put_back
+from protalign.heads.inputs import choose_encoder
+from protalign.heads.model import Model
+from protalign.heads.provenance import provenance_of
+from protalign.residues import ResidueStage
+from protalign.residues.words import SAMPLED, WORDS, ResidueWords
+from protalign.search.word_files import PartWriter, StoredPart, is_index, new_index, new_segment
+from protalign.search.word_index import WordIndex, stage_sha256
+from protalign.stores import EmbeddingStore, EncoderInfo
+from protalign.stores.format.lock import StoreLock
+
+#: Residues that are made words at once: 42 MB of float32 embeddings of 320 numbers.
+_RESIDUES_AT_ONCE = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What ``index_store`` did.
+
+    Attributes
+    ----------
+    is_new : bool
+        Whether the index was built; else it was added to.
+    added : dict
+        Modality -> entries that were added.
+    residues : int
+        Residues that were added.
+    entries : dict
+        Modality -> entries that the index has now.
+    """
+
+    is_new: bool
+    added: dict[Modality, int]
+    residues: int
+    entries: dict[Modality, int]
+
+
+def index_store(
+    model: Model,
+    store: EmbeddingStore,
+    path: str | os.PathLike[str],
+    *,
+    n_words: int = WORDS,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> IndexReport:
+    """Build an index of a store's residue words, or add the store's new entries to it.
+
+    The embeddings of each modality are read once, in the order in which they lie in the store. An
+    index appears whole or not at all, and so does what is added to one: it goes on with the words
+    that the index has.
+
+    Parameters
+    ----------
+    model : Model
+        A model with a residue stage.
+    store : EmbeddingStore
+        The store; entries count for each modality that is embedded.
+    path : str or path
+        The index's folder.
+    n_words : int
+        Words of each modality, from 1 to 65,535; of a new index only.
+    seed : int
+        Chooses the residues that the words are made of.
+    on_progress : callable, optional
+        Called with the residues that are done, and those of all entries to add.
+
+    Returns
+    -------
+    IndexReport
+
+    Raises
+    ------
+    InputError
+        Something else is at the path, the index is of another store, or the store has no
+        embeddings.
+    ModelError
+        The index is another model's, the model has no residue stage, or the store was embedded by
+        other encoders.
+    StoreError
+        Another process adds to the index.
+    WriteError
+        The folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from protalign import EmbeddingStore, ProtAlignEstimator, embed
+    >>> folder, files = tempfile.mkdtemp(), sorted(Path("examples/sample").glob("1b*"))
+    >>> _ = embed(files, f"{folder}/s", ["protalign_t6_2M", "proteinmpnn_v_48_020"])
+    >>> store = EmbeddingStore.open(f"{folder}/s")
+    >>> model = ProtAlignEstimator(max_epochs=1, device="cpu").fit(store).model_
+    >>> index_store(model, store, f"{folder}/index", n_words=64).added
+    {'sequence': 9, 'structure': 9}
+    >>> index_store(model, store, f"{folder}/index").added  # again: nothing is new
+    {'sequence': 0, 'structure': 0}
+    >>> from protalign import search
+    >>> [hit.id for hit in search("1bpi_A", index=f"{folder}/index", model=model, k=1)]
+    ['1bpi_A']
+    """
+    check_whole("n_words", n_words, 1)
+    folder = Path(path).absolute()
+    put_back(folder)
+    stage = model.residue_scorer()
+    inputs = model.inputs(store)
+    encoders: dict[Modality, EncoderInfo] = {}
+    for modality in inputs.dims:
+        encoder = choose_encoder(store, modality, None, model.encoders.get(modality))
+        if encoder is not None:
+            encoders[modality] = encoder
+    progress = _Progress(on_progress)
+    if is_index(folder):
+        with StoreLock(folder):
+            index = WordIndex(folder)
+            index.check_made_by(model)
+            index.check_is_of(store)
+            known = {m: index.entry_rows(m) for m in index.modalities}
+            for modality in encoders.keys() - known.keys():
+                raise InputError(
+                    f"{path}: it has no words of a {modality}, which the store had not when it was "
+                    "built",
+                    "remove the folder and build it again",
+                )
+            added = _new_entries(store, encoders, known)
+            progress.total = sum(int(each.lengths.sum()) for each in added.values())
+            if added:
+                with new_segment(folder, index._manifest) as (segment, parts):
+                    _write(stage, index.words, store, added, segment, parts, progress)
+            return _report(False, added, known)
+    _check_free(folder, path)
+    added = _new_entries(store, encoders, {})
+    if not added:
+        raise InputError(
+            f"{store.path}: none of its entries has embeddings", "run `protalign embed` to the end"
+        )
+    progress.total = sum(int(each.lengths.sum()) for each in added.values())
+    rng = np.random.default_rng(seed)
+    samples = {m: stage.rows(m, _sample(store, each, rng)) for m, each in added.items()}
+    words = ResidueWords.fit(samples, n_words, seed)
+    provenance = provenance_of(model, store, encoders) | {"stage_sha256": stage_sha256(stage)}
+    with new_index(folder, provenance, words) as (segment, parts):
+        _write(stage, words, store, added, segment, parts, progress)
+    return _report(True, added, {})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Added:
+    """Entries of one modality to add: their rows in the log, and their embeddings, in order."""
+
+    encoder: str
+    rows: Int64
+    starts: Int64
+    lengths: Int64
+
+
+class _Progress:
+    def __init__(self, call: Callable[[int, int], None] | None) -> None:
+        self._call, self._done, self.total = call, 0, 0
+
+    def add(self, residues: int) -> None:
+        self._done += residues
+        if self._call is not None:
+            self._call(self._done, self.total)
+
+
+def _new_entries(
+    store: EmbeddingStore,
+    encoders: Mapping[Modality, EncoderInfo],
+    known: Mapping[Modality, Int64],
+) -> dict[Modality, _Added]:
+    """Return the entries that are not known, as their embeddings lie in the store."""
+    added: dict[Modality, _Added] = {}
+    for modality in MODALITIES:
+        if modality not in encoders:
+            continue
+        starts, lengths = store.rows(encoders[modality].name)
+        new = lengths > 0
+        if modality in known:
+            new &= ~np.isin(store.entry_rows, known[modality])
+        positions = np.flatnonzero(new)
+        positions = positions[np.argsort(starts[positions], kind="stable")]
+        if len(positions):
+            rows = store.entry_rows[positions]
+            columns = starts[positions], lengths[positions]
+            added[modality] = _Added(encoders[modality].name, rows, *columns)
+    return added
+
+
+def _sample(
+    store: EmbeddingStore, added: _Added, rng: np.random.Generator
+) -> npt.NDArray[np.generic]:
+    """Return the embeddings of up to ``SAMPLED`` residues, of whole proteins by chance."""
+    _, first = np.unique(added.starts, return_index=True)  # entries may share their embeddings
+    order = rng.permutation(first)
+    count = int(np.searchsorted(np.cumsum(added.lengths[order]), SAMPLED)) + 1
+    some = order[:count]
+    some = some[np.argsort(added.starts[some])]
+    rows = store.encoders.rows(added.encoder)
+    return rows.gather(added.starts[some], added.lengths[some])[:SAMPLED]
+
+
+def _write(
+    stage: ResidueStage,
+    words: ResidueWords,
+    store: EmbeddingStore,
+    added: Mapping[Modality, _Added],
+    folder: Path,
+    parts: dict[Modality, StoredPart],
+    progress: _Progress,
+) -> None:
+    """Write a segment, some thousand residues at a time."""
+    for modality, each in added.items():
+        encoded = store.encoders.rows(each.encoder)
+        ends = np.cumsum(each.lengths)
+        with PartWriter(folder, modality) as writer:
+            first = 0
+            while first < len(each.rows):
+                before = ends[first] - each.lengths[first]
+                end = np.searchsorted(ends, before + _RESIDUES_AT_ONCE, side="right")
+                here = slice(first, max(first + 1, int(end)))
+                embeddings = encoded.gather(each.starts[here], each.lengths[here])
+                rows = stage.rows(modality, embeddings)
+                if not np.isfinite(rows).all():
+                    raise InputError(
+                        f"{store.path}: {modality} embeddings hold NaN or infinity",
+                        "`protalign verify` names the entries",
+                    )
+                writer.add(each.rows[here], each.lengths[here], words.of(modality, rows))
+                progress.add(len(rows))
+                first = here.stop
+            parts[modality] = writer.finish(store.log.ids[each.rows].tolist())
+
+
+def _report(
+    is_new: bool, added: Mapping[Modality, _Added], known: Mapping[Modality, Int64]
+) -> IndexReport:
+    counts = {m: len(each.rows) for m, each in added.items()}
+    modalities = [m for m in MODALITIES if m in counts or m in known]
+    return IndexReport(
+        is_new,
+        {m: counts.get(m, 0) for m in modalities},
+        sum(int(each.lengths.sum()) for each in added.values()),
+        {m: counts.get(m, 0) + len(known.get(m, ())) for m in modalities},
+    )
+
+
+def _check_free(folder: Path, path: object) -> None:
+    """Raise InputError if something that is not an index is at a path."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{path}: it exists but is not an index", "name another folder")
