@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -26,9 +26,6 @@ from protalign.core.errors import InputError
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
-
-if TYPE_CHECKING:
-    pass
 
 #: A task's heading; {} is the candidates' modality.
 TASKS = {

@@ -9,6 +9,7 @@ import typer
 
 from protalign.cli.console import ConsoleReporter, on_ctrl_c, print_json, quick_imports
 from protalign.cli.options import AsJson, ModelPath, Quiet, Seed, StorePath
+from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
 
@@ -61,7 +62,7 @@ def index(
             on_progress=reporter.indexed,
         )
     if as_json:
-        value: dict[str, Any] = {"index": str(out), "new": report.is_new}
+        value: dict[str, Any] = {"index": path_text(out), "new": report.is_new}
         counts = {"added": report.added, "residues": report.residues, "entries": report.entries}
         print_json({**value, **counts})
     elif not quiet:
