@@ -29,6 +29,8 @@ class Row:
     tests: tuple[str, ...]
     #: Figures that are the largest of the tests', not their sum.
     largest: tuple[str, ...] = ()
+    #: The figure that ``make reliability`` is given as FUZZ; "" for rows of which SIZE decides.
+    fuzz: str = ""
 
 
 FOLDER = "tests/reliability"
@@ -82,6 +84,7 @@ ROWS = (
         "fuzzing of the four readers",
         "no exception but the project's own",
         ("tests/reading/test_fuzz.py",),
+        fuzz="files",
     ),
 )
 
@@ -135,10 +138,17 @@ def _seen(row: Row, results: Sequence[dict[str, Any]]) -> str:
 def _commands(row: Row, results: Sequence[dict[str, Any]]) -> str:
     """Return the options of ``make reliability`` that ran a row's tests, and the dates."""
     runs = sorted(
-        {(each["test"].partition("::")[0], each["size"], each["date"]) for each in results}
+        {
+            (
+                each["test"].partition("::")[0],
+                f"FUZZ={each['figures'][row.fuzz]}" if row.fuzz else f"SIZE={each['size']}",
+                each["date"],
+            )
+            for each in results
+        }
     )
     return (
-        ", ".join(f"`SIZE={size} ROWS={file}` ({date})" for file, size, date in runs)
+        ", ".join(f"`{size} ROWS={file}` ({date})" for file, size, date in runs)
         or f"`ROWS='{' '.join(row.tests)}'`"
     )
 
