@@ -37,7 +37,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 #: Files whose fixtures take longest, first: none is left when the other worker has ended.
-LONGEST_FIRST = ("tests/report/test_reproduce.py", "tests/test_tutorial.py")
+LONGEST_FIRST = (
+    "tests/report/test_reproduce.py",
+    "tests/test_tutorial.py",
+    "tests/test_embedding.py",
+    "tests/test_docstrings.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

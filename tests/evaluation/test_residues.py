@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from protalign.core.arrays import Float32
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.evaluation.residues import residue_scores
 from protalign.evaluation.rivals import blosum_rows, blosum_scores, mmseqs_scores
@@ -72,14 +73,25 @@ def test_chains_have_diagonals_of_their_own(
     assert (scores["residues_global"] >= whole["residues_global"] - 0.1).all()
 
 
+#: Two proteins that have nothing in common.
+PROTEIN, OTHER = "MKVLAAGIVGLCHWERTYPDNQ" * 2, "GSHMASWPLEDNCYFTRQIKVA" * 2
+
+
+@pytest.fixture(scope="module")
+def bits(items: tuple[RetrievalItems, RetrievalItems]) -> Float32:
+    """MMseqs2's bits of the eight entries, then of the two proteins: it takes seconds to start."""
+    queries = [*items[0].chains, (PROTEIN, "G"), (OTHER,)]
+    return mmseqs_scores(queries, [*items[1].chains, (OTHER,), (PROTEIN,)])
+
+
 def test_sequence_searches_find_the_own_letters(
-    items: tuple[RetrievalItems, RetrievalItems],
+    items: tuple[RetrievalItems, RetrievalItems], bits: Float32
 ) -> None:
     """A structure with its letters is found by them; Smith-Waterman equals an alignment's score."""
     chains = items[0].chains, items[1].chains
     blosum = blosum_scores(*chains)
-    bits = mmseqs_scores(*chains)
     own = np.arange(len(blosum))
+    bits = bits[: len(blosum), : blosum.shape[1]]
     assert (np.diag(bits) >= bits.max(axis=1) - 30).all()
     assert (np.diag(blosum) >= 0.9 * blosum.max(axis=1)).all()
     query, target = "".join(chains[0][0]), "".join(chains[1][3])
@@ -89,14 +101,15 @@ def test_sequence_searches_find_the_own_letters(
     assert own.size == blosum.shape[1]
 
 
-def test_what_a_search_does_not_report_is_minus_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_search_does_not_report_is_minus_infinity(
+    bits: Float32, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Unrelated letters are not reported; without the program the error says what to install."""
-    protein, other = "MKVLAAGIVGLCHWERTYPDNQ" * 2, "GSHMASWPLEDNCYFTRQIKVA" * 2
-    scores = mmseqs_scores([(protein, "G"), (other,)], [(other,), (protein,)])
+    scores = bits[-2:, -2:]
     assert scores[0, 1] > 0
     assert scores[1, 0] > 0
     assert scores[0, 0] == -np.inf or scores[0, 0] < scores[0, 1]
-    assert (mmseqs_scores([("",)], [(protein,)]) == -np.inf).all()
+    assert (mmseqs_scores([("",)], [(PROTEIN,)]) == -np.inf).all()
     monkeypatch.setattr("protalign.evaluation.rivals.find_mmseqs", lambda: None)
     with pytest.raises(HomologyError, match="MMseqs2: not found"):
-        mmseqs_scores([(protein,)], [(other,)])
+        mmseqs_scores([(PROTEIN,)], [(OTHER,)])
