@@ -25,8 +25,9 @@ demo: $(INSTALLED)
 TESTS ?= --ignore=tests/reliability
 
 # Two workers with one thread each. The tests of a file run together, since they share what they embed.
+# Compiled modules are kept, also where the environment says otherwise: tests start many processes.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 SIZE ?= 10
 FUZZ ?= 5000

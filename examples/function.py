@@ -46,7 +46,7 @@ def main() -> None:
     clusters = cluster(["".join(store.sequence(entry_id)) for entry_id in ids], 0.3)
     print(f"\n{len(ids)} chains in {len(clusters)} clusters ({clusters.method})")
 
-    # A pipeline takes ids as X. The best vectors and the strength of the penalty are chosen from
+    # A pipeline takes ids as X. The best vectors are chosen from
     # the training part alone: the grid is searched inside each fold, by clusters again.
     pipeline = make_pipeline(
         VectorLookup(vectors),
@@ -56,7 +56,6 @@ def main() -> None:
     grid = {
         "vectorlookup__output": ["sequence", "structure", "both"],
         "vectorlookup__features": ["aligned", "mean"],
-        "ridgeclassifier__alpha": [10.0, 1000.0],
     }
     models = {
         "most common class": DummyClassifier(),
