@@ -36,7 +36,7 @@ class Row:
 FOLDER = "tests/reliability"
 ROWS = (
     Row(
-        "kill -9 at random moments of embed, fit, export, split, reproduce; then again",
+        "kill -9 at random moments of embed, fit, export, split, index, reproduce; then again",
         "300 kills: old or new, never half, never gone; embed's bytes equal; no debris after the "
         "next run",
         (f"{FOLDER}/test_kills.py",),

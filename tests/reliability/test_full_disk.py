@@ -108,6 +108,27 @@ def test_embed_goes_on(forks: Forks, sample: Path, tmp_path: Path, record_proper
     assert contents(out) == contents(alone)
 
 
+def test_index_goes_on(
+    forks: Forks, made: Path, store_path: Path, tmp_path: Path, record_property: Record
+) -> None:
+    """An index without room is not there at all, and is that of an only run when there is room."""
+    out, alone = tmp_path / "out" / "index", tmp_path / "alone"
+    out.parent.mkdir()
+    words = ["index", store_path, "--model", made / "model", "--words", 16, "--quiet", "--out"]
+    assert forks.run(*words, alone).code == 0
+    largest = max(map(len, contents(alone).values()))
+    rooms = {max(largest * step // SIZES, LEAST) for step in range(SIZES - 1)} | {largest - 1}
+    for room in sorted(rooms):
+        ended = forks.run(*words, out, room=room)
+        assert ended.code == 2, (room, ended)
+        assert len(ended.stderr.splitlines()) == 1, (room, ended.stderr)
+        assert os.strerror(errno.EFBIG) in ended.stderr, (room, ended.stderr)
+        assert list(out.parent.iterdir()) == [], room
+    record_property("sizes", len(rooms))
+    assert forks.run(*words, out).code == 0
+    assert contents(out) == contents(alone)
+
+
 def test_output_that_finds_no_room() -> None:
     """Results that go to a full disk by > are not lost in silence."""
     if not Path("/dev/full").exists():

@@ -14,6 +14,7 @@ import pytest
 from protalign import EmbeddingStore
 from protalign.core.files import sha256
 from protalign.heads.model_check import verify_model
+from protalign.search.word_index import verify_index
 from protalign.splits import read_split
 from protalign.stores import verify, verify_vectors
 from tests.helpers.commands import contents
@@ -22,8 +23,8 @@ from tests.reliability import times
 
 Record = Callable[[str, object], None]
 
-#: Kills of each of four commands, and of the slow one, which is left out by default.
-KILLS, SLOW_KILLS = times(6, 66), times(0, 36)
+#: Kills of each of five commands, and of the slow one, which is left out by default.
+KILLS, SLOW_KILLS = times(6, 60), times(0, 20)
 #: Seconds after the first sign of a writer within which every second kill comes.
 WRITING = 0.02
 
@@ -161,6 +162,60 @@ def test_embed_ends_with_the_same_bytes(
         assert tries < 10 * KILLS, "hardly a kill came before the end"
     record_property("kills", killed)
     record_property("runs to the end", ends)
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["a new index", "one that grows"])
+def test_index_ends_with_the_same_bytes(
+    is_new: bool, forks: Forks, sample: Path, tmp_path: Path, record_property: Record
+) -> None:
+    """After each kill there is the older index or the new one; the next run ends as an only one."""
+    rng = random.Random(0)
+    folder = tmp_path / "proteins"
+    folder.mkdir()
+    store, model, old, out, alone = (
+        tmp_path / name for name in ("s.zarr", "model", "old", "folder/index", "folder/alone")
+    )
+    embed = ["embed", folder, "--sequence-encoder", "protalign_t6_2M", "--quiet", "--out", store]
+    words = ["index", store, "--model", model, "--words", 16, "--quiet", "--out"]
+    files = sorted(path for path in sample.iterdir() if path.name.endswith((".pdb.gz", ".cif")))
+    for file in files[:6]:
+        shutil.copy(file, folder)
+    assert forks.run(*embed).code == 0
+    few = ["--max-epochs", 2, "--embed-dim", 16]
+    assert forks.run("fit", store, "--out", model, *few).code == 0
+    if not is_new:
+        assert forks.run(*words, old).code == 0
+        shutil.copy(files[6], folder)
+        assert forks.run(*embed).code == 0
+        shutil.copytree(old, alone)
+    out.parent.mkdir(exist_ok=True)
+    began = time.monotonic()
+    assert forks.run(*words, alone).code == 0
+    seconds = time.monotonic() - began
+    whole = contents(alone)
+    shutil.rmtree(alone)
+    before = None if is_new else contents(old)["index.json"]
+    killed = tries = 0
+    while killed < KILLS // 2:
+        if not is_new and not out.exists():
+            shutil.copytree(old, out)
+        pid = forks.begin(*words, out)
+        time.sleep(rng.uniform(0, seconds))
+        kill(pid)
+        killed += forks.end().code < 0
+        tries += 1
+        if out.exists():
+            assert verify_index(out) == []
+            assert (out / "index.json").read_bytes() in (before, whole["index.json"])
+        else:
+            assert is_new
+        if tries % 5 == 4:
+            assert forks.run(*words, out).code == 0
+            assert contents(out) == whole
+            assert [path.name for path in out.parent.iterdir()] == [out.name]
+            shutil.rmtree(out)
+        assert tries < 10 * KILLS, "hardly a kill came before the end"
+    record_property("kills", killed)
 
 
 def test_a_report_is_whole_or_continued(
