@@ -73,6 +73,10 @@ class Hit:
     global_score : float or None
         Sum of the residues' log-likelihood ratios on the best diagonal, in nats: high for the
         query's own partner, and for near-identical proteins. With ``rerank`` only.
+    description, organism, accession : str or None
+        The entry's name, its organism and its accession, as its file had them; None if unknown.
+    taxid : int or None
+        The organism's number in NCBI's taxonomy; None if unknown.
 
     Examples
     --------
@@ -92,6 +96,10 @@ class Hit:
     evalue: float | None = None
     probability: float | None = None
     global_score: float | None = None
+    description: str | None = None
+    organism: str | None = None
+    taxid: int | None = None
+    accession: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the attributes as JSON values."""
