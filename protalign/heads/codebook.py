@@ -11,6 +11,7 @@ and a protein is the square root of the mean of p over its residues: the words' 
 frequent ones damped. They are whitened with a ridge, and a linear layer, which begins as a
 canonical correlation analysis of whole proteins, makes E numbers of them. That layer alone is
 trained with the contrastive loss. Everything before it is computed, in one pass for each step.
+A trained head keeps the whitening and the layer as one matrix.
 """
 
 from __future__ import annotations
@@ -68,12 +69,13 @@ class CodebookHead(PoolingHead):
     """
 
     attends, wants_means, summarises = False, False, True
-    # The mean embedding, the way into the space, the words, the mean roots, their whitening.
+    # The mean embedding, the way into the space, the words, the mean roots; and their whitening
+    # while the head is trained.
     mean: Tensor
     projection: Tensor
     words: Tensor
     root: Tensor
-    whitening: Tensor
+    whitening: Tensor | None
 
     def __init__(self, input_dim: int, embed_dim: int = 128, n_heads: int = 0) -> None:
         super().__init__(input_dim, embed_dim, 0)
@@ -82,7 +84,7 @@ class CodebookHead(PoolingHead):
         self.register_buffer("projection", torch.randn(input_dim, COORDINATES) / input_dim**0.5)
         self.register_buffer("words", torch.randn(WORDS, COORDINATES))
         self.register_buffer("root", torch.zeros(WORDS))
-        self.register_buffer("whitening", torch.eye(WORDS))
+        self.register_buffer("whitening", None, persistent=False)
         self.reduction = nn.Linear(WORDS, embed_dim)
 
     def forward(self, batch: ProteinBatch) -> Tensor:
@@ -126,13 +128,19 @@ class CodebookHead(PoolingHead):
 
     def _vectors(self, roots: Tensor) -> Tensor:
         """Return the (n, E) vectors of (n, K) square roots of frequencies."""
-        centred = roots - self.root
-        if len(roots) > self.embed_dim:  # then one matrix for both steps is less work
-            weight = self.reduction.weight @ self.whitening.T
-            reduced = torch.addmm(self.reduction.bias, centred, weight.T)
-        else:
-            reduced = self.reduction(centred @ self.whitening)
+        reduced = functional.linear(roots - self.root, self._weight(), self.reduction.bias)
         return functional.normalize(reduced, dim=-1)
+
+    def _weight(self) -> Tensor:
+        """Return the (E, K) matrix of the whitening and the linear layer."""
+        weight = self.reduction.weight
+        return weight if self.whitening is None else weight @ self.whitening.T
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Make one matrix of the whitening and the trained layer; see ``PoolingHead.finish``."""
+        self.reduction.weight.copy_(self._weight())
+        self.whitening = None
 
     @classmethod
     def initialise(
@@ -256,7 +264,8 @@ def _reduce(
         (structure, second, scale_y, to_words_y, right),
     ):
         _copy(head.root, roots.mean(axis=0))
-        _copy(head.whitening, (to_words.T * scale) @ to_words)
+        whitening = torch.as_tensor((to_words.T * scale) @ to_words)
+        head.whitening = whitening.to(head.root)
         with torch.no_grad():
             head.reduction.weight.zero_()
             head.reduction.bias.zero_()

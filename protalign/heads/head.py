@@ -83,6 +83,12 @@ class PoolingHead(nn.Module, ABC):
             There are too few pairs or residues.
         """
 
+    def finish(self) -> None:
+        """Bring the parameters into the form that is kept, after training; vectors stay the same.
+
+        Kinds that train the parameters that they keep do nothing.
+        """
+
     @abstractmethod
     def forward(self, batch: ProteinBatch) -> Tensor:
         """Return (n, E) unit-length vectors in the parameters' dtype.

@@ -13,7 +13,7 @@ from protalign.core.ragged import Ragged
 from protalign.heads.inputs import Inputs
 from protalign.heads.pairs import Pairs
 from protalign.residues import PairSums, ResidueStage
-from protalign.residues.background import FEWEST, PROTEINS, Background
+from protalign.residues.background import FEWEST, PROTEINS, Background, CompactRows
 from protalign.residues.calibration import Calibration, Chance
 from protalign.residues.kernels.scores import local_scores
 
@@ -128,14 +128,18 @@ class _Aligned:
 def _background(
     stage: ResidueStage, pairs: Pairs, choices: Int64, generator: np.random.Generator
 ) -> tuple[Background | None, Int64]:
-    """Draw the background and the pairs that it is of; none if there are too few."""
+    """Draw the background and the pairs that it is of; none if there are too few.
+
+    The longer half of the proteins is left out: it takes most of the room and of the time.
+    """
     count = min(PROTEINS, len(choices) // 2)
     if count < FEWEST:
         return None, np.empty(0, dtype=np.int64)
-    kept = np.sort(generator.permutation(choices)[:count])
+    longest = np.maximum(*(pairs.inputs.lengths(m)[pairs.positions[choices]] for m in MODALITIES))
+    shortest = choices[np.argsort(longest, kind="stable")[: max(2 * count, len(choices) // 2)]]
+    kept = np.sort(generator.permutation(shortest)[:count])
     rows = {m: _rows(stage, pairs.inputs, m, pairs.positions[kept]) for m in MODALITIES}
-    half = {m: Ragged(each.values.astype(np.float16), each.offsets) for m, each in rows.items()}
-    return Background(half), kept
+    return Background({m: CompactRows.of(m, each) for m, each in rows.items()}), kept
 
 
 def _rows(stage: ResidueStage, inputs: Inputs, modality: Modality, positions: Int64) -> Ragged:

@@ -134,6 +134,8 @@ def train(
         warnings.warn("Training interrupted by user: the best so far is kept.", stacklevel=3)
     if history.validation:
         model.load_state_dict(best_state)
+    for head in (model.sequence, model.structure):
+        head.finish()
     return history
 
 

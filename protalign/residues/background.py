@@ -21,6 +21,88 @@ from protalign.residues.kernels.scores import local_scores
 PROTEINS, FEWEST = 200, 60
 
 
+#: The largest number that is kept of a coordinate: eight bits.
+_LARGEST = 127
+
+
+@dataclass(frozen=True, eq=False)
+class CompactRows:
+    """Rows of ``ResidueStage.rows`` of several proteins, in a byte for each coordinate.
+
+    Attributes
+    ----------
+    modality : "sequence" or "structure"
+        Theirs.
+    coordinates : Ragged of (R, k) int8
+        A row's first k numbers, in steps.
+    steps : (k,) float32
+        The size of a step of each coordinate.
+    alone : (R,) float16
+        What each residue counts by itself: the one of a row's last two numbers that is not 1.
+
+    Examples
+    --------
+    >>> rows = np.float32([[0.5, -2.0, -1.5, 1.0], [1.0, 0.0, -0.5, 1.0]])
+    >>> compact = CompactRows.of("sequence", Ragged.pack([rows]))
+    >>> compact.coordinates.values.tolist()
+    [[64, -127], [127, 0]]
+    >>> compact.rows().values.round(2).tolist()
+    [[0.5, -2.0, -1.5, 1.0], [1.0, 0.0, -0.5, 1.0]]
+    """
+
+    modality: Modality
+    coordinates: Ragged
+    steps: Float32
+    alone: npt.NDArray[np.float16]
+
+    @classmethod
+    def of(cls, modality: Modality, rows: Ragged) -> Self:
+        """Round the (R, k + 2) rows of some proteins."""
+        values = rows.values[:, :-2]
+        steps = (np.abs(values).max(axis=0, initial=0) / _LARGEST).astype(np.float32)
+        steps[steps == 0] = 1
+        whole = np.rint(values / steps).astype(np.int8)
+        alone = rows.values[:, _alone(modality)].astype(np.float16)
+        return cls(modality, Ragged(whole, rows.offsets), steps, alone)
+
+    def rows(self) -> Ragged:
+        """Return the (R, k + 2) float32 rows."""
+        values = np.ones((len(self.alone), len(self.steps) + 2), dtype=np.float32)
+        values[:, :-2] = self.coordinates.values * self.steps
+        values[:, _alone(self.modality)] = self.alone
+        return Ragged(values, self.coordinates.offsets)
+
+    def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return its arrays by name, as a saved model holds them."""
+        arrays = (self.coordinates.values, self.steps, self.alone, self.coordinates.lengths)
+        return {f"{n}.{self.modality}": a for n, a in zip(_KEPT, arrays, strict=True)}
+
+    @classmethod
+    def of_tensors(
+        cls, modality: Modality, tensors: Mapping[str, npt.NDArray[np.generic]], width: int
+    ) -> Self:
+        """Build it of ``tensors``; raise KeyError or ValueError if damaged."""
+        values, steps, alone, lengths = (tensors[f"{name}.{modality}"] for name in _KEPT)
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        problem = f"the background's {modality} rows are damaged"
+        if values.shape != (offsets[-1], width - 2) or alone.shape != (offsets[-1],):
+            raise ValueError(problem)
+        if len(lengths) == 0 or lengths.min() < 1 or steps.shape != (width - 2,):
+            raise ValueError(problem)
+        if not all(np.isfinite(array).all() for array in (steps, alone)):
+            raise ValueError(problem)
+        coordinates = Ragged(values.astype(np.int8), offsets)
+        return cls(modality, coordinates, steps.astype(np.float32), alone.astype(np.float16))
+
+
+_KEPT = ("coordinates", "steps", "alone", "lengths")
+
+
+def _alone(modality: Modality) -> int:
+    """Return the column of ``CompactRows.alone`` in a row."""
+    return -2 if modality == "sequence" else -1
+
+
 @dataclass(frozen=True, eq=False)
 class Background:
     """Residue rows of proteins of both modalities, most of them unrelated to any query.
@@ -28,20 +110,20 @@ class Background:
     Attributes
     ----------
     proteins : dict
-        Modality -> rows of ``ResidueStage.rows``, float16.
+        Modality -> rows.
 
     Examples
     --------
-    >>> rows = np.zeros((9, 4), np.float16)
+    >>> rows = np.zeros((9, 4), np.float32)
     >>> rows[:, -2] = 1
-    >>> structures = Ragged(rows, np.array([0, 4, 9]))
-    >>> background = Background({"sequence": structures, "structure": structures})
+    >>> structures = CompactRows.of("structure", Ragged(rows, np.array([0, 4, 9])))
+    >>> background = Background({"structure": structures})
     >>> scores, reversed_scores, lengths = background.scores(np.eye(4, dtype=np.float32)[[3, 3]])
     >>> scores.tolist(), lengths.tolist()
     ([0.0, 0.0], [4, 5])
     """
 
-    proteins: Mapping[Modality, Ragged]
+    proteins: Mapping[Modality, CompactRows]
 
     def scores(self, query: Float32) -> tuple[Float32, Float32, Int64]:
         """Align a query with the background of the other modality.
@@ -61,36 +143,21 @@ class Background:
         other: Modality = "structure" if (query[:, -1] == 1).all() else "sequence"
         forward, backward = self._packed[other]
         scores = local_scores(query, forward)[0], local_scores(query, backward)[0]
-        return *scores, self.proteins[other].lengths
+        return *scores, self.proteins[other].coordinates.lengths
 
     @cached_property
     def _packed(self) -> dict[Modality, tuple[PackedTargets, PackedTargets]]:
         packed: dict[Modality, tuple[PackedTargets, PackedTargets]] = {}
         for modality, proteins in self.proteins.items():
-            rows = [each.astype(np.float32) for each in proteins]
-            backward = [each[::-1] for each in rows]
-            packed[modality] = pack(Ragged.pack(rows)), pack(Ragged.pack(backward))
+            rows = proteins.rows()
+            packed[modality] = pack(rows), pack(Ragged.pack([each[::-1] for each in rows]))
         return packed
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return its arrays by name, as a saved model holds them."""
-        named: dict[str, npt.NDArray[np.generic]] = {}
-        for modality in MODALITIES:
-            named[f"rows.{modality}"] = self.proteins[modality].values
-            named[f"lengths.{modality}"] = self.proteins[modality].lengths
-        return named
+        return {k: v for rows in self.proteins.values() for k, v in rows.tensors().items()}
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, npt.NDArray[np.generic]], width: int) -> Self:
         """Build it of ``tensors``; raise KeyError or ValueError if damaged."""
-        proteins: dict[Modality, Ragged] = {}
-        for modality in MODALITIES:
-            rows = np.asarray(tensors[f"rows.{modality}"], dtype=np.float16)
-            lengths = np.asarray(tensors[f"lengths.{modality}"], dtype=np.int64)
-            if rows.ndim != 2 or rows.shape[1] != width or lengths.ndim != 1:
-                raise ValueError(f"the background's {modality} rows have another width")
-            if len(lengths) == 0 or lengths.min() < 1 or not np.isfinite(rows).all():
-                raise ValueError(f"the background's {modality} rows are incomplete")
-            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-            proteins[modality] = Ragged(rows, offsets)
-        return cls(proteins)
+        return cls({m: CompactRows.of_tensors(m, tensors, width) for m in MODALITIES})

@@ -141,6 +141,25 @@ def test_training_begins_at_canonical_correlations() -> None:
     assert (np.diff(np.diagonal(products)[:6]) <= 0).all()
 
 
+def test_a_finished_head_is_one_matrix() -> None:
+    """Its vectors are those of before, and nothing of the whitening is kept."""
+    rng = np.random.default_rng(0)
+    roots = [rng.normal(size=(30, codebook.WORDS)).astype(np.float32) for _ in range(2)]
+    heads = [CodebookHead(DIM, 8), CodebookHead(DIM, 8)]
+    codebook._reduce(*heads, *roots)
+    batch = packed(proteins(4, [40, 60, 9]))
+    with torch.no_grad():
+        before = heads[0](batch)
+        heads[0].finish()
+        torch.testing.assert_close(heads[0](batch), before, atol=1e-5, rtol=0)
+        heads[0].finish()
+        torch.testing.assert_close(heads[0](batch), before, atol=1e-5, rtol=0)
+    assert heads[0].whitening is None
+    assert set(heads[0].state_dict()) == {
+        *("mean", "projection", "words", "root", "reduction.weight", "reduction.bias")
+    }
+
+
 def test_summaries_that_do_not_fit_into_memory_are_taken_anew() -> None:
     """The losses of each batch, and the vectors, are those of summaries that are held."""
     pairs = Pairs.of(PairInputs(related(2, [30, 9, 50, 2, 41, 77])))

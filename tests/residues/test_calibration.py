@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from protalign.core.arrays import Float64, Int64
 from protalign.core.errors import InputError
+from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
-from protalign.residues.background import Background
+from protalign.residues.background import Background, CompactRows
 from protalign.residues.calibration import Calibration, Chance
 
 
@@ -92,8 +96,8 @@ def test_every_query_has_its_own_tail() -> None:
     own_tails = one_tail.with_background(background, one_tail.excess(*scores(1)), of_pairs)
     assert own_tails.background is background
     hits = []
-    for calibration, given in ((one_tail, None), (own_tails, of_pairs)):
-        evalues = calibration.evalue(calibration.excess(*scores(3), given), 150)
+    for calibration, of_queries in ((one_tail, None), (own_tails, of_pairs)):
+        evalues = calibration.evalue(calibration.excess(*scores(3), of_queries), 150)
         per_query = (evalues <= 1).reshape(300, 150).sum(axis=1)
         order = np.argsort(spread[::150])
         hits.append((per_query[order[:100]].mean(), per_query[order[-100:]].mean()))
@@ -113,11 +117,37 @@ def test_relatives_in_the_background_change_little() -> None:
     assert Chance.of(np.zeros(70)).scale > 0
 
 
+def rows_of_proteins(
+    rng: np.random.Generator, modality: Modality, lengths: Sequence[int]
+) -> Ragged:
+    """Rows of 6 numbers; of a sequence's the last is 1, of a structure's the one before."""
+    rows = [rng.normal(size=(length, 6)).astype(np.float32) for length in lengths]
+    for each in rows:
+        each[:, -1 if modality == "sequence" else -2] = 1
+    return Ragged.pack(rows)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10**6), st.sampled_from(MODALITIES), st.floats(1e-3, 1e3))
+def test_compact_rows_are_nearly_the_rows(seed: int, modality: Modality, size: float) -> None:
+    """Half a step of a coordinate is lost at most; what is kept comes back the same again."""
+    rows = rows_of_proteins(np.random.default_rng(seed), modality, [3, 1, 20])
+    rows.values[:, :3] *= size
+    compact = CompactRows.of(modality, rows)
+    again = compact.rows()
+    largest = np.abs(rows.values[:, :-2]).max(axis=0)
+    assert (np.abs(again.values - rows.values)[:, :-2] <= 0.501 * largest / 127).all()
+    np.testing.assert_allclose(again.values[:, -2:], rows.values[:, -2:], rtol=1e-3)
+    assert again.offsets.tolist() == rows.offsets.tolist()
+    kept = CompactRows.of_tensors(modality, compact.tensors(), 6).rows()
+    assert (kept.values == again.values).all()
+
+
 def test_a_query_is_aligned_with_the_other_modality() -> None:
     """Its rows show which it is; without a background there is no tail of its own."""
     rng = np.random.default_rng(0)
     proteins = {
-        modality: Ragged.pack([rng.normal(size=(n, 6)).astype(np.float16) for n in lengths])
+        modality: CompactRows.of(modality, rows_of_proteins(rng, modality, lengths))
         for modality, lengths in (("sequence", (4, 5)), ("structure", (6, 7, 8)))
     }
     background = Background(proteins)
@@ -130,6 +160,12 @@ def test_a_query_is_aligned_with_the_other_modality() -> None:
     again = Background.of_tensors(background.tensors(), 6)
     for one, other in zip(background.scores(query), again.scores(query), strict=True):
         assert (one == other).all()
-    for damage in ({"lengths.sequence": np.array([4, 6])}, {"rows.structure": np.zeros((21, 5))}):
-        with pytest.raises(ValueError, match=r"rows|offsets"):
+    for damage in (
+        {"lengths.sequence": np.array([4, 6])},
+        {"lengths.structure": np.array([], np.int64)},
+        {"coordinates.structure": np.zeros((21, 5))},
+        {"alone.sequence": np.zeros(8)},
+        {"steps.structure": np.full(4, np.nan)},
+    ):
+        with pytest.raises(ValueError, match="rows are damaged"):
             Background.of_tensors({**background.tensors(), **damage}, 6)
