@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from protalign.evaluation.evaluate import evaluate as evaluate
     from protalign.heads.model import Model as Model
     from protalign.search.hits import search as search
+    from protalign.searching import easy_search as easy_search
     from protalign.stores import AlignedVectors as AlignedVectors
     from protalign.stores import EmbeddingStore as EmbeddingStore
     from protalign.stores import read_vectors as read_vectors
@@ -29,6 +30,7 @@ _HOMES = {
     "ProtAlignError": "protalign.core.errors",
     "ProtAlignEstimator": "protalign.estimator.estimator",
     "VectorLookup": "protalign.estimator.lookup",
+    "easy_search": "protalign.searching",
     "embed": "protalign.embedding",
     "evaluate": "protalign.evaluation.evaluate",
     "read_vectors": "protalign.stores",

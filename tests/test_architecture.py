@@ -28,6 +28,9 @@ MAY_IMPORT = {
     "splits": {"core", "stores"},
     "estimator": {"core", "reading", "stores", "heads"},
     "search": {"core", "reading", "encoders", "stores", "residues", "heads"},
+    "searching": {
+        *{"core", "reading", "encoders", "embedding", "stores", "heads", "estimator", "search"},
+    },
     "evaluation": {"core", "encoders", "stores", "residues", "heads", "splits"},
     "report": {
         *{"core", "reading", "stores", "heads", "splits"},
@@ -35,7 +38,7 @@ MAY_IMPORT = {
     },
     "cli": {
         *{"core", "reading", "encoders", "embedding", "stores", "residues", "heads", "splits"},
-        *{"estimator", "search", "evaluation", "report"},
+        *{"estimator", "search", "searching", "evaluation", "report"},
     },
 }
 #: Libraries that only these files may import.

@@ -63,13 +63,7 @@ class RecordedEncoders:
         return self._loaded[modality].encode(items)
 
     def _load(self, modality: Modality, record: EncoderRecord) -> Encoder:
-        layer = record.settings.get("layer")
-        spec = EncoderSpec(
-            record.model,
-            weights=self._weights.get(modality, ""),
-            layer=None if layer is None else int(layer),
-            device=self._device,
-        )
+        spec = spec_of(record, self._weights.get(modality, ""), self._device)
         encoder = load_encoder(spec)
         loaded = replace(
             record,
@@ -85,3 +79,14 @@ class RecordedEncoders:
                 f"--{modality}-weights"
             )
         return encoder
+
+
+def spec_of(record: EncoderRecord, weights: str = "", device: str = "auto") -> EncoderSpec:
+    """Return the spec that loads a recorded encoder: its model, and its layer if it has several.
+
+    ``weights`` and ``device`` are as for ``EncoderSpec``.
+    """
+    layer = record.settings.get("layer")
+    return EncoderSpec(
+        record.model, weights=weights, layer=None if layer is None else int(layer), device=device
+    )

@@ -95,6 +95,17 @@ class TrainingRecord:
         """The epochs run."""
         return len(self.loss_curve)
 
+    @property
+    def in_a_line(self) -> str:
+        """What it was trained on, and how well it did on its validation pairs."""
+        line = f"trained on {self.n_pairs:,} pairs"
+        if not self.validation_curve:
+            return f"{line}; no validation pairs say how well it does"
+        return (
+            f"{line}; it finds a sequence's own structure among {self.n_validation_pairs:,} "
+            f"validation pairs with a mean reciprocal rank of {max(self.validation_curve):.2f}"
+        )
+
 
 class Model(nn.Module):
     """Two pooling heads, one per modality, that put a protein's sequence near its structure.

@@ -74,7 +74,9 @@ class CompactRows:
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return its arrays by name, as a saved model holds them."""
-        arrays = (self.coordinates.values, self.steps, self.alone, self.coordinates.lengths)
+        arrays: tuple[npt.NDArray[np.generic], ...] = (
+            *(self.coordinates.values, self.steps, self.alone, self.coordinates.lengths),
+        )
         return {f"{n}.{self.modality}": a for n, a in zip(_KEPT, arrays, strict=True)}
 
     @classmethod

@@ -30,6 +30,7 @@ from protalign.stores.filling.task import (
 )
 from protalign.stores.format.append import change_state
 from protalign.stores.format.arrays import LocalArrays
+from protalign.stores.format.disk import clear_unfinished
 from protalign.stores.format.lock import StoreLock, held_by_this_process
 from protalign.stores.format.state import EncoderState, StoreState
 
@@ -136,6 +137,8 @@ def encode_pending(
             from protalign.stores.filling.cluster import run_on_workers
 
             run_on_workers(folder, encoder, load, pending, record, devices, scheduler)
+            if scheduler is None:  # no process of ours is left that writes
+                clear_unfinished(folder / "encoders" / encoder)
         checksums.record_missing(arrays.state.encoders[encoder].tasks_done)
         change_state(folder, lambda state: _all_done(state, encoder, len(plan)))
     return EncodeReport(

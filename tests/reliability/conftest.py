@@ -34,7 +34,11 @@ def made(tmp_path_factory: pytest.TempPathFactory, store_path: Path) -> Path:
     return made_once(tmp_path_factory, "reliability", make)
 
 
-IDS = ("107l_A", "108l_A", "1a2p_A", "1bpi_A", "1bns_C", "1gob_A")
+#: Every third is a test protein: four different ones, as a report needs.
+IDS = (
+    *("107l_A", "108l_A", "1a2p_A", "1bpi_A", "1bns_C", "1gob_A"),
+    *("1b5m_A", "109l_A", "1bti_A", "1vqb_A", "1ban_A", "110l_A"),
+)
 
 
 @pytest.fixture(scope="session")

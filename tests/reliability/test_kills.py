@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import time
@@ -19,6 +18,7 @@ from protalign.splits import read_split
 from protalign.stores import verify, verify_vectors
 from tests.helpers.commands import contents
 from tests.helpers.forks import Forks, kill
+from tests.helpers.whole_reports import check_report
 from tests.reliability import times
 
 Record = Callable[[str, object], None]
@@ -27,8 +27,6 @@ Record = Callable[[str, object], None]
 KILLS, SLOW_KILLS = times(6, 60), times(0, 20)
 #: Seconds after the first sign of a writer within which every second kill comes.
 WRITING = 0.02
-#: What differs between two reports of the same data.
-CHANGING = ("seconds", "sha256", "written")
 
 
 def fit(store: Path, made: Path, target: Path, seed: int) -> Sequence[object]:
@@ -251,37 +249,11 @@ def test_a_report_is_whole_or_continued(
         code = forks.end().code
         killed += code < 0
         tries += 1
-        check_report(out, alone)
+        check_report(contents(out) if out.exists() else {}, alone)
         if code == 0 or tries % 5 == 4:
             assert forks.run(*words).code == 0
-            check_report(out, alone)
+            check_report(contents(out) if out.exists() else {}, alone)
             assert set(contents(out)) == set(alone)
             shutil.rmtree(out)
         assert tries < 10 * SLOW_KILLS, "hardly a kill came before the end"
     record_property("kills", killed)
-
-
-def check_report(out: Path, alone: dict[str, bytes]) -> None:
-    """Every file that has its name is whole: its bytes are those of a run that was not killed.
-
-    But for what depends on the time.
-    """
-    for name, data in (contents(out) if out.exists() else {}).items():
-        if ".partial" not in name:
-            assert name in alone, name
-            assert meaning(name, data) == meaning(name, alone[name]), name
-
-
-def meaning(name: str, data: bytes) -> object:
-    """What a report's file says, without times; of its page only that it has its end."""
-    if name.endswith(".json"):
-        return without_seconds(json.loads(data))
-    return data.rstrip().endswith(b"</html>") if name.endswith(".html") else data
-
-
-def without_seconds(value: object) -> object:
-    """Leave out when a report was made, how long it took, and the digests that depend on it."""
-    if isinstance(value, dict):
-        others = {key: one for key, one in value.items() if key not in CHANGING}
-        return {key: without_seconds(one) for key, one in others.items()}
-    return list(map(without_seconds, value)) if isinstance(value, list) else value

@@ -1,0 +1,293 @@
+"""Files to hits in one call: embed queries and targets, pool them, search by residues.
+
+It joins the rooms as ``embedding.py`` does. What it makes of files is kept in a cache, and the same
+call again embeds nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from protalign.core.arrays import Bool
+from protalign.core.checks import check_whole
+from protalign.core.errors import Failure, InputError, ModelError
+from protalign.core.paths import may_exist, path_text
+from protalign.core.protein import MODALITIES, Modality
+from protalign.core.words import AlignMode, counted
+from protalign.embedding import EmbedReporter, EncoderChoice, embed
+from protalign.encoders.recorded import spec_of
+from protalign.estimator.export import export_vectors
+from protalign.heads.model import Model, as_model
+from protalign.heads.provenance import provenance_of
+from protalign.heads.shipped import SHIPPED, shipped_model, worth
+from protalign.reading import ReadOptions
+from protalign.search.hits import Hits, search
+from protalign.search.provenance import open_store, recorded_store
+from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+#: A folder of targets or queries in the cache, or of --db: its store and its vectors.
+STORE, VECTORS = "store.zarr", "vectors.parquet"
+#: The cache, if none is named.
+CACHE = "protalign-cache"
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The queries or the targets of a search, ready for it.
+
+    Attributes
+    ----------
+    vectors : AlignedVectors
+        Their vectors.
+    store : EmbeddingStore
+        Their residues and coordinates.
+    failures : tuple of Failure
+        Inputs that could not be read or embedded.
+    """
+
+    vectors: AlignedVectors
+    store: EmbeddingStore
+    failures: tuple[Failure, ...] = ()
+
+    def has(self, modality: Modality) -> Bool:
+        """Return (n,) bool: the entries that have the modality."""
+        present: Bool = self.vectors.candidates(modality)[1]
+        return present
+
+
+def easy_search(
+    queries: Paths,
+    targets: Paths,
+    *,
+    model: Model | str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] = CACHE,
+    db: str | os.PathLike[str] | None = None,
+    k: int = 50,
+    rerank: int = 200,
+    mode: AlignMode = "local",
+    query_by: Modality = "structure",
+    tm_score: bool = False,
+    options: ReadOptions | None = None,
+    weights: Mapping[Modality, str] | None = None,
+    device: str = "auto",
+    reporter: EmbedReporter | None = None,
+) -> Hits:
+    """Find for each query the targets that fit it: sequences against structures, and back.
+
+    A FASTA record is a query by its sequence, a structure file by its backbone, which is compared
+    with the targets' sequences.
+
+    Parameters
+    ----------
+    queries, targets : path, or iterable of paths
+        FASTA and structure files, or folders of them; or one store, one Parquet file of vectors, or
+        one folder that ``db`` named before.
+    model : Model or path, optional
+        The model to search with. Default: the small one that ships with ProtAlign.
+    cache : str or path
+        The folder for stores and vectors of files: the next search does not embed them again.
+    db : str or path, optional
+        The folder for the targets' store and vectors, in place of one in the cache. It can be given
+        as ``targets`` from then on.
+    k : int
+        Hits per query, at most.
+    rerank : int
+        Compare this many of the nearest targets with a query residue by residue, at least ``k``.
+    mode : "local" or "global"
+        The score of the residues that orders the hits; see ``protalign.search``.
+    query_by : "structure" or "sequence"
+        What a structure file is a query by: "sequence" compares the letters that it has with the
+        targets' structures.
+    tm_score : bool
+        Superpose each hit on its query and give the TM-score, where both have coordinates.
+    options : ReadOptions, optional
+        How files are read.
+    weights : mapping, optional
+        Modality -> weights file of the model's encoder, if it is not found by itself.
+    device : str
+        "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
+    reporter : EmbedReporter, optional
+        Receives the progress.
+
+    Returns
+    -------
+    Hits
+        Query by query, best first. ``failures`` has the files that could not be read or embedded.
+
+    Raises
+    ------
+    InputError
+        No path exists, or neither the queries nor the targets have structures.
+    StoreError
+        A store is being written to, or was made with other encoders.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from protalign import easy_search
+    >>> cache = tempfile.mkdtemp()
+    >>> queries, targets = "examples/sample/1bpi_A.cif", ["examples/sample/1b5m_A.pdb.gz",
+    ...     "examples/sample/1bpi_A.cif"]
+    >>> hits = easy_search(queries, targets, cache=cache)
+    >>> hits[0].query, hits[0].id
+    ('1bpi_A', '1bpi_A')
+    """
+    check_whole("k", k, 1)
+    say = (lambda line: None) if reporter is None else reporter.say
+    model, name = _model(model, device)
+    say(name)
+    given = [(_listed(queries), None), (_listed(targets), None if db is None else Path(db))]
+    for paths, _ in given:  # before the hours that the other side may take
+        _check_any_exists(paths)
+    of_queries, of_targets = (
+        _prepared(
+            paths, Path(cache), folder, model, options or ReadOptions(), weights, device, reporter
+        )
+        for paths, folder in given
+    )
+    _check_sides(of_queries, of_targets, query_by)
+    hits = search(
+        of_queries.vectors,
+        of_targets.vectors,
+        model=model,
+        k=k,
+        query_by=query_by,
+        rerank=max(k, rerank),
+        mode=mode,
+        tm_score=tm_score,
+        store=of_targets.store,
+        weights=weights,
+        device=device,
+    )
+    failures = (*of_queries.failures, *of_targets.failures, *hits.failures)
+    return replace(hits, failures=failures)
+
+
+def _model(given: Model | str | os.PathLike[str] | None, device: str) -> tuple[Model, str]:
+    """Return the model, and a line that says which it is and what it is worth."""
+    if given is None:
+        return Model.load(shipped_model(), device), f"model: {SHIPPED}; {worth()}"
+    if isinstance(given, (str, os.PathLike)):
+        model, name = Model.load(given, device), path_text(given)
+    else:
+        model, name = as_model(given), "the given one"
+    missing = [modality for modality in MODALITIES if modality not in model.encoders]
+    if missing:
+        raise ModelError(
+            f"the model: it does not record its {missing[0]} encoder; fit it on a store"
+        )
+    assert model.training_record is not None  # one with encoders was trained
+    return model, f"model: {name}, {model.training_record.in_a_line}"
+
+
+def _listed(paths: Paths) -> list[Path]:
+    return (
+        [Path(paths)] if isinstance(paths, (str, os.PathLike)) else [Path(path) for path in paths]
+    )
+
+
+def _check_any_exists(paths: Sequence[Path]) -> None:
+    """Raise InputError if none of the paths exists; those that are missing are failures else."""
+    if not paths:
+        raise InputError("a list of files: it is empty", "name files, folders or a store")
+    if not any(may_exist(path_text(path)) for path in paths):
+        raise InputError(f"{path_text(paths[0])}: it does not exist", "check the path")
+
+
+def _prepared(
+    paths: Sequence[Path],
+    cache: Path,
+    folder: Path | None,
+    model: Model,
+    options: ReadOptions,
+    weights: Mapping[Modality, str] | None,
+    device: str,
+    reporter: EmbedReporter | None,
+) -> Side:
+    """Return one side of the search: made before, or embedded and pooled now."""
+    path = paths[0] if len(paths) == 1 else None
+    if path is not None and folder is None:
+        if path.suffix == ".parquet" and path.is_file():
+            vectors = read_vectors(path)
+            return Side(vectors, open_store(recorded_store(vectors), path))
+        if (path / "zarr.json").is_file():
+            place = cache / f"{_key([path], options)}.parquet"
+            return Side(*_vectors(model, EmbeddingStore.open(path), None, place))
+        if (path / STORE).is_dir():
+            folder, paths = path, []
+    folder = folder or cache / _key(paths, options)
+    if not paths:
+        return Side(*_vectors(model, EmbeddingStore.open(folder / STORE), None, folder / VECTORS))
+    report = embed(
+        paths,
+        folder / STORE,
+        _encoders(model, weights, device),
+        options=options,
+        reporter=reporter,
+    )
+    if report.encoded and reporter is not None:
+        reporter.say(f"{path_text(folder)}: {counted(report.entries, 'entry', 'entries')}")
+    store = EmbeddingStore.open(folder / STORE)
+    kept = np.array([may_exist(store.source(entry_id)) for entry_id in store.ids], dtype=np.bool_)
+    sides = _vectors(model, store, kept, folder / VECTORS)
+    return Side(*sides, tuple(report.failures))
+
+
+def _key(paths: Sequence[Path], options: ReadOptions) -> str:
+    """Return the name in the cache of what is made of some paths, with some options."""
+    absolute = [path_text(path.absolute()) for path in paths]
+    text = json.dumps([absolute, asdict(options)], sort_keys=True)
+    word = "".join(
+        c for c in paths[0].name.split(".")[0] if c.isascii() and (c.isalnum() or c in "_-")
+    )
+    return f"{word[:40] or 'proteins'}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _encoders(
+    model: Model, weights: Mapping[Modality, str] | None, device: str
+) -> list[EncoderChoice]:
+    """Return the model's encoders."""
+    given = weights or {}
+    return [
+        EncoderChoice(spec_of(record, given.get(modality, ""), device))
+        for modality, record in model.encoders.items()
+    ]
+
+
+def _vectors(
+    model: Model, store: EmbeddingStore, kept: Bool | None, path: Path
+) -> tuple[AlignedVectors, EmbeddingStore]:
+    """Return the vectors of a store's entries, pooled unless the file at ``path`` has them."""
+    entries = store if kept is None or kept.all() else store[kept]
+    if len(entries) == 0:
+        raise InputError(f"{path_text(store.path)}: it has no entry to search", "name other files")
+    wanted = json.loads(json.dumps(provenance_of(model, store, model.inputs(entries).encoders)))
+    if path.is_file():
+        vectors = read_vectors(path)
+        if {k: vectors.metadata.get(k) for k in wanted} == wanted and np.array_equal(
+            vectors.ids, entries.ids
+        ):
+            return vectors, store
+    path.parent.mkdir(parents=True, exist_ok=True)
+    export_vectors(model, entries, path)
+    return read_vectors(path), store
+
+
+def _check_sides(queries: Side, targets: Side, query_by: Modality) -> None:
+    """Raise InputError if no query can be compared with a target of the other modality."""
+    by_structure = queries.has("structure") & (query_by == "structure")
+    if targets.has("structure").any() or (by_structure & targets.has("sequence").any()).any():
+        return
+    raise InputError(
+        "the targets: they have no structures, and the queries are sequences",
+        "give structures on one of the two sides, or compare sequences with MMseqs2 or BLAST",
+    )

@@ -1,0 +1,171 @@
+"""Files to hits in one call: what is found, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+
+import pytest
+
+import protalign
+from protalign.core.errors import InputError
+from protalign.heads.model import Model
+from protalign.searching import STORE, VECTORS, easy_search
+from protalign.stores import EmbeddingStore
+from protalign.stores.filling.encode import Progress
+
+TARGETS = ("1bpi_A.cif", "1bti_A.pdb.gz", "1b5m_A.pdb.gz")
+
+
+class Reporter:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.encoders: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def scanned(self, done: int, total: int) -> None:
+        pass
+
+    def encoded(self, encoder: str, progress: Progress) -> None:
+        self.encoders.append(encoder)
+
+
+@pytest.fixture(scope="module")
+def model(finished: Path) -> Model:
+    """The model of the sample. Only to be used."""
+    return Model.load(finished / "model")
+
+
+@pytest.fixture
+def targets(tmp_path: Path, sample: Path) -> Path:
+    """A folder of three structures, two of them nearly the same."""
+    folder = tmp_path / "targets"
+    folder.mkdir()
+    for name in TARGETS:
+        shutil.copy(sample / name, folder)
+    return folder
+
+
+@pytest.fixture
+def fasta(tmp_path: Path, finished: Path) -> Path:
+    """A FASTA file of the first target's sequence."""
+    [sequence] = EmbeddingStore.open(finished / "store.zarr").sequence("1bpi_A")
+    path = tmp_path / "query.fasta"
+    path.write_text(f">query\n{sequence}\n")
+    return path
+
+
+def test_a_sequence_finds_its_structure_and_nothing_is_embedded_twice(
+    targets: Path, fasta: Path, model: Model, tmp_path: Path
+) -> None:
+    """The best hit is its own structure; the second call gives the same and encodes nothing."""
+    first, second = Reporter(), Reporter()
+    hits = easy_search(fasta, targets, model=model, cache=tmp_path / "cache", reporter=first)
+    assert [hit.rank for hit in hits] == [1, 2, 3]
+    assert (hits[0].query, hits[0].id, hits[0].against) == ("query", "1bpi_A", "structure")
+    assert {hit.id for hit in hits[:2]} == {"1bpi_A", "1bti_A"}
+    assert first.encoders
+    assert "trained on 20 pairs" in first.lines[0]
+    made = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.parquet")}
+    assert len(made) == 2
+    again = easy_search(fasta, targets, model=model, cache=tmp_path / "cache", reporter=second)
+    assert again.hits == hits.hits
+    assert second.encoders == []
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+
+def test_it_gives_what_the_steps_by_hand_give(
+    finished: Path, sample: Path, model: Model, tmp_path: Path
+) -> None:
+    """A search of exported vectors by a file: the same hits, scores and E-values."""
+    query = sample / "107l_A.pdb.gz"
+    hits = easy_search(query, finished / "store.zarr", model=model, cache=tmp_path, k=4, rerank=10)
+    by_hand = protalign.search(
+        str(query), finished / "vectors.parquet", model=finished / "model", k=4, rerank=10
+    )
+    assert [hit.id for hit in hits] == [hit.id for hit in by_hand]
+    for one, other in zip(hits, by_hand, strict=True):
+        assert one.against == "sequence"
+        assert one.local_score == pytest.approx(other.local_score, rel=1e-3)
+        assert one.cosine == pytest.approx(other.cosine, abs=1e-3)
+
+
+def test_a_structure_finds_its_sequence(
+    sample: Path, fasta: Path, model: Model, tmp_path: Path
+) -> None:
+    """Which sequence fits this backbone: targets need no structures."""
+    with fasta.open("a") as file:
+        file.write(">other\nMKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGAEKAVQ\n")
+    hits = easy_search(sample / "1bpi_A.cif", fasta, model=model, cache=tmp_path / "cache")
+    assert [(hit.query, hit.id, hit.against) for hit in hits] == [
+        ("1bpi_A", "query", "sequence"),
+        ("1bpi_A", "other", "sequence"),
+    ]
+
+
+def test_targets_that_change(
+    targets: Path, fasta: Path, model: Model, sample: Path, tmp_path: Path
+) -> None:
+    """A file that is gone is no hit any more; a new one is; one that is replaced is read again."""
+
+    def found() -> set[str]:
+        return {hit.id for hit in easy_search(fasta, targets, model=model, cache=tmp_path / "c")}
+
+    assert found() == {"1bpi_A", "1bti_A", "1b5m_A"}
+    (targets / "1bti_A.pdb.gz").unlink()
+    assert found() == {"1bpi_A", "1b5m_A"}
+    shutil.copy(sample / "1bti_A.pdb.gz", targets / "new.pdb.gz")
+    assert found() == {"1bpi_A", "1b5m_A", "new"}
+    shutil.copy(sample / "107l_A.pdb.gz", targets / "new.pdb.gz")
+    hits = easy_search(fasta, targets, model=model, cache=tmp_path / "c")
+    assert {hit.id: hit.length for hit in hits}["new"] == 162
+
+
+def test_what_was_made_before_can_be_searched(
+    targets: Path, fasta: Path, model: Model, tmp_path: Path
+) -> None:
+    """A database that was built once, its store and its vectors give the same hits as the files."""
+    cache, database = tmp_path / "cache", tmp_path / "database"
+    hits = easy_search(fasta, targets, model=model, cache=cache, db=database).hits
+    assert sorted(path.name for path in database.iterdir()) == [STORE, VECTORS]
+    assert len(list(cache.iterdir())) == 1  # the query
+    for made in (database, database / STORE, database / VECTORS):
+        reporter = Reporter()
+        again = easy_search(fasta, made, model=model, cache=cache, reporter=reporter)
+        assert again.hits == hits
+        assert reporter.encoders == []
+
+
+def test_a_bad_file_stops_nothing(targets: Path, fasta: Path, model: Model, tmp_path: Path) -> None:
+    """It is a failure, as is a query that cannot be read; the others are compared."""
+    (targets / "cut.pdb.gz").write_bytes(gzip.compress(b"ATOM")[:-3])
+    bad = tmp_path / "bad.fasta"
+    bad.write_text(">x\n12345\n")
+    hits = easy_search([fasta, bad], targets, model=model, cache=tmp_path / "cache")
+    assert len(hits) == 3
+    assert {Path(failure.file).name for failure in hits.failures} == {"cut.pdb.gz", "bad.fasta"}
+
+
+@pytest.mark.parametrize(
+    ("queries", "targets", "words"),
+    [
+        ("query.fasta", "query.fasta", "no structures"),
+        ("missing.fasta", "targets", r"missing\.fasta: it does not exist"),
+        ("query.fasta", "missing", "missing: it does not exist"),
+    ],
+)
+@pytest.mark.usefixtures("targets", "fasta")
+def test_what_cannot_be_searched_is_refused_in_a_line(
+    queries: str, targets: str, words: str, model: Model, tmp_path: Path
+) -> None:
+    """Two sides of sequences; a path that is missing, before the other side is embedded."""
+    cache = tmp_path / "cache"
+    with pytest.raises(InputError, match=words) as caught:
+        easy_search(tmp_path / queries, tmp_path / targets, model=model, cache=cache)
+    assert "\n" not in str(caught.value)
+    assert "missing" not in words or not cache.exists()
