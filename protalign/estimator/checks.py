@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -32,6 +33,38 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         raise InputError(
             f"embed_dim={embed_dim}: it cannot be shared by n_heads={n_heads}", "give a multiple"
         )
+
+
+def check_not_structures(y: object) -> None:
+    """Raise InputError if y is an array with several columns: it may be meant as structures."""
+    shape: tuple[int, ...] = getattr(y, "shape", ())
+    if len(shape) > 1 and shape[1] > 1:
+        raise InputError(
+            f"y: it is not used, and an array of {shape[0]:,} x {shape[1]:,} looks like embeddings",
+            "give pairs, fit(list(zip(sequences, structures))), or one array X of both, and "
+            "sequence_columns",
+        )
+
+
+def checked_columns(given: int | None, columns: int) -> int:
+    """Return how many of an array's columns are the sequence's; warn if that is a guess.
+
+    Raise InputError if none is left for the structure.
+    """
+    if given is None:
+        first = (columns + 1) // 2
+        warnings.warn(
+            f"X: its first {first:,} columns are taken as the sequence's, the other "
+            f"{columns - first:,} as the structure's; say so with sequence_columns",
+            stacklevel=5,
+        )
+        return first
+    check_whole("sequence_columns", given, 1)
+    if given >= columns:
+        raise InputError(
+            f"sequence_columns={given}: X has {columns:,} columns", "leave some to the structure"
+        )
+    return given
 
 
 def check_unchanged(parameters: Mapping[str, Any], model: Model) -> None:

@@ -23,7 +23,12 @@ from protalign.core.errors import InputError
 from protalign.core.paths import path_text
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.words import Output
-from protalign.estimator.checks import check_parameters, check_unchanged
+from protalign.estimator.checks import (
+    check_not_structures,
+    check_parameters,
+    check_unchanged,
+    checked_columns,
+)
 from protalign.estimator.export import export_vectors
 from protalign.estimator.fitted import FittedAttributes
 from protalign.heads import model_files
@@ -55,7 +60,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
     - an ``EmbeddingStore`` or a view of one: ``store[ids]``, ``store[mask]``, slices; or
     - a list of (sequence embeddings (L, D_P), structure embeddings (L', D_S)) pairs, float arrays;
       None stands for a missing modality; or
-    - a 2-D array (n, d): the first ceil(d / 2) columns are a sequence's pooled embedding, the
+    - a 2-D array (n, d): the first ``sequence_columns`` are a sequence's pooled embedding, the
       others a structure's, each taken as a protein of one residue.
 
     Training uses each unique (sequence, structure) pair once, so that entries with the same
@@ -100,6 +105,8 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         The vectors that ``transform`` gives: "sequence", "structure", or "both" side by side.
     sequence_encoder, structure_encoder : str, optional
         Names of the encoders, if a store has several of a modality.
+    sequence_columns : int, optional
+        Columns of the sequence, if X is a 2-D array. Default: ceil(d / 2), with a warning.
     random_state : int, RandomState or None
         The same int gives the same model on one machine with the same number of threads.
     device : str
@@ -171,6 +178,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         output: str = "sequence",
         sequence_encoder: str | None = None,
         structure_encoder: str | None = None,
+        sequence_columns: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
         warm_start: bool = False,
@@ -194,6 +202,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         self.output = output
         self.sequence_encoder = sequence_encoder
         self.structure_encoder = structure_encoder
+        self.sequence_columns = sequence_columns
         self.random_state = random_state
         self.device = device
         self.warm_start = warm_start
@@ -209,7 +218,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         X : see the class
             The entries.
         y : object
-            Not used.
+            Not used. An array with several columns is refused: it may be meant as structures.
         X_val : as X, optional
             Entries to validate on, in place of a random part of X.
         validation : str
@@ -218,11 +227,12 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         Raises
         ------
         InputError
-            Fewer than two pairs are left.
+            Fewer than two pairs are left; y is an array with several columns.
         ModelError
             ``X_val`` was embedded by other encoders.
         """
         check_parameters(self.get_params(deep=False))
+        check_not_structures(y)
         device = resolve_device(self.device)
         inputs = self._fitting_inputs(X)
         pairs = Pairs.of(self._averaged(inputs))
@@ -456,7 +466,8 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
 
     def _fitted_inputs(self, X: Any, modalities: Sequence[Modality] = MODALITIES) -> Inputs:
         """Return X for the fitted model; raise ModelError for embeddings of another kind."""
-        inputs = self._read(X, modalities, self.model_.encoders)
+        columns = self.model_.dims["sequence"]
+        inputs = self._read(X, modalities, self.model_.encoders, columns)
         return self.model_.inputs(inputs, modalities)
 
     def _read(
@@ -464,24 +475,27 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         X: Any,
         modalities: Sequence[Modality],
         encoders: dict[Modality, EncoderRecord] | None,
+        sequence_columns: int | None = None,
     ) -> Inputs:
         """Return X in its common form; arrays are checked as scikit-learn does it.
 
-        ``encoders`` are those of the fitted model, None while it is being fitted.
+        ``encoders`` and ``sequence_columns`` are those of the fitted model, None while it is being
+        fitted.
         """
         if isinstance(X, (Entries, Inputs, str, os.PathLike)) or is_pairs(X):
             return read_inputs(X, modalities, names=self._encoder_names(), encoders=encoders)
         least = 2 if encoders is None else 1
-        return ArrayInputs(
-            validate_data(
-                self,
-                X,
-                reset=encoders is None,
-                dtype=np.float32,
-                ensure_min_samples=least,
-                ensure_min_features=least,
-            )
+        values = validate_data(
+            self,
+            X,
+            reset=encoders is None,
+            dtype=np.float32,
+            ensure_min_samples=least,
+            ensure_min_features=least,
         )
+        if encoders is None:
+            sequence_columns = checked_columns(self.sequence_columns, values.shape[1])
+        return ArrayInputs(values, sequence_columns)
 
     def _averaged(self, inputs: Inputs) -> Inputs:
         """Return the means of the rows if the pooling reads no more of them."""
@@ -515,7 +529,8 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
     ) -> tuple[Pairs, Pairs | None]:
         """Return (training, validation) pairs."""
         if X_val is not None:
-            validating = self._read(X_val, MODALITIES, inputs.encoders)
+            columns = inputs.dims["sequence"]
+            validating = self._read(X_val, MODALITIES, inputs.encoders, columns)
             check_fits(validating, MODALITIES, inputs.dims, inputs.encoders)
             return pairs, Pairs.of(self._averaged(validating))
         if not self.early_stopping:

@@ -233,11 +233,20 @@ def _rows(value: Any, index: int, modality: Modality) -> npt.NDArray[Any] | None
 
 
 class ArrayInputs(Inputs):
-    """A 2-D array: the first ceil(d / 2) columns are a row of sequence, the rest of structure."""
+    """A 2-D array: its first columns are a row of sequence, the rest of structure.
 
-    def __init__(self, values: npt.NDArray[Any]) -> None:
+    Parameters
+    ----------
+    values : (n, d) array
+        The array.
+    sequence_columns : int, optional
+        How many columns are the sequence's; default: ceil(d / 2).
+    """
+
+    def __init__(self, values: npt.NDArray[Any], sequence_columns: int | None = None) -> None:
         self._values = values.astype(np.float32, copy=False)
-        middle = (values.shape[1] + 1) // 2
+        middle = sequence_columns or (values.shape[1] + 1) // 2
+        middle = min(middle, values.shape[1])
         self._columns = {"sequence": slice(0, middle), "structure": slice(middle, None)}
         self.encoders = {}
         self.dims = {"sequence": middle, "structure": values.shape[1] - middle}
@@ -326,6 +335,7 @@ def read_inputs(
     *,
     names: Mapping[Modality, str | None] | None = None,
     encoders: Mapping[Modality, EncoderRecord] | None = None,
+    sequence_columns: int | None = None,
 ) -> Inputs:
     """Bring X to its common form.
 
@@ -339,6 +349,8 @@ def read_inputs(
         Modality -> name of the encoder to read, if a store has several.
     encoders : mapping, optional
         Modality -> record of the encoder to look for in a store, if no name is given.
+    sequence_columns : int, optional
+        As for ``ArrayInputs``.
 
     Raises
     ------
@@ -367,7 +379,7 @@ def read_inputs(
             f"X: a {type(X).__name__}, not a store, a list of pairs or a 2-D array",
             "give one of these",
         )
-    return ArrayInputs(values)
+    return ArrayInputs(values, sequence_columns)
 
 
 def is_pairs(X: Any) -> bool:

@@ -280,7 +280,10 @@ class Model(nn.Module):
         """
         for modality in modalities:
             check_choice("modality", modality, MODALITIES)
-        inputs = read_inputs(X, modalities, names=names, encoders=self.encoders)
+        columns = self.dims["sequence"]
+        inputs = read_inputs(
+            X, modalities, names=names, encoders=self.encoders, sequence_columns=columns
+        )
         check_fits(inputs, modalities, self.dims, self.encoders)
         return inputs
 

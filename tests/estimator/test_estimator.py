@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +24,9 @@ from protalign.heads.pairs import Pairs, split_validation
 from protalign.stores import EmbeddingStore
 
 Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+#: Most arrays here are cut in the middle.
+pytestmark = pytest.mark.filterwarnings("ignore:X. its first")
 
 
 def quick(**parameters: Any) -> ProtAlignEstimator:
@@ -46,6 +50,30 @@ def as_pairs(store: EmbeddingStore) -> list[Pair]:
     sequence = list(store.embeddings("one_hot"))
     structure = list(store.embeddings("proteinmpnn_v_48_020"))
     return list(zip(sequence, structure, strict=True))
+
+
+def test_structures_in_place_of_y_are_refused() -> None:
+    """fit(sequences, structures) would train on half of the sequences' columns."""
+    sequences, structures = np.ones((20, 32), np.float32), np.ones((20, 12), np.float32)
+    with pytest.raises(InputError, match=r"y: it is not used.*20 x 12.*sequence_columns"):
+        ProtAlignEstimator(device="cpu").fit(sequences, structures)
+
+
+def test_an_array_is_cut_where_it_is_told() -> None:
+    """Else in the middle, with a warning; what leaves nothing to the structure is refused."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20, 32 + 12)).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        est = quick(sequence_columns=32).fit(X, X_val=X[:5])
+        pairs = [(row[None, :32], row[None, 32:]) for row in X]
+        np.testing.assert_array_equal(est.transform(X), est.transform(pairs))
+        assert est.model_.vectors(X, "structure").shape == (20, 16)
+    assert (est.sequence_dim_, est.structure_dim_) == (32, 12)
+    with pytest.warns(UserWarning, match="its first 22 columns .* the other 22 .*sequence_columns"):
+        quick().fit(X)
+    with pytest.raises(InputError, match="sequence_columns=44: X has 44 columns"):
+        quick(sequence_columns=44).fit(X)
 
 
 @pytest.mark.parametrize("loss", ["clip", "siglip"])

@@ -19,6 +19,9 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.stores import EmbeddingStore, StoreView
 
+#: Most arrays here are cut in the middle.
+pytestmark = pytest.mark.filterwarnings("ignore:X. its first")
+
 
 def quick(**parameters: Any) -> ProtAlignEstimator:
     """An estimator that fits in a moment."""
