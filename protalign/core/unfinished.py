@@ -51,7 +51,7 @@ def place_beside(target: Path) -> Iterator[Path]:
         try:
             yield place
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            _remove(place)
             os.close(lock)
     finally:
         with suppress(OSError):  # others are still writing
@@ -165,6 +165,7 @@ def _clear_if_left_behind(place: Path, target: Path) -> None:
     except OSError:
         with suppress(OSError):  # it is empty if its writer was killed, or begins just now
             place.rmdir()
+        _remove_without_lock(place)
         return
     try:
         try:
@@ -178,11 +179,34 @@ def _clear_if_left_behind(place: Path, target: Path) -> None:
             # Both: it was killed between setting the old one aside and putting the new one there.
             if (place / OLD).is_dir() and (place / NEW).is_dir() and not target.exists():
                 (place / OLD).rename(target)
-            shutil.rmtree(place, ignore_errors=True)
+            _remove(place)
     except OSError:  # no permission, or another writer did it
         return
     finally:
         os.close(lock)
+
+
+def _remove(place: Path) -> None:
+    """Remove a place as far as possible, its lock last: whoever is killed here leaves it to see."""
+    with suppress(OSError):
+        for path in list(place.iterdir()):
+            if path.name != _LOCK:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _remove_without_lock(place: Path) -> None:
+    """Remove a place that has content and no lock: its removal was cut off.
+
+    A writer locks its place before it puts anything in.
+    """
+    with suppress(OSError):
+        content = {path.name for path in place.iterdir()}
+        if {NEW, OLD} & content and not os.path.lexists(place / _LOCK):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _is_forgotten(place: Path) -> bool:

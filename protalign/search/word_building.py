@@ -20,7 +20,14 @@ from protalign.heads.model import Model
 from protalign.heads.provenance import provenance_of
 from protalign.residues import ResidueStage
 from protalign.residues.words import SAMPLED, WORDS, ResidueWords
-from protalign.search.word_files import PartWriter, StoredPart, is_index, new_index, new_segment
+from protalign.search.word_files import (
+    PartWriter,
+    StoredPart,
+    clear_unfinished,
+    is_index,
+    new_index,
+    new_segment,
+)
 from protalign.search.word_index import WordIndex, stage_sha256
 from protalign.stores import EmbeddingStore, EncoderInfo
 from protalign.stores.format.lock import StoreLock
@@ -128,6 +135,7 @@ def index_store(
     if is_index(folder):
         with StoreLock(folder):
             index = WordIndex(folder)
+            clear_unfinished(folder, index._manifest)
             index.check_made_by(model)
             index.check_is_of(store)
             known = {m: index.entry_rows(m) for m in index.modalities}

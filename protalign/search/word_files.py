@@ -28,6 +28,7 @@ from protalign.core.digests import sealed, unsealed
 from protalign.core.errors import InputError
 from protalign.core.files import json_text, new_folder, write_text
 from protalign.core.protein import MODALITIES, Modality
+from protalign.core.unfinished import clear_left_behind
 from protalign.core.untrusted import folder_inside, open_regular, read_bytes, read_json
 from protalign.residues.words import ResidueWords
 
@@ -344,22 +345,30 @@ def new_index(
         (unfinished / MANIFEST).write_text(manifest.text(), encoding="utf-8")
 
 
+def clear_unfinished(path: Path, manifest: IndexManifest) -> None:
+    """Remove segments that interrupted runs left. The caller keeps other writers away."""
+    for left in path.glob("segment-*"):
+        if not _SEGMENT.fullmatch(left.name) or left.name in manifest.segments:
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:  # a link would lead a new segment elsewhere
+            left.unlink()
+    for places in path.glob(".segment-*.partial"):
+        name = places.name.removeprefix(".").removesuffix(".partial")
+        if _SEGMENT.fullmatch(name):
+            clear_left_behind(path / name)
+
+
 @contextmanager
 def new_segment(
     path: Path, manifest: IndexManifest
 ) -> Iterator[tuple[Path, dict[Modality, StoredPart]]]:
     """Add a segment to an index, whole or not at all; see ``new_index``.
 
-    Folders of segments that interrupted runs left are removed. The caller keeps other writers away.
+    The caller keeps other writers away.
     """
     parts: dict[Modality, StoredPart] = {}
-    for left in path.glob("segment-*"):
-        if not _SEGMENT.fullmatch(left.name) or left.name in manifest.segments:
-            continue
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)
-        else:  # a link would lead the new segment elsewhere
-            left.unlink()
     numbers = [int(name.partition("-")[2]) for name in manifest.segments]
     name = f"segment-{max(numbers, default=-1) + 1}"
     with new_folder(path / name) as unfinished:

@@ -48,6 +48,21 @@ with new_folder(sys.argv[1]) as new: (new / 'new').touch()
 """
 
 
+KILLED_AT_REMOVAL = """
+left = int(sys.argv[2])
+def counted(call):
+    def removing(*arguments, **words):
+        global left
+        if left == 0: os._exit(9)
+        left -= 1
+        return call(*arguments, **words)
+    return removing
+os.unlink, os.rmdir = counted(os.unlink), counted(os.rmdir)
+with new_folder(sys.argv[1]) as new: (new / 'y').touch()
+os._exit(9)
+"""
+
+
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     """Half a file, half a folder, and the folders that they are in."""
     file, folder = tmp_path / "numbers.txt", tmp_path / "model"
@@ -61,6 +76,19 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     with new_folder(folder) as new:
         (new / "x").touch()
     assert names(tmp_path) == ["model", "numbers.txt"]
+
+
+@pytest.mark.parametrize("call", range(5))
+def test_a_writer_killed_while_it_cleans_up_leaves_nothing_for_ever(
+    call: int, tmp_path: Path
+) -> None:
+    """Killed at any removal of a file or a folder of its place, or of another's that was killed."""
+    folder = tmp_path / "model"
+    killed(HALF_FOLDER, folder)
+    killed(KILLED_AT_REMOVAL, folder, call)
+    with new_folder(folder) as new:
+        (new / "x").touch()
+    assert names(tmp_path) == ["model"]
 
 
 def test_writers_of_one_target_leave_each_other_alone(tmp_path: Path) -> None:

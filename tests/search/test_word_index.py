@@ -154,6 +154,12 @@ def test_an_interrupted_run_leaves_what_was_there(
     index_store(model, store, tmp_path / "index")
     check_words(WordIndex(tmp_path / "index"), model, store)
     assert not (tmp_path / "index" / "segment-7").exists()
+    # So does the run after which nothing is new.
+    shutil.copytree(tmp_path / "index" / "segment-0", tmp_path / "index" / "segment-7")
+    (tmp_path / "index" / ".segment-1.partial" / "left" / "new").mkdir(parents=True)
+    index_store(model, store, tmp_path / "index")
+    names = {each.name for each in (tmp_path / "index").iterdir()}
+    assert {name for name in names if "segment" in name} == {"segment-0", "segment-1"}
 
 
 def test_a_link_leads_nothing_elsewhere(
