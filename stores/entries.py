@@ -14,7 +14,9 @@ from protalign.core.checks import did_you_mean, first_few
 from protalign.core.errors import Failure, InputError, StoreError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.stores.format.arrays import Arrays
+from protalign.stores.format.layout import ANNOTATIONS
 from protalign.stores.items import StructureItems
+from protalign.stores.vectors.annotations import Annotations
 
 
 def live_sources(paths: npt.NDArray[np.object_]) -> Bool:
@@ -157,6 +159,40 @@ class EntryLog:
         """Return the notes that were made when the entry's file was read."""
         text = self._arrays.text("entries/notes", row)
         return tuple(text.split("\n")) if text else ()
+
+    def several_notes(self, rows: Int64) -> list[tuple[str, ...]]:
+        """Return the notes of some entries, read at once."""
+        texts = self._arrays.texts_at("entries/notes", rows).tolist()
+        return [tuple(text.split("\n")) if text else () for text in texts]
+
+    @cached_property
+    def _annotated(self) -> Int64:
+        """(m,) int64: the entries' rows with an annotation, ascending."""
+        if not self._arrays.rows(f"{ANNOTATIONS}/entry"):
+            return np.empty(0, dtype=np.int64)
+        rows: Int64 = self._arrays.read(f"{ANNOTATIONS}/entry")
+        if (np.diff(rows) <= 0).any():
+            raise self._arrays.inconsistent(f"{ANNOTATIONS}/entry is not ascending")
+        return rows
+
+    def annotations(self, rows: Int64) -> Annotations:
+        """Return the annotations of some entries; only theirs are read."""
+        place = np.searchsorted(self._annotated, rows)
+        known = np.flatnonzero(np.append(self._annotated, -1)[place] == rows)
+        if len(known) == 0:
+            return Annotations.unknown(len(rows))
+        place = place[known]
+        values: dict[str, npt.NDArray[Any]] = {
+            name: self._arrays.texts_at(f"{ANNOTATIONS}/{name}", place)
+            for name in ("description", "organism", "accession")
+        }
+        taxids = self._arrays.gather(f"{ANNOTATIONS}/taxid", place, np.ones_like(place))
+        values["taxid"] = np.maximum(taxids, 0)
+        return Annotations.placed(values, known, len(rows))
+
+    def is_described(self, rows: Int64) -> Bool:
+        """Return (n,) bool: whether each entry has an annotation."""
+        return np.isin(rows, self._annotated)
 
     def source_path(self, row: int) -> str:
         """Return the path of the entry's file."""

@@ -28,6 +28,7 @@ from protalign.stores.format.disk import walk
 from protalign.stores.format.open import open_arrays
 from protalign.stores.format.state import Option
 from protalign.stores.items import ResidueMap, SequenceItems, StructureItems
+from protalign.stores.vectors.annotations import Annotations
 
 
 class Entries(ABC):
@@ -145,6 +146,26 @@ class Entries(ABC):
     def lengths(self) -> Int64:
         """(n,) int64: residues of each entry's sequence, all chains together."""
         return self.store.log.span("sequence", self.entry_rows)[1]
+
+    @property
+    def annotations(self) -> Annotations:
+        r"""Names, organisms, taxids and accessions of the entries, as their files have them.
+
+        Only those of these entries are read. Unknown ones are None; all of an entry that was
+        embedded before the store's format had them.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from protalign import EmbeddingStore, embed
+        >>> folder = tempfile.mkdtemp()
+        >>> with open(f"{folder}/one.fasta", "w") as fasta:
+        ...     _ = fasta.write(">P01308 Insulin OS=Homo sapiens OX=9606\nGIVEQCC\n")
+        >>> _ = embed(f"{folder}/one.fasta", f"{folder}/store.zarr", ["protalign_t6_2M"])
+        >>> EmbeddingStore.open(f"{folder}/store.zarr")["P01308"].annotations[0]
+        Annotation(description='Insulin', organism='Homo sapiens', taxid=9606, accession='P01308')
+        """
+        return self.store.log.annotations(self.entry_rows)
 
     def items(self, modality: Modality) -> Int64:
         """Return (n,) int64, equal for entries that share one embedding, -1 for none.

@@ -11,6 +11,7 @@ from types import TracebackType
 
 import numpy as np
 
+from protalign.core.annotation import Annotation
 from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import Failure, StoreError
 from protalign.core.paths import may_exist
@@ -20,7 +21,7 @@ from protalign.stores.filling.plan import BatchPlan, plan_tasks, read_plan
 from protalign.stores.format.append import Appender, create_store, prepare_arrays
 from protalign.stores.format.arrays import LocalArrays
 from protalign.stores.format.disk import PARTIAL, begin_commit
-from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
+from protalign.stores.format.layout import ANNOTATIONS, ENCODER_CHUNK_ROWS, checked_encoder_name
 from protalign.stores.format.lock import LOCK_FILE, StoreLock
 from protalign.stores.format.state import (
     EncoderState,
@@ -126,6 +127,7 @@ class StoreWriter:
         self._readings: dict[int, _Reading] = {}
         self._new_ids: list[str] = []
         self._new_notes: list[str] = []
+        self._new_annotations: list[tuple[int, Annotation]] = []  # rows of entries
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -149,6 +151,11 @@ class StoreWriter:
         rows = np.fromiter(self._entry.values(), dtype=np.int64, count=len(self._entry))
         sources = np.frombuffer(self._columns["source"], dtype=np.int64)[rows]
         return int(np.count_nonzero(current[sources]))
+
+    @property
+    def keeps_annotations(self) -> bool:
+        """Whether names and organisms of new entries are kept: since format 1.1."""
+        return self._appender.arrays.state.keeps_annotations
 
     @property
     def failures(self) -> list[Failure]:
@@ -312,7 +319,9 @@ class StoreWriter:
         return (source, sequence, item, first, count, offset, length)
 
     def _append_entry(self, protein: Protein, values: tuple[int, ...]) -> None:
-        self._entry[protein.id] = len(self._columns["source"])
+        row = self._entry[protein.id] = len(self._columns["source"])
+        if protein.annotation and self.keeps_annotations:
+            self._new_annotations.append((row, protein.annotation))
         self._new_ids.append(protein.id)
         self._new_notes.append("\n".join(protein.notes))
         for name, value in zip(ENTRY_COLUMNS, values, strict=True):
@@ -327,7 +336,20 @@ class StoreWriter:
         self._appender.append_texts("entries/notes", self._new_notes)
         for name, column in self._columns.items():
             self._appender.append(f"entries/{name}", column[first:])
+        self._append_new_annotations()
         self._new_ids, self._new_notes = [], []
+
+    def _append_new_annotations(self) -> None:
+        if not self._new_annotations:
+            return
+        rows = [row for row, _ in self._new_annotations]
+        annotations = [annotation for _, annotation in self._new_annotations]
+        self._appender.append(f"{ANNOTATIONS}/entry", rows)
+        for name in ("description", "organism", "accession"):
+            texts = [getattr(annotation, name) or "" for annotation in annotations]
+            self._appender.append_texts(f"{ANNOTATIONS}/{name}", texts)
+        self._appender.append(f"{ANNOTATIONS}/taxid", [each.taxid or 0 for each in annotations])
+        self._new_annotations = []
 
     def commit(self) -> None:
         """Make everything added so far part of the store, in one step."""

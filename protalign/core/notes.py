@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 #: What differs between two notes of one kind: names of chains, numbers, and all after a colon.
 _CHAIN = re.compile(r"\bchain \S+?(?=:|\s|$)(: )?")
@@ -26,6 +27,36 @@ class NoteCount:
     id: str
     note: str
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A note or a failure, as a row of a table.
+
+    Attributes
+    ----------
+    kind : "note" or "failure"
+        A note is about an entry that was read all the same.
+    id : str
+        The entry; empty if the whole file failed.
+    file : str
+        The path of its file.
+    text : str
+        The note, or the reason of the failure.
+    advice : str
+        What to do about a failure; empty for a note.
+
+    Examples
+    --------
+    >>> Remark("note", "1abc", "1abc.pdb", "chain A: one residue, left out", "").kind
+    'note'
+    """
+
+    kind: Literal["note", "failure"]
+    id: str
+    file: str
+    text: str
+    advice: str
 
 
 class NoteCounter:

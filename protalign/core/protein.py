@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.annotation import Annotation
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.words import Modality as Modality
 
@@ -226,6 +227,8 @@ class Protein:
         ``structure.kept_chains``. Entries of one file share the same Structure object.
     notes : tuple of str
         Remarks that were made while the file was read.
+    annotation : Annotation
+        Name, organism and accession, as the file has them. No hash depends on it.
 
     Examples
     --------
@@ -239,6 +242,7 @@ class Protein:
     chains: tuple[Chain, ...]
     structure: Structure | None = None
     notes: tuple[str, ...] = field(default=())
+    annotation: Annotation = field(default=Annotation())
 
     @property
     def sequences(self) -> tuple[str, ...]:

@@ -38,6 +38,8 @@ ClusterMethod = Literal["auto", "mmseqs", "kmer"]
 AlignMode = Literal["local", "global"]
 #: The forms in which alignments are printed.
 AlignFormat = Literal["text", "m8", "a3m", "fasta", "json"]
+#: The forms in which notes and failures are printed.
+NotesFormat = Literal["text", "tsv", "csv"]
 #: The vectors that a query is compared with; "other" are those of the other modality.
 Against = Literal["other", "sequence", "structure"]
 

@@ -85,6 +85,7 @@ def _batches(
             lengths[positions],
             means.get("sequence"),
             means.get("structure"),
+            entries[positions].annotations,
         )
 
 

@@ -18,6 +18,7 @@ from protalign.reading.content import (
     open_file,
     system_problem,
 )
+from protalign.reading.fasta_headers import header_annotation
 from protalign.reading.sources import is_id
 
 #: Most characters of a record: the longest known protein has about 45,000 residues.
@@ -34,11 +35,11 @@ _SHARE_OF_BASES, _FEWEST_WITH_CODES = 0.95, 100
 def read_fasta(path: Path, max_record: int = MAX_RECORD) -> Iterator[Protein | Failure]:
     r"""Read a FASTA file, one record after another.
 
-    The id is the header's first word. Lower case is read as upper case, a final "*" is dropped,
-    and J is read as X, with a note. A record that looks like DNA or RNA has a note too. A record
-    with any other character, with fewer than two residues, or with the id of an earlier one is a
-    Failure. The file is streamed: its size does not matter. If a .gz file is damaged anywhere, none
-    of it is taken, so it is read through once before.
+    The id is the header's first word; ``header_annotation`` reads the others. Lower case is read
+    as upper case, a final "*" is dropped, and J is read as X, with a note. A record that looks like
+    DNA or RNA has a note too. A record with any other character, with fewer than two residues, or
+    with the id of an earlier one is a Failure. The file is streamed: its size does not matter. If a
+    .gz file is damaged anywhere, none of it is taken, so it is read through once before.
 
     Parameters
     ----------
@@ -97,7 +98,8 @@ def _records(text: io.TextIOBase, file: str) -> Iterator[Protein | Failure]:
         except InputError as error:
             yield Failure(id if is_id(id) else "", file, error.reason, error.advice)
         else:
-            yield Protein(id, file, (chain,), notes=_notes(letters, chain.sequence))
+            notes = _notes(letters, chain.sequence)
+            yield Protein(id, file, (chain,), notes=notes, annotation=header_annotation(header))
     if count == 0:
         raise InputError("no FASTA record", "give a file whose records begin with >")
 

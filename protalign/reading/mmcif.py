@@ -12,6 +12,13 @@ import numpy as np
 from protalign.core.arrays import Bool
 from protalign.core.errors import InputError
 from protalign.core.printing import one_line, printable
+from protalign.reading.annotations import CIF_COLUMNS
+from protalign.reading.assemblies import (
+    ASSEMBLY_CATEGORIES,
+    Generator,
+    cif_assembly,
+    drop_assemblies,
+)
 from protalign.reading.binary_cif import Category, Values, decoded_columns, unpacked_blocks
 from protalign.reading.content import FETCH_AGAIN
 from protalign.reading.molecules import molecule_names
@@ -19,8 +26,12 @@ from protalign.reading.pdb_text import first_model_note
 from protalign.reading.residue_names import residue_letter
 from protalign.reading.residues import BACKBONE_INDEX, OXYGENS
 
-#: Categories of a BinaryCIF file that are handed on; the others are never decoded.
-_CATEGORIES = ("entity", "entity_poly", "entity_poly_seq", "struct_asym", "exptl", "ma_qa_metric")
+#: Categories of a BinaryCIF file that are handed on, and their columns (None: all of them); the
+#: others are never decoded.
+_CATEGORIES: dict[str, tuple[str, ...] | None] = {
+    **CIF_COLUMNS,
+    **dict.fromkeys(("entity_poly", "entity_poly_seq", "struct_asym", "exptl", "ma_qa_metric")),
+}
 _ATOM_COLUMNS = (
     "group_PDB",
     "id",
@@ -74,15 +85,20 @@ class CifContent:
         The data block that it comes from.
     notes : list of str
         Remarks about what was divided or left out.
+    assembly : list of Generator
+        How the assembly that was asked for is made; empty if none was.
     """
 
     structure: gemmi.Structure
     block: gemmi.cif.Block
     notes: list[str]
+    assembly: list[Generator]
 
 
-def read_mmcif(data: bytes) -> CifContent:
+def read_mmcif(data: bytes, assembly: str | None = None) -> CifContent:
     """Return the first model in mmCIF text whose line ends are newlines.
+
+    With ``assembly``, the content says how that assembly is made.
 
     Raises InputError if the text is damaged or has no atoms.
     """
@@ -103,10 +119,10 @@ def read_mmcif(data: bytes) -> CifContent:
     notes = _blocks_note([other.name for other in blocks])
     if _ends_with_atoms(data):
         notes += _cut_note(block)
-    return _content(block, notes)
+    return _content(block, notes, assembly)
 
 
-def read_bcif(data: bytes) -> CifContent:
+def read_bcif(data: bytes, assembly: str | None = None) -> CifContent:
     """Return the first model in BinaryCIF data.
 
     Its block holds the same values as the mmCIF file would, of the categories needed here and of
@@ -120,9 +136,10 @@ def read_bcif(data: bytes) -> CifContent:
             raise _no_atoms()
         categories = next(categories for _, categories in blocks if "atom_site" in categories)
         block = gemmi.cif.Block(with_atoms[0])
-        for category in _CATEGORIES:
+        wanted = _CATEGORIES if assembly is None else _CATEGORIES | ASSEMBLY_CATEGORIES
+        for category, names in wanted.items():
             if category in categories:
-                _add_loop(block, category, decoded_columns(categories[category], len(data)))
+                _add_loop(block, category, decoded_columns(categories[category], len(data), names))
         columns = decoded_columns(categories["atom_site"], len(data), _ATOM_COLUMNS, _wanted_rows)
         _add_loop(block, "atom_site", columns)
         models = _count_models(categories["atom_site"], len(data))
@@ -133,7 +150,7 @@ def read_bcif(data: bytes) -> CifContent:
     notes = _blocks_note(with_atoms)
     if models > 1:
         notes.append(first_model_note(models))
-    return _content(block, notes)
+    return _content(block, notes, assembly)
 
 
 def _check_end(data: bytes) -> None:
@@ -206,8 +223,10 @@ def _blocks_note(names: list[str]) -> list[str]:
     ]
 
 
-def _content(block: gemmi.cif.Block, notes: list[str]) -> CifContent:
+def _content(block: gemmi.cif.Block, notes: list[str], assembly: str | None) -> CifContent:
     _check_numbers(block)
+    generators = [] if assembly is None else cif_assembly(block, assembly)
+    drop_assemblies(block)
     notes = [*notes, *name_molecules(block)]
     try:
         structure = gemmi.make_structure_from_block(block)
@@ -224,7 +243,7 @@ def _content(block: gemmi.cif.Block, notes: list[str]) -> CifContent:
         notes.append(first_model_note(len(structure)))
     del structure[1:]
     structure.merge_chain_parts()
-    return CifContent(structure, block, notes)
+    return CifContent(structure, block, notes, generators)
 
 
 def _check_numbers(block: gemmi.cif.Block) -> None:

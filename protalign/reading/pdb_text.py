@@ -32,6 +32,8 @@ class PdbContent:
     ----------
     structure : gemmi.Structure
         Its backbone atoms and every residue's first atom; each molecule is a chain.
+    letters : list of str
+        The letter of each chain in the file: molecules of one letter have names of their own.
     header : str
         The text before its first atom.
     notes : list of str
@@ -39,6 +41,7 @@ class PdbContent:
     """
 
     structure: gemmi.Structure
+    letters: list[str]
     header: str
     notes: list[str]
 
@@ -79,10 +82,12 @@ def read_pdb(data: bytes, with_seqres: bool = False) -> PdbContent:
     except (RuntimeError, ValueError) as error:
         raise InputError(f"its PDB records are damaged ({one_line(error)})", FETCH_AGAIN) from error
     structure.merge_chain_parts()
-    by_code = {chain_code(index).decode(): name for index, name in enumerate(names)}
-    for chain in structure[0]:
-        chain.name = by_code[chain.name]
-    return PdbContent(structure, header, notes)
+    by_code = {chain_code(index).decode(): index for index in range(len(names))}
+    indices = [by_code[chain.name] for chain in structure[0]]
+    for chain, index in zip(structure[0], indices, strict=True):
+        chain.name = names[index]
+    letters = [molecules.chains[index] for index in indices]
+    return PdbContent(structure, letters, header, notes)
 
 
 def _joined(lines: PdbLines, atoms: Int64) -> list[str]:

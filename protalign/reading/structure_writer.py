@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -52,7 +52,7 @@ def write_with_b_factors(
     Raises
     ------
     InputError
-        The content cannot be read, or its molecules have names that PDB cannot hold.
+        The content cannot be read, lacks a chain, or has molecules with names that PDB cannot hold.
     WriteError
         The file cannot be written.
     """
@@ -65,6 +65,7 @@ def write_with_b_factors(
         block = _atoms_block(gemmi.cif.read_string(plain_text(content)))
         name_molecules(block)
         structure = gemmi.make_structure_from_block(block)
+        _check_chains(values, [chain.name for chain in structure[0]])
         _set_b_factors(structure, values)
         return _write_mmcif(structure, path)
     except (RuntimeError, ValueError, IndexError) as error:
@@ -108,8 +109,8 @@ def write_values(
     source : Path
         The file that the structure was read from.
     source_sha256 : bytes
-        Its SHA-256 at that time, 32 bytes. If the file is another one now, is missing, or is
-        neither PDB nor mmCIF, the structure's backbone atoms are written.
+        Its SHA-256 at that time, 32 bytes. If the file is another one now, is missing, is neither
+        PDB nor mmCIF, or lacks a chain of an assembly, the structure's backbone atoms are written.
     structure : Structure
         The structure, as it was read.
     values, path
@@ -155,6 +156,7 @@ def _with_b_factors(data: bytes, values: Mapping[ResidueKey, float]) -> bytes:
     names, _ = molecules.names
     if names != molecules.chains:
         raise InputError("its chains have names that PDB cannot hold", "write mmCIF")
+    _check_chains(values, names)
     of_residue = residues.values(molecules, names, values)
     run_of = np.searchsorted(residues.runs, np.arange(len(first)), side="right") - 1
     of_line = dict.fromkeys(atoms.tolist(), 0.0)
@@ -173,6 +175,12 @@ def _with_b_factors(data: bytes, values: Mapping[ResidueKey, float]) -> bytes:
         field = f"{value:6.2f}".encode()
         text[line] = row[: THROUGH_B_FACTOR - 6].ljust(60) + field + row[THROUGH_B_FACTOR:]
     return b"\n".join(text)
+
+
+def _check_chains(values: Mapping[ResidueKey, float], names: Iterable[str]) -> None:
+    """Raise InputError for a value of a chain that a file lacks, as copies in an assembly are."""
+    if {chain for chain, _, _ in values} - set(names):
+        raise InputError("it lacks a chain", "write the structure's backbone")
 
 
 def _key_of_line(row: bytes) -> ResidueKey:

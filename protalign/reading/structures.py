@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gemmi
 import numpy as np
@@ -13,6 +13,8 @@ from protalign.core.errors import InputError
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.protein import Chain, Protein, Structure
+from protalign.reading.annotations import HeaderFacts, cif_facts, pdb_facts
+from protalign.reading.assemblies import Generator, assembled, pdb_assembly
 from protalign.reading.chains import deposited_chain, observed_chain
 from protalign.reading.content import check_content, plain_text
 from protalign.reading.mmcif import read_bcif, read_mmcif
@@ -33,19 +35,41 @@ _LEFT_OUT = ", left out"
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Parsed:
+    """A file's content; ``letters`` are the chains' in a PDB file, empty for mmCIF."""
+
     structure: gemmi.Structure
+    letters: list[str]
     origin: Origin
-    has_entities: bool
+    facts: HeaderFacts
+    assembly: list[Generator]
     notes: list[str]
+
+    @property
+    def has_entities(self) -> bool:
+        return not self.letters
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Read:
-    """A chain, the names of its residues that are read as X, and notes about it."""
+    """A chain, and what is known of it.
+
+    Attributes
+    ----------
+    chain : Chain
+    unknown : list of bytes
+        Names of its residues that are read as X.
+    notes : list of str
+    molecule : str
+        Its key in the facts of the header: the entity's id, or the chain's letter.
+    label : str
+        Its label_asym_id in mmCIF.
+    """
 
     chain: Chain
     unknown: list[bytes]
     notes: list[str]
+    molecule: str
+    label: str
 
 
 def read_structure(source: SourceFile, content: bytes, options: ReadOptions) -> list[Protein]:
@@ -68,7 +92,7 @@ def read_structure(source: SourceFile, content: bytes, options: ReadOptions) -> 
         else:
             observed = mask
     reads, problems = [], set()
-    for read in _chains(parsed.structure, residues, observed, options):
+    for read in _chains(parsed, residues, observed, options):
         if problem := _problem_of(read.chain):
             problems.add(problem)
             notes.append(f"chain {printable(read.chain.id)}: {problem}{_LEFT_OUT}")
@@ -76,28 +100,37 @@ def read_structure(source: SourceFile, content: bytes, options: ReadOptions) -> 
             reads.append(read)
     if not reads:
         raise _unusable(problems)
-    return _proteins(source, reads, notes, options)
+    if options.assembly is not None:
+        reads = _assembly(parsed, reads, options.assembly)
+    return _proteins(source, reads, parsed.facts, notes, options)
 
 
 def _parse(source: SourceFile, content: bytes, options: ReadOptions) -> _Parsed:
-    deposited = options.sequence == "deposited"
+    deposited, assembly = options.sequence == "deposited", options.assembly
     if source.kind == "pdb":
         pdb = read_pdb(plain_text(content), with_seqres=deposited)
         if deposited:
             pdb.structure.setup_entities()
             pdb.structure.assign_label_seq_id()
-        return _Parsed(pdb.structure, pdb_origin(pdb.header), False, pdb.notes)
-    cif = read_mmcif(plain_text(content)) if source.kind == "mmcif" else read_bcif(content)
-    return _Parsed(cif.structure, mmcif_origin(cif.block), True, cif.notes)
+        generators = [] if assembly is None else pdb_assembly(pdb.header, assembly)
+        origin, facts = pdb_origin(pdb.header), pdb_facts(pdb.header)
+        return _Parsed(pdb.structure, pdb.letters, origin, facts, generators, pdb.notes)
+    if source.kind == "mmcif":
+        cif = read_mmcif(plain_text(content), assembly)
+    else:
+        cif = read_bcif(content, assembly)
+    origin, facts = mmcif_origin(cif.block), cif_facts(cif.block)
+    return _Parsed(cif.structure, [], origin, facts, cif.assembly, cif.notes)
 
 
 def _chains(
-    structure: gemmi.Structure,
+    parsed: _Parsed,
     residues: Residues,
     observed: Bool,
     options: ReadOptions,
 ) -> Iterator[_Read]:
     """Yield each chain that has an observed residue."""
+    structure = parsed.structure
     bounds = np.searchsorted(residues.chains, np.arange(len(structure[0]) + 1))
     for index, gemmi_chain in enumerate(structure[0]):
         part = slice(bounds[index], bounds[index + 1])
@@ -110,7 +143,22 @@ def _chains(
         else:
             chain = observed_chain(gemmi_chain.name, of_chain, mask)
         unknown = of_chain.names[mask & (of_chain.letters == b"X")].tolist()
-        yield _Read(chain, unknown, [f"chain {printable(chain.id)}: {note}"] if note else [])
+        notes = [f"chain {printable(chain.id)}: {note}"] if note else []
+        first = gemmi_chain[int(of_chain.rows[0])]
+        molecule = parsed.letters[index] if parsed.letters else first.entity_id
+        yield _Read(chain, unknown, notes, molecule, first.subchain)
+
+
+def _assembly(parsed: _Parsed, reads: list[_Read], name: str) -> list[_Read]:
+    """Return the chains of an assembly, each with what is known of the chain that it copies."""
+    copies = assembled(
+        [read.chain for read in reads],
+        [read.label for read in reads],
+        [read.molecule if parsed.letters else "" for read in reads],
+        parsed.assembly,
+        name,
+    )
+    return [replace(reads[copy.index], chain=copy.chain) for copy in copies]
 
 
 def _problem_of(chain: Chain) -> str:
@@ -137,7 +185,11 @@ def _unusable(problems: set[str]) -> InputError:
 
 
 def _proteins(
-    source: SourceFile, reads: list[_Read], notes: list[str], options: ReadOptions
+    source: SourceFile,
+    reads: list[_Read],
+    facts: HeaderFacts,
+    notes: list[str],
+    options: ReadOptions,
 ) -> list[Protein]:
     file = path_text(source.path)
     chains = tuple(read.chain for read in reads)
@@ -148,7 +200,10 @@ def _proteins(
         kept = tuple(first_of.values())
         structure = Structure(chains, kept)
         notes = [*notes, *_notes_of([reads[index] for index in kept])]
-        return [Protein(source.id, file, structure.kept_chains, structure, tuple(notes))]
+        annotation = facts.annotation(reads[index].molecule for index in kept)
+        return [
+            Protein(source.id, file, structure.kept_chains, structure, tuple(notes), annotation)
+        ]
     structure = Structure(chains, tuple(range(len(chains))))
     proteins = []
     for read in reads:
@@ -159,7 +214,9 @@ def _proteins(
                 f"the chain name {chain.id!r} cannot be part of an id", "rename the chain"
             )
         of_file = [note for note in notes if not note.endswith(_LEFT_OUT)]
-        proteins.append(Protein(id, file, (chain,), structure, (*of_file, *_notes_of([read]))))
+        own = (*of_file, *_notes_of([read]))
+        annotation = facts.annotation([read.molecule])
+        proteins.append(Protein(id, file, (chain,), structure, own, annotation))
     return proteins
 
 

@@ -298,7 +298,7 @@ def search(
             for each, query in zip(hits, everything.residues, strict=True)
         ]
     if words is not None:
-        hits = _with_cosines(hits, everything, words)
+        hits = _with_annotations(_with_cosines(hits, everything, words), words.store)
     if coordinates is not None:
         hits = _with_tm_scores(hits, everything, coordinates)
     return Hits(tuple(hit for each in hits for hit in each), tuple(everything.failures))
@@ -361,6 +361,7 @@ def _ranked(queries: Queries, index: Index, k: int, against: Against) -> list[li
             continue
         rows, cosines = index.search(queries.vectors[indices], k, against=kind)
         for position, row, cosine in zip(indices, rows.tolist(), cosines.tolist(), strict=True):
+            about = targets.annotations_at(row)
             hits[position] = [
                 Hit(
                     queries.ids[position],
@@ -369,6 +370,7 @@ def _ranked(queries: Queries, index: Index, k: int, against: Against) -> list[li
                     c,
                     None if targets.lengths is None else int(targets.lengths[r]),
                     kind,
+                    **about[rank - 1].as_dict(),
                 )
                 for rank, (r, c) in enumerate(zip(row, cosine, strict=True), start=1)
                 if r >= 0  # an approximate index may find fewer
@@ -413,6 +415,13 @@ def _with_cosines(hits: list[list[Hit]], queries: Queries, words: WordSearch) ->
                 replace(hit, cosine=value) for hit, value in zip(hits[place], values, strict=True)
             ]
     return hits
+
+
+def _with_annotations(hits: list[list[Hit]], store: EmbeddingStore) -> list[list[Hit]]:
+    """Return hits with the names and organisms in the store of an index."""
+    ids = [hit.id for each in hits for hit in each]
+    about = iter(store[ids].annotations if ids else ())
+    return [[replace(hit, **next(about).as_dict()) for hit in each] for each in hits]
 
 
 def _n_targets(hits: list[Hit], targets: AlignedVectors, words: WordSearch | None) -> int:

@@ -9,13 +9,14 @@ import numpy as np
 from protalign.core.errors import StoreError
 from protalign.stores.filling.plan import PlanReader
 from protalign.stores.format.arrays import Arrays, consecutive
-from protalign.stores.format.layout import ARRAYS
+from protalign.stores.format.layout import ANNOTATIONS, ARRAYS
 
 #: Columns that refer to rows of another table: (column, that table's column, least value).
 _REFERENCES = (
     ("entries/source", "sources/sha256", 0),
     ("entries/sequence_item", "sequences/hash", -1),
     ("entries/structure_item", "structures/hash", -1),
+    (f"{ANNOTATIONS}/entry", "entries/source", 0),
 )
 #: Columns that cut another table into ranges, one after another: (first, count, the table's rows).
 _RANGES = (
@@ -26,6 +27,7 @@ _RANGES = (
 _TEXTS = (
     *("sources/path", "entries/id", "entries/notes", "chains/id"),
     *("failures/id", "failures/file", "failures/reason", "failures/advice"),
+    *(f"{ANNOTATIONS}/{name}" for name in ("description", "organism", "accession")),
 )
 
 
@@ -36,6 +38,8 @@ def check_index(arrays: Arrays) -> Iterator[tuple[str, str]]:
     if faults:
         return  # what follows reads through them
     for column in _TEXTS:
+        if not arrays.rows(f"{column}/start"):
+            continue
         try:
             arrays.texts(column)
         except StoreError:
@@ -47,7 +51,11 @@ def check_index(arrays: Arrays) -> Iterator[tuple[str, str]]:
 
 def _bad_ranges(arrays: Arrays) -> Iterator[tuple[str, str]]:
     """Yield columns that do not cut others into ranges, one after another."""
-    ragged = [name.removesuffix("/values") for name in ARRAYS if name.endswith("/values")]
+    ragged = [
+        name.removesuffix("/values")
+        for name in ARRAYS
+        if name.endswith("/values") and name in arrays.state.arrays()
+    ]
     columns = [(f"{name}/start", f"{name}/length", f"{name}/values") for name in ragged]
     for first, count, target in (*columns, *_RANGES):
         rows = arrays.rows(target)
@@ -57,9 +65,11 @@ def _bad_ranges(arrays: Arrays) -> Iterator[tuple[str, str]]:
 
 def _bad_references(arrays: Arrays) -> Iterator[tuple[str, str]]:
     for column, target, least in _REFERENCES:
-        values = arrays.read(column)
+        values = arrays.read(column) if arrays.rows(column) else np.empty(0, np.int64)
         if len(values) and not least <= values.min() <= values.max() < arrays.rows(target):
             yield column, f"points outside {target}"
+        if column == f"{ANNOTATIONS}/entry" and (np.diff(values) <= 0).any():
+            yield column, "is not ascending"
 
 
 def _bad_items(arrays: Arrays) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from protalign.core.protein import Modality
 from protalign.stores.entries import EntryLog
 from protalign.stores.filling.plan import PlanReader
 from protalign.stores.format.arrays import LocalArrays
+from protalign.stores.format.layout import ANNOTATIONS
 
 #: Ids that one damage names, at most; and numbers, if the ids themselves are damaged.
 MOST_IDS, MOST_NUMBERS = 1_000_000, 1_000
@@ -42,6 +43,9 @@ class EntryTrace:
         if group == "entries":
             first, last = self._owners("entries", column, begin, end)
             return np.arange(first, min(last, first + MOST_IDS))
+        if group == ANNOTATIONS:
+            first, last = self._owners(ANNOTATIONS, column, begin, end)
+            return self._arrays.read(f"{ANNOTATIONS}/entry")[first : min(last, first + MOST_IDS)]
         if group == "sources":
             first, last = self._owners("sources", column, begin, end)
             source = self._arrays.read("entries/source")

@@ -26,7 +26,7 @@ from protalign.stores.format.checksums import (
     DamagedEntryError,
 )
 from protalign.stores.format.disk import PARTIAL, chunks_present, commit_begun, walk
-from protalign.stores.format.layout import ArraySpec
+from protalign.stores.format.layout import ANNOTATIONS, ArraySpec, is_annotation
 from protalign.stores.format.lock import LOCK_FILE
 from protalign.stores.format.metadata import (
     METADATA_BYTES,
@@ -308,8 +308,14 @@ class _Check:
             self._check_array(name, spec)
 
     def _not_made_yet(self, name: str) -> bool:
-        """Return whether a run that makes a group or an empty array was cut off before it."""
-        return not (self._folder / name / "zarr.json").exists() and self._under_way()
+        """Return whether a run that makes a group or an empty array was cut off before it.
+
+        Stores of earlier versions lack the table of annotations.
+        """
+        if (self._folder / name / "zarr.json").exists():
+            return False
+        unused = is_annotation(name) and not self._state.rows(f"{ANNOTATIONS}/entry")
+        return unused or self._under_way()
 
     def _check_array(self, name: str, spec: ArraySpec) -> None:
         rows = self._state.rows(name)

@@ -130,6 +130,17 @@ class Arrays(ABC):
         except UnicodeDecodeError:
             raise self._not_utf8(column) from None
 
+    def texts_at(self, column: str, rows: Int64) -> npt.NDArray[np.object_]:
+        """Return the texts of some rows, (n,) int64 in any order, of a ragged column of UTF-8."""
+        one = np.ones_like(rows)
+        start = self.gather(f"{column}/start", rows, one)
+        length = self.gather(f"{column}/length", rows, one).astype(np.int64)
+        values = self.gather(f"{column}/values", start, length)
+        try:
+            return decode_texts(values, np.cumsum(length) - length, length)
+        except UnicodeDecodeError:
+            raise self._not_utf8(column) from None
+
     def text(self, column: str, index: int) -> str:
         """Return one text of a ragged column of UTF-8."""
         try:

@@ -71,7 +71,11 @@ def _ragged(name: str, dtype: str, chunk_rows: int = _BYTES_CHUNK) -> dict[str, 
     }
 
 
-#: The arrays that every store has.
+#: The table of annotations. Stores without any rows of it may lack its arrays, and those of format
+#: 1.0 never have them.
+ANNOTATIONS = "annotations"
+
+#: The arrays of a store.
 ARRAYS: dict[str, ArraySpec] = {
     **_ragged("sources/path", "u1"),
     "sources/sha256": _spec("u1", 32),
@@ -105,7 +109,17 @@ ARRAYS: dict[str, ArraySpec] = {
     **_ragged("failures/file", "u1"),
     **_ragged("failures/reason", "u1"),
     **_ragged("failures/advice", "u1"),
+    f"{ANNOTATIONS}/entry": _spec("i8"),
+    **_ragged(f"{ANNOTATIONS}/description", "u1"),
+    **_ragged(f"{ANNOTATIONS}/organism", "u1"),
+    f"{ANNOTATIONS}/taxid": _spec("i4"),
+    **_ragged(f"{ANNOTATIONS}/accession", "u1"),
 }
+
+
+def is_annotation(array: str) -> bool:
+    """Return whether an array or a group is of the table of annotations."""
+    return array.partition("/")[0] == ANNOTATIONS
 
 
 def encoder_arrays(name: str, dim: int, dtype: str, chunk_rows: int) -> dict[str, ArraySpec]:

@@ -26,6 +26,7 @@ from protalign.stores.format.layout import (
     ArraySpec,
     checked_encoder_name,
     encoder_arrays,
+    is_annotation,
 )
 
 Option = str | float | bool | None
@@ -125,13 +126,20 @@ class StoreState:
         """Whether checksums of chunks are recorded: since format 1.1."""
         return self.format != EARLIER_VERSION
 
+    @property
+    def keeps_annotations(self) -> bool:
+        """Whether annotations of new entries are kept: since format 1.1."""
+        return self.bound
+
     def rows(self, array: str) -> int:
         """Return the committed rows of an array."""
         return self.committed.get(array, 0)
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Return every array that this state speaks of."""
-        specs = dict(ARRAYS)
+        specs = {
+            n: spec for n, spec in ARRAYS.items() if self.keeps_annotations or not is_annotation(n)
+        }
         for name, encoder in self.encoders.items():
             record = encoder.record
             specs |= encoder_arrays(name, record.dim, record.dtype, encoder.chunk_rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,9 @@ def encode_texts(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArr
 
 
 def decode_texts(
-    values: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], length: npt.NDArray[np.int32]
+    values: npt.NDArray[np.uint8],
+    start: npt.NDArray[np.int64],
+    length: npt.NDArray[np.integer[Any]],
 ) -> npt.NDArray[np.object_]:
     """Return (n,) object array of str; raise UnicodeDecodeError if the bytes are not UTF-8."""
     data = values.tobytes()

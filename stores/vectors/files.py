@@ -18,6 +18,7 @@ from protalign.core.printing import table_cell
 from protalign.core.protein import Modality
 from protalign.stores.vectors.seal import seal
 from protalign.stores.vectors.table import (
+    ANNOTATION_TYPES,
     METADATA_KEY,
     VectorBatch,
     feature_names,
@@ -44,13 +45,14 @@ def write_vectors(
 
     The file appears whole or not at all.
 
-    - ``.parquet``: a row group per batch; ``read_vectors`` reads it.
+    - ``.parquet``: a row group per batch, with the entries' annotations; ``read_vectors`` reads it.
     - ``.csv``: id, length, and a column for each number (sequence0, …), empty if an entry does not
-      have the modality. No provenance. An id that a spreadsheet would take for a formula has an
-      apostrophe before it, as in every table.
-    - ``.h5ad``: ``obs`` has the ids and ``length``, ``obsm`` the columns of vectors under the
-      Parquet file's names (rows of NaN if missing), ``uns["protalign"]`` the provenance as JSON;
-      there is no ``X``. It is put together in memory.
+      have the modality. No annotations and no provenance. An id that a spreadsheet would take for
+      a formula has an apostrophe before it, as in every table.
+    - ``.h5ad``: ``obs`` has the ids, ``length`` and the annotations as text (columns that are all
+      unknown are left out), ``obsm`` the columns of vectors under the Parquet file's names (rows
+      of NaN if missing), ``uns["protalign"]`` the provenance as JSON; there is no ``X``. It is put
+      together in memory.
 
     Parameters
     ----------
@@ -148,6 +150,9 @@ def _write_anndata(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) ->
     obs = pd.DataFrame(index=pd.Index(table["id"].to_pylist(), dtype=object))
     if table["length"].null_count == 0:
         obs["length"] = table["length"].to_numpy()
+    for name in ANNOTATION_TYPES:
+        if table[name].null_count < table.num_rows:
+            obs[name] = ["" if value is None else str(value) for value in table[name].to_pylist()]
     anndata = _anndata()
     data = anndata.AnnData(
         obs=obs,

@@ -21,8 +21,10 @@ from protalign.core.machine import usable_memory
 from protalign.core.printing import one_line
 from protalign.core.protein import MODALITIES
 from protalign.core.untrusted import parse_json
+from protalign.stores.vectors.annotations import COLUMNS, Annotations
 from protalign.stores.vectors.seal import BrokenSealError, has_whole_seal
 from protalign.stores.vectors.table import (
+    ANNOTATION_TYPES,
     METADATA_KEY,
     for_arrow,
     may_be_vectors,
@@ -92,7 +94,9 @@ def read_vectors(path: str | os.PathLike[str]) -> AlignedVectors:
         has_structure,
         metadata,
         _lengths(table, path),
-        *(columns[name][0] for name in _MEANS),
+        columns["sequence_mean"][0],
+        columns["structure_mean"][0],
+        _annotations(table, path),
     )
     if not is_sealed:  # others may have done anything with it
         for problem in _odd_vectors(vectors):
@@ -164,7 +168,8 @@ def _columns(file: pq.ParquetFile, path: object) -> list[str]:
     """Return the names of the columns to read; raise InputError if they cannot be vectors."""
     schema, footer = file.schema_arrow, file.metadata
     kinds = dict(zip(schema.names, schema.types, strict=True))
-    known = [name for name in schema.names if name in ("id", "length", *_ALIGNED, *_MEANS)]
+    readable = ("id", "length", *ANNOTATION_TYPES, *_ALIGNED, *_MEANS)
+    known = [name for name in schema.names if name in readable]
     wrong = [name for name in known if name in (*_ALIGNED, *_MEANS)]
     wrong = [name for name in wrong if not may_be_vectors(kinds[name])]
     if "id" not in known or not set(_ALIGNED) & set(known) or len(set(known)) < len(known) or wrong:
@@ -255,6 +260,39 @@ def _lengths(table: pa.Table, path: object) -> Int64 | None:
             f"{path}: its column length does not hold whole numbers", _EXPORT_AGAIN
         ) from None
     return lengths
+
+
+def _annotations(table: pa.Table, path: object) -> Annotations | None:
+    """Return the entries' annotations; None if the file has none of their columns."""
+    if not set(table.column_names) & set(COLUMNS):
+        return None
+    columns = {
+        name: _annotation(table[name], kind, f"{path}: its column {name}")
+        if name in table.column_names
+        else pa.nulls(table.num_rows, kind)
+        for name, kind in COLUMNS.items()
+    }
+    return Annotations(columns)
+
+
+def _annotation(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.Array:
+    """Return a column of annotations in one piece; raise InputError if it holds something else."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    is_number = pa.types.is_integer(kind)
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    try:
+        if not (
+            pa.types.is_null(column.type)
+            or (pa.types.is_integer(column.type) if is_number else is_text)
+        ):
+            raise ValueError
+        whole = column.cast(kind).combine_chunks()
+        whole.validate(full=True)  # also that texts are UTF-8
+        return whole
+    except ValueError:  # of Arrow too
+        content = "whole numbers of 32 bits" if is_number else "text"
+        raise InputError(f"{name} does not hold {content}", _EXPORT_AGAIN) from None
 
 
 def _odd_vectors(vectors: AlignedVectors) -> Iterator[str]:

@@ -18,7 +18,12 @@ import pyarrow.compute as pc
 from protalign.core.arrays import Bool, Float32
 from protalign.core.paths import path_text
 from protalign.core.protein import MODALITIES, Modality
+from protalign.stores.vectors.annotations import COLUMNS, Annotations
 
+#: The columns of annotations in a file, and their types.
+ANNOTATION_TYPES: dict[str, pa.DataType] = {
+    name: pa.string() if pa.types.is_large_string(kind) else kind for name, kind in COLUMNS.items()
+}
 #: Key of the schema's metadata that holds ours, as JSON.
 METADATA_KEY = b"protalign"
 
@@ -38,6 +43,8 @@ class VectorBatch:
         Residues of each entry; None if they are not known.
     sequence_mean, structure_mean : (n, D) float32, optional
         The mean of each entry's residue embeddings, None and NaN as above.
+    annotations : Annotations, optional
+        Name, organism, taxid and accession of each entry; None if they are not known.
 
     Examples
     --------
@@ -53,6 +60,7 @@ class VectorBatch:
     lengths: npt.NDArray[np.integer[Any]] | None = None
     sequence_mean: Float32 | None = None
     structure_mean: Float32 | None = None
+    annotations: Annotations | None = None
 
     def column(self, name: str) -> Float32 | None:
         """Return the values of a column of vectors, by its name in the file."""
@@ -63,11 +71,12 @@ class VectorBatch:
 def schema_of(
     dim: int, mean_dims: Mapping[Modality, int], metadata: Mapping[str, Any]
 ) -> pa.Schema:
-    """Return the schema: id, length, aligned vectors per modality, and means per width given."""
+    """Return the schema: id, length, annotations, vectors per modality, means per width given."""
     widths = {f"{modality}_vector": dim for modality in MODALITIES}
     widths |= {f"{m}_mean": mean_dims[m] for m in MODALITIES if m in mean_dims}
     element = pa.field("element", pa.float32(), nullable=False)
     fields = [pa.field("id", pa.string(), nullable=False), pa.field("length", pa.int32())]
+    fields += [pa.field(name, kind) for name, kind in ANNOTATION_TYPES.items()]
     fields += [pa.field(name, pa.list_(element, width)) for name, width in widths.items()]
     return pa.schema(
         fields, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True, allow_nan=False)}
@@ -93,6 +102,8 @@ def table_of(batch: VectorBatch, schema: pa.Schema) -> pa.Table:
     count = len(batch.ids)
     lengths = pa.nulls(count) if batch.lengths is None else pa.array(batch.lengths)
     columns = [pa.array(list(batch.ids), type=pa.string()), lengths.cast(pa.int32())]
+    annotations = batch.annotations or Annotations.unknown(count)
+    columns += [annotations.column(name).cast(kind) for name, kind in ANNOTATION_TYPES.items()]
     for name, width in vector_columns(schema).items():
         values = batch.column(name)
         if values is None:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protalign.core.annotation import Annotation
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.checks import did_you_mean, first_few, plain_index
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
+from protalign.stores.vectors.annotations import Annotations
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,6 +38,8 @@ class AlignedVectors:
     sequence_mean, structure_mean : (n, D) float32, optional
         Means of each entry's residue embeddings; None unless they were exported
         (``features=("aligned", "mean")``).
+    annotations : Annotations, optional
+        Name, organism, taxid and accession of each entry; None in a file of an earlier version.
 
     Examples
     --------
@@ -59,6 +63,7 @@ class AlignedVectors:
     lengths: Int64 | None = None
     sequence_mean: Float32 | None = None
     structure_mean: Float32 | None = None
+    annotations: Annotations | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,6 +116,15 @@ class AlignedVectors:
     def __getstate__(self) -> dict[str, Any]:
         """Leave out cached values: a copy computes its own."""
         return {column.name: getattr(self, column.name) for column in fields(self)}
+
+    def annotations_at(self, rows: Sequence[int]) -> list[Annotation]:
+        """Return the annotations of some rows; unknown ones for a file without them.
+
+        A row below 0 stands for none.
+        """
+        if self.annotations is None or not len(self):
+            return [Annotation()] * len(rows)
+        return list(self.annotations[np.maximum(np.array(rows, dtype=np.int64), 0)])
 
     def candidates(self, against: Modality) -> tuple[Float32, Bool]:
         """Return a modality's vectors, (n, dim) float32, and (n,) bool: the present rows."""
