@@ -289,6 +289,11 @@ def embed(
                 say(f"{model.name}: {model.remark}")
         say(f"{counted(len(sources), 'file')} to read")
         writer = writer or stack.enter_context(StoreWriter(out, asdict(options)))
+        if not writer.keeps_annotations:
+            say(
+                f"{path_text(out)}: its format keeps no names and organisms; after `protalign "
+                "verify --upgrade` it keeps those of new files"
+            )
         for choice, record in zip(choices, records, strict=True):
             writer.check_encoder(choice.store_name, record)
         missing = _keep_failures(writer, roots, failures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,9 @@ from protalign.stores.format.arrays import Arrays
 from protalign.stores.format.layout import ANNOTATIONS
 from protalign.stores.items import StructureItems
 from protalign.stores.vectors.annotations import Annotations
+
+#: Texts of notes that are in memory at once.
+_NOTES_AT_ONCE = 65536
 
 
 def live_sources(paths: npt.NDArray[np.object_]) -> Bool:
@@ -160,10 +163,15 @@ class EntryLog:
         text = self._arrays.text("entries/notes", row)
         return tuple(text.split("\n")) if text else ()
 
-    def several_notes(self, rows: Int64) -> list[tuple[str, ...]]:
-        """Return the notes of some entries, read at once."""
-        texts = self._arrays.texts_at("entries/notes", rows).tolist()
-        return [tuple(text.split("\n")) if text else () for text in texts]
+    def noted(self) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Yield the row and the notes of each live entry that has notes."""
+        length = self._arrays.read("entries/notes/length")
+        rows = self.live[length[self.live] != 0]
+        for begin in range(0, len(rows), _NOTES_AT_ONCE):
+            block = rows[begin : begin + _NOTES_AT_ONCE]
+            texts = self._arrays.texts_at("entries/notes", block)
+            for row, text in zip(block.tolist(), texts.tolist(), strict=True):
+                yield row, tuple(text.split("\n"))
 
     @cached_property
     def _annotated(self) -> Int64:
@@ -178,7 +186,7 @@ class EntryLog:
     def annotations(self, rows: Int64) -> Annotations:
         """Return the annotations of some entries; only theirs are read."""
         place = np.searchsorted(self._annotated, rows)
-        known = np.flatnonzero(np.append(self._annotated, -1)[place] == rows)
+        known = np.flatnonzero(self.has_annotation(rows))
         if len(known) == 0:
             return Annotations.unknown(len(rows))
         place = place[known]
@@ -190,9 +198,11 @@ class EntryLog:
         values["taxid"] = np.maximum(taxids, 0)
         return Annotations.placed(values, known, len(rows))
 
-    def is_described(self, rows: Int64) -> Bool:
-        """Return (n,) bool: whether each entry has an annotation."""
-        return np.isin(rows, self._annotated)
+    def has_annotation(self, rows: Int64) -> Bool:
+        """Return (n,) bool: whether anything is known of each entry."""
+        place = np.searchsorted(self._annotated, rows)
+        has_it: Bool = np.append(self._annotated, -1)[place] == rows
+        return has_it
 
     def source_path(self, row: int) -> str:
         """Return the path of the entry's file."""

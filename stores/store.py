@@ -18,6 +18,7 @@ import numpy.typing as npt
 from protalign.core.arrays import Bool, Int64
 from protalign.core.checks import first_few, plain_index
 from protalign.core.errors import Failure, InputError, StoreError
+from protalign.core.notes import Remark
 from protalign.core.paths import path_text
 from protalign.core.protein import Modality, Structure
 from protalign.core.ragged import Ragged
@@ -447,6 +448,34 @@ class EmbeddingStore(Entries):
         """Files and entries that could not be read or embedded, and still cannot."""
         return FailureLog(self._arrays, self.log).live
 
+    def remarks(self) -> list[Remark]:
+        r"""Return all that was noted when files were read, and all failures, one row for each.
+
+        Notes come first, in the order of the entries. ``pandas.DataFrame(store.remarks())`` makes
+        a table of them.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from protalign import EmbeddingStore, embed
+        >>> folder = tempfile.mkdtemp()
+        >>> with open(f"{folder}/two.fasta", "w") as fasta:
+        ...     _ = fasta.write(">a\nMKVJGIV\n>b\nGI-E\n")
+        >>> _ = embed(f"{folder}/two.fasta", f"{folder}/store.zarr", ["protalign_t6_2M"])
+        >>> for remark in EmbeddingStore.open(f"{folder}/store.zarr").remarks():
+        ...     print(remark.kind, remark.id, remark.text)
+        note a 1 J read as X
+        failure b - at position 3 is not an amino acid
+        """
+        log = self.log
+        notes = [
+            Remark("note", str(log.ids[row]), log.source_path(row), note, "")
+            for row, of_entry in log.noted()
+            for note in of_entry
+        ]
+        failures = [Remark("failure", f.id, f.file, f.reason, f.advice) for f in self.failures]
+        return notes + failures
+
     def sequence(self, entry_id: str) -> tuple[str, ...]:
         """Return the entry's chain sequences; raise InputError for an unknown id."""
         row = self.log.rows_of([entry_id])
@@ -528,6 +557,7 @@ class EmbeddingStore(Entries):
             "path": path_text(self.path),
             "format": self._arrays.state.format,
             "entries": len(self),
+            "annotated": int(np.count_nonzero(self.log.has_annotation(self.entry_rows))),
             "unique_sequences": len(sequences),
             "unique_structures": len(structures),
             "sequence_residues": int(sequences.rows().sum()),

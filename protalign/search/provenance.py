@@ -55,14 +55,15 @@ def _warn_unknown() -> None:
 def read_options(vectors: AlignedVectors) -> ReadOptions:
     """Return the options that the structure files behind exported vectors were read with.
 
-    Queries are read the same way. The file records them; an older file names its store, which
-    records them; else they are the defaults.
+    Queries are read the same way, but as they are: an assembly need not be in every file. The file
+    of vectors records the options; an older one names its store, which records them; else they are
+    the defaults.
     """
     options = _recorded(vectors, "store").get("options")
     path = recorded_store(vectors)
     if options is None and path and Path(path).is_dir():
         options = EmbeddingStore.open(path).options
-    known = {field.name for field in fields(ReadOptions)}
+    known = {field.name for field in fields(ReadOptions)} - {"assembly"}
     try:
         recorded = dict(options or {})
         return ReadOptions(**{key: recorded[key] for key in known & set(recorded)})

@@ -61,7 +61,7 @@ class RowSources:
     encoders : RecordedEncoders
         Its encoders, for proteins that are in no store.
     store : EmbeddingStore, optional
-        The store whose ids are known.
+        The store whose ids are known. Files are read with its options, but for an assembly.
 
     Examples
     --------
@@ -80,7 +80,7 @@ class RowSources:
 
     def __post_init__(self) -> None:
         if self.store is not None:
-            names = {option.name for option in fields(ReadOptions)}
+            names = {option.name for option in fields(ReadOptions)} - {"assembly"}
             known: dict[str, Any] = {
                 name: value for name, value in self.store.options.items() if name in names
             }
