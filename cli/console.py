@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import gc
 import os
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from protalign.core.errors import Failure, InputError
 from protalign.core.files import json_text
 from protalign.core.notes import NoteCount
-from protalign.core.printing import printable
+from protalign.core.printing import printable, table_cell
 from protalign.core.words import counted
 
 if TYPE_CHECKING:
@@ -128,6 +129,13 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             for cell, width in zip(row, widths, strict=True)
         ]
         print("  ".join(cells).rstrip())
+
+
+def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]], delimiter: str) -> None:
+    """Print texts as TSV or CSV: one line a row, and nothing that a spreadsheet would run."""
+    writer = csv.writer(sys.stdout, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([table_cell(cell) for cell in row] for row in rows)
 
 
 def _is_number(cell: str) -> bool:

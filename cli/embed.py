@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from protalign.cli.console import (
+    FAILURES_SHOWN,
     SOME_FAILED,
     ConsoleReporter,
     on_ctrl_c,
@@ -53,6 +56,14 @@ def embed(
     min_plddt: Annotated[
         float | None,
         typer.Option(help="Leave out residues of predicted structures below this pLDDT (0-100)."),
+    ] = None,
+    assembly: Annotated[
+        str | None,
+        typer.Option(
+            help="Build this biological assembly, such as 1, with the operators in each structure "
+            "file (mmCIF, BinaryCIF, PDB's REMARK 350). Default: the chains of the file.",
+            show_default=False,
+        ),
     ] = None,
     sequence_encoder: Annotated[
         str | None,
@@ -152,7 +163,7 @@ def embed(
             paths,
             out,
             choices,
-            options=ReadOptions(per=per, sequence=sequence, min_plddt=min_plddt),
+            options=ReadOptions(per, sequence, min_plddt, assembly),
             storage_dtype=store_dtype,
             scheduler=scheduler,
             reporter=reporter,
@@ -164,6 +175,10 @@ def embed(
             _print_summary(report, out)
             print_notes(report.notes)
         print_failures(report.failures)
+        remarks = len(report.failures) + sum(note.count for note in report.notes)
+        if remarks > min(len(report.failures), FAILURES_SHOWN) + len(report.notes) and not quiet:
+            named = shlex.quote(printable(out))
+            print(f"all of them: protalign info {named} --notes --format tsv", file=sys.stderr)
     if report.failures:
         raise typer.Exit(SOME_FAILED)
 

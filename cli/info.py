@@ -7,10 +7,17 @@ from typing import Annotated
 
 import typer
 
-from protalign.cli.console import human_bytes, print_failures, print_json, print_table
+from protalign.cli.console import (
+    human_bytes,
+    print_failures,
+    print_json,
+    print_rows,
+    print_table,
+)
 from protalign.cli.options import AsJson, StorePath
+from protalign.core.errors import InputError
 from protalign.core.printing import printable
-from protalign.core.words import counted
+from protalign.core.words import NotesFormat, counted
 
 
 def info(
@@ -18,30 +25,54 @@ def info(
     notes: Annotated[
         bool, typer.Option("--notes", help="List the remarks about the files that were read.")
     ] = False,
+    output: Annotated[
+        NotesFormat | None,
+        typer.Option(
+            "--format",
+            help="--notes: print notes and failures as a table, and nothing else. Default: text.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a store holds.
 
     Prints the number of entries and of different sequences and structures, the encoders with their
-    settings, the size, and the inputs that failed.
+    settings, the size, and the inputs that failed. --notes adds what was remarked when files were
+    read: chains that were left out, residues that were read as X.
 
     \b
     Examples:
       protalign info store.zarr
       protalign info store.zarr --notes
+      protalign info store.zarr --notes --format tsv > notes.tsv
     """
+    if output is not None and not notes:
+        raise InputError("--format: has no effect without --notes", "give both or neither")
+    if output is not None and as_json:
+        raise InputError(f"--format {output}: contradicts --json", "give one of the two")
     from protalign.stores import EmbeddingStore
 
     opened = EmbeddingStore.open(store)
+    if output in ("tsv", "csv"):
+        print_rows(
+            ["kind", "id", "file", "text", "advice"],
+            [[r.kind, r.id, r.file, r.text, r.advice] for r in opened.remarks()],
+            "\t" if output == "tsv" else ",",
+        )
+        return
     facts = opened.info()
     if notes:
-        texts = {entry_id: opened.notes(entry_id) for entry_id in opened.ids.tolist()}
-        facts["notes"] = {entry_id: [*text] for entry_id, text in texts.items() if text}
+        facts["notes"] = {}
+        for remark in opened.remarks():
+            if remark.kind == "note":
+                facts["notes"].setdefault(remark.id, []).append(remark.text)
     if as_json:
         print_json(facts)
         return
     print(f"{printable(store)}: format {facts['format']}, {human_bytes(facts['bytes'])}")
     print(f"  entries            {facts['entries']:>14,}")
+    print(f"  with annotations   {facts['annotated']:>14,}  (name, organism, accession)")
     for modality in ("sequence", "structure"):
         unique = facts[f"unique_{modality}s"]
         residues = facts[f"{modality}_residues"]
