@@ -10,6 +10,7 @@ import pytest
 
 import protalign
 from protalign import EmbeddingStore, Model, ProtAlignEstimator, read_vectors
+from protalign.core.annotation import Annotation
 from protalign.stores import verify
 
 DATA = Path(__file__).parent / "data"
@@ -53,6 +54,14 @@ def test_vectors_are_searched(earlier: Path) -> None:
     hits = protalign.search("1bpi_A", earlier / "vectors.parquet", k=2)
     assert [hit.query for hit in hits] == ["1bpi_A", "1bpi_A"]
     assert all(-1 <= hit.cosine <= 1 for hit in hits)
+
+
+def test_names_are_unknown(earlier: Path) -> None:
+    """Neither its entries nor its vectors have names, and hits say so."""
+    assert set(EmbeddingStore.open(earlier / "store.zarr").annotations) == {Annotation()}
+    vectors = read_vectors(earlier / "vectors.parquet")
+    assert vectors.annotations is None
+    assert {hit.description for hit in protalign.search("1bpi_A", vectors)} == {None}
 
 
 def test_a_store_is_added_to(earlier: Path, sample: Path) -> None:

@@ -66,6 +66,7 @@ def export_vectors(
         dim=model.embed_dim,
         metadata=provenance_of(model, entries.store, inputs.encoders),
         mean_dims=model.dims if with_means else None,
+        annotated=True,
     )
 
 

@@ -28,7 +28,7 @@ def upgrade_store(path: Path) -> None:
         arrays = LocalArrays(path, state)
         # The checksums count only once the root says so: an upgrade that is cut off did nothing.
         upgraded = replace(state, format=FORMAT_VERSION, last_chunks=_last_chunks(arrays))
-        for name in upgraded.arrays():
+        for name in state.arrays():
             if not is_filled_by_tasks(name):
                 _record_full_chunks(path, arrays, name)
         bound = LocalArrays(path, upgraded)

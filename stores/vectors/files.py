@@ -40,6 +40,7 @@ def write_vectors(
     dim: int,
     metadata: Mapping[str, Any],
     mean_dims: Mapping[Modality, int] | None = None,
+    annotated: bool = False,
 ) -> int:
     """Write vectors batch by batch; return the number of rows.
 
@@ -66,6 +67,8 @@ def write_vectors(
         The provenance, as JSON values. In Parquet it is under "protalign" in the schema's metadata.
     mean_dims : mapping of modality to int, optional
         Widths of the mean embeddings. Without it there are no such columns.
+    annotated : bool
+        Whether the file has columns for the batches' annotations.
 
     Raises
     ------
@@ -97,7 +100,7 @@ def write_vectors(
         )
     if target.suffix == ".h5ad":
         _anndata()
-    schema = schema_of(dim, mean_dims or {}, metadata)
+    schema = schema_of(dim, mean_dims or {}, metadata, annotated=annotated)
     with new_file(target) as unfinished:
         tables = (table_of(batch, schema) for batch in batches)
         return _WRITERS[target.suffix](unfinished, schema, tables)
@@ -150,9 +153,10 @@ def _write_anndata(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) ->
     obs = pd.DataFrame(index=pd.Index(table["id"].to_pylist(), dtype=object))
     if table["length"].null_count == 0:
         obs["length"] = table["length"].to_numpy()
-    for name in ANNOTATION_TYPES:
-        if table[name].null_count < table.num_rows:
-            obs[name] = ["" if value is None else str(value) for value in table[name].to_pylist()]
+    for name in [name for name in ANNOTATION_TYPES if name in table.column_names]:
+        texts = ["" if value is None else str(value) for value in table[name].to_pylist()]
+        if any(texts):
+            obs[name] = pd.Series(texts, index=obs.index, dtype=object)
     anndata = _anndata()
     data = anndata.AnnData(
         obs=obs,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from protalign.core.arrays import Bool, Float32, Int64
@@ -280,12 +281,17 @@ def _annotation(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.Arr
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     is_number = pa.types.is_integer(kind)
-    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    if pa.types.is_floating(column.type):  # pandas makes such of whole numbers with gaps
+        column = pc.if_else(pc.is_nan(column), None, column)
+        fits = is_number
+    elif pa.types.is_integer(column.type):
+        fits = is_number
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        fits = not is_number
+    else:
+        fits = pa.types.is_null(column.type)
     try:
-        if not (
-            pa.types.is_null(column.type)
-            or (pa.types.is_integer(column.type) if is_number else is_text)
-        ):
+        if not fits:
             raise ValueError
         whole = column.cast(kind).combine_chunks()
         whole.validate(full=True)  # also that texts are UTF-8

@@ -69,15 +69,20 @@ class VectorBatch:
 
 
 def schema_of(
-    dim: int, mean_dims: Mapping[Modality, int], metadata: Mapping[str, Any]
+    dim: int,
+    mean_dims: Mapping[Modality, int],
+    metadata: Mapping[str, Any],
+    *,
+    annotated: bool = False,
 ) -> pa.Schema:
-    """Return the schema: id, length, annotations, vectors per modality, means per width given."""
+    """Return the schema: id, length, aligned vectors per modality, means per width, annotations."""
     widths = {f"{modality}_vector": dim for modality in MODALITIES}
     widths |= {f"{m}_mean": mean_dims[m] for m in MODALITIES if m in mean_dims}
     element = pa.field("element", pa.float32(), nullable=False)
     fields = [pa.field("id", pa.string(), nullable=False), pa.field("length", pa.int32())]
-    fields += [pa.field(name, kind) for name, kind in ANNOTATION_TYPES.items()]
     fields += [pa.field(name, pa.list_(element, width)) for name, width in widths.items()]
+    if annotated:
+        fields += [pa.field(name, kind) for name, kind in ANNOTATION_TYPES.items()]
     return pa.schema(
         fields, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True, allow_nan=False)}
     )
@@ -102,8 +107,6 @@ def table_of(batch: VectorBatch, schema: pa.Schema) -> pa.Table:
     count = len(batch.ids)
     lengths = pa.nulls(count) if batch.lengths is None else pa.array(batch.lengths)
     columns = [pa.array(list(batch.ids), type=pa.string()), lengths.cast(pa.int32())]
-    annotations = batch.annotations or Annotations.unknown(count)
-    columns += [annotations.column(name).cast(kind) for name, kind in ANNOTATION_TYPES.items()]
     for name, width in vector_columns(schema).items():
         values = batch.column(name)
         if values is None:
@@ -120,6 +123,9 @@ def table_of(batch: VectorBatch, schema: pa.Schema) -> pa.Table:
                 pa.array(filled.reshape(-1)), type=schema.field(name).type, mask=pa.array(missing)
             )
         )
+    if set(ANNOTATION_TYPES) <= set(schema.names):
+        annotations = batch.annotations or Annotations.unknown(count)
+        columns += [annotations.column(name).cast(kind) for name, kind in ANNOTATION_TYPES.items()]
     return pa.Table.from_arrays(columns, schema=schema)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from protalign import EmbeddingStore
 from tests.helpers.commands import contents, run
+from tests.helpers.reading_files import DATA
 
 
 def test_the_same_command_again_does_nothing(few: Path, tmp_path: Path, encoder: str) -> None:
@@ -183,6 +184,24 @@ def test_per_chain_and_deposited_are_kept_by_the_store(
     done = run("embed", few, "--out", store, "--sequence-encoder", encoder, "--quiet", code=2)
     assert "per" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_assembly_is_built_and_kept_by_the_store(tmp_path: Path, encoder: str) -> None:
+    """Both chains of the dimer are context; another value is refused; no assembly, one line."""
+    store = tmp_path / "store.zarr"
+    options = ("--out", store, "--sequence-encoder", encoder)
+    files = [DATA / "1a8o.cif.gz", DATA / "2beg.pdb.gz"]
+    done = run("embed", *files, *options, "--assembly", "1", code=3)
+    assert "(2beg): it has no assembly 1, and names none; read it without assembly" in done.stderr
+    opened = EmbeddingStore.open(store)
+    assert opened.options["assembly"] == "1"
+    structure = opened.structure("1a8o")
+    assert [chain.id for chain in structure.chains] == ["A", "A-2"]
+    assert opened["1a8o"].annotations["accession"] == ["P12497"]
+    for other in ((), ("--assembly", "2")):
+        done = run("embed", files[0], *options, "--quiet", *other, code=2)
+        assert "was made with other options (assembly 1, not" in done.stderr
+    assert "cannot" not in run("embed", files[0], *options, "--assembly", "1").stderr
 
 
 def test_other_settings_of_an_encoder_are_refused_unless_named(

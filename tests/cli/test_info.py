@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
+import pandas as pd
+import pytest
+
+from protalign.stores import EmbeddingStore
 from tests.helpers.commands import run
 
 
@@ -28,3 +34,53 @@ def test_failures_are_listed(few: Path, tmp_path: Path, encoder: str) -> None:
     text = run("info", store).stdout
     assert "1 failed:" in text
     assert "empty.pdb" in text
+
+
+@pytest.fixture(scope="module")
+def remarked(tmp_path_factory: pytest.TempPathFactory, encoder: str) -> Path:
+    """A store with two notes and a failure, whose id is a formula to a spreadsheet."""
+    folder = tmp_path_factory.mktemp("remarked")
+    fasta = folder / "x,y.fasta"
+    fasta.write_text(">a Insulin OS=x OX=1\nMKVJGIV\n>b\nMKVGIV\n>c\nJJ\n>=1+1\nGI-E\n")
+    run("embed", fasta, "--out", folder / "store.zarr", "--sequence-encoder", encoder, code=3)
+    return folder / "store.zarr"
+
+
+def test_notes_and_failures_are_a_table(remarked: Path) -> None:
+    """TSV, CSV, and in Python: one row each, notes first."""
+    expected = [
+        ("note", "a", "1 J read as X", ""),
+        ("note", "c", "2 J read as X", ""),
+        ("failure", "=1+1", "- at position 3 is not an amino acid", "remove it, or write X"),
+    ]
+    remarks = EmbeddingStore.open(remarked).remarks()
+    assert [(r.kind, r.id, r.text, r.advice) for r in remarks] == expected
+    frame = pd.DataFrame(remarks)
+    assert frame["kind"].tolist() == ["note", "note", "failure"]
+    assert {Path(file).name for file in frame["file"]} == {"x,y.fasta"}
+    for form, delimiter in (("tsv", "\t"), ("csv", ",")):
+        text = run("info", remarked, "--notes", "--format", form).stdout
+        header, *rows = csv.reader(io.StringIO(text), delimiter=delimiter)
+        assert header == ["kind", "id", "file", "text", "advice"]
+        assert [(row[0], row[3], row[4]) for row in rows] == [
+            ("note", "1 J read as X", ""),
+            ("note", "2 J read as X", ""),
+            ("failure", "'- at position 3 is not an amino acid", "remove it, or write X"),
+        ]
+        assert [row[1] for row in rows] == ["a", "c", "'=1+1"]
+
+
+def test_notes_are_shown_and_in_json(remarked: Path) -> None:
+    """Below the failures, by id; and how many entries have a name."""
+    facts = json.loads(run("info", remarked, "--notes", "--json").stdout)
+    assert facts["notes"] == {"a": ["1 J read as X"], "c": ["2 J read as X"]}
+    assert (facts["entries"], facts["annotated"]) == (3, 1)
+    text = run("info", remarked, "--notes", "--format", "text").stdout
+    assert "2 notes:\n  a: 1 J read as X\n  c: 2 J read as X\n" in text
+
+
+def test_a_form_belongs_to_notes(remarked: Path) -> None:
+    """Alone it has no effect, and JSON is another one."""
+    assert "without --notes" in run("info", remarked, "--format", "tsv", code=2).stderr
+    words = ("info", remarked, "--notes", "--format", "tsv", "--json")
+    assert "contradicts --json" in run(*words, code=2).stderr

@@ -13,7 +13,18 @@ import pytest
 from protalign.core.errors import InputError
 from protalign.core.protein import Protein
 from protalign.reading import ReadOptions, assemblies
-from tests.helpers.reading_files import DATA, assert_same_chain, read, read_one, text_of, write
+from protalign.reading.structure_writer import write_values
+from protalign.search.provenance import read_options
+from protalign.stores import AlignedVectors
+from tests.helpers.reading_files import (
+    DATA,
+    assert_same_chain,
+    read,
+    read_b_factors,
+    read_one,
+    text_of,
+    write,
+)
 
 FIRST = ReadOptions(assembly="1")
 OPERATORS = "_pdbx_struct_assembly_gen.oper_expression   1,2"
@@ -159,3 +170,26 @@ def test_names_of_assemblies_are_checked(name: object) -> None:
     with pytest.raises(InputError, match="not the name of an assembly"):
         ReadOptions(assembly=name)  # type: ignore[arg-type]
     assert ReadOptions(assembly=2).assembly == "2"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["cif", "pdb"])
+def test_numbers_of_a_copy_are_written_to_the_built_complex(kind: str, tmp_path: Path) -> None:
+    """The source lacks the copy, so its atoms cannot carry the numbers: the backbone does."""
+    source = DATA / f"1a8o.{kind}.gz"
+    result = read(source, FIRST)
+    structure = result.proteins[0].structure
+    assert structure is not None
+    for chain, all_atoms in (("A", True), ("A-2", False)):
+        values = {(chain, 160, " "): 7.0}
+        path, whole = write_values(source, result.sha256, structure, values, tmp_path / chain)
+        assert whole == all_atoms
+        assert read_b_factors(path)[chain, 160, " "] == 7.0
+
+
+def test_queries_are_read_as_they_are() -> None:
+    """A query need not have the assembly that the searched files had."""
+    options = {"assembly": "1", "per": "chain"}
+    eye, every = np.eye(1, dtype=np.float32), np.ones(1, dtype=np.bool_)
+    ids = np.array(["a"], dtype=object)
+    vectors = AlignedVectors(ids, eye, eye, every, every, {"store": {"options": options}})
+    assert read_options(vectors) == ReadOptions(per="chain")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 
 import protalign
 from protalign import AlignedVectors, EmbeddingStore, ProtAlignEstimator, read_vectors
+from protalign.core.annotation import Annotation
 from protalign.core.errors import InputError, ModelError
 from protalign.search import Hit, Hits, Index, search
 from protalign.search.provenance import check_made_by
+from protalign.stores.vectors.annotations import Annotations
 
 SHIPPED = "protalign_t6_2M"
 
@@ -41,6 +44,24 @@ def test_the_package_is_the_function(vectors: AlignedVectors) -> None:
     query = vectors.ids[0]
     assert protalign.search(query, vectors, k=1)[0] == search(query, vectors, k=1)[0]
     assert list(inspect.signature(protalign.search).parameters)[:2] == ["queries", "vectors"]
+
+
+def test_hits_say_what_they_are(vectors: AlignedVectors) -> None:
+    """Name, organism, taxid and accession are the entry's; None in a file without them."""
+    about = [
+        Annotation(f"protein {i}", "Homo sapiens", 9606 + n) for n, i in enumerate(vectors.ids)
+    ]
+    described = replace(vectors, annotations=Annotations.of(about))
+    query = str(vectors.ids[2])
+    hits = protalign.search(query, described, k=3)
+    assert [hit.description for hit in hits] == [f"protein {hit.id}" for hit in hits]
+    rows = [vectors.ids.tolist().index(hit.id) for hit in hits]
+    assert [hit.taxid for hit in hits] == [9606 + row for row in rows]
+    assert {(hit.organism, hit.accession) for hit in hits} == {("Homo sapiens", None)}
+    for without in (vectors, replace(vectors, annotations=None)):
+        plain = protalign.search(query, without, k=3)
+        assert [hit.id for hit in plain] == [hit.id for hit in hits]
+        assert {(hit.description, hit.taxid) for hit in plain} == {(None, None)}
 
 
 def test_an_id_needs_no_model(vectors: AlignedVectors) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 import protalign
 from protalign import EmbeddingStore, Model, ProtAlignEstimator
+from protalign.core.annotation import Annotation
 from protalign.core.errors import InputError, ModelError, StoreError
 from protalign.core.files import json_text
 from protalign.core.protein import MODALITIES, Modality, Protein
@@ -228,6 +229,22 @@ def test_hits_are_those_of_a_second_stage_on_everything(
         for name in ("cosine", "local_score", "global_score"):
             assert getattr(hit, name) == pytest.approx(getattr(other, name), abs=1e-4)
         assert hit.evalue == pytest.approx(other.evalue * len(hits) / len(store), rel=1e-3)
+
+
+def test_hits_of_an_index_are_described_by_its_store(
+    tmp_path: Path, model: Model, chains: list[Protein]
+) -> None:
+    """The index has no names: they come from the store, for the hits alone."""
+    few = [replace(p, annotation=Annotation(f"the {p.id}", taxid=9606)) for p in chains[:2]]
+    path = build(tmp_path / "store.zarr", [*few, chains[2]])
+    index_store(model, EmbeddingStore.open(path), tmp_path / "index", n_words=WORDS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        hits = protalign.search(chains[0].id, index=tmp_path / "index", model=model, k=4)
+    assert {hit.id: hit.description for hit in hits} == {
+        **{protein.id: f"the {protein.id}" for protein in few},
+        chains[2].id: None,
+    }
 
 
 def test_few_candidates_hold_the_own_structure(

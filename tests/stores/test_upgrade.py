@@ -38,6 +38,12 @@ def chunks(path: Path) -> dict[str, bytes]:
 def without_checksums(tmp_path: Path, filled: Path) -> Path:
     """The tests' store as format 1.0 has it."""
     path = Path(shutil.copytree(filled, tmp_path / "old.zarr"))
+    as_format_1_0(path)
+    return path
+
+
+def as_format_1_0(path: Path) -> None:
+    """Take from a store what format 1.1 added."""
     for file in path.rglob("crc32c"):
         file.unlink()
     root = json.loads((path / "zarr.json").read_text())
@@ -45,7 +51,6 @@ def without_checksums(tmp_path: Path, filled: Path) -> Path:
     old = StoreState(state.options, state.committed, (), state.encoders, {}, "1.0")
     root["attributes"] = old.attributes()
     (path / "zarr.json").write_text(json.dumps(root, indent=2))
-    return path
 
 
 def test_verify_says_what_it_cannot_find(earlier: Path) -> None:

@@ -31,7 +31,6 @@ from protalign.stores import (
     verify_vectors,
     write_vectors,
 )
-from protalign.stores.vectors.table import ANNOTATION_TYPES
 
 DIM = 128
 MEAN_DIMS: dict[Modality, int] = {"sequence": 20, "structure": 12}
@@ -150,10 +149,10 @@ def test_whole_columns_are_not_copied(tmp_path: Path) -> None:
 
 
 def test_columns_are_what_the_format_says(path: Path, batches: list[VectorBatch]) -> None:
-    """id, length, fixed-size lists of float32, facts; one row group per batch; our metadata."""
+    """id, length, fixed-size lists of float32; one row group per batch; our metadata."""
     file = pq.ParquetFile(path)
     schema = file.schema_arrow
-    assert schema.names == ["id", "length", *COLUMNS, *ANNOTATION_TYPES]
+    assert schema.names == ["id", "length", *COLUMNS]
     assert schema.field("id").type == pa.string()
     assert schema.field("length").type == pa.int32()
     for name, width in COLUMNS.items():
