@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from protalign.core.annotation import Annotation
 from protalign.core.errors import Failure, ProtAlignError, StoreError
 from protalign.core.protein import Protein
 from protalign.stores import EmbeddingStore, StoreWriter, verify
@@ -46,7 +47,7 @@ def two_commits(
     with StoreWriter(newer, OPTIONS) as writer:
         writer.add_failure(Failure("x", "x.pdb", "truncated", "fetch it again"))
     older = shutil.copytree(newer, folder / "older.zarr")
-    build(newer, [*texts[11:], chains[1]])
+    build(newer, [*_with_notes(texts[11:]), chains[1]])
     with StoreWriter(newer, OPTIONS) as writer:
         for name in ("y", "z"):
             writer.add_failure(Failure(name, f"{name}.pdb", "truncated", "fetch it again"))
@@ -54,7 +55,11 @@ def two_commits(
 
 
 def _with_notes(proteins: list[Protein]) -> list[Protein]:
-    return [replace(protein, notes=("of a sequence file",)) for protein in proteins]
+    annotation = Annotation("a protein", "Homo sapiens", 9606, "P01308")
+    return [
+        replace(protein, notes=("of a sequence file",), annotation=annotation)
+        for protein in proteins
+    ]
 
 
 @pytest.fixture
