@@ -95,8 +95,10 @@ _UNKNOWN = Annotation()
 
 def _clean(texts: str | Iterable[str]) -> list[str]:
     """Return the different texts that say something, each on one line."""
-    given = [texts] if isinstance(texts, str) else texts
-    lines = dict.fromkeys(one_line(text, MOST_LETTERS) for text in given)
+    if isinstance(texts, str):  # as in most headers, of which there are many
+        line = one_line(texts, MOST_LETTERS) if texts else ""
+        return [] if line in _MISSING else [line]
+    lines = dict.fromkeys(one_line(text, MOST_LETTERS) for text in texts)
     return [line for line in lines if line not in _MISSING]
 
 

@@ -83,13 +83,9 @@ class HeaderFacts:
         """
         present = (self.molecules.get(key) for key in dict.fromkeys(molecules))
         facts = list(islice((each for each in present if each is not None), _MOST_TEXTS))
-        title = self.title[: 2 * MOST_LETTERS]
-        names = [
-            name
-            for each in facts
-            for name in each.names[:_MOST_TEXTS]
-            if " ".join(name.split()).casefold() not in " ".join(title.split()).casefold()
-        ]
+        title = " ".join(self.title[: 2 * MOST_LETTERS].split())
+        names = [" ".join(name.split()) for each in facts for name in each.names[:_MOST_TEXTS]]
+        names = [name for name in names if name.casefold() not in title.casefold()]
         return Annotation.of(
             [*names, title],
             [text for each in facts for text in each.organisms[:_MOST_TEXTS]],

@@ -36,6 +36,8 @@ _BYTES_PER_RESIDUE = 256
 _ROUNDING = 0.01
 #: Largest shift in Å: coordinates in files are refused above it.
 _MOST_SHIFT = 1e5
+#: Operators that are applied one after another: the archive has up to three.
+_MOST_GROUPS = 8
 #: Names of assemblies in a message.
 _NAMES_SHOWN = 10
 
@@ -104,9 +106,9 @@ def cif_assembly(block: gemmi.cif.Block, name: str) -> list[Generator]:
     if not parts:
         raise _missing(name, list(dict.fromkeys(row.str(0) for row in table)))
     rows = {row.str(0): row for row in block.find(_OPERATORS, ["id", *_MATRIX, *_VECTOR])}
-    generators = []
+    generators: list[Generator] = []
     for expression, labels in parts:
-        chosen = _expanded(expression, name)
+        chosen = _expanded(expression, name, sum(len(each.motions) for each in generators))
         operators = {each: _operator(rows.get(each), name) for each in itertools.chain(*chosen)}
         motions = [
             functools.reduce(_after, (operators[each] for each in combination))
@@ -125,20 +127,23 @@ def _operator(row: gemmi.cif.Table.Row | None, name: str) -> Motion:
     return _checked(np.array(numbers[:9]).reshape(3, 3), np.array(numbers[9:]), name)
 
 
-def _expanded(expression: str, name: str) -> list[list[str]]:
+def _expanded(expression: str, name: str, before: int) -> list[list[str]]:
     """Return the operators' ids in an expression such as "1,2", "(1-60)" or "(X0)(1-10,P)".
 
-    One list for each pair of brackets: an operator of the last one is applied first.
+    One list for each pair of brackets: an operator of the last one is applied first. Raises
+    InputError if there are too many together with the motions ``before``; before they are made.
     """
     groups = re.findall(r"\(([^()]*)\)", expression) or [expression]
+    if len(groups) > _MOST_GROUPS:
+        raise InputError(f"assembly {name}: its operators are damaged", _OTHER)
     items = [[item.strip() for item in group.split(",")] for group in groups]
-    _check_count(math.prod(sum(map(_length, group)) for group in items), name)
+    _check_count(before + math.prod(sum(map(_length, group)) for group in items), name)
     return [list(itertools.chain(*map(_ids, group))) for group in items]
 
 
 def _length(item: str) -> int:
     match = _RANGE.fullmatch(item)
-    return max(0, int(match[2]) - int(match[1]) + 1) if match else 1
+    return max(1, int(match[2]) - int(match[1]) + 1) if match else 1
 
 
 def _ids(item: str) -> list[str]:

@@ -9,11 +9,11 @@ from protalign.core.annotation import Annotation
 #: Most letters of a header that are looked at.
 _MOST = 4000
 #: UniProt's words behind the name, and UniRef's.
-_UNIPROT = re.compile(r"(?:^|\s)(OS|OX|GN|PE|SV|UA|UI)=")
-_UNIREF = re.compile(r"(?:^|\s)(n|Tax|TaxID|RepID)=")
+_UNIPROT = re.compile(r"\b(OS|OX|GN|PE|SV|UA|UI)=")
+_UNIREF = re.compile(r"\b(n|Tax|TaxID|RepID)=")
 _UNIREF_ID = re.compile(r"UniRef\d+_(\S+)")
 #: ``1ABC_1|Chains A, B|name|Homo sapiens (9606)``, as the RCSB PDB writes it.
-_RCSB = re.compile(r"((?:pdb_)?\w{4,})_\d+\|Chains? [^|]*\|(.*)\|([^|]*)", re.IGNORECASE)
+_RCSB = re.compile(r"((?:pdb_)?\w{4,})_\d+\|Chains? [^|]*\|(.*)\|([^|]*)")
 _TAXON = re.compile(r"\s*\((\d+)\)")
 #: ``101m_A mol:protein length:154  MYOGLOBIN``, as in the wwPDB's pdb_seqres.txt.
 _SEQRES = re.compile(r"mol:\S+\s+length:\d+\s*(.*)")
@@ -49,13 +49,13 @@ def header_annotation(header: str) -> Annotation:
     'Homo sapiens'
     """
     header = header[:_MOST].partition("\x01")[0].strip()  # NCBI's nr: the first of several
-    if rcsb := _RCSB.fullmatch(header):
+    if "|Chain" in header and (rcsb := _RCSB.fullmatch(header)):
         organisms = [part.strip(" ,") for part in _TAXON.split(rcsb[3])]
         return Annotation.of(rcsb[2], organisms[::2], organisms[1::2], rcsb[1])
     word, text = (*header.split(maxsplit=1), "", "")[:2]
-    if seqres := _SEQRES.fullmatch(text):
+    if text.startswith("mol:") and (seqres := _SEQRES.fullmatch(text)):
         return Annotation.of(seqres[1], accession=word.partition("_")[0])
-    if uniref := _UNIREF_ID.fullmatch(word):
+    if word.startswith("UniRef") and (uniref := _UNIREF_ID.fullmatch(word)):
         name, values = _keyed(text, _UNIREF)
         return Annotation.of(name, values.get("Tax", ""), values.get("TaxID", ""), uniref[1])
     accession = _accession(word)

@@ -205,6 +205,7 @@ def _proteins(
             Protein(source.id, file, structure.kept_chains, structure, tuple(notes), annotation)
         ]
     structure = Structure(chains, tuple(range(len(chains))))
+    annotations = {key: facts.annotation([key]) for key in {read.molecule for read in reads}}
     proteins = []
     for read in reads:
         chain = read.chain
@@ -215,7 +216,7 @@ def _proteins(
             )
         of_file = [note for note in notes if not note.endswith(_LEFT_OUT)]
         own = (*of_file, *_notes_of([read]))
-        annotation = facts.annotation([read.molecule])
+        annotation = annotations[read.molecule]
         proteins.append(Protein(id, file, (chain,), structure, own, annotation))
     return proteins
 

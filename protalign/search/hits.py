@@ -420,7 +420,7 @@ def _with_cosines(hits: list[list[Hit]], queries: Queries, words: WordSearch) ->
 def _with_annotations(hits: list[list[Hit]], store: EmbeddingStore) -> list[list[Hit]]:
     """Return hits with the names and organisms in the store of an index."""
     ids = [hit.id for each in hits for hit in each]
-    about = iter(store[ids].annotations if ids else ())
+    about = iter(store.log.annotations(store.log.rows_of(ids)))
     return [[replace(hit, **next(about).as_dict()) for hit in each] for each in hits]
 
 

@@ -118,7 +118,9 @@ def test_operators_are_combined(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["A-2"], once["A"], atol=1e-4)
 
 
-@pytest.mark.parametrize("expression", ["1-999999999", "(1-99999)(1-99999)", "1," * 30_000 + "1"])
+@pytest.mark.parametrize(
+    "expression", ["1-999999999", "(1-99999)(1-99999)", "1," * 30_000 + "1", "(5-1)(1-999999999)"]
+)
 def test_an_assembly_without_bounds_is_refused_before_it_is_built(
     expression: str, tmp_path: Path
 ) -> None:

@@ -157,8 +157,6 @@ def test_rows_out_of_order_are_refused(described: Path) -> None:
     """The table is searched by halving, so a row out of order would hide others."""
     arrays = LocalArrays(described)
     log = EmbeddingStore(arrays).log
-    log.__dict__["_annotated"] = None
-    del log.__dict__["_annotated"]
     rows = np.array([2, 0])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arrays, "read", lambda name: rows)
