@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import time
 from pathlib import Path
 
 import gemmi
 import numpy as np
 import pytest
+from biotite.structure.io.pdbx import CIFFile, get_assembly
 
 from protalign.core.errors import InputError
 from protalign.core.protein import Protein
@@ -42,18 +44,25 @@ def failure_of(path: Path, options: ReadOptions = FIRST) -> str:
     return f"{failure.reason}; {failure.advice}"
 
 
-def test_coordinates_are_gemmis() -> None:
-    """HIV's capsid domain is a dimer by a crystal axis: both chains where gemmi puts them."""
-    found = chains_of(read_one(DATA / "1a8o.cif.gz", FIRST))
-    structure = gemmi.read_structure(str(DATA / "1a8o.cif.gz"))
+def built_by_gemmi(path: Path) -> list[np.ndarray]:
+    """The CA atoms of each protein chain of the first assembly, as gemmi builds it."""
+    structure = gemmi.read_structure(str(path))
     how = gemmi.HowToNameCopiedChain.AddNumber
-    built = gemmi.make_assembly(structure.assemblies[0], structure[0], how)
-    assert list(found) == ["A", "A-2"]
-    for own, gemmis in zip(found.values(), ("A1", "A2"), strict=True):
-        expected = [r["CA"][0].pos.tolist() for r in built[gemmis].get_polymer()]
-        np.testing.assert_allclose(own[:, 1], expected, atol=1e-4)
-    as_read = chains_of(read_one(DATA / "1a8o.cif.gz"))
-    np.testing.assert_array_equal(found["A"], as_read["A"])
+    model = gemmi.make_assembly(structure.assemblies[0], structure[0], how)
+    chains = [chain.get_polymer().first_conformer() for chain in model]
+    return [np.array([r["CA"][0].pos.tolist() for r in c]) for c in chains if len(list(c))]
+
+
+@pytest.mark.parametrize(("name", "copies"), [("1a8o", 2), ("3jqh", 24), ("4zhl", 2)])
+def test_coordinates_are_gemmis(name: str, copies: int) -> None:
+    """A dimer by a crystal axis, 24 chains round a fourfold axis, and a file that is whole."""
+    path = DATA / f"{name}.cif.gz"
+    found = chains_of(read_one(path, FIRST))
+    assert len(found) == copies
+    for own, expected in zip(found.values(), built_by_gemmi(path), strict=True):
+        np.testing.assert_allclose(own[:, 1], expected, atol=1e-3)
+    for chain, coordinates in chains_of(read_one(path)).items():
+        np.testing.assert_array_equal(found[chain], coordinates)
 
 
 def test_formats_agree(tmp_path: Path) -> None:
@@ -110,12 +119,27 @@ def test_fasta_is_read_as_it_is(tmp_path: Path) -> None:
 
 
 def test_operators_are_combined(tmp_path: Path) -> None:
-    """(1,2)(2): the last one is applied first, as gemmi does; twice the axis is the identity."""
-    text = text_of("1a8o.cif.gz").replace(OPERATORS, OPERATORS.replace("1,2", "'(1,2)(2)'"))
-    found = chains_of(read_one(write(tmp_path / "a.cif", text), FIRST))
-    once = chains_of(read_one(DATA / "1a8o.cif.gz", FIRST))
-    np.testing.assert_allclose(found["A"], once["A-2"], atol=1e-4)
-    np.testing.assert_allclose(found["A-2"], once["A"], atol=1e-4)
+    """(1)(1-2): the last one is applied first, as biotite does; the other order differs."""
+    identity = "1_555 x,y,z            1.0000000000 0.0000000000  0.0000000000 "
+    text = text_of("1a8o.cif.gz")
+    assert text.count(identity + "0.0") == 1
+    text = text.replace(identity + "0.0", identity + "9.0")  # the first one is a shift now
+    builds = []
+    for expression in ("(1)(1-2)", "(1-2)(1)"):
+        changed = text.replace(OPERATORS, OPERATORS.replace("1,2", expression))
+        found = chains_of(read_one(write(tmp_path / "a.cif", changed), FIRST))
+        first = np.array([coordinates[0, 1] for coordinates in found.values()])
+        atoms = get_assembly(CIFFile.read(io.StringIO(changed)), "1", 1)
+        alpha = atoms[(atoms.atom_name == "CA") & (atoms.res_id == atoms.res_id[0])]
+        assert len(first) == len(alpha) == 2
+        np.testing.assert_allclose(ordered(first), ordered(alpha.coord), atol=2e-3)
+        builds.append(ordered(first))
+    assert not np.allclose(*builds, atol=1)
+
+
+def ordered(points: np.ndarray) -> np.ndarray:
+    """Points by x, y and z."""
+    return points[np.lexsort(points.round(1).T)]
 
 
 @pytest.mark.parametrize(
