@@ -71,4 +71,5 @@ def test_a_store_is_added_to(earlier: Path, sample: Path) -> None:
     assert report.failures == []
     store = EmbeddingStore.open(earlier / "store.zarr")
     assert store.ids.tolist() == [*before, "1a2p_A"]
+    assert set(store.annotations) == {Annotation()}
     assert verify(earlier / "store.zarr").ok

@@ -42,8 +42,10 @@ def remarked(tmp_path_factory: pytest.TempPathFactory, encoder: str) -> Path:
     folder = tmp_path_factory.mktemp("remarked")
     fasta = folder / "x,y.fasta"
     fasta.write_text(">a Insulin OS=x OX=1\nMKVJGIV\n>b\nMKVGIV\n>c\nJJ\n>=1+1\nGI-E\n")
-    run("embed", fasta, "--out", folder / "store.zarr", "--sequence-encoder", encoder, code=3)
-    return folder / "store.zarr"
+    store = folder / "store.zarr"
+    done = run("embed", fasta, "--out", store, "--sequence-encoder", encoder, code=3)
+    assert f"all of them: protalign info {store} --notes --format tsv" in done.stderr
+    return store
 
 
 def test_notes_and_failures_are_a_table(remarked: Path) -> None:
