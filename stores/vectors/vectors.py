@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,11 @@ from protalign.core.annotation import Annotation
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.checks import did_you_mean, first_few, plain_index
 from protalign.core.errors import InputError
-from protalign.core.protein import Modality
+from protalign.core.protein import MODALITIES, Modality
 from protalign.stores.vectors.annotations import Annotations
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,6 +78,41 @@ class AlignedVectors:
             f"{sequences:,} sequences, {structures:,} structures)"
         )
 
+    def __getitem__(self, ids: str | Sequence[str] | npt.NDArray[Any]) -> AlignedVectors:
+        """Return the rows of an id or of several, as ``select`` does."""
+        return self.select([ids] if isinstance(ids, str) else ids)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a DataFrame with a row for each id, its index.
+
+        Its columns are those of the exported Parquet file: ``length``, ``sequence_vector`` and
+        ``structure_vector`` (a float32 array each, None if the modality is missing), the means and
+        the annotations if there are some.
+
+        Examples
+        --------
+        >>> eye, every = np.eye(2, dtype=np.float32), np.ones(2, dtype=np.bool_)
+        >>> ids = np.array(["a", "b"], dtype=object)
+        >>> frame = AlignedVectors(ids, eye, eye, every, every).to_pandas()
+        >>> frame.loc["b", "sequence_vector"]
+        array([0., 1.], dtype=float32)
+        """
+        import pandas as pd
+
+        columns: dict[str, Any] = {} if self.lengths is None else {"length": self.lengths}
+        for modality in MODALITIES:
+            columns[f"{modality}_vector"] = _rows(*self.candidates(modality))
+        for modality, means in (
+            ("sequence", self.sequence_mean),
+            ("structure", self.structure_mean),
+        ):
+            if means is not None:
+                columns[f"{modality}_mean"] = _rows(means, np.asarray(np.isfinite(means).all(axis=1)))
+        frame = pd.DataFrame(columns, index=pd.Index(self.ids, name="id"))
+        if self.annotations is not None:
+            frame = frame.join(self.annotations.to_pandas().set_axis(frame.index))
+        return frame
+
     @cached_property
     def _row(self) -> dict[str, int]:
         return {entry_id: row for row, entry_id in enumerate(self.ids.tolist())}
@@ -131,3 +169,8 @@ class AlignedVectors:
         if against == "sequence":
             return self.sequence, self.has_sequence
         return self.structure, self.has_structure
+
+
+def _rows(values: Float32, present: Bool) -> list[Float32 | None]:
+    """Return each row, None for those that are not present."""
+    return [row if here else None for row, here in zip(values, present.tolist(), strict=True)]

@@ -164,6 +164,23 @@ def test_columns_are_what_the_format_says(path: Path, batches: list[VectorBatch]
     assert pq.read_schema(aligned).names == ["id", "length", "sequence_vector", "structure_vector"]
 
 
+def test_a_frame_is_that_of_the_file(path: Path) -> None:
+    """to_pandas gives what pandas reads; an id or several give their rows."""
+    vectors, read = read_vectors(path), pd.read_parquet(path).set_index("id")
+    frame = vectors.to_pandas()
+    assert frame.index.tolist() == read.index.tolist()
+    assert set(frame.columns) <= set(read.columns)
+    for name in COLUMNS:
+        for ours, theirs in zip(frame[name], read[name], strict=True):
+            assert (ours is None) == (theirs is None)
+            assert ours is None or np.array_equal(ours, theirs)
+    first, last = vectors.ids[0], vectors.ids[-1]
+    assert vectors[first].ids.tolist() == [first]
+    assert vectors[[last, first]].ids.tolist() == [last, first]
+    with pytest.raises(InputError, match="no entry 'nobody'"):
+        vectors["nobody"]
+
+
 def test_pandas_reads_it(path: Path, batches: list[VectorBatch]) -> None:
     """A DataFrame of ids and arrays, None where a vector is missing."""
     frame = pd.read_parquet(path)
