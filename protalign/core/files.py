@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from protalign.core.errors import InputError, ProtAlignError, WriteError
 from protalign.core.machine import usable_memory
 from protalign.core.unfinished import NEW, place_beside, places_of, put_folder
-from protalign.core.untrusted import read_bytes
+from protalign.core.untrusted import open_regular, read_bytes
 
 
 @contextmanager
@@ -71,6 +72,38 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             flush_folder(written) if written.is_dir() else flush(written)
         put_folder(unfinished, target)
         flush_folder(target.parent)
+
+
+def check_replaceable(path: str | os.PathLike[str], document: str, schema: str, kind: str) -> None:
+    """Raise WriteError if a path has something that is not a folder of one kind, and not empty.
+
+    Parameters
+    ----------
+    path : str or path
+        The path at which a new folder shall be.
+    document : str
+        The JSON file that says what a folder is: it begins with "schema".
+    schema : str
+        The schema of the folders that may be replaced.
+    kind : str
+        Their name in the error.
+    """
+    folder = Path(path)
+    if not folder.is_symlink() and not folder.exists():
+        return
+    problem = f"{path}: it exists and is not {kind}; name another one"
+    if not folder.is_dir():
+        raise WriteError(problem)
+    if not any(folder.iterdir()):
+        return
+    try:
+        with open_regular(folder / document) as handle:
+            begin = os.read(handle, 1024)
+    except OSError:
+        raise WriteError(problem) from None
+    # The document may be large, and its schema comes first.
+    if not re.match(rf'\s*{{\s*"schema":\s*"{schema}"', begin.decode("utf-8", "replace")):
+        raise WriteError(problem)
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+#: Characters of each name in a file's name, at most.
+_LONGEST_NAME = 60
 _NOT_UTF8 = re.compile(r"\\udc([89a-f][0-9a-f])")
 #: Errors that say that a file is missing. Others (no permission, a failing disk) leave it open.
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -54,3 +57,31 @@ def may_exist(text: str) -> bool:
     except ValueError:  # a null character
         return False
     return True
+
+
+def file_stem(names: Iterable[str], taken: set[str], *, plain: bool = False) -> str:
+    """Return a name for a file, whatever the names hold, that no other one has; and take it.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names from anywhere; an underline joins them.
+    taken : set of str
+        The names that are taken, in small letters: some disks do not tell them from capitals.
+    plain : bool
+        Leave out "+" and "=" as well, which mean something to other programs.
+
+    Examples
+    --------
+    >>> taken = set()
+    >>> [file_stem(["../a b", "T"], taken), file_stem(["../A B", "t"], taken)]
+    ['_a_b_T', '_A_B_t_2']
+    """
+    others = r"[^A-Za-z0-9_.-]" if plain else r"[^A-Za-z0-9_.+=-]"
+    cleaned = (re.sub(others, "_", name)[:_LONGEST_NAME] for name in names)
+    stem = "_".join(cleaned).lstrip(".-") or "protein"
+    base, number = stem, 2
+    while base.lower() in taken:
+        base, number = f"{stem}_{number}", number + 1
+    taken.add(base.lower())
+    return base

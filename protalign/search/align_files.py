@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from protalign.core.errors import Failure, InputError, WriteError
-from protalign.core.files import json_text, new_folder
+from protalign.core.errors import Failure, InputError
+from protalign.core.files import check_replaceable, json_text, new_folder
+from protalign.core.paths import file_stem
 from protalign.core.printing import printable
 from protalign.core.protein import Modality
-from protalign.core.untrusted import open_regular
 from protalign.core.words import AlignFormat, AlignMode
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.heads.model import Model, as_model
@@ -34,8 +32,6 @@ from protalign.stores import EmbeddingStore
 SCHEMA, SCHEMA_VERSION = "protalign alignments", 1
 #: The files of all alignments in a folder.
 TEXT, M8, JSON = "alignments.txt", "alignments.m8", "alignments.json"
-#: Characters of a name in a file's name, at most.
-_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,22 +192,7 @@ def _text(aligned: ProteinAlignment, support: ResidueSupport) -> str:
 
 def check_folder(path: str | os.PathLike[str]) -> None:
     """Raise WriteError if something is at a path that ``write_folder`` must not replace."""
-    folder = Path(path)
-    if not folder.is_symlink() and not folder.exists():
-        return
-    problem = f"{path}: it exists and is not a folder of alignments; name another one"
-    if not folder.is_dir():
-        raise WriteError(problem)
-    if not any(folder.iterdir()):
-        return
-    try:
-        with open_regular(folder / JSON) as handle:
-            begin = os.read(handle, 1024)
-    except OSError:
-        raise WriteError(problem) from None
-    # The document may be large, and its schema comes first.
-    if not re.match(rf'\s*{{\s*"schema":\s*"{SCHEMA}"', begin.decode("utf-8", "replace")):
-        raise WriteError(problem)
+    check_replaceable(path, JSON, SCHEMA, "a folder of alignments")
 
 
 def write_folder(results: AlignResults, path: str | os.PathLike[str]) -> None:
@@ -234,20 +215,9 @@ def write_folder(results: AlignResults, path: str | os.PathLike[str]) -> None:
         taken: set[str] = set()
         for aligned, support in results.alignments:
             for each in aligned.all:
-                base = _base(each.query.name, each.target.name, taken)
+                base = file_stem([each.query.name, each.target.name], taken)
                 for suffix, write in ((".a3m", a3m), (".fasta", fasta)):
                     if len(each):
                         (folder / f"{base}{suffix}").write_text(write(each), encoding="utf-8")
                 if each is aligned.whole:
                     write_support(support, folder / base)
-
-
-def _base(query: str, target: str, taken: set[str]) -> str:
-    """Return a name for files that no other pair has, whatever the ids hold."""
-    names = [re.sub(r"[^A-Za-z0-9_.+=-]", "_", name)[:_LONGEST_NAME] for name in (query, target)]
-    stem = "_".join(names).lstrip(".-") or "alignment"
-    base, number = stem, 2
-    while base.lower() in taken:  # some disks do not tell capitals from small letters
-        base, number = f"{stem}_{number}", number + 1
-    taken.add(base.lower())
-    return base
