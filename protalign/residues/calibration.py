@@ -193,6 +193,27 @@ class Calibration:
         evalue: Float64 = n_targets * -np.expm1(-np.exp(-np.asarray(excess, np.float64)))
         return evalue
 
+    def bits(self, excess: npt.ArrayLike) -> Float64:
+        """Return how rare an excess is by chance, in bits: chance gives it 2 ** -bits times.
+
+        So the E-value is the number of targets times 2 ** -bits, whatever that number is, and bits
+        go on where the E-value is too small for a float. At least 0; float64.
+
+        Examples
+        --------
+        >>> calibration = Calibration(0.0, 0.0, 0.0, scale=1.0, n_pairs=1000)
+        >>> float(calibration.evalue(9.0, 500) / 500 * 2 ** calibration.bits(9.0)).__round__(6)
+        1.0
+        >>> float(calibration.bits(2000.0)).__round__()
+        2885
+        """
+        x = np.asarray(excess, np.float64)
+        rate = np.exp(-np.maximum(x, -30))
+        # ln(1 - exp(-rate)) is -x - rate / 2 for a small rate, and exact arithmetic would lose it.
+        log = np.where(rate < 1e-6, -x - rate / 2, np.log(-np.expm1(-np.maximum(rate, 1e-300))))
+        bits: Float64 = np.maximum(-log / np.log(2), 0.0)
+        return bits
+
     def probability(self, excess: npt.ArrayLike) -> Float64:
         """Return the probability that two proteins share a fold; float64, 0 to 1."""
         z = _FOLD_SLOPE * (np.asarray(excess, np.float64) - _FOLD_CENTRE)
