@@ -115,6 +115,11 @@ def print_notes(notes: Sequence[NoteCount]) -> None:
         print(printable(f"  {note.id}: {note.note}{more}"), file=sys.stderr)
 
 
+def print_note(line: str) -> None:
+    """Print a line about what was done to standard error."""
+    print(printable(line), file=sys.stderr)
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print aligned columns, numbers to the right; a row of one cell is a heading."""
     table = [list(header), *[[printable(cell) for cell in row] for row in rows]]

@@ -9,7 +9,9 @@ import sys
 from inspect import signature
 from types import ModuleType
 
-from protalign.search.hits import Hit, Hits, search
+from protalign.search.hit import Hit
+from protalign.search.hit_list import Hits
+from protalign.search.hits import search
 from protalign.search.index import Index
 from protalign.search.word_building import index_store
 from protalign.search.word_index import WordIndex

@@ -44,24 +44,36 @@ def m8(alignment: NamedAlignment) -> str:
     """
     if not len(alignment):
         return ""
+    cells = m8_values(alignment)
+    evalue = cells["evalue"]
+    texts = {
+        "query": table_cell(alignment.query.name),
+        "target": table_cell(alignment.target.name),
+        "fident": f"{cells['fident']:.3f}",
+        "evalue": "" if evalue is None else f"{evalue:.3g}",
+        "bits": f"{cells['bits']:.1f}",
+    }
+    return "\t".join(str(texts.get(name, cells[name])) for name in M8_COLUMNS)
+
+
+def m8_values(alignment: NamedAlignment) -> dict[str, Any]:
+    """Return the values of ``M8_COLUMNS``, of an alignment that has pairs."""
     found = alignment.alignment
-    query, target = found.query_rows, found.target_rows
     length = len(alignment.columns)
-    cells = [
-        table_cell(alignment.query.name),
-        table_cell(alignment.target.name),
-        f"{alignment.identical / length:.3f}",
-        length,
-        len(alignment) - alignment.identical,
-        found.gap_openings,
-        query[0] + 1,
-        query[-1] + 1,
-        target[0] + 1,
-        target[-1] + 1,
-        "" if found.evalue is None else f"{found.evalue:.3g}",
-        f"{alignment.bits:.1f}",
-    ]
-    return "\t".join(map(str, cells))
+    return {
+        "query": alignment.query.name,
+        "target": alignment.target.name,
+        "fident": alignment.identical / length,
+        "alnlen": length,
+        "mismatch": len(alignment) - alignment.identical,
+        "gapopen": found.gap_openings,
+        "qstart": int(found.query_rows[0]) + 1,
+        "qend": int(found.query_rows[-1]) + 1,
+        "tstart": int(found.target_rows[0]) + 1,
+        "tend": int(found.target_rows[-1]) + 1,
+        "evalue": found.evalue,
+        "bits": alignment.bits,
+    }
 
 
 def a3m(alignment: NamedAlignment) -> str:
@@ -88,13 +100,20 @@ def fasta(alignment: NamedAlignment) -> str:
     """
     if not len(alignment):
         return ""
-    columns = alignment.columns
     found = alignment.alignment
-    query = "".join(_letter(alignment.query, q) for q, _ in columns)
-    target = "".join(_letter(alignment.target, t) for _, t in columns)
+    query, target = aligned_letters(alignment)
     return (
         f">{_ranged(alignment.query, found.query_rows)}\n{query}\n"
         f">{_ranged(alignment.target, found.target_rows)}\n{target}\n"
+    )
+
+
+def aligned_letters(alignment: NamedAlignment) -> tuple[str, str]:
+    """Return the letters of both from the first aligned pair to the last, with "-" for gaps."""
+    columns = alignment.columns
+    return (
+        "".join(_letter(alignment.query, q) for q, _ in columns),
+        "".join(_letter(alignment.target, t) for _, t in columns),
     )
 
 

@@ -170,7 +170,7 @@ def align_proteins(
             f"{query.id} and {target.id}: both are {query.modality}s",
             "compare a sequence with a structure",
         )
-    _check_memory(query, target)
+    check_memory(query.id, target.id, len(query), len(target))
 
     def aligned(one: ResidueRows, other: ResidueRows) -> NamedAlignment:
         found = model.align(
@@ -200,11 +200,12 @@ def align_proteins(
     )
 
 
-def _check_memory(query: ResidueRows, target: ResidueRows) -> None:
-    needed = _BYTES_PER_PAIR * len(query) * len(target)
+def check_memory(query: str, target: str, query_length: int, target_length: int) -> None:
+    """Raise InputError if an alignment of two proteins takes more memory than is free."""
+    needed = _BYTES_PER_PAIR * query_length * target_length
     if needed > free_memory():
         raise InputError(
-            f"{query.id} and {target.id}: {len(query):,} and {len(target):,} residues take "
+            f"{query} and {target}: {query_length:,} and {target_length:,} residues take "
             f"{needed / 1e9:.1f} GB to align, more than is free",
             "align single chains or domains",
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, get_args, overload
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, get_args
 
 from protalign.core.checks import check_choice, check_whole
 from protalign.core.errors import Failure, InputError
@@ -16,6 +16,10 @@ from protalign.encoders.recorded import RecordedEncoders
 from protalign.heads.model import Model, as_model
 from protalign.residues import ResidueStage
 from protalign.residues.stage import ProteinRows
+from protalign.search.comparison import Comparison, HitFilters
+from protalign.search.hit import Hit
+from protalign.search.hit_columns import parse_columns
+from protalign.search.hit_list import Hits
 from protalign.search.index import Index
 from protalign.search.provenance import (
     check_made_by,
@@ -32,113 +36,18 @@ from protalign.search.queries import (
     embedding_queries,
     sequence_queries,
     sort_queries,
-    stored_backbone,
     stored_queries,
 )
 from protalign.search.rerank import StoredResidues, check_length_term, rescored
-from protalign.search.superposition import tm_score as tm_score_of
+from protalign.search.wanted import (
+    Wanted,
+    refuse_uncalibrated,
+    refuse_unknown,
+    refuse_without_residues,
+)
 from protalign.search.word_index import WordIndex
 from protalign.search.word_search import CANDIDATES, WordSearch
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """An entry that was found for a query.
-
-    Attributes
-    ----------
-    query : str
-        The query's id.
-    rank : int
-        1 for the nearest entry.
-    id : str
-        The entry's id.
-    cosine : float
-        Cosine of the two vectors, -1 to 1.
-    length : int or None
-        The entry's residues; None if unknown.
-    against : "sequence" or "structure"
-        The entry's vector that was compared.
-    tm_score : float or None
-        TM-score of the entry superposed on the query, normalised by the query's length; None if it
-        was not asked for, or if coordinates are missing.
-    local_score : float or None
-        Score of the best local alignment of the residues, in nats; with ``rerank`` only.
-    evalue : float or None
-        Hits of this local score that chance gives in a search of this size; None if the model's
-        residue stage is not calibrated.
-    probability : float or None
-        Probability that the two share a fold, by the local score; None as for ``evalue``.
-    global_score : float or None
-        Sum of the residues' log-likelihood ratios on the best diagonal, in nats: high for the
-        query's own partner, and for near-identical proteins. With ``rerank`` only.
-    description, organism, accession : str or None
-        The entry's name, its organism and its accession, as its file had them; None if unknown.
-    taxid : int or None
-        The organism's number in NCBI's taxonomy; None if unknown.
-
-    Examples
-    --------
-    >>> hit = Hit("1a30", 1, "3ebp", cosine=0.81, length=842, against="structure")
-    >>> hit.as_dict()["id"]
-    '3ebp'
-    """
-
-    query: str
-    rank: int
-    id: str
-    cosine: float
-    length: int | None
-    against: Modality
-    tm_score: float | None = None
-    local_score: float | None = None
-    evalue: float | None = None
-    probability: float | None = None
-    global_score: float | None = None
-    description: str | None = None
-    organism: str | None = None
-    taxid: int | None = None
-    accession: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the attributes as JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, eq=False)
-class Hits(Sequence[Hit]):
-    """The hits of all queries: query by query, best first.
-
-    Attributes
-    ----------
-    hits : tuple of Hit
-        The hits. ``Hits`` itself is a sequence of them.
-    failures : tuple of Failure
-        Queries that could not be read.
-
-    Examples
-    --------
-    >>> hits = Hits((Hit("1a30", 1, "3ebp", 0.81, 842, "structure"),))
-    >>> len(hits), hits[0].cosine, hits.failures
-    (1, 0.81, ())
-    """
-
-    hits: tuple[Hit, ...]
-    failures: tuple[Failure, ...] = field(default=())
-
-    def __len__(self) -> int:
-        return len(self.hits)
-
-    @overload
-    def __getitem__(self, index: int) -> Hit: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
-    def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
-        return self.hits[index]
-
-    def __iter__(self) -> Iterator[Hit]:
-        return iter(self.hits)
 
 
 def search(
@@ -154,6 +63,12 @@ def search(
     mode: AlignMode = "local",
     length_term: float = 0.0,
     tm_score: bool = False,
+    max_evalue: float | None = None,
+    min_score: float | None = None,
+    min_cov: float | None = None,
+    min_tm: float | None = None,
+    columns: str | Iterable[str] | None = None,
+    superpose: bool = False,
     store: EmbeddingStore | str | os.PathLike[str] | None = None,
     weights: Mapping[Modality, str] | None = None,
     device: str = "auto",
@@ -194,9 +109,19 @@ def search(
         different thing from their residues. "global" only; 0: do not.
     tm_score : bool
         Superpose each hit on its query and give the TM-score.
+    max_evalue, min_score, min_cov, min_tm : float, optional
+        Give only hits with at most this E-value and at least this score (in nats, of ``mode``),
+        coverage of both proteins (0 to 1) and TM-score (by the query's length). A hit whose number
+        is unknown does not pass. The candidates of the second stage are tried in their order until
+        ``k`` have passed; without one only the ``k`` nearest are tried.
+    columns : str or iterable of str, optional
+        Columns that ``Hits.write`` is to write (docs/formats.md), as a list or as text with
+        commas. One that this search cannot give is refused before it begins.
+    superpose : bool
+        Open the store for ``Hits.superpose``, and refuse queries of which none has coordinates.
     store : EmbeddingStore, str or path, optional
-        The store with the hits' coordinates and residues, for ``tm_score``, ``rerank`` and
-        ``index``; default: the recorded one.
+        The store with the hits' coordinates and residues, for ``tm_score``, ``rerank``, ``index``
+        and columns of alignments and superpositions; default: the recorded one.
     weights : mapping, optional
         Modality -> weights file of the model's encoder, if it is not found by itself.
     device : str
@@ -213,7 +138,7 @@ def search(
     ------
     InputError
         A query is not an id, a file or a sequence; a model is needed; the Parquet file or the index
-        is missing; both are given, or neither.
+        is missing; both are given, or neither; the search cannot give a column or a filter.
     ModelError
         The vectors or the index are another model's; the model has no residue stage.
     WeightsError
@@ -237,6 +162,11 @@ def search(
     check_whole("rerank", rerank, 0)
     check_choice("mode", mode, get_args(AlignMode))
     check_length_term(length_term, mode if rerank or index is not None else None)
+    wanted = Wanted(
+        parse_columns(columns), HitFilters(max_evalue, min_score, min_cov, min_tm), superpose
+    )
+    if not rerank and index is None:
+        refuse_without_residues(wanted)
     words: WordSearch | None = None
     nearest: Index | None = None
     opened: EmbeddingStore | None
@@ -249,37 +179,40 @@ def search(
         nearest = vectors if isinstance(vectors, Index) else Index(_opened(vectors))
         targets = nearest.vectors
         by_kind = sort_queries(queries, targets.ids.tolist())
-        opened = _opened_store(store, targets) if tm_score or rerank else None
+        needs_store = tm_score or rerank or wanted.that_need("coordinates")
+        opened = _opened_store(store, targets) if needs_store else None
     else:
         raise InputError(
             "search: it needs vectors or an index, one of the two",
             "give the one to search (--vectors or --index)",
         )
-    coordinates = opened if tm_score else None
     residues: StoredResidues | None = None
     if by_kind.needs_model or rerank:
         model = _model_for(by_kind, model, device)
         check_made_by(targets, model)
     if rerank and opened is not None:
         residues = StoredResidues(model, opened)
+        if residues.stage.calibration is None:
+            refuse_uncalibrated(wanted)
     parts = []
     if by_kind.needs_model:
         stage = None if residues is None else residues.stage
         parts += _embedded(by_kind, targets, model, query_by, weights, device, stage)
-    parts.append(stored_queries(targets, by_kind.ids, query_by, coordinates, residues))
+    parts.append(stored_queries(targets, by_kind.ids, query_by, opened, residues))
     for table in by_kind.tables:
         check_same_model(table, targets)
-        of_table = opened and coordinates_of(table, targets, opened)
+        of_table = None if opened is None else coordinates_of(table, targets, opened)
         parts.append(
             stored_queries(
                 table,
                 table.ids.tolist(),
                 query_by,
-                of_table if tm_score else None,
+                of_table,
                 StoredResidues(model, of_table) if rerank and of_table is not None else None,
             )
         )
     everything = Queries.joined(parts, targets.sequence.shape[1])
+    refuse_unknown(wanted, everything, opened)
     if rerank and against in everything.modality:
         raise InputError(
             f"rerank: a query by {against} cannot be compared with a {against} residue by residue",
@@ -292,16 +225,22 @@ def search(
         hits = _worded(everything, words, rerank)
     if residues is not None:
         hits = [
-            _reranked(each, query, residues, mode, length_term, _n_targets(each, targets, words))[
-                :k
-            ]
+            _reranked(each, query, residues, mode, length_term, _n_targets(each, targets, words))
             for each, query in zip(hits, everything.residues, strict=True)
         ]
+    comparison = Comparison(everything, opened, residues, mode)
+    hits = [comparison.best(place, each, k, wanted.filters) for place, each in enumerate(hits)]
     if words is not None:
         hits = _with_annotations(_with_cosines(hits, everything, words), words.store)
-    if coordinates is not None:
-        hits = _with_tm_scores(hits, everything, coordinates)
-    return Hits(tuple(hit for each in hits for hit in each), tuple(everything.failures))
+    if tm_score:
+        hits = _with_tm_scores(hits, comparison)
+    return Hits(
+        tuple(hit for each in hits for hit in each),
+        tuple(everything.failures),
+        comparison,
+        tuple(place for place, each in enumerate(hits) for _ in each),
+        wanted.columns,
+    )
 
 
 def _opened(vectors: AlignedVectors | str | os.PathLike[str]) -> AlignedVectors:
@@ -458,27 +397,22 @@ def _reranked(
                 hit,
                 evalue=float(calibration.evalue(excess, n_targets)),
                 probability=float(calibration.probability(excess)),
+                bits=float(calibration.bits(excess)),
             )
         best.append(hit)
     best += [hit for index, hit in enumerate(hits) if index not in known]
     return [replace(hit, rank=rank) for rank, hit in enumerate(best, start=1)]
 
 
-def _with_tm_scores(
-    hits: list[list[Hit]], queries: Queries, store: EmbeddingStore
-) -> list[list[Hit]]:
+def _with_tm_scores(hits: list[list[Hit]], comparison: Comparison) -> list[list[Hit]]:
     """Return the hits with TM-scores; None if the query or the hit has no coordinates."""
     scored = []
-    for query, each in zip(queries.backbones, hits, strict=True):
-        targets = [None if query is None else stored_backbone(store, hit.id) for hit in each]
-        scores = [
-            math.nan if query is None or target is None else tm_score_of(query, target)
-            for target in targets
-        ]
+    for place, each in enumerate(hits):
+        found = [comparison.superposition(place, hit) for hit in each]
         scored.append(
             [
-                replace(hit, tm_score=None if math.isnan(score) else score)
-                for hit, score in zip(each, scores, strict=True)
+                replace(hit, tm_score=None if superposition is None else superposition.score)
+                for hit, superposition in zip(each, found, strict=True)
             ]
         )
     return scored

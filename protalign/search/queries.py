@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 from protalign.core.arrays import Float32
 from protalign.core.checks import did_you_mean
 from protalign.core.errors import Failure, InputError
+from protalign.core.files import sha256
+from protalign.core.paths import path_of
 from protalign.core.protein import MODALITIES, Chain, Modality, Protein
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.heads.model import Model
@@ -23,6 +26,7 @@ from protalign.reading.fasta import parse_sequence
 from protalign.residues import ResidueStage
 from protalign.residues.stage import ProteinRows
 from protalign.search.rerank import StoredResidues
+from protalign.search.residue_rows import StoredProtein, has_coordinates
 from protalign.search.superposition import backbone_of
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 
@@ -51,22 +55,26 @@ class Queries:
         Residues of each; None if unknown.
     vectors : (n, dim) float32
         Vectors of unit length.
-    backbones : list of (L, 4, 3) float32 or None
-        N, CA, C, O in Å of each query with known coordinates, else None.
+    proteins : list of Protein, StoredProtein or None
+        The protein behind each query, for its residues' names and its coordinates; None for bare
+        embeddings, and for vectors whose store is missing.
     residues : list of ProteinRows or None
         Residue rows of each query for a second stage; None if they were not asked for, or if they
         are unknown.
     failures : list of Failure
         Inputs that could not be read.
+    digests : dict
+        The SHA-256 of each structure file that was read, by the ``source`` of its proteins.
     """
 
     ids: list[str]
     modality: list[Modality]
     lengths: list[int | None]
     vectors: Float32
-    backbones: list[Float32 | None]
+    proteins: list[Protein | StoredProtein | None]
     residues: list[ProteinRows | None]
     failures: list[Failure] = field(default_factory=list)
+    digests: dict[str, bytes] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,9 +90,10 @@ class Queries:
             [modality for part in parts for modality in part.modality],
             [length for part in parts for length in part.lengths],
             vectors,
-            [backbone for part in parts for backbone in part.backbones],
+            [protein for part in parts for protein in part.proteins],
             [rows for part in parts for rows in part.residues],
             [failure for part in parts for failure in part.failures],
+            {source: digest for part in parts for source, digest in part.digests.items()},
         )
 
 
@@ -167,7 +176,7 @@ def stored_queries(
     vectors: AlignedVectors,
     ids: Sequence[str],
     modality: Modality = "sequence",
-    coordinates: EmbeddingStore | None = None,
+    store: EmbeddingStore | None = None,
     residues: StoredResidues | None = None,
 ) -> Queries:
     """Return queries with vectors that a file has: no model is needed.
@@ -180,8 +189,8 @@ def stored_queries(
         Ids of the file; InputError for others.
     modality : "sequence" or "structure"
         The vector to query with; the other one if that is missing.
-    coordinates : EmbeddingStore, optional
-        The store that the vectors are of, for the queries' backbones.
+    store : EmbeddingStore, optional
+        The store that the vectors are of, for the queries' proteins.
     residues : StoredResidues, optional
         The residue rows of that store, for a second stage.
     """
@@ -204,7 +213,7 @@ def stored_queries(
         kinds,
         [None] * len(ids) if subset.lengths is None else subset.lengths.tolist(),
         np.where(present[:, None], values, subset.candidates(other)[0]),
-        [None if coordinates is None else stored_backbone(coordinates, name) for name in names],
+        [None if store is None else StoredProtein(store, name) for name in names],
         rows,
     )
 
@@ -252,6 +261,10 @@ def embed_queries(
         parts.append(_pooled(block, model, encoders, stage))
     queries = Queries.joined(parts, model.embed_dim)
     queries.failures.extend(failures)
+    for protein in queries.proteins:
+        if isinstance(protein, Protein) and protein.structure is not None:
+            with suppress(OSError):  # a pipe, or a file that is gone again
+                queries.digests[protein.source] = sha256(path_of(protein.source))
     return queries
 
 
@@ -316,8 +329,9 @@ def _pooled(
     stage: ResidueStage | None,
 ) -> Queries:
     """Embed and pool some proteins: those with a backbone by their structure."""
-    backbones = [backbone_of(protein.chains) for protein in proteins]
-    modality: list[Modality] = ["structure" if len(b) else "sequence" for b in backbones]
+    modality: list[Modality] = [
+        "structure" if has_coordinates(protein) else "sequence" for protein in proteins
+    ]
     vectors = np.empty((len(proteins), model.embed_dim), dtype=np.float32)
     residues: list[ProteinRows | None] = [None] * len(proteins)
     for kind in MODALITIES:
@@ -337,7 +351,7 @@ def _pooled(
         modality,
         [len(protein) for protein in proteins],
         vectors,
-        [backbone if len(backbone) else None for backbone in backbones],
+        list(proteins),
         residues,
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Bool, Int64
-from protalign.core.protein import Chain, Modality, Structure
+from protalign.core.protein import Chain, Modality, Protein, Structure
 from protalign.heads.model import Model
 from protalign.stores import EmbeddingStore
 
@@ -224,3 +224,38 @@ def stored_chains(store: EmbeddingStore, entry_id: str) -> tuple[Chain, ...]:
     kept = store.structure(entry_id).kept_chains
     first, count = store.log.chains(int(view.entry_rows[0]))
     return kept[first : first + count]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredProtein:
+    """An entry of a store, whose chains are read when they are wanted.
+
+    Attributes
+    ----------
+    store : EmbeddingStore
+        The store.
+    id : str
+        The entry.
+    """
+
+    store: EmbeddingStore
+    id: str
+
+    def read(self) -> Protein | None:
+        """Return the entry's chains, structure and source; None if the store does not have it."""
+        if self.id not in self.store:
+            return None
+        has_structure = bool(self.store[self.id].has_structure[0])
+        return Protein(
+            self.id,
+            self.store.source(self.id),
+            stored_chains(self.store, self.id),
+            self.store.structure(self.id) if has_structure else None,
+        )
+
+
+def has_coordinates(protein: Protein | StoredProtein | None) -> bool:
+    """Return whether a query has coordinates."""
+    if isinstance(protein, StoredProtein):
+        return protein.id in protein.store and bool(protein.store[protein.id].has_structure[0])
+    return protein is not None and any(len(chain.structure_rows) for chain in protein.chains)

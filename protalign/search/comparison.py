@@ -1,0 +1,252 @@
+"""Hits aligned with their queries and superposed on them, when that is wanted."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from protalign.core.arrays import Int64
+from protalign.core.checks import check_between
+from protalign.core.errors import InputError
+from protalign.core.protein import Chain, Modality, Protein
+from protalign.core.words import AlignMode
+from protalign.residues.alignment import align
+from protalign.search.alignments import NamedAlignment, check_memory
+from protalign.search.hit import Hit
+from protalign.search.queries import Queries
+from protalign.search.rerank import StoredResidues
+from protalign.search.residue_rows import ResidueRows, StoredProtein
+from protalign.search.superposition import Superposition, backbone_of, superimpose
+from protalign.stores import EmbeddingStore
+
+
+@dataclass(frozen=True, slots=True)
+class HitFilters:
+    """The least that a hit must have to be given; None asks for nothing.
+
+    Attributes
+    ----------
+    max_evalue : float or None
+        The highest E-value.
+    min_score : float or None
+        The lowest score, in nats: of the mode that orders the hits.
+    min_cov : float or None
+        The least share, 0 to 1, of the query and of the entry between the first and the last
+        aligned residue. Both must have it.
+    min_tm : float or None
+        The lowest TM-score, normalised by the query's length.
+
+    Examples
+    --------
+    >>> HitFilters(max_evalue=0.001).names
+    ('max_evalue',)
+    """
+
+    max_evalue: float | None = None
+    min_score: float | None = None
+    min_cov: float | None = None
+    min_tm: float | None = None
+
+    def __post_init__(self) -> None:
+        nearly = np.nextafter(0, -1), np.nextafter(1, 2)
+        for name, low, high in (
+            ("max_evalue", nearly[0], np.inf),
+            ("min_score", -np.inf, np.inf),
+            ("min_cov", *nearly),
+            ("min_tm", *nearly),
+        ):
+            if getattr(self, name) is not None:
+                check_between(name, getattr(self, name), low, high)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The filters that ask for something."""
+        every = ("max_evalue", "min_score", "min_cov", "min_tm")
+        return tuple(name for name in every if getattr(self, name) is not None)
+
+
+class Comparison:
+    """What compares the hits of a search with its queries, residue by residue.
+
+    An alignment or a superposition is made once, when it is first asked for, and kept.
+
+    Parameters
+    ----------
+    queries : Queries
+        The queries.
+    store : EmbeddingStore or None
+        The store of the entries; None if the search did not need it.
+    residues : StoredResidues or None
+        The entries' residue rows; None if there was no second stage.
+    mode : "local" or "global"
+        The alignments to make: those whose scores order the hits.
+    """
+
+    def __init__(
+        self,
+        queries: Queries,
+        store: EmbeddingStore | None,
+        residues: StoredResidues | None,
+        mode: AlignMode,
+    ) -> None:
+        self.queries, self.store, self.mode = queries, store, mode
+        self._residues = residues
+        self._proteins: dict[int, Protein | None] = {}
+        self._alignments: dict[tuple[int, str], NamedAlignment | None] = {}
+        self._superpositions: dict[tuple[int, str], Superposition | None] = {}
+
+    @property
+    def has_residues(self) -> bool:
+        """Whether the search had a second stage."""
+        return self._residues is not None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it gave E-values."""
+        return self._residues is not None and self._residues.stage.calibration is not None
+
+    def score(self, hit: Hit) -> float | None:
+        """Return the score that orders the hits, in nats; None without a second stage."""
+        return hit.local_score if self.mode == "local" else hit.global_score
+
+    def query(self, query: int) -> Protein | None:
+        """Return a query's protein; None if it is unknown."""
+        if query not in self._proteins:
+            known = self.queries.proteins[query]
+            self._proteins[query] = known.read() if isinstance(known, StoredProtein) else known
+        return self._proteins[query]
+
+    def entry(self, entry_id: str) -> Protein | None:
+        """Return an entry's protein; None if the store is not open, or does not have it."""
+        return None if self.store is None else StoredProtein(self.store, entry_id).read()
+
+    def digest(self, query: int) -> bytes:
+        """Return the SHA-256 of the file that a query was read from; empty if it is unknown."""
+        known = self.queries.proteins[query]
+        if isinstance(known, StoredProtein):
+            return known.store.source_sha256(known.id)
+        return b"" if known is None else self.queries.digests.get(known.source, b"")
+
+    def alignment(self, query: int, hit: Hit) -> NamedAlignment | None:
+        """Return a hit's alignment with its query, in positions of the two whole sequences.
+
+        All chains of a protein count as one, in their order. Residues that a structure has no row
+        of are in the sequence and are not aligned.
+
+        Returns
+        -------
+        NamedAlignment or None
+            None if the residues of one of the two are unknown, if nothing is aligned, or if they
+            are too long for the memory.
+        """
+        key = query, hit.id
+        if key not in self._alignments:
+            self._alignments[key] = self._aligned(query, hit)
+        return self._alignments[key]
+
+    def _aligned(self, query: int, hit: Hit) -> NamedAlignment | None:
+        rows = self.queries.residues[query]
+        if self._residues is None or rows is None or hit.local_score is None:
+            return None
+        asking, target = self.query(query), self.entry(hit.id)
+        (found,) = self._residues.rows(hit.against, [hit.id])
+        if asking is None or target is None or found is None:
+            return None
+        local = self.mode == "local"
+        pair = (rows.local, found.local) if local else (rows.diagonal, found.diagonal)
+        try:
+            check_memory(asking.id, target.id, len(pair[0]), len(pair[1]))
+        except InputError as error:
+            warnings.warn(str(error), stacklevel=2)
+            return None
+        alignment = align(*pair, self.mode)
+        if not len(alignment):
+            return None
+        sides = (
+            (asking, self.queries.modality[query], alignment.query_rows),
+            (target, hit.against, alignment.target_rows),
+        )
+        places = [positions(protein.chains, modality)[rows] for protein, modality, rows in sides]
+        return NamedAlignment(
+            whole_sequence(asking),
+            whole_sequence(target),
+            replace(
+                alignment,
+                query_rows=places[0],
+                target_rows=places[1],
+                query_length=len(asking),
+                target_length=len(target),
+            ),
+        )
+
+    def superposition(self, query: int, hit: Hit) -> Superposition | None:
+        """Return a hit's superposition on its query; None if one of them has no coordinates."""
+        key = query, hit.id
+        if key not in self._superpositions:
+            asking, target = self.query(query), self.entry(hit.id)
+            found = None
+            if asking is not None and target is not None:
+                found = superimpose(backbone_of(asking.chains), backbone_of(target.chains))
+            if found is not None and math.isnan(found.score):
+                found = None
+            self._superpositions[key] = found
+        return self._superpositions[key]
+
+    def best(self, query: int, hits: Sequence[Hit], k: int, filters: HitFilters) -> list[Hit]:
+        """Return the first k hits of a query that pass the filters, ranked again from 1.
+
+        They are tried in their order, and the filters that cost most come last.
+        """
+        kept: list[Hit] = []
+        for hit in hits:
+            if len(kept) == k:
+                break
+            if self._passes(query, hit, filters):
+                kept.append(replace(hit, rank=len(kept) + 1))
+        return kept
+
+    def _passes(self, query: int, hit: Hit, filters: HitFilters) -> bool:
+        """Return whether a hit passes; a number that is unknown does not."""
+        if filters.max_evalue is not None and not (
+            hit.evalue is not None and hit.evalue <= filters.max_evalue
+        ):
+            return False
+        if filters.min_score is not None:
+            score = self.score(hit)
+            if score is None or score < filters.min_score:
+                return False
+        if filters.min_cov is not None:
+            alignment = self.alignment(query, hit)
+            if alignment is None or filters.min_cov > min(
+                alignment.alignment.query_coverage, alignment.alignment.target_coverage
+            ):
+                return False
+        if filters.min_tm is not None:
+            superposition = self.superposition(query, hit)
+            if superposition is None or superposition.score < filters.min_tm:
+                return False
+        return True
+
+
+def positions(chains: Sequence[Chain], modality: Modality) -> Int64:
+    """Return (rows,) int64: the position of each row of a modality in the chains' sequences.
+
+    Positions count from 0 through all chains, one after another.
+    """
+    starts = np.cumsum([0, *(len(chain) for chain in chains)])[:-1].tolist()
+    rows = [
+        np.arange(len(chain)) if modality == "sequence" else chain.structure_rows
+        for chain in chains
+    ]
+    parts = [start + each for start, each in zip(starts, rows, strict=True)]
+    return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64)
+
+
+def whole_sequence(protein: Protein) -> ResidueRows:
+    """Return the names of all residues of a protein's sequences, without embeddings."""
+    nothing = np.empty((len(protein), 0), dtype=np.float32)
+    return ResidueRows.of(protein.id, "sequence", protein.chains, nothing)
