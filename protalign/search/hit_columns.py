@@ -177,7 +177,7 @@ def values(hit: Hit, query: int, comparison: Comparison, columns: Sequence[str])
         alignment = comparison.alignment(query, hit)
         if alignment is not None:
             # The E-value and the bits are the search's, not those of the pair alone.
-            known = _of_alignment(alignment) | known
+            known = alignment_values(alignment) | known
             known["qlen"] = alignment.alignment.query_length
             known["tlen"] = alignment.alignment.target_length
     if "coordinates" in needs:
@@ -194,7 +194,14 @@ def values(hit: Hit, query: int, comparison: Comparison, columns: Sequence[str])
     return {name: known.get(name) for name in columns}
 
 
-def _of_alignment(alignment: NamedAlignment) -> dict[str, Any]:
+def alignment_values(alignment: NamedAlignment) -> dict[str, Any]:
+    """Return the columns that an alignment gives, with the score of the pair alone in bits.
+
+    Parameters
+    ----------
+    alignment : NamedAlignment
+        In positions of the two sequences; at least one pair.
+    """
     query, target = aligned_letters(alignment)
     pairs = zip(
         _chains(alignment.query, alignment.alignment.query_rows.tolist()),

@@ -1,0 +1,75 @@
+"""``protalign search`` with files of hits and superposed structures."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.commands import Done, run
+
+COLUMNS = "query,target,fident,qstart,qend,score,cosine,qtmscore"
+
+
+@pytest.fixture
+def search(finished: Path) -> Callable[..., Done]:
+    """Run a search of the sample that compares residues."""
+
+    def search(*words: object, code: int = 0) -> Done:
+        known = ("--vectors", finished / "vectors.parquet", "--model", finished / "model")
+        return run("search", *words, *known, code=code)
+
+    return search
+
+
+def test_several_files_from_one_search(search: Callable[..., Done], tmp_path: Path) -> None:
+    """They hold what --json prints, and nothing is printed in their place."""
+    files = [tmp_path / name for name in ("hits.m8", "hits.json.gz", "hits.html")]
+    out = [word for file in files for word in ("-o", file)]
+    words = ("1a2p_A", "1bpi_A", "--rerank", 20, "-k", 3, "--tm-score")
+    done = search(*words, *out, "--format-output", COLUMNS, "--superpose", tmp_path / "placed")
+    assert done.stdout == ""
+    assert f"6 hits of 2 queries: {files[0]}" in done.stderr
+    assert f"{tmp_path / 'placed'}: 6 hits superposed" in done.stderr
+    printed = json.loads(search(*words, "--json", "-o", tmp_path / "all.csv").stdout)["hits"]
+    hits = json.loads(gzip.decompress(files[1].read_bytes()))["hits"]
+    for ours, theirs in zip(hits, printed, strict=True):
+        assert list(ours) == COLUMNS.split(",")
+        assert ours["qtmscore"] == theirs["tm_score"]
+        assert (ours["target"], ours["score"]) == (theirs["id"], theirs["local_score"])
+    lines = [line.split("\t") for line in files[0].read_text().splitlines()]
+    assert [line[:2] for line in lines] == [[hit["query"], hit["id"]] for hit in printed]
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 7
+    assert len(list((tmp_path / "placed").glob("*/view.pml"))) == 2
+    header = ("--header", "-o", tmp_path / "named.m8", "--format-output", "query,target")
+    search("1a2p_A", *header)
+    assert (tmp_path / "named.m8").read_text().startswith("query\ttarget\n1a2p_A\t")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["-o", "{tmp}/hits.m8"], "fident, alnlen, .*bits: only a search that compares residues"),
+        (["-o", "{tmp}/hits.xls"], "no form of hits has this suffix; name it .m8, .tsv"),
+        (["-o", "{tmp}/a.csv", "--header"], "--header: has no effect without an .m8 file"),
+        (["--format-output", "query"], "--format-output: has no effect without --out"),
+        (["-o", "{tmp}/a.csv", "--format-output", "query,evlue"], "did you mean 'evalue'"),
+        (["-o", "{finished}/vectors.parquet"], "the search reads it; name another file"),
+        (["--superpose", "{finished}"], "not a folder of superposed hits"),
+        (["--min-cov", "0.5"], "min_cov: only a search that compares residues"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(
+    search: Callable[..., Done], finished: Path, tmp_path: Path, words: list[str], line: str
+) -> None:
+    """Exit code 2 before the search begins, and no file."""
+    given = [word.format(tmp=tmp_path, finished=finished) for word in words]
+    done = search("1a2p_A", *given, code=2)
+    (problem,) = done.stderr.splitlines()
+    assert re.search(line, problem)
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
