@@ -43,6 +43,7 @@ from protalign.search.wanted import (
     Wanted,
     refuse_uncalibrated,
     refuse_unknown,
+    refuse_without_coordinates,
     refuse_without_residues,
 )
 from protalign.search.word_index import WordIndex
@@ -187,6 +188,8 @@ def search(
             "give the one to search (--vectors or --index)",
         )
     residues: StoredResidues | None = None
+    if not (by_kind.files or by_kind.ids or by_kind.tables):
+        refuse_without_coordinates(wanted)
     if by_kind.needs_model or rerank:
         model = _model_for(by_kind, model, device)
         check_made_by(targets, model)

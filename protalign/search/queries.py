@@ -261,10 +261,10 @@ def embed_queries(
         parts.append(_pooled(block, model, encoders, stage))
     queries = Queries.joined(parts, model.embed_dim)
     queries.failures.extend(failures)
-    for protein in queries.proteins:
-        if isinstance(protein, Protein) and protein.structure is not None:
-            with suppress(OSError):  # a pipe, or a file that is gone again
-                queries.digests[protein.source] = sha256(path_of(protein.source))
+    read = [each for each in queries.proteins if isinstance(each, Protein)]
+    for source in dict.fromkeys(each.source for each in read if each.structure is not None):
+        with suppress(OSError):  # a pipe, or a file that is gone again
+            queries.digests[source] = sha256(path_of(source))
     return queries
 
 

@@ -90,6 +90,15 @@ def refuse_uncalibrated(wanted: Wanted) -> None:
     )
 
 
+def refuse_without_coordinates(wanted: Wanted) -> None:
+    """Raise InputError if anything needs coordinates, which no query has."""
+    wanted.refuse(
+        ["coordinates"],
+        "the queries have no coordinates",
+        "search with structure files or ids, or leave it out",
+    )
+
+
 def refuse_unknown(wanted: Wanted, queries: Queries, store: EmbeddingStore | None) -> None:
     """Raise InputError if something is wanted that no query, or no entry, can have."""
     if not len(queries):
@@ -103,10 +112,6 @@ def refuse_unknown(wanted: Wanted, queries: Queries, store: EmbeddingStore | Non
     if not wanted.that_need("coordinates"):
         return
     if not any(map(has_coordinates, queries.proteins)):
-        wanted.refuse(
-            ["coordinates"],
-            "the queries have no coordinates",
-            "search with structure files or ids, or leave it out",
-        )
+        refuse_without_coordinates(wanted)
     if store is not None and not store.has_structure.any():
         wanted.refuse(["coordinates"], f"{store.path}: it has no structures", "leave it out")
