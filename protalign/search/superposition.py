@@ -59,7 +59,7 @@ class Superposition:
     >>> pair = np.zeros(1, np.int64)
     >>> one = Superposition(np.eye(3), np.zeros(3), pair, pair, np.array([2.0]), 80, 90, 0.01)
     >>> one.rmsd, one.fit.round(1).tolist()
-    (2.0, [71.5])
+    (2.0, [71.7])
     """
 
     rotation: Float64
