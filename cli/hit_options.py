@@ -190,18 +190,25 @@ class HitOutput:
     def finish(self, hits: Hits, *, tm_score: bool) -> None:
         """Write and print the hits and the failures; end with exit code 3 if there are some."""
         from protalign.search.alignment_formats import M8_COLUMNS
-        from protalign.search.hit_columns import usual_columns
-        from protalign.search.hit_files import form_of
+        from protalign.search.hit_columns import parse_columns, usual_columns
+        from protalign.search.hit_files import form_of, write_table
         from protalign.search.rerank import RESIDUE_COLUMNS
 
         assert hits.comparison is not None
-        for file in self.files or []:
-            usual = M8_COLUMNS if form_of(file) == "m8" else usual_columns(hits.comparison)
-            hits.write(file, self.columns or usual, header=self.header)
         if self.files:
+            given = parse_columns(self.columns)
+            usual = usual_columns(hits.comparison)
+            columns_of = {
+                file: given or (M8_COLUMNS if form_of(file) == "m8" else usual)
+                for file in self.files
+            }
+            every = dict.fromkeys(name for names in columns_of.values() for name in names)
+            table = hits.table(every)  # once: each hit is aligned for it
+            for file, names in columns_of.items():
+                write_table(table.select(names), file, header=self.header)
             queries = counted(len(hits.comparison.queries), "query", "queries")
-            names = ", ".join(map(str, self.files))
-            print_note(f"{counted(len(hits), 'hit')} of {queries}: {names}")
+            files = ", ".join(map(str, self.files))
+            print_note(f"{counted(len(hits), 'hit')} of {queries}: {files}")
         if self.superpose is not None and len(hits):
             print_note(hits.superpose(self.superpose).sentence())
         if self.form is not None or not self.files:

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from protalign.search.rerank import StoredResidues
 from protalign.search.residue_rows import ResidueRows, StoredProtein
 from protalign.search.superposition import Superposition, backbone_of, superimpose
 from protalign.stores import EmbeddingStore
+
+#: Alignments, superpositions and queries that are kept, at most: some 10 kB each.
+KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class HitFilters:
 class Comparison:
     """What compares the hits of a search with its queries, residue by residue.
 
-    An alignment or a superposition is made once, when it is first asked for, and kept.
+    An alignment or a superposition is made when it is asked for. The last ``KEPT`` are kept.
 
     Parameters
     ----------
@@ -117,7 +121,8 @@ class Comparison:
         """Return a query's protein; None if it is unknown."""
         if query not in self._proteins:
             known = self.queries.proteins[query]
-            self._proteins[query] = known.read() if isinstance(known, StoredProtein) else known
+            protein = known.read() if isinstance(known, StoredProtein) else known
+            _keep(self._proteins, query, protein)
         return self._proteins[query]
 
     def entry(self, entry_id: str) -> Protein | None:
@@ -145,7 +150,7 @@ class Comparison:
         """
         key = query, hit.id
         if key not in self._alignments:
-            self._alignments[key] = self._aligned(query, hit)
+            _keep(self._alignments, key, self._aligned(query, hit))
         return self._alignments[key]
 
     def _aligned(self, query: int, hit: Hit) -> NamedAlignment | None:
@@ -193,8 +198,13 @@ class Comparison:
                 found = superimpose(backbone_of(asking.chains), backbone_of(target.chains))
             if found is not None and math.isnan(found.score):
                 found = None
-            self._superpositions[key] = found
+            _keep(self._superpositions, key, found)
         return self._superpositions[key]
+
+    def tm_score(self, query: int, hit: Hit) -> float | None:
+        """Return the TM-score by the query's length; None if one of them has no coordinates."""
+        found = self.superposition(query, hit)
+        return None if found is None else found.score
 
     def best(self, query: int, hits: Sequence[Hit], k: int, filters: HitFilters) -> list[Hit]:
         """Return the first k hits of a query that pass the filters, ranked again from 1.
@@ -226,10 +236,17 @@ class Comparison:
             ):
                 return False
         if filters.min_tm is not None:
-            superposition = self.superposition(query, hit)
-            if superposition is None or superposition.score < filters.min_tm:
+            tm_score = self.tm_score(query, hit)
+            if tm_score is None or tm_score < filters.min_tm:
                 return False
         return True
+
+
+def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    """Keep a value, in place of the oldest one if there are many."""
+    if len(kept) >= KEPT:
+        del kept[next(iter(kept))]
+    kept[key] = value
 
 
 def positions(chains: Sequence[Chain], modality: Modality) -> Int64:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from protalign.core.checks import did_you_mean
@@ -245,6 +245,18 @@ class HitTable:
     rows: tuple[dict[str, Any], ...]
     queries: tuple[dict[str, Any], ...]
     failures: tuple[Failure, ...] = ()
+
+    def select(self, columns: Sequence[str]) -> HitTable:
+        """Return the table with some of its columns.
+
+        Examples
+        --------
+        >>> table = HitTable(("query", "rank"), ({"query": "1a30", "rank": 1},), ())
+        >>> table.select(["rank"]).rows
+        ({'rank': 1},)
+        """
+        rows = tuple({name: row[name] for name in columns} for row in self.rows)
+        return replace(self, columns=tuple(columns), rows=rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON document; ``json_schema`` describes it."""

@@ -17,9 +17,9 @@ from protalign.heads.model import Model, as_model
 from protalign.residues import ResidueStage
 from protalign.residues.stage import ProteinRows
 from protalign.search.comparison import Comparison, HitFilters
-from protalign.search.hit import Hit
+from protalign.search.hit import Hit as Hit
 from protalign.search.hit_columns import parse_columns
-from protalign.search.hit_list import Hits
+from protalign.search.hit_list import Hits as Hits
 from protalign.search.index import Index
 from protalign.search.provenance import (
     check_made_by,
@@ -236,7 +236,10 @@ def search(
     if words is not None:
         hits = _with_annotations(_with_cosines(hits, everything, words), words.store)
     if tm_score:
-        hits = _with_tm_scores(hits, comparison)
+        hits = [
+            [replace(hit, tm_score=comparison.tm_score(place, hit)) for hit in each]
+            for place, each in enumerate(hits)
+        ]
     return Hits(
         tuple(hit for each in hits for hit in each),
         tuple(everything.failures),
@@ -405,17 +408,3 @@ def _reranked(
         best.append(hit)
     best += [hit for index, hit in enumerate(hits) if index not in known]
     return [replace(hit, rank=rank) for rank, hit in enumerate(best, start=1)]
-
-
-def _with_tm_scores(hits: list[list[Hit]], comparison: Comparison) -> list[list[Hit]]:
-    """Return the hits with TM-scores; None if the query or the hit has no coordinates."""
-    scored = []
-    for place, each in enumerate(hits):
-        found = [comparison.superposition(place, hit) for hit in each]
-        scored.append(
-            [
-                replace(hit, tm_score=None if superposition is None else superposition.score)
-                for hit, superposition in zip(each, found, strict=True)
-            ]
-        )
-    return scored

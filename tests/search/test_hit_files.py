@@ -112,6 +112,29 @@ def test_columns_are_counted_from_the_letters(finished: Path, table: HitTable) -
     assert {row["against"] for row in table.rows} == {"sequence", "structure"}
 
 
+def test_residues_without_a_backbone_are_counted(
+    search: Search, finished: Path, sample: Path, tmp_path: Path
+) -> None:
+    """A structure that lacks some atoms is aligned without these residues, which are gaps."""
+    lines = gzip.decompress((sample / "1b5m_A.pdb.gz").read_bytes()).decode().splitlines(True)
+    numbers = list(dict.fromkeys(line[22:27] for line in lines if line.startswith("ATOM")))
+    without = {*numbers[:3], *numbers[20:22]}
+    kept = [line for line in lines if line[12:16] != " O  " or line[22:27] not in without]
+    (tmp_path / "cut.pdb").write_text("".join(kept))
+    hits = search(tmp_path / "cut.pdb", k=1, columns="target,qlen,qstart,qend,qaln,taln,gapopen")
+    (row,) = hits.table().rows
+    letters = sequence_of(finished, "1b5m_A")
+    assert (row["target"], row["qlen"]) == ("1b5m_A", len(letters))
+    assert row["qstart"] > 3
+    assert row["qaln"].replace("-", "") == letters[row["qstart"] - 1 : row["qend"]]
+    opposite = {
+        row["qstart"] + len(row["qaln"][:i].replace("-", "")) - 1
+        for i, (q, t) in enumerate(zip(row["qaln"], row["taln"], strict=True))
+        if q != "-" and t == "-"
+    }
+    assert opposite >= {20, 21}
+
+
 def test_numbers_are_those_of_the_hits(hits: Hits, table: HitTable, finished: Path) -> None:
     """Scores, E-values and probabilities are the printed ones; bits give the E-value."""
     n_targets = len(protalign.read_vectors(finished / "vectors.parquet"))
@@ -413,6 +436,17 @@ def test_only_shown_hits_are_aligned(search: Search) -> None:
     assert hits.comparison is not None
     assert len(hits.comparison._alignments) == 2
     assert hits.comparison._superpositions == {}
+
+
+def test_results_do_not_depend_on_what_is_kept(
+    search: Search, table: HitTable, sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that keeps one alignment at a time gives the same table."""
+    monkeypatch.setattr("protalign.search.comparison.KEPT", 1)
+    again = search([*QUERIES, sample / "1b5m_A.pdb.gz"], k=4, columns=EVERY)
+    assert again.table() == table
+    assert again.comparison is not None
+    assert len(again.comparison._alignments) == 1
 
 
 def test_the_mode_decides_the_score_and_the_alignment(search: Search) -> None:
