@@ -184,6 +184,12 @@ class HitOutput:
             raise InputError("--header: has no effect without an .m8 file", "leave it out")
         if self.superpose is not None:
             check_placed_folder(self.superpose)
+            folder = self.superpose.resolve()
+            for file in files:
+                if folder in file.resolve().parents:
+                    raise InputError(
+                        f"{file}: --superpose replaces its folder", "name another place for one"
+                    )
         columns = parse_columns(self.columns) or (M8_COLUMNS if "m8" in forms else ())
         return {"columns": columns or None, "superpose": self.superpose is not None}
 

@@ -60,6 +60,7 @@ def test_several_files_from_one_search(search: Callable[..., Done], tmp_path: Pa
         (["-o", "{tmp}/a.csv", "--format-output", "query,evlue"], "did you mean 'evalue'"),
         (["-o", "{finished}/vectors.parquet"], "the search reads it; name another file"),
         (["--superpose", "{finished}"], "not a folder of superposed hits"),
+        (["-o", "{tmp}/a.csv", "--superpose", "{tmp}"], "--superpose replaces its folder"),
         (["--min-cov", "0.5"], "min_cov: only a search that compares residues"),
     ],
 )
