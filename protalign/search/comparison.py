@@ -37,7 +37,7 @@ class HitFilters:
     max_evalue : float or None
         The highest E-value.
     min_score : float or None
-        The lowest score, in nats: of the mode that orders the hits.
+        The lowest score of the search's mode, in nats.
     min_cov : float or None
         The least share, 0 to 1, of the query and of the entry between the first and the last
         aligned residue. Both must have it.
@@ -87,7 +87,7 @@ class Comparison:
     residues : StoredResidues or None
         The entries' residue rows; None if there was no second stage.
     mode : "local" or "global"
-        The alignments to make: those whose scores order the hits.
+        The alignments to make.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Comparison:
         return self._residues is not None and self._residues.stage.calibration is not None
 
     def score(self, hit: Hit) -> float | None:
-        """Return the score that orders the hits, in nats; None without a second stage."""
+        """Return the score of the search's mode, in nats; None without a second stage."""
         return hit.local_score if self.mode == "local" else hit.global_score
 
     def query(self, query: int) -> Protein | None:
