@@ -19,6 +19,8 @@ _OF_THE_PLACE = (
     *(name + digit for name in (b"ORIGX", b"SCALE", b"MTRIX") for digit in (b"1", b"2", b"3")),
 )
 _REMARKS_OF_THE_PLACE = (b"REMARK 290", b"REMARK 350")
+#: The same of mmCIF, as gemmi names its groups of categories.
+_GROUPS_OF_THE_PLACE = ("cell", "symmetry", "scale", "ncs", "origx", "assembly", "tls")
 #: The columns of x, y and z.
 _X, _WIDTH = 30, 8
 
@@ -64,14 +66,12 @@ def move_structure(file: Path, rotation: Float64, translation: Float64) -> Path:
     motion.vec.fromlist(translation.tolist())
     for model in structure:
         model.transform_pos_and_adp(motion)
-    structure.cell = gemmi.UnitCell()
-    structure.spacegroup_hm = ""
-    structure.ncs.clear()
-    structure.assemblies.clear()
-    structure.has_origx = False
     structure.setup_entities()
+    groups = gemmi.MmcifOutputGroups(True)
+    for group in _GROUPS_OF_THE_PLACE:
+        setattr(groups, group, False)
     # gemmi does not know the types of components, and "unknown" makes Mol* draw no cartoon.
-    groups = gemmi.MmcifOutputGroups(True, chem_comp=False, cell=False, symmetry=False)
+    groups.chem_comp = False
     moved = file.with_suffix(".cif")
     write_text(moved, structure.make_mmcif_document(groups).as_string())
     if moved != file:

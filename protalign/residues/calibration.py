@@ -209,8 +209,8 @@ class Calibration:
         """
         x = np.asarray(excess, np.float64)
         rate = np.exp(-np.maximum(x, -30))
-        # ln(1 - exp(-rate)) is -x - rate / 2 for a small rate, and exact arithmetic would lose it.
-        log = np.where(rate < 1e-6, -x - rate / 2, np.log(-np.expm1(-np.maximum(rate, 1e-300))))
+        # ln(1 - exp(-rate)) is -x for a small rate, which may be too small for a float.
+        log = np.where(rate < 1e-6, -x, np.log(-np.expm1(-np.maximum(rate, 1e-6))))
         bits: Float64 = np.maximum(-log / np.log(2), 0.0)
         return bits
 

@@ -12,6 +12,22 @@ import pytest
 from protalign.core.errors import InputError
 from protalign.reading.moved_structures import move_structure
 
+OPERATORS = """
+_struct_ncs_oper.id 1
+_struct_ncs_oper.code generate
+_struct_ncs_oper.matrix[1][1] 0
+_struct_ncs_oper.matrix[1][2] 1
+_struct_ncs_oper.matrix[1][3] 0
+_struct_ncs_oper.vector[1] 5
+_struct_ncs_oper.matrix[2][1] 1
+_struct_ncs_oper.matrix[2][2] 0
+_struct_ncs_oper.matrix[2][3] 0
+_struct_ncs_oper.vector[2] 0
+_struct_ncs_oper.matrix[3][1] 0
+_struct_ncs_oper.matrix[3][2] 0
+_struct_ncs_oper.matrix[3][3] 1
+_struct_ncs_oper.vector[3] 0
+"""
 TURN = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 
@@ -61,12 +77,17 @@ def test_atoms_that_leave_the_columns_make_mmcif(pdb: Path) -> None:
 
 
 def test_mmcif_moves(tmp_path: Path, sample: Path) -> None:
-    """All atoms, without the crystal."""
+    """All atoms, without the crystal and operators, which are of the old place."""
     file = copied(sample / "1bpi_A.cif", tmp_path)
+    text = file.read_text()
+    assert "_cell.length_a" in text
+    file.write_text(text + OPERATORS)
     before = places(file)
     assert move_structure(file, TURN, np.zeros(3)) == file
     np.testing.assert_allclose(places(file), before @ TURN.T, atol=1e-4)
-    assert "_cell.length_a" not in file.read_text()
+    moved = file.read_text()
+    for name in ("_cell.", "_symmetry.", "_struct_ncs_oper.", "_pdbx_struct_oper_list."):
+        assert name not in moved
 
 
 def copied(source: Path, folder: Path) -> Path:
