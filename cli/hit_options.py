@@ -215,8 +215,6 @@ class HitOutput:
             queries = counted(len(hits.comparison.queries), "query", "queries")
             files = ", ".join(map(str, self.files))
             print_note(f"{counted(len(hits), 'hit')} of {queries}: {files}")
-        if self.superpose is not None and len(hits):
-            print_note(hits.superpose(self.superpose).sentence())
         if self.form is not None or not self.files:
             columns = list(_COLUMNS)
             if hits.comparison.has_residues:
@@ -224,6 +222,9 @@ class HitOutput:
             if tm_score:
                 columns.append("tm_score")
             _print([hit.as_dict() for hit in hits], self.form or "table", columns)
+        if self.superpose is not None:
+            nothing = f"{self.superpose}: not written, since there are no hits"
+            print_note(hits.superpose(self.superpose).sentence() if len(hits) else nothing)
         print_failures(hits.failures)
         if hits.failures:
             raise typer.Exit(SOME_FAILED)

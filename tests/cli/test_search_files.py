@@ -50,6 +50,16 @@ def test_several_files_from_one_search(search: Callable[..., Done], tmp_path: Pa
     assert (tmp_path / "named.m8").read_text().startswith("query\ttarget\n1a2p_A\t")
 
 
+def test_no_hits_are_an_empty_file(search: Callable[..., Done], tmp_path: Path) -> None:
+    """Nothing passes the filter: the files say so, and no folder is made."""
+    words = ("--rerank", 20, "--min-tm", 1, "-o", tmp_path / "hits.tsv")
+    done = search("1a2p_A", *words, "--min-score", 1e9, "--superpose", tmp_path / "placed")
+    assert (tmp_path / "hits.tsv").read_text().startswith("query\ttarget\trank\t")
+    assert len((tmp_path / "hits.tsv").read_text().splitlines()) == 1
+    assert "placed: not written, since there are no hits" in done.stderr
+    assert not (tmp_path / "placed").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
