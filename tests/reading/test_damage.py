@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from protalign.core.errors import InputError
 from protalign.reading import ReadOptions, SourceFile, SourceResult, read_source
 from protalign.reading.content import gunzip, gunzip_blocks
+from protalign.reading.structures import read_structure
 
 DATA = Path(__file__).parent / "data"
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample"
@@ -271,6 +274,15 @@ def test_mmcif_coordinates_that_are_no_numbers(tmp_path: Path) -> None:
     damaged = CIF.replace(b"31.718 13.292 -12.188", b"31.718 ? -12.188")
     assert damaged != CIF
     assert "not finite" in reason_of(read(tmp_path, damaged, "mmcif"))
+
+
+@pytest.mark.parametrize("tag", sorted(set(re.findall(rb"_atom_site\.\w+", CIF))))
+def test_mmcif_with_a_column_of_another_name(tmp_path: Path, tag: bytes) -> None:
+    """It is read without it, or refused in a line; no exception but the project's own."""
+    source = SourceFile(tmp_path / "1.cif", "1", "mmcif")
+    with suppress(InputError):
+        (protein, *_) = read_structure(source, CIF.replace(tag, tag + b"nan"), ReadOptions())
+        assert len(protein) > 0
 
 
 @reuse_folder
