@@ -20,6 +20,7 @@ import typer
 from protalign.cli import (
     align,
     attention,
+    easy_search,
     embed,
     evaluate,
     export,
@@ -39,8 +40,9 @@ from protalign.core.errors import DEBUG_VARIABLE, ProtAlignError, show_traceback
 from protalign.core.printing import printable
 from protalign.core.version import __version__
 
-STORES, MODELS, VECTORS = "Stores", "Models", "Vectors"
+FILES, STORES, MODELS, VECTORS = "Files to hits", "Stores", "Models", "Vectors"
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "easy-search": (easy_search.easy_search, FILES),
     "embed": (embed.embed, STORES),
     "info": (info.info, STORES),
     "verify": (verify.verify, STORES),
@@ -87,6 +89,10 @@ def _options(
 
     \b
     Example:
+      protalign easy-search query.fasta structures/ hits.m8
+
+    \b
+    The same in steps, with a model of your own:
       protalign embed structures/ --out store.zarr
       protalign fit store.zarr --out model/
       protalign export store.zarr --model model/ --out vectors.parquet

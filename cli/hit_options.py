@@ -154,6 +154,8 @@ class HitOutput:
         The folder of ``--superpose``.
     form : "table", "tsv", "json" or None
         How to print the hits; None: a table, or nothing if there are files.
+    quiet : bool
+        Whether nothing is said of the files.
     """
 
     files: list[Path] | None
@@ -161,6 +163,7 @@ class HitOutput:
     header: bool
     superpose: Path | None
     form: Format | None
+    quiet: bool = False
 
     def check(self, inputs: Iterable[object]) -> dict[str, Any]:
         """Refuse what cannot be written, before the search begins.
@@ -214,7 +217,8 @@ class HitOutput:
                 write_table(table.select(names), file, header=self.header)
             queries = counted(len(hits.comparison.queries), "query", "queries")
             files = ", ".join(map(str, self.files))
-            print_note(f"{counted(len(hits), 'hit')} of {queries}: {files}")
+            if not self.quiet:
+                print_note(f"{counted(len(hits), 'hit')} of {queries}: {files}")
         if self.form is not None or not self.files:
             columns = list(_COLUMNS)
             if hits.comparison.has_residues:
@@ -224,7 +228,9 @@ class HitOutput:
             _print([hit.as_dict() for hit in hits], self.form or "table", columns)
         if self.superpose is not None:
             nothing = f"{self.superpose}: not written, since there are no hits"
-            print_note(hits.superpose(self.superpose).sentence() if len(hits) else nothing)
+            said = hits.superpose(self.superpose).sentence() if len(hits) else nothing
+            if not self.quiet:
+                print_note(said)
         print_failures(hits.failures)
         if hits.failures:
             raise typer.Exit(SOME_FAILED)

@@ -28,14 +28,20 @@ from protalign.heads.model import Model, as_model
 from protalign.heads.provenance import provenance_of
 from protalign.heads.shipped import SHIPPED, shipped_model, worth
 from protalign.reading import ReadOptions
-from protalign.search.hits import Hits, search
+from protalign.search.comparison import HitFilters
+from protalign.search.hit_columns import parse_columns
+from protalign.search.hit_list import Hits
+from protalign.search.hits import search
 from protalign.search.provenance import open_store, recorded_store
+from protalign.search.wanted import Wanted, refuse_uncalibrated
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 #: A folder of targets or queries in the cache, or of --db: its store and its vectors.
 STORE, VECTORS = "store.zarr", "vectors.parquet"
+#: The highest E-value of a hit, if none is named: as in MMseqs2's and Foldseek's easy-search.
+MAX_EVALUE = 10.0
 #: The cache, if none is named.
 CACHE = "protalign-cache"
 
@@ -64,6 +70,21 @@ class Side:
         return present
 
 
+class _SaidOnce:
+    """A reporter that says the same line about queries and targets once."""
+
+    def __init__(self, reporter: EmbedReporter) -> None:
+        self._said: set[str] = set()
+        self._reporter = reporter
+        self.scanned, self.encoded = reporter.scanned, reporter.encoded
+
+    def say(self, line: str) -> None:
+        """Show a line, unless it was shown before."""
+        if line not in self._said:
+            self._said.add(line)
+            self._reporter.say(line)
+
+
 def easy_search(
     queries: Paths,
     targets: Paths,
@@ -74,8 +95,15 @@ def easy_search(
     k: int = 50,
     rerank: int = 200,
     mode: AlignMode = "local",
+    length_term: float = 0.0,
     query_by: Modality = "structure",
     tm_score: bool = False,
+    max_evalue: float | None = None,
+    min_score: float | None = None,
+    min_cov: float | None = None,
+    min_tm: float | None = None,
+    columns: str | Iterable[str] | None = None,
+    superpose: bool = False,
     options: ReadOptions | None = None,
     weights: Mapping[Modality, str] | None = None,
     device: str = "auto",
@@ -102,13 +130,13 @@ def easy_search(
         Hits per query, at most.
     rerank : int
         Compare this many of the nearest targets with a query residue by residue, at least ``k``.
-    mode : "local" or "global"
-        The score of the residues that orders the hits; see ``protalign.search``.
+    mode, length_term, tm_score, min_score, min_cov, min_tm, columns, superpose
+        As for ``protalign.search``.
+    max_evalue : float, optional
+        Give only hits of at most this E-value. Default: 10, if the model gives E-values.
     query_by : "structure" or "sequence"
         What a structure file is a query by: "sequence" compares the letters that it has with the
         targets' structures.
-    tm_score : bool
-        Superpose each hit on its query and give the TM-score, where both have coordinates.
     options : ReadOptions, optional
         How files are read.
     weights : mapping, optional
@@ -142,9 +170,16 @@ def easy_search(
     ('1bpi_A', '1bpi_A')
     """
     check_whole("k", k, 1)
-    say = (lambda line: None) if reporter is None else reporter.say
+    if reporter is not None:
+        reporter = _SaidOnce(reporter)
     model, name = _model(model, device)
-    say(name)
+    if reporter is not None:
+        reporter.say(name)
+    filters = HitFilters(max_evalue, min_score, min_cov, min_tm)
+    if model.residue_scorer().calibration is None:
+        refuse_uncalibrated(Wanted(parse_columns(columns), filters, superpose))
+    elif max_evalue is None:
+        max_evalue = MAX_EVALUE
     given = [(_listed(queries), None), (_listed(targets), None if db is None else Path(db))]
     for paths, _ in given:  # before the hours that the other side may take
         _check_any_exists(paths)
@@ -163,7 +198,14 @@ def easy_search(
         query_by=query_by,
         rerank=max(k, rerank),
         mode=mode,
+        length_term=length_term,
         tm_score=tm_score,
+        max_evalue=max_evalue,
+        min_score=min_score,
+        min_cov=min_cov,
+        min_tm=min_tm,
+        columns=columns,
+        superpose=superpose,
         store=of_targets.store,
         weights=weights,
         device=device,
