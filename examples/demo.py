@@ -18,10 +18,7 @@ HERE = Path(__file__).parent
 PROTALIGN = Path(sysconfig.get_path("scripts")) / "protalign"
 #: T4 lysozyme L99A (Eriksson et al., 1992), a cavity mutant. It differs in two residues from each
 #: of the sample's four mutants at position 44, and is searched among all 40 structures.
-QUERY = """>lysozyme_L99A
-MNIFEMLRIDEGLRLKIYKDTEGYYTIGIGHLLTKSPSLNAAKSELDKAIGRNTNGVITKDEAEKLFNQDVDAAVRGILRNAKLKPVYDS
-LDAVRRAAAINMVFQMGETGVAGFTNSLRMLQQKRWDEAAVNLAKSRWYNQTPNRAKRVITTFRTGTWDAYKNL
-"""
+QUERY = HERE / "query.fasta"
 
 
 def run(*words: str | Path) -> None:
@@ -47,7 +44,7 @@ def main() -> None:
     out.mkdir(exist_ok=True)
     store, model, vectors = out / "store.zarr", out / "model", out / "vectors.parquet"
     query = out / "query.fasta"
-    query.write_text(QUERY)
+    query.write_bytes(QUERY.read_bytes())
     encoder = embedded_encoder()
     start = time.perf_counter()
 

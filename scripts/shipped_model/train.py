@@ -1,11 +1,15 @@
-"""Train the model that ships with ProtAlign, and measure it on proteins that it has not seen.
+r"""Train the model that ships with ProtAlign, and measure it on proteins that it has not seen.
 
     python scripts/shipped_model/train.py folds/ cath/ --unseen casf2016/ --work work/
 
 The folders hold structures of one domain for each SCOPe fold and for each CATH superfamily
 (coordinates of the wwPDB, CC0), and complexes of which none resembles them. They are embedded into
 stores in the work folder, where an interrupted run goes on. The model and its figures go into the
-package; `--out` names another place.
+package; `--out` names another place, and `--sequence-encoder` another encoder of sequences, whose
+model is never put into the package:
+
+    python scripts/shipped_model/train.py domains/ --sequence-encoder esm2_t33_650M_UR50D \
+        --unseen others/ --work work/ --out models/
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from protalign.evaluation.evaluate import evaluate
 from protalign.heads.model import Model
 from protalign.heads.shipped import FIGURES, SHIPPED
 
-ENCODERS = ("protalign_t6_2M", "proteinmpnn_v_48_020")
+SMALL, STRUCTURE = "protalign_t6_2M", "proteinmpnn_v_48_020"
 DATA = "one domain of each SCOPe 2.07 fold and of each CATH superfamily; wwPDB, CC0"
 #: Bytes that the model may take in the package.
 MOST = 3_000_000
@@ -38,32 +42,40 @@ def main() -> None:
     parser.add_argument("domains", nargs="+", type=Path, help="Structures to train on.")
     parser.add_argument("--unseen", type=Path, required=True, help="Structures to measure on.")
     parser.add_argument("--work", type=Path, required=True, help="A folder for the stores.")
-    parser.add_argument("--out", type=Path, default=ROOT / "protalign" / "heads" / "data")
+    parser.add_argument("--out", type=Path, help="Default: the package.")
+    parser.add_argument("--sequence-encoder", default=SMALL)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    training = embedded(options.domains, options.work / "domains.zarr")
-    model = fitted(training, options.seed)
-    model.save(options.out / SHIPPED)
-    size = sum(file.stat().st_size for file in (options.out / SHIPPED).iterdir())
-    print(f"{options.out / SHIPPED}: {size:,} bytes")
-    if size > MOST:
+    ships = options.sequence_encoder == SMALL
+    if not ships and options.out is None:
+        parser.error("--out: it is missing; only the small encoder's model goes into the package")
+    out = options.out or ROOT / "protalign" / "heads" / "data"
+    folder = out / (SHIPPED if ships else "model")
+    encoders = [options.sequence_encoder, STRUCTURE]
+    training = embedded(options.domains, options.work / "domains.zarr", encoders)
+    model = fitted(training, options.seed, DATA if ships else "")
+    model.save(folder)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"{folder}: {size:,} bytes")
+    if ships and size > MOST:
         raise SystemExit(f"the model has more than {MOST:,} bytes")
-    unseen = embedded([options.unseen], options.work / "unseen.zarr")
-    found = figures(Model.load(options.out / SHIPPED), unseen, training)
-    write_json(options.out / FIGURES, {"data": DATA, "seed": options.seed, **found})
+    unseen = embedded([options.unseen], options.work / "unseen.zarr", encoders)
+    found = figures(Model.load(folder), unseen, training)
+    data = DATA if ships else [str(path) for path in options.domains]
+    write_json(out / FIGURES, {"data": data, "seed": options.seed, **found})
     print(found["worth"])
 
 
-def embedded(paths: list[Path], out: Path) -> EmbeddingStore:
+def embedded(paths: list[Path], out: Path, encoders: list[str]) -> EmbeddingStore:
     """Embed structures, or what is missing of them."""
-    report = embed(paths, out, list(ENCODERS))
+    report = embed(paths, out, encoders)
     for failure in report.failures:
         print(f"{failure.file}: {failure.reason}", file=sys.stderr)
     return EmbeddingStore.open(out)
 
 
-def fitted(store: EmbeddingStore, seed: int) -> Model:
-    """Fit the model on a store, in half precision."""
+def fitted(store: EmbeddingStore, seed: int, data: str) -> Model:
+    """Fit the model on a store, with heads in half precision; ``data`` names the store in it."""
     estimator = ProtAlignEstimator(
         pooling="codebook", residue_head=True, random_state=seed, device="cpu", verbose=True
     )
@@ -71,7 +83,8 @@ def fitted(store: EmbeddingStore, seed: int) -> Model:
     for head in (model.sequence, model.structure):
         head.half()
     assert model.training_record is not None
-    model.training_record = replace(model.training_record, source=DATA)
+    if data:
+        model.training_record = replace(model.training_record, source=data)
     return model
 
 
@@ -88,8 +101,9 @@ def figures(model: Model, unseen: EmbeddingStore, training: EmbeddingStore) -> d
     }
     count = report["sequence_to_structure"]["n_queries"]
     best = {label: 100 * each["recall_at_1"] for label, each in recall.items()}
+    small = "small, for a first look: " if model.encoders["sequence"].model == SMALL else ""
     worth = (
-        f"small, for a first look: among {count} unseen structures a sequence's own one is first "
+        f"{small}among {count} unseen structures a sequence's own one is first "
         f"in {best['vectors']:.0f} % by vectors, in {best['residues, global']:.0f} % by residues"
     )
     machine = f"{platform.machine()}, Python {platform.python_version()}"
