@@ -118,8 +118,9 @@ def easy_search(
 ) -> None:
     """Search files with files: embed, compare, align.
 
-    Sequences are searched against structures, and structures against sequences. It embeds both sides, compares their vectors, aligns the residues of the nearest, and writes the
-    hits. No training is needed: a small model ships with ProtAlign.
+    Sequences are searched against structures, and structures against sequences. It embeds both
+    sides, compares their vectors, aligns the residues of the nearest, and writes the hits. No
+    training is needed: a small model ships with ProtAlign.
 
     \b
     Examples:

@@ -336,9 +336,11 @@ def _polymers(block: gemmi.cif.Block, labels: list[str]) -> set[str]:
 
 def _keep_amino_acids(block: gemmi.cif.Block) -> None:
     """Drop the atoms of all residues that are not amino acids by name."""
-    loop = block.find_values("_atom_site.label_comp_id").get_loop()
-    if loop is None:  # a single atom, or no names
+    # gemmi's types do not say so: None for a single atom, and without names.
+    found: gemmi.cif.Loop | None = block.find_values("_atom_site.label_comp_id").get_loop()
+    if found is None:
         return
+    loop = found
     width, values = loop.width(), list(loop.values)
     place = loop.tags.index("_atom_site.label_comp_id")
     rows = [

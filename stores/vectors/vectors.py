@@ -107,7 +107,9 @@ class AlignedVectors:
             ("structure", self.structure_mean),
         ):
             if means is not None:
-                columns[f"{modality}_mean"] = _rows(means, np.asarray(np.isfinite(means).all(axis=1)))
+                columns[f"{modality}_mean"] = _rows(
+                    means, np.asarray(np.isfinite(means).all(axis=1))
+                )
         frame = pd.DataFrame(columns, index=pd.Index(self.ids, name="id"))
         if self.annotations is not None:
             frame = frame.join(self.annotations.to_pandas().set_axis(frame.index))
