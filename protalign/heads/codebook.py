@@ -81,8 +81,9 @@ class CodebookHead(PoolingHead):
         super().__init__(input_dim, embed_dim, 0)
         self.embed_dim = embed_dim
         self.register_buffer("mean", torch.zeros(input_dim))
-        self.register_buffer("projection", torch.randn(input_dim, COORDINATES) / input_dim**0.5)
-        self.register_buffer("words", torch.randn(WORDS, COORDINATES))
+        projection = nn.init.normal_(torch.empty(input_dim, COORDINATES), std=input_dim**-0.5)
+        self.register_buffer("projection", projection)
+        self.register_buffer("words", nn.init.normal_(torch.empty(WORDS, COORDINATES)))
         self.register_buffer("root", torch.zeros(WORDS))
         self.register_buffer("whitening", None, persistent=False)
         self.reduction = nn.Linear(WORDS, embed_dim)

@@ -70,6 +70,7 @@ def test_it_loads_without_the_store(saved: Path) -> None:
         "import sys; from protalign import ProtAlignEstimator as E; import numpy as np;"
         f"m = E.load({str(saved)!r}).set_params(device='cpu');"
         "print(m.pool('sequence', [np.eye(20)]).shape, m.encoders_['sequence'].model);"
+        "from protalign.heads.shipped import shipped_model; E.load(shipped_model());"
         "print({'torch._dynamo', 'sympy'} & set(sys.modules))"  # seconds, for nothing
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
