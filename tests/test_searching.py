@@ -67,6 +67,10 @@ def test_a_sequence_finds_its_structure_and_nothing_is_embedded_twice(
     first, second = Reporter(), Reporter()
     hits = easy_search(fasta, targets, model=model, cache=tmp_path / "cache", reporter=first)
     assert [hit.rank for hit in hits] == [1, 2, 3]
+    frame = hits.to_pandas("query,target,fident")
+    assert frame["target"].tolist() == [hit.id for hit in hits]
+    assert frame["fident"][0] == 1
+    assert "1bpi_A" in (hits._repr_html_() or "")
     assert (hits[0].query, hits[0].id, hits[0].against) == ("query", "1bpi_A", "structure")
     assert {hit.id for hit in hits[:2]} == {"1bpi_A", "1bti_A"}
     assert first.encoders

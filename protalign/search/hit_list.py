@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 from protalign.core.errors import Failure, InputError
 from protalign.search.alignment_formats import M8_COLUMNS
@@ -21,6 +21,9 @@ from protalign.search.hit_columns import (
 from protalign.search.hit_files import form_of, write_table
 from protalign.search.placed_hits import PlacedHits, place_hits
 from protalign.search.wanted import check_given
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +107,23 @@ class Hits(Sequence[Hit]):
             ),
             self.failures,
         )
+
+    def to_pandas(self, columns: str | Iterable[str] | None = None) -> pd.DataFrame:
+        """Return the hits as a DataFrame, a row each; ``columns`` as for ``table``."""
+        import pandas as pd
+
+        table = self.table(columns)
+        return pd.DataFrame(list(table.rows), columns=list(table.columns))
+
+    def _repr_html_(self) -> str | None:
+        """Return the hits as a notebook shows them; None, for plain text, without pandas."""
+        if self.comparison is None:
+            return None
+        try:
+            shown: str = self.to_pandas()._repr_html_()
+        except ImportError:
+            return None
+        return shown
 
     def write(
         self,
