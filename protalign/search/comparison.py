@@ -130,11 +130,15 @@ class Comparison:
         return None if self.store is None else StoredProtein(self.store, entry_id).read()
 
     def digest(self, query: int) -> bytes:
-        """Return the SHA-256 of the file that a query was read from; empty if it is unknown."""
+        """Return the SHA-256 of the file whose atoms are a query's; empty if there is none."""
         known = self.queries.proteins[query]
         if isinstance(known, StoredProtein):
-            return known.store.source_sha256(known.id)
+            return _digest(known.store, known.id)
         return b"" if known is None else self.queries.digests.get(known.source, b"")
+
+    def entry_digest(self, entry_id: str) -> bytes:
+        """Return the SHA-256 of the file whose atoms are an entry's; empty if there is none."""
+        return b"" if self.store is None else _digest(self.store, entry_id)
 
     def alignment(self, query: int, hit: Hit) -> NamedAlignment | None:
         """Return a hit's alignment with its query, in positions of the two whole sequences.
@@ -240,6 +244,12 @@ class Comparison:
             if tm_score is None or tm_score < filters.min_tm:
                 return False
         return True
+
+
+def _digest(store: EmbeddingStore, entry_id: str) -> bytes:
+    """Return the SHA-256 of an entry's file; empty if its atoms lie elsewhere in an assembly."""
+    in_assembly = store.options.get("assembly") is not None
+    return b"" if in_assembly else store.source_sha256(entry_id)
 
 
 def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:

@@ -105,7 +105,7 @@ class PlacedHits:
         backbones = sum(hit.atoms == "backbone" for hit in placed)
         line = f"{self.folder}: {counted(len(placed), 'hit')} superposed"
         if backbones:
-            line += f", {backbones:,} with the store's backbone only (the source file is another)"
+            line += f", {backbones:,} with the backbone only (the source file has other atoms)"
         if left := [hit.reason for hit in self.hits if hit.file is None]:
             line += f"; {len(left):,} not ({', '.join(dict.fromkeys(left))})"
         return line
@@ -192,8 +192,7 @@ def _place(
         (folder / name).mkdir(exist_ok=True)
         base = folder / name / file_stem([f"{hit.rank:0{width}}", hit.id], taken, plain=True)
         values = _values(entry, found.hit_rows, found)
-        assert comparison.store is not None
-        digest = comparison.store.source_sha256(hit.id)
+        digest = comparison.entry_digest(hit.id)
         file, all_atoms = _write_moved(
             entry, digest, values, base, found.rotation, found.translation
         )

@@ -20,6 +20,7 @@ import protalign
 from protalign import EmbeddingStore, Model
 from protalign.core.errors import InputError, WriteError
 from protalign.core.paths import file_stem
+from protalign.reading import ReadOptions
 from protalign.search import Hits
 from protalign.search.placed_hits import DOCUMENT, SCRIPTS
 from protalign.search.viewer_scripts import chimerax_script, is_plain, pymol_script
@@ -238,3 +239,28 @@ def test_what_cannot_be_superposed_is_a_line(work: Path, tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"nothing can be superposed \(no coordinates\)"):
         alone.superpose(tmp_path / "placed")
     assert not (tmp_path / "placed").exists()
+
+
+def test_the_chain_of_an_assembly_lies_where_the_assembly_has_it(
+    sample: Path, finished: Path, tmp_path: Path
+) -> None:
+    """An operator that moves every chain: the backbone is placed, not the atoms of the file."""
+    operator = (
+        b"REMARK 350 BIOMOLECULE: 1\nREMARK 350 APPLY THE FOLLOWING TO CHAINS: A\n"
+        b"REMARK 350   BIOMT1   1 -1.000000  0.000000  0.000000      100.00000\n"
+        b"REMARK 350   BIOMT2   1  0.000000 -1.000000  0.000000        0.00000\n"
+        b"REMARK 350   BIOMT3   1  0.000000  0.000000  1.000000        0.00000\n"
+    )
+    source = sample / "1bpt_A.pdb.gz"
+    (tmp_path / "moved.pdb").write_bytes(operator + gzip.decompress(source.read_bytes()))
+    store = tmp_path / "store.zarr"
+    model = Model.load(finished / "model", "cpu")
+    encoders = [record.model for record in model.encoders.values()]
+    protalign.embed(tmp_path / "moved.pdb", store, encoders, options=ReadOptions(assembly="1"))
+    hits = protalign.easy_search(source, store, model=model, cache=tmp_path, superpose=True)
+    folder = hits.superpose(tmp_path / "placed").folder
+    places = {
+        name: [place for (*_, atom), place, _ in atoms_of(folder / "1bpt_A" / name) if atom == "CA"]
+        for name in ("1_moved.pdb", "query.pdb")
+    }
+    assert np.allclose(places["1_moved.pdb"], places["query.pdb"], atol=0.01)
