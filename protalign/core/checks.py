@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -32,12 +33,24 @@ def check_whole(name: str, value: object, least: int) -> None:
         )
 
 
-def check_between(name: str, value: object, low: float, high: float) -> None:
-    """Raise InputError unless ``value`` is a number and ``low < value < high``."""
-    if not isinstance(value, (int, float, np.number)) or not low < value < high:
-        raise InputError(
-            f"{name}={value!r}: out of range", f"give a number above {low:g} and below {high:g}"
-        )
+def check_between(
+    name: str, value: object, low: float, high: float, *, closed: bool = False
+) -> None:
+    """Raise InputError unless ``value`` is a number and ``low < value < high``.
+
+    ``closed`` lets ``value`` be ``low`` or ``high`` as well, if that is finite.
+    """
+    if isinstance(value, (int, float, np.number)) and (
+        low < value < high or (closed and math.isfinite(value) and value in (low, high))
+    ):
+        return
+    advice = f"give a number above {low:g} and below {high:g}"
+    if closed:
+        least = f"at least {low:g}" if math.isfinite(low) else ""
+        most = f"at most {high:g}" if math.isfinite(high) else ""
+        ends = " and ".join(filter(None, (least, most)))
+        advice = f"give a finite number of {ends}" if ends else "give a finite number"
+    raise InputError(f"{name}={value!r}: out of range", advice)
 
 
 def first_few(names: Sequence[object], shown: int = 3) -> str:

@@ -56,15 +56,14 @@ class HitFilters:
     min_tm: float | None = None
 
     def __post_init__(self) -> None:
-        nearly = np.nextafter(0, -1), np.nextafter(1, 2)
         for name, low, high in (
-            ("max_evalue", nearly[0], np.inf),
-            ("min_score", -np.inf, np.inf),
-            ("min_cov", *nearly),
-            ("min_tm", *nearly),
+            ("max_evalue", 0, math.inf),
+            ("min_score", -math.inf, math.inf),
+            ("min_cov", 0, 1),
+            ("min_tm", 0, 1),
         ):
             if getattr(self, name) is not None:
-                check_between(name, getattr(self, name), low, high)
+                check_between(name, getattr(self, name), low, high, closed=True)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ def check_length_term(length_term: float, mode: AlignMode | None) -> None:
 
     ``mode`` is None if there is no second stage.
     """
-    check_between("length_term", length_term, np.nextafter(0, -1), np.inf)
+    check_between("length_term", length_term, 0, np.inf, closed=True)
     if length_term and mode != "global":
         raise InputError(
             f"length_term={length_term:g}: only global scores have a length term",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from protalign.core.checks import check_between, check_choice, check_whole, did_you_mean, first_few
@@ -56,3 +58,21 @@ def test_precision_counts_for_stores_alone() -> None:
     assert one.differences(EncoderRecord("m", "sequence", 8, "b" * 64, one.settings)) == [
         "weights aaaaaaaaaaaa…, not bbbbbbbbbbbb…"
     ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        ((0, 1), "of at least 0 and at most 1"),
+        ((0, math.inf), "of at least 0"),
+        ((-math.inf, 0), "of at most 0"),
+        ((-math.inf, math.inf), ""),
+    ],
+)
+def test_a_closed_range_has_its_finite_ends(ends: tuple[float, float], words: str) -> None:
+    """They pass; what is outside, infinite or not a number is told them."""
+    for end in filter(math.isfinite, ends):
+        check_between("cov", end, *ends, closed=True)
+    for value in (math.nan, math.inf, -math.inf, "1"):
+        with pytest.raises(InputError, match=rf"out of range; give a finite number ?{words}$"):
+            check_between("cov", value, *ends, closed=True)

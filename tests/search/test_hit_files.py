@@ -466,7 +466,7 @@ def test_the_mode_decides_the_score_and_the_alignment(search: Search) -> None:
         ({"columns": "query,targt"}, "'targt': not a column of hits; did you mean 'target'"),
         ({"columns": "query,query"}, "query: the column is named twice"),
         ({"columns": []}, "columns: none is named"),
-        ({"min_cov": 1.5}, "min_cov=1.5: out of range"),
+        ({"min_cov": 1.5}, "min_cov=1.5: .* a finite number of at least 0 and at most 1$"),
         ({"min_tm": "high"}, "min_tm='high': out of range"),
         ({"queries": "MKTAYIAKQRQISFVKSHF", "columns": "u,t,alntmscore"},
          "u, t, alntmscore: the queries have no coordinates"),

@@ -198,7 +198,7 @@ class _Diagonals:
 
     def __init__(self, floor: float | None) -> None:
         if floor is not None:
-            check_between("floor", floor, -np.inf, np.nextafter(0, 1))
+            check_between("floor", floor, -np.inf, 0, closed=True)
         self.floor = np.float32(-np.inf if floor is None else floor)
 
     def start(self, group: Group, n_query: int) -> _Alignments:
@@ -226,7 +226,7 @@ class _Local:
 
     def __init__(self, gap_open: float, gap_extend: float) -> None:
         for name, value in (("gap_open", gap_open), ("gap_extend", gap_extend)):
-            check_between(name, value, np.nextafter(0, -1), np.inf)
+            check_between(name, value, 0, np.inf, closed=True)
         self.gap_open, self.gap_extend = np.float32(gap_open), np.float32(gap_extend)
 
     def start(self, group: Group, n_query: int) -> _Alignments:
