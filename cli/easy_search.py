@@ -18,9 +18,7 @@ from protalign.cli.hit_options import (
     MinScore,
     MinTm,
     OrderMode,
-    OutFiles,
     SuperposeFolder,
-    TmScore,
 )
 from protalign.cli.options import (
     Device,
@@ -106,8 +104,16 @@ def easy_search(
     min_score: MinScore = None,
     min_cov: MinCoverage = None,
     min_tm: MinTm = None,
-    tm_score: TmScore = False,
-    more_out: OutFiles = None,
+    more_out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="<path>",
+            help="Write the hits to this file as well. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     format_output: FormatOutput = None,
     header: Header = False,
     superpose: SuperposeFolder = None,
@@ -152,7 +158,6 @@ def easy_search(
             mode=mode,
             length_term=length_term,
             query_by=query_by,
-            tm_score=tm_score,
             max_evalue=max_evalue,
             min_score=min_score,
             min_cov=min_cov,
@@ -162,4 +167,4 @@ def easy_search(
             reporter=reporter,
             **asked,
         )
-    output.finish(hits, tm_score=tm_score)
+    output.finish(hits, tm_score=False)
