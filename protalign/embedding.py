@@ -383,10 +383,12 @@ def _keep_failures(
     """Keep the failures of files that exist in the store; return the others.
 
     A path that does not exist is a mistake of this call and not part of the store. A file that
-    failed earlier and was deleted since is forgotten.
+    failed earlier and was deleted since is forgotten, and so is a folder that had no protein then.
     """
+    empty = {failure.file for failure in failures}
     for failure in _failures_below(writer, roots):
-        if not may_exist(failure.file):
+        filled = os.path.isdir(failure.file) and failure.file not in empty  # noqa: PTH112 - no error
+        if filled or not may_exist(failure.file):
             writer.forget_failure(failure)
     missing = []
     for failure in failures:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from protalign.core.arrays import Bool
-from protalign.core.checks import check_whole
-from protalign.core.errors import Failure, InputError, ModelError
+from protalign.core.checks import check_whole, first_few
+from protalign.core.errors import Failure, InputError, ModelError, StoreInUseError
 from protalign.core.paths import may_exist, path_text
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.words import AlignMode, counted
-from protalign.embedding import EmbedReporter, EncoderChoice, embed
+from protalign.embedding import EmbedReport, EmbedReporter, EncoderChoice, embed
 from protalign.encoders.recorded import spec_of
 from protalign.estimator.export import export_vectors
 from protalign.heads.model import Model, as_model
@@ -35,6 +37,7 @@ from protalign.search.hits import search
 from protalign.search.provenance import open_store, recorded_store
 from protalign.search.wanted import Wanted, refuse_uncalibrated
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
+from protalign.stores.format.lock import held_by_this_process
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -44,6 +47,8 @@ STORE, VECTORS = "store.zarr", "vectors.parquet"
 MAX_EVALUE = 10.0
 #: The cache, if none is named.
 CACHE = "protalign-cache"
+#: Seconds between two looks at a folder that another search fills.
+_PAUSE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +117,7 @@ def easy_search(
     """Find for each query the targets that fit it: sequences against structures, and back.
 
     A FASTA record is a query by its sequence, a structure file by its backbone, which is compared
-    with the targets' sequences.
+    with the targets' sequences. While another search fills the same folder of the cache, it waits.
 
     Parameters
     ----------
@@ -154,9 +159,10 @@ def easy_search(
     Raises
     ------
     InputError
-        No path exists, or neither the queries nor the targets have structures.
+        No path exists, nothing in them can be read, a store is given among other paths or with
+        ``db``, or neither the queries nor the targets have structures.
     StoreError
-        A store is being written to, or was made with other encoders.
+        A store was made with other encoders.
 
     Examples
     --------
@@ -181,8 +187,8 @@ def easy_search(
     elif max_evalue is None:
         max_evalue = MAX_EVALUE
     given = [(_listed(queries), None), (_listed(targets), None if db is None else Path(db))]
-    for paths, _ in given:  # before the hours that the other side may take
-        _check_any_exists(paths)
+    for paths, folder in given:  # before the hours that the other side may take
+        _check_paths(paths, folder)
     of_queries, of_targets = (
         _prepared(
             paths, Path(cache), folder, model, options or ReadOptions(), weights, device, reporter
@@ -237,12 +243,38 @@ def _listed(paths: Paths) -> list[Path]:
     )
 
 
-def _check_any_exists(paths: Sequence[Path]) -> None:
-    """Raise InputError if none of the paths exists; those that are missing are failures else."""
+def _check_paths(paths: Sequence[Path], folder: Path | None) -> None:
+    """Raise InputError if none of the paths exists, or one that is ready cannot be taken as it is.
+
+    Those that are missing among others are failures.
+    """
     if not paths:
         raise InputError("a list of files: it is empty", "name files, folders or a store")
     if not any(may_exist(path_text(path)) for path in paths):
         raise InputError(f"{path_text(paths[0])}: it does not exist", "check the path")
+    for path in filter(_is_ready, paths):
+        if len(paths) > 1:
+            raise InputError(
+                f"{path_text(path)}: what is made already cannot be searched with other files",
+                "give it alone, or the files that it was made of",
+            )
+        if folder is not None:
+            raise InputError(
+                f"db: {path_text(path)} is a store, vectors, or a folder that db made",
+                "leave db out",
+            )
+
+
+def _is_ready(path: Path) -> bool:
+    """Return whether a path is vectors, a store, or a folder that ``db`` named."""
+    try:
+        return (
+            (path.suffix == ".parquet" and path.is_file())
+            or (path / "zarr.json").is_file()
+            or (path / STORE).is_dir()
+        )
+    except OSError:  # too long, not permitted: a failure by itself
+        return False
 
 
 def _prepared(
@@ -256,32 +288,54 @@ def _prepared(
     reporter: EmbedReporter | None,
 ) -> Side:
     """Return one side of the search: made before, or embedded and pooled now."""
-    path = paths[0] if len(paths) == 1 else None
-    if path is not None and folder is None:
-        if path.suffix == ".parquet" and path.is_file():
+    path = paths[0]
+    if _is_ready(path):
+        if path.is_file():
             vectors = read_vectors(path)
             return Side(vectors, open_store(recorded_store(vectors), path))
         if (path / "zarr.json").is_file():
             place = cache / f"{_key([path], options)}.parquet"
             return Side(*_vectors(model, EmbeddingStore.open(path), None, place))
-        if (path / STORE).is_dir():
-            folder, paths = path, []
+        return Side(*_vectors(model, EmbeddingStore.open(path / STORE), None, path / VECTORS))
     folder = folder or cache / _key(paths, options)
-    if not paths:
-        return Side(*_vectors(model, EmbeddingStore.open(folder / STORE), None, folder / VECTORS))
-    report = embed(
-        paths,
-        folder / STORE,
-        _encoders(model, weights, device),
-        options=options,
-        reporter=reporter,
-    )
+    encoders = _encoders(model, weights, device)
+    report = _embedded(paths, folder / STORE, encoders, options, reporter)
     if report.encoded and reporter is not None:
         reporter.say(f"{path_text(folder)}: {counted(report.entries, 'entry', 'entries')}")
     store = EmbeddingStore.open(folder / STORE)
     kept = np.array([may_exist(store.source(entry_id)) for entry_id in store.ids], dtype=np.bool_)
+    if not kept.any():
+        _refuse_nothing(paths, report.failures)
     sides = _vectors(model, store, kept, folder / VECTORS)
     return Side(*sides, tuple(report.failures))
+
+
+def _embedded(
+    paths: Sequence[Path],
+    out: Path,
+    encoders: Sequence[EncoderChoice],
+    options: ReadOptions,
+    reporter: EmbedReporter | None,
+) -> EmbedReport:
+    """Embed files; wait while another process writes to their store, which is not lost work."""
+    while True:
+        try:
+            return embed(paths, out, encoders, options=options, reporter=reporter)
+        except StoreInUseError:
+            if held_by_this_process(out):
+                raise
+            if reporter is not None:
+                reporter.say(f"{path_text(out.parent)}: waiting for another search that fills it")
+            time.sleep(_PAUSE)
+
+
+def _refuse_nothing(paths: Sequence[Path], failures: Sequence[Failure]) -> NoReturn:
+    """Raise InputError since files gave no entry."""
+    if not failures:
+        raise InputError(f"{first_few([*map(path_text, paths)])}: it is empty", "name other files")
+    first, more = failures[0], len(failures) - 1
+    others = f", and {more:,} more could not be read" if more else ""
+    raise InputError(f"{first.file}: {first.reason}{others}", first.advice)
 
 
 def _key(paths: Sequence[Path], options: ReadOptions) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,68 @@ def test_a_bad_file_stops_nothing(targets: Path, fasta: Path, model: Model, tmp_
     hits = easy_search([fasta, bad], targets, model=model, cache=tmp_path / "cache")
     assert len(hits) == 3
     assert {Path(failure.file).name for failure in hits.failures} == {"cut.pdb.gz", "bad.fasta"}
+
+
+def test_of_files_without_any_entry_the_first_problem_is_told(
+    fasta: Path, sample: Path, model: Model, tmp_path: Path
+) -> None:
+    """An empty folder, until it is filled; a folder whose files all fail."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"folder: it holds no protein file; readable are"):
+        easy_search(fasta, folder, model=model, cache=tmp_path / "cache")
+    shutil.copy(sample / TARGETS[0], folder)
+    assert easy_search(fasta, folder, model=model, cache=tmp_path / "cache").failures == ()
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "a.pdb").write_text("junk")
+    (folder / "b.fasta").write_text(">x\n12345\n")
+    words = r"a\.pdb: it has no ATOM records, and 1 more could not be read; give a file with"
+    with pytest.raises(InputError, match=words):
+        easy_search(fasta, folder, model=model, cache=tmp_path / "cache")
+
+
+def test_what_is_made_is_not_taken_for_files(
+    targets: Path, fasta: Path, model: Model, finished: Path, tmp_path: Path
+) -> None:
+    """A store among files would be left out without a word, and ``db`` made of it be empty."""
+    store, cache = finished / "store.zarr", tmp_path / "cache"
+    with pytest.raises(InputError, match=r"store\.zarr: what is made already .*; give it alone"):
+        easy_search(fasta, [targets, store], model=model, cache=cache)
+    with pytest.raises(InputError, match=r"^db: .*store\.zarr is a store, .*; leave db out$"):
+        easy_search(fasta, store, model=model, cache=cache, db=tmp_path / "db")
+    assert not cache.exists()
+
+
+def test_two_searches_share_a_cache(
+    targets: Path, fasta: Path, model: Model, tmp_path: Path
+) -> None:
+    """A search waits, and says so, while another process fills the folder that it needs."""
+    cache = tmp_path / "cache"
+    hits = easy_search(fasta, targets, model=model, cache=cache).hits
+    [store] = cache.glob(f"targets-*/{STORE}")
+    hold = (
+        "import sys, pathlib; from protalign.stores.format.lock import StoreLock\n"
+        "with StoreLock(pathlib.Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(store)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        ends = other.stdin.close
+
+        class Waiting(Reporter):
+            def say(self, line: str) -> None:
+                super().say(line)
+                if "waiting for another search" in line:
+                    ends()
+
+        reporter = Waiting()
+        again = easy_search(fasta, targets, model=model, cache=cache, reporter=reporter)
+    assert again.hits == hits
+    assert len([line for line in reporter.lines if "waiting" in line]) == 1
 
 
 @pytest.mark.parametrize(

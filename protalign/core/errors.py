@@ -64,6 +64,10 @@ class StoreError(ProtAlignError):
     """A store is missing, damaged, locked, of another format, or made with other settings."""
 
 
+class StoreInUseError(StoreError):
+    """Another process writes to a store."""
+
+
 class ModelError(ProtAlignError, ValueError):
     """A saved model is missing or damaged, or does not fit the store it is used on."""
 

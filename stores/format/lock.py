@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from protalign.core.errors import StoreError
+from protalign.core.errors import StoreError, StoreInUseError
 
 LOCK_FILE = ".lock"
 #: Environment variable; "off" writes without a lock, where the file system has none.
@@ -96,7 +96,7 @@ class StoreLock:
         _note(handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
 
     def _lock(self, handle: int) -> None:
-        taken = StoreError(
+        taken = StoreInUseError(
             f"{self._path}: it is being written to by another process{_holder(handle)}; wait until "
             "that is done"
         )
