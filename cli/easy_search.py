@@ -21,8 +21,12 @@ from protalign.cli.hit_options import (
     SuperposeFolder,
 )
 from protalign.cli.options import (
+    Assembly,
     Device,
+    EntryPer,
+    MinPlddt,
     Quiet,
+    SequenceOf,
     SequenceWeights,
     StructureWeights,
     given_weights,
@@ -117,6 +121,10 @@ def easy_search(
     format_output: FormatOutput = None,
     header: Header = False,
     superpose: SuperposeFolder = None,
+    per: EntryPer = "protein",
+    sequence: SequenceOf = "observed",
+    min_plddt: MinPlddt = None,
+    assembly: Assembly = None,
     sequence_weights: SequenceWeights = None,
     structure_weights: StructureWeights = None,
     device: Device = "auto",
@@ -138,6 +146,7 @@ def easy_search(
     """
     output = HitOutput([out, *(more_out or [])], format_output, header, superpose, None, quiet)
     with quick_imports():
+        from protalign.reading import ReadOptions
         from protalign.searching import CACHE
         from protalign.searching import easy_search as find_hits
 
@@ -162,6 +171,7 @@ def easy_search(
             min_score=min_score,
             min_cov=min_cov,
             min_tm=min_tm,
+            options=ReadOptions(per, sequence, min_plddt, assembly),
             weights=given_weights(sequence_weights, structure_weights),
             device=device,
             reporter=reporter,

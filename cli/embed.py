@@ -20,10 +20,18 @@ from protalign.cli.console import (
     quick_imports,
     refuse_unused,
 )
-from protalign.cli.options import AsJson, SequenceWeights, StructureWeights
+from protalign.cli.options import (
+    AsJson,
+    Assembly,
+    EntryPer,
+    MinPlddt,
+    SequenceOf,
+    SequenceWeights,
+    StructureWeights,
+)
 from protalign.core.errors import InputError
 from protalign.core.printing import printable
-from protalign.core.words import Modality, Per, SequenceSource, StorageDtype, counted
+from protalign.core.words import Modality, StorageDtype, counted
 
 if TYPE_CHECKING:
     from protalign.embedding import EmbedReport
@@ -43,28 +51,10 @@ def embed(
         Path,
         typer.Option("--out", "-o", help="The store to make or to add to.", show_default=False),
     ],
-    per: Annotated[
-        Per, typer.Option(help="One entry per file (all its different chains), or one per chain.")
-    ] = "protein",
-    sequence: Annotated[
-        SequenceSource,
-        typer.Option(
-            help="Sequence of the residues with coordinates, or of all residues (SEQRES, mmCIF's "
-            "entity)."
-        ),
-    ] = "observed",
-    min_plddt: Annotated[
-        float | None,
-        typer.Option(help="Leave out residues of predicted structures below this pLDDT (0-100)."),
-    ] = None,
-    assembly: Annotated[
-        str | None,
-        typer.Option(
-            help="Build this biological assembly, such as 1, with the operators in each structure "
-            "file (mmCIF, BinaryCIF, PDB's REMARK 350). Default: the chains of the file.",
-            show_default=False,
-        ),
-    ] = None,
+    per: EntryPer = "protein",
+    sequence: SequenceOf = "observed",
+    min_plddt: MinPlddt = None,
+    assembly: Assembly = None,
     sequence_encoder: Annotated[
         str | None,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from protalign.core.words import ClusterMethod, Modality, Part
+from protalign.core.words import ClusterMethod, Modality, Part, Per, SequenceSource
 
 StorePath = Annotated[Path, typer.Argument(help="A store that `protalign embed` made.")]
 ModelPath = Annotated[
@@ -37,6 +37,35 @@ SequenceWeights = Annotated[
 ]
 StructureWeights = Annotated[
     Path | None, typer.Option("--structure-weights", help=_WEIGHTS.format("structure"))
+]
+
+EntryPer = Annotated[
+    Per,
+    typer.Option("--per", help="One entry per file (all its different chains), or one per chain."),
+]
+SequenceOf = Annotated[
+    SequenceSource,
+    typer.Option(
+        "--sequence",
+        help="Sequence of the residues with coordinates, or of all residues (SEQRES, mmCIF's "
+        "entity).",
+    ),
+]
+MinPlddt = Annotated[
+    float | None,
+    typer.Option(
+        "--min-plddt",
+        help="Leave out residues of predicted structures below this pLDDT (0-100).",
+    ),
+]
+Assembly = Annotated[
+    str | None,
+    typer.Option(
+        "--assembly",
+        help="Build this biological assembly, such as 1, with the operators in each structure "
+        "file (mmCIF, BinaryCIF, PDB's REMARK 350). Default: the chains of the file.",
+        show_default=False,
+    ),
 ]
 
 Device = Annotated[

@@ -143,7 +143,7 @@ def easy_search(
         What a structure file is a query by: "sequence" compares the letters that it has with the
         targets' structures.
     options : ReadOptions, optional
-        How files are read.
+        How files are read; queries without the assembly.
     weights : mapping, optional
         Modality -> weights file of the model's encoder, if it is not found by itself.
     device : str
@@ -186,14 +186,16 @@ def easy_search(
         refuse_uncalibrated(Wanted(parse_columns(columns), filters, superpose))
     elif max_evalue is None:
         max_evalue = MAX_EVALUE
-    given = [(_listed(queries), None), (_listed(targets), None if db is None else Path(db))]
-    for paths, folder in given:  # before the hours that the other side may take
+    options = options or ReadOptions()
+    given = [
+        (_listed(queries), None, replace(options, assembly=None)),
+        (_listed(targets), None if db is None else Path(db), options),
+    ]
+    for paths, folder, _ in given:  # before the hours that the other side may take
         _check_paths(paths, folder)
     of_queries, of_targets = (
-        _prepared(
-            paths, Path(cache), folder, model, options or ReadOptions(), weights, device, reporter
-        )
-        for paths, folder in given
+        _prepared(paths, Path(cache), folder, model, reading, weights, device, reporter)
+        for paths, folder, reading in given
     )
     _check_sides(of_queries, of_targets, query_by)
     hits = search(
