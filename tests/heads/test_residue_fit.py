@@ -144,7 +144,7 @@ def test_many_proteins_leave_a_background(tmp_path: Path) -> None:
     calibration = estimator.model_.residue_scorer().calibration
     assert calibration is not None
     assert calibration.background is not None
-    assert all(len(calibration.background.proteins[m]) == 65 for m in MODALITIES)
+    assert all(len(calibration.background.proteins[m].coordinates) == 65 for m in MODALITIES)
     estimator.save(tmp_path / "model")
     loaded = Model.load(tmp_path / "model")
     for query_by, query, target in (("sequence", *pairs[0]), ("structure", *pairs[1][::-1])):
