@@ -107,7 +107,7 @@ class Split:
 
 
 def write_split(split: Split, path: str | os.PathLike[str]) -> None:
-    """Write a CSV file: ``how`` behind a #, then the columns id and part.
+    """Write a CSV file with the columns id, part and how, which is in the first row alone.
 
     Parameters
     ----------
@@ -128,21 +128,22 @@ def write_split(split: Split, path: str | os.PathLike[str]) -> None:
     >>> path = Path(tempfile.mkdtemp()) / "split.csv"
     >>> write_split(Split(("1a30",), ("3ebp",), ("1bcu",), how="by hand"), path)
     >>> print(path.read_text(), end="")
-    # by hand
-    id,part
-    1a30,train
-    3ebp,validation
-    1bcu,test
+    id,part,how
+    1a30,train,by hand
+    3ebp,validation,
+    1bcu,test,
     """
     with (
         new_file(path) as unfinished,
         unfinished.open("w", encoding="utf-8", newline="") as file,
     ):
-        if split.how:
-            file.write(f"# {' '.join(split.how.split())}\n")
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["id", "part"])
-        rows.writerows([table_cell(i), part] for part in PARTS for i in split.ids(part))
+        rows.writerow(["id", "part", "how"])
+        how = table_cell(" ".join(split.how.split()))
+        for part in PARTS:
+            for entry_id in split.ids(part):
+                rows.writerow([table_cell(entry_id), part, how])
+                how = ""
 
 
 def read_split(path: str | os.PathLike[str]) -> Split:
@@ -173,8 +174,10 @@ def read_split(path: str | os.PathLike[str]) -> Split:
             f"{path}: has no columns id and part", "make one with `protalign split --by column`"
         )
     part_of: dict[str, str] = {}
+    how = table.comment  # as version 0.1.0 wrote it
     for line, row in table.rows():
         entry_id, part = row["id"], row["part"]
+        how = how or row.get("how", "")
         if part not in PARTS:
             raise InputError(
                 f"{path}, line {line}: {part!r} is not a part", f"the parts are {', '.join(PARTS)}"
@@ -184,4 +187,4 @@ def read_split(path: str | os.PathLike[str]) -> Split:
         part_of[entry_id] = part
     if not part_of:
         raise InputError(f"{path}: contains no ids", "give a row id,part for each")
-    return Split.from_parts(part_of, table.comment)
+    return Split.from_parts(part_of, how)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,7 +51,15 @@ def test_a_written_split_is_read_again(
     path = tmp_path_factory.mktemp("split") / "split.csv"
     write_split(split, path)
     assert read_split(path) == split
-    assert path.read_text(encoding="utf-8").startswith("# by hand, in two lines\nid,part\n")
+    frame = pd.read_csv(path, keep_default_na=False, dtype=str)  # other programs' first line
+    assert frame.columns.tolist() == ["id", "part", "how"]
+    assert frame["how"].tolist() == ["by hand, in two lines", *[""] * (len(ids) - 1)]
+
+
+def test_a_split_of_version_0_1_0_is_read(tmp_path: Path) -> None:
+    """How it was made is behind a # in its first line."""
+    (tmp_path / "split.csv").write_text("# by hand, once\nid,part\na,train\nb,test\n")
+    assert read_split(tmp_path / "split.csv") == Split(("a",), (), ("b",), "by hand, once")
 
 
 def test_an_id_is_in_one_part() -> None:
