@@ -158,9 +158,9 @@ def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
 
 def test_ids_are_no_formulas_in_a_split(tmp_path: Path) -> None:
     """A spreadsheet sees text; the split is read back as it was."""
-    split = Split(("=1+1", "1abc"), ("@x",), ("-y", "+z"), how="by hand")
+    split = Split(("=1+1", "1abc"), ("@x",), ("-y", "+z"), how="=by hand")
     write_split(split, tmp_path / "split.csv")
     rows = (tmp_path / "split.csv").read_text().splitlines()
-    assert "'=1+1,train" in rows
+    assert "'=1+1,train,'=by hand" in rows
     assert not any(row.startswith(("=", "+", "-", "@")) for row in rows)
     assert read_split(tmp_path / "split.csv") == split
