@@ -53,13 +53,13 @@ def main() -> None:
     folder = out / (SHIPPED if ships else "model")
     encoders = [options.sequence_encoder, STRUCTURE]
     training = embedded(options.domains, options.work / "domains.zarr", encoders)
+    unseen = embedded([options.unseen], options.work / "unseen.zarr", encoders)
     model = fitted(training, options.seed, DATA if ships else "")
     model.save(folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}: {size:,} bytes")
     if ships and size > MOST:
         raise SystemExit(f"the model has more than {MOST:,} bytes")
-    unseen = embedded([options.unseen], options.work / "unseen.zarr", encoders)
     found = figures(Model.load(folder), unseen, training)
     data = DATA if ships else [str(path) for path in options.domains]
     write_json(out / FIGURES, {"data": data, "seed": options.seed, **found})
@@ -71,6 +71,8 @@ def embedded(paths: list[Path], out: Path, encoders: list[str]) -> EmbeddingStor
     report = embed(paths, out, encoders)
     for failure in report.failures:
         print(f"{failure.file}: {failure.reason}", file=sys.stderr)
+    if not report.entries:
+        raise SystemExit(f"{paths[0]}: no structure could be read; name another folder")
     return EmbeddingStore.open(out)
 
 
