@@ -178,7 +178,7 @@ def test_truncations_and_growth(damaged: Damaged, record_property: Record) -> No
 def test_deletions(damaged: Damaged, record_property: Record) -> None:
     """A file that is gone."""
     rng = random.Random(2)
-    files = some_files(damaged, rng, times(6, 90))
+    files = some_files(damaged, rng, times(6, 120))
     record_property("deletions", len(files))
     for file in files:
         before = file.read_bytes()
