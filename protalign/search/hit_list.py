@@ -174,7 +174,8 @@ class Hits(Sequence[Hit]):
             The file cannot be written.
         """
         usual = M8_COLUMNS if form_of(path) == "m8" else None
-        write_table(self.table(columns or self.columns or usual), path, header=header)
+        table = self.table(columns or self.columns or usual)
+        write_table(table, path, header=header, view=self.view)
 
     def superpose(self, folder: str | os.PathLike[str]) -> PlacedHits:
         """Write each hit's structure as it lies on its query, and scripts that open them.
