@@ -8,7 +8,7 @@
   const UNPAIRED = "#c3c9d0";
   const STOPS = [[215, 25, 28], [240, 200, 80], [44, 123, 182]]; // red, yellow, blue: also for colour-blind eyes
   // Of a superposition 0 to 100; of a sequence the residues' scores in nats, 0 to 40.
-  const MOST_NATS = 40;
+  const MOST_NATS = 15;
 
   const colourOf = (share) => {
     const place = Math.min(Math.max(share, 0), 1) * (STOPS.length - 1);
@@ -85,8 +85,14 @@
     constructor(box, view, residues, onPoint) {
       this.view = view;
       this.marks = [];
-      this.viewer = window.$3Dmol.createViewer(box, { backgroundColor: "white", backgroundAlpha: 0, antialias: true });
+      this.viewer = window.$3Dmol.createViewer(box, { antialias: true });
       if (!this.viewer) throw new Error("WebGL is not available");
+      this.theme = window.matchMedia("(prefers-color-scheme: dark)");
+      this.paint = () => {
+        this.viewer.setBackgroundColor(getComputedStyle(box).backgroundColor, 1);
+        this.viewer.render();
+      };
+      this.theme.addEventListener("change", this.paint);
       const format = view.structures.format === "pdb" ? "pdb" : "cif";
       this.models = {};
       this.atoms = {};
@@ -111,16 +117,14 @@
       for (const [side, model] of Object.entries(this.models)) {
         const of = (atom) => place.get(`${side} ${atom.chain} ${atom.resi} ${atom.icode}`);
         model.setStyle({}, {
-          cartoon: {
-            colorfunc: (atom) => (side === "query" ? QUERY_COLOUR : this.colour(of(atom))),
-            opacity: side === "query" && this.models.target ? 0.8 : 1,
-          },
+          cartoon: { colorfunc: (atom) => (side === "query" ? QUERY_COLOUR : this.colour(of(atom))) },
         });
         const point = (atom) => onPoint(side, of(atom));
         model.setHoverable({}, true, point, () => {});
         model.setClickable({}, true, point);
       }
-      this.reset();
+      this.viewer.zoomTo();
+      this.paint();
     }
 
     // The colour of each residue of the target by how well it fits.
@@ -154,7 +158,7 @@
         const atom = this.atoms[side] && this.atoms[side].get(position);
         if (!atom) continue;
         const { x, y, z } = atom;
-        const color = side === "query" ? "#111820" : "#c8149c";
+        const color = side === "query" ? "#2f9e44" : "#c8149c";
         this.marks.push(this.viewer.addSphere({ center: { x, y, z }, radius: 1.5, color, opacity: 0.85 }));
       }
       this.viewer.render();
@@ -172,6 +176,7 @@
     }
 
     close() {
+      this.theme.removeEventListener("change", this.paint);
       this.viewer.removeAllModels();
       this.viewer.removeAllShapes();
       const context = this.viewer.getCanvas().getContext("webgl2") || this.viewer.getCanvas().getContext("webgl");
@@ -258,7 +263,7 @@
       return score === null ? null : score / MOST_NATS;
     };
     const cells = [];
-    const letter = (side, position) => (position === null ? "–" : residues[side][position].letter);
+    const letter = (side, position) => (position === null ? "-" : residues[side][position].letter);
     const build = () => {
       const probe = el("span", { class: "probe", text: "MMMMMMMMMM" });
       grid.replaceChildren(probe);
@@ -418,15 +423,14 @@
       downloads.append(el("button", { type: "button", text: "All of it (JSON)", onclick: () => save(`${fileName(view.target.id)}.json`, JSON.stringify(view, null, 1), "application/json") }));
       const links = linkList(view.target.id, view.target.accession);
       body.replaceChildren(
-        el("div", { class: "sides" }, made.section,
-          el("section", { class: "numbers", "aria-label": "Numbers" },
-            el("p", { class: "about" }, about || el("span", { class: "note", text: "The entry’s file has no description." })),
+        el("div", { class: "sides" }, el("div", { class: "pictures" }, made.section, alignment.section),
+          el("section", { class: "facts-and-files", "aria-label": "Numbers and files" },
+            about && el("p", { class: "about", text: about }),
             links.length > 0 && el("p", { class: "links" }, ...links),
             el("p", { class: "note", text: `Query: ${counted(view.query.length || 0, "residue")}, by its ${view.query.modality}. Entry: ${counted(view.target.length || 0, "residue")}, by its ${view.target.modality}.` }),
             factsOf(view),
             el("h3", { text: "Save" }), downloads,
           )),
-        alignment.section,
       );
       scene = made.start();
     };

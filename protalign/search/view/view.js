@@ -223,7 +223,7 @@
       const controller = new AbortController();
       const end = openHit(this.dialog, {
         title: hit.target,
-        place: `Hit ${hit.rank} of ${printable(hit.query ?? this.document.queries[this.query].id)}`,
+        place: `Hit ${hit.rank} of query ${printable(hit.query ?? this.document.queries[this.query].id)}`,
         reason: this.options.reasonOf?.(index) || "",
         load: () => this.options.viewOf(index, controller.signal),
         previous: step(-1),
