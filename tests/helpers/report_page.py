@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
 
 class Opened:
     """The page, with everything that it wrote to the console and requested."""
