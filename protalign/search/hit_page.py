@@ -85,7 +85,7 @@ def page(table: HitTable, view: Callable[[int], dict[str, Any]] | None = None) -
     interactive = {"target", "rank"} <= set(table.columns)
     packed, reason = _packed(shown, view) if interactive else ([], "")
     document = {**table.as_dict(), "queries": shown_queries, "hits": list(shown)}
-    style, scripts = _text("view.css"), [_text(name) for name in _SCRIPTS if interactive]
+    style, scripts = view_text("view.css"), [view_text(name) for name in _SCRIPTS if interactive]
     return environment.get_template("hits.html.j2").render(
         version=__version__,
         title=_title(table),
@@ -140,7 +140,14 @@ def _title(table: HitTable) -> str:
 
 
 @cache
-def _text(name: str) -> str:
+def view_text(name: str) -> str:
+    """Return the text of a file of the view.
+
+    Examples
+    --------
+    >>> view_text("map.css").splitlines()[0]
+    '/* a map of points */'
+    """
     return (_VIEW / name).read_text(encoding="utf-8")
 
 
