@@ -30,12 +30,12 @@
     ["evalue", "E-value", (h) => [scientific(h.evalue)], "Entries that would score as well by chance, in a search of this size", "always", false],
     ["prob", "Probability", (h) => [number(h.prob, 3)], "Estimated probability of a common fold", "roomy", true],
     ["score", "Score", (h) => [number(h.score, 1)], "Sum of the aligned residues’ log-likelihood ratios, in nats, less the costs of gaps", "always", true],
-    ["cosine", "Cosine", (h) => [number(h.cosine, 3)], "Cosine of the two proteins’ vectors, −1 to 1", "wide", true],
+    ["cosine", "Cosine", (h) => [number(h.cosine, 3)], "Cosine of the two proteins’ vectors, −1 to 1", "widest", true],
     ["qcov", "Query coverage", (h) => bar(h.qcov), "Share of the query that the alignment spans", "roomy", true],
     ["tcov", "Entry coverage", (h) => bar(h.tcov), "Share of the entry that the alignment spans", "roomy", true],
-    ["fident", "Identity", (h) => [h.fident === null ? "" : `${Math.round(100 * h.fident)} %`], "Share of the alignment’s columns with equal letters", "wide", true],
-    ["qtmscore", "TM-score", (h) => [number(h.qtmscore, 3)], "Of the superposed backbones, by the query’s length", "always", true],
-    ["tlen", "Residues", (h) => [h.tlen === null ? "" : h.tlen.toLocaleString("en")], "Residues of the entry", "wide", true],
+    ["fident", "Identity", (h) => [h.fident === null ? "" : `${Math.round(100 * h.fident)} %`], "Share of the alignment’s columns with equal letters", "widest", true],
+    ["qtmscore", "TM-score", (h) => [number(h.qtmscore, 3)], "Of the superposed backbones, by the query’s length", "roomy", true],
+    ["tlen", "Residues", (h) => [h.tlen === null ? "" : h.tlen.toLocaleString("en")], "Residues of the entry", "widest", true],
   ];
 
   class Hits {
