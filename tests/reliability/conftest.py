@@ -23,7 +23,7 @@ def forks() -> Iterator[Forks]:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory, store_path: Path) -> Path:
-    """A folder with a model of the sample's store, its vectors, a split and a table. Only to be read."""
+    """A model of the sample's store, its vectors, a split and a table. Only to be read."""
 
     def make(folder: Path) -> None:
         ids = (f"{chain},{'train' if place % 3 else 'test'}\n" for place, chain in enumerate(IDS))
