@@ -214,7 +214,7 @@ class HitOutput:
             every = dict.fromkeys(name for names in columns_of.values() for name in names)
             table = hits.table(every)  # once: each hit is aligned for it
             for file, names in columns_of.items():
-                write_table(table.select(names), file, header=self.header)
+                write_table(table.select(names), file, header=self.header, view=hits.view)
             queries = counted(len(hits.comparison.queries), "query", "queries")
             files = ", ".join(map(str, self.files))
             if not self.quiet:
