@@ -55,7 +55,6 @@ CONFINED = {
     },
     "faiss": {"protalign/search/approximate.py"},
     "matplotlib": {"protalign/report/figures.py"},
-    "plotly": {"protalign/report/page.py"},
     "jinja2": {"protalign/report/page.py", "protalign/search/hit_page.py"},
     "sklearn": {
         "protalign/estimator",
