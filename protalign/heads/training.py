@@ -15,6 +15,7 @@ from torch import Tensor
 from protalign.core.arrays import Int64
 from protalign.core.errors import ModelError
 from protalign.core.protein import MODALITIES
+from protalign.heads.adam import Adam
 from protalign.heads.model import Model, not_finite
 from protalign.heads.pairs import Pairs
 from protalign.heads.ranks import RetrievalSet, mean_reciprocal_rank
@@ -102,9 +103,9 @@ def train(
         type(model.sequence).initialise(*heads, pairs, generator, report)
     source = Summaries(model, pairs) if model.sequence.summarises else Rows(pairs, model.device)
     score_of = _validate_on(validation, model)
-    optimiser = torch.optim.Adam(
+    optimiser = Adam(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=options.learning_rate,
+        options.learning_rate,
     )
     history = History()
     best_state, best_score, waited = copy.deepcopy(model.state_dict()), -math.inf, 0
@@ -143,7 +144,7 @@ def _epoch(
     model: Model,
     source: Rows | Summaries,
     pairs: Pairs,
-    optimiser: torch.optim.Optimizer,
+    optimiser: Adam,
     batch_size: int,
     generator: np.random.Generator,
 ) -> float:

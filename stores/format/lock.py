@@ -19,6 +19,8 @@ LOCKS = "PROTALIGN_LOCKS"
 
 #: Another process has the lock. (NFS answers EACCES.)
 _TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
+#: The lock's name is a folder's or a link's.
+_NOT_A_FILE = {errno.EISDIR, errno.ELOOP}
 
 #: The text of a lock's file while the lock is held, and its bytes at most.
 _NOTE, _NOTE_BYTES = re.compile(r"(process [0-9]{1,10} on [A-Za-z0-9_.-]{1,64})\n"), 128
@@ -83,6 +85,8 @@ class StoreLock:
         try:
             handle = os.open(self._path / LOCK_FILE, flags, 0o644)
         except OSError as error:
+            if error.errno in _NOT_A_FILE:
+                raise StoreError(f"{self._path / LOCK_FILE}: it is not a file; remove it") from None
             raise StoreError(
                 f"{self._path}: it cannot be written to ({error.strerror}); check its permissions"
             ) from None

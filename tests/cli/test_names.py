@@ -123,13 +123,13 @@ def test_tilde_after_an_equals_sign_is_the_home_folder(
 def test_letters_that_the_terminal_lacks(two: Path, tmp_path: Path, encoder: str) -> None:
     """An ASCII terminal shows a Greek letter as its escape, without a traceback."""
     shutil.move(two / "x.pdb", two / "β-lactamase.pdb")
-    store = tmp_path / "store.zarr"
+    store, ascii_only = tmp_path / "store.zarr", {**os.environ, "PYTHONIOENCODING": "ascii"}
     (two / "δ.pdb").write_text("x")
     done = subprocess.run(
         [PROTALIGN, "embed", two, "--out", store, "--sequence-encoder", encoder, *ALONE],
         capture_output=True,
         text=True,
-        env={"PYTHONIOENCODING": "ascii", "PATH": "/usr/bin", "HOME": str(tmp_path)},
+        env=ascii_only,
     )
     assert done.returncode == 3, done.stderr
     assert "\\u03b2-lactamase: " in done.stderr
@@ -138,7 +138,7 @@ def test_letters_that_the_terminal_lacks(two: Path, tmp_path: Path, encoder: str
         [PROTALIGN, "info", store],
         capture_output=True,
         text=True,
-        env={"PYTHONIOENCODING": "ascii", "PATH": "/usr/bin"},
+        env=ascii_only,
     )
     assert named.returncode == 0
     assert "\\u03b4" in named.stdout

@@ -23,13 +23,15 @@ def forks() -> Iterator[Forks]:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory, store_path: Path) -> Path:
-    """A folder with a model of the sample's store, a split and a table. Only to be read."""
+    """A model of the sample's store, its vectors, a split and a table. Only to be read."""
 
     def make(folder: Path) -> None:
         ids = (f"{chain},{'train' if place % 3 else 'test'}\n" for place, chain in enumerate(IDS))
         (folder / "parts.csv").write_text("id,part\n" + "".join(ids))
         run("split", store_path, "--by", "column", folder / "parts.csv", "--out", folder / "s.csv")
         run("fit", store_path, "--out", folder / "model", "--max-epochs", "2", "--embed-dim", "16")
+        vectors = folder / "vectors.parquet"
+        run("export", store_path, "--model", folder / "model", "--out", vectors)
 
     return made_once(tmp_path_factory, "reliability", make)
 

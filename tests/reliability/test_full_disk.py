@@ -30,6 +30,7 @@ LEAST = 64
 def commands(store: Path, made: Path) -> dict[str, Sequence[object]]:
     """Every command that writes a file or a folder to --out, by the name of what it writes."""
     model = ["--model", made / "model"]
+    hits = ["1a2p_A", "--vectors", made / "vectors.parquet", "--store", store]
     return {
         "split.csv": ["split", store, "--by", "column", made / "parts.csv"],
         "model": ["fit", store, "--max-epochs", 2, "--embed-dim", 16, "--overwrite"],
@@ -39,6 +40,8 @@ def commands(store: Path, made: Path) -> dict[str, Sequence[object]]:
         "attention": ["attention", store, "1a2p_A", "1bpi_A", *model, "--overwrite"],
         "fit": ["attention", store, "1a2p_A", *model, "--overwrite", "--fit"],
         "alignment": ["align", "1a2p_A", "1bpi_A", "--store", store, *model],
+        "hits.m8": ["search", *hits, *model, "--rerank", 20],
+        "hits.html": ["search", *hits, *model, "--rerank", 20],
         "report.json": ["evaluate", store, *model, "--split", made / "s.csv", "--bootstrap", 0],
         "report": [
             "reproduce",
@@ -64,7 +67,7 @@ def contents(path: Path) -> dict[str, bytes]:
     "name",
     [
         *("split.csv", "model", "vectors.parquet", "vectors.csv", "vectors.h5ad"),
-        *("attention", "fit", "alignment"),
+        *("attention", "fit", "alignment", "hits.m8", "hits.html"),
         *(SLOW if FACTOR > 1 else ()),
     ],
 )
@@ -86,7 +89,8 @@ def test_nothing_half(
     assert forks.run(*words).code == 0
     before = contents(out)
     largest = max(map(len, before.values()))
-    rooms = {max(largest * step // SIZES, LEAST) for step in range(SIZES - 1)} | {largest - 1}
+    least = min(LEAST, largest - 1)
+    rooms = {least + (largest - 1 - least) * step // (SIZES - 1) for step in range(SIZES)}
     record_property("sizes", len(rooms))
     for room in sorted(rooms):
         ended = forks.run(*words, room=room)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -323,11 +324,16 @@ def test_another_file_is_not_written_over_as_a_lock(path: Path, tmp_path: Path) 
     assert (tmp_path / "letter").read_text() == "dear"
 
 
-def test_a_folder_that_cannot_be_written_to_is_an_error(path: Path) -> None:
-    """If the lock cannot be taken for another reason than a writer, the error gives the reason."""
+@pytest.mark.parametrize(
+    "make",
+    [Path.mkdir, lambda lock: lock.symlink_to("elsewhere")],
+    ids=["folder", "link"],
+)
+def test_what_is_not_a_file_is_no_lock(path: Path, make: Callable[[Path], None]) -> None:
+    """If something else has the lock's name, the error names it and says what to do."""
     (path / ".lock").unlink()
-    (path / ".lock").mkdir()
-    with pytest.raises(StoreError, match="cannot be written to"):
+    make(path / ".lock")
+    with pytest.raises(StoreError, match=r"/\.lock: it is not a file; remove it$"):
         StoreWriter(path, OPTIONS)
 
 
