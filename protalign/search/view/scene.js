@@ -98,9 +98,11 @@
       }
       for (const [side, model] of Object.entries(this.models)) {
         const of = (atom) => place.get(`${side} ${atom.chain} ${atom.resi} ${atom.icode}`);
-        model.setStyle({}, {
-          cartoon: { colorfunc: (atom) => (side === fit.side ? colour(of(atom)) : QUERY_COLOUR) },
-        });
+        // The one that is not coloured is a thin tube, so that it hides nothing of the other.
+        const drawn = side === fit.side
+          ? { colorfunc: (atom) => colour(of(atom)) }
+          : { style: "trace", thickness: 0.35, color: QUERY_COLOUR };
+        model.setStyle({}, { cartoon: drawn });
         const point = (atom) => onPoint(side, of(atom));
         model.setHoverable({}, true, point, () => {});
         model.setClickable({}, true, point);
@@ -167,7 +169,7 @@
       ? "Entry, by how near each residue lies to the query"
       : `${shown}, by how well ${shown === "Query" ? "the entry" : "the query"}’s residues fit`;
     return el("div", { class: "legend" },
-      superposed && el("span", { class: "key" }, el("i", { class: "swatch query" }), "Query"),
+      superposed && el("span", { class: "key" }, el("i", { class: "swatch query" }), "Query, a thin tube"),
       el("span", { class: "key" }, el("i", { class: "swatch unpaired" }), `${shown}, ${superposed ? "not paired" : "not aligned"}`),
       el("span", { class: "key scale" }, `${meaning}: `, el("span", { class: "end", text: low }), el("i", { class: "ramp" }), el("span", { class: "end", text: high })),
     );

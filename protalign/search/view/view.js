@@ -28,7 +28,7 @@
     ["rank", "#", (h) => [String(h.rank)], "Rank of the hit for its query", "always", false],
     ["target", "Entry", entry, "The entry that was found", "always", false],
     ["evalue", "E-value", (h) => [scientific(h.evalue)], "Entries that would score as well by chance, in a search of this size", "always", false],
-    ["prob", "Probability", (h) => [number(h.prob, 3)], "Estimated probability of a common fold", "roomy", true],
+    ["prob", "Probability", (h) => [number(h.prob, 3)], "Estimated probability of a common fold", "widest", true],
     ["score", "Score", (h) => [number(h.score, 1)], "Sum of the aligned residues’ log-likelihood ratios, in nats, less the costs of gaps", "always", true],
     ["cosine", "Cosine", (h) => [number(h.cosine, 3)], "Cosine of the two proteins’ vectors, −1 to 1", "widest", true],
     ["qcov", "Query coverage", (h) => bar(h.qcov), "Share of the query that the alignment spans", "roomy", true],
