@@ -236,7 +236,7 @@ def test_details_are_held_up_to_a_size(
     text = hit_page.page(table, hits.view)
     assert re.findall(r'id="hit-(\d+)"', text) == ["0", "6", "1"]
     assert "3 hits of them can be opened" in text
-    assert "the page holds the details of 3 hits at most" in text
+    assert "The page holds the details of 3 hits at most" in text
     monkeypatch.setattr(hit_page, "MOST_BYTES", 10)
     text = hit_page.page(table, hits.view)
     assert 'id="hit-' not in text
