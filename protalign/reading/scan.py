@@ -16,6 +16,7 @@ from protalign.core.machine import core_count, free_memory
 from protalign.core.paths import path_text
 from protalign.core.printing import one_line
 from protalign.core.protein import Protein
+from protalign.reading.archives import Member, read_members
 from protalign.reading.content import (
     MAX_BYTES,
     TooLargeError,
@@ -26,11 +27,13 @@ from protalign.reading.content import (
 from protalign.reading.fasta import read_fasta
 from protalign.reading.options import ReadOptions
 from protalign.reading.processes import one_by_one, ordered_map, process_map
-from protalign.reading.sources import SourceFile, taken
+from protalign.reading.sources import CONTAINERS, SourceFile, taken
 from protalign.reading.structures import read_structure
 
 #: Records of a FASTA file that are handed on at once.
 FASTA_BLOCK = 10_000
+#: Files of an archive that are handed on at once: their coordinates are in memory.
+ARCHIVE_BLOCK = 1_000
 #: With fewer structure files, starting worker processes costs more than it saves.
 FEWEST_FOR_PROCESSES = 32
 _FILES_PER_TASK = 8
@@ -41,7 +44,7 @@ MOST_IN_THIS_PROCESS = 64 << 20
 _NEVER_TOO_LARGE = 256 << 10
 #: Most memory that a byte of a decompressed file takes while it is read: 5 were measured for usual
 #: PDB and mmCIF, 16 are possible for mmCIF of one-letter values, 48 for packed columns.
-_MEMORY_PER_BYTE = {"pdb": 16, "mmcif": 16, "bcif": 48}
+_MEMORY_PER_BYTE = {"pdb": 16, "mmcif": 16, "bcif": 48, "tar": 48}
 #: Files of this size are read whatever the memory is said to be.
 _LEAST_ROOM = 16 << 20
 
@@ -119,14 +122,14 @@ def _read(source: SourceFile, options: ReadOptions, most: int) -> SourceResult:
 
     This is the boundary around one file: whatever goes wrong here is that file's failure.
     """
-    if source.kind == "fasta":
-        blocks = list(_read_fasta_blocks(source, FASTA_BLOCK))
+    if source.kind in CONTAINERS:
+        blocks = list(_read_blocks(source, options, FASTA_BLOCK, 1, None))
         proteins = [protein for block in blocks for protein in block.proteins]
         failures = [failure for block in blocks for failure in block.failures]
         return SourceResult(source, blocks[-1].sha256, proteins, failures)
     sha256, room = b"", MAX_BYTES
     try:
-        room = _room(source)
+        room = MAX_BYTES if _is_small(source) else _room(source)
         data = read_file(source.path, min(most, room))
         sha256 = hashlib.sha256(data).digest()
         content = unpack(data, source.path.name, min(most, room))
@@ -148,11 +151,15 @@ def _read(source: SourceFile, options: ReadOptions, most: int) -> SourceResult:
 
 def _room(source: SourceFile) -> int:
     """Return the most bytes of a decompressed file that fit into memory while they are read."""
-    with suppress(OSError, ValueError):  # reading the file gives the failure
-        if source.path.stat().st_size <= _NEVER_TOO_LARGE:
-            return MAX_BYTES
     fits = free_memory() / _MEMORY_PER_BYTE[source.kind]
     return int(max(_LEAST_ROOM, min(MAX_BYTES, fits)))
+
+
+def _is_small(source: SourceFile) -> bool:
+    """Return whether a file needs no look at the memory; True if reading it gives a failure."""
+    with suppress(OSError, ValueError):
+        return source.path.stat().st_size <= _NEVER_TOO_LARGE
+    return True
 
 
 def _too_little_memory(source: SourceFile) -> SourceResult:
@@ -192,12 +199,13 @@ def read_sources(
         Is called in this process with each source and its SHA-256. If it returns True, the source
         is not read.
     block : int
-        Most records of a FASTA file in one result.
+        Most records of a FASTA file, or files of an archive, in one result.
 
     Yields
     ------
     SourceResult
-        In the sources' order, structure files first, then FASTA files, which are streamed.
+        In the sources' order, structure files first, then FASTA files and archives, which are
+        streamed.
 
     Examples
     --------
@@ -209,16 +217,17 @@ def read_sources(
     ['107l_A', '108l_A', '109l_A']
     """
     options = options or ReadOptions()
-    structures = [source for source in sources if source.kind != "fasta"]
-    fastas = [source for source in sources if source.kind == "fasta"]
+    structures = [source for source in sources if source.kind not in CONTAINERS]
+    containers = [source for source in sources if source.kind in CONTAINERS]
+    cores = core_count() if processes is None else processes
     if processes is None:
-        processes = core_count() if len(structures) >= FEWEST_FOR_PROCESSES else 1
+        processes = cores if len(structures) >= FEWEST_FOR_PROCESSES else 1
     results = _read_structures(structures, options, processes, skip)
     first_of: dict[str, str] = {}
     for result in results:
         yield _without_duplicates(result, first_of)
-    for source in fastas:
-        for result in _read_fasta_blocks(source, block, skip):
+    for source in containers:
+        for result in _read_blocks(source, options, block, cores, skip):
             yield _without_duplicates(result, first_of)
 
 
@@ -288,8 +297,8 @@ def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _read_fasta_blocks(
-    source: SourceFile, size: int, skip: Skip | None = None
+def _read_blocks(
+    source: SourceFile, options: ReadOptions, size: int, processes: int, skip: Skip | None
 ) -> Iterator[SourceResult]:
     """Yield at least one result; the last one, and only that, has ``last``."""
     sha256 = _sha256_or_empty(source)
@@ -297,7 +306,11 @@ def _read_fasta_blocks(
         yield SourceResult(source, sha256, skipped=True)
         return
     block = SourceResult(source, sha256, last=False)
-    for record in _records_of(source):
+    if source.kind == "tar":
+        records, size = _members_of(source, options, processes), min(size, ARCHIVE_BLOCK)
+    else:
+        records = _records_of(source)
+    for record in records:
         if isinstance(record, Failure):
             block.failures.append(record)
         else:
@@ -317,6 +330,60 @@ def _records_of(source: SourceFile) -> Iterator[Protein | Failure]:
         yield Failure("", file, "too large for this machine's memory", "split the file")
     except Exception as error:
         yield Failure("", file, *_unexpected(error))
+
+
+def _members_of(
+    source: SourceFile, options: ReadOptions, processes: int
+) -> Iterator[Protein | Failure]:
+    """Yield the proteins of an archive's files, and a failure for each that cannot be read."""
+    tasks = _chunks(read_members(source.path, _room(source)), _FILES_PER_TASK)
+    parse = partial(_parse_members, options)
+    if _is_small(source):
+        chunks: Iterable[list[Protein | Failure]] = map(parse, tasks)
+    else:
+        chunks = process_map(
+            parse,
+            lambda chunk: [each for part in one_by_one(parse, _died, zip(chunk)) for each in part],
+            tasks,
+            processes,
+        )
+    for chunk in chunks:
+        yield from chunk
+
+
+def _parse_members(
+    options: ReadOptions, members: Sequence[Member | Failure]
+) -> list[Protein | Failure]:
+    """Parse some files of an archive."""
+    read: list[Protein | Failure] = []
+    for member in members:
+        if isinstance(member, Failure):
+            read.append(member)
+            continue
+        result = _parsed(member, options)
+        read += result.proteins
+        read += result.failures
+    return read
+
+
+def _parsed(member: Member, options: ReadOptions) -> SourceResult:
+    """Parse one file of an archive: the boundary around it, as ``_read`` is around a file."""
+    source = member.source
+    try:
+        content = unpack(member.data, member.name, _room(source))
+        return SourceResult(source, b"", read_structure(source, content, options))
+    except InputError as error:
+        return _failed(source, b"", error.reason, error.advice)
+    except MemoryError:
+        return _too_little_memory(source)
+    except Exception as error:
+        return _failed(source, b"", *_unexpected(error))
+
+
+def _died(member: tuple[Member | Failure]) -> list[Protein | Failure]:
+    """Return the failure of a file of an archive that ended the process."""
+    (given,) = member
+    return [given] if isinstance(given, Failure) else list(_killed((given.source, b"")).failures)
 
 
 def _failed(source: SourceFile, sha256: bytes, reason: str, advice: str) -> SourceResult:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from protalign.core.errors import Failure
 from protalign.core.paths import path_text
 from protalign.reading.content import system_problem
 
-Kind = Literal["pdb", "mmcif", "bcif", "fasta"]
+Kind = Literal["pdb", "mmcif", "bcif", "fasta", "tar"]
 
 _KINDS: dict[str, Kind] = {
     ".pdb": "pdb",
@@ -26,9 +27,13 @@ _KINDS: dict[str, Kind] = {
     ".fa": "fasta",
     ".faa": "fasta",
     ".fas": "fasta",
+    ".tar": "tar",
+    ".tgz": "tar",
 }
-_READABLE = f"readable are {', '.join(_KINDS)}, each also with .gz"
-_PDBBIND_SUFFIX = "_protein"
+#: Files with many entries, which have ids of their own.
+CONTAINERS = ("fasta", "tar")
+_READABLE = f"readable are {', '.join(_KINDS)}, each also with .gz; archives if they are named"
+PDBBIND_SUFFIX = "_protein"
 #: The wwPDB's own names of PDB files: pdb1abc.ent is the entry 1abc.
 _WWPDB_NAME = re.compile(r"pdb([0-9][a-z0-9]{3})\.ent", re.IGNORECASE)
 
@@ -43,9 +48,9 @@ class SourceFile:
         As it was given, or found below a folder that was given.
     id : str
         The id of its entry: the file's name without its suffixes, 1abc for the wwPDB's
-        pdb1abc.ent; in PDBbind's layout the folder's name. A FASTA file's records have ids of their
-        own.
-    kind : "pdb", "mmcif", "bcif" or "fasta"
+        pdb1abc.ent; in PDBbind's layout the folder's name. A FASTA file's records and an archive's
+        files have ids of their own.
+    kind : "pdb", "mmcif", "bcif", "fasta" or "tar"
         The format, by the file's name.
 
     Examples
@@ -86,7 +91,8 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
     """Find the protein files among the paths and below the folders among them.
 
     Folders are searched recursively, each once, so that a loop of links ends. Hidden files and
-    folders and files of other kinds are passed over. If a folder ``{id}`` holds
+    folders and files of other kinds are passed over, and so are archives: what a folder has may
+    have come out of them. If a folder ``{id}`` holds
     ``{id}_protein.pdb``, as PDBbind's do, nothing else in it is taken. A file that is given
     twice counts once.
 
@@ -128,6 +134,32 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
     return _unique_sources(files, failures), failures
 
 
+def of_shard(path: Path, roots: Set[Path], number: int, count: int) -> bool:
+    """Return whether a file belongs to one of several parts, by the SHA-256 of its path.
+
+    The path below the folder that was given counts, so that a folder that is mounted elsewhere is
+    dealt out in the same way.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    roots : set of Path
+        The files and folders that were given.
+    number, count : int
+        The part, from 1, and how many there are.
+
+    Examples
+    --------
+    >>> file, roots = Path("/data/1a30.pdb"), {Path("/data")}
+    >>> [of_shard(file, roots, number, 3) for number in (1, 2, 3)].count(True)
+    1
+    """
+    root = next((each for each in path.parents if each in roots), path.parent)
+    digest = hashlib.sha256(path_text(path.relative_to(root)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % count == number - 1
+
+
 def _problem_of(path: Path) -> Failure | None:
     file = path_text(path)
     try:
@@ -164,7 +196,7 @@ def _search(root: Path, visited: set[tuple[int, int]], failures: list[Failure]) 
         protein = [
             entry
             for entry in visible
-            if split_name(entry.name)[0] == name + _PDBBIND_SUFFIX and _takes(entry)
+            if split_name(entry.name)[0] == name + PDBBIND_SUFFIX and _takes(entry)
         ]
         for entry in protein or visible:
             if _is_folder(entry):
@@ -178,7 +210,7 @@ def _takes(entry: os.DirEntry[str]) -> bool:
 
     A broken link and a loop of links are, so that reading them gives a line in the failures.
     """
-    if split_name(entry.name)[1] is None:
+    if split_name(entry.name)[1] in (None, "tar"):
         return False
     try:
         if entry.is_file():
@@ -210,9 +242,9 @@ def _unique_sources(files: list[Path], failures: list[Failure]) -> list[SourceFi
         seen.add((folder, path.name))
         id, kind = split_name(path.name)
         assert kind is not None
-        if id == folder.name + _PDBBIND_SUFFIX:
+        if id == folder.name + PDBBIND_SUFFIX:
             id = folder.name
-        if kind != "fasta":
+        if kind not in CONTAINERS:
             if problem := _id_problem(id, path, first_of):
                 failures.append(problem)
                 continue
