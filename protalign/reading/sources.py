@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from protalign.core.errors import Failure
+from protalign.core.files import has_schema
 from protalign.core.paths import path_text
 from protalign.reading.content import system_problem
 
@@ -36,6 +37,13 @@ _READABLE = f"readable are {', '.join(_KINDS)}, each also with .gz; archives if 
 PDBBIND_SUFFIX = "_protein"
 #: The wwPDB's own names of PDB files: pdb1abc.ent is the entry 1abc.
 _WWPDB_NAME = re.compile(r"pdb([0-9][a-z0-9]{3})\.ent", re.IGNORECASE)
+
+
+#: Folders with one of these documents hold structures that ProtAlign wrote, to be looked at.
+_WRITTEN = {
+    "superposed.json": "protalign superposed hits",
+    "alignments.json": "protalign alignments",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,8 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
 
     Folders are searched recursively, each once, so that a loop of links ends. Hidden files and
     folders and files of other kinds are passed over, and so are archives: what a folder has may
-    have come out of them. If a folder ``{id}`` holds
+    have come out of them. So are folders of superposed hits and of alignments, unless they are
+    given themselves. If a folder ``{id}`` holds
     ``{id}_protein.pdb``, as PDBbind's do, nothing else in it is taken. A file that is given
     twice counts once.
 
@@ -193,6 +202,12 @@ def _search(root: Path, visited: set[tuple[int, int]], failures: list[Failure]) 
         if name in ("", ".."):
             name = Path(os.path.realpath(folder)).name
         visible = [entry for entry in entries if not entry.name.startswith(".")]
+        if folder != root and any(
+            has_schema(folder / entry.name, _WRITTEN[entry.name])
+            for entry in visible
+            if entry.name in _WRITTEN
+        ):
+            continue
         protein = [
             entry
             for entry in visible

@@ -206,3 +206,16 @@ def test_archives_are_taken_only_if_they_are_named(tmp_path: Path) -> None:
     (tmp_path / "1a30.pdb").write_bytes(b"")
     assert [source.kind for source in find_sources([tmp_path])[0]] == ["pdb"]
     assert [source.kind for source in find_sources([tmp_path / "all.tar"])[0]] == ["tar"]
+
+
+def test_what_was_written_to_be_looked_at_is_no_input(tmp_path: Path) -> None:
+    """A folder of superposed hits below the one that is searched; given itself, it is read."""
+    placed = tmp_path / "placed"
+    placed.mkdir()
+    for folder in (tmp_path, placed):
+        (folder / "1a30.pdb").write_bytes(b"")
+    (placed / "superposed.json").write_text('{"schema": "protalign superposed hits"}')
+    assert [source.path.parent for source in find_sources([tmp_path])[0]] == [tmp_path]
+    assert [source.path.parent for source in find_sources([placed])[0]] == [placed]
+    (placed / "superposed.json").write_text('{"schema": "mine"}')
+    assert len(find_sources([tmp_path])[1]) == 1, "another's file of that name says nothing"
