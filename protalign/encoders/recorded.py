@@ -54,13 +54,17 @@ class RecordedEncoders:
         WeightsError
             If no weights are found.
         """
+        return self.load(modality).encode(items)
+
+    def load(self, modality: Modality) -> Encoder:
+        """Return the encoder of a modality, loaded now if it is not yet; raise as ``encode``."""
         if modality not in self._loaded:
             if modality not in self._records:
                 raise ModelError(
                     f"the model does not record its {modality} encoder; fit it on a store"
                 )
             self._loaded[modality] = self._load(modality, self._records[modality])
-        return self._loaded[modality].encode(items)
+        return self._loaded[modality]
 
     def _load(self, modality: Modality, record: EncoderRecord) -> Encoder:
         spec = spec_of(record, self._weights.get(modality, ""), self._device)

@@ -1,8 +1,9 @@
 """Reading of PDB, mmCIF, BinaryCIF and FASTA files, each also gzipped, of folders and archives."""
 
-from protalign.reading.fasta import read_fasta
+from protalign.reading.fasta import read_fasta, read_fasta_text
 from protalign.reading.options import ReadOptions
-from protalign.reading.scan import SourceResult, read_source, read_sources
+from protalign.reading.scan import read_source, read_sources
+from protalign.reading.single import SourceResult, read_content
 from protalign.reading.sources import SourceFile, find_sources, of_shard
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
     "SourceResult",
     "find_sources",
     "of_shard",
+    "read_content",
     "read_fasta",
+    "read_fasta_text",
     "read_source",
     "read_sources",
 ]

@@ -34,6 +34,11 @@ _KINDS: dict[str, Kind] = {
 #: Files with many entries, which have ids of their own.
 CONTAINERS = ("fasta", "tar")
 _READABLE = f"readable are {', '.join(_KINDS)}, each also with .gz; archives if they are named"
+#: Advice for a file that is not a structure by its name.
+STRUCTURE_SUFFIXES = (
+    f"readable are {', '.join(end for end, kind in _KINDS.items() if kind not in CONTAINERS)}, "
+    "each also with .gz"
+)
 PDBBIND_SUFFIX = "_protein"
 #: The wwPDB's own names of PDB files: pdb1abc.ent is the entry 1abc.
 _WWPDB_NAME = re.compile(r"pdb([0-9][a-z0-9]{3})\.ent", re.IGNORECASE)

@@ -26,10 +26,14 @@ ResidueKey = tuple[str, int, str]
 MIN_B_FACTOR, MAX_B_FACTOR = -99.99, 999.99
 #: Length of a chain name and residue numbers that fit PDB's columns.
 _PDB_CHAIN, _PDB_NUMBERS = 1, range(-999, 10000)
+#: Coordinates in Å that do not fit any more.
+_PDB_LEAST, _PDB_MOST = -999.9995, 9999.9995
+#: The forms of a structure's text.
+StructureText = Literal["pdb", "mmcif"]
 
 
 def write_with_b_factors(
-    content: bytes, kind: Literal["pdb", "mmcif"], values: Mapping[ResidueKey, float], path: Path
+    content: bytes, kind: StructureText, values: Mapping[ResidueKey, float], path: Path
 ) -> Path:
     """Write every atom of a PDB or mmCIF file again, with other B-factors.
 
@@ -67,7 +71,9 @@ def write_with_b_factors(
         structure = gemmi.make_structure_from_block(block)
         _check_chains(values, [chain.name for chain in structure[0]])
         _set_b_factors(structure, values)
-        return _write_mmcif(structure, path)
+        _, file = with_suffixes(path)
+        write_text(file, structure.make_mmcif_document().as_string())
+        return file
     except (RuntimeError, ValueError, IndexError) as error:
         raise InputError(f"gemmi cannot read it ({one_line(error)})", "fetch it again") from None
 
@@ -75,24 +81,57 @@ def write_with_b_factors(
 def write_backbone(structure: Structure, values: Mapping[ResidueKey, float], path: Path) -> Path:
     """Write a Structure's backbone atoms; values and path are as in ``write_with_b_factors``.
 
-    The file is PDB, or mmCIF if chain names or residue numbers do not fit into PDB's columns.
-    Residues without coordinates are left out.
+    The file is PDB, or mmCIF if chain names, residue numbers or coordinates do not fit into PDB's
+    columns. Residues without coordinates are left out.
     """
-    model = gemmi.Model(1)
-    for chain in structure.chains:
-        model.add_chain(_backbone_of(chain))
-    written = gemmi.Structure()
-    written.name = path.name
-    written.add_model(model)
-    written.setup_entities()
-    _set_b_factors(written, values)
-    fits = all(
+    kind: StructureText = "pdb" if fits_pdb(structure.chains) else "mmcif"
+    files = dict(zip(("pdb", "mmcif"), with_suffixes(path), strict=True))
+    write_text(files[kind], backbone_text(structure.chains, values, kind, path.name))
+    return files[kind]
+
+
+def fits_pdb(chains: Iterable[Chain]) -> bool:
+    """Return whether the names, numbers and coordinates of chains fit into PDB's columns."""
+    return all(
         len(chain.id) <= _PDB_CHAIN
         and int(chain.residue_numbers.min()) in _PDB_NUMBERS
         and int(chain.residue_numbers.max()) in _PDB_NUMBERS
-        for chain in structure.chains
+        and not (chain.backbone.coordinates <= _PDB_LEAST).any()
+        and not (chain.backbone.coordinates >= _PDB_MOST).any()
+        for chain in chains
+        if chain.backbone is not None and len(chain)
     )
-    return _write_pdb(written, path) if fits else _write_mmcif(written, path)
+
+
+def backbone_text(
+    chains: Iterable[Chain],
+    values: Mapping[ResidueKey, float],
+    kind: StructureText,
+    name: str = "backbone",
+) -> str:
+    """Return the backbone atoms of chains as the text of a structure file.
+
+    Parameters
+    ----------
+    chains : iterable of Chain
+        The chains. Those without a backbone, and residues without coordinates, are left out.
+    values : mapping of ResidueKey to float
+        The B-factors, as in ``write_with_b_factors``.
+    kind : "pdb" or "mmcif"
+        The form. Chains that do not fit into PDB's columns (``fits_pdb``) need mmCIF.
+    name : str
+        The name of the structure in mmCIF.
+    """
+    model = gemmi.Model(1)
+    for chain in chains:
+        if chain.backbone is not None:
+            model.add_chain(_backbone_of(chain))
+    written = gemmi.Structure()
+    written.name = name
+    written.add_model(model)
+    written.setup_entities()
+    _set_b_factors(written, values)
+    return written.make_pdb_string() if kind == "pdb" else written.make_mmcif_document().as_string()
 
 
 def write_values(
@@ -246,15 +285,3 @@ def _backbone_of(chain: Chain) -> gemmi.Chain:
 def with_suffixes(path: Path) -> tuple[Path, Path]:
     """Return the PDB and the mmCIF file that a path without a suffix may become."""
     return path.with_name(f"{path.name}.pdb"), path.with_name(f"{path.name}.cif")
-
-
-def _write_pdb(structure: gemmi.Structure, path: Path) -> Path:
-    file, _ = with_suffixes(path)
-    write_text(file, structure.make_pdb_string())
-    return file
-
-
-def _write_mmcif(structure: gemmi.Structure, path: Path) -> Path:
-    _, file = with_suffixes(path)
-    write_text(file, structure.make_mmcif_document().as_string())
-    return file

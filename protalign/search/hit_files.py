@@ -16,6 +16,8 @@ from protalign.core.printing import printable, table_cell
 from protalign.search.hit_columns import COLUMNS, SCHEMA, SCHEMA_VERSION, HitTable, Kind
 from protalign.search.hit_page import page
 
+#: Gives the document of the hit at a place of a table.
+View = Callable[[int], dict[str, Any]]
 #: The suffix of a compressed file, after that of its form.
 _GZIPPED = ".gz"
 
@@ -76,7 +78,13 @@ def check_files(paths: Sequence[str | os.PathLike[str]], inputs: Iterable[object
             raise WriteError(f"{printable(path)}: its folder is missing; make it first")
 
 
-def write_table(table: HitTable, path: str | os.PathLike[str], *, header: bool = False) -> None:
+def write_table(
+    table: HitTable,
+    path: str | os.PathLike[str],
+    *,
+    header: bool = False,
+    view: View | None = None,
+) -> None:
     r"""Write hits to a file in the form that its suffix names; it appears whole or not at all.
 
     Parameters
@@ -88,6 +96,8 @@ def write_table(table: HitTable, path: str | os.PathLike[str], *, header: bool =
         replaced if it exists.
     header : bool
         Whether .m8 begins with the names of the columns; .tsv and .csv always do.
+    view : callable, optional
+        Gives the document of the hit at a place (``Hits.view``), for hits that .html can open.
 
     Raises
     ------
@@ -104,10 +114,30 @@ def write_table(table: HitTable, path: str | os.PathLike[str], *, header: bool =
     >>> file.read_text()
     '1a30\t0.5000\n'
     """
-    data = _FORMS[form_of(path)](table, header)
+    form = form_of(path)
+    data = table_bytes(table, form, header=header, view=view)
     if Path(path).name.lower().endswith(_GZIPPED):
         data = gzip.compress(data, mtime=0)  # the same hits give the same bytes
     write_bytes(path, data)
+
+
+def table_bytes(
+    table: HitTable, form: str, *, header: bool = False, view: View | None = None
+) -> bytes:
+    """Return hits in a form: those of files by their suffix, and "arrow", a stream.
+
+    Parameters
+    ----------
+    table : HitTable
+        The hits.
+    form : str
+        As ``form_of`` returns it, or "arrow".
+    header, view
+        As for ``write_table``.
+    """
+    if form == "arrow":
+        return _arrow(table)
+    return html_bytes(table, view) if form == "html" else _FORMS[form](table, header)
 
 
 def cell(column: str, value: Any) -> str:
@@ -162,13 +192,33 @@ def _json(table: HitTable, header: bool) -> bytes:
     return json_text(table.as_dict()).encode()
 
 
-def _html(table: HitTable, header: bool) -> bytes:
-    return page(table).encode("utf-8", "backslashreplace")
+def html_bytes(table: HitTable, view: View | None = None) -> bytes:
+    """Return the page of a table of hits; ``view`` is as for ``write_table``."""
+    return page(table, view).encode("utf-8", "backslashreplace")
 
 
 def _parquet(table: HitTable, header: bool) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(_arrow_table(table), sink)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _arrow(table: HitTable) -> bytes:
+    import pyarrow as pa
+
+    sink, rows = pa.BufferOutputStream(), _arrow_table(table)
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _arrow_table(table: HitTable) -> Any:
+    import pyarrow as pa
 
     types: dict[Kind, Any] = {
         "text": pa.string(),
@@ -180,10 +230,7 @@ def _parquet(table: HitTable, header: bool) -> bytes:
     fields = [(name, types[COLUMNS[name].kind]) for name in table.columns]
     schema = pa.schema(fields, metadata={"schema": SCHEMA, "version": str(SCHEMA_VERSION)})
     columns = {name: [_plain(row[name]) for row in table.rows] for name in table.columns}
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=schema), sink)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+    return pa.table(columns, schema=schema)
 
 
 def _plain(value: Any) -> Any:
@@ -199,5 +246,5 @@ _FORMS: Mapping[str, Callable[[HitTable, bool], bytes]] = {
     "csv": _csv,
     "json": _json,
     "parquet": _parquet,
-    "html": _html,
+    "html": lambda table, header: html_bytes(table),
 }

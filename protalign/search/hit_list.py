@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from protalign.core.errors import Failure, InputError
 from protalign.search.alignment_formats import M8_COLUMNS
@@ -19,6 +19,7 @@ from protalign.search.hit_columns import (
     values,
 )
 from protalign.search.hit_files import form_of, write_table
+from protalign.search.hit_view import hit_view
 from protalign.search.placed_hits import PlacedHits, place_hits
 from protalign.search.wanted import check_given
 
@@ -108,6 +109,26 @@ class Hits(Sequence[Hit]):
             self.failures,
         )
 
+    def view(self, index: int) -> dict[str, Any]:
+        """Return all that a page shows of one hit: letters, pairs, superposition, backbones.
+
+        Parameters
+        ----------
+        index : int
+            The hit's place in this sequence.
+
+        Returns
+        -------
+        dict
+            The document "protalign hit" of docs/formats.md, as JSON values.
+
+        Raises
+        ------
+        InputError
+            These hits are of no search.
+        """
+        return hit_view(self._comparison("view"), self.places[index], self.hits[index])
+
     def to_pandas(self, columns: str | Iterable[str] | None = None) -> pd.DataFrame:
         """Return the hits as a DataFrame, a row each; ``columns`` as for ``table``."""
         import pandas as pd
@@ -153,7 +174,8 @@ class Hits(Sequence[Hit]):
             The file cannot be written.
         """
         usual = M8_COLUMNS if form_of(path) == "m8" else None
-        write_table(self.table(columns or self.columns or usual), path, header=header)
+        table = self.table(columns or self.columns or usual)
+        write_table(table, path, header=header, view=self.view)
 
     def superpose(self, folder: str | os.PathLike[str]) -> PlacedHits:
         """Write each hit's structure as it lies on its query, and scripts that open them.

@@ -36,8 +36,9 @@ QUERIES_AT_ONCE = 64
 _SHORTEST_SEQUENCE = 10
 _SEQUENCE = re.compile(rf"[A-Za-z\s]{{{_SHORTEST_SEQUENCE},}}\*?")
 
-#: One query: an id, a file or folder, a sequence, residue embeddings, or vectors of another file.
-Query = str | os.PathLike[str] | Float32 | AlignedVectors
+#: One query: an id, a file or folder, a sequence, a protein, residue embeddings, or vectors of
+#: another file.
+Query = str | os.PathLike[str] | Protein | Float32 | AlignedVectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,19 @@ class Queries:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def part(self, places: Sequence[int]) -> Queries:
+        """Return some of the queries, in the order of their places, without failures."""
+        return Queries(
+            [self.ids[place] for place in places],
+            [self.modality[place] for place in places],
+            [self.lengths[place] for place in places],
+            self.vectors[list(places)],
+            [self.proteins[place] for place in places],
+            [self.residues[place] for place in places],
+            [],
+            self.digests,
+        )
+
     @classmethod
     def joined(cls, parts: Sequence[Queries], dim: int) -> Queries:
         """Return several sets of queries as one, in order."""
@@ -107,6 +121,8 @@ class SortedQueries:
         Files and folders of proteins.
     sequences : list of str
         Sequences given as text.
+    proteins : list of Protein
+        Proteins in memory.
     embeddings : list of (L, D) arrays
         Residue embeddings.
     ids : list of str
@@ -115,16 +131,22 @@ class SortedQueries:
         Vectors of other files.
     """
 
-    files: list[str]
-    sequences: list[str]
-    embeddings: list[Any]
-    ids: list[str]
-    tables: list[AlignedVectors]
+    files: list[str] = field(default_factory=list)
+    sequences: list[str] = field(default_factory=list)
+    proteins: list[Protein] = field(default_factory=list)
+    embeddings: list[Any] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    tables: list[AlignedVectors] = field(default_factory=list)
 
     @property
     def needs_model(self) -> bool:
         """Whether any of them must be embedded or pooled."""
-        return bool(self.files or self.sequences or self.embeddings)
+        return bool(self.files or self.sequences or self.proteins or self.embeddings)
+
+    @property
+    def may_have_coordinates(self) -> bool:
+        """Whether the coordinates of any of them may be known."""
+        return bool(self.files or self.proteins or self.ids or self.tables)
 
 
 def sort_queries(given: Query | Iterable[Query], ids: Iterable[str]) -> SortedQueries:
@@ -133,13 +155,15 @@ def sort_queries(given: Query | Iterable[Query], ids: Iterable[str]) -> SortedQu
     A text is an id if the vectors have it, else a file or folder if it exists, else a sequence if
     it is at least 10 letters. Raise InputError for anything else.
     """
-    if isinstance(given, (str, os.PathLike, AlignedVectors)) or _is_embedding(given):
+    if isinstance(given, (str, os.PathLike, AlignedVectors, Protein)) or _is_embedding(given):
         given = [given]
     known = set(ids)
-    result = SortedQueries([], [], [], [], [])
+    result = SortedQueries()
     for query in given:
         if isinstance(query, AlignedVectors):
             result.tables.append(query)
+        elif isinstance(query, Protein):
+            result.proteins.append(query)
         elif isinstance(query, (str, os.PathLike)):
             text = os.fspath(query)
             # os.path: Path("") is a folder, and a name that is too long is an error to it.
@@ -162,7 +186,7 @@ def sort_queries(given: Query | Iterable[Query], ids: Iterable[str]) -> SortedQu
         else:
             raise InputError(
                 f"a query of type {type(query).__name__}",
-                "give ids, files, sequences, (L, D) residue embeddings or AlignedVectors",
+                "give ids, files, sequences, proteins, (L, D) residue embeddings or AlignedVectors",
             )
     return result
 
@@ -258,7 +282,7 @@ def embed_queries(
     parts = []
     stream = proteins()
     while block := list(islice(stream, QUERIES_AT_ONCE)):
-        parts.append(_pooled(block, model, encoders, stage))
+        parts.append(protein_queries(block, model, encoders, stage))
     queries = Queries.joined(parts, model.embed_dim)
     queries.failures.extend(failures)
     read = [each for each in queries.proteins if isinstance(each, Protein)]
@@ -282,7 +306,7 @@ def sequence_queries(
         except InputError as error:
             raise InputError(f"sequence {number}: {error.reason}", error.advice) from None
         proteins.append(Protein(f"query_{number}", "", (chain,)))
-    return _pooled(proteins, model, encoders, stage)
+    return protein_queries(proteins, model, encoders, stage)
 
 
 def embedding_queries(
@@ -322,13 +346,25 @@ def stored_backbone(store: EmbeddingStore, entry_id: str) -> Float32 | None:
     return backbone_of(kept[first : first + count])
 
 
-def _pooled(
+def protein_queries(
     proteins: Sequence[Protein],
     model: Model,
     encoders: RecordedEncoders,
-    stage: ResidueStage | None,
+    stage: ResidueStage | None = None,
 ) -> Queries:
-    """Embed and pool some proteins: those with a backbone by their structure."""
+    """Embed and pool proteins in memory: those with a backbone by their structure.
+
+    Parameters
+    ----------
+    proteins : sequence of Protein
+        The proteins, which are encoded at once.
+    model : Model
+        The model.
+    encoders : RecordedEncoders
+        Its encoders.
+    stage : ResidueStage, optional
+        Makes the residue rows for a second stage.
+    """
     modality: list[Modality] = [
         "structure" if has_coordinates(protein) else "sequence" for protein in proteins
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from protalign.core.protein import Protein
-from protalign.reading import ReadOptions, SourceResult, find_sources, read_sources
+from protalign.reading import ReadOptions, SourceResult, find_sources, read_sources, single
 from protalign.reading import scan as scanning
 from protalign.reading.archives import read_members
 
@@ -75,7 +75,7 @@ def test_processes_read_a_large_archive(
     monkeypatch.setattr(scanning, "ARCHIVE_BLOCK", 2)
     path = pack(tmp_path / "a.tar", members)
     here = read(path)
-    monkeypatch.setattr(scanning, "_NEVER_TOO_LARGE", 0)
+    monkeypatch.setattr(single, "_NEVER_TOO_LARGE", 0)
     there = read(path)
     assert [len(result.proteins) for result in here] == [2, 1]
     assert [result.last for result in here] == [False, True]

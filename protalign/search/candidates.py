@@ -1,0 +1,133 @@
+"""Candidates of queries: the nearest vectors or the best words, and their order by residues."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from protalign.core.errors import Failure
+from protalign.core.protein import MODALITIES, Modality
+from protalign.core.words import Against, AlignMode
+from protalign.residues.stage import ProteinRows
+from protalign.search.hit import Hit
+from protalign.search.index import Index
+from protalign.search.queries import Queries
+from protalign.search.rerank import StoredResidues, rescored
+from protalign.search.word_search import WordSearch
+from protalign.stores import AlignedVectors, EmbeddingStore
+
+
+def nearest(queries: Queries, index: Index, k: int, against: Against) -> list[list[Hit]]:
+    """Return the hits of each query, best first."""
+    other: dict[Modality, Modality] = {"sequence": "structure", "structure": "sequence"}
+    kinds = [other[m] if against == "other" else against for m in queries.modality]
+    targets = index.vectors
+    hits: list[list[Hit]] = [[] for _ in queries.ids]
+    for kind in MODALITIES:
+        indices = [position for position, each in enumerate(kinds) if each == kind]
+        if not indices:
+            continue
+        rows, cosines = index.search(queries.vectors[indices], k, against=kind)
+        for position, row, cosine in zip(indices, rows.tolist(), cosines.tolist(), strict=True):
+            about = targets.annotations_at(row)
+            hits[position] = [
+                Hit(
+                    queries.ids[position],
+                    rank,
+                    str(targets.ids[r]),
+                    c,
+                    None if targets.lengths is None else int(targets.lengths[r]),
+                    kind,
+                    **about[rank - 1].as_dict(),
+                )
+                for rank, (r, c) in enumerate(zip(row, cosine, strict=True), start=1)
+                if r >= 0  # an approximate index may find fewer
+            ]
+    return hits
+
+
+def by_words(queries: Queries, words: WordSearch, count: int) -> list[list[Hit]]:
+    """Return the candidates of each query by its words; their cosines are not known yet."""
+    hits: list[list[Hit]] = [[] for _ in queries.ids]
+    for query, rows in zip(queries.ids, queries.residues, strict=True):
+        if rows is None:
+            advice = "give the protein's file, or name its store"
+            queries.failures.append(Failure(query, "", "its residues are unknown", advice))
+    for kind in MODALITIES:
+        asking = [
+            (position, rows)
+            for position, rows in enumerate(queries.residues)
+            if rows is not None and queries.modality[position] != kind
+        ]
+        if not asking:
+            continue
+        found = words.candidates(kind, [rows.local for _, rows in asking], count)
+        for (position, _), ids in zip(asking, found, strict=True):
+            hits[position] = [
+                Hit(queries.ids[position], rank, entry_id, math.nan, length, kind)
+                for rank, (entry_id, length) in enumerate(
+                    zip(ids, words.lengths(ids).tolist(), strict=True), start=1
+                )
+            ]
+    return hits
+
+
+def with_cosines(hits: list[list[Hit]], queries: Queries, words: WordSearch) -> list[list[Hit]]:
+    """Return hits with the cosines of their vectors, which are pooled now."""
+    for kind in MODALITIES:
+        positions = [place for place, each in enumerate(hits) if each and each[0].against == kind]
+        ids = [[hit.id for hit in hits[place]] for place in positions]
+        cosines = words.cosines(kind, ids, queries.vectors[positions])
+        for place, values in zip(positions, cosines, strict=True):
+            hits[place] = [
+                replace(hit, cosine=value) for hit, value in zip(hits[place], values, strict=True)
+            ]
+    return hits
+
+
+def with_annotations(hits: list[list[Hit]], store: EmbeddingStore) -> list[list[Hit]]:
+    """Return hits with the names and organisms in the store of an index."""
+    ids = [hit.id for each in hits for hit in each]
+    about = iter(store.log.annotations(store.log.rows_of(ids)))
+    return [[replace(hit, **next(about).as_dict()) for hit in each] for each in hits]
+
+
+def n_targets(hits: list[Hit], targets: AlignedVectors, words: WordSearch | None) -> int:
+    """Return the number of entries among which a query's hits were found."""
+    if words is None:
+        return len(targets)
+    return words.n_targets(hits[0].against) if hits else 0
+
+
+def reranked(
+    hits: list[Hit],
+    query: ProteinRows | None,
+    residues: StoredResidues,
+    mode: AlignMode,
+    length_term: float,
+    n_targets: int,
+) -> list[Hit]:
+    """Return a query's hits ordered by their residues' scores; those without rows come last."""
+    if query is None or not hits:
+        return hits
+    targets = residues.rows(hits[0].against, [hit.id for hit in hits])
+    scored, order, scores = rescored(query, targets, mode, residues.stage, length_term)
+    known, calibration = set(scored), residues.stage.calibration
+    best = []
+    for position in order:
+        hit = replace(
+            hits[scored[position]],
+            local_score=float(scores.local[position]),
+            global_score=float(scores.diagonal[position]),
+        )
+        if calibration is not None and scores.excess is not None:
+            excess = scores.excess[position]
+            hit = replace(
+                hit,
+                evalue=float(calibration.evalue(excess, n_targets)),
+                probability=float(calibration.probability(excess)),
+                bits=float(calibration.bits(excess)),
+            )
+        best.append(hit)
+    best += [hit for index, hit in enumerate(hits) if index not in known]
+    return [replace(hit, rank=rank) for rank, hit in enumerate(best, start=1)]
