@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -43,7 +44,8 @@ def embed(
         list[Path],
         typer.Argument(
             help="Files, or folders that are searched recursively: .pdb .ent .cif .mmcif .bcif "
-            "and FASTA, also with .gz. In PDBbind's layout, one protein per folder.",
+            "and FASTA, also with .gz. In PDBbind's layout, one protein per folder. Tar archives "
+            "of structures are read if they are named.",
             show_default=False,
         ),
     ],
@@ -102,6 +104,15 @@ def embed(
             "this machine."
         ),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<number>/<count>",
+            help="Embed one part of the files: 17/1000 is the 17th of 1,000 parts. Each task of a "
+            "cluster's array makes one, in a store of its own.",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -156,6 +167,7 @@ def embed(
             options=ReadOptions(per, sequence, min_plddt, assembly),
             storage_dtype=store_dtype,
             scheduler=scheduler,
+            shard=None if shard is None else _shard(shard),
             reporter=reporter,
         )
     if as_json:
@@ -171,6 +183,13 @@ def embed(
             print(f"all of them: protalign info {named} --notes --format tsv", file=sys.stderr)
     if report.failures:
         raise typer.Exit(SOME_FAILED)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None:
+        raise InputError(f"--shard {printable(text)}: not a part", "give it as 17/1000")
+    return int(match[1]), int(match[2])
 
 
 def _print_summary(report: EmbedReport, out: Path) -> None:

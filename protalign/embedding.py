@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from protalign.core.checks import check_whole
 from protalign.core.errors import Failure, InputError, ProtAlignError, StoreError, WeightsError
 from protalign.core.machine import usable_memory
 from protalign.core.notes import NoteCount, NoteCounter
@@ -38,7 +39,7 @@ from protalign.encoders.choice import (
 )
 from protalign.encoders.esm2.encoder import ESM2Encoder
 from protalign.encoders.esm2.shipped import EmbeddedEncoder
-from protalign.reading import ReadOptions, SourceFile, find_sources, read_sources
+from protalign.reading import ReadOptions, SourceFile, find_sources, of_shard, read_sources
 from protalign.stores import BatchPlan, EmbeddingStore, EncoderInfo, EncoderRecord, StoreWriter
 from protalign.stores.filling.encode import Progress, encode_pending
 from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
@@ -202,6 +203,7 @@ def embed(
     storage_dtype: StorageDtype = "float16",
     scheduler: str | None = None,
     processes: int | None = None,
+    shard: tuple[int, int] | None = None,
     reporter: EmbedReporter | None = None,
 ) -> EmbedReport:
     """Embed files and folders of proteins into a store.
@@ -211,7 +213,8 @@ def embed(
     Parameters
     ----------
     paths : path, or iterable of paths
-        Files or folders of structures and sequences. Folders are searched recursively.
+        Files, folders or tar archives of structures and sequences. Folders are searched
+        recursively; archives in them are passed over.
     out : str or path
         The store. It is made if it does not exist, and added to if it does.
     encoders : sequence of str or EncoderChoice, optional
@@ -227,6 +230,10 @@ def embed(
         process per GPU.
     processes : int, optional
         Processes that read files. Default: one per core.
+    shard : (int, int), optional
+        Embed one part of several: (17, 1000) is the 17th of 1,000. Files are dealt out by the hash
+        of their path below the folder that is given, so that tasks need not know each other. Each
+        task needs a store of its own.
     reporter : EmbedReporter, optional
         Receives the progress.
 
@@ -242,7 +249,7 @@ def embed(
     StoreError
         The store is in use, or was made with other weights or settings; no file has been read then.
     InputError
-        None of the paths exists; no store has been made then.
+        None of the paths exists, or there is no such shard; no store has been made then.
 
     Examples
     --------
@@ -270,6 +277,10 @@ def embed(
     _check_names(choices)
     roots = [_only_name(path) for path in paths]
     sources, failures = find_sources(roots)
+    if shard is not None:
+        of_it = _shard(roots, *shard)
+        sources = [source for source in sources if of_it(source.path)]
+        failures = [f for f in failures if not may_exist(f.file) or of_it(Path(f.file))]
     if not sources:
         _check_any_exists(failures)
     with ExitStack() as stack:
@@ -368,6 +379,14 @@ def _only_name(path: str | os.PathLike[str]) -> Path:
         return Path(os.path.realpath(path.parent)) / path.name
     except (OSError, ValueError):  # too long, not permitted, a null character: a failure by itself
         return path.absolute()
+
+
+def _shard(roots: Sequence[Path], number: int, count: int) -> Callable[[Path], bool]:
+    """Return a function that says whether a file belongs to a part of the run."""
+    check_whole("shard", number, 1)
+    if number > count:
+        raise InputError(f"shard {number}/{count}: there is no such part", f"give 1 to {count}")
+    return partial(of_shard, roots=set(roots), number=number, count=count)
 
 
 def _check_any_exists(failures: Sequence[Failure]) -> None:

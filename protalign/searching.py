@@ -30,13 +30,14 @@ from protalign.heads.model import Model, as_model
 from protalign.heads.provenance import provenance_of
 from protalign.heads.shipped import SHIPPED, shipped_model, worth
 from protalign.reading import ReadOptions
+from protalign.reading.sources import split_name
 from protalign.search.comparison import HitFilters
 from protalign.search.hit_columns import parse_columns
 from protalign.search.hit_list import Hits
 from protalign.search.hits import search
 from protalign.search.provenance import open_store, recorded_store
 from protalign.search.searcher import Searcher
-from protalign.search.wanted import Wanted, refuse_uncalibrated
+from protalign.search.wanted import Wanted, refuse_uncalibrated, refuse_without_coordinates
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 from protalign.stores.format.lock import held_by_this_process
 
@@ -183,8 +184,9 @@ def easy_search(
     if reporter is not None:
         reporter.say(name)
     filters = HitFilters(max_evalue, min_score, min_cov, min_tm)
+    wanted = Wanted(parse_columns(columns), filters, superpose)
     if model.residue_scorer().calibration is None:
-        refuse_uncalibrated(Wanted(parse_columns(columns), filters, superpose))
+        refuse_uncalibrated(wanted)
     elif max_evalue is None:
         max_evalue = MAX_EVALUE
     options = options or ReadOptions()
@@ -194,6 +196,8 @@ def easy_search(
     ]
     for paths, folder, _ in given:  # before the hours that the other side may take
         _check_paths(paths, folder)
+    if _are_sequences(given[0][0]):
+        refuse_without_coordinates(wanted)
     of_queries, of_targets = (
         _prepared(paths, Path(cache), folder, model, reading, weights, device, reporter)
         for paths, folder, reading in given
@@ -343,6 +347,11 @@ def _check_paths(paths: Sequence[Path], folder: Path | None) -> None:
                 f"db: {path_text(path)} is a store, vectors, or a folder that db made",
                 "leave db out",
             )
+
+
+def _are_sequences(paths: Sequence[Path]) -> bool:
+    """Return whether files are FASTA by their names, all of them."""
+    return all(split_name(path.name)[1] == "fasta" and not path.is_dir() for path in paths)
 
 
 def _is_ready(path: Path) -> bool:

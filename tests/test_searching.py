@@ -237,3 +237,15 @@ def test_what_cannot_be_searched_is_refused_in_a_line(
         easy_search(tmp_path / queries, tmp_path / targets, model=model, cache=cache)
     assert "\n" not in str(caught.value)
     assert "missing" not in words or not cache.exists()
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"superpose": True}, {"min_tm": 0.5}, {"columns": "query,rmsd"}], ids=str
+)
+def test_coordinates_of_sequences_are_refused_before_anything_is_embedded(
+    wanted: dict[str, object], fasta: Path, targets: Path, model: Model, tmp_path: Path
+) -> None:
+    """FASTA has no coordinates: one line, and no cache is made."""
+    with pytest.raises(InputError, match="the queries have no coordinates"):
+        easy_search(fasta, targets, model=model, cache=tmp_path / "cache", **wanted)  # type: ignore[arg-type]
+    assert not (tmp_path / "cache").exists()

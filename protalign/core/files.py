@@ -96,14 +96,18 @@ def check_replaceable(path: str | os.PathLike[str], document: str, schema: str, 
         raise WriteError(problem)
     if not any(folder.iterdir()):
         return
+    if not has_schema(folder / document, schema):
+        raise WriteError(problem)
+
+
+def has_schema(document: Path, schema: str) -> bool:
+    """Return whether a JSON file says that it has a schema; its beginning tells."""
     try:
-        with open_regular(folder / document) as handle:
+        with open_regular(document) as handle:
             begin = os.read(handle, 1024)
     except OSError:
-        raise WriteError(problem) from None
-    # The document may be large, and its schema comes first.
-    if not re.match(rf'\s*{{\s*"schema":\s*"{schema}"', begin.decode("utf-8", "replace")):
-        raise WriteError(problem)
+        return False
+    return bool(re.match(rf'\s*{{\s*"schema":\s*"{schema}"', begin.decode("utf-8", "replace")))
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:

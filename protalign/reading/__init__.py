@@ -1,15 +1,17 @@
-"""Reading of PDB, mmCIF, BinaryCIF and FASTA files, each also gzipped, and folders of them."""
+"""Reading of PDB, mmCIF, BinaryCIF and FASTA files, each also gzipped, of folders and archives."""
 
 from protalign.reading.fasta import read_fasta, read_fasta_text
 from protalign.reading.options import ReadOptions
-from protalign.reading.scan import SourceResult, read_content, read_source, read_sources
-from protalign.reading.sources import SourceFile, find_sources
+from protalign.reading.scan import read_source, read_sources
+from protalign.reading.single import SourceResult, read_content
+from protalign.reading.sources import SourceFile, find_sources, of_shard
 
 __all__ = [
     "ReadOptions",
     "SourceFile",
     "SourceResult",
     "find_sources",
+    "of_shard",
     "read_content",
     "read_fasta",
     "read_fasta_text",

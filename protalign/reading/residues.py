@@ -175,7 +175,8 @@ class _Atoms:
 
     def coordinates(self, indices: Int64) -> Float32:
         """Return (n, 4, 3) float32 of the atoms at ``indices`` (n, 4), NaN for -1."""
-        xyz = self.positions[indices].astype(np.float32)
+        with np.errstate(over="ignore"):  # what does not fit is infinite, and refused below
+            xyz = self.positions[indices].astype(np.float32)
         missing = indices < 0
         xyz[missing] = 0
         if not np.isfinite(xyz).all():

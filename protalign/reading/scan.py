@@ -1,100 +1,56 @@
-"""Reading of one source, or of many in parallel, into proteins."""
+"""Reading of many files in parallel, and of files with many entries, into proteins."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
-from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from protalign.core.errors import Failure, InputError, show_traceback
-from protalign.core.machine import core_count, free_memory
+from protalign.core.errors import Failure, InputError
+from protalign.core.machine import core_count
 from protalign.core.paths import path_text
-from protalign.core.printing import one_line
 from protalign.core.protein import Protein
+from protalign.reading.archives import Member, read_members
 from protalign.reading.content import (
     MAX_BYTES,
     TooLargeError,
     open_file,
-    read_file,
-    unpack,
 )
 from protalign.reading.fasta import read_fasta
 from protalign.reading.options import ReadOptions
 from protalign.reading.processes import one_by_one, ordered_map, process_map
+from protalign.reading.single import (
+    SourceResult,
+    failed,
+    is_small,
+    parsed,
+    read_structure_file,
+    room_for,
+    unexpected,
+)
 from protalign.reading.sources import (
-    STRUCTURE_SUFFIXES,
-    Kind,
+    CONTAINERS,
     SourceFile,
-    is_id,
-    split_name,
     taken,
 )
-from protalign.reading.structures import read_structure
 
 #: Records of a FASTA file that are handed on at once.
 FASTA_BLOCK = 10_000
+#: Files of an archive that are handed on at once: their coordinates are in memory.
+ARCHIVE_BLOCK = 1_000
 #: With fewer structure files, starting worker processes costs more than it saves.
 FEWEST_FOR_PROCESSES = 32
 _FILES_PER_TASK = 8
 _HASHES_AT_ONCE = 8
 #: Larger files are read by a process of their own, which the system can stop without an end of all.
 MOST_IN_THIS_PROCESS = 64 << 20
-#: Files of this size on disk need no look at the memory: gzip makes 270 MB of them at most.
-_NEVER_TOO_LARGE = 256 << 10
-#: Most memory that a byte of a decompressed file takes while it is read: 5 were measured for usual
-#: PDB and mmCIF, 16 are possible for mmCIF of one-letter values, 48 for packed columns.
-_MEMORY_PER_BYTE = {"pdb": 16, "mmcif": 16, "bcif": 48}
-#: Files of this size are read whatever the memory is said to be.
-_LEAST_ROOM = 16 << 20
-
-#: Most letters of an unexpected error in a failure.
-_MOST_SHOWN = 120
-
 #: Returns True if a source with this SHA-256 (32 bytes) is known already and need not be read.
 Skip = Callable[[SourceFile, bytes], bool]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class SourceResult:
-    """The proteins and failures of a source, or of a block of a FASTA file's records.
-
-    Attributes
-    ----------
-    source : SourceFile
-    sha256 : bytes
-        SHA-256 (32 bytes) of the file as it is on disk; empty if the file cannot be opened, or if
-        memory did not suffice to read it.
-    proteins : list of Protein
-        In the order of the file.
-    failures : list of Failure
-        In the order of the file.
-    skipped : bool
-        The caller's ``skip`` accepted the file: nothing was read but its hash.
-    last : bool
-        No further result comes for this source.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> source = SourceFile(Path("examples/sample/1bpi_A.cif"), id="1bpi_A", kind="mmcif")
-    >>> result = read_source(source)
-    >>> [len(protein) for protein in result.proteins], result.failures
-    ([58], [])
-    """
-
-    source: SourceFile
-    sha256: bytes
-    proteins: list[Protein] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    skipped: bool = False
-    last: bool = True
 
 
 def read_source(source: SourceFile, options: ReadOptions | None = None) -> SourceResult:
@@ -119,122 +75,13 @@ def read_source(source: SourceFile, options: ReadOptions | None = None) -> Sourc
     >>> protein.id, len(protein), protein.sequences[0][:10]
     ('1bpi_A', 58, 'RPDFCLEPPY')
     """
-    return _read(source, options or ReadOptions(), MAX_BYTES)
-
-
-def _read(source: SourceFile, options: ReadOptions, most: int) -> SourceResult:
-    """Read one file; raise TooLargeError above ``most`` bytes, unless that is the limit for all.
-
-    This is the boundary around one file: whatever goes wrong here is that file's failure.
-    """
-    if source.kind == "fasta":
-        blocks = list(_read_fasta_blocks(source, FASTA_BLOCK))
-        proteins = [protein for block in blocks for protein in block.proteins]
-        failures = [failure for block in blocks for failure in block.failures]
-        return SourceResult(source, blocks[-1].sha256, proteins, failures)
-    sha256, room = b"", MAX_BYTES
-    try:
-        room = _room(source)
-        data = read_file(source.path, min(most, room))
-        sha256 = hashlib.sha256(data).digest()
-        content = unpack(data, source.path.name, min(most, room))
-        del data
-        return SourceResult(source, sha256, read_structure(source, content, options))
-    except TooLargeError as error:
-        if error.limit < room:
-            raise
-        if room < MAX_BYTES:
-            return _too_little_memory(source)
-        return _failed(source, sha256, error.reason, error.advice)
-    except InputError as error:
-        return _failed(source, sha256, error.reason, error.advice)
-    except MemoryError:
-        return _too_little_memory(source)
-    except Exception as error:
-        return _failed(source, sha256, *_unexpected(error))
-
-
-def read_content(
-    name: str, data: bytes, options: ReadOptions | None = None, most: int = MAX_BYTES
-) -> SourceResult:
-    """Read a structure file's bytes, which lie in memory; no path is looked at.
-
-    Parameters
-    ----------
-    name : str
-        The file's name: its suffixes tell the format, and the rest is the id.
-    data : bytes
-        The bytes; compressed if the name ends in .gz.
-    options : ReadOptions, optional
-    most : int
-        Bytes that it may have once it is decompressed.
-
-    Returns
-    -------
-    SourceResult
-        Content that cannot be used makes failures and never raises.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> data = Path("examples/sample/1bpi_A.cif").read_bytes()
-    >>> [protein.id for protein in read_content("1bpi_A.cif", data).proteins]
-    ['1bpi_A']
-    >>> read_content("notes.txt", b"").failures[0].reason
-    'its suffix is unknown'
-    """
-    name = PurePosixPath(name.replace("\\", "/")).name
-    id, kind = split_name(name)
-    if kind is None or kind == "fasta":
-        failure = Failure("", name, "its suffix is unknown", STRUCTURE_SUFFIXES)
-        return SourceResult(SourceFile(Path(name), id, "pdb"), b"", failures=[failure])
-    source = SourceFile(Path(name), id, kind)
-    if not is_id(id):
-        reason = "its name cannot be an id: it is empty, or has white space"
-        return SourceResult(source, b"", failures=[Failure("", name, reason, "rename the file")])
-    sha256 = hashlib.sha256(data).digest()
-    try:
-        content = unpack(data, name, min(most, _fitting(kind)))
-        return SourceResult(
-            source, sha256, read_structure(source, content, options or ReadOptions())
-        )
-    except TooLargeError as error:
-        if error.limit < most:
-            return _too_little_memory(source)
-        reason = f"it has more than {most / 1e6:,.0f} MB once decompressed"
-        return _failed(source, sha256, reason, "leave other molecules out")
-    except InputError as error:
-        return _failed(source, sha256, error.reason, error.advice)
-    except MemoryError:
-        return _too_little_memory(source)
-    except Exception as error:
-        return _failed(source, sha256, *_unexpected(error))
-
-
-def _room(source: SourceFile) -> int:
-    """Return the most bytes of a decompressed file that fit into memory while they are read."""
-    with suppress(OSError, ValueError):  # reading the file gives the failure
-        if source.path.stat().st_size <= _NEVER_TOO_LARGE:
-            return MAX_BYTES
-    return _fitting(source.kind)
-
-
-def _fitting(kind: Kind) -> int:
-    """Return the most bytes of a decompressed file for which memory is free."""
-    fits = free_memory() / _MEMORY_PER_BYTE[kind]
-    return int(max(_LEAST_ROOM, min(MAX_BYTES, fits)))
-
-
-def _too_little_memory(source: SourceFile) -> SourceResult:
-    """Return the failure without a hash: another machine may have the memory, and reads it."""
-    return _failed(source, b"", "too large for this machine's memory", "split the file")
-
-
-def _unexpected(error: Exception) -> tuple[str, str]:
-    """Return reason and advice for an error that nobody foresaw; its traceback is for --debug."""
-    show_traceback(error)
-    text = f"{type(error).__name__}: {one_line(error, _MOST_SHOWN)}"
-    return f"reading it failed ({text})", "check the file, or leave it out; --debug shows more"
+    options = options or ReadOptions()
+    if source.kind not in CONTAINERS:
+        return read_structure_file(source, options)
+    blocks = list(_read_blocks(source, options, FASTA_BLOCK, 1, None))
+    proteins = [protein for block in blocks for protein in block.proteins]
+    failures = [failure for block in blocks for failure in block.failures]
+    return SourceResult(source, blocks[-1].sha256, proteins, failures)
 
 
 def read_sources(
@@ -262,12 +109,13 @@ def read_sources(
         Is called in this process with each source and its SHA-256. If it returns True, the source
         is not read.
     block : int
-        Most records of a FASTA file in one result.
+        Most records of a FASTA file, or files of an archive, in one result.
 
     Yields
     ------
     SourceResult
-        In the sources' order, structure files first, then FASTA files, which are streamed.
+        In the sources' order, structure files first, then FASTA files and archives, which are
+        streamed.
 
     Examples
     --------
@@ -279,16 +127,17 @@ def read_sources(
     ['107l_A', '108l_A', '109l_A']
     """
     options = options or ReadOptions()
-    structures = [source for source in sources if source.kind != "fasta"]
-    fastas = [source for source in sources if source.kind == "fasta"]
+    structures = [source for source in sources if source.kind not in CONTAINERS]
+    containers = [source for source in sources if source.kind in CONTAINERS]
+    cores = core_count() if processes is None else processes
     if processes is None:
-        processes = core_count() if len(structures) >= FEWEST_FOR_PROCESSES else 1
+        processes = cores if len(structures) >= FEWEST_FOR_PROCESSES else 1
     results = _read_structures(structures, options, processes, skip)
     first_of: dict[str, str] = {}
     for result in results:
         yield _without_duplicates(result, first_of)
-    for source in fastas:
-        for result in _read_fasta_blocks(source, block, skip):
+    for source in containers:
+        for result in _read_blocks(source, options, block, cores, skip):
             yield _without_duplicates(result, first_of)
 
 
@@ -339,7 +188,7 @@ def _read_task(options: ReadOptions, task: _Task, most: int = MAX_BYTES) -> Sour
     source, known = task
     if known:
         return SourceResult(source, known, skipped=True)
-    return _read(source, options, most)
+    return read_structure_file(source, options, most)
 
 
 def _read_tasks(options: ReadOptions, tasks: list[_Task]) -> list[SourceResult]:
@@ -349,7 +198,7 @@ def _read_tasks(options: ReadOptions, tasks: list[_Task]) -> list[SourceResult]:
 def _killed(task: _Task) -> SourceResult:
     source = task[0]
     reason = "the process that read it died: too little memory, or damage that stops the parser"
-    return _failed(source, b"", reason, "check the file, or leave it out")
+    return failed(source, b"", reason, "check the file, or leave it out")
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -358,8 +207,8 @@ def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _read_fasta_blocks(
-    source: SourceFile, size: int, skip: Skip | None = None
+def _read_blocks(
+    source: SourceFile, options: ReadOptions, size: int, processes: int, skip: Skip | None
 ) -> Iterator[SourceResult]:
     """Yield at least one result; the last one, and only that, has ``last``."""
     sha256 = _sha256_or_empty(source)
@@ -367,7 +216,11 @@ def _read_fasta_blocks(
         yield SourceResult(source, sha256, skipped=True)
         return
     block = SourceResult(source, sha256, last=False)
-    for record in _records_of(source):
+    if source.kind == "tar":
+        records, size = _members_of(source, options, processes), min(size, ARCHIVE_BLOCK)
+    else:
+        records = _records_of(source)
+    for record in records:
         if isinstance(record, Failure):
             block.failures.append(record)
         else:
@@ -386,12 +239,47 @@ def _records_of(source: SourceFile) -> Iterator[Protein | Failure]:
     except MemoryError:
         yield Failure("", file, "too large for this machine's memory", "split the file")
     except Exception as error:
-        yield Failure("", file, *_unexpected(error))
+        yield Failure("", file, *unexpected(error))
 
 
-def _failed(source: SourceFile, sha256: bytes, reason: str, advice: str) -> SourceResult:
-    failure = Failure(source.id, path_text(source.path), reason, advice)
-    return SourceResult(source, sha256, failures=[failure])
+def _members_of(
+    source: SourceFile, options: ReadOptions, processes: int
+) -> Iterator[Protein | Failure]:
+    """Yield the proteins of an archive's files, and a failure for each that cannot be read."""
+    tasks = _chunks(read_members(source.path, room_for(source)), _FILES_PER_TASK)
+    parse = partial(_parse_members, options)
+    if is_small(source):
+        chunks: Iterable[list[Protein | Failure]] = map(parse, tasks)
+    else:
+        chunks = process_map(
+            parse,
+            lambda chunk: [each for part in one_by_one(parse, _died, zip(chunk)) for each in part],
+            tasks,
+            processes,
+        )
+    for chunk in chunks:
+        yield from chunk
+
+
+def _parse_members(
+    options: ReadOptions, members: Sequence[Member | Failure]
+) -> list[Protein | Failure]:
+    """Parse some files of an archive."""
+    read: list[Protein | Failure] = []
+    for member in members:
+        if isinstance(member, Failure):
+            read.append(member)
+            continue
+        result = parsed(member.source, member.name, member.data, b"", options)
+        read += result.proteins
+        read += result.failures
+    return read
+
+
+def _died(member: tuple[Member | Failure]) -> list[Protein | Failure]:
+    """Return the failure of a file of an archive that ended the process."""
+    (given,) = member
+    return [given] if isinstance(given, Failure) else list(_killed((given.source, b"")).failures)
 
 
 def _without_duplicates(result: SourceResult, first_of: dict[str, str]) -> SourceResult:

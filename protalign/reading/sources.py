@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from protalign.core.errors import Failure
+from protalign.core.files import has_schema
 from protalign.core.paths import path_text
 from protalign.reading.content import system_problem
 
-Kind = Literal["pdb", "mmcif", "bcif", "fasta"]
+Kind = Literal["pdb", "mmcif", "bcif", "fasta", "tar"]
 
 _KINDS: dict[str, Kind] = {
     ".pdb": "pdb",
@@ -26,16 +28,27 @@ _KINDS: dict[str, Kind] = {
     ".fa": "fasta",
     ".faa": "fasta",
     ".fas": "fasta",
+    ".tar": "tar",
+    ".tgz": "tar",
 }
-_READABLE = f"readable are {', '.join(_KINDS)}, each also with .gz"
+#: Files with many entries, which have ids of their own.
+CONTAINERS = ("fasta", "tar")
+_READABLE = f"readable are {', '.join(_KINDS)}, each also with .gz; archives if they are named"
 #: Advice for a file that is not a structure by its name.
 STRUCTURE_SUFFIXES = (
-    f"readable are {', '.join(suffix for suffix, kind in _KINDS.items() if kind != 'fasta')}, "
+    f"readable are {', '.join(end for end, kind in _KINDS.items() if kind not in CONTAINERS)}, "
     "each also with .gz"
 )
-_PDBBIND_SUFFIX = "_protein"
+PDBBIND_SUFFIX = "_protein"
 #: The wwPDB's own names of PDB files: pdb1abc.ent is the entry 1abc.
 _WWPDB_NAME = re.compile(r"pdb([0-9][a-z0-9]{3})\.ent", re.IGNORECASE)
+
+
+#: Folders with one of these documents hold structures that ProtAlign wrote, to be looked at.
+_WRITTEN = {
+    "superposed.json": "protalign superposed hits",
+    "alignments.json": "protalign alignments",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +61,9 @@ class SourceFile:
         As it was given, or found below a folder that was given.
     id : str
         The id of its entry: the file's name without its suffixes, 1abc for the wwPDB's
-        pdb1abc.ent; in PDBbind's layout the folder's name. A FASTA file's records have ids of their
-        own.
-    kind : "pdb", "mmcif", "bcif" or "fasta"
+        pdb1abc.ent; in PDBbind's layout the folder's name. A FASTA file's records and an archive's
+        files have ids of their own.
+    kind : "pdb", "mmcif", "bcif", "fasta" or "tar"
         The format, by the file's name.
 
     Examples
@@ -91,7 +104,9 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
     """Find the protein files among the paths and below the folders among them.
 
     Folders are searched recursively, each once, so that a loop of links ends. Hidden files and
-    folders and files of other kinds are passed over. If a folder ``{id}`` holds
+    folders and files of other kinds are passed over, and so are archives: what a folder has may
+    have come out of them. So are folders of superposed hits and of alignments, unless they are
+    given themselves. If a folder ``{id}`` holds
     ``{id}_protein.pdb``, as PDBbind's do, nothing else in it is taken. A file that is given
     twice counts once.
 
@@ -133,6 +148,32 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
     return _unique_sources(files, failures), failures
 
 
+def of_shard(path: Path, roots: Set[Path], number: int, count: int) -> bool:
+    """Return whether a file belongs to one of several parts, by the SHA-256 of its path.
+
+    The path below the folder that was given counts, so that a folder that is mounted elsewhere is
+    dealt out in the same way.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    roots : set of Path
+        The files and folders that were given.
+    number, count : int
+        The part, from 1, and how many there are.
+
+    Examples
+    --------
+    >>> file, roots = Path("/data/1a30.pdb"), {Path("/data")}
+    >>> [of_shard(file, roots, number, 3) for number in (1, 2, 3)].count(True)
+    1
+    """
+    root = next((each for each in path.parents if each in roots), path.parent)
+    digest = hashlib.sha256(path_text(path.relative_to(root)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % count == number - 1
+
+
 def _problem_of(path: Path) -> Failure | None:
     file = path_text(path)
     try:
@@ -166,10 +207,16 @@ def _search(root: Path, visited: set[tuple[int, int]], failures: list[Failure]) 
         if name in ("", ".."):
             name = Path(os.path.realpath(folder)).name
         visible = [entry for entry in entries if not entry.name.startswith(".")]
+        if folder != root and any(
+            has_schema(folder / entry.name, _WRITTEN[entry.name])
+            for entry in visible
+            if entry.name in _WRITTEN
+        ):
+            continue
         protein = [
             entry
             for entry in visible
-            if split_name(entry.name)[0] == name + _PDBBIND_SUFFIX and _takes(entry)
+            if split_name(entry.name)[0] == name + PDBBIND_SUFFIX and _takes(entry)
         ]
         for entry in protein or visible:
             if _is_folder(entry):
@@ -183,7 +230,7 @@ def _takes(entry: os.DirEntry[str]) -> bool:
 
     A broken link and a loop of links are, so that reading them gives a line in the failures.
     """
-    if split_name(entry.name)[1] is None:
+    if split_name(entry.name)[1] in (None, "tar"):
         return False
     try:
         if entry.is_file():
@@ -215,9 +262,9 @@ def _unique_sources(files: list[Path], failures: list[Failure]) -> list[SourceFi
         seen.add((folder, path.name))
         id, kind = split_name(path.name)
         assert kind is not None
-        if id == folder.name + _PDBBIND_SUFFIX:
+        if id == folder.name + PDBBIND_SUFFIX:
             id = folder.name
-        if kind != "fasta":
+        if kind not in CONTAINERS:
             if problem := _id_problem(id, path, first_of):
                 failures.append(problem)
                 continue

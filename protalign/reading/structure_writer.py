@@ -162,10 +162,10 @@ def write_values(
     """
     kind = split_name(source.name)[1]
     try:
-        data = read_file(source)
-        same = hashlib.sha256(data).digest() == source_sha256
-        if same and (kind == "pdb" or kind == "mmcif"):
-            return write_with_b_factors(unpack(data, source.name), kind, values, path), True
+        if kind == "pdb" or kind == "mmcif":
+            data = read_file(source)
+            if hashlib.sha256(data).digest() == source_sha256:
+                return write_with_b_factors(unpack(data, source.name), kind, values, path), True
     except InputError:  # it is missing, or has lines that our reader skips and gemmi does not
         pass
     return write_backbone(structure, values, path), False

@@ -13,10 +13,20 @@ from protalign.search.hit import Hit
 from protalign.search.hit_list import Hits
 from protalign.search.hits import search
 from protalign.search.index import Index
+from protalign.search.searcher import Searcher, SearchOptions
 from protalign.search.word_building import index_store
 from protalign.search.word_index import WordIndex
 
-__all__ = ["Hit", "Hits", "Index", "WordIndex", "index_store", "search"]
+__all__ = [
+    "Hit",
+    "Hits",
+    "Index",
+    "SearchOptions",
+    "Searcher",
+    "WordIndex",
+    "index_store",
+    "search",
+]
 
 
 class _CallablePackage(ModuleType):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -228,3 +229,33 @@ def test_without_network_the_missing_weights_are_named(few: Path, tmp_path: Path
         assert word in done.stderr
     assert "--sequence-encoder" in done.stderr  # the small one is offered, by name only
     assert not store.exists()
+
+
+def test_an_archive_gives_what_its_files_give(few: Path, tmp_path: Path, encoder: str) -> None:
+    """The same embeddings, and a second run reads nothing."""
+    archive, store = tmp_path / "few.tar.gz", tmp_path / "store.zarr"
+    with tarfile.open(archive, "w:gz") as written:
+        written.add(few, "few")
+    words = ("--sequence-encoder", encoder, "--structure-encoder", "none", "--json")
+    done = json.loads(run("embed", archive, "--out", store, *words).stdout)
+    assert (done["files_read"], done["failures"]) == (1, [])
+    run("embed", few, "--out", tmp_path / "files.zarr", *words)
+    ours, theirs = EmbeddingStore.open(store), EmbeddingStore.open(tmp_path / "files.zarr")
+    assert ours.ids.tolist() == theirs.ids.tolist()
+    np.testing.assert_array_equal(*(each.embeddings(encoder).values for each in (ours, theirs)))
+    assert json.loads(run("embed", archive, "--out", store, *words).stdout)["files_read"] == 0
+
+
+def test_shards_have_every_file_once(few: Path, tmp_path: Path, encoder: str) -> None:
+    """The stores of all parts have what one store of all files has."""
+    words = ("--sequence-encoder", encoder, "--structure-encoder", "none")
+    ids = []
+    for number in (1, 2):
+        store = tmp_path / f"{number}.zarr"
+        run("embed", few, "--out", store, "--shard", f"{number}/2", *words)
+        ids += EmbeddingStore.open(store).ids.tolist()
+    assert sorted(ids) == sorted(path.name.removesuffix(".pdb.gz") for path in few.iterdir())
+    for wrong in ("3/2", "0/2", "a/b"):
+        refused = run("embed", few, "--out", tmp_path / "x", "--shard", wrong, *words, code=2)
+        assert len(refused.stderr.splitlines()) == 1
+        assert not (tmp_path / "x").exists()

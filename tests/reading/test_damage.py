@@ -269,9 +269,11 @@ def test_archive_mmcif_cut_between_rows(tmp_path: Path, share: float) -> None:
     assert "truncated" in reason_of(read(tmp_path, FULL_CIF[:end], "mmcif"))
 
 
-def test_mmcif_coordinates_that_are_no_numbers(tmp_path: Path) -> None:
-    """A backbone atom without coordinates in mmCIF is a failure too."""
-    damaged = CIF.replace(b"31.718 13.292 -12.188", b"31.718 ? -12.188")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [b"?", b"1e300"])
+def test_mmcif_coordinates_that_are_no_numbers(tmp_path: Path, value: bytes) -> None:
+    """A backbone atom without coordinates in mmCIF, or with huge ones, fails without a warning."""
+    damaged = CIF.replace(b"31.718 13.292 -12.188", b"31.718 " + value + b" -12.188")
     assert damaged != CIF
     assert "not finite" in reason_of(read(tmp_path, damaged, "mmcif"))
 

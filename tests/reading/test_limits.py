@@ -25,6 +25,7 @@ from protalign.reading import (
     read_source,
     read_sources,
     scan,
+    single,
 )
 from protalign.reading.binary_cif import unpacked_blocks
 from protalign.reading.content import TooLargeError
@@ -160,7 +161,7 @@ def test_gzip_bomb_costs_its_limit_at_most(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(bytes(200 << 20), 9))
     source = SourceFile(path, "bomb", "pdb")
     with pytest.raises(TooLargeError):
-        scan._read(source, ReadOptions(), scan.MOST_IN_THIS_PROCESS)
+        single.read_structure_file(source, ReadOptions(), scan.MOST_IN_THIS_PROCESS)
     good = SourceFile(SAMPLE / "1bpi_A.cif", "1bpi_A", "mmcif")
     first, second = read_sources([source, good], processes=1)
     assert "binary data" in first.failures[0].reason
@@ -171,9 +172,9 @@ def test_file_that_does_not_fit_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its hash, so that a machine with more memory reads it."""
-    monkeypatch.setattr(scan, "free_memory", lambda: 1e5)
-    monkeypatch.setattr(scan, "_LEAST_ROOM", 1 << 10)
-    monkeypatch.setattr(scan, "_NEVER_TOO_LARGE", 1 << 10)
+    monkeypatch.setattr(single, "free_memory", lambda: 1e5)
+    monkeypatch.setattr(single, "_LEAST_ROOM", 1 << 10)
+    monkeypatch.setattr(single, "_NEVER_TOO_LARGE", 1 << 10)
     result = read_source(SourceFile(SAMPLE / "1bpi_A.cif", "1bpi_A", "mmcif"))
     assert result.failures[0].reason == "too large for this machine's memory"
     assert result.sha256 == b""
@@ -187,7 +188,7 @@ def test_any_exception_is_the_files_failure(
     def broken(*_: object) -> list[object]:
         raise IndexError("in a\nlibrary")
 
-    monkeypatch.setattr(scan, "read_structure", broken)
+    monkeypatch.setattr(single, "read_structure", broken)
     source = SourceFile(SAMPLE / "1bpi_A.cif", "1bpi_A", "mmcif")
     [failure] = read_source(source).failures
     assert failure.reason == "reading it failed (IndexError: in a library)"
@@ -199,7 +200,7 @@ def test_any_exception_is_the_files_failure(
     def interrupted(*_: object) -> list[object]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scan, "read_structure", interrupted)
+    monkeypatch.setattr(single, "read_structure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         read_source(source)
 

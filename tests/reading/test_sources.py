@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protalign.reading import find_sources, read_source
-from protalign.reading.sources import split_name
+from protalign.reading.sources import of_shard, split_name
 
 
 def names(paths: list[Path]) -> list[tuple[str, str]]:
@@ -174,3 +176,46 @@ def test_name_that_is_no_utf8_is_shown_all_the_same(tmp_path: Path) -> None:
     [failure] = find_sources([tmp_path])[1]
     assert failure.file.encode("utf-8")
     assert "caf" in failure.file
+
+
+@given(st.lists(st.integers(0, 10**6), unique=True, max_size=30), st.integers(1, 7))
+def test_each_file_is_in_one_shard(names: list[int], count: int) -> None:
+    """Whatever the number of shards is; and in the same one if the folder lies elsewhere."""
+    for name in names:
+        parts = [
+            [
+                of_shard(root / "a" / f"{name}.pdb", {root}, number, count)
+                for number in range(1, count + 1)
+            ]
+            for root in (Path("/data"), Path("/mnt/lab/data"))
+        ]
+        assert parts[0].count(True) == 1
+        assert parts[0] == parts[1]
+
+
+def test_shards_are_of_like_size() -> None:
+    """1,000 files in 10 shards: none has more than half as much again as it should."""
+    files = [Path(f"/data/{number:04}.pdb") for number in range(1000)]
+    sizes = [sum(of_shard(f, {Path("/data")}, n, 10) for f in files) for n in range(1, 11)]
+    assert max(sizes) <= 150
+
+
+def test_archives_are_taken_only_if_they_are_named(tmp_path: Path) -> None:
+    """A folder may have what came out of the archive in it."""
+    (tmp_path / "all.tar").write_bytes(b"")
+    (tmp_path / "1a30.pdb").write_bytes(b"")
+    assert [source.kind for source in find_sources([tmp_path])[0]] == ["pdb"]
+    assert [source.kind for source in find_sources([tmp_path / "all.tar"])[0]] == ["tar"]
+
+
+def test_what_was_written_to_be_looked_at_is_no_input(tmp_path: Path) -> None:
+    """A folder of superposed hits below the one that is searched; given itself, it is read."""
+    placed = tmp_path / "placed"
+    placed.mkdir()
+    for folder in (tmp_path, placed):
+        (folder / "1a30.pdb").write_bytes(b"")
+    (placed / "superposed.json").write_text('{"schema": "protalign superposed hits"}')
+    assert [source.path.parent for source in find_sources([tmp_path])[0]] == [tmp_path]
+    assert [source.path.parent for source in find_sources([placed])[0]] == [placed]
+    (placed / "superposed.json").write_text('{"schema": "mine"}')
+    assert len(find_sources([tmp_path])[1]) == 1, "another's file of that name says nothing"

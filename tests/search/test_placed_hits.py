@@ -20,8 +20,8 @@ import protalign
 from protalign import EmbeddingStore, Model
 from protalign.core.errors import InputError, WriteError
 from protalign.core.paths import file_stem
-from protalign.reading import ReadOptions
-from protalign.search import Hits
+from protalign.reading import ReadOptions, sources
+from protalign.search import Hits, align_files, placed_hits
 from protalign.search.placed_hits import DOCUMENT, SCRIPTS
 from protalign.search.viewer_scripts import chimerax_script, is_plain, pymol_script
 from tests.helpers.commands import run
@@ -264,3 +264,11 @@ def test_the_chain_of_an_assembly_lies_where_the_assembly_has_it(
         for name in ("1_moved.pdb", "query.pdb")
     }
     assert np.allclose(places["1_moved.pdb"], places["query.pdb"], atol=0.01)
+
+
+def test_readers_know_what_is_written_to_be_looked_at() -> None:
+    """Folders of superposed hits and of alignments are known by their documents."""
+    assert sources._WRITTEN == {
+        placed_hits.DOCUMENT: placed_hits.SCHEMA,
+        align_files.JSON: align_files.SCHEMA,
+    }

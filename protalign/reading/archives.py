@@ -1,0 +1,198 @@
+"""Structure files in a tar archive, one after another, without unpacking it."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from protalign.core.errors import Failure, InputError
+from protalign.core.paths import path_text
+from protalign.core.printing import printable
+from protalign.core.words import counted
+from protalign.reading.content import (
+    FETCH_AGAIN,
+    BlockReader,
+    TooLargeError,
+    gunzip_blocks,
+    open_file,
+    system_problem,
+)
+from protalign.reading.sources import PDBBIND_SUFFIX, Kind, SourceFile, is_id, split_name
+
+#: Most bytes of a header's extension, such as a long name: tarfile reads it whole.
+_MOST_EXTENSION = 1 << 16
+#: What tarfile raises at the block of zeros that ends an archive.
+_END: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
+_EXTENSIONS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+#: Of a complex in PDBbind's layout, {id}_protein is taken, and this is a part of it.
+_POCKET_SUFFIX = "_pocket"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A structure file of an archive.
+
+    Attributes
+    ----------
+    source : SourceFile
+        The archive's path, and the file's own id and kind.
+    name : str
+        The file's name, without its folders.
+    data : bytes
+        Its bytes as they are in the archive.
+
+    Examples
+    --------
+    >>> source = SourceFile(Path("af.tar"), id="AF-P00698-F1-model_v4", kind="mmcif")
+    >>> Member(source, "AF-P00698-F1-model_v4.cif.gz", b"").source.kind
+    'mmcif'
+    """
+
+    source: SourceFile
+    name: str
+    data: bytes
+
+
+class _Header(tarfile.TarInfo):
+    """A header with extensions of bounded size; the archive notes how its headers ended."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _EXTENSIONS and header.size > _MOST_EXTENSION:
+            raise tarfile.ReadError("a name is too long")
+        return header
+
+    @classmethod
+    def fromtarfile(cls, tarfile: _Archive) -> _Header:  # type: ignore[override]
+        try:
+            return super().fromtarfile(tarfile)
+        except _END:
+            tarfile.ended = True
+            raise
+
+
+class _Archive(tarfile.TarFile):
+    """An archive whose end is known: tarfile passes over damage as if nothing followed."""
+
+    tarinfo = _Header
+    ended = False
+
+    def forget(self) -> None:
+        """Forget the members so far, all of which tarfile keeps."""
+        self.members: list[tarfile.TarInfo] = []
+
+
+def read_members(path: Path, limit: int) -> Iterator[Member | Failure]:
+    """Yield the structure files of a tar archive, in order.
+
+    Their ids are their names without suffixes and folders. Hidden files, files of other kinds,
+    links and devices are passed over, as is a file with the id of the one before it in another
+    format (AlphaFold DB's archives hold each model twice), and the pockets of PDBbind's layout.
+    Nothing is written, and no name of the archive is opened.
+
+    Parameters
+    ----------
+    path : Path
+        The archive, compressed if its name ends in .gz or .tgz.
+    limit : int
+        Most bytes of a file.
+
+    Yields
+    ------
+    Member or Failure
+        A Failure without an id is about the archive, and ends it.
+
+    Examples
+    --------
+    >>> import tarfile, tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "two.tar"
+    >>> with tarfile.open(path, "w") as archive:
+    ...     archive.add("examples/sample/1bpi_A.cif")
+    ...     archive.add("README.md")
+    >>> [member.source.id for member in read_members(path, 1 << 20)]
+    ['1bpi_A']
+    """
+    file, count = path_text(path), 0
+    try:
+        with open_file(path) as handle, closing(_opened(path, handle)) as archive:
+            before: tuple[str, Kind | None] | None = None
+            while (header := archive.next()) is not None:
+                archive.forget()
+                count += 1
+                named = _named(header)
+                if named is None or (before is not None and _twice(before, named)):
+                    continue
+                before = named
+                source = SourceFile(path, named[0], named[1])
+                yield _member(archive, header, source, limit)
+            if not archive.ended:
+                yield _damaged(file, count)
+    except InputError as error:
+        yield Failure("", file, error.reason, error.advice)
+    except (tarfile.TarError, EOFError, ValueError):
+        yield _damaged(file, count)
+    except OSError as error:
+        reason = f"it cannot be read: {system_problem(error)}"
+        yield Failure("", file, reason, "check the disk and the file")
+
+
+def _opened(path: Path, handle: io.BufferedReader) -> _Archive:
+    """Open an archive as a stream; gzip's checksums are verified, which tarfile does not do."""
+    stream: io.BufferedIOBase = handle
+    if path.name.lower().endswith((".gz", ".tgz")):
+        stream = io.BufferedReader(BlockReader(gunzip_blocks(handle)), 1 << 16)
+    return _Archive.open(fileobj=stream, mode="r|", errors="surrogateescape")
+
+
+def _named(header: tarfile.TarInfo) -> tuple[str, Kind] | None:
+    """Return the id and the kind of a member; None if it is not to be read."""
+    path = PurePosixPath(header.name)
+    if not header.isreg() or any(map(_is_hidden, path.parts)):
+        return None
+    name, kind = split_name(path.name)
+    folder = path.parent.name
+    if kind is None or kind in ("fasta", "tar") or name == folder + _POCKET_SUFFIX:
+        return None
+    return folder if name == folder + PDBBIND_SUFFIX else name, kind
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") and part not in (".", "..")
+
+
+def _twice(before: tuple[str, Kind | None], named: tuple[str, Kind]) -> bool:
+    return before[0] == named[0] and before[1] != named[1]
+
+
+def _member(
+    archive: tarfile.TarFile, header: tarfile.TarInfo, source: SourceFile, limit: int
+) -> Member | Failure:
+    """Read a member; its failure names it, since the file is the archive."""
+    file, name = path_text(source.path), PurePosixPath(header.name).name
+    if not is_id(source.id):
+        shown = printable(name)[:60]
+        reason = f"{shown} in it: its name cannot be an id: it has white space or odd characters"
+        return Failure("", file, reason, "rename it")
+    if header.sparse is not None:
+        return Failure(source.id, file, f"{name} in it is a sparse file", "pack it as a usual one")
+    if header.size > limit:
+        error = TooLargeError(limit)
+        return Failure(source.id, file, f"{name} in it: {error.reason}", error.advice)
+    opened = archive.extractfile(header)
+    data = b"" if opened is None else opened.read()
+    if len(data) != header.size:
+        raise EOFError
+    return Member(source, name, data)
+
+
+def _damaged(file: str, count: int) -> Failure:
+    after = f" after {counted(count, 'member')}" if count else ""
+    return Failure("", file, f"its tar data is damaged or ends early{after}", FETCH_AGAIN)

@@ -1,0 +1,197 @@
+"""Tar archives of structures: read in a stream, as their files would be, and never unpacked."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from protalign.core.protein import Protein
+from protalign.reading import ReadOptions, SourceResult, find_sources, read_sources, single
+from protalign.reading import scan as scanning
+from protalign.reading.archives import read_members
+
+NAMES = ("1bpi_A.cif", "107l_A.pdb.gz", "1b5m_A.pdb.gz")
+
+
+def pack(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
+    """Write an archive of names and contents."""
+    with tarfile.open(path, mode) as archive:
+        for name, data in members.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            archive.addfile(header, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture
+def members(sample: Path) -> dict[str, bytes]:
+    """Three real structures, in a folder of the archive."""
+    return {f"models/{name}": (sample / name).read_bytes() for name in NAMES}
+
+
+def read(path: Path, processes: int = 2, **options: object) -> list[SourceResult]:
+    sources, failures = find_sources([path])
+    assert failures == []
+    return list(read_sources(sources, ReadOptions(), processes=processes, **options))  # type: ignore[arg-type]
+
+
+def proteins_of(results: list[SourceResult]) -> dict[str, Protein]:
+    return {protein.id: protein for result in results for protein in result.proteins}
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.tgz", "w:gz")]
+)
+def test_an_archive_is_read_as_its_files_are(
+    name: str, mode: str, members: dict[str, bytes], sample: Path, tmp_path: Path
+) -> None:
+    """The same ids, sequences and coordinates; nothing is written beside the archive."""
+    path = pack(tmp_path / name, members | {"models/": b"", "README.md": b"read me"}, mode)
+    found = proteins_of(read(path))
+    sources, _ = find_sources([sample / each for each in NAMES])
+    expected = proteins_of(list(read_sources(sources, processes=1)))
+    assert found.keys() == expected.keys()
+    for entry, protein in expected.items():
+        ours, theirs = found[entry].structure, protein.structure
+        assert ours is not None
+        assert theirs is not None
+        assert (found[entry].sequences, ours.content_hash) == (
+            protein.sequences,
+            theirs.content_hash,
+        )
+        assert found[entry].source == str(path)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_processes_read_a_large_archive(
+    members: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Worker processes give what this process gives, in the archive's order, block by block."""
+    monkeypatch.setattr(scanning, "ARCHIVE_BLOCK", 2)
+    path = pack(tmp_path / "a.tar", members)
+    here = read(path)
+    monkeypatch.setattr(single, "_NEVER_TOO_LARGE", 0)
+    there = read(path)
+    assert [len(result.proteins) for result in here] == [2, 1]
+    assert [result.last for result in here] == [False, True]
+    assert [[p.id for p in r.proteins] for r in here] == [[p.id for p in r.proteins] for r in there]
+
+
+def test_an_archive_that_is_known_is_not_read(members: dict[str, bytes], tmp_path: Path) -> None:
+    """Its hash is asked for, as a file's is."""
+    path = pack(tmp_path / "a.tar", members)
+    (result,) = read(path, skip=lambda source, sha256: len(sha256) == 32)
+    assert result.skipped
+    assert result.proteins == []
+
+
+def test_bad_members_fail_alone(members: dict[str, bytes], tmp_path: Path) -> None:
+    """Each in a line of its own; the others are read."""
+    bad = {
+        "bad/2bad.pdb": b"ATOM  nonsense\n",
+        "bad/3bad.pdb.gz": gzip.compress(b"x" * 99)[:-9],
+        "bad/with space.pdb": b"ATOM",
+        "bad/4bad.cif": b"",
+    }
+    results = read(pack(tmp_path / "a.tar", bad | members))
+    failures = {failure.id: failure for result in results for failure in result.failures}
+    assert failures.keys() == {"2bad", "3bad", "", "4bad"}
+    assert all(failure.file == str(tmp_path / "a.tar") for failure in failures.values())
+    assert "with space.pdb" in failures[""].reason
+    assert len(proteins_of(results)) == 3
+
+
+def test_what_is_not_a_structure_is_passed_over(
+    members: dict[str, bytes], sample: Path, tmp_path: Path
+) -> None:
+    """Hidden files, links, other kinds, PDBbind's pockets, and a model's second format."""
+    pdb = (sample / "107l_A.pdb.gz").read_bytes()
+    path = tmp_path / "a.tar"
+    with tarfile.open(pack(path, {
+        "AF-1.cif": members["models/1bpi_A.cif"],
+        "AF-1.pdb.gz": pdb,
+        "AF-1-predicted_aligned_error.json": b"{}",
+        "107l/107l_protein.pdb.gz": pdb,
+        "107l/107l_pocket.pdb.gz": pdb,
+        ".hidden/1a30.pdb.gz": pdb,
+        "._AF-1.cif": b"mac",
+    }), "a") as archive:  # fmt: skip
+        for kind, name in ((tarfile.SYMTYPE, "link.pdb"), (tarfile.FIFOTYPE, "pipe.pdb")):
+            header = tarfile.TarInfo(name)
+            header.type, header.linkname = kind, "/etc/passwd"
+            archive.addfile(header)
+    results = read(path)
+    assert list(proteins_of(results)) == ["AF-1", "107l"]
+    assert [failure for result in results for failure in result.failures] == []
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def without_end(data: bytes) -> bytes:
+    return data.rstrip(b"\0") + b"\0" * (-len(data.rstrip(b"\0")) % 512)
+
+
+def damaged_header(data: bytes) -> bytes:
+    at = data.index(b"models/107l_A")
+    return data[:at] + b"\xff" * 512 + data[at + 512 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [cut, without_end, damaged_header, lambda data: b"", lambda data: b"x" * 2048],
+    ids=["cut", "without its end", "a header", "empty", "no archive"],
+)  # fmt: skip
+def test_a_damaged_archive_is_never_taken_for_a_shorter_one(
+    damage: Callable[[bytes], bytes], members: dict[str, bytes], tmp_path: Path
+) -> None:
+    """What is before the damage is read, and a line says that it ends early."""
+    path = pack(tmp_path / "a.tar", members)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    results = read(path)
+    (failure,) = [failure for result in results for failure in result.failures]
+    assert "damaged or ends early" in failure.reason or "empty" in failure.reason
+    assert len(proteins_of(results)) <= 3
+
+
+def test_damaged_gzip_is_a_line(members: dict[str, bytes], tmp_path: Path) -> None:
+    """A flipped bit in a compressed archive is found by its checksum."""
+    path = pack(tmp_path / "a.tar.gz", members, "w:gz")
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1
+    path.write_bytes(data)
+    failures = [failure for result in read(path) for failure in result.failures]
+    assert len(failures) == 1
+    assert "gzip data is damaged" in failures[0].reason
+
+
+def test_hostile_headers_take_no_memory(tmp_path: Path) -> None:
+    """A name of 1 GB and a file of 1 TB are refused before they are read."""
+    for kind in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE):
+        header = tarfile.TarInfo("x")
+        header.type, header.size = kind, 1 << 30
+        path = tmp_path / "long.tar"
+        path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + b"a" * 10_240)
+        assert [each.reason for each in read_members(path, 1 << 20) if hasattr(each, "reason")] == [
+            "its tar data is damaged or ends early"
+        ]
+    header = tarfile.TarInfo("big.pdb")
+    header.size = 1 << 40
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + b"a" * 10_240)
+    first = next(read_members(path, 1 << 20))
+    assert "big.pdb in it: it is larger than" in first.reason  # type: ignore[union-attr]
+
+
+def test_names_that_lead_out_are_only_names(members: dict[str, bytes], tmp_path: Path) -> None:
+    """An id comes from the last part of the name; nothing is opened or written there."""
+    data = members["models/1bpi_A.cif"]
+    path = pack(tmp_path / "a.tar", {"../../etc/1evil.cif": data, "/root/2evil.cif": data})
+    before = sorted(tmp_path.parent.iterdir())
+    assert list(proteins_of(read(path))) == ["1evil", "2evil"]
+    assert sorted(tmp_path.parent.iterdir()) == before
