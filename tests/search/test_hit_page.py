@@ -214,6 +214,8 @@ def test_without_scripts_the_tables_are_there(browser: Any, file: Path, table: H
     assert page.locator("table").count() == 2
     assert page.locator("tbody tr").count() == len(table.rows)
     assert page.locator("td.target").first.is_visible()
+    assert "Open a hit" not in page.inner_text("header")
+    assert "Scripts are off" in page.inner_text("header")
     context.close()
 
 
