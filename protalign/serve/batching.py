@@ -78,13 +78,22 @@ class Compute:
         Proteins that may wait; more are refused.
     metrics : Metrics
         Counts and times.
+    patience : float
+        Seconds after which a long protein goes before shorter ones.
     """
 
-    def __init__(self, threads: int, window: float, waiting: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        threads: int,
+        window: float,
+        waiting: int,
+        metrics: Metrics,
+        patience: float = PATIENCE,
+    ) -> None:
         self._pool: ThreadPoolExecutor = torch_pool(threads)
         self.threads, self._free = threads, threads
         self._long_running = 0
-        self._window, self._most = window, waiting
+        self._window, self._most, self._patience = window, waiting, patience
         self._metrics = metrics
         self._jobs: deque[_Job] = deque()
         self._questions: deque[_Question] = deque()
@@ -94,7 +103,7 @@ class Compute:
     @property
     def waiting(self) -> int:
         """Proteins that wait to be encoded."""
-        return len(self._proteins)
+        return sum(not each.done.cancelled() for each in self._proteins)
 
     def close(self) -> None:
         """End the threads once their jobs are done; what waits is dropped."""
@@ -145,6 +154,7 @@ class Compute:
         except BaseException:
             for each in futures:
                 each.cancel()
+            self._forget()
             raise
         return [next(made) if known is None else known for known in kept]
 
@@ -167,7 +177,7 @@ class Compute:
                 break
             self._free -= 1
             asyncio.ensure_future(self._start(job))  # noqa: RUF006  # ends with its job
-        self._metrics.queue.set(len(self._proteins))
+        self._metrics.queue.set(self.waiting)
 
     async def _start(self, job: Callable[[], Callable[[], None]]) -> None:
         """Run a job in the pool, and what it returns here."""
@@ -228,10 +238,7 @@ class Compute:
                 loop = asyncio.get_running_loop()
                 self._timer = loop.call_later(self._window, self._tick)
             return []
-        order = sorted(
-            self._proteins,
-            key=lambda each: (now - each.since < PATIENCE, each.residues, each.since),
-        )
+        order = sorted(self._proteins, key=lambda each: self._turn(each, now))
         # One thread is left for the short ones, if there are several.
         if self._long_running >= max(1, self.threads - 1):
             order = [each for each in order if not self._is_long(each)]
@@ -248,6 +255,12 @@ class Compute:
         taken = set(map(id, batch))
         self._proteins = [each for each in self._proteins if id(each) not in taken]
         return batch
+
+    def _turn(self, each: _Protein, now: float) -> tuple[float, ...]:
+        """Return a protein's place: those that have waited long come first, then short ones."""
+        if now - each.since >= self._patience:
+            return 0, each.since
+        return 1, each.residues, each.since
 
     def _tick(self) -> None:
         self._timer = None
