@@ -229,7 +229,9 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     async def answered(request: Request, work: Awaitable[Response]) -> Response:
         return await _while_there(request, work, limits.seconds)
 
-    defect = {500: {"model": models.ErrorAnswer, "description": "a defect"}}
+    defect: dict[int | str, dict[str, Any]] = {
+        500: {"model": models.ErrorAnswer, "description": "a defect"}
+    }
 
     @app.get("/health", tags=["server"], response_model=models.Status, responses=defect)
     async def health() -> Response:
@@ -371,6 +373,10 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     )
     async def reload() -> Response:
         """Take up a store, vectors or a model that were written again; all at once or not."""
+        if not service.settings.reloads:
+            raise ApiError(
+                401, "reload: this server has no key", "start it with --api-key-file, or use SIGHUP"
+            )
         library = await service.reload()
         return json_response({"vectors": library.info["vectors"]})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -93,6 +93,7 @@ class Compute:
         self._pool: ThreadPoolExecutor = torch_pool(threads)
         self.threads, self._free = threads, threads
         self._long_running = 0
+        self._encoding: Counter[Modality] = Counter()
         self._window, self._most, self._patience = window, waiting, patience
         self._metrics = metrics
         self._jobs: deque[_Job] = deque()
@@ -242,8 +243,9 @@ class Compute:
         # One thread is left for the short ones, if there are several.
         if self._long_running >= max(1, self.threads - 1):
             order = [each for each in order if not self._is_long(each)]
-            if not order:
-                return []
+        order = [each for each in order if self._encoding[each.kind] < self._at_once(each)]
+        if not order:
+            return []
         first, size = order[0], 0
         batch: list[_Protein] = []
         rows = self._rows(first)
@@ -270,6 +272,10 @@ class Compute:
         """Return the residues of a batch."""
         return of.library.searcher.encoders.load(of.kind).batch_rows
 
+    def _at_once(self, of: _Protein) -> int:
+        """Return the batches that the encoder takes at once: on a GPU one."""
+        return of.library.searcher.encoders.load(of.kind).batches_at_once
+
     def _is_long(self, each: _Protein) -> bool:
         return each.residues > self._rows(each)
 
@@ -289,10 +295,11 @@ class Compute:
         return _settled([each.done for each in questions], work)
 
     def _encoding_of(self, batch: list[_Protein]) -> Callable[[], Callable[[], None]]:
-        long = self._is_long(batch[0])
+        long, kind = self._is_long(batch[0]), batch[0].kind
         self._long_running += long
+        self._encoding[kind] += 1
         library = batch[0].library
-        self._metrics.batch(len(batch), sum(each.residues for each in batch), batch[0].kind)
+        self._metrics.batch(len(batch), sum(each.residues for each in batch), kind)
 
         def encode(some: list[_Protein]) -> list[Queries]:
             with self._metrics.stage("encode"):
@@ -318,6 +325,7 @@ class Compute:
 
             def settle() -> None:
                 self._long_running -= long
+                self._encoding[kind] -= 1
                 for each, (result, problem) in zip(batch, results, strict=True):
                     _settle(each.done, result, problem)
 
