@@ -33,14 +33,16 @@ def served(library: Library, settings: Settings) -> Iterator[str]:
     socket = bound_socket("127.0.0.1", 0)
     config = uvicorn.Config(make_app(lambda: library, settings, threads=1), log_config=None)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
-    socket.close()
+    try:
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        socket.close()
 
 
 @pytest.fixture(scope="module")
