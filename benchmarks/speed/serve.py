@@ -33,6 +33,7 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the repository's folder
@@ -88,7 +89,8 @@ class Load:
 
 def main() -> None:
     options = parse()
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # the servers'
+    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         store, vectors = prepare(Path(name), options.proteins, options.vectors)
         sequences = sequences_of(store, options.different)
@@ -225,13 +227,16 @@ class Loader:
 
     def __init__(self, url: str, sequences: Sequence[str], expected: Sequence[Answer]) -> None:
         self._url, self._sequences, self._expected = url, sequences, expected
+        self._asked = 0
 
     def run(self, side: str, clients: int, requests: int) -> Load:
         """Ask so many times in all."""
         return asyncio.run(self._run(side, clients, requests))
 
     async def _run(self, side: str, clients: int, requests: int) -> Load:
-        left = iter(range(requests))
+        # Goes on where the last run ended: a server may keep what it was asked a moment ago.
+        left = iter(range(self._asked, self._asked + requests))
+        self._asked += requests
         latencies: list[float] = []
         wrong = lost = 0
 
