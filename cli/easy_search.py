@@ -13,12 +13,14 @@ from protalign.cli.hit_options import (
     Header,
     HitOutput,
     HitsPerQuery,
+    HtmlFile,
     LengthTerm,
     MinCoverage,
     MinScore,
     MinTm,
     OrderMode,
     SuperposeFolder,
+    with_page,
 )
 from protalign.cli.options import (
     Assembly,
@@ -118,6 +120,7 @@ def easy_search(
             show_default=False,
         ),
     ] = None,
+    html: HtmlFile = None,
     format_output: FormatOutput = None,
     header: Header = False,
     superpose: SuperposeFolder = None,
@@ -144,7 +147,8 @@ def easy_search(
 
     Exit code: 0 if nothing failed, 3 if some files could not be read, 2 for wrong usage.
     """
-    output = HitOutput([out, *(more_out or [])], format_output, header, superpose, None, quiet)
+    files = with_page([out, *(more_out or [])], html)
+    output = HitOutput(files, format_output, header, superpose, None, quiet)
     with quick_imports():
         from protalign.reading import ReadOptions
         from protalign.searching import CACHE

@@ -93,6 +93,16 @@ OutFiles = Annotated[
         show_default=False,
     ),
 ]
+HtmlFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="<path>",
+        help="Write the hits to this .html file as well: one page that shows them in a table, in "
+        "3D and aligned. The same as --out with that file.",
+        show_default=False,
+    ),
+]
 FormatOutput = Annotated[
     str | None,
     typer.Option(
@@ -234,6 +244,15 @@ class HitOutput:
         print_failures(hits.failures)
         if hits.failures:
             raise typer.Exit(SOME_FAILED)
+
+
+def with_page(files: list[Path] | None, html: Path | None) -> list[Path] | None:
+    """Return the files of ``--out`` with that of ``--html``, whose suffix must be a page's."""
+    if html is None:
+        return files
+    if not html.name.lower().endswith((".html", ".html.gz")):
+        raise InputError(f"{html}: --html writes a page", "name it .html or .html.gz")
+    return [*(files or []), html]
 
 
 def chosen_format(output: Format | None, as_json: bool) -> Format | None:

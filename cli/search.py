@@ -13,6 +13,7 @@ from protalign.cli.hit_options import (
     Header,
     HitOutput,
     HitsPerQuery,
+    HtmlFile,
     LengthTerm,
     MaxEvalue,
     MinCoverage,
@@ -24,6 +25,7 @@ from protalign.cli.hit_options import (
     SuperposeFolder,
     TmScore,
     chosen_format,
+    with_page,
 )
 from protalign.cli.options import AsJson, Device, SequenceWeights, StructureWeights, given_weights
 from protalign.core.words import Against, Modality
@@ -90,6 +92,7 @@ def search(
     min_cov: MinCoverage = None,
     min_tm: MinTm = None,
     out: OutFiles = None,
+    html: HtmlFile = None,
     format_output: FormatOutput = None,
     header: Header = False,
     superpose: SuperposeFolder = None,
@@ -118,11 +121,12 @@ def search(
       protalign search query.fasta --vectors v.parquet --model model/ --rerank 200
       protalign search query.fasta --index index/ --model model/
       protalign search query.fasta --vectors v.parquet --model model/ --rerank 200
-        -o hits.m8 -o hits.html --max-evalue 0.001
+        -o hits.m8 --html hits.html --max-evalue 0.001
 
     Exit code: 0 if nothing failed, 3 if some queries could not be read, 2 for wrong usage.
     """
-    output_of = HitOutput(out, format_output, header, superpose, chosen_format(output, as_json))
+    form = chosen_format(output, as_json)
+    output_of = HitOutput(with_page(out, html), format_output, header, superpose, form)
     with quick_imports():
         from protalign.search.hits import search as find_hits
 

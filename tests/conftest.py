@@ -8,7 +8,10 @@ gc.disable()  # until the tests are collected: imports make a million objects, a
 
 import csv
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +36,8 @@ settings.register_profile(
 )
 settings.load_profile("protalign")
 
+#: Browsers that the tests of pages drive, the first that is here.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -144,3 +149,16 @@ def embedded_few(tmp_path_factory: pytest.TempPathFactory, sample: Path, encoder
     files = sorted(sample.glob("*.pdb.gz"))[:4]
     run("embed", *files, "--out", folder / "store.zarr", "--sequence-encoder", encoder)
     return folder / "store.zarr"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium of this machine."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield launched
+        launched.close()

@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "searching": {
         *{"core", "reading", "encoders", "embedding", "stores", "heads", "estimator", "search"},
     },
+    "serve": {"core", "reading", "encoders", "stores", "residues", "heads", "search"},
     "evaluation": {"core", "encoders", "stores", "residues", "heads", "splits"},
     "report": {
         *{"core", "reading", "stores", "heads", "splits"},
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     },
     "cli": {
         *{"core", "reading", "encoders", "embedding", "stores", "residues", "heads", "splits"},
-        *{"estimator", "search", "searching", "evaluation", "report"},
+        *{"estimator", "search", "searching", "serve", "evaluation", "report"},
     },
 }
 #: Libraries that only these files may import.
@@ -55,13 +56,17 @@ CONFINED = {
     },
     "faiss": {"protalign/search/approximate.py"},
     "matplotlib": {"protalign/report/figures.py"},
-    "plotly": {"protalign/report/page.py"},
     "jinja2": {"protalign/report/page.py", "protalign/search/hit_page.py"},
     "sklearn": {
         "protalign/estimator",
         "protalign/report/space.py",
         "protalign/residues/words.py",
     },
+    "fastapi": {"protalign/serve"},
+    "starlette": {"protalign/serve"},
+    "pydantic": {"protalign/serve"},
+    "uvicorn": {"protalign/serve"},
+    "prometheus_client": {"protalign/serve"},
     "typer": {"cli"},
     "rich": {"cli"},
     "esm": {"protalign/encoders/esm2"},

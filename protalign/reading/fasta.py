@@ -79,6 +79,37 @@ def read_fasta(path: Path, max_record: int = MAX_RECORD) -> Iterator[Protein | F
         yield Failure("", file, reason, "check the disk and the file")
 
 
+def read_fasta_text(
+    text: str, name: str = "", max_record: int = MAX_RECORD
+) -> Iterator[Protein | Failure]:
+    r"""Read FASTA records that lie in memory, as ``read_fasta`` reads those of a file.
+
+    Parameters
+    ----------
+    text : str
+        The records.
+    name : str
+        What takes the place of the file's name in failures.
+    max_record : int
+        Most characters of a record.
+
+    Yields
+    ------
+    Protein or Failure
+        One for each record, in order.
+
+    Examples
+    --------
+    >>> [protein.id for protein in read_fasta_text(">insulin\nGIVEQCC\n")]
+    ['insulin']
+    """
+    try:
+        check_content(text[:4096].encode("utf-8", "surrogateescape"), "fasta")
+        yield from _records(_CheckedLines(io.StringIO(text, newline=None), max_record), name)
+    except InputError as error:
+        yield Failure(error.record, name, error.reason, error.advice)
+
+
 def _records(text: io.TextIOBase, file: str) -> Iterator[Protein | Failure]:
     from biotite.sequence.io.fasta import FastaFile
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from protalign.core.errors import Failure, InputError, show_traceback
@@ -26,7 +27,14 @@ from protalign.reading.content import (
 from protalign.reading.fasta import read_fasta
 from protalign.reading.options import ReadOptions
 from protalign.reading.processes import one_by_one, ordered_map, process_map
-from protalign.reading.sources import SourceFile, taken
+from protalign.reading.sources import (
+    STRUCTURE_SUFFIXES,
+    Kind,
+    SourceFile,
+    is_id,
+    split_name,
+    taken,
+)
 from protalign.reading.structures import read_structure
 
 #: Records of a FASTA file that are handed on at once.
@@ -146,12 +154,74 @@ def _read(source: SourceFile, options: ReadOptions, most: int) -> SourceResult:
         return _failed(source, sha256, *_unexpected(error))
 
 
+def read_content(
+    name: str, data: bytes, options: ReadOptions | None = None, most: int = MAX_BYTES
+) -> SourceResult:
+    """Read a structure file's bytes, which lie in memory; no path is looked at.
+
+    Parameters
+    ----------
+    name : str
+        The file's name: its suffixes tell the format, and the rest is the id.
+    data : bytes
+        The bytes; compressed if the name ends in .gz.
+    options : ReadOptions, optional
+    most : int
+        Bytes that it may have once it is decompressed.
+
+    Returns
+    -------
+    SourceResult
+        Content that cannot be used makes failures and never raises.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> data = Path("examples/sample/1bpi_A.cif").read_bytes()
+    >>> [protein.id for protein in read_content("1bpi_A.cif", data).proteins]
+    ['1bpi_A']
+    >>> read_content("notes.txt", b"").failures[0].reason
+    'its suffix is unknown'
+    """
+    name = PurePosixPath(name.replace("\\", "/")).name
+    id, kind = split_name(name)
+    if kind is None or kind == "fasta":
+        failure = Failure("", name, "its suffix is unknown", STRUCTURE_SUFFIXES)
+        return SourceResult(SourceFile(Path(name), id, "pdb"), b"", failures=[failure])
+    source = SourceFile(Path(name), id, kind)
+    if not is_id(id):
+        reason = "its name cannot be an id: it is empty, or has white space"
+        return SourceResult(source, b"", failures=[Failure("", name, reason, "rename the file")])
+    sha256 = hashlib.sha256(data).digest()
+    try:
+        content = unpack(data, name, min(most, _fitting(kind)))
+        return SourceResult(
+            source, sha256, read_structure(source, content, options or ReadOptions())
+        )
+    except TooLargeError as error:
+        if error.limit < most:
+            return _too_little_memory(source)
+        reason = f"it has more than {most / 1e6:,.0f} MB once decompressed"
+        return _failed(source, sha256, reason, "leave other molecules out")
+    except InputError as error:
+        return _failed(source, sha256, error.reason, error.advice)
+    except MemoryError:
+        return _too_little_memory(source)
+    except Exception as error:
+        return _failed(source, sha256, *_unexpected(error))
+
+
 def _room(source: SourceFile) -> int:
     """Return the most bytes of a decompressed file that fit into memory while they are read."""
     with suppress(OSError, ValueError):  # reading the file gives the failure
         if source.path.stat().st_size <= _NEVER_TOO_LARGE:
             return MAX_BYTES
-    fits = free_memory() / _MEMORY_PER_BYTE[source.kind]
+    return _fitting(source.kind)
+
+
+def _fitting(kind: Kind) -> int:
+    """Return the most bytes of a decompressed file for which memory is free."""
+    fits = free_memory() / _MEMORY_PER_BYTE[kind]
     return int(max(_LEAST_ROOM, min(MAX_BYTES, fits)))
 
 

@@ -28,6 +28,11 @@ _KINDS: dict[str, Kind] = {
     ".fas": "fasta",
 }
 _READABLE = f"readable are {', '.join(_KINDS)}, each also with .gz"
+#: Advice for a file that is not a structure by its name.
+STRUCTURE_SUFFIXES = (
+    f"readable are {', '.join(suffix for suffix, kind in _KINDS.items() if kind != 'fasta')}, "
+    "each also with .gz"
+)
 _PDBBIND_SUFFIX = "_protein"
 #: The wwPDB's own names of PDB files: pdb1abc.ent is the entry 1abc.
 _WWPDB_NAME = re.compile(r"pdb([0-9][a-z0-9]{3})\.ent", re.IGNORECASE)

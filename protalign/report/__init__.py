@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from protalign.core.errors import ProtAlignError
 
 #: Optional libraries that the report needs.
-_NEEDED = ("matplotlib", "plotly", "jinja2")
+_NEEDED = ("matplotlib", "jinja2")
 
 
 def check_installed() -> None:

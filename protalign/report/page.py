@@ -9,12 +9,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from protalign.core.files import write_text
 from protalign.core.words import counted
 from protalign.report.alignment import alignment_blocks
 from protalign.report.pictures import Drawings
+from protalign.search.hit_page import view_text
 
 _MINUS = "\N{MINUS SIGN}"
 _NONE = "\N{EN DASH}"
@@ -83,8 +83,9 @@ def write_page(
         drawings=drawings,
         blocks=alignment_blocks(results["cluster"]),
         style=shipped("style.css"),
+        map_style=Markup(view_text("map.css")),
         map_script=shipped("map.js"),
-        plotly=Markup(get_plotlyjs()),
+        point_map=Markup(view_text("map.js")),
         task_names=_TASKS,
         baseline_names=_BASELINES,
         scorer_names=_SCORERS,

@@ -21,7 +21,6 @@ _LIBRARIES = (
     "zarr",
     "biotite",
     "matplotlib",
-    "plotly",
     "jinja2",
 )
 #: Entries whose embeddings are in memory at once while they are hashed.

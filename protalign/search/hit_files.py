@@ -115,10 +115,29 @@ def write_table(
     '1a30\t0.5000\n'
     """
     form = form_of(path)
-    data = html_bytes(table, view) if form == "html" else _FORMS[form](table, header)
+    data = table_bytes(table, form, header=header, view=view)
     if Path(path).name.lower().endswith(_GZIPPED):
         data = gzip.compress(data, mtime=0)  # the same hits give the same bytes
     write_bytes(path, data)
+
+
+def table_bytes(
+    table: HitTable, form: str, *, header: bool = False, view: View | None = None
+) -> bytes:
+    """Return hits in a form: those of files by their suffix, and "arrow", a stream.
+
+    Parameters
+    ----------
+    table : HitTable
+        The hits.
+    form : str
+        As ``form_of`` returns it, or "arrow".
+    header, view
+        As for ``write_table``.
+    """
+    if form == "arrow":
+        return _arrow(table)
+    return html_bytes(table, view) if form == "html" else _FORMS[form](table, header)
 
 
 def cell(column: str, value: Any) -> str:
@@ -182,6 +201,25 @@ def _parquet(table: HitTable, header: bool) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    sink = pa.BufferOutputStream()
+    pq.write_table(_arrow_table(table), sink)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _arrow(table: HitTable) -> bytes:
+    import pyarrow as pa
+
+    sink, rows = pa.BufferOutputStream(), _arrow_table(table)
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _arrow_table(table: HitTable) -> Any:
+    import pyarrow as pa
+
     types: dict[Kind, Any] = {
         "text": pa.string(),
         "whole": pa.int64(),
@@ -192,10 +230,7 @@ def _parquet(table: HitTable, header: bool) -> bytes:
     fields = [(name, types[COLUMNS[name].kind]) for name in table.columns]
     schema = pa.schema(fields, metadata={"schema": SCHEMA, "version": str(SCHEMA_VERSION)})
     columns = {name: [_plain(row[name]) for row in table.rows] for name in table.columns}
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=schema), sink)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+    return pa.table(columns, schema=schema)
 
 
 def _plain(value: Any) -> Any:

@@ -30,7 +30,7 @@ ROWS_SHOWN = 5000
 MOST_VIEWS, MOST_BYTES = 200, 7_500_000
 #: The folder of the view's files, and its scripts in the order in which they are read.
 _VIEW = files("protalign.search") / "view"
-_SCRIPTS = ("3Dmol-min.js", "files.js", "hit.js", "view.js", "static.js")
+_SCRIPTS = ("3Dmol-min.js", "files.js", "scene.js", "hit.js", "view.js", "static.js")
 _MINUS = "\N{MINUS SIGN}"
 _VECTORS_ONLY = (
     "This search compared vectors only. Compare residues as well (--rerank 200) to see the "
@@ -47,7 +47,8 @@ def page(table: HitTable, view: Callable[[int], dict[str, Any]] | None = None) -
         The hits.
     view : callable, optional
         Gives the document of the hit at a place of the table (``Hits.view``). Without it, hits
-        cannot be opened.
+        cannot be opened. A table without the columns "target" and "rank" is a page without
+        scripts.
 
     Examples
     --------
@@ -81,9 +82,10 @@ def page(table: HitTable, view: Callable[[int], dict[str, Any]] | None = None) -
         queries.append({**query, "rows": cells})
         shown_queries.append({**query, "hits": len(hits)})
     shown = table.rows[:ROWS_SHOWN]
-    packed, reason = _packed(shown, view)
+    interactive = {"target", "rank"} <= set(table.columns)
+    packed, reason = _packed(shown, view) if interactive else ([], "")
     document = {**table.as_dict(), "queries": shown_queries, "hits": list(shown)}
-    style, scripts = _text("view.css"), [_text(name) for name in _SCRIPTS]
+    style, scripts = view_text("view.css"), [view_text(name) for name in _SCRIPTS if interactive]
     return environment.get_template("hits.html.j2").render(
         version=__version__,
         title=_title(table),
@@ -94,6 +96,7 @@ def page(table: HitTable, view: Callable[[int], dict[str, Any]] | None = None) -
         failures=table.failures,
         total=len(table.rows),
         shown=len(shown),
+        interactive=interactive,
         views=len(packed),
         reason=reason,
         style=Markup(style),
@@ -137,7 +140,14 @@ def _title(table: HitTable) -> str:
 
 
 @cache
-def _text(name: str) -> str:
+def view_text(name: str) -> str:
+    """Return the text of a file of the view.
+
+    Examples
+    --------
+    >>> view_text("map.css").splitlines()[0]
+    '/* a map of points */'
+    """
     return (_VIEW / name).read_text(encoding="utf-8")
 
 
@@ -148,8 +158,9 @@ def _policy(style: str, scripts: Iterable[str]) -> Markup:
         digests = (hashlib.sha256(text.encode()).digest() for text in texts)
         return " ".join(f"'sha256-{b64encode(digest).decode()}'" for digest in digests)
 
+    none = "'none'"
     return Markup(  # no letter of it can end an attribute
-        f"default-src 'none'; script-src {hashed(scripts)}; style-src {hashed([style])}; "
+        f"default-src 'none'; script-src {hashed(scripts) or none}; style-src {hashed([style])}; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
 

@@ -306,7 +306,22 @@ class Searcher:
         store, rows = (self.store, self.residues) if residues else (None, None)
         return stored_queries(targets, ids, query_by, store, rows)
 
-    def find(self, queries: Queries, options: SearchOptions | None = None) -> Hits:
+    def candidates(self, queries: Queries, against: Against, count: int) -> list[list[Hit]]:
+        """Return each query's nearest entries, best first: the first part of ``find``.
+
+        Queries of several requests can be searched together, which reads the vectors once.
+        """
+        if self.nearest is not None:
+            return nearest(queries, self.nearest, count, against)
+        assert self.words is not None
+        return by_words(queries, self.words, count)
+
+    def find(
+        self,
+        queries: Queries,
+        options: SearchOptions | None = None,
+        candidates: list[list[Hit]] | None = None,
+    ) -> Hits:
         """Find the hits of queries that are pooled.
 
         Parameters
@@ -315,6 +330,8 @@ class Searcher:
             The queries; with their residue rows if the options ask for a second stage.
         options : SearchOptions, optional
             What is asked.
+        candidates : list of lists of Hit, optional
+            What ``candidates`` gave for these queries, ``count(options)`` each.
 
         Raises
         ------
@@ -332,12 +349,9 @@ class Searcher:
                 "residue",
                 "search against the other modality",
             )
-        count = self._count(options)
-        if self.nearest is not None:
-            hits = nearest(queries, self.nearest, count, options.against)
-        else:
-            assert self.words is not None
-            hits = by_words(queries, self.words, count)
+        hits = candidates
+        if hits is None:
+            hits = self.candidates(queries, options.against, self.count(options))
         if residues is not None:
             hits = self._in_order(hits, queries, residues, options)
         comparison = Comparison(queries, opened, residues, options.mode)
@@ -400,8 +414,8 @@ class Searcher:
     def _by_residues(self, options: SearchOptions) -> bool:
         return bool(options.rerank) or self.words is not None
 
-    def _count(self, options: SearchOptions) -> int:
-        """Return the candidates of a query."""
+    def count(self, options: SearchOptions) -> int:
+        """Return the number of a query's candidates."""
         if self.words is not None:
             return max(options.k, options.rerank or CANDIDATES)
         return max(options.k, options.rerank)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
 
 class Opened:
     """The page, with everything that it wrote to the console and requested."""
@@ -27,16 +25,16 @@ class Opened:
         text: str = self.page.inner_text("#map-panel")
         return text
 
-    def place(self, curve: int, index: int) -> tuple[float, float]:
+    def place(self, group: int, index: int) -> tuple[float, float]:
         """Return the position of a point of the map in the window."""
         self.page.locator("#map").scroll_into_view_if_needed()
         x, y = self.page.evaluate(
-            """([curve, index]) => {
-                const plot = document.getElementById("map"), layout = plot._fullLayout;
-                const box = plot.getBoundingClientRect(), trace = plot.data[curve];
-                return [box.x + layout.margin.l + layout.xaxis.d2p(trace.x[index]),
-                        box.y + layout._size.t + layout.yaxis.d2p(trace.y[index])];
+            """([group, index]) => {
+                const plot = document.getElementById("map"), {groups} = plot.pointMap;
+                const box = plot.getBoundingClientRect(), {x, y} = groups[group];
+                const [left, top] = plot.pointMap.place(x[index], y[index]);
+                return [box.x + left, box.y + top];
             }""",
-            [curve, index],
+            [group, index],
         )
         return x, y

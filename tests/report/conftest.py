@@ -19,7 +19,7 @@ from protalign.stores import EmbeddingStore
 from tests.helpers.commands import PROTALIGN, run
 from tests.helpers.estimator_stores import build, read, renamed
 from tests.helpers.report_files import ODD_ID, TEST, Files, Interrupted
-from tests.helpers.report_page import BROWSERS, Opened
+from tests.helpers.report_page import Opened
 
 
 @pytest.fixture(scope="session")
@@ -74,19 +74,6 @@ def report(files: Files, interrupted: Interrupted) -> Path:
     """The report's folder. Only to be read."""
     assert interrupted.summary["page"] == str(files.out / "index.html")
     return files.out
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """A headless Chromium of this machine."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="session")

@@ -265,24 +265,34 @@ def test_it_opens_without_an_error_or_a_request(opened: Opened, report: Path) ->
     assert opened.page.evaluate(broken) == 0
 
 
-def test_plotly_has_no_button_or_address_of_a_server(opened: Opened) -> None:
-    """The map's buttons draw and zoom; none shares or edits the chart elsewhere."""
-    titles = "[...document.querySelectorAll('.modebar-btn')].map(button => button.dataset.title)"
-    assert opened.page.evaluate(titles) == [
-        *("Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes")
-    ]
-    context = opened.page.evaluate(
-        "(({plotlyServerURL, showSendToCloud}) => [plotlyServerURL, showSendToCloud])"
-        "(document.getElementById('map')._context)"
-    )
-    assert context == ["", False]
+def test_the_map_moves_zooms_and_shows_all_again(opened: Opened) -> None:
+    """By its buttons, by keys, and by dragging; a point keeps its place in the data."""
+    start = opened.place(0, 0)
+    buttons = opened.page.locator("#map-buttons button").all_inner_texts()
+    assert buttons == ["+", "\N{MINUS SIGN}", "Show all", "Save picture"]
+    opened.page.click("#map-buttons button:first-child")
+    assert opened.place(0, 0) != start
+    opened.page.get_by_role("button", name="Show all points").click()
+    assert opened.place(0, 0) == start
+    opened.page.locator("#map canvas").focus()
+    opened.page.keyboard.press("ArrowRight")
+    assert opened.place(0, 0) == (start[0] - 40, start[1])
+    opened.page.keyboard.press("0")
+    assert opened.place(0, 0) == start
+    box = opened.page.locator("#map canvas").bounding_box()
+    opened.page.mouse.move(box["x"] + 5, box["y"] + 5)
+    opened.page.mouse.down()
+    opened.page.mouse.move(box["x"] + 35, box["y"] + 25)
+    opened.page.mouse.up()
+    assert opened.place(0, 0) == (start[0] + 30, start[1] + 20)
+    opened.page.get_by_role("button", name="Show all points").click()
 
 
 def test_the_map_shows_the_neighbours_of_the_point_under_the_mouse(opened: Opened) -> None:
     """Hovering over a sequence, then over another, changes the neighbours beside the map."""
     seen = [opened.panel]
     for index in (0, 5):
-        opened.page.mouse.move(*opened.place(3, index))
+        opened.page.mouse.move(*opened.place(0, index))
         opened.page.wait_for_function(
             "before => document.getElementById('map-panel').innerText !== before", arg=seen[-1]
         )
@@ -294,11 +304,11 @@ def test_the_map_shows_the_neighbours_of_the_point_under_the_mouse(opened: Opene
 
 def test_a_click_keeps_a_point_until_escape(opened: Opened) -> None:
     """A clicked structure stays shown while the mouse is elsewhere; Escape lets go of it."""
-    opened.page.mouse.click(*opened.place(4, 2))
+    opened.page.mouse.click(*opened.place(1, 2))
     opened.page.wait_for_function("() => document.getElementById('map-message').innerText !== ''")
     kept = opened.panel
     assert "Nearest sequences" in kept
-    opened.page.mouse.move(*opened.place(3, 5))
+    opened.page.mouse.move(*opened.place(0, 5))
     assert opened.panel == kept
     opened.page.keyboard.press("Escape")
     assert opened.page.inner_text("#map-message") == ""

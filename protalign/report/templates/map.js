@@ -1,6 +1,7 @@
 // The interactive map: pointing at a protein shows its nearest points of the other modality.
 (() => {
   "use strict";
+  const { PointMap } = window.ProtAlign;
   const data = JSON.parse(document.getElementById("map-data").textContent);
   const plot = document.getElementById("map");
   const panel = document.getElementById("map-panel");
@@ -8,50 +9,9 @@
   const message = document.getElementById("map-message");
   const other = { sequence: "structure", structure: "sequence" };
   const colour = { sequence: "#0072B2", structure: "#D55E00" };
-  const symbol = { sequence: "circle", structure: "triangle-up" };
-  const LINES = 0, FAMILY = 1, CHOSEN = 2, FIRST_POINTS = 3;
+  const symbol = { sequence: "circle", structure: "triangle" };
   const modalities = ["sequence", "structure"];
   let pinned = null;
-
-  // Plotly reads tags and entities in its labels; an id must appear as it is.
-  const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-
-  const points = (modality) => ({
-    type: "scatter",
-    mode: "markers",
-    name: modality + "s",
-    x: data[modality].x,
-    y: data[modality].y,
-    text: data.ids.map((id, i) => `${plain(id)} · ${modality}<br>family ${plain(data.families[i])}`),
-    hovertemplate: "%{text}<extra></extra>",
-    marker: {
-      color: colour[modality], symbol: symbol[modality], size: 9,
-      line: { color: "#fff", width: 0.7 },
-    },
-  });
-  const marks = (size, line, width) => ({
-    type: "scatter", mode: "markers", x: [], y: [], hoverinfo: "skip", showlegend: false,
-    marker: { size, color: "rgba(0,0,0,0)", line: { color: line, width } },
-  });
-  const lines = {
-    type: "scatter", mode: "lines", x: [], y: [], hoverinfo: "skip", showlegend: false,
-    line: { color: "#5b6270", width: 1 },
-  };
-  const axis = { showgrid: false, zeroline: false, showticklabels: false, ticks: "" };
-  const layout = {
-    margin: { l: 8, r: 8, t: 8, b: 8 },
-    paper_bgcolor: "#fff", plot_bgcolor: "#fff",
-    font: { family: "system-ui, sans-serif", size: 14, color: "#22262e" },
-    legend: { orientation: "h", x: 0, y: 1.06 },
-    hovermode: "closest", dragmode: "pan",
-    xaxis: { ...axis }, yaxis: { ...axis },
-  };
-  // The buttons are named one by one: Plotly's own choice has one that uploads to its server.
-  const config = {
-    responsive: true, displaylogo: false, scrollZoom: false,
-    showSendToCloud: false, plotlyServerURL: "",
-    modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
-  };
 
   const element = (tag, text, className) => {
     const made = document.createElement(tag);
@@ -93,18 +53,10 @@
     describe(modality, i);
     const from = [data[modality].x[i], data[modality].y[i]];
     const goal = data[other[modality]];
-    const x = [], y = [];
-    for (const j of data[modality].near[i]) {
-      x.push(from[0], goal.x[j], null);
-      y.push(from[1], goal.y[j], null);
-    }
+    const lines = data[modality].near[i].map((j) => [...from, goal.x[j], goal.y[j]]);
     const kin = data.families.flatMap((family, j) => (family === data.families[i] ? [j] : []));
-    const of = (key) => modalities.flatMap((m) => kin.map((j) => data[m][key][j]));
-    Plotly.restyle(
-      plot,
-      { x: [x, of("x"), [from[0]]], y: [y, of("y"), [from[1]]] },
-      [LINES, FAMILY, CHOSEN],
-    );
+    const family = modalities.flatMap((m) => kin.map((j) => ({ x: data[m].x[j], y: data[m].y[j], size: 8, colour: "#009E73" })));
+    map.mark(lines, [...family, { x: from[0], y: from[1], size: 11, width: 2.5 }]);
   };
 
   const pin = (modality, i) => {
@@ -130,24 +82,29 @@
   const names = document.getElementById("map-ids");
   data.ids.forEach((id) => names.append(Object.assign(document.createElement("option"), { value: id })));
 
-  Plotly.newPlot(
+  const map = new PointMap(
     plot,
-    [lines, marks(16, "#009E73", 2), marks(22, "#22262e", 2.5), ...modalities.map(points)],
-    layout, config,
-  ).then(() => {
-    const target = (event) => {
-      const point = event.points[0];
-      return [modalities[point.curveNumber - FIRST_POINTS], point.pointIndex];
-    };
-    plot.on("plotly_hover", (event) => { if (!pinned) show(...target(event)); });
-    plot.on("plotly_click", (event) => {
-      const [modality, i] = target(event);
-      if (pinned && pinned[0] === modality && pinned[1] === i) unpin();
-      else pin(modality, i);
-    });
-    search.addEventListener("change", find);
-    search.addEventListener("keydown", (event) => { if (event.key === "Enter") find(); });
-    document.addEventListener("keydown", (event) => { if (event.key === "Escape") unpin(); });
-    plot.dataset.ready = "yes";
-  });
+    modalities.map((modality) => ({
+      name: modality, colour: colour[modality], symbol: symbol[modality], size: 4.5,
+      x: data[modality].x, y: data[modality].y,
+      label: (i) => `${data.ids[i]} · ${modality}, family ${data.families[i]}`,
+    })),
+    {
+      label: "Map of the aligned space",
+      onPoint: (group, i) => {
+        if (group !== null && !pinned) show(modalities[group], i);
+      },
+      onChoose: (group, i) => {
+        if (group === null) return;
+        if (pinned && pinned[0] === modalities[group] && pinned[1] === i) unpin();
+        else pin(modalities[group], i);
+      },
+    },
+  );
+  document.getElementById("map-buttons").append(...map.buttons());
+  search.addEventListener("change", find);
+  search.addEventListener("keydown", (event) => { if (event.key === "Enter") find(); });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") unpin(); });
+  plot.pointMap = map;
+  plot.dataset.ready = "yes";
 })();

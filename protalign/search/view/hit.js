@@ -1,29 +1,8 @@
 // An opened hit: its numbers, both proteins in 3D, and the alignment, which are linked both ways.
 (() => {
   "use strict";
-  const { el, printable, counted, number, scientific, linkList, save, fileName, placed, structureFiles } =
-    window.ProtAlign;
-
-  const QUERY_COLOUR = "#7d8590";
-  const UNPAIRED = "#c3c9d0";
-  const STOPS = [[215, 25, 28], [240, 200, 80], [44, 123, 182]]; // red, yellow, blue: also for colour-blind eyes
-  // Of a superposition 0 to 100; of a sequence the residues' scores in nats, 0 to 40.
-  const MOST_NATS = 15;
-
-  const colourOf = (share) => {
-    const place = Math.min(Math.max(share, 0), 1) * (STOPS.length - 1);
-    const low = Math.min(Math.floor(place), STOPS.length - 2);
-    const mixed = STOPS[low].map((value, i) => Math.round(value + (STOPS[low + 1][i] - value) * (place - low)));
-    return `#${mixed.map((value) => value.toString(16).padStart(2, "0")).join("")}`;
-  };
-
-  // The residues of a protein in the order of its joined letters.
-  const residuesOf = (protein) =>
-    protein.chains.flatMap(({ name, letters, numbers, codes }) =>
-      [...letters].map((letter, i) => ({ chain: name, letter, number: numbers[i], code: codes[i] })),
-    );
-  const label = ({ chain, letter, number: n, code }) =>
-    `${letter} ${chain ? `${printable(chain)}:` : ""}${n === null ? "not observed" : n + code}`;
+  const { el, printable, counted, number, scientific, linkList, save, fileName, structureFiles } = window.ProtAlign;
+  const { colourOf, residuesOf, label, sceneOf, MOST_NATS } = window.ProtAlign;
 
   // The columns of the alignment: [query position, target position, score], null for a gap.
   const columnsOf = (view, targets) => {
@@ -62,193 +41,12 @@
       ),
     );
 
-  // ---- the structures
-
-  // Find the CA atom of each residue: both are in the same order, and residues without one are left out.
-  const alphaCarbons = (model, residues) => {
-    const atoms = new Map();
-    let next = 0;
-    for (const atom of model.selectedAtoms({ atom: "CA" })) {
-      const same = ({ chain, number: n, code }) =>
-        n === atom.resi && chain.trim() === String(atom.chain).trim() &&
-        (atom.icode === undefined || (atom.icode || "").trim() === code);
-      let at = next;
-      while (at < residues.length && !same(residues[at])) at++;
-      if (at === residues.length) continue;
-      atoms.set(at, atom);
-      next = at + 1;
-    }
-    return atoms;
-  };
-
-  class Scene {
-    constructor(box, view, residues, onPoint) {
-      this.view = view;
-      this.marks = [];
-      this.viewer = window.$3Dmol.createViewer(box, { antialias: true });
-      if (!this.viewer) throw new Error("WebGL is not available");
-      this.theme = window.matchMedia("(prefers-color-scheme: dark)");
-      this.paint = () => {
-        this.viewer.setBackgroundColor(getComputedStyle(box).backgroundColor, 1);
-        this.viewer.render();
-      };
-      this.theme.addEventListener("change", this.paint);
-      const format = view.structures.format === "pdb" ? "pdb" : "cif";
-      this.models = {};
-      this.atoms = {};
-      for (const side of ["query", "target"]) {
-        const text = view.structures[side];
-        if (!text || (side === "query" && !view.superposition)) continue;
-        const model = this.viewer.addModel(text, format);
-        if (side === "target" && view.superposition) {
-          const { rotation, translation } = view.superposition;
-          for (const atom of model.selectedAtoms({})) {
-            [atom.x, atom.y, atom.z] = placed([atom.x, atom.y, atom.z], rotation, translation);
-          }
-        }
-        this.models[side] = model;
-        this.atoms[side] = alphaCarbons(model, residues[side]);
-      }
-      this.colour = this.colours();
-      const place = new Map();
-      for (const [side, atoms] of Object.entries(this.atoms)) {
-        for (const [position, atom] of atoms) place.set(`${side} ${atom.chain} ${atom.resi} ${atom.icode}`, position);
-      }
-      for (const [side, model] of Object.entries(this.models)) {
-        const of = (atom) => place.get(`${side} ${atom.chain} ${atom.resi} ${atom.icode}`);
-        model.setStyle({}, {
-          cartoon: { colorfunc: (atom) => (side === "query" ? QUERY_COLOUR : this.colour(of(atom))) },
-        });
-        const point = (atom) => onPoint(side, of(atom));
-        model.setHoverable({}, true, point, () => {});
-        model.setClickable({}, true, point);
-      }
-      this.viewer.zoomTo();
-      this.paint();
-    }
-
-    // The colour of each residue of the target by how well it fits.
-    colours() {
-      const { superposition, fit } = this.view;
-      const values = superposition ? superposition.fit : fit;
-      const most = superposition ? 100 : MOST_NATS;
-      return (position) => {
-        const value = position === undefined ? null : values[position];
-        return value === null || value === undefined ? UNPAIRED : colourOf(value / most);
-      };
-    }
-
-    reset() {
-      this.viewer.zoomTo();
-      this.viewer.render();
-    }
-
-    show(side, shown) {
-      if (!this.models[side]) return;
-      if (shown) this.models[side].show();
-      else this.models[side].hide();
-      this.viewer.render();
-    }
-
-    // Put a ball on a residue of each side.
-    mark(positions) {
-      this.marks.forEach((mark) => this.viewer.removeShape(mark));
-      this.marks = [];
-      for (const [side, position] of Object.entries(positions)) {
-        const atom = this.atoms[side] && this.atoms[side].get(position);
-        if (!atom) continue;
-        const { x, y, z } = atom;
-        const color = side === "query" ? "#2f9e44" : "#c8149c";
-        this.marks.push(this.viewer.addSphere({ center: { x, y, z }, radius: 1.5, color, opacity: 0.85 }));
-      }
-      this.viewer.render();
-    }
-
-    turn(key) {
-      const turns = { ArrowLeft: [-10, "y"], ArrowRight: [10, "y"], ArrowUp: [-10, "x"], ArrowDown: [10, "x"] };
-      const zooms = { "+": 1.2, "=": 1.2, "-": 1 / 1.2 };
-      if (turns[key]) this.viewer.rotate(...turns[key]);
-      else if (zooms[key]) this.viewer.zoom(zooms[key]);
-      else if (key === "0") this.viewer.zoomTo();
-      else return false;
-      this.viewer.render();
-      return true;
-    }
-
-    close() {
-      this.theme.removeEventListener("change", this.paint);
-      this.viewer.removeAllModels();
-      this.viewer.removeAllShapes();
-      const context = this.viewer.getCanvas().getContext("webgl2") || this.viewer.getCanvas().getContext("webgl");
-      const lose = context && context.getExtension("WEBGL_lose_context");
-      if (lose) lose.loseContext(); // browsers keep few contexts
-    }
-  }
-
-  const legendOf = (view) => {
-    const superposed = Boolean(view.superposition);
-    const [low, high] = superposed ? ["far apart", "same place"] : ["0 nats or less", `${MOST_NATS} nats or more`];
-    const meaning = superposed
-      ? "Entry, by how near each residue lies to the query’s"
-      : "Entry, by how well each residue fits the query’s";
-    return el("div", { class: "legend" },
-      superposed && el("span", { class: "key" }, el("i", { class: "swatch query" }), "Query"),
-      el("span", { class: "key" }, el("i", { class: "swatch unpaired" }), superposed ? "Entry, not paired" : "Entry, not aligned"),
-      el("span", { class: "key scale" }, `${meaning}: `, el("span", { class: "end", text: low }), el("i", { class: "ramp" }), el("span", { class: "end", text: high })),
-    );
-  };
-
-  const noStructure = (view) => {
-    if (!view.target.chains.length) return "This search compared vectors only, so it has no coordinates and no alignment of this hit. Search with residues (--rerank 200) for both.";
-    if (!view.structures.target) return "The entry is a sequence without coordinates, so there is nothing to show in 3D.";
-    return "";
-  };
-
-  const sceneOf = (view, residues, onPoint) => {
-    const section = el("section", { class: "scene", "aria-label": "3D view" });
-    const reason = noStructure(view);
-    if (reason) {
-      section.append(el("p", { class: "note", text: reason }));
-      return { section, start: () => null };
-    }
-    const what = view.superposition
-      ? `The backbone of ${printable(view.target.id)} superposed on that of the query`
-      : `The backbone of ${printable(view.target.id)}, coloured by how well each residue fits the query`;
-    const box = el("div", {
-      class: "viewer", tabindex: "0", role: "application", "aria-roledescription": "3D structure",
-      "aria-label": `${what}. Arrow keys turn it, plus and minus zoom, 0 shows all.`,
-    });
-    const tools = el("div", { class: "tools" });
-    section.append(box, legendOf(view), tools);
-    const start = () => {
-      let scene;
-      try {
-        scene = new Scene(box, view, residues, onPoint);
-      } catch (error) {
-        box.replaceChildren(el("p", { class: "note", text: "The 3D view needs WebGL, which this browser does not give. The alignment below does not need it." }));
-        return null;
-      }
-      box.addEventListener("keydown", (event) => {
-        if (!event.ctrlKey && !event.metaKey && !event.altKey && scene.turn(event.key)) event.preventDefault();
-      });
-      const toggle = (side, text) => {
-        const check = el("input", { type: "checkbox", checked: true, onchange: () => scene.show(side, check.checked) });
-        return el("label", {}, check, ` ${text}`);
-      };
-      if (view.superposition) tools.append(toggle("query", "Query"), toggle("target", "Entry"));
-      tools.append(el("button", { type: "button", text: "Show all", onclick: () => scene.reset() }));
-      box.dataset.ready = "yes";
-      return scene;
-    };
-    return { section, start };
-  };
-
   // ---- the alignment
 
   const alignmentOf = (view, residues, onPoint) => {
     const section = el("section", { class: "alignment", "aria-label": "Alignment" });
     const columns = columnsOf(view, residues.target);
-    if (!columns.length) return { section, show: () => {}, columns, find: () => -1 };
+    if (!columns.length) return { section, show: () => {}, say: () => {}, columns, find: () => -1 };
     const aligned = view.pairs.length > 0;
     const readout = el("p", { class: "readout", role: "status", text: "" });
     const hint = aligned ? "Point at a residue, or move with the arrow keys: it is marked in 3D." : "No residues are aligned. These are the entry’s.";
@@ -364,8 +162,11 @@
     if (aligned) {
       section.append(el("p", { class: "note", text: "| same letter, + the residues support the alignment (score above 0), · they do not. The entry’s letters are coloured as in 3D." }));
     }
+    const say = (text) => {
+      readout.textContent = text;
+    };
     const find = (side, position) => columns.findIndex((column) => column[side === "query" ? 0 : 1] === position);
-    return { section, show, columns, find, close: () => watch.disconnect() };
+    return { section, show, say, columns, find, close: () => watch.disconnect() };
   };
 
   // ---- the dialog
@@ -378,21 +179,26 @@
     const body = el("div", { class: "body" }, status);
     const button = (text, name, action) =>
       el("button", { type: "button", text, "aria-label": name, title: name, disabled: !action, onclick: action || (() => {}) });
+    const close = () => {
+      end();
+      dialog.close();
+    };
     const heading = el("h2", { id: "hit-title", tabindex: "-1", text: printable(title) });
     dialog.replaceChildren(
       el("header", {},
         el("div", { class: "titles" }, heading, el("p", { class: "note", text: place })),
-        el("nav", { "aria-label": "Hits" }, button("←", "Previous hit", previous), button("→", "Next hit", next), button("✕", "Close", () => dialog.close())),
+        el("nav", { "aria-label": "Hits" }, button("←", "Previous hit", previous), button("→", "Next hit", next), button("✕", "Close", close)),
       ),
       body,
     );
     let scene = null, alignment = null, closed = false;
     const end = () => {
+      if (closed) return;
       closed = true;
       if (scene) scene.close();
       if (alignment && alignment.close) alignment.close();
-      dialog.onclose = null;
     };
+    dialog.oncancel = end; // Escape: before the box has no room any more
     dialog.onclose = () => {
       end();
       onClose();
@@ -406,7 +212,8 @@
       const fromScene = (side, position) => {
         if (position === undefined) return;
         const index = alignment.find(side, position);
-        alignment.show(index, { scroll: false });
+        alignment.show(index);
+        if (index < 0) alignment.say(`${side === "query" ? "Query" : "Entry"} ${label(residues[side][position])} · outside the alignment`);
         const [q, t] = index < 0 ? [null, null] : alignment.columns[index];
         if (scene) scene.mark(index < 0 ? { [side]: position } : { query: q, target: t });
       };
@@ -444,5 +251,5 @@
     return end;
   };
 
-  Object.assign(window.ProtAlign, { openHit, colourOf });
+  Object.assign(window.ProtAlign, { openHit });
 })();

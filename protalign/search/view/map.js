@@ -240,7 +240,24 @@ window.ProtAlign = window.ProtAlign || {};
         make("+", "Zoom in", () => this.zoom(STEP)),
         make("−", "Zoom out", () => this.zoom(1 / STEP)),
         make("Show all", "Show all points", () => this.reset()),
+        make("Save picture", "Save the map as a PNG file", () => this.save()),
       ];
+    }
+
+    save() {
+      const whole = document.createElement("canvas");
+      [whole.width, whole.height] = [this.canvas.width, this.canvas.height];
+      const context = whole.getContext("2d");
+      context.fillStyle = getComputedStyle(this.box).backgroundColor;
+      context.fillRect(0, 0, whole.width, whole.height);
+      context.drawImage(this.canvas, 0, 0);
+      whole.toBlob((picture) => {
+        const link = document.createElement("a");
+        link.href = URL.createObjectURL(picture);
+        link.download = "map.png";
+        link.click();
+        setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+      });
     }
 
     close() {

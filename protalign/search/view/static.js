@@ -47,7 +47,7 @@
     const hit = wanted.get("hit");
     if (query !== hits.query) hits.show(query);
     if (hit) hits.openTarget(hit);
-    else if (hits.dialog.open) hits.dialog.close();
+    else hits.close();
   };
   window.addEventListener("hashchange", follow);
   follow();

@@ -116,7 +116,7 @@
       this.limit = AT_ONCE;
       const described = this.document.queries[this.query];
       if (!described) {
-        this.heading.textContent = "No query";
+        this.box.replaceChildren(el("p", { text: "Nothing was searched." }));
         return;
       }
       this.heading.textContent = `Hits of ${printable(described.id)}`;
@@ -207,6 +207,12 @@
     openTarget(target) {
       const found = this.rows().find(([, hit]) => hit.target === target);
       if (found) this.open(found[0]);
+    }
+
+    close() {
+      if (!this.dialog.open) return;
+      this.ended();
+      this.dialog.close();
     }
 
     open(index) {

@@ -1,7 +1,7 @@
 // The page of the server: what is asked, the answer, and the map.
 (() => {
   "use strict";
-  const { el, printable, counted, save, Hits, PointMap, asked: asking } = window.ProtAlign;
+  const { el, printable, counted, save, Hits, overview, asked: asking } = window.ProtAlign;
   const at = (id) => document.getElementById(id);
   const form = at("form");
 
@@ -10,6 +10,7 @@
   const ALIGNED = ["score", "fident", "alnlen", "mismatch", "gapopen", "qstart", "qend", "tstart", "tend", "qcov", "tcov"];
   const CALIBRATED = ["evalue", "prob", "bits"];
   const OPTIONS = ["k", "against", "query_by", "rerank", "mode", "max_evalue", "min_cov", "min_tm", "tm_score"];
+  const MARKED = 100; // hits that are marked on the map, at most
 
   let info = null; // what the server says of itself
   let files = [], ids = [];
@@ -215,10 +216,23 @@
       el("li", { text: printable([[failure.file, failure.id].filter(Boolean).join(", "), `${failure.reason}${failure.advice ? `; ${failure.advice}` : ""}`].filter(Boolean).join(": ")) }))));
     const hits = new Hits(at("hits"), answer, {
       viewOf, fastaOf, onState, files: [["One page (HTML)", page]],
-      onShown: (query, rows) => map.light(asked, answer.queries[query]?.id, rows.slice(0, 100).map((hit) => hit.target)),
+      onShown: (query, rows) => light(asked, answer.queries[query]?.id, rows.slice(0, MARKED).map((hit) => hit.target)),
     });
     shown = { asked, hits };
     return hits;
+  };
+  const light = (asked, query, targets) =>
+    overview.light(query, async () => {
+      const body = bodyOf(asking.only(asked, query), { hits: targets, query_by: asked.options.query_by });
+      return (await ask("v1/map", { body })).json();
+    });
+  const chosen = (id) => {
+    if (shown?.hits.rows().some(([, hit]) => hit.target === id)) shown.hits.openTarget(id);
+    else if (!ids.includes(id)) {
+      ids.push(id);
+      drawInputs();
+      overview.say(`${printable(id)} was added to the entries to search with.`);
+    }
   };
   // An entry's chains, as the server names them.
   const chainsOf = (entry) =>
@@ -241,62 +255,6 @@
       at("results").scrollIntoView({ block: "start" });
       hits.heading.focus({ preventScroll: true });
     }
-  };
-
-  // ---- the map
-
-  const COLOURS = { sequence: "#0072b2", structure: "#d55e00" };
-  const map = {
-    drawn: null,
-    turn: 0,
-    async draw() {
-      const { points } = await (await ask("v1/map")).json();
-      if (!points.length) return;
-      const groups = Object.keys(COLOURS).map((modality) => {
-        const of = points.filter((point) => point.modality === modality);
-        return {
-          name: modality, colour: COLOURS[modality], symbol: modality === "sequence" ? "circle" : "triangle", size: 4, opacity: 0.75,
-          x: of.map((point) => point.x), y: of.map((point) => point.y), label: (i) => `${printable(of[i].id)}, ${modality}`, ids: of.map((point) => point.id),
-        };
-      });
-      at("map-section").hidden = false;
-      at("map-note").textContent = `${counted(points.length, "vector")} of the store in two dimensions (principal components). Near points have similar vectors, but most of what tells proteins apart is in the other dimensions. Choose a point to search with its entry.`;
-      this.drawn = new PointMap(at("map"), groups, {
-        label: "Map of the store’s vectors",
-        onChoose: (group, i) => {
-          if (group === null) return;
-          const id = groups[group].ids[i];
-          if (shown?.hits.rows().some(([, hit]) => hit.target === id)) shown.hits.openTarget(id);
-          else if (!ids.includes(id)) {
-            ids.push(id);
-            drawInputs();
-            at("map-said").textContent = `${printable(id)} was added to the entries to search with.`;
-          }
-        },
-      });
-      at("map-tools").replaceChildren(...this.drawn.buttons());
-      const key = (name, text) => el("span", { class: "key" }, el("i", { class: `dot ${name}` }), text);
-      at("map-legend").replaceChildren(key("sequence", "sequence"), key("structure", "structure"), key("query", "query"), key("ring", "hit"));
-      at("map").dataset.ready = "yes";
-    },
-    // Mark a query and its hits.
-    async light(asked, query, targets) {
-      if (!this.drawn || query === undefined) return;
-      const turn = ++this.turn;
-      try {
-        const body = bodyOf(asking.only(asked, query), { hits: targets, query_by: asked.options.query_by });
-        const placed = await (await ask("v1/map", { body })).json();
-        if (turn !== this.turn) return;
-        const from = placed.queries[0];
-        this.drawn.mark(
-          from ? placed.hits.map((hit) => [from.x, from.y, hit.x, hit.y]) : [],
-          [...placed.hits.map(({ x, y }) => ({ x, y, size: 8, colour: "#009e73", width: 2.5 })), ...placed.queries.map(({ x, y }) => ({ x, y, size: 11, width: 3 }))],
-        );
-        at("map-said").textContent = `${counted(placed.hits.length, "hit")} of ${printable(query)} marked.`;
-      } catch {
-        // the map is an extra: the hits stand without it
-      }
-    },
   };
 
   // ---- the start
@@ -368,9 +326,8 @@
     try {
       info = await (await ask("info")).json();
       describe();
-      await map.draw().catch((error) => {
-        if (error.status === 401) throw error;
-      });
+      const { points } = await (await ask("v1/map")).json();
+      overview.draw(points, chosen);
     } catch (error) {
       complain(error.message);
       return;
@@ -387,7 +344,7 @@
     if (shown && String(same) === String(words)) {
       if (shown.hits.query !== place.query) shown.hits.show(place.query);
       if (place.hit) shown.hits.openTarget(place.hit);
-      else if (shown.hits.dialog.open) shown.hits.dialog.close();
+      else shown.hits.close();
       return;
     }
     if (followed === String(words)) return;

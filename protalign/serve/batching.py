@@ -1,0 +1,338 @@
+"""One pool of threads for all requests: proteins are encoded together, vectors searched together.
+
+Everything here runs in the event loop's thread but the jobs themselves. At most as many jobs run at
+once as the pool has threads, each on one core. Work waits here, where it can be dropped, and not in
+the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from protalign.core.protein import Modality, Protein
+from protalign.core.threads import torch_pool
+from protalign.core.words import Against
+from protalign.search.hit import Hit
+from protalign.search.queries import Queries
+from protalign.search.residue_rows import has_coordinates
+from protalign.serve.errors import queue_full
+from protalign.serve.library import Library
+from protalign.serve.metrics import Metrics
+
+Result = TypeVar("Result")
+
+#: Queries whose vectors are searched together, at most.
+SEARCHED_AT_ONCE = 128
+#: Seconds after which a long protein goes before shorter ones.
+PATIENCE = 1.0
+
+
+@dataclass(eq=False)
+class _Protein:
+    """A protein that waits to be encoded."""
+
+    library: Library
+    protein: Protein
+    kind: Modality
+    residues: int
+    done: asyncio.Future[Queries]
+    since: float = field(default_factory=time.monotonic)
+
+
+@dataclass(eq=False)
+class _Question:
+    """Pooled queries that wait for their candidates."""
+
+    library: Library
+    queries: Queries
+    against: Against
+    count: int
+    done: asyncio.Future[list[list[Hit]]]
+
+
+@dataclass(eq=False)
+class _Job:
+    """Other work that waits for a thread."""
+
+    work: Callable[[], Any]
+    done: asyncio.Future[Any]
+
+
+class Compute:
+    """The threads that compute, and the work that waits for them.
+
+    Parameters
+    ----------
+    threads : int
+        Jobs at once, each on one core.
+    window : float
+        Seconds that a protein waits for others to be encoded with.
+    waiting : int
+        Proteins that may wait; more are refused.
+    metrics : Metrics
+        Counts and times.
+    """
+
+    def __init__(self, threads: int, window: float, waiting: int, metrics: Metrics) -> None:
+        self._pool: ThreadPoolExecutor = torch_pool(threads)
+        self.threads, self._free = threads, threads
+        self._long_running = 0
+        self._window, self._most = window, waiting
+        self._metrics = metrics
+        self._jobs: deque[_Job] = deque()
+        self._questions: deque[_Question] = deque()
+        self._proteins: list[_Protein] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Proteins that wait to be encoded."""
+        return len(self._proteins)
+
+    def close(self) -> None:
+        """End the threads once their jobs are done; what waits is dropped."""
+        for each in (*self._jobs, *self._questions, *self._proteins):
+            each.done.cancel()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Return what a function returns, called in a thread of the pool."""
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._jobs.append(_Job(work, done))
+        self._pump()
+        return await done
+
+    async def pooled(self, library: Library, proteins: Sequence[Protein]) -> list[Queries]:
+        """Return each protein as a query, encoded with those of other requests.
+
+        Raises
+        ------
+        ApiError
+            Too many proteins wait already.
+        """
+        loop = asyncio.get_running_loop()
+        kept = [library.pooled.get(protein) for protein in proteins]
+        missing = [each for each, known in zip(proteins, kept, strict=True) if known is None]
+        if missing and len(self._proteins) + len(missing) > self._most:
+            self._forget()
+            if len(self._proteins) + len(missing) > self._most:
+                raise queue_full()
+        futures: list[asyncio.Future[Queries]] = []
+        for protein in missing:
+            by_structure = has_coordinates(protein) and protein.structure is not None
+            residues = len(protein)
+            if by_structure:
+                assert protein.structure is not None
+                residues = protein.structure.context_length
+            kind: Modality = "structure" if by_structure else "sequence"
+            done: asyncio.Future[Queries] = loop.create_future()
+            futures.append(done)
+            self._proteins.append(_Protein(library, protein, kind, residues, done))
+        self._metrics.cached.inc(len(proteins) - len(missing))
+        self._pump()
+        try:
+            made = iter(await asyncio.gather(*futures))
+        except BaseException:
+            for each in futures:
+                each.cancel()
+            raise
+        return [next(made) if known is None else known for known in kept]
+
+    async def candidates(
+        self, library: Library, queries: Queries, against: Against, count: int
+    ) -> list[list[Hit]]:
+        """Return the nearest entries of each query, searched with those of other requests."""
+        done: asyncio.Future[list[list[Hit]]] = asyncio.get_running_loop().create_future()
+        self._questions.append(_Question(library, queries, against, count, done))
+        self._pump()
+        return await done
+
+    # ---- the choice of the next job
+
+    def _pump(self) -> None:
+        """Start jobs while threads are free and something waits."""
+        while self._free:
+            job = self._next()
+            if job is None:
+                break
+            self._free -= 1
+            asyncio.ensure_future(self._start(job))  # noqa: RUF006  # ends with its job
+        self._metrics.queue.set(len(self._proteins))
+
+    async def _start(self, job: Callable[[], Callable[[], None]]) -> None:
+        """Run a job in the pool, and what it returns here."""
+        try:
+            settle = await asyncio.get_running_loop().run_in_executor(self._pool, job)
+            settle()
+        finally:
+            self._free += 1
+            self._pump()
+
+    def _next(self) -> Callable[[], Callable[[], None]] | None:
+        while self._jobs:
+            job = self._jobs.popleft()
+            if not job.done.cancelled():
+                return _settled([job.done], lambda work=job.work: [work()])
+        if questions := self._next_questions():
+            return self._search_of(questions)
+        if proteins := self._next_proteins():
+            return self._encoding_of(proteins)
+        return None
+
+    def _next_questions(self) -> list[_Question]:
+        """Take the questions of one library and one kind that wait, the oldest first."""
+        taken: list[_Question] = []
+        left: deque[_Question] = deque()
+        size = 0
+        while self._questions:
+            each = self._questions.popleft()
+            if each.done.cancelled():
+                continue
+            fits = not taken or (
+                each.library is taken[0].library
+                and each.against == taken[0].against
+                and size + len(each.queries) <= SEARCHED_AT_ONCE
+            )
+            if fits:
+                taken.append(each)
+                size += len(each.queries)
+            else:
+                left.append(each)
+        self._questions = left
+        return taken
+
+    def _forget(self) -> None:
+        """Drop the proteins whose requests have gone."""
+        self._proteins = [each for each in self._proteins if not each.done.cancelled()]
+
+    def _next_proteins(self) -> list[_Protein]:
+        """Take a batch: short proteins first, but those that have waited long before them."""
+        self._forget()
+        if not self._proteins:
+            return []
+        now = time.monotonic()
+        oldest = min(each.since for each in self._proteins)
+        total = sum(each.residues for each in self._proteins)
+        if now - oldest < self._window and total < self._rows(self._proteins[0]):
+            if self._timer is None or self._timer.cancelled():
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(self._window, self._tick)
+            return []
+        order = sorted(
+            self._proteins,
+            key=lambda each: (now - each.since < PATIENCE, each.residues, each.since),
+        )
+        # One thread is left for the short ones, if there are several.
+        if self._long_running >= max(1, self.threads - 1):
+            order = [each for each in order if not self._is_long(each)]
+            if not order:
+                return []
+        first, batch, size = order[0], [], 0
+        rows = self._rows(first)
+        for each in order:
+            same = each.library is first.library and each.kind == first.kind
+            if same and (not batch or size + each.residues <= rows):
+                batch.append(each)
+                size += each.residues
+        taken = set(map(id, batch))
+        self._proteins = [each for each in self._proteins if id(each) not in taken]
+        return batch
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._pump()
+
+    def _rows(self, of: _Protein) -> int:
+        """Return the residues of a batch."""
+        return of.library.searcher.encoders.load(of.kind).batch_rows
+
+    def _is_long(self, each: _Protein) -> bool:
+        return each.residues > self._rows(each)
+
+    # ---- jobs
+
+    def _search_of(self, questions: list[_Question]) -> Callable[[], Callable[[], None]]:
+        def work() -> list[list[list[Hit]]]:
+            searcher = questions[0].library.searcher
+            joined = Queries.joined(
+                [each.queries for each in questions], searcher.vectors.sequence.shape[1]
+            )
+            count = max(each.count for each in questions)
+            with self._metrics.stage("search"):
+                found = iter(searcher.candidates(joined, questions[0].against, count))
+            return [[next(found)[: each.count] for _ in each.queries.ids] for each in questions]
+
+        return _settled([each.done for each in questions], work)
+
+    def _encoding_of(self, batch: list[_Protein]) -> Callable[[], Callable[[], None]]:
+        long = self._is_long(batch[0])
+        self._long_running += long
+        library = batch[0].library
+        self._metrics.batch(len(batch), sum(each.residues for each in batch), batch[0].kind)
+
+        def encode(some: list[_Protein]) -> list[Queries]:
+            with self._metrics.stage("encode"):
+                queries = library.searcher.pooled(
+                    [each.protein for each in some], residues=library.has_residues
+                )
+            parts = [queries.part([place]) for place in range(len(some))]
+            for each, part in zip(some, parts, strict=True):
+                library.pooled.put(each.protein, part)
+            return parts
+
+        def job() -> Callable[[], None]:
+            results: list[tuple[Queries | None, BaseException | None]]
+            try:
+                results = [(each, None) for each in encode(batch)]
+            except Exception as error:
+                results = [(None, error)] * len(batch)
+                if len(batch) > 1:  # one of them must not fail the others
+                    results = [_tried(lambda each=each: encode([each])[0]) for each in batch]
+
+            def settle() -> None:
+                self._long_running -= long
+                for each, (result, problem) in zip(batch, results, strict=True):
+                    _settle(each.done, result, problem)
+
+            return settle
+
+        return job
+
+
+def _tried(work: Callable[[], Result]) -> tuple[Result | None, BaseException | None]:
+    try:
+        return work(), None
+    except Exception as error:
+        return None, error
+
+
+def _settled(
+    futures: Sequence[asyncio.Future[Any]], work: Callable[[], Sequence[Any]]
+) -> Callable[[], Callable[[], None]]:
+    """Return a job that does some work, and whose end gives the futures their results."""
+
+    def job() -> Callable[[], None]:
+        results, problem = _tried(work)
+
+        def settle() -> None:
+            for place, future in enumerate(futures):
+                _settle(future, None if results is None else results[place], problem)
+
+        return settle
+
+    return job
+
+
+def _settle(future: asyncio.Future[Any], result: Any, problem: BaseException | None) -> None:
+    if future.done():  # its request has gone
+        return
+    if problem is None:
+        future.set_result(result)
+    else:
+        future.set_exception(problem)
