@@ -35,6 +35,7 @@ from protalign.search.hit_columns import parse_columns
 from protalign.search.hit_list import Hits
 from protalign.search.hits import search
 from protalign.search.provenance import open_store, recorded_store
+from protalign.search.searcher import Searcher
 from protalign.search.wanted import Wanted, refuse_uncalibrated
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 from protalign.stores.format.lock import held_by_this_process
@@ -220,6 +221,83 @@ def easy_search(
     )
     failures = (*of_queries.failures, *of_targets.failures, *hits.failures)
     return replace(hits, failures=failures)
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Targets that are ready to be searched, and the model to search them with.
+
+    Attributes
+    ----------
+    side : Side
+        Their vectors and store.
+    model : Model
+        The model.
+    name, line : str
+        The model's name, and what it is worth.
+    """
+
+    side: Side
+    model: Model
+    name: str
+    line: str
+
+    def searcher(
+        self, *, weights: Mapping[Modality, str] | None = None, device: str = "auto"
+    ) -> Searcher:
+        """Return a searcher of them; ``weights`` and ``device`` are as for ``easy_search``."""
+        side = self.side
+        return Searcher(
+            side.vectors, model=self.model, store=side.store, weights=weights, device=device
+        )
+
+
+def ready_targets(
+    targets: Paths,
+    *,
+    vectors: str | os.PathLike[str] | None = None,
+    model: Model | str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] = CACHE,
+    options: ReadOptions | None = None,
+    weights: Mapping[Modality, str] | None = None,
+    device: str = "auto",
+    reporter: EmbedReporter | None = None,
+) -> Targets:
+    """Return targets ready for many searches: made before, or embedded and pooled now.
+
+    Parameters
+    ----------
+    targets, model, cache, options, weights, device, reporter
+        As for ``easy_search``.
+    vectors : str or path, optional
+        The vectors of ``targets``, which is then their store. Default: those in the cache.
+
+    Raises
+    ------
+    InputError, StoreError
+        As for ``easy_search``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> ready = ready_targets("examples/sample/1bpi_A.cif", cache=tempfile.mkdtemp())
+    >>> ready.name, len(ready.side.vectors)
+    ('protalign-2M', 1)
+    """
+    loaded, line = _model(model, device)
+    if model is None:
+        name = SHIPPED
+    else:
+        name = "given" if isinstance(model, Model) else Path(model).absolute().name
+    paths = _listed(targets)
+    if vectors is not None:
+        side = Side(read_vectors(vectors), open_store(path_text(paths[0]), vectors))
+    else:
+        _check_paths(paths, None)
+        side = _prepared(
+            paths, Path(cache), None, loaded, options or ReadOptions(), weights, device, reporter
+        )
+    return Targets(side, loaded, name, line.removeprefix(f"model: {name}").lstrip(",; "))
 
 
 def _model(given: Model | str | os.PathLike[str] | None, device: str) -> tuple[Model, str]:
