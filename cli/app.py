@@ -30,6 +30,7 @@ from protalign.cli import (
     reproduce,
     score,
     search,
+    serve,
     split,
     verify,
     weights,
@@ -55,6 +56,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "export": (export.export, VECTORS),
     "index": (index.index, VECTORS),
     "search": (search.search, VECTORS),
+    "serve": (serve.serve, VECTORS),
     "align": (align.align, VECTORS),
     "attention": (attention.attention, VECTORS),
 }

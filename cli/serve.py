@@ -120,8 +120,8 @@ def serve(
     with quick_imports():
         try:
             import fastapi  # noqa: F401  # the others are its company
-            import multipart  # noqa: F401
             import prometheus_client  # noqa: F401
+            import python_multipart  # noqa: F401
             import uvicorn  # noqa: F401
         except ImportError:
             raise InputError(

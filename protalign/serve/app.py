@@ -249,7 +249,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         """Return counts and times for Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    hit_forms = {name: {} for name in HIT_FORMS if name != JSON}
+    hit_forms: dict[str, Any] = {name: {} for name in HIT_FORMS if name != JSON}
 
     @app.post(
         f"/{API}/search",

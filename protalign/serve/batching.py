@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from protalign.core.protein import Modality, Protein
@@ -97,8 +98,11 @@ class Compute:
 
     def close(self) -> None:
         """End the threads once their jobs are done; what waits is dropped."""
-        for each in (*self._jobs, *self._questions, *self._proteins):
-            each.done.cancel()
+        waiting: list[asyncio.Future[Any]] = [each.done for each in self._jobs]
+        waiting += [each.done for each in self._questions]
+        waiting += [each.done for each in self._proteins]
+        for done in waiting:
+            done.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, work: Callable[[], Result]) -> Result:
@@ -178,7 +182,7 @@ class Compute:
         while self._jobs:
             job = self._jobs.popleft()
             if not job.done.cancelled():
-                return _settled([job.done], lambda work=job.work: [work()])
+                return _settled([job.done], partial(_alone, job.work))
         if questions := self._next_questions():
             return self._search_of(questions)
         if proteins := self._next_proteins():
@@ -233,7 +237,8 @@ class Compute:
             order = [each for each in order if not self._is_long(each)]
             if not order:
                 return []
-        first, batch, size = order[0], [], 0
+        first, size = order[0], 0
+        batch: list[_Protein] = []
         rows = self._rows(first)
         for each in order:
             same = each.library is first.library and each.kind == first.kind
@@ -286,6 +291,9 @@ class Compute:
                 library.pooled.put(each.protein, part)
             return parts
 
+        def encode_one(each: _Protein) -> Queries:
+            return encode([each])[0]
+
         def job() -> Callable[[], None]:
             results: list[tuple[Queries | None, BaseException | None]]
             try:
@@ -293,7 +301,7 @@ class Compute:
             except Exception as error:
                 results = [(None, error)] * len(batch)
                 if len(batch) > 1:  # one of them must not fail the others
-                    results = [_tried(lambda each=each: encode([each])[0]) for each in batch]
+                    results = [_tried(partial(encode_one, each)) for each in batch]
 
             def settle() -> None:
                 self._long_running -= long
@@ -303,6 +311,10 @@ class Compute:
             return settle
 
         return job
+
+
+def _alone(work: Callable[[], Any]) -> list[Any]:
+    return [work()]
 
 
 def _tried(work: Callable[[], Result]) -> tuple[Result | None, BaseException | None]:

@@ -107,7 +107,8 @@ class Library:
     def matching(self, part: str, limit: int) -> list[str]:
         """Return ids that contain a text in either case: first those that begin with it."""
         part = part.lower()
-        first, later = [], []
+        first: list[str] = []
+        later: list[str] = []
         for entry_id, lower in zip(self.ids, self._lower, strict=True):
             if lower.startswith(part):
                 first.append(entry_id)
