@@ -25,10 +25,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import numpy as np
@@ -193,33 +193,33 @@ def served(store: Path, vectors: Path) -> list[Any]:
 @contextmanager
 def server(command: Sequence[Any]) -> Iterator[tuple[str, psutil.Process]]:
     """Run a server that prints its address."""
-    process = subprocess.Popen(
-        list(map(str, command)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-    )
+    with tempfile.TemporaryFile("w+") as log:  # a pipe would fill, and stop the server
+        process = subprocess.Popen(
+            list(map(str, command)), stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
+        )
+        try:
+            yield address(process, log), psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+def address(process: subprocess.Popen[str], log: IO[str]) -> str:
+    """Return a server's address once it is ready."""
     assert process.stdout is not None
-    try:
-        url, said = None, []
-        for line in process.stdout:
-            said.append(line)
-            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                url = found[0]
-                break
-        assert url is not None, "".join(said)
-        for _ in range(600):
-            try:
-                if httpx.get(f"{url}/ready").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        yield url, psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(60)
+    for line in process.stdout:
+        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+            url = found[0]
+            break
+    else:
+        log.seek(0)
+        raise SystemExit(log.read())
+    for _ in range(600):
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{url}/ready").status_code == 200:
+                return url
+        time.sleep(0.1)
+    raise SystemExit(f"{url}: it does not become ready")
 
 
 class Loader:
