@@ -127,7 +127,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def residues_that_fit(encoder: Encoder, at_once: int, most: int = 65_536) -> int:
+def residues_that_fit(encoder: Encoder, at_once: int, most: int = 16_384) -> int:
     """Return the longest protein that an encoder has the memory for, with others at once.
 
     Half of the memory that is free now is for encoding.
