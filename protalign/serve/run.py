@@ -89,7 +89,7 @@ def check_exposure(host: str, settings: Settings, *, no_auth: bool) -> None:
 class _Protocol(H11Protocol):
     """HTTP with a time limit for a request's head, and a limit of connections."""
 
-    #: Set by ``serve``.
+    #: Connections at once; ``make_server`` sets it.
     most = 1024
     _timer: asyncio.TimerHandle | None = None
 
@@ -168,6 +168,34 @@ class _Server(uvicorn.Server):
             log.error("reload: %s; the old vectors are served on", type(error).__name__)
 
 
+def make_server(gate: Gate, settings: Settings) -> uvicorn.Server:
+    """Return a server of an application, with the limits of the settings.
+
+    Parameters
+    ----------
+    gate : Gate
+        The application.
+    settings : Settings
+        The limits.
+    """
+    protocol = type("_LimitedProtocol", (_Protocol,), {"most": settings.limits.connections})
+    config = uvicorn.Config(
+        gate,
+        http=protocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        lifespan="on",
+        backlog=1024,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=int(settings.drain),
+    )
+    return _Server(config, gate)
+
+
 def serve(
     open_library: Callable[[], Library],
     settings: Settings,
@@ -217,22 +245,7 @@ def serve(
             ready(address, library)
 
     gate = make_app(open_library, settings, threads=threads, started=started, failed=failed)
-    _Protocol.most = settings.limits.connections
-    config = uvicorn.Config(
-        gate,
-        http=_Protocol,
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=True,
-        proxy_headers=False,
-        lifespan="on",
-        backlog=1024,
-        timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=int(settings.drain),
-    )
-    server = _Server(config, gate)
+    server = make_server(gate, settings)
     try:
         server.run(sockets=[bound])
     finally:
@@ -245,6 +258,7 @@ def log_to_stderr(level: int) -> None:
     """Write the server's log, a line for each answer at INFO, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it quotes bodies
     for name in ("protalign.serve", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
