@@ -36,7 +36,8 @@ class PoisonedEncoder(Encoder):
         if any("WCWCWC" in chain for item in batch for chain in item):
             if os.environ["POISON"] == "exit":
                 os._exit(7)
-            raise getattr(builtins, os.environ["POISON"])("WCWCWC")
+            names = os.environ["POISON"].split(",")
+            raise getattr(builtins, names[len(batch[0][0]) % len(names)])("WCWCWC")
         table = {letter: row for letter, row in zip(AMINO_ACIDS, np.eye(20, dtype=np.float32))}
         return [np.stack([table[letter] for letter in "".join(item)]) for item in batch]
 
@@ -48,8 +49,8 @@ class PoisonedEncoder(Encoder):
 def write_plugin(folder: Path) -> None:
     """Write a package that announces the encoder.
 
-    The environment variable POISON says how it ends: ``exit`` ends the process, all else is the
-    name of an exception.
+    The environment variable POISON says how it ends: ``exit`` ends the process, all else are names
+    of exceptions, of which the length of the batch's first chain chooses one.
     """
     (folder / "poisoned_plugin.py").write_text(PLUGIN)
     facts = folder / "poisoned_plugin-1.0.dist-info"
