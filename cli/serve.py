@@ -145,6 +145,7 @@ def serve(
         key,
         tuple(origin or ()),
         LOOPBACK | {host.lower()} if only_here else frozenset(),
+        reloads=bool(key) or only_here,  # not by anybody
     )
     check_exposure(host, settings, no_auth=no_auth)
     weights = given_weights(sequence_weights, structure_weights)

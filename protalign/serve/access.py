@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -43,6 +44,8 @@ HEADERS = (
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
 _PORT = re.compile(r":\d*$")
+#: Seconds that a client has to read a part of its answer.
+_SEND_SECONDS = 60
 #: The shortest key.
 _SHORTEST_KEY = 16
 
@@ -102,7 +105,8 @@ class Gate:
                 if b"cache-control" not in names:
                     more.append((b"cache-control", b"no-store"))
                 message = {**message, "headers": [*message.get("headers", ()), *more]}
-            await send(message)
+            async with asyncio.timeout(_SEND_SECONDS):  # it may never read
+                await send(message)
 
         self._running += 1
         self._metrics.running.set(self._running)
@@ -115,7 +119,7 @@ class Gate:
                     await send_error(error, send_more)
         except Exception as error:  # the server goes on, whatever one request did
             show_traceback(error)
-            log.error("%s %s: %s", scope["method"], _route(scope), type(error).__name__)
+            log.error("%s %s: %s", _method(scope), _route(scope), type(error).__name__)
             if not status:
                 await send_error(internal_error(), send_more)
         finally:

@@ -188,9 +188,10 @@ def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
         504: "the time limit",
     }
     every = {*statuses, 400, 401, 405, 429, 500, 503, 504}
+    # A reference, since a model would have the media type of the route's usual answer.
+    content = {JSON: {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
     return {
-        status: {"model": models.ErrorAnswer, "description": meanings[status]}
-        for status in sorted(every)
+        status: {"content": content, "description": meanings[status]} for status in sorted(every)
     }
 
 
@@ -228,7 +229,11 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     async def answered(request: Request, work: Awaitable[Response]) -> Response:
         return await _while_there(request, work, limits.seconds)
 
-    @app.get("/health", tags=["server"], response_model=models.Status)
+    defect: dict[int | str, dict[str, Any]] = {
+        500: {"model": models.ErrorAnswer, "description": "a defect"}
+    }
+
+    @app.get("/health", tags=["server"], response_model=models.Status, responses=defect)
     async def health() -> Response:
         """Say that the server is alive."""
         return json_response({"status": "ok"})
@@ -368,6 +373,10 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     )
     async def reload() -> Response:
         """Take up a store, vectors or a model that were written again; all at once or not."""
+        if not service.settings.reloads:
+            raise ApiError(
+                401, "reload: this server has no key", "start it with --api-key-file, or use SIGHUP"
+            )
         library = await service.reload()
         return json_response({"vectors": library.info["vectors"]})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -78,13 +78,23 @@ class Compute:
         Proteins that may wait; more are refused.
     metrics : Metrics
         Counts and times.
+    patience : float
+        Seconds after which a long protein goes before shorter ones.
     """
 
-    def __init__(self, threads: int, window: float, waiting: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        threads: int,
+        window: float,
+        waiting: int,
+        metrics: Metrics,
+        patience: float = PATIENCE,
+    ) -> None:
         self._pool: ThreadPoolExecutor = torch_pool(threads)
         self.threads, self._free = threads, threads
         self._long_running = 0
-        self._window, self._most = window, waiting
+        self._encoding: Counter[Modality] = Counter()
+        self._window, self._most, self._patience = window, waiting, patience
         self._metrics = metrics
         self._jobs: deque[_Job] = deque()
         self._questions: deque[_Question] = deque()
@@ -94,7 +104,7 @@ class Compute:
     @property
     def waiting(self) -> int:
         """Proteins that wait to be encoded."""
-        return len(self._proteins)
+        return sum(not each.done.cancelled() for each in self._proteins)
 
     def close(self) -> None:
         """End the threads once their jobs are done; what waits is dropped."""
@@ -145,6 +155,7 @@ class Compute:
         except BaseException:
             for each in futures:
                 each.cancel()
+            self._forget()
             raise
         return [next(made) if known is None else known for known in kept]
 
@@ -167,7 +178,7 @@ class Compute:
                 break
             self._free -= 1
             asyncio.ensure_future(self._start(job))  # noqa: RUF006  # ends with its job
-        self._metrics.queue.set(len(self._proteins))
+        self._metrics.queue.set(self.waiting)
 
     async def _start(self, job: Callable[[], Callable[[], None]]) -> None:
         """Run a job in the pool, and what it returns here."""
@@ -228,15 +239,13 @@ class Compute:
                 loop = asyncio.get_running_loop()
                 self._timer = loop.call_later(self._window, self._tick)
             return []
-        order = sorted(
-            self._proteins,
-            key=lambda each: (now - each.since < PATIENCE, each.residues, each.since),
-        )
+        order = sorted(self._proteins, key=lambda each: self._turn(each, now))
         # One thread is left for the short ones, if there are several.
         if self._long_running >= max(1, self.threads - 1):
             order = [each for each in order if not self._is_long(each)]
-            if not order:
-                return []
+        order = [each for each in order if self._encoding[each.kind] < self._at_once(each)]
+        if not order:
+            return []
         first, size = order[0], 0
         batch: list[_Protein] = []
         rows = self._rows(first)
@@ -249,6 +258,12 @@ class Compute:
         self._proteins = [each for each in self._proteins if id(each) not in taken]
         return batch
 
+    def _turn(self, each: _Protein, now: float) -> tuple[float, ...]:
+        """Return a protein's place: those that have waited long come first, then short ones."""
+        if now - each.since >= self._patience:
+            return 0, each.since
+        return 1, each.residues, each.since
+
     def _tick(self) -> None:
         self._timer = None
         self._pump()
@@ -256,6 +271,10 @@ class Compute:
     def _rows(self, of: _Protein) -> int:
         """Return the residues of a batch."""
         return of.library.searcher.encoders.load(of.kind).batch_rows
+
+    def _at_once(self, of: _Protein) -> int:
+        """Return the batches that the encoder takes at once: on a GPU one."""
+        return of.library.searcher.encoders.load(of.kind).batches_at_once
 
     def _is_long(self, each: _Protein) -> bool:
         return each.residues > self._rows(each)
@@ -276,10 +295,11 @@ class Compute:
         return _settled([each.done for each in questions], work)
 
     def _encoding_of(self, batch: list[_Protein]) -> Callable[[], Callable[[], None]]:
-        long = self._is_long(batch[0])
+        long, kind = self._is_long(batch[0]), batch[0].kind
         self._long_running += long
+        self._encoding[kind] += 1
         library = batch[0].library
-        self._metrics.batch(len(batch), sum(each.residues for each in batch), batch[0].kind)
+        self._metrics.batch(len(batch), sum(each.residues for each in batch), kind)
 
         def encode(some: list[_Protein]) -> list[Queries]:
             with self._metrics.stage("encode"):
@@ -295,16 +315,17 @@ class Compute:
             return encode([each])[0]
 
         def job() -> Callable[[], None]:
-            results: list[tuple[Queries | None, BaseException | None]]
+            results: list[tuple[Queries | None, Exception | None]]
             try:
                 results = [(each, None) for each in encode(batch)]
-            except Exception as error:
-                results = [(None, error)] * len(batch)
+            except BaseException as error:
+                results = [(None, _ordinary(error))] * len(batch)
                 if len(batch) > 1:  # one of them must not fail the others
                     results = [_tried(partial(encode_one, each)) for each in batch]
 
             def settle() -> None:
                 self._long_running -= long
+                self._encoding[kind] -= 1
                 for each, (result, problem) in zip(batch, results, strict=True):
                     _settle(each.done, result, problem)
 
@@ -317,11 +338,16 @@ def _alone(work: Callable[[], Any]) -> list[Any]:
     return [work()]
 
 
-def _tried(work: Callable[[], Result]) -> tuple[Result | None, BaseException | None]:
+def _tried(work: Callable[[], Result]) -> tuple[Result | None, Exception | None]:
     try:
         return work(), None
-    except Exception as error:
-        return None, error
+    except BaseException as error:
+        return None, _ordinary(error)
+
+
+def _ordinary(error: BaseException) -> Exception:
+    """Return an error that ends a request alone: SystemExit would end the event loop."""
+    return error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
 
 
 def _settled(
@@ -341,7 +367,7 @@ def _settled(
     return job
 
 
-def _settle(future: asyncio.Future[Any], result: Any, problem: BaseException | None) -> None:
+def _settle(future: asyncio.Future[Any], result: Any, problem: Exception | None) -> None:
     if future.done():  # its request has gone
         return
     if problem is None:

@@ -21,6 +21,7 @@ from protalign.core.protein import Modality, Protein
 from protalign.core.untrusted import parse_json
 from protalign.core.words import counted
 from protalign.reading import ReadOptions, read_content, read_fasta_text
+from protalign.reading.content import TooLargeError, unpack
 from protalign.search.residue_rows import has_coordinates
 from protalign.serve.errors import ApiError
 from protalign.serve.library import Library
@@ -242,8 +243,9 @@ def read_queries(
             raise unknown_entry(entry_id)
     asked = Asked([], list(dict.fromkeys(ids)))
     first_of: dict[str, str] = {}
+    room = limits.unpacked_bytes
     for upload in uploads:
-        _take_file(asked, upload, library.searcher.reading, limits, longest, first_of)
+        room -= _take_file(asked, upload, library.searcher.reading, room, longest, first_of)
         _check_count(asked, limits)
     text = fasta.strip()
     if text and not text.startswith((">", ";")):
@@ -268,14 +270,30 @@ def _take_file(
     asked: Asked,
     upload: Upload,
     options: ReadOptions,
-    limits: Limits,
+    room: int,
     longest: dict[Modality, int],
     first_of: dict[str, str],
-) -> None:
-    result = read_content(upload.name, upload.data, options, limits.unpacked_bytes)
-    asked.failures.extend(result.failures)
+) -> int:
+    """Take a file's proteins as queries; return its bytes, decompressed, of ``room`` at most."""
+    try:
+        content = unpack(upload.data, upload.name, room)
+    except TooLargeError:
+        raise ApiError(
+            413,
+            f"{upload.name}: with the files before it, it has more than {room:,} bytes once "
+            "decompressed",
+            "send fewer or smaller files",
+            upload.name,
+        ) from None
+    except InputError as error:
+        asked.failures.append(Failure("", upload.name, error.reason, error.advice))
+        return 0
+    plain = upload.name[:-3] if upload.name.lower().endswith(".gz") else upload.name
+    result = read_content(plain, content, options, room)
+    asked.failures.extend(replace(each, file=upload.name) for each in result.failures)
     for protein in result.proteins:
         _take(asked, protein, upload.name, longest, first_of)
+    return len(content)
 
 
 def _take(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -26,6 +28,8 @@ log = logging.getLogger("protalign.serve")
 
 #: Seconds that a client has for the head of a request, and that a connection may lie idle.
 HEAD_SECONDS, IDLE_SECONDS = 10.0, 15
+#: Connections that the event loop takes at once, and open files of all else: the store, libraries.
+_BACKLOG, _FILES = 64, 64
 _TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
@@ -55,7 +59,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
-            bound.listen(1024)
+            bound.listen(_BACKLOG)
         except OSError:
             bound.close()
             raise
@@ -86,10 +90,34 @@ def check_exposure(host: str, settings: Settings, *, no_auth: bool) -> None:
         )
 
 
+def connections_that_fit(most: int) -> int:
+    """Return how many connections may be open, and raise the limit of open files for them.
+
+    Without room for more files the event loop could not even refuse a connection. Those that it
+    refuses are open for a few of its rounds.
+
+    Parameters
+    ----------
+    most : int
+        The answer, at most.
+    """
+    others = 4 * _BACKLOG + _FILES
+    files, permitted = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < most + others:
+        wanted = most + others
+        if permitted != resource.RLIM_INFINITY:
+            wanted = min(wanted, permitted)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, permitted))
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        most = max(1, min(most, files - others))
+    return most
+
+
 class _Protocol(H11Protocol):
     """HTTP with a time limit for a request's head, and a limit of connections."""
 
-    #: Set by ``serve``.
+    #: Connections at once; ``make_server`` sets it.
     most = 1024
     _timer: asyncio.TimerHandle | None = None
 
@@ -168,6 +196,34 @@ class _Server(uvicorn.Server):
             log.error("reload: %s; the old vectors are served on", type(error).__name__)
 
 
+def make_server(gate: Gate, settings: Settings) -> uvicorn.Server:
+    """Return a server of an application, with the limits of the settings.
+
+    Parameters
+    ----------
+    gate : Gate
+        The application.
+    settings : Settings
+        The limits.
+    """
+    protocol = type("_LimitedProtocol", (_Protocol,), {"most": settings.limits.connections})
+    config = uvicorn.Config(
+        gate,
+        http=protocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        lifespan="on",
+        backlog=_BACKLOG,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=int(settings.drain),
+    )
+    return _Server(config, gate)
+
+
 def serve(
     open_library: Callable[[], Library],
     settings: Settings,
@@ -203,6 +259,8 @@ def serve(
         The library cannot be opened.
     """
     check_exposure(host, settings, no_auth=no_auth)
+    fitting = connections_that_fit(settings.limits.connections)
+    settings = replace(settings, limits=replace(settings.limits, connections=fitting))
     bound = bound_socket(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{bound.getsockname()[1]}"
@@ -217,22 +275,7 @@ def serve(
             ready(address, library)
 
     gate = make_app(open_library, settings, threads=threads, started=started, failed=failed)
-    _Protocol.most = settings.limits.connections
-    config = uvicorn.Config(
-        gate,
-        http=_Protocol,
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=True,
-        proxy_headers=False,
-        lifespan="on",
-        backlog=1024,
-        timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=int(settings.drain),
-    )
-    server = _Server(config, gate)
+    server = make_server(gate, settings)
     try:
         server.run(sockets=[bound])
     finally:
@@ -245,6 +288,7 @@ def log_to_stderr(level: int) -> None:
     """Write the server's log, a line for each answer at INFO, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it quotes bodies
     for name in ("protalign.serve", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from starlette.responses import Response
@@ -54,6 +55,9 @@ class Service:
     compute: Compute
     settings: Settings
     metrics: Metrics
+    _longest: WeakKeyDictionary[Library, dict[Modality, int]] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False
+    )
 
     @property
     def limits(self) -> Limits:
@@ -74,8 +78,11 @@ class Service:
         return library
 
     def longest(self, library: Library) -> dict[Modality, int]:
-        """Return the residues that a protein may have, by modality."""
-        longest: dict[Modality, int] = {}
+        """Return the residues that a protein may have, by modality; settled at the first look."""
+        longest = self._longest.get(library)
+        if longest is not None:
+            return longest
+        longest = self._longest[library] = {}
         for modality in MODALITIES:
             limit = self.limits.residues
             if limit is None:

@@ -22,7 +22,7 @@ class Limits:
     sequence_bytes, structure_bytes : int
         Bytes of the sequences, and of the structure files, of a request.
     unpacked_bytes : int
-        Bytes of a structure file once it is decompressed.
+        Bytes of a request's structure files once they are decompressed.
     residues : int or None
         Residues of a query; None: as many as the memory allows (``residues_that_fit``).
     hits, rerank : int
@@ -92,6 +92,8 @@ class Settings:
     hosts : frozenset of str
         Names by which requests may call the server; empty: any. A page of another site could
         otherwise reach a server of this machine under a name of its own.
+    reloads : bool
+        Whether POST /v1/reload may be asked.
     window : float
         Seconds that a query waits for others to be encoded with.
     drain : float
@@ -102,6 +104,7 @@ class Settings:
     key: str = field(default="", repr=False)
     origins: tuple[str, ...] = ()
     hosts: frozenset[str] = frozenset()
+    reloads: bool = True
     window: float = 0.003
     drain: float = 30.0
 
@@ -124,7 +127,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def residues_that_fit(encoder: Encoder, at_once: int, most: int = 65_536) -> int:
+def residues_that_fit(encoder: Encoder, at_once: int, most: int = 16_384) -> int:
     """Return the longest protein that an encoder has the memory for, with others at once.
 
     Half of the memory that is free now is for encoding.
