@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import webbrowser
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,9 @@ from protalign.core.errors import InputError
 
 if TYPE_CHECKING:
     from protalign.serve.library import Library
+
+#: What the extra brings.
+_LIBRARIES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 
 
 def serve(
@@ -56,7 +60,9 @@ def serve(
     host: Annotated[
         str, typer.Option(help="The address to serve at. 0.0.0.0: all of this machine's.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: a free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="<int>", help="The port; 0: a free one.")
+    ] = 8080,
     api_key_file: Annotated[
         Path | None,
         typer.Option(
@@ -71,6 +77,7 @@ def serve(
     origin: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="<text>",
             help="An origin, such as https://lab.example, whose pages may ask this server. May be "
             "given several times.",
             show_default=False,
@@ -82,16 +89,23 @@ def serve(
     ] = Path("protalign-cache"),
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads that compute. Default: all cores.", show_default=False),
+        typer.Option(
+            min=1,
+            metavar="<int>",
+            help="Threads that compute. Default: all cores.",
+            show_default=False,
+        ),
     ] = None,
     time_limit: Annotated[
-        float, typer.Option(min=0.1, help="Seconds that a request may take.")
+        float, typer.Option(min=0.1, metavar="<float>", help="Seconds that a request may take.")
     ] = 60.0,
     max_residues: Annotated[
         int | None,
         typer.Option(
             min=2,
-            help="Residues that a query may have. Default: as many as the memory allows.",
+            metavar="<int>",
+            help="Residues that a query may have. Default: as many as the memory allows, at most "
+            "16384.",
             show_default=False,
         ),
     ] = None,
@@ -115,19 +129,14 @@ def serve(
     Examples:
       protalign serve structures/
       protalign serve store.zarr --model model/ --vectors vectors.parquet
-      protalign serve store.zarr --model model/ --host 0.0.0.0 --api-key-file key.txt
+      protalign serve structures/ --host 0.0.0.0 --api-key-file key.txt
     """
+    if not all(map(find_spec, _LIBRARIES)):
+        raise InputError(
+            "serve: FastAPI or a library beside it is not installed",
+            'pip install "protalign[serve]"',
+        )
     with quick_imports():
-        try:
-            import fastapi  # noqa: F401  # the others are its company
-            import prometheus_client  # noqa: F401
-            import python_multipart  # noqa: F401
-            import uvicorn  # noqa: F401
-        except ImportError:
-            raise InputError(
-                "serve: FastAPI or a library beside it is not installed",
-                'pip install "protalign[serve]"',
-            ) from None
         from protalign.reading import ReadOptions
         from protalign.searching import ready_targets
         from protalign.serve.access import read_key
@@ -167,7 +176,7 @@ def serve(
         return Library(searcher, ready.name, ready.line, settings.limits.cache_bytes)
 
     def ready(address: str, library: Library) -> None:
-        print(f"protalign serves {len(library.ids):,} entries at {address}", flush=True)
+        print(f"protalign serves {len(library):,} entries at {address}", flush=True)
         if open_page:
             webbrowser.open(address)
 

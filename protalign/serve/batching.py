@@ -190,6 +190,11 @@ class Compute:
             self._pump()
 
     def _next(self) -> Callable[[], Callable[[], None]] | None:
+        late = time.monotonic() - self._patience
+        if any(each.since < late for each in self._proteins):  # others must not keep them for ever
+            proteins = self._next_proteins()
+            if proteins:
+                return self._encoding_of(proteins)
         while self._jobs:
             job = self._jobs.popleft()
             if not job.done.cancelled():

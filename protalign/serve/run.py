@@ -189,7 +189,7 @@ class _Server(uvicorn.Server):
     async def _reloaded(self) -> None:
         try:
             library = await self._gate.service.reload()
-            log.warning("reloaded: %s vectors", f"{len(library.ids):,}")
+            log.warning("reloaded: %s vectors", f"{len(library):,}")
         except ProtAlignError as error:
             log.error("%s", printable(f"{error}; the old vectors are served on"))
         except Exception as error:
