@@ -25,12 +25,20 @@ from protalign.search.hit_columns import COLUMNS, HitTable
 
 #: Hits on a page, at most: browsers are slow on more.
 ROWS_SHOWN = 5000
-#: Hits of which a page holds the details, at most, and the bytes that these take: each is aligned
-#: and superposed, which takes a tenth of a second, and the file should stay below 10 MB.
-MOST_VIEWS, MOST_BYTES = 200, 7_500_000
-#: The folder of the view's files, and its scripts in the order in which they are read.
+#: Hits of which a page holds the details, at most: each is aligned and superposed, which takes a
+#: tenth of a second.
+MOST_VIEWS = 200
+#: Bytes that the tables and the details may take together, for details to be added: the file should
+#: stay below 10 MB.
+MOST_BYTES = 9_000_000
+#: How much larger the tables and their JSON are together than the JSON.
+_TABLES = 4
+#: The folder of the view's files, and its scripts: the first hides the plain tables.
 _VIEW = files("protalign.search") / "view"
-_SCRIPTS = ("3Dmol-min.js", "files.js", "scene.js", "hit.js", "view.js", "static.js")
+_SCRIPTS = (
+    *("early.js", "3Dmol-min.js", "files.js", "scene.js", "hit.js", "view.js"),
+    "static.js",
+)
 _MINUS = "\N{MINUS SIGN}"
 _VECTORS_ONLY = (
     "This search compared vectors only. Compare residues as well (--rerank 200) to see the "
@@ -83,8 +91,9 @@ def page(table: HitTable, view: Callable[[int], dict[str, Any]] | None = None) -
         shown_queries.append({**query, "hits": len(hits)})
     shown = table.rows[:ROWS_SHOWN]
     interactive = {"target", "rank"} <= set(table.columns)
-    packed, reason = _packed(shown, view) if interactive else ([], "")
     document = {**table.as_dict(), "queries": shown_queries, "hits": list(shown)}
+    room = MOST_BYTES - _TABLES * len(_json(document))
+    packed, reason = _packed(shown, view, room) if interactive else ([], "")
     style, scripts = view_text("view.css"), [view_text(name) for name in _SCRIPTS if interactive]
     return environment.get_template("hits.html.j2").render(
         version=__version__,
@@ -107,7 +116,7 @@ def page(table: HitTable, view: Callable[[int], dict[str, Any]] | None = None) -
 
 
 def _packed(
-    rows: Iterable[dict[str, Any]], view: Callable[[int], dict[str, Any]] | None
+    rows: Iterable[dict[str, Any]], view: Callable[[int], dict[str, Any]] | None, room: int
 ) -> tuple[list[tuple[int, Markup]], str]:
     """Return the packed documents of hits, best ranks first, and why the others have none."""
     if view is None:
@@ -117,15 +126,15 @@ def _packed(
     size = 0
     for index, _ in ranked:
         if len(packed) == MOST_VIEWS:
-            return packed, _too_many(f"the page holds the details of {MOST_VIEWS} hits at most")
+            return packed, _too_many(f"The page holds the details of {MOST_VIEWS} hits at most")
         document = view(index)
         if not document["target"]["chains"]:
             return packed, _VECTORS_ONLY
         text = json.dumps(document, separators=(",", ":"))
         data = Markup(b64encode(gzip.compress(text.encode(), mtime=0)).decode())
         size += len(data)
-        if size > MOST_BYTES:
-            return packed, _too_many("the details of more would make the file too large")
+        if size > room:
+            return packed, _too_many("The details of more would make the file too large")
         packed.append((index, data))
     return packed, ""
 

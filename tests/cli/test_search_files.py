@@ -84,3 +84,16 @@ def test_what_cannot_be_written_is_one_line(
     assert re.search(line, problem)
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_html_is_the_file_of_out(search: Callable[..., Done], tmp_path: Path) -> None:
+    """--html writes what -o writes, may stand alone, and wants a page's suffix."""
+    words = ("1a2p_A", "--rerank", 20, "-k", 2)
+    done = search(*words, "--html", tmp_path / "one.html")
+    assert done.stdout == ""
+    search(*words, "-o", tmp_path / "two.html")
+    text = (tmp_path / "one.html").read_text()
+    assert text == (tmp_path / "two.html").read_text()
+    assert 'id="hit-1"' in text
+    done = search(*words, "--html", tmp_path / "hits.csv", code=2)
+    assert "hits.csv: --html writes a page; name it .html or .html.gz" in done.stderr

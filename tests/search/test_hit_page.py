@@ -151,7 +151,7 @@ def test_a_url_names_a_hit(browser: Any, file: Path, hits: Hits) -> None:
     page = Page(browser, f"{file.as_uri()}#query=2&hit={view['target']['id']}")
     page.page.wait_for_selector(".viewer[data-ready=yes]")
     assert page.page.inner_text("#hit-title") == view["target"]["id"]
-    assert "fits the query" in page.page.inner_text(".legend")
+    assert "residues fit:" in page.page.inner_text(".legend")
     assert page.colours() > 100
     assert page.problems == page.elsewhere == []
     page.context.close()
@@ -187,12 +187,12 @@ def test_the_hits_are_saved_again(opened: Page, hits: Hits, table: HitTable) -> 
     assert [float(line[column]) for line in lines[1:]] == [row["score"] for row in table.rows]
     records = re.findall(r">(\S+)[^\n]*\n([A-Z\n]+)", opened.saved("FASTA").decode())
     sequences = {name: text.replace("\n", "") for name, text in records}
-    view = hits.view(0)
+    view = hits.view(1)  # the first is the query itself, which does not move
     assert set(sequences) == {row["target"] for row in table.rows}
     assert sequences[view["target"]["id"]] == view["target"]["chains"][0]["letters"]
     archive = zipfile.ZipFile(io.BytesIO(opened.saved("Structures (ZIP)")))
     assert archive.testzip() is None
-    name = f"001_{view['target']['id']}.pdb"
+    name = f"002_{view['target']['id']}.pdb"
     assert {"query_1b5m_A.pdb", name} <= set(archive.namelist())
 
     def atoms(text: str) -> Any:
@@ -214,6 +214,8 @@ def test_without_scripts_the_tables_are_there(browser: Any, file: Path, table: H
     assert page.locator("table").count() == 2
     assert page.locator("tbody tr").count() == len(table.rows)
     assert page.locator("td.target").first.is_visible()
+    assert "Open a hit" not in page.inner_text("header")
+    assert "Scripts are off" in page.inner_text("header")
     context.close()
 
 
@@ -236,7 +238,7 @@ def test_details_are_held_up_to_a_size(
     text = hit_page.page(table, hits.view)
     assert re.findall(r'id="hit-(\d+)"', text) == ["0", "6", "1"]
     assert "3 hits of them can be opened" in text
-    assert "the page holds the details of 3 hits at most" in text
+    assert "The page holds the details of 3 hits at most" in text
     monkeypatch.setattr(hit_page, "MOST_BYTES", 10)
     text = hit_page.page(table, hits.view)
     assert 'id="hit-' not in text

@@ -38,7 +38,7 @@ window.ProtAlign = window.ProtAlign || {};
 
   // The databases that an entry is in, as its id and its accession tell.
   const UNIPROT = /^(?:[OPQ][0-9][A-Z0-9]{3}[0-9]|[A-NR-Z][0-9](?:[A-Z][A-Z0-9]{2}[0-9]){1,2})$/;
-  const PDB = /^(?:pdb_0000)?([1-9][a-z0-9]{3})(?:$|[_.:-][A-Za-z0-9-]{1,6}$)/i;
+  const PDB = /^(?:pdb_0000)?([1-9][a-z0-9]{3})(?:$|[_.:-](?:[A-Za-z0-9-]{1,6}|protein|pocket)$)/i;
   const SCOP = /^d([1-9][a-z0-9]{3})[a-z0-9_.][a-z0-9_]$/;
   const CATH = /^([1-9][a-z0-9]{3})[A-Za-z0-9][0-9]{2}$/;
   const PREDICTED = /^AF-([A-Z0-9]{6,10})-F[0-9]+/;

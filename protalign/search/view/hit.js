@@ -2,7 +2,7 @@
 (() => {
   "use strict";
   const { el, printable, counted, number, scientific, linkList, save, fileName, structureFiles } = window.ProtAlign;
-  const { colourOf, residuesOf, label, sceneOf, MOST_NATS } = window.ProtAlign;
+  const { colourOf, fitOf, shareOf, residuesOf, label, sceneOf } = window.ProtAlign;
 
   // The columns of the alignment: [query position, target position, score], null for a gap.
   const columnsOf = (view, targets) => {
@@ -21,7 +21,7 @@
   // ---- the numbers
 
   const FACTS = [
-    ["evalue", "E-value", scientific, "Entries that would score as well by chance, in a search of this size. Below 0.001 a relationship is likely."],
+    ["evalue", "E-value", scientific, "Entries that would score as well by chance, in a search of this size. Below 0.01 chance is unlikely."],
     ["prob", "Probability", (v) => number(v, 3), "Estimated probability that query and entry share a fold."],
     ["score", "Score", (v) => `${number(v, 1)} nats`, "Sum of the aligned residues’ log-likelihood ratios, less the costs of gaps. High: the sequence fits the structure."],
     ["cosine", "Cosine", (v) => number(v, 3), "Cosine of the angle between the two proteins’ vectors, −1 to 1. It ranks the candidates."],
@@ -49,17 +49,15 @@
     if (!columns.length) return { section, show: () => {}, say: () => {}, columns, find: () => -1 };
     const aligned = view.pairs.length > 0;
     const readout = el("p", { class: "readout", role: "status", text: "" });
-    const hint = aligned ? "Point at a residue, or move with the arrow keys: it is marked in 3D." : "No residues are aligned. These are the entry’s.";
+    const in3d = view.structures.query || view.structures.target ? ": it is marked in 3D" : "";
+    const hint = aligned ? `Point at a residue, or move with the arrow keys${in3d}.` : "No residues are aligned. These are the entry’s.";
     readout.textContent = hint;
     const grid = el("div", {
       class: "columns", tabindex: "0", role: "application", "aria-roledescription": "alignment",
       "aria-label": aligned ? `Alignment of ${counted(view.pairs.length, "residue pair")}. Left and right arrow keys move along it.` : "Letters of the entry. Left and right arrow keys move along them.",
     });
     const scores = view.superposition ? view.superposition.fit : null;
-    const shade = (t, score) => {
-      if (scores) return t === null || scores[t] === null ? null : scores[t] / 100;
-      return score === null ? null : score / MOST_NATS;
-    };
+    const fit = fitOf(view);
     const cells = [];
     const letter = (side, position) => (position === null ? "-" : residues[side][position].letter);
     const build = () => {
@@ -93,8 +91,8 @@
               text = q === null || t === null ? " " : same && letter("query", q) !== "X" ? "|" : score > 0 ? "+" : "·";
             } else text = letter(side, part[i][at]);
             const made = el("span", { "data-column": start + i, text });
-            if (side === "target" && t !== null) {
-              const share = shade(t, score);
+            if (side === fit.side && part[i][at] !== null) {
+              const share = shareOf(fit, part[i][at]);
               if (share !== null) {
                 made.style.setProperty("--fit", colourOf(share));
                 made.className = "fits";
@@ -160,7 +158,7 @@
     watch.observe(grid);
     section.append(el("h3", { text: aligned ? "Alignment" : "Sequence of the entry" }), readout, grid);
     if (aligned) {
-      section.append(el("p", { class: "note", text: "| same letter, + the residues support the alignment (score above 0), · they do not. The entry’s letters are coloured as in 3D." }));
+      section.append(el("p", { class: "note", text: "| same letter, + the residues support the alignment (score above 0), · they do not. Colours are those of the 3D view." }));
     }
     const say = (text) => {
       readout.textContent = text;
@@ -227,7 +225,7 @@
         const of = name.startsWith("query_") ? "Query" : view.superposition ? "Entry, superposed" : "Entry";
         downloads.append(el("button", { type: "button", text: `${of} (${name.endsWith("pdb") ? "PDB" : "mmCIF"})`, title: `Save ${name}: backbone atoms, B-factors are the fit`, onclick: () => save(name, text, "chemical/x-pdb") }));
       }
-      downloads.append(el("button", { type: "button", text: "All of it (JSON)", onclick: () => save(`${fileName(view.target.id)}.json`, JSON.stringify(view, null, 1), "application/json") }));
+      downloads.append(el("button", { type: "button", text: "This hit (JSON)", onclick: () => save(`${fileName(view.target.id)}.json`, JSON.stringify(view, null, 1), "application/json") }));
       const links = linkList(view.target.id, view.target.accession);
       body.replaceChildren(
         el("div", { class: "sides" }, el("div", { class: "pictures" }, made.section, alignment.section),

@@ -240,7 +240,7 @@ window.ProtAlign = window.ProtAlign || {};
         make("+", "Zoom in", () => this.zoom(STEP)),
         make("−", "Zoom out", () => this.zoom(1 / STEP)),
         make("Show all", "Show all points", () => this.reset()),
-        make("Save picture", "Save the map as a PNG file", () => this.save()),
+        make("Save picture", "Save picture as a PNG file", () => this.save()),
       ];
     }
 

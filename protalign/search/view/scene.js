@@ -41,6 +41,23 @@
     return atoms;
   };
 
+  // The side whose residues are coloured, and the value of each, of how many at most. Superposed: how near
+  // each residue of the entry lies to the query. Else: how well residues fit, on the one with a structure.
+  const fitOf = (view) => {
+    const { superposition, structures, pairs, fit } = view;
+    if (superposition) return { side: "target", values: superposition.fit, most: 100 };
+    if (structures.target || !structures.query) return { side: "target", values: fit, most: MOST_NATS };
+    const values = new Array(view.query.length).fill(null);
+    pairs.forEach(([q, , score]) => {
+      values[q] = score;
+    });
+    return { side: "query", values, most: MOST_NATS };
+  };
+  const shareOf = ({ values, most }, position) => {
+    const value = values[position];
+    return value === null || value === undefined ? null : value / most;
+  };
+
   class Scene {
     constructor(box, view, residues, onPoint) {
       this.view = view;
@@ -53,12 +70,13 @@
         this.viewer.render();
       };
       this.theme.addEventListener("change", this.paint);
-      const format = view.structures.format === "pdb" ? "pdb" : "cif";
+      const { structures } = view;
+      const format = structures.format === "pdb" ? "pdb" : "cif";
       this.models = {};
       this.atoms = {};
       for (const side of ["query", "target"]) {
-        const text = view.structures[side];
-        if (!text || (side === "query" && !view.superposition)) continue;
+        const text = structures[side];
+        if (!text || (side === "query" && structures.target && !view.superposition)) continue;
         const model = this.viewer.addModel(text, format);
         if (side === "target" && view.superposition) {
           const { rotation, translation } = view.superposition;
@@ -69,33 +87,28 @@
         this.models[side] = model;
         this.atoms[side] = alphaCarbons(model, residues[side]);
       }
-      this.colour = this.colours();
+      const fit = fitOf(view);
+      const colour = (position) => {
+        const share = shareOf(fit, position);
+        return share === null ? UNPAIRED : colourOf(share);
+      };
       const place = new Map();
       for (const [side, atoms] of Object.entries(this.atoms)) {
         for (const [position, atom] of atoms) place.set(`${side} ${atom.chain} ${atom.resi} ${atom.icode}`, position);
       }
       for (const [side, model] of Object.entries(this.models)) {
         const of = (atom) => place.get(`${side} ${atom.chain} ${atom.resi} ${atom.icode}`);
-        model.setStyle({}, {
-          cartoon: { colorfunc: (atom) => (side === "query" ? QUERY_COLOUR : this.colour(of(atom))) },
-        });
+        // The one that is not coloured is a thin tube, so that it hides nothing of the other.
+        const drawn = side === fit.side
+          ? { colorfunc: (atom) => colour(of(atom)) }
+          : { style: "trace", thickness: 0.35, color: QUERY_COLOUR };
+        model.setStyle({}, { cartoon: drawn });
         const point = (atom) => onPoint(side, of(atom));
         model.setHoverable({}, true, point, () => {});
         model.setClickable({}, true, point);
       }
       this.viewer.zoomTo();
       this.paint();
-    }
-
-    // The colour of each residue of the target by how well it fits.
-    colours() {
-      const { superposition, fit } = this.view;
-      const values = superposition ? superposition.fit : fit;
-      const most = superposition ? 100 : MOST_NATS;
-      return (position) => {
-        const value = position === undefined ? null : values[position];
-        return value === null || value === undefined ? UNPAIRED : colourOf(value / most);
-      };
     }
 
     reset() {
@@ -150,20 +163,21 @@
 
   const legendOf = (view) => {
     const superposed = Boolean(view.superposition);
+    const shown = fitOf(view).side === "query" ? "Query" : "Entry";
     const [low, high] = superposed ? ["far apart", "same place"] : ["0 nats or less", `${MOST_NATS} nats or more`];
     const meaning = superposed
-      ? "Entry, by how near each residue lies to the query’s"
-      : "Entry, by how well each residue fits the query’s";
+      ? "Entry, by how near each residue lies to the query"
+      : `${shown}, by how well ${shown === "Query" ? "the entry" : "the query"}’s residues fit`;
     return el("div", { class: "legend" },
-      superposed && el("span", { class: "key" }, el("i", { class: "swatch query" }), "Query"),
-      el("span", { class: "key" }, el("i", { class: "swatch unpaired" }), superposed ? "Entry, not paired" : "Entry, not aligned"),
+      superposed && el("span", { class: "key" }, el("i", { class: "swatch query" }), "Query, a thin tube"),
+      el("span", { class: "key" }, el("i", { class: "swatch unpaired" }), `${shown}, ${superposed ? "not paired" : "not aligned"}`),
       el("span", { class: "key scale" }, `${meaning}: `, el("span", { class: "end", text: low }), el("i", { class: "ramp" }), el("span", { class: "end", text: high })),
     );
   };
 
   const noStructure = (view) => {
     if (!view.target.chains.length) return "This search compared vectors only, so it has no coordinates and no alignment of this hit. Search with residues (--rerank 200) for both.";
-    if (!view.structures.target) return "The entry is a sequence without coordinates, so there is nothing to show in 3D.";
+    if (!view.structures.target && !view.structures.query) return "Neither has coordinates, so there is nothing to show in 3D.";
     return "";
   };
 
@@ -174,9 +188,10 @@
       section.append(el("p", { class: "note", text: reason }));
       return { section, start: () => null };
     }
+    const { side } = fitOf(view);
     const what = view.superposition
       ? `The backbone of ${printable(view.target.id)} superposed on that of the query`
-      : `The backbone of ${printable(view.target.id)}, coloured by how well each residue fits the query`;
+      : `The backbone of ${printable(view[side].id)}, coloured by how well the other’s residues fit`;
     const box = el("div", {
       class: "viewer", tabindex: "0", role: "application", "aria-roledescription": "3D structure",
       "aria-label": `${what}. Arrow keys turn it, plus and minus zoom, 0 shows all.`,
@@ -199,12 +214,12 @@
         return el("label", {}, check, ` ${text}`);
       };
       if (view.superposition) tools.append(toggle("query", "Query"), toggle("target", "Entry"));
-      tools.append(el("button", { type: "button", text: "Show all", onclick: () => scene.reset() }));
+      tools.append(el("button", { type: "button", text: "Reset view", onclick: () => scene.reset() }));
       box.dataset.ready = "yes";
       return scene;
     };
     return { section, start };
   };
 
-  Object.assign(window.ProtAlign, { colourOf, residuesOf, label, sceneOf, MOST_NATS });
+  Object.assign(window.ProtAlign, { colourOf, fitOf, shareOf, residuesOf, label, sceneOf });
 })();

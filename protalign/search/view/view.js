@@ -23,19 +23,19 @@
     ];
   };
 
-  // name, title, cell, meaning, whether a narrow page has it, whether the highest is best
+  // name, title, cell, meaning, the pages that have it (always, roomy, wide), whether the highest is best
   const COLUMNS = [
-    ["rank", "#", (h) => [String(h.rank)], "Rank of the hit for its query", true, false],
-    ["target", "Entry", entry, "The entry that was found", true, false],
-    ["evalue", "E-value", (h) => [scientific(h.evalue)], "Entries that would score as well by chance, in a search of this size", true, false],
-    ["prob", "Probability", (h) => [number(h.prob, 3)], "Estimated probability of a common fold", false, true],
-    ["score", "Score", (h) => [number(h.score, 1)], "Sum of the aligned residues’ log-likelihood ratios, in nats, less the costs of gaps", true, true],
-    ["cosine", "Cosine", (h) => [number(h.cosine, 3)], "Cosine of the two proteins’ vectors, −1 to 1", false, true],
-    ["qcov", "Query coverage", (h) => bar(h.qcov), "Share of the query that the alignment spans", false, true],
-    ["tcov", "Entry coverage", (h) => bar(h.tcov), "Share of the entry that the alignment spans", false, true],
-    ["fident", "Identity", (h) => [h.fident === null ? "" : `${Math.round(100 * h.fident)} %`], "Share of the alignment’s columns with equal letters", false, true],
-    ["qtmscore", "TM-score", (h) => [number(h.qtmscore, 3)], "Of the superposed backbones, by the query’s length", true, true],
-    ["tlen", "Residues", (h) => [h.tlen === null ? "" : h.tlen.toLocaleString("en")], "Residues of the entry", false, true],
+    ["rank", "#", (h) => [String(h.rank)], "Rank of the hit for its query", "always", false],
+    ["target", "Entry", entry, "The entry that was found", "always", false],
+    ["evalue", "E-value", (h) => [scientific(h.evalue)], "Entries that would score as well by chance, in a search of this size", "always", false],
+    ["prob", "Probability", (h) => [number(h.prob, 3)], "Estimated probability of a common fold", "widest", true],
+    ["score", "Score", (h) => [number(h.score, 1)], "Sum of the aligned residues’ log-likelihood ratios, in nats, less the costs of gaps", "always", true],
+    ["cosine", "Cosine", (h) => [number(h.cosine, 3)], "Cosine of the two proteins’ vectors, −1 to 1", "widest", true],
+    ["qcov", "Query coverage", (h) => bar(h.qcov), "Share of the query that the alignment spans", "roomy", true],
+    ["tcov", "Entry coverage", (h) => bar(h.tcov), "Share of the entry that the alignment spans", "roomy", true],
+    ["fident", "Identity", (h) => [h.fident === null ? "" : `${Math.round(100 * h.fident)} %`], "Share of the alignment’s columns with equal letters", "widest", true],
+    ["qtmscore", "TM-score", (h) => [number(h.qtmscore, 3)], "Of the superposed backbones, by the query’s length", "roomy", true],
+    ["tlen", "Residues", (h) => [h.tlen === null ? "" : h.tlen.toLocaleString("en")], "Residues of the entry", "widest", true],
   ];
 
   class Hits {
@@ -156,10 +156,10 @@
     draw() {
       const shown = this.shown(), total = this.rows().length;
       this.order_ = shown.map(([index]) => index);
-      const head = el("tr", {}, ...this.columns.map(([name, title, , meaning, narrow]) => {
+      const head = el("tr", {}, ...this.columns.map(([name, title, , meaning, pages]) => {
         const sorted = this.sort.name === name;
         const arrow = sorted ? (this.sort.down ? " ↓" : " ↑") : "";
-        return el("th", { scope: "col", class: `${name}${narrow ? "" : " wide-only"}`, "aria-sort": sorted ? (this.sort.down ? "descending" : "ascending") : null },
+        return el("th", { scope: "col", class: `${name} ${pages}`, "aria-sort": sorted ? (this.sort.down ? "descending" : "ascending") : null },
           el("button", { type: "button", title: `${meaning}. Click to sort.`, onclick: () => {
             this.order(name);
             this.table.querySelector(`th.${name} button`).focus();
@@ -167,9 +167,9 @@
       }));
       const rows = shown.slice(0, this.limit).map(([index, hit], place) => {
         const row = el("tr", { "data-index": index });
-        for (const [name, , cell, , narrow] of this.columns) {
+        for (const [name, , cell, , pages] of this.columns) {
           const tag = name === "target" ? "th" : "td";
-          row.append(el(tag, { scope: name === "target" ? "row" : null, class: `${name}${narrow ? "" : " wide-only"}` },
+          row.append(el(tag, { scope: name === "target" ? "row" : null, class: `${name} ${pages}` },
             ...cell(hit, { open: () => this.open(index) })));
         }
         row.querySelectorAll("button, a").forEach((each) => each.setAttribute("tabindex", place === 0 ? "0" : "-1"));

@@ -4,7 +4,7 @@
   const { el, printable, counted, PointMap } = window.ProtAlign;
   const at = (id) => document.getElementById(id);
 
-  const COLOURS = { sequence: "#0072b2", structure: "#d55e00" };
+  const COLOURS = { sequence: "#2f86c9", structure: "#d9652b" };
   const overview = {
     drawn: null,
     turn: 0,
@@ -14,7 +14,7 @@
       const groups = Object.keys(COLOURS).map((modality) => {
         const of = points.filter((point) => point.modality === modality);
         return {
-          name: modality, colour: COLOURS[modality], symbol: modality === "sequence" ? "circle" : "triangle", size: 4, opacity: 0.75,
+          name: modality, colour: COLOURS[modality], symbol: modality === "sequence" ? "circle" : "triangle", size: 4, opacity: 0.85,
           x: of.map((point) => point.x), y: of.map((point) => point.y), label: (i) => `${printable(of[i].id)}, ${modality}`, ids: of.map((point) => point.id),
         };
       });
@@ -42,7 +42,7 @@
         this.drawn.mark(
           from ? hits.map((hit) => [from.x, from.y, hit.x, hit.y]) : [],
           [
-            ...hits.map(({ x, y }) => ({ x, y, size: 8, colour: "#009e73", width: 2.5 })),
+            ...hits.map(({ x, y }) => ({ x, y, size: 8, colour: "#12a67c", width: 2.5 })),
             ...queries.map(({ x, y }) => ({ x, y, size: 11, width: 3 })),
           ],
         );

@@ -73,9 +73,14 @@
     Object.entries(more).forEach(([name, value]) => [value].flat().forEach((each) => body.append(name, each)));
     return body;
   };
-  const parametersOf = ({ options, files: structures, ids: entries }) => {
+  const parametersOf = (asked) => {
+    const { options, files: structures, ids: entries } = asked;
     const given = Object.fromEntries(Object.entries(options).filter(([name]) => name !== "tm_score"));
-    const residues = info.model.residue_stage && Number(given.rerank) > 0;
+    // Two sequences, or two structures, are compared by their vectors only.
+    const same =
+      (given.against === "sequence" && asked.fasta) || (given.against === "structure" && structures.length) ||
+      (given.against === given.query_by && entries.length);
+    const residues = info.model.residue_stage && Number(given.rerank) > 0 && !same;
     const calibrated = residues && info.model.calibrated;
     if (!residues) ["rerank", "mode", "max_evalue", "min_cov"].forEach((name) => delete given[name]);
     if (!calibrated) delete given.max_evalue;

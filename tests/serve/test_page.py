@@ -1,0 +1,170 @@
+"""The server's page in a browser: ask, see hits, open one, come back by its URL, save."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import uvicorn
+
+from protalign.serve.app import make_app
+from protalign.serve.library import Library
+from protalign.serve.run import bound_socket
+from protalign.serve.settings import Settings
+from tests.helpers.pages import Page
+
+LYSOZYME = (
+    "MNIFEMLRIDEGLRLKIYKDTEGYYTIGIGHLLTKSPSLNAAKSELDKAIGRNTNGVITKDEAEKLFNQDVDAAVRGILRNAKLKPVYDS"
+    "LDAVRRAAAINMVFQMGETGVAGFTNSLRMLQQKRWDEAAVNLAKSRWYNQTPNRAKRVITTFRTGTWDAYKNL"
+)
+KEY = "a-key-of-the-tests"
+
+
+@contextmanager
+def served(library: Library, settings: Settings) -> Iterator[str]:
+    """Serve in a thread; give the address."""
+    socket = bound_socket("127.0.0.1", 0)
+    config = uvicorn.Config(make_app(lambda: library, settings, threads=1), log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+    socket.close()
+
+
+@pytest.fixture(scope="module")
+def address(browser: Any, library: Library) -> Iterator[str]:
+    """A server without a key."""
+    with served(library, Settings()) as address:
+        yield address
+
+
+@pytest.fixture
+def opened(browser: Any, address: str) -> Iterator[Page]:
+    """A new browser's page; at the end, nothing went wrong and nothing left the machine."""
+    page = Page(browser, address, accept_downloads=True)
+    yield page
+    assert page.problems == page.elsewhere == []
+    page.context.close()
+
+
+def search(page: Any) -> None:
+    """Press the button and wait for hits."""
+    page.click("#search")
+    page.wait_for_selector("table.hits tbody tr")
+
+
+def test_a_sequence_is_pasted_searched_opened_and_found_again(opened: Page) -> None:
+    """The lysozymes come first; the URL's fragment alone names the search and the hit."""
+    page = opened.page
+    page.fill("#fasta", LYSOZYME)
+    search(page)
+    names = page.locator("button.open").all_inner_texts()
+    assert set(names[:4]) == {"107l_A", "108l_A", "109l_A", "110l_A"}
+    assert "hits in" in page.inner_text("#said")
+    assert page.inner_text("#hits h2") == "Hits of query"
+    page.wait_for_function("() => document.getElementById('map-said').innerText !== ''")
+    page.locator("button.open").nth(1).click()
+    page.wait_for_selector(".viewer[data-ready=yes]")
+    assert opened.colours() > 100
+    url = urlsplit(page.url)
+    assert url.path == "/"
+    assert url.query == ""
+    assert f"hit={names[1]}" in url.fragment
+    page.reload()
+    page.wait_for_selector(".viewer[data-ready=yes]")
+    assert page.inner_text("#hit-title") == names[1]
+    page.keyboard.press("Escape")
+    assert all(LYSOZYME not in request for request in opened.requests)
+    document = json.loads(opened.saved("JSON"))
+    assert [hit["target"] for hit in document["hits"]] == names
+    assert opened.saved("FASTA").decode().count(">") == len(names)
+    single = opened.saved("One page (HTML)").decode()
+    assert "default-src 'none'" in single
+    assert 'id="hit-0"' in single
+
+
+def test_an_uploaded_structure_is_kept_in_the_browser(opened: Page, sample: Path) -> None:
+    """It is superposed on its hits, and after a reload as well; an entry is picked by its id."""
+    page = opened.page
+    page.set_input_files("#files", [str(sample / "1b5m_A.pdb.gz")])
+    page.locator("#entry").press_sequentially("1A2P")
+    page.wait_for_selector("#entry-ids option", state="attached")
+    assert page.get_attribute("#entry-ids option", "value") == "1a2p_A"
+    page.fill("#entry", "1a2p_A")
+    page.keyboard.press("Enter")
+    assert page.inner_text("#entry-list").startswith("1a2p_A")
+    search(page)
+    assert page.locator("#query-choice option").count() == 2
+    page.locator("button.open").first.click()
+    page.wait_for_selector(".viewer[data-ready=yes]")
+    assert page.inner_text(".facts").count("TM-score") == 2
+    title = page.inner_text("#hit-title")
+    page.reload()
+    page.wait_for_selector(".viewer[data-ready=yes]")
+    assert page.inner_text("#hit-title") == title
+    assert page.inner_text("#file-list").startswith("1b5m_A.pdb.gz")
+
+
+def test_what_is_wrong_is_a_sentence(browser: Any, address: str) -> None:
+    """A bad record, nothing at all, and a search that is cancelled."""
+    opened = Page(browser, address)
+    page = opened.page
+    page.click("#search")
+    assert "Nothing to search with" in page.inner_text("#error")
+    page.fill("#fasta", ">one\nMKV1LSA")
+    page.click("#search")
+    page.wait_for_function("() => document.getElementById('error').innerText.includes('one')")
+    assert "1 at position 4 is not an amino acid" in page.inner_text("#error")
+    page.route("**/v1/search", lambda route: None)  # never answered
+    page.fill("#fasta", LYSOZYME)
+    page.click("#search")
+    assert "Searching with sequences" in page.inner_text("#said")
+    page.click("#cancel")
+    page.wait_for_function("() => document.getElementById('said').innerText === 'Cancelled.'")
+    assert not page.is_visible("#cancel")
+    assert not page.is_visible("#error")
+    opened.context.close()
+
+
+def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Any, library: Library) -> None:
+    """The field appears when the server wants a key; it is in the tab's storage alone."""
+    with served(library, Settings(key=KEY)) as address:
+        opened = Page(browser, address)
+        page = opened.page
+        page.wait_for_selector("#key")
+        assert "key" in page.inner_text("#error")
+        page.fill("#key", KEY)
+        page.keyboard.press("Tab")
+        page.wait_for_selector("#map[data-ready=yes]")
+        page.fill("#fasta", LYSOZYME)
+        search(page)
+        assert page.evaluate("sessionStorage.length") == 1
+        assert page.evaluate("localStorage.length") == 0
+        assert KEY not in page.url
+        opened.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_it(opened: Page, scheme: str) -> None:
+    """axe-core finds nothing serious, before and after a search, and 400 pixels are wide enough."""
+    page = opened.page
+    page.emulate_media(color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    page.fill("#fasta", LYSOZYME)
+    search(page)
+    assert opened.findings() == []
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.wait_for_timeout(200)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
