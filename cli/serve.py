@@ -176,7 +176,7 @@ def serve(
         return Library(searcher, ready.name, ready.line, settings.limits.cache_bytes)
 
     def ready(address: str, library: Library) -> None:
-        print(f"protalign serves {len(library.ids):,} entries at {address}", flush=True)
+        print(f"protalign serves {len(library):,} entries at {address}", flush=True)
         if open_page:
             webbrowser.open(address)
 

@@ -227,7 +227,7 @@ class Searcher:
         """
         for modality in self.model.encoders:
             self.encoders.load(modality)
-        self.store, self.reading  # noqa: B018
+        self.store, self.reading, "" in self.vectors  # noqa: B018  # each made at its first use
         if self.model.residue_stage is not None:
             self.residues  # noqa: B018
         if self.nearest is not None:

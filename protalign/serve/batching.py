@@ -190,6 +190,11 @@ class Compute:
             self._pump()
 
     def _next(self) -> Callable[[], Callable[[], None]] | None:
+        late = time.monotonic() - self._patience
+        if any(each.since < late for each in self._proteins):  # others must not keep them for ever
+            proteins = self._next_proteins()
+            if proteins:
+                return self._encoding_of(proteins)
         while self._jobs:
             job = self._jobs.popleft()
             if not job.done.cancelled():
@@ -315,11 +320,11 @@ class Compute:
             return encode([each])[0]
 
         def job() -> Callable[[], None]:
-            results: list[tuple[Queries | None, BaseException | None]]
+            results: list[tuple[Queries | None, Exception | None]]
             try:
                 results = [(each, None) for each in encode(batch)]
-            except Exception as error:
-                results = [(None, error)] * len(batch)
+            except BaseException as error:
+                results = [(None, _ordinary(error))] * len(batch)
                 if len(batch) > 1:  # one of them must not fail the others
                     results = [_tried(partial(encode_one, each)) for each in batch]
 
@@ -338,11 +343,16 @@ def _alone(work: Callable[[], Any]) -> list[Any]:
     return [work()]
 
 
-def _tried(work: Callable[[], Result]) -> tuple[Result | None, BaseException | None]:
+def _tried(work: Callable[[], Result]) -> tuple[Result | None, Exception | None]:
     try:
         return work(), None
-    except Exception as error:
-        return None, error
+    except BaseException as error:
+        return None, _ordinary(error)
+
+
+def _ordinary(error: BaseException) -> Exception:
+    """Return an error that ends a request alone: SystemExit would end the event loop."""
+    return error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
 
 
 def _settled(
@@ -362,7 +372,7 @@ def _settled(
     return job
 
 
-def _settle(future: asyncio.Future[Any], result: Any, problem: BaseException | None) -> None:
+def _settle(future: asyncio.Future[Any], result: Any, problem: Exception | None) -> None:
     if future.done():  # its request has gone
         return
     if problem is None:

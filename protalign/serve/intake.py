@@ -239,7 +239,7 @@ def read_queries(
             "fasta",
         )
     for entry_id in ids:
-        if entry_id not in library.known:
+        if entry_id not in library:
             raise unknown_entry(entry_id)
     asked = Asked([], list(dict.fromkeys(ids)))
     first_of: dict[str, str] = {}

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from protalign.core.arrays import Float32, Float64
 from protalign.core.protein import MODALITIES, Modality, Protein, sequence_hash
@@ -54,9 +56,13 @@ class Library:
         self.searcher = searcher
         self.name, self.line = name, line
         self.pooled = PooledCache(cache_bytes)
-        self.ids: list[str] = searcher.vectors.ids.tolist()
-        self.known = frozenset(self.ids)
-        self._lower = [each.lower() for each in self.ids]
+        self._ids = pa.array(searcher.vectors.ids, pa.large_string())
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, entry_id: object) -> bool:
+        return entry_id in self.searcher.vectors
 
     @property
     def store(self) -> EmbeddingStore:
@@ -106,17 +112,13 @@ class Library:
 
     def matching(self, part: str, limit: int) -> list[str]:
         """Return ids that contain a text in either case: first those that begin with it."""
-        part = part.lower()
-        first: list[str] = []
-        later: list[str] = []
-        for entry_id, lower in zip(self.ids, self._lower, strict=True):
-            if lower.startswith(part):
-                first.append(entry_id)
-                if len(first) == limit:
-                    break
-            elif len(later) < limit and part in lower:
-                later.append(entry_id)
-        return [*first, *later][:limit]
+        fits = pc.match_substring(self._ids, part, ignore_case=True)
+        first = pc.starts_with(self._ids, part, ignore_case=True)
+        found: list[str] = self._ids.filter(first)[:limit].to_pylist()
+        if len(found) < limit:
+            later = self._ids.filter(pc.and_not(fits, first))
+            found += later[: limit - len(found)].to_pylist()
+        return found
 
     @cached_property
     def plane(self) -> tuple[Float64, Float64]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -26,6 +28,8 @@ log = logging.getLogger("protalign.serve")
 
 #: Seconds that a client has for the head of a request, and that a connection may lie idle.
 HEAD_SECONDS, IDLE_SECONDS = 10.0, 15
+#: Connections that the event loop takes at once, and open files of all else: the store, libraries.
+_BACKLOG, _FILES = 64, 64
 _TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
@@ -55,7 +59,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
-            bound.listen(1024)
+            bound.listen(_BACKLOG)
         except OSError:
             bound.close()
             raise
@@ -84,6 +88,30 @@ def check_exposure(host: str, settings: Settings, *, no_auth: bool) -> None:
             f"{one_line(host, 100)}: other machines would reach it without a key",
             "give --api-key-file, or write --no-auth",
         )
+
+
+def connections_that_fit(most: int) -> int:
+    """Return how many connections may be open, and raise the limit of open files for them.
+
+    Without room for more files the event loop could not even refuse a connection. Those that it
+    refuses are open for a few of its rounds.
+
+    Parameters
+    ----------
+    most : int
+        The answer, at most.
+    """
+    others = 4 * _BACKLOG + _FILES
+    files, permitted = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < most + others:
+        wanted = most + others
+        if permitted != resource.RLIM_INFINITY:
+            wanted = min(wanted, permitted)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, permitted))
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        most = max(1, min(most, files - others))
+    return most
 
 
 class _Protocol(H11Protocol):
@@ -161,7 +189,7 @@ class _Server(uvicorn.Server):
     async def _reloaded(self) -> None:
         try:
             library = await self._gate.service.reload()
-            log.warning("reloaded: %s vectors", f"{len(library.ids):,}")
+            log.warning("reloaded: %s vectors", f"{len(library):,}")
         except ProtAlignError as error:
             log.error("%s", printable(f"{error}; the old vectors are served on"))
         except Exception as error:
@@ -189,7 +217,7 @@ def make_server(gate: Gate, settings: Settings) -> uvicorn.Server:
         date_header=True,
         proxy_headers=False,
         lifespan="on",
-        backlog=1024,
+        backlog=_BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=int(settings.drain),
     )
@@ -231,6 +259,8 @@ def serve(
         The library cannot be opened.
     """
     check_exposure(host, settings, no_auth=no_auth)
+    fitting = connections_that_fit(settings.limits.connections)
+    settings = replace(settings, limits=replace(settings.limits, connections=fitting))
     bound = bound_socket(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{bound.getsockname()[1]}"

@@ -159,7 +159,7 @@ class Service:
     async def align(self, form: AlignForm, uploads: Sequence[Upload]) -> Response:
         """Return the answer to an alignment: a hit view."""
         library = self.library
-        if form.target not in library.known:
+        if form.target not in library:
             raise unknown_entry(form.target)
         asked = await self._asked(form, uploads, library)
         queries = await self._queries(asked, form.query_by, library, residues=library.has_residues)
@@ -258,7 +258,7 @@ class Service:
         """Return the places of queries and hits on the map."""
         library = self.library
         for entry_id in form.hits:
-            if entry_id not in library.known:
+            if entry_id not in library:
                 raise unknown_entry(entry_id)
         asked = await self._asked(form, uploads, library)
         queries = await self._queries(asked, form.query_by, library, residues=False)
@@ -363,7 +363,7 @@ class Service:
     def _holding(self, entry_id: str) -> Library:
         """Return the library if its store has an entry; raise ApiError otherwise."""
         library = self.library
-        if entry_id not in library.known or entry_id not in library.store:
+        if entry_id not in library or entry_id not in library.store:
             raise unknown_entry(entry_id)
         return library
 

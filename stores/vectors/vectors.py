@@ -71,6 +71,9 @@ class AlignedVectors:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __contains__(self, entry_id: object) -> bool:
+        return entry_id in self._row
+
     def __repr__(self) -> str:
         sequences, structures = int(self.has_sequence.sum()), int(self.has_structure.sum())
         return (

@@ -11,6 +11,7 @@ from protalign.core.protein import Protein
 from tests.helpers.commands import run
 from tests.helpers.forks import Forks
 from tests.helpers.once import made_once
+from tests.helpers.poisoned import write_plugin
 from tests.helpers.stores import read_protein
 
 
@@ -19,6 +20,14 @@ def forks() -> Iterator[Forks]:
     """Runs commands in forks."""
     with Forks() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a package that announces an encoder."""
+    folder = tmp_path_factory.mktemp("plugin")
+    write_plugin(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,7 @@ from tests.helpers.one_hot import (
     load_slowly,
     one_hot,
 )
+from tests.helpers.poisoned import POISON
 from tests.helpers.stores import (
     CHUNK_ROWS,
     ONE_HOT,
@@ -50,61 +51,8 @@ from tests.reliability import times
 Record = Callable[[str, object], None]
 
 REPOSITORY = Path(__file__).parents[2]
-#: A motif of no real protein, which the tests' encoders do not survive.
-POISON = "WCWCWC"
 #: Kills of workers at each of three moments.
 KILLS = times(2, 50)
-
-PLUGIN = '''
-"""An encoder of another package, one-hot, that does not survive a motif."""
-
-import os
-
-import numpy as np
-
-from protalign.core.protein import AMINO_ACIDS
-from protalign.encoders import Encoder
-
-
-class PoisonedEncoder(Encoder):
-    modality = "sequence"
-    name, dim, device, settings = "poisoned", 20, "cpu", {}
-    weights_sha256 = "0" * 64
-    batch_rows = 200
-
-    @classmethod
-    def models(cls):
-        return ["poisoned"]
-
-    @classmethod
-    def load(cls, spec):
-        return cls()
-
-    def encode(self, batch):
-        if any("WCWCWC" in chain for item in batch for chain in item):
-            if os.environ["POISON"] == "exit":
-                os._exit(7)
-            raise KeyError("WCWCWC")
-        table = {letter: row for letter, row in zip(AMINO_ACIDS, np.eye(20, dtype=np.float32))}
-        return [np.stack([table[letter] for letter in "".join(item)]) for item in batch]
-
-    def memory_bytes(self, longest, batch_rows):
-        return 80 * max(longest, batch_rows)
-'''
-
-
-@pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a package that announces an encoder."""
-    folder = tmp_path_factory.mktemp("plugin")
-    (folder / "poisoned_plugin.py").write_text(PLUGIN)
-    facts = folder / "poisoned_plugin-1.0.dist-info"
-    facts.mkdir()
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: poisoned-plugin\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text(
-        "[protalign.encoders]\npoisoned = poisoned_plugin:PoisonedEncoder\n"
-    )
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +95,7 @@ def test_an_encoder_that_raises(
 ) -> None:
     """Another package's encoder raises for one record: 29 of 30; again, with the same bytes."""
     monkeypatch.syspath_prepend(plugin)
-    monkeypatch.setenv("POISON", "raise")
+    monkeypatch.setenv("POISON", "KeyError")
     out = tmp_path / "store.zarr"
     printed = run(*command(records, out), code=3).stderr
     assert "(p16): the encoder failed with KeyError: 'WCWCWC'; leave it out" in printed
