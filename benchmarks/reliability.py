@@ -81,8 +81,8 @@ ROWS = (
         ("most memory (MB)",),
     ),
     Row(
-        "a server: encoders that raise in its threads, a full disk, malformed bodies, slow clients, "
-        "uploads of 200 MB, open connections",
+        "a server: encoders that raise in its threads, a full disk, malformed bodies, slow "
+        "clients, uploads of 200 MB, open connections",
         "1,000 bodies, 500 slow clients, 40 uploads, 10,000 connections: up, the right answer "
         "afterwards, each refused in the one form of errors",
         (f"{FOLDER}/test_serve.py",),
