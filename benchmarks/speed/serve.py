@@ -169,7 +169,8 @@ def sequences_of(store: Path, count: int) -> list[str]:
 
 def in_process(vectors: Path, sequences: Sequence[str]) -> tuple[list[Answer], dict[str, Any]]:
     """Return the hits of each sequence, and the figures of one call after another."""
-    from protalign.search.searcher import Searcher, SearchOptions
+    from protalign.search.search_options import SearchOptions
+    from protalign.search.searcher import Searcher
 
     searcher = Searcher(vectors, model=shipped_model())
     searcher.search(sequences[:2], SearchOptions(k=K))

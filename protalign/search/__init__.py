@@ -13,7 +13,8 @@ from protalign.search.hit import Hit
 from protalign.search.hit_list import Hits
 from protalign.search.hits import search
 from protalign.search.index import Index
-from protalign.search.searcher import Searcher, SearchOptions
+from protalign.search.search_options import SearchOptions
+from protalign.search.searcher import Searcher
 from protalign.search.word_building import index_store
 from protalign.search.word_index import WordIndex
 

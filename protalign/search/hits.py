@@ -14,7 +14,8 @@ from protalign.search.hit_columns import parse_columns
 from protalign.search.hit_list import Hits as Hits
 from protalign.search.index import Index
 from protalign.search.queries import Query
-from protalign.search.searcher import Searcher, SearchOptions
+from protalign.search.search_options import SearchOptions
+from protalign.search.searcher import Searcher
 from protalign.search.word_index import WordIndex
 from protalign.stores import AlignedVectors, EmbeddingStore
 

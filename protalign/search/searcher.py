@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
-from protalign.core.checks import check_choice, check_whole
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.core.words import Against, AlignMode
@@ -24,7 +23,7 @@ from protalign.search.candidates import (
     with_annotations,
     with_cosines,
 )
-from protalign.search.comparison import Comparison, HitFilters
+from protalign.search.comparison import Comparison
 from protalign.search.hit import Hit
 from protalign.search.hit_list import Hits
 from protalign.search.index import Index
@@ -46,69 +45,18 @@ from protalign.search.queries import (
     sort_queries,
     stored_queries,
 )
-from protalign.search.rerank import StoredResidues, check_length_term
+from protalign.search.rerank import StoredResidues
+from protalign.search.search_options import SearchOptions
 from protalign.search.wanted import (
-    Wanted,
     refuse_uncalibrated,
     refuse_unknown,
     refuse_without_coordinates,
-    refuse_without_residues,
 )
 from protalign.search.word_index import WordIndex
 from protalign.search.word_search import CANDIDATES, WordSearch
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 
 _OTHER: Mapping[Modality, Modality] = {"sequence": "structure", "structure": "sequence"}
-
-
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """What is asked of a search; the parameters of ``protalign.search``, with its defaults.
-
-    Attributes
-    ----------
-    k, against, query_by, rerank, mode, length_term, tm_score, superpose
-        As for ``protalign.search``.
-    filters : HitFilters
-        What hits must have.
-    columns : tuple of str
-        Columns that are to be written; empty for the usual ones.
-
-    Examples
-    --------
-    >>> SearchOptions(k=3, rerank=200).mode
-    'local'
-    """
-
-    k: int = 5
-    against: Against = "other"
-    query_by: Modality = "sequence"
-    rerank: int = 0
-    mode: AlignMode = "local"
-    length_term: float = 0.0
-    tm_score: bool = False
-    filters: HitFilters = field(default_factory=HitFilters)
-    columns: tuple[str, ...] = ()
-    superpose: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice("against", self.against, ("other", *MODALITIES))
-        check_choice("query_by", self.query_by, MODALITIES)
-        check_whole("k", self.k, 1)
-        check_whole("rerank", self.rerank, 0)
-        check_choice("mode", self.mode, get_args(AlignMode))
-
-    @property
-    def wanted(self) -> Wanted:
-        """The columns, filters and superpositions that a search may be unable to give."""
-        return Wanted(self.columns, self.filters, self.superpose)
-
-    def check(self, *, by_words: bool) -> None:
-        """Raise InputError if a search by vectors, or by words, could never give what is asked."""
-        by_residues = bool(self.rerank) or by_words
-        check_length_term(self.length_term, self.mode if by_residues else None)
-        if not by_residues:
-            refuse_without_residues(self.wanted)
 
 
 class Searcher:

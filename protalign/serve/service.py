@@ -20,7 +20,7 @@ from protalign.search.comparison import HitFilters
 from protalign.search.hit_columns import parse_columns
 from protalign.search.queries import Queries
 from protalign.search.residue_rows import StoredProtein, stored_chains
-from protalign.search.searcher import SearchOptions
+from protalign.search.search_options import SearchOptions
 from protalign.search.superposition import backbone_of, superimpose
 from protalign.serve.answers import hits_response, json_response
 from protalign.serve.batching import Compute

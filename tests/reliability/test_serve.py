@@ -19,7 +19,8 @@ import httpx
 import pytest
 
 from protalign.search.hit import Hit
-from protalign.search.searcher import Searcher, SearchOptions
+from protalign.search.search_options import SearchOptions
+from protalign.search.searcher import Searcher
 from tests.helpers.commands import run
 from tests.helpers.poisoned import POISON
 from tests.helpers.served import (

@@ -297,7 +297,7 @@ def test_many_clients_at_once_get_right_answers(fresh: Library) -> None:
             ]
             return await asyncio.gather(*(asking.post("/v1/search", json=body) for body in bodies))
 
-    from protalign.search.searcher import SearchOptions
+    from protalign.search.search_options import SearchOptions
 
     for each, answer in zip(several, asyncio.run(main()), strict=True):
         assert answer.status_code == 200, answer.text
