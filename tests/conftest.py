@@ -151,9 +151,12 @@ def embedded_few(tmp_path_factory: pytest.TempPathFactory, sample: Path, encoder
     return folder / "store.zarr"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium of this machine."""
+    """A headless Chromium of this machine.
+
+    For one file of tests: while playwright runs, no other event loop can run in this thread.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:

@@ -76,7 +76,7 @@ def report(files: Files, interrupted: Interrupted) -> Path:
     return files.out
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def loaded(browser: Any, report: Path) -> Iterator[Opened]:
     """The page, loaded once for all tests."""
     opened = Opened(browser, report / "index.html")
