@@ -20,6 +20,10 @@ SMALL = {
     "residues": "--residues 30 --candidates 5 --length 40 --scanned 9 --queries 5 --turns 1 "
     "--no-first-call",
     "scaling": "--sizes 5 10",
+    "serve": "--vectors 30 --requests 2 --clients 1 2 --different 4 --long 2 --proteins "
+    + " ".join(
+        str(ROOT / "examples" / "sample" / name) for name in ("1bpi_A.cif", "1vqb_A.pdb.gz")
+    ),
     "search": "--vectors 500 --batches 2 --turns 1",
     "store": "--proteins 20 --median 20 --batch 10 --turns 1",
     "words": "--sizes 20 --chains 4 --queries 1 --turns 1",
@@ -31,6 +35,7 @@ REQUIRED = {
     "reading": "Bio",
     "search": "faiss",
     "proteinmpnn": "protein_mpnn_utils",
+    "serve": "uvicorn",
 }
 
 
