@@ -149,15 +149,16 @@ class SortedQueries:
         return bool(self.files or self.proteins or self.ids or self.tables)
 
 
-def sort_queries(given: Query | Iterable[Query], ids: Iterable[str]) -> SortedQueries:
-    """Sort queries by kind.
+def sort_queries(
+    given: Query | Iterable[Query], known: AlignedVectors | EmbeddingStore
+) -> SortedQueries:
+    """Sort queries by kind; ``known`` has the ids that can be named.
 
-    A text is an id if the vectors have it, else a file or folder if it exists, else a sequence if
+    A text is an id if it is known, else a file or folder if it exists, else a sequence if
     it is at least 10 letters. Raise InputError for anything else.
     """
     if isinstance(given, (str, os.PathLike, AlignedVectors, Protein)) or _is_embedding(given):
         given = [given]
-    known = set(ids)
     result = SortedQueries()
     for query in given:
         if isinstance(query, AlignedVectors):
@@ -167,7 +168,7 @@ def sort_queries(given: Query | Iterable[Query], ids: Iterable[str]) -> SortedQu
         elif isinstance(query, (str, os.PathLike)):
             text = os.fspath(query)
             # os.path: Path("") is a folder, and a name that is too long is an error to it.
-            if text in known and isinstance(query, str):
+            if isinstance(query, str) and text in known:
                 result.ids.append(text)
             elif os.path.exists(text):  # noqa: PTH110
                 if Path(text).suffix == ".parquet":
@@ -179,7 +180,8 @@ def sort_queries(given: Query | Iterable[Query], ids: Iterable[str]) -> SortedQu
             else:
                 raise InputError(
                     f"{text[:60]!r}: not an id of the vectors, and no file or folder has this name",
-                    did_you_mean(text, known) or "give an id, a file, or a sequence of 10 letters",
+                    did_you_mean(text, known.ids)
+                    or "give an id, a file, or a sequence of 10 letters",
                 )
         elif _is_embedding(query):
             result.embeddings.append(query)

@@ -197,7 +197,8 @@ class Searcher:
             A query is not an id, a file or a sequence, or the search cannot give what is asked.
         """
         options = options or SearchOptions()
-        by_kind = sort_queries(queries, self._ids())
+        known = self.vectors if self.words is None else self.words.store
+        by_kind = sort_queries(queries, known)
         targets = self.vectors if self.words is None else self.words.vectors(by_kind.ids)
         opened = self._store_for(options)
         if not by_kind.may_have_coordinates:
@@ -353,11 +354,6 @@ class Searcher:
                 new if yes else old for yes, new, old in zip(comparable, scored, hits, strict=True)
             ]
         return _finished(hits, Comparison(queries, self.store, residues, mode), options)
-
-    def _ids(self) -> list[str]:
-        known = self.vectors.ids if self.words is None else self.words.store.ids
-        ids: list[str] = known.tolist()
-        return ids
 
     def _by_residues(self, options: SearchOptions) -> bool:
         return bool(options.rerank) or self.words is not None
