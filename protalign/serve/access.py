@@ -221,7 +221,7 @@ def _header(headers: list[tuple[bytes, bytes]], name: bytes) -> str:
 
 def _route(scope: Scope) -> str:
     """Return the route of a request, without what the client wrote into it."""
-    route = getattr(scope.get("route"), "path", None)
+    route = getattr(scope.get("route"), "path_format", None)
     if isinstance(route, str):
         return route
     return str(scope["path"]) if scope["path"] in OPEN else "(other)"

@@ -320,7 +320,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         return await answered(request, service.entries(contains, limit))
 
     @app.get(
-        f"/{API}/entries/{{id}}/structure",
+        f"/{API}/entries/{{id:path}}/structure",
         tags=["entries"],
         responses={
             **_described(404, 422),
@@ -342,7 +342,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         return await answered(request, service.structure(id, format, on))
 
     @app.get(
-        f"/{API}/entries/{{id}}",
+        f"/{API}/entries/{{id:path}}",
         tags=["entries"],
         response_model=models.Entry,
         responses=_described(404, 422),

@@ -75,6 +75,14 @@ def test_a_wrong_file_is_refused(
     check_error(answer, status, words)
 
 
+@pytest.mark.parametrize("route", ["", "/structure"])
+def test_an_id_may_hold_a_slash(served: TestClient, route: str) -> None:
+    """Ids such as Pfam's O95631/1-100 reach their routes, plain and encoded."""
+    for written in ("O95631/1-100", "O95631%2F1-100"):
+        answer = served.get(f"/v1/entries/{written}{route}")
+        check_error(answer, 404, "'O95631/1-100': not an entry", param="O95631/1-100")
+
+
 def test_other_refusals(served: TestClient) -> None:
     """Routes, methods, media types and sizes have their codes."""
     check_error(served.get("/v2/search"), 404, "/v2/search: no such route")
