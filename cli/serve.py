@@ -23,6 +23,7 @@ from protalign.cli.options import (
     given_weights,
 )
 from protalign.core.errors import InputError
+from protalign.core.words import counted
 
 if TYPE_CHECKING:
     from protalign.serve.library import Library
@@ -176,7 +177,8 @@ def serve(
         return Library(searcher, ready.name, ready.line, settings.limits.cache_bytes)
 
     def ready(address: str, library: Library) -> None:
-        print(f"protalign serves {len(library):,} entries at {address}", flush=True)
+        entries = counted(len(library), "entry", "entries")
+        print(f"protalign serves {entries} at {address}", flush=True)
         if open_page:
             webbrowser.open(address)
 

@@ -95,6 +95,9 @@ class Gate:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 0
+        only_head = scope["method"] == "HEAD"
+        if only_head:  # wherever GET is; the body is left out below
+            scope = {**scope, "method": "GET"}
 
         async def send_more(message: Message) -> None:
             nonlocal status
@@ -105,6 +108,8 @@ class Gate:
                 if b"cache-control" not in names:
                     more.append((b"cache-control", b"no-store"))
                 message = {**message, "headers": [*message.get("headers", ()), *more]}
+            elif only_head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             async with asyncio.timeout(_SEND_SECONDS):  # it may never read
                 await send(message)
 

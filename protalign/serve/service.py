@@ -225,7 +225,7 @@ class Service:
             raise ApiError(
                 422,
                 f"input: {len(texts)} sequences, and 1 to {self.limits.inputs} are taken",
-                "send several requests",
+                "send so many at once",
                 "input",
             )
         size = sum(map(len, texts))

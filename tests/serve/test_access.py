@@ -85,6 +85,16 @@ def test_only_names_of_this_machine_are_answered(library: Library) -> None:
             check_error(asking.get("/info", headers={"Host": host}), 400, "Host")
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/info", "/v1/entries", "/nowhere"])
+def test_a_head_is_answered_as_a_get_without_its_body(served: TestClient, path: str) -> None:
+    """Monitors of a service ask for the head alone."""
+    head, whole = served.head(path), served.get(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert head.headers["content-length"] == whole.headers["content-length"]
+    assert served.head("/v1/search").status_code == 405
+
+
 def test_every_answer_has_its_headers(served: TestClient) -> None:
     """A strict policy, no sniffing, no frames, no storing: also on errors and files."""
     for path in ("/", "/docs", "/static/page.js", "/info", "/v1/entries", "/nowhere"):
