@@ -66,7 +66,9 @@ def _machine(report: dict[str, Any]) -> str:
     machine = report["machine"]
     features = [name for key, name in (("amx", "AMX"), ("avx512", "AVX-512")) if machine[key]]
     processor = machine["processor"].replace("(R)", "").replace("  ", " ")
-    parts = [f"{machine['cores']} cores of {processor}" + f" with {features[0]}" * bool(features)]
+    parts = [
+        f"{machine['cores']} cores of {processor}" + (f" with {features[0]}" if features else "")
+    ]
     parts += ["virtual machine"] * machine["virtual"]
     return ", ".join([*parts, f"{machine['memory_gb']} GB", machine["gpu"] or "no GPU"])
 
