@@ -246,7 +246,7 @@ def _members_of(
     source: SourceFile, options: ReadOptions, processes: int
 ) -> Iterator[Protein | Failure]:
     """Yield the proteins of an archive's files, and a failure for each that cannot be read."""
-    tasks = _chunks(read_members(source.path, room_for(source)), _FILES_PER_TASK)
+    tasks = _chunks(read_members(source.path, room_for(source.kind)), _FILES_PER_TASK)
     parse = partial(_parse_members, options)
     if is_small(source):
         chunks: Iterable[list[Protein | Failure]] = map(parse, tasks)

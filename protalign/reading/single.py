@@ -82,7 +82,7 @@ def read_structure_file(
     """
     sha256, room = b"", MAX_BYTES
     try:
-        room = MAX_BYTES if is_small(source) else room_for(source)
+        room = MAX_BYTES if is_small(source) else room_for(source.kind)
         data = read_file(source.path, min(most, room))
         sha256 = hashlib.sha256(data).digest()
         content = unpack(data, source.path.name, min(most, room))
@@ -151,9 +151,9 @@ def parsed(
     options: ReadOptions | None,
     most: int = MAX_BYTES,
 ) -> SourceResult:
-    """Parse bytes in memory: the boundary around them, as ``_read`` is around a file."""
+    """Parse bytes in memory: the boundary around them, as ``read_structure_file`` is."""
     try:
-        content = unpack(data, name, min(most, _fitting(source.kind)))
+        content = unpack(data, name, min(most, room_for(source.kind)))
         return SourceResult(
             source, sha256, read_structure(source, content, options or ReadOptions())
         )
@@ -170,13 +170,8 @@ def parsed(
         return failed(source, sha256, *unexpected(error))
 
 
-def room_for(source: SourceFile) -> int:
+def room_for(kind: Kind) -> int:
     """Return the most bytes of a decompressed file that fit into memory while they are read."""
-    return _fitting(source.kind)
-
-
-def _fitting(kind: Kind) -> int:
-    """Return the most bytes of a decompressed file for which memory is free."""
     fits = free_memory() / _MEMORY_PER_BYTE[kind]
     return int(max(_LEAST_ROOM, min(MAX_BYTES, fits)))
 
