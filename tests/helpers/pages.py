@@ -34,6 +34,23 @@ class Page:
         here = ("file:", "data:", "blob:", "http://127.0.0.1")
         return [url for url in self.requests if not url.startswith(here)]
 
+    def says(self, selector: str, text: str) -> None:
+        """Wait until an element's text has this in it; a page may say it a moment later."""
+        self.page.wait_for_function(
+            "([selector, text]) => document.querySelector(selector)?.innerText.includes(text)",
+            arg=[selector, text],
+        )
+
+    def fits(self, width: int, *selectors: str) -> None:
+        """Make the window this wide, and wait until these elements need no more than they have."""
+        self.page.set_viewport_size({"width": width, "height": 800})
+        for selector in selectors:
+            self.page.wait_for_function(
+                "selector => { const {scrollWidth, clientWidth} = document.querySelector(selector);"
+                " return scrollWidth <= clientWidth; }",
+                arg=selector,
+            )
+
     def findings(self) -> list[str]:
         """Serious and critical findings of axe-core, which runs outside the page's policy."""
         self.page.evaluate(AXE.read_text(encoding="utf-8"))
