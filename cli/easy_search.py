@@ -23,6 +23,7 @@ from protalign.cli.hit_options import (
     with_page,
 )
 from protalign.cli.options import (
+    AnyModel,
     Assembly,
     Device,
     EntryPer,
@@ -54,15 +55,7 @@ def easy_search(
             ".gz.",
         ),
     ],
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A model folder that `protalign fit` wrote. Default: the small model that ships "
-            "with ProtAlign.",
-        ),
-    ] = None,
+    model: AnyModel = None,
     cache: Annotated[
         Path | None,
         typer.Option(

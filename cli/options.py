@@ -13,6 +13,15 @@ StorePath = Annotated[Path, typer.Argument(help="A store that `protalign embed` 
 ModelPath = Annotated[
     Path, typer.Option("--model", "-m", help="A model folder that `protalign fit` wrote.")
 ]
+AnyModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A model folder that `protalign fit` wrote. Default: the small model that ships with "
+        "ProtAlign.",
+    ),
+]
 IdsPath = Annotated[
     Path | None,
     typer.Option("--ids", help="Use only these entries: a text file with one id per line."),

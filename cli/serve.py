@@ -13,6 +13,7 @@ import typer
 
 from protalign.cli.console import ConsoleReporter, quick_imports
 from protalign.cli.options import (
+    AnyModel,
     Device,
     EntryPer,
     MinPlddt,
@@ -41,15 +42,7 @@ def serve(
             "files, a folder of them, vectors, or a folder that `easy-search --db` made.",
         ),
     ],
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A model folder that `protalign fit` wrote. Default: the small model that ships "
-            "with ProtAlign.",
-        ),
-    ] = None,
+    model: AnyModel = None,
     vectors: Annotated[
         Path | None,
         typer.Option(

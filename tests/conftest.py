@@ -32,7 +32,7 @@ if not torch.cuda.is_available():
 
 # A property is about what comes out, not about how long it takes on a busy machine.
 settings.register_profile(
-    "protalign", deadline=None, max_examples=100 if "CI" in os.environ else 30
+    "protalign", deadline=None, max_examples=50 if "CI" in os.environ else 15
 )
 settings.load_profile("protalign")
 

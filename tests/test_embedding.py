@@ -123,6 +123,7 @@ def test_what_does_not_fit_fails_alone(tmp_path: Path, monkeypatch: pytest.Monke
     assert embed(fasta, out).failures == []  # on a machine with more memory
 
 
+@pytest.mark.slow
 def test_workers_with_other_weights_are_refused(
     tmp_path: Path, sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

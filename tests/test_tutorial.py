@@ -55,6 +55,7 @@ def test_the_tutorial_runs(tutorial: tuple[Path, str]) -> None:
     assert (folder / "vectors.csv").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "line"),
     [

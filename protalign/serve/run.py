@@ -31,6 +31,9 @@ log = logging.getLogger("protalign.serve")
 HEAD_SECONDS, IDLE_SECONDS = 10.0, 15
 #: Connections that the event loop takes at once, and open files of all else: the store, libraries.
 _BACKLOG, _FILES = 64, 64
+#: Connections that may wait to be taken, as the system permits: above it, each client waits for a
+#: second or more until its system asks again.
+_WAITING = 4096
 _TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
@@ -180,6 +183,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for each in sockets or ():  # the event loop has listened with its own, smaller number
+            each.listen(_WAITING)
         if threading.current_thread() is threading.main_thread():  # others get no signals
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
 

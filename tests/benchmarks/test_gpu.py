@@ -21,6 +21,7 @@ def run(patch: pytest.MonkeyPatch, *arguments: str) -> None:
     runpy.run_path(str(GPU), run_name="__main__")
 
 
+@pytest.mark.slow
 def test_every_part_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU, with interpreted kernels: every part has a line, and the sides agree."""
     pytest.importorskip("triton", reason="Triton is not installed")

@@ -50,6 +50,7 @@ def run(name: str, arguments: list[str], patch: pytest.MonkeyPatch) -> None:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_it_measures_and_writes_its_lines(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -166,6 +166,7 @@ def use_fused_kernels(monkeypatch: pytest.MonkeyPatch, *, use: bool) -> None:
         monkeypatch.setattr(module, "fused_pooling_on", lambda device: use)
 
 
+@pytest.mark.slow
 def test_training_ends_where_the_plain_path_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fit by fused kernels, rows held or streamed, has the plain path's losses and attention."""
     rng = np.random.default_rng(0)
@@ -194,6 +195,7 @@ def test_training_ends_where_the_plain_path_does(monkeypatch: pytest.MonkeyPatch
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_gpus() -> None:
     """Every kernel compiles for A100 and H100, within the memory that these have on chip."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

@@ -175,6 +175,7 @@ def test_several_processes_write_the_same_bytes(
     assert tree(path) == undisturbed
 
 
+@pytest.mark.slow
 def test_an_encoder_that_always_kills_ends_in_an_error(path: Path) -> None:
     """A worker that ends with every protein stops the run with one line, and not in a loop."""
     once = {"distributed.scheduler.allowed-failures": 0}  # instead of three more deaths
@@ -222,6 +223,7 @@ def test_ctrl_c_keeps_finished_tasks(path: Path, undisturbed: dict[str, bytes]) 
     assert tree(path) == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"]])
 def test_sigint_ends_promptly_and_quietly(
     devices: list[str], path: Path, tmp_path: Path, undisturbed: dict[str, bytes]

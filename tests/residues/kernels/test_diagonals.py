@@ -83,6 +83,7 @@ def test_a_search_on_a_device_finds_what_the_processor_finds(dtype: type[np.gene
             scan.nearest(queries, 2)
 
 
+@pytest.mark.slow
 def test_the_kernel_compiles_for_gpus() -> None:
     """For A100 and H100, within the memory that these have on chip."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
