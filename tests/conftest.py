@@ -31,9 +31,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 # A property is about what comes out, not about how long it takes on a busy machine.
-settings.register_profile(
-    "protalign", deadline=None, max_examples=50 if "CI" in os.environ else 15
-)
+settings.register_profile("protalign", deadline=None, max_examples=50 if "CI" in os.environ else 15)
 settings.load_profile("protalign")
 
 #: Browsers that the tests of pages drive, the first that is here.

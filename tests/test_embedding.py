@@ -103,6 +103,7 @@ def test_the_size_of_a_download_is_told_before_it_begins(
     assert not (tmp_path / "store.zarr").exists()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chain whose predicted memory is more than there is: one line, and the rest is embedded."""
     fasta = tmp_path / "proteins.fasta"

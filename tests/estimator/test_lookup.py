@@ -6,7 +6,6 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -145,6 +144,7 @@ def test_other_formats(
         assert frame.index.tolist() == read.ids.tolist()
         found = frame[[f"sequence{i}" for i in range(128)]].to_numpy(np.float32)
     else:
+        anndata = pytest.importorskip("anndata")
         found = anndata.read_h5ad(path).obsm["sequence_vector"]
     np.testing.assert_array_equal(found, read.sequence)
 

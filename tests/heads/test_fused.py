@@ -80,6 +80,7 @@ def test_equals_the_plain_path(dim: int, heads: int, dtype: torch.dtype) -> None
     check_equal(torch.randn(400, dim, device=DEVICE).to(dtype), RANGES, heads)
 
 
+@pytest.mark.slow
 @settings(max_examples=4)
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.integers(1, 40)), min_size=1, max_size=4),
@@ -111,6 +112,7 @@ def test_equals_multihead_attention(dim: int) -> None:
         torch.testing.assert_close(gradient, expected[name], atol=1e-5 * size, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="a GPU sets the number of programs")
 @pytest.mark.parametrize("shares", [1, 2, 9])
 def test_shares_change_nothing(monkeypatch: pytest.MonkeyPatch, shares: int) -> None:
@@ -120,6 +122,7 @@ def test_shares_change_nothing(monkeypatch: pytest.MonkeyPatch, shares: int) -> 
     check_equal(torch.randn(400, 24).half(), RANGES, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-12, 1e12])
 def test_gradients_of_any_size_are_exact(size: float) -> None:
     """float16 operands hold gradients far below and above what float16 holds."""

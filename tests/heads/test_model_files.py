@@ -64,6 +64,7 @@ def test_a_learned_loss_comes_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.transform(X), model.transform(X))
 
 
+@pytest.mark.slow
 def test_it_loads_without_the_store(saved: Path) -> None:
     """In a new process that has only the folder; and nothing in it is a pickle."""
     code = (

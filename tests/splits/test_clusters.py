@@ -74,6 +74,7 @@ def test_proteins_are_linked_by_any_chain(method: str) -> None:
     assert found.labels.tolist() == [0, 0, 1, 0, 2]
 
 
+@pytest.mark.slow
 @needs_mmseqs
 def test_few_sequences_lose_nothing_that_the_prefilter_finds(
     monkeypatch: pytest.MonkeyPatch,
