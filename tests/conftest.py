@@ -45,6 +45,11 @@ LONGEST_FIRST = (
     "tests/test_tutorial.py",
     "tests/test_embedding.py",
     "tests/test_docstrings.py",
+    "tests/cli/test_embed.py",
+    "tests/stores/test_filling.py",
+    "tests/serve/test_page.py",
+    "tests/search/test_hit_page.py",
+    "tests/test_searching.py",
 )
 
 

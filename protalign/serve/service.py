@@ -326,7 +326,13 @@ class Service:
     async def structure(
         self, entry_id: str, form: Literal["pdb", "mmcif"] | None, on: str | None
     ) -> Response:
-        """Return an entry's backbone out of the store, moved onto another entry if one is named."""
+        """Return an entry's backbone out of the store, moved onto another entry if one is named.
+
+        An id may itself end in /structure: then its path is the entry's.
+        """
+        whole = f"{entry_id}/structure"
+        if entry_id not in self.library and whole in self.library:
+            return await self.entry(whole)
         library = self._holding(entry_id)
         if on is not None:
             self._holding(on)

@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from protalign.core.errors import InputError
+from protalign.searching import ready_targets
 from protalign.serve.app import make_app
 from protalign.serve.library import Library
 from protalign.serve.settings import Limits, Settings
@@ -81,6 +82,19 @@ def test_an_id_may_hold_a_slash(served: TestClient, route: str) -> None:
     for written in ("O95631/1-100", "O95631%2F1-100"):
         answer = served.get(f"/v1/entries/{written}{route}")
         check_error(answer, 404, "'O95631/1-100': not an entry", param="O95631/1-100")
+
+
+def test_an_id_may_end_as_a_route_does(tmp_path: Path) -> None:
+    """The path of an entry a/structure is its own, not that of the structure of a."""
+    file = tmp_path / "ids.fasta"
+    file.write_text(f">a/structure\n{GOOD}\n")
+    targets = ready_targets(file, cache=tmp_path)
+    library = Library(targets.searcher(device="cpu"), targets.name, targets.line)
+    with client(make_app(lambda: library, Settings(), threads=1)) as asking:
+        entry = asking.get("/v1/entries/a/structure").json()
+        assert (entry["id"], entry["chains"][0]["sequence"]) == ("a/structure", GOOD)
+        answer = asking.get("/v1/entries/a/structure/structure")
+        check_error(answer, 422, "a/structure: it has no structure")
 
 
 def test_other_refusals(served: TestClient) -> None:
