@@ -75,7 +75,7 @@ def test_a_sequence_is_pasted_searched_opened_and_found_again(opened: Page) -> N
     names = page.locator("button.open").all_inner_texts()
     assert set(names[:4]) == {"107l_A", "108l_A", "109l_A", "110l_A"}
     opened.says("#said", "hits in")
-    assert page.inner_text("#hits h2") == "Hits of query"
+    assert page.inner_text("#hits h2") == "Hits of query_1"
     page.wait_for_function("() => document.getElementById('map-said').innerText !== ''")
     page.locator("button.open").nth(1).click()
     page.wait_for_selector(".viewer[data-ready=yes]")

@@ -6,6 +6,7 @@ import os
 
 import httpx
 import schemathesis
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import Case
 from schemathesis.checks import not_a_server_error
@@ -60,3 +61,11 @@ def test_answers_are_as_described(library: Library) -> None:
 
             check()
         assert routes >= 14
+
+
+def test_the_description_says_what_each_route_does(served: TestClient) -> None:
+    """A sentence for each, which the docs page lists."""
+    for path, methods in served.get("/openapi.json").json()["paths"].items():
+        for name, operation in methods.items():
+            assert operation["summary"].endswith("."), (path, name)
+            assert "\n" not in operation["summary"], (path, name)

@@ -68,7 +68,7 @@
   const records = (fasta) => {
     const text = fasta.trim();
     if (!text) return [];
-    const lines = text.startsWith(">") ? text : `>query\n${text}`;
+    const lines = text.startsWith(">") ? text : `>query_1\n${text}`;
     return lines.split(/^(?=>)/m).map((record) => ({ id: record.slice(1).trim().split(/\s+/)[0] || "", text: record }));
   };
   const stem = (name) => name.replace(/\.gz$/i, "").replace(/(\.(pdb|ent|cif|mmcif|bcif))+$/i, "");
