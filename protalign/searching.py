@@ -180,9 +180,9 @@ def easy_search(
     check_whole("k", k, 1)
     if reporter is not None:
         reporter = _SaidOnce(reporter)
-    model, name = _model(model, device)
+    model, name, quality = _model(model, device)
     if reporter is not None:
-        reporter.say(name)
+        reporter.say(f"model: {name}; {quality}")
     filters = HitFilters(max_evalue, min_score, min_cov, min_tm)
     wanted = Wanted(parse_columns(columns), filters, superpose)
     if model.residue_scorer().calibration is None:
@@ -288,7 +288,7 @@ def ready_targets(
     >>> ready.name, len(ready.side.vectors)
     ('protalign-2M', 1)
     """
-    loaded, line = _model(model, device)
+    loaded, _, line = _model(model, device)
     if model is None:
         name = SHIPPED
     else:
@@ -301,13 +301,13 @@ def ready_targets(
         side = _prepared(
             paths, Path(cache), None, loaded, options or ReadOptions(), weights, device, reporter
         )
-    return Targets(side, loaded, name, line.removeprefix(f"model: {name}").lstrip(",; "))
+    return Targets(side, loaded, name, line)
 
 
-def _model(given: Model | str | os.PathLike[str] | None, device: str) -> tuple[Model, str]:
-    """Return the model, and a line that says which it is and what it is worth."""
+def _model(given: Model | str | os.PathLike[str] | None, device: str) -> tuple[Model, str, str]:
+    """Return the model, its name or path, and a line that says what it is worth."""
     if given is None:
-        return Model.load(shipped_model(), device), f"model: {SHIPPED}; {worth()}"
+        return Model.load(shipped_model(), device), SHIPPED, worth()
     if isinstance(given, (str, os.PathLike)):
         model, name = Model.load(given, device), path_text(given)
     else:
@@ -318,7 +318,7 @@ def _model(given: Model | str | os.PathLike[str] | None, device: str) -> tuple[M
             f"the model: it does not record its {missing[0]} encoder; fit it on a store"
         )
     assert model.training_record is not None  # one with encoders was trained
-    return model, f"model: {name}, {model.training_record.in_a_line}"
+    return model, name, model.training_record.in_a_line
 
 
 def _listed(paths: Paths) -> list[Path]:

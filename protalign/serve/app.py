@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cache
@@ -18,19 +19,21 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from protalign.core.errors import InputError, ProtAlignError
-from protalign.core.printing import one_line
+from protalign.core.printing import one_line, printable
 from protalign.core.version import __version__
 from protalign.serve import models
 from protalign.serve.access import Gate, internal_error
 from protalign.serve.answers import HIT_FORMS, JSON, chosen, json_response
 from protalign.serve.batching import Compute
-from protalign.serve.errors import ApiError
+from protalign.serve.errors import ApiError, unusable
 from protalign.serve.intake import Upload, read_request
 from protalign.serve.library import API, Library, Shelf
 from protalign.serve.metrics import Metrics
 from protalign.serve.models import AlignForm, EmbeddingForm, MapForm, SearchForm
 from protalign.serve.service import Service
 from protalign.serve.settings import Settings
+
+log = logging.getLogger("protalign.serve")
 
 Result = TypeVar("Result")
 #: Ends a start that failed.
@@ -137,8 +140,8 @@ def _add_errors(app: FastAPI) -> None:
         return await on_api(request, ApiError.of(error))
 
     async def on_ours(request: Request, error: Any) -> Response:
-        reason, _, advice = one_line(error, 400).partition("; ")
-        return await on_api(request, ApiError(422, reason, advice))
+        log.error("%s", printable(str(error)))
+        return await on_api(request, unusable())
 
     async def on_fields(request: Request, error: Any) -> Response:
         first = error.errors()[0]
@@ -187,7 +190,7 @@ def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
         415: "another kind of body",
         422: "what is wrong with which record",
         429: "the queue is full",
-        500: "a defect",
+        500: "a defect, or what is served cannot be read",
         503: "not ready, or shutting down",
         504: "the time limit",
     }
@@ -381,7 +384,13 @@ def _add_routes(app: FastAPI, service: Service) -> None:
             raise ApiError(
                 401, "reload: this server has no key", "start it with --api-key-file, or use SIGHUP"
             )
-        library = await service.reload()
+        try:
+            library = await service.reload()
+        except InputError:
+            raise
+        except ProtAlignError as error:  # it is for who runs the server, and may name files
+            reason, _, advice = one_line(error, 400).partition("; ")
+            raise ApiError(422, reason, advice) from None
         return json_response({"vectors": library.info["vectors"]})
 
 

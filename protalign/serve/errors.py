@@ -86,3 +86,11 @@ def shutting_down() -> ApiError:
     return ApiError(
         503, "the server: it is shutting down", "try again later", headers={"Retry-After": "5"}
     )
+
+
+def unusable() -> ApiError:
+    """Return the answer of a server whose store or model is damaged or gone.
+
+    The server's log names it: its paths are nothing for clients.
+    """
+    return ApiError(500, "the server: it cannot read what it serves", "tell who runs it")

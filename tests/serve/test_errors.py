@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,6 +239,33 @@ def test_a_defect_is_one_line_without_its_details(
         assert "secret" not in answer.text
         monkeypatch.undo()
         assert asking.post("/v1/search", json={"fasta": GOOD}).status_code == 200
+
+
+def test_a_store_that_goes_away_is_the_server_s_trouble(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clients hear a 500 that names no path of its; the log has the path; a reload tells why."""
+    store = shutil.copytree(finished / "store.zarr", tmp_path / "store.zarr")
+    targets = ready_targets(store, cache=tmp_path / "cache", model=finished / "model")
+    library = Library(targets.searcher(device="cpu"), targets.name, targets.line)
+
+    def again() -> Library:
+        ready_targets(store, cache=tmp_path / "cache", model=finished / "model")
+        return library
+
+    asked = Settings(reloads=True)
+    with client(make_app(lambda: again() if not store.exists() else library, asked)) as asking:
+        assert str(tmp_path) not in asking.get("/info").text
+        shutil.rmtree(store)
+        for answer in (
+            asking.get("/v1/entries/1bpi_A"),
+            asking.post("/v1/search", json={"ids": ["1bpi_A"], "rerank": 5}),
+        ):
+            check_error(answer, 500, "cannot read what it serves")
+            assert str(tmp_path) not in answer.text
+        assert f"{store}: " in caplog.text
+        check_error(asking.post("/v1/reload"), 422, "store.zarr")
+        assert asking.post("/v1/search", json={"ids": ["1bpi_A"]}).status_code == 200
 
 
 def test_a_reload_is_whole_or_nothing(library: Library, targets: Any) -> None:
