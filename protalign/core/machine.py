@@ -6,9 +6,12 @@ import os
 import platform
 import resource
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from threading import local
+
+_here = local()
 
 
 def core_count() -> int:
@@ -25,6 +28,43 @@ def thread_count() -> int:
     """Return the number of threads to compute with: OMP_NUM_THREADS if set, else all cores."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return int(limit) if limit.isdigit() and int(limit) > 0 else core_count()
+
+
+def threads_here() -> int:
+    """Return the number of threads to compute with in this thread.
+
+    In a thread of ``core.threads.torch_pool`` that is its share of the cores; elsewhere all that
+    the process may use.
+
+    Examples
+    --------
+    >>> threads_here() == thread_count()
+    True
+    """
+    return getattr(_here, "threads", None) or thread_count()
+
+
+def take_threads(threads: int | None) -> None:
+    """Let this thread compute with so many threads from now on; None: with all."""
+    _here.threads = threads
+
+
+@contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """Let what this thread computes use so many threads.
+
+    Examples
+    --------
+    >>> with computing_with(1):
+    ...     threads_here()
+    1
+    """
+    before = getattr(_here, "threads", None)
+    take_threads(threads)
+    try:
+        yield
+    finally:
+        take_threads(before)
 
 
 def physical_memory() -> int:

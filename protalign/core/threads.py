@@ -16,6 +16,8 @@ from typing import TypeVar
 
 import torch
 
+from protalign.core.machine import take_threads
+
 Result = TypeVar("Result")
 
 _starting = Lock()
@@ -75,6 +77,7 @@ def cores_here() -> int:
 def _set_cores(count: int) -> None:
     torch.get_num_threads()  # torch settles a thread's number at its first look, and only then
     torch.set_num_threads(count)
+    take_threads(count)
 
 
 def _in_new_thread(run: Callable[[], Result]) -> Result:

@@ -1,8 +1,8 @@
 """One pool of threads for all requests: proteins are encoded together, vectors searched together.
 
 Everything here runs in the event loop's thread but the jobs themselves. At most as many jobs run at
-once as the pool has threads, each on one core. Work waits here, where it can be dropped, and not in
-the pool.
+once as the pool has threads, each on one core; if nothing else waits, one that can be shared takes
+the cores of the idle threads as well. Work waits here, where it can be dropped.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from protalign.core.machine import computing_with
 from protalign.core.protein import Modality, Protein
 from protalign.core.threads import torch_pool
 from protalign.core.words import Against
@@ -59,10 +60,11 @@ class _Question:
 
 @dataclass(eq=False)
 class _Job:
-    """Other work that waits for a thread."""
+    """Other work that waits for a thread, or, if it can be shared, for several."""
 
     work: Callable[[], Any]
     done: asyncio.Future[Any]
+    shared: bool
 
 
 class Compute:
@@ -115,10 +117,13 @@ class Compute:
             done.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Return what a function returns, called in a thread of the pool."""
+    async def run(self, work: Callable[[], Result], *, shared: bool = False) -> Result:
+        """Return what a function returns, called in a thread of the pool.
+
+        If it can be shared, residue kernels in it use the cores of idle threads.
+        """
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._jobs.append(_Job(work, done))
+        self._jobs.append(_Job(work, done, shared))
         self._pump()
         return await done
 
@@ -173,37 +178,45 @@ class Compute:
     def _pump(self) -> None:
         """Start jobs while threads are free and something waits."""
         while self._free:
-            job = self._next()
-            if job is None:
+            found = self._next()
+            if found is None:
                 break
-            self._free -= 1
-            asyncio.ensure_future(self._start(job))  # noqa: RUF006  # ends with its job
+            job, cores = found
+            self._free -= cores
+            asyncio.ensure_future(self._start(job, cores))  # noqa: RUF006  # ends with its job
         self._metrics.queue.set(self.waiting)
 
-    async def _start(self, job: Callable[[], Callable[[], None]]) -> None:
+    async def _start(self, job: Callable[[], Callable[[], None]], cores: int) -> None:
         """Run a job in the pool, and what it returns here."""
         try:
             settle = await asyncio.get_running_loop().run_in_executor(self._pool, job)
             settle()
         finally:
-            self._free += 1
+            self._free += cores
             self._pump()
 
-    def _next(self) -> Callable[[], Callable[[], None]] | None:
+    def _next(self) -> tuple[Callable[[], Callable[[], None]], int] | None:
+        """Return the next job and its cores."""
         late = time.monotonic() - self._patience
         if any(each.since < late for each in self._proteins):  # others must not keep them for ever
             proteins = self._next_proteins()
             if proteins:
-                return self._encoding_of(proteins)
+                return self._encoding_of(proteins), 1
         while self._jobs:
             job = self._jobs.popleft()
             if not job.done.cancelled():
-                return _settled([job.done], partial(_alone, job.work))
+                cores = self._spare() if job.shared else 1
+                return _settled([job.done], partial(_alone, job.work, cores)), cores
         if questions := self._next_questions():
-            return self._search_of(questions)
+            cores = self._spare()
+            return self._search_of(questions, cores), cores
         if proteins := self._next_proteins():
-            return self._encoding_of(proteins)
+            return self._encoding_of(proteins), 1
         return None
+
+    def _spare(self) -> int:
+        """Return the cores of a job that can be shared: those that nothing else waits for."""
+        return 1 if self._jobs or self._questions or self._proteins else self._free
 
     def _next_questions(self) -> list[_Question]:
         """Take the questions of one library and one kind that wait, the oldest first."""
@@ -286,14 +299,16 @@ class Compute:
 
     # ---- jobs
 
-    def _search_of(self, questions: list[_Question]) -> Callable[[], Callable[[], None]]:
+    def _search_of(
+        self, questions: list[_Question], cores: int
+    ) -> Callable[[], Callable[[], None]]:
         def work() -> list[list[list[Hit]]]:
             searcher = questions[0].library.searcher
             joined = Queries.joined(
                 [each.queries for each in questions], searcher.vectors.sequence.shape[1]
             )
             count = max(each.count for each in questions)
-            with self._metrics.stage("search"):
+            with self._metrics.stage("search"), computing_with(cores):
                 found = iter(searcher.candidates(joined, questions[0].against, count))
             return [[next(found)[: each.count] for _ in each.queries.ids] for each in questions]
 
@@ -339,8 +354,9 @@ class Compute:
         return job
 
 
-def _alone(work: Callable[[], Any]) -> list[Any]:
-    return [work()]
+def _alone(work: Callable[[], Any], cores: int) -> list[Any]:
+    with computing_with(cores):
+        return [work()]
 
 
 def _tried(work: Callable[[], Result]) -> tuple[Result | None, Exception | None]:

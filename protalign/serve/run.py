@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from protalign.core.errors import InputError, ProtAlignError
@@ -276,6 +277,8 @@ def serve(
         server.should_exit = True
 
     def started(library: Library) -> None:
+        # The server's threads have a core each; a matrix library would take all for each of them.
+        threadpool_limits(limits=1, user_api="blas")
         if ready is not None:
             ready(address, library)
 

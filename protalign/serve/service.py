@@ -124,7 +124,7 @@ class Service:
             with self.metrics.stage("answer"):
                 return hits_response(hits, media_type)
 
-        return await self._run(finish)
+        return await self._run(finish, shared=True)
 
     def _options(self, form: SearchForm, library: Library) -> SearchOptions:
         for name, most in (("k", self.limits.hits), ("rerank", self.limits.rerank)):
@@ -175,7 +175,7 @@ class Service:
                 hits = library.searcher.compare(queries, form.target, form.mode)
                 return json_response(hits.view(0))
 
-        return await self._run(work)
+        return await self._run(work, shared=True)
 
     async def embeddings(self, form: EmbeddingForm) -> Response:
         """Return the vectors of sequences in OpenAI's form."""
@@ -404,10 +404,10 @@ class Service:
     async def _pooled(self, library: Library, proteins: Sequence[Protein]) -> list[Queries]:
         return await self.compute.pooled(library, proteins) if proteins else []
 
-    async def _run(self, work: Callable[[], Result]) -> Result:
+    async def _run(self, work: Callable[[], Result], *, shared: bool = False) -> Result:
         """Return what a function returns, called in the pool; a user's mistake is an ApiError."""
         try:
-            return await self.compute.run(work)
+            return await self.compute.run(work, shared=shared)
         except InputError as error:
             raise ApiError.of(error) from None
 

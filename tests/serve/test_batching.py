@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from protalign.core.machine import threads_here
 from protalign.core.protein import Chain, Protein
 from protalign.search import Hit
 from protalign.search.queries import Queries
@@ -110,6 +111,25 @@ def test_batches_are_of_residues_and_not_of_proteins(fresh: Library) -> None:
         return batches(metrics)
 
     assert ran(work) == 2
+
+
+def test_shared_work_takes_idle_cores_and_no_others() -> None:
+    """Alone it has all; beside other work it has one, and so has a thread that computes alone."""
+
+    async def work(compute: Compute, metrics: Metrics) -> list[int]:
+        alone = await compute.run(threads_here, shared=True)
+        unshared = await compute.run(threads_here)
+        let_go = threading.Event()
+        other = asyncio.ensure_future(compute.run(lambda: let_go.wait(20)))
+        await asyncio.sleep(0)
+        beside = await compute.run(threads_here, shared=True)
+        waiting = [asyncio.ensure_future(compute.run(threads_here, shared=True)) for _ in range(3)]
+        crowded = await asyncio.gather(*waiting)
+        let_go.set()
+        await other
+        return [alone, unshared, beside, *crowded, await compute.run(threads_here, shared=True)]
+
+    assert ran(work, threads=3) == [3, 1, 2, 2, 1, 1, 3]
 
 
 def test_questions_at_once_are_one_search(fresh: Library) -> None:

@@ -16,7 +16,7 @@ from scipy import fft
 from torch import Tensor
 
 from protalign.core.arrays import Float32, Int64
-from protalign.core.machine import thread_count
+from protalign.core.machine import threads_here
 from protalign.core.ragged import Ragged
 from protalign.residues.kernels.packed import check_finite, in_float32, share
 
@@ -111,7 +111,7 @@ class Correlation:
                 sums = torch.from_numpy(fft.irfft(product, size, axis=0))
                 scores[np.ix_(queries, batch)] = _best(sums, query_lengths, lengths).numpy()
 
-        share(min(thread_count(), len(batches)), work)
+        share(min(threads_here(), len(batches)), work)
 
     def _transform(self, queries: Int64, size: int) -> Tensor:
         """Return (frequencies, 2 K, 2 m): what makes a target's transform the sums' transform.

@@ -16,7 +16,7 @@ import torch
 
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.errors import InputError
-from protalign.core.machine import thread_count
+from protalign.core.machine import threads_here
 from protalign.core.ragged import Ragged
 from protalign.core.threads import run_single_threaded
 
@@ -118,7 +118,7 @@ def pack(targets: Ragged | PackedTargets) -> PackedTargets:
 def _columns(values: npt.NDArray[np.generic], source: Int64, inside: Bool) -> Float32:
     """Return the rows of a matrix that are ``inside``, and zeros for the others, by threads."""
     columns = np.empty((len(source), values.shape[1]), dtype=np.float32)
-    n_threads = max(1, min(thread_count(), columns.size // THREAD_NUMBERS))
+    n_threads = max(1, min(threads_here(), columns.size // THREAD_NUMBERS))
     bounds = np.linspace(0, len(source), n_threads + 1).astype(int).tolist()
 
     def work(thread: int) -> None:

@@ -19,7 +19,7 @@ import torch
 from protalign.core.arrays import Float32, Int64
 from protalign.core.checks import check_between
 from protalign.core.errors import InputError
-from protalign.core.machine import thread_count
+from protalign.core.machine import threads_here
 from protalign.core.ragged import Ragged
 from protalign.residues.kernels.packed import LANES, Group, PackedTargets, check_finite, pack, share
 
@@ -273,7 +273,7 @@ def _score(
     ]
     tasks = product(packed.groups, enumerate(ready))  # threads may share an iterator written in C
     pairs = sum(len(group.rows) for group in packed.groups) * sum(map(len, ready))
-    n_threads = max(1, min(thread_count(), len(packed.groups) * len(ready), pairs // THREAD_PAIRS))
+    n_threads = max(1, min(threads_here(), len(packed.groups) * len(ready), pairs // THREAD_PAIRS))
 
     def work(_: int) -> None:
         tile = torch.empty(0)

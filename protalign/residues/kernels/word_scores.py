@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Float32, Int64
-from protalign.core.machine import thread_count
+from protalign.core.machine import threads_here
 from protalign.residues.kernels.packed import share
 
 #: Logarithm of the residues in a block.
@@ -127,7 +127,7 @@ def _share(
     ends = np.cumsum(offsets[targets + 1] - offsets[targets])
     if len(targets) == 0:
         return
-    n_threads = max(1, min(thread_count(), int(ends[-1]) // _THREAD_WORDS))
+    n_threads = max(1, min(threads_here(), int(ends[-1]) // _THREAD_WORDS))
     n_parts = n_threads * _PARTS if n_threads > 1 else 1
     cuts = np.searchsorted(ends, np.arange(1, n_parts) * (ends[-1] / n_parts))
     parts = iter(np.split(targets, cuts))  # threads may share it

@@ -19,6 +19,7 @@ import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.errors import InputError
+from protalign.core.machine import threads_here
 from protalign.search.kernels.sizes import GROUP, ExactSizes
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ class ExactIndex:
         """Make one pass over the vectors, shared among threads of one core each."""
         n = len(self.vectors)
         n_threads = min(
-            self._sizes.threads, max(1, len(queries) * n // self._sizes.thread_elements)
+            self._sizes.threads,
+            threads_here(),
+            max(1, len(queries) * n // self._sizes.thread_elements),
         )
         bounds = np.linspace(0, n, n_threads + 1).astype(np.int64)
         shares = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))

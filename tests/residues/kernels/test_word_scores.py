@@ -85,7 +85,7 @@ def test_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     words, offsets = targets(rng, [0, 50, 0, 0, 31, 7, 0])
     alone = word_scores(profile, words, offsets)
     monkeypatch.setattr(scoring, "_THREAD_WORDS", 1)
-    monkeypatch.setattr(scoring, "thread_count", lambda: 2)
+    monkeypatch.setattr(scoring, "threads_here", lambda: 2)
     assert word_scores(profile, words, offsets).tolist() == alone.tolist()
 
 
