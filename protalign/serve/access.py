@@ -152,6 +152,13 @@ class Gate:
                     f"Host: this server is not called {one_line(host, 60)!r}",
                     "use the address that it printed, or start it with an --api-key-file",
                 )
+        origin = _header(headers, b"origin")
+        if origin and not self._may_ask(origin, headers):
+            raise ApiError(
+                403,
+                f"Origin: pages of {one_line(origin, 100)!r} may not ask this server",
+                "start it with --origin, if they may",
+            )
         # A browser asks before it sends a key to another origin, and cannot give the key yet.
         asks_first = scope["method"] == "OPTIONS" and self._settings.origins
         is_open = path in OPEN or path.startswith("/static/") or asks_first
@@ -165,6 +172,17 @@ class Gate:
         length = _header(headers, b"content-length")
         if length.isdigit() and int(length) > self._settings.limits.body_bytes:
             raise self._too_large()
+
+    def _may_ask(self, origin: str, headers: list[tuple[bytes, bytes]]) -> bool:
+        """Return whether a page's requests are answered: the server's own, and of named origins.
+
+        A browser asks for other pages as well, and hides only the answer from them.
+        """
+        if origin in self._settings.origins:
+            return True
+        if _header(headers, b"sec-fetch-site").strip() in ("same-origin", "none"):
+            return True
+        return origin.partition("://")[2].lower() == _header(headers, b"host").lower()
 
     def _has_key(self, headers: list[tuple[bytes, bytes]]) -> bool:
         scheme, _, given = _header(headers, b"authorization").partition(" ")

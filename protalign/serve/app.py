@@ -118,6 +118,7 @@ def make_app(
             allow_origins=list(settings.origins),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key"],
+            expose_headers=["Retry-After"],
         )
     _add_errors(app)
     _add_routes(app, service)
@@ -183,6 +184,7 @@ def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     meanings = {
         400: "malformed",
         401: "the key is missing or wrong",
+        403: "a page of another origin",
         404: "unknown",
         405: "another method",
         406: "no form that is accepted",
@@ -194,7 +196,7 @@ def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
         503: "not ready, or shutting down",
         504: "the time limit",
     }
-    every = {*statuses, 400, 401, 405, 429, 500, 503, 504}
+    every = {*statuses, 400, 401, 403, 405, 429, 500, 503, 504}
     # A reference, since a model would have the media type of the route's usual answer.
     content = {JSON: {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
     return {
@@ -391,7 +393,13 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         except ProtAlignError as error:  # it is for who runs the server, and may name files
             reason, _, advice = one_line(error, 400).partition("; ")
             raise ApiError(422, reason, advice) from None
-        return json_response({"vectors": library.info["vectors"]})
+        return json_response(
+            {
+                "vectors": library.info["vectors"],
+                "without_vectors": library.without_vectors,
+                "without_entry": library.without_entry,
+            }
+        )
 
 
 class _Plain(Response):

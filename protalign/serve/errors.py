@@ -15,6 +15,7 @@ _MOST = 500
 KINDS: Mapping[int, tuple[str, str]] = {
     400: ("invalid_request_error", "malformed"),
     401: ("authentication_error", "invalid_api_key"),
+    403: ("permission_error", "forbidden_origin"),
     404: ("invalid_request_error", "not_found"),
     405: ("invalid_request_error", "method_not_allowed"),
     406: ("invalid_request_error", "not_acceptable"),

@@ -242,7 +242,7 @@ def read_queries(
         if entry_id not in library:
             raise unknown_entry(entry_id)
     asked = Asked([], list(dict.fromkeys(ids)))
-    first_of: dict[str, str] = {}
+    first_of = dict.fromkeys(asked.ids, "ids")
     room = limits.unpacked_bytes
     for upload in uploads:
         room -= _take_file(asked, upload, library.searcher.reading, room, longest, first_of)

@@ -15,8 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from protalign.core.arrays import Float32, Float64
+from protalign.core.errors import InputError
+from protalign.core.printing import one_line
 from protalign.core.protein import MODALITIES, Modality, Protein, sequence_hash
 from protalign.core.version import __version__
+from protalign.core.words import counted
 from protalign.search.queries import Queries
 from protalign.search.searcher import Searcher
 from protalign.stores import EmbeddingStore
@@ -46,7 +49,14 @@ class Library:
     Raises
     ------
     ProtAlignError
-        A part is missing or does not fit the others.
+        A part is missing or does not fit the others: the store has none of the vectors' entries.
+
+    Attributes
+    ----------
+    without_vectors : int
+        Entries of the store that the vectors lack.
+    without_entry : int
+        Vectors whose entry the store lacks.
     """
 
     def __init__(
@@ -57,6 +67,26 @@ class Library:
         self.name, self.line = name, line
         self.pooled = PooledCache(cache_bytes)
         self._ids = pa.array(searcher.vectors.ids, pa.large_string())
+        known = pa.array(searcher.store.ids, pa.large_string())
+        shared = pc.sum(pc.is_in(self._ids, value_set=known)).as_py() or 0
+        if len(self._ids) and not shared:
+            raise InputError(
+                f"the vectors: the store has none of their entries, such as "
+                f"{one_line(self._ids[0], 100)}",
+                "export them from this store",
+            )
+        self.without_vectors, self.without_entry = len(known) - shared, len(self._ids) - shared
+
+    @property
+    def gaps(self) -> str:
+        """What the store and the vectors lack of each other, in a sentence; "" for nothing."""
+        parts = []
+        if self.without_vectors:
+            lacking = counted(self.without_vectors, "entry", "entries")
+            parts.append(f"{lacking} of the store without vectors")
+        if self.without_entry:
+            parts.append(f"{counted(self.without_entry, 'vector')} without an entry in the store")
+        return f"{' and '.join(parts)}; export the vectors again" if parts else ""
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -368,6 +368,8 @@ class Info(_Form):
 
 
 class Reloaded(_Form):
-    """The vectors after a reload."""
+    """The vectors after a reload, and what the store and they lack of each other."""
 
     vectors: VectorFacts
+    without_vectors: int
+    without_entry: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,8 @@ from protalign.serve.library import Library, Shelf, described
 from protalign.serve.metrics import Metrics
 from protalign.serve.models import AlignForm, EmbeddingForm, MapForm, QueryForm, SearchForm
 from protalign.serve.settings import Limits, Settings, residues_that_fit
+
+log = logging.getLogger("protalign.serve")
 
 Result = TypeVar("Result")
 _OTHER: dict[Modality, Modality] = {"sequence": "structure", "structure": "sequence"}
@@ -140,6 +143,10 @@ class Service:
                 "rerank",
             )
         try:
+            columns = parse_columns(form.columns)
+        except InputError as error:
+            raise ApiError.of(error, "columns") from None
+        try:
             options = SearchOptions(
                 form.k,
                 form.against,
@@ -149,7 +156,7 @@ class Service:
                 form.length_term,
                 form.tm_score,
                 HitFilters(form.max_evalue, form.min_score, form.min_cov, form.min_tm),
-                parse_columns(form.columns),
+                columns,
             )
             options.check(by_words=False)
         except InputError as error:
@@ -364,6 +371,8 @@ class Service:
             self.metrics.reloads.labels("failed").inc()
             raise
         self.metrics.reloads.labels("done").inc()
+        if library.gaps:
+            log.warning("%s", library.gaps)
         return library
 
     def _holding(self, entry_id: str) -> Library:

@@ -142,6 +142,28 @@ def test_other_sites_are_let_in_by_name(library: Library) -> None:
         check_error(asking.get("/info", headers={"Origin": "https://lab.example"}), 401)
 
 
+def test_pages_of_other_sites_cost_nothing(library: Library) -> None:
+    """A browser sends what they ask, without a key too; it is refused before any work is done."""
+    opened = []
+
+    def opens() -> Library:
+        opened.append(library)
+        return library
+
+    with client(make_app(opens, Settings(reloads=True), threads=1)) as asking:
+        own = f"http://{asking.base_url.netloc.decode()}"
+        for origin in ("https://evil.example", "null", f"{own}.evil.example"):
+            for path in ("/v1/reload", "/v1/search"):
+                answer = asking.post(path, headers={"Origin": origin})
+                check_error(answer, 403, "--origin")
+        assert len(opened) == 1
+        assert asking.post("/v1/reload", headers={"Origin": own}).status_code == 200
+        # Behind a proxy that has another name, the browser itself says whose page it is.
+        proxied = {"Origin": "https://lab.example", "Sec-Fetch-Site": "same-origin"}
+        assert asking.post("/v1/reload", headers=proxied).status_code == 200
+        assert len(opened) == 3
+
+
 def test_logs_hold_no_sequences(served: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     """A line has the method, the route, the status and the time; nothing that a client wrote."""
     with caplog.at_level(logging.DEBUG):

@@ -6,14 +6,17 @@ import gzip
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from protalign.core.errors import InputError
-from protalign.searching import ready_targets
+from protalign.search.searcher import Searcher
+from protalign.searching import Targets, ready_targets
 from protalign.serve.app import make_app
 from protalign.serve.library import Library
 from protalign.serve.settings import Limits, Settings
@@ -271,8 +274,6 @@ def test_a_store_that_goes_away_is_the_server_s_trouble(
 def test_a_reload_is_whole_or_nothing(library: Library, targets: Any) -> None:
     """Vectors that grew are taken up at once; what cannot be opened leaves the old in use."""
     few = targets.side.vectors.select(targets.side.vectors.ids[:10])
-    from protalign.search.searcher import Searcher
-
     small = Library(
         Searcher(few, model=targets.model, store=targets.side.store, device="cpu"), "small"
     )
@@ -294,6 +295,40 @@ def test_a_reload_is_whole_or_nothing(library: Library, targets: Any) -> None:
         assert asking.get("/info").json()["vectors"]["n"] == 10
         assert asking.post("/v1/reload").json()["vectors"]["n"] == 40
         assert asking.get("/info").json()["vectors"]["n"] == 40
+
+
+def test_a_reload_says_what_store_and_vectors_lack(
+    targets: Targets, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Entries without vectors, vectors without an entry; of another store they are refused."""
+    side, model = targets.side, targets.model
+
+    def opened(names: dict[int, str]) -> Library:
+        few = side.vectors.select(side.vectors.ids[:10])
+        ids = np.array([names.get(row, name) for row, name in enumerate(few.ids)], dtype=object)
+        searcher = Searcher(replace(few, ids=ids), model=model, store=side.store, device="cpu")
+        return Library(searcher, "some")
+
+    library = opened({0: "a", 1: "b", 2: "c", 3: "d"})
+    assert (library.without_vectors, library.without_entry) == (34, 4)
+    with client(make_app(lambda: library, Settings(reloads=True), threads=1)) as asking:
+        answer = asking.post("/v1/reload").json()
+    assert (answer["without_vectors"], answer["without_entry"]) == (34, 4)
+    assert (
+        "34 entries of the store without vectors and 4 vectors without an entry in the store"
+        in caplog.text
+    )
+    with pytest.raises(InputError, match="the vectors: the store has none of their entries"):
+        opened({row: f"other{row}" for row in range(10)})
+
+
+def test_an_entry_and_a_record_of_one_id_are_told_apart(served: TestClient) -> None:
+    """The second is a failure: hits of the two would have one name."""
+    answer = served.post("/v1/search", json={"ids": ["1bpi_A"], "fasta": f">1bpi_A\n{GOOD}\n"})
+    document = answer.json()
+    assert [each["id"] for each in document["queries"]] == ["1bpi_A"]
+    (failure,) = document["failures"]
+    assert "the id 1bpi_A is taken by a query of ids" in failure["reason"]
 
 
 def test_no_file_of_the_machine_is_read(served: TestClient, tmp_path: Path) -> None:
