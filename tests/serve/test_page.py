@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -117,6 +118,35 @@ def test_an_uploaded_structure_is_kept_in_the_browser(opened: Page, sample: Path
     page.wait_for_selector(".viewer[data-ready=yes]")
     assert page.inner_text("#hit-title") == title
     opened.says("#file-list", "1b5m_A.pdb.gz")
+
+
+def test_a_file_s_hits_open_whatever_its_name_is(
+    opened: Page, sample: Path, tmp_path: Path
+) -> None:
+    """A browser's second download of a file has a space and brackets; a sequence is beside it."""
+    page = opened.page
+    file = tmp_path / "model (1).pdb"
+    file.write_bytes(gzip.decompress((sample / "1b5m_A.pdb.gz").read_bytes()))
+    page.set_input_files("#files", [str(file)])
+    page.fill("#fasta", LYSOZYME)
+    search(page)
+    assert page.inner_text("#hits h2") == "Hits of model_(1)"
+    page.locator("button.open").first.click()
+    page.wait_for_selector(".viewer[data-ready=yes]")
+    assert page.inner_text(".facts").count("TM-score") == 2
+
+
+def test_two_of_one_kind_have_no_alignment(opened: Page) -> None:
+    """A sequence among sequences: an opened hit says why it has vectors only."""
+    page = opened.page
+    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    page.fill("#fasta", LYSOZYME)
+    page.select_option("[name=against]", "sequence")
+    page.fill("[name=rerank]", "0")
+    search(page)
+    page.locator("button.open").first.click()
+    opened.says("dialog", "Two of one kind are compared by their vectors only")
+    assert page.locator(".viewer").count() == 0
 
 
 def test_what_is_wrong_is_a_sentence(browser: Any, address: str) -> None:

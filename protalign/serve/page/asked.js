@@ -71,7 +71,9 @@
     const lines = text.startsWith(">") ? text : `>query_1\n${text}`;
     return lines.split(/^(?=>)/m).map((record) => ({ id: record.slice(1).trim().split(/\s+/)[0] || "", text: record }));
   };
-  const stem = (name) => name.replace(/\.gz$/i, "").replace(/(\.(pdb|ent|cif|mmcif|bcif))+$/i, "");
+  // A file's name as the server takes it: without white space, and without dots before it.
+  const taken = (name) => name.replace(/[\s\p{C}]/gu, "_").replace(/^\.+/, "").slice(-200) || "structure";
+  const stem = (name) => taken(name).replace(/\.gz$/i, "").replace(/(\.(pdb|ent|cif|mmcif|bcif))+$/i, "");
 
   // Return the same search with one query: {fasta, files, ids}.
   const only = (asked, id) => {
@@ -81,7 +83,8 @@
     const named = asked.files.filter((file) => stem(file.name) === id || stem(file.name).replace(/^pdb/i, "") === id);
     if (named.length) return { ...none, files: named.slice(0, 1) };
     if (asked.ids.includes(id)) return { ...none, ids: [id] };
-    const near = asked.files.find((file) => id.startsWith(stem(file.name)) || stem(file.name).includes(id));
+    const longest = [...asked.files].sort((a, b) => stem(b.name).length - stem(a.name).length);
+    const near = longest.find((file) => id.startsWith(stem(file.name))) || longest.find((file) => stem(file.name).includes(id));
     if (near) return { ...none, files: [near] };
     return asked;
   };

@@ -183,6 +183,11 @@
 
   const show = (asked, answer) => {
     const views = new Map();
+    // Not the alignment with the entry's other kind, which this search did not compare.
+    const reasonOf = (index) => {
+      const { modality } = answer.queries.find((query) => query.id === answer.hits[index].query);
+      return asked.options.against === modality ? "Two of one kind are compared by their vectors only, so there is no alignment." : "";
+    };
     const viewOf = (index, signal) => {
       if (!views.has(index)) {
         const hit = answer.hits[index];
@@ -220,7 +225,7 @@
     at("failures").replaceChildren(el("h2", { text: "Not searched" }), el("ul", {}, ...failures.map((failure) =>
       el("li", { text: printable([[failure.file, failure.id].filter(Boolean).join(", "), `${failure.reason}${failure.advice ? `; ${failure.advice}` : ""}`].filter(Boolean).join(": ")) }))));
     const hits = new Hits(at("hits"), answer, {
-      viewOf, fastaOf, onState, files: [["One page (HTML)", page]],
+      viewOf, reasonOf, fastaOf, onState, files: [["One page (HTML)", page]],
       onShown: (query, rows) => light(asked, answer.queries[query]?.id, rows.slice(0, MARKED).map((hit) => hit.target)),
     });
     shown = { asked, hits };
@@ -321,6 +326,8 @@
     const { sequences, structures } = info.vectors;
     at("about").textContent = `Finds the structures that a protein sequence fits, and the sequences that a structure fits, among ${counted(structures, "structure")} and ${counted(sequences, "sequence")}.`;
     at("server").textContent = `ProtAlign ${info.version}. Model: ${info.model.name ?? ""}${info.model.line ? `, ${info.model.line}` : ""}. Structures are drawn by 3Dmol.js.`;
+    form.elements.k.max = info.limits.hits;
+    form.elements.rerank.max = info.limits.rerank;
     if (!info.model.residue_stage) {
       form.elements.rerank.value = 0;
       form.elements.rerank.disabled = true;
