@@ -70,6 +70,7 @@ class MapForm(QueryForm):
     """Queries and hits to be placed on the map."""
 
     hits: list[str] = Field([], description="Ids of entries.", max_length=10_000)
+    against: Against = Field("other", description="The kind of the hits, as in a search.")
 
 
 class EmbeddingForm(BaseModel):

@@ -271,7 +271,7 @@ class Service:
         queries = await self._queries(asked, form.query_by, library, residues=False)
 
         def work() -> Response:
-            kind = _OTHER[queries.modality[0]]
+            kind = _OTHER[queries.modality[0]] if form.against == "other" else form.against
             subset = library.searcher.vectors.select(form.hits)
             values, present = subset.candidates(kind)
             vectors = np.where(present[:, None], values, subset.candidates(_OTHER[kind])[0])

@@ -180,7 +180,8 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Any, library: Library)
         page.fill("#key", KEY)
         page.keyboard.press("Tab")
         page.wait_for_selector("#map[data-ready=yes]")
-        page.fill("#fasta", LYSOZYME)
+        page.wait_for_selector("#key-box", state="hidden")
+        page.fill("#fasta", f"; a comment\n{LYSOZYME}")
         search(page)
         assert page.evaluate("sessionStorage.length") == 1
         assert page.evaluate("localStorage.length") == 0

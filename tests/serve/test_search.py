@@ -255,6 +255,8 @@ def test_the_map_places_queries_and_hits(served: TestClient, library: Library) -
     by_key = {(point["id"], point["modality"]): point for point in points}
     assert placed["queries"] == [by_key["1bpi_A", "sequence"]]
     assert placed["hits"] == [by_key["1a2p_A", "structure"], by_key["1b5m_A", "structure"]]
+    alike = {"ids": ["1bpi_A"], "hits": ["1a2p_A"], "against": "sequence"}
+    assert served.post("/v1/map", json=alike).json()["hits"] == [by_key["1a2p_A", "sequence"]]
 
 
 def test_info_names_what_is_served_and_no_path(served: TestClient, library: Library) -> None:

@@ -66,7 +66,7 @@
   // ---- which part of what was asked a query of the answer is
 
   const records = (fasta) => {
-    const text = fasta.trim();
+    const text = fasta.replace(/^;.*$/gm, "").trim(); // without comments
     if (!text) return [];
     const lines = text.startsWith(">") ? text : `>query_1\n${text}`;
     return lines.split(/^(?=>)/m).map((record) => ({ id: record.slice(1).trim().split(/\s+/)[0] || "", text: record }));

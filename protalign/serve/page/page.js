@@ -233,7 +233,7 @@
   };
   const light = (asked, query, targets) =>
     overview.light(query, async () => {
-      const body = bodyOf(asking.only(asked, query), { hits: targets, query_by: asked.options.query_by });
+      const body = bodyOf(asking.only(asked, query), { hits: targets, query_by: asked.options.query_by, against: asked.options.against });
       return (await ask("v1/map", { body })).json();
     });
   const chosen = (id) => {
@@ -337,6 +337,7 @@
   const start = async () => {
     try {
       info = await (await ask("info")).json();
+      at("key-box").hidden = true;
       describe();
       const { points } = await (await ask("v1/map")).json();
       overview.draw(points, chosen);
