@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import webbrowser
 from dataclasses import replace
 from importlib.util import find_spec
@@ -125,6 +126,7 @@ def serve(
       protalign serve store.zarr --model model/ --vectors vectors.parquet
       protalign serve structures/ --host 0.0.0.0 --api-key-file key.txt
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to take up again
     if not all(map(find_spec, _LIBRARIES)):
         raise InputError(
             "serve: FastAPI or a library beside it is not installed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import resource
 import signal
 import socket
@@ -35,6 +36,8 @@ _BACKLOG, _FILES = 64, 64
 #: Connections that may wait to be taken, as the system permits: above it, each client waits for a
 #: second or more until its system asks again.
 _WAITING = 4096
+#: What a browser sends as the origin of a page.
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:[0-9]+)?")
 _TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
@@ -79,7 +82,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 def check_exposure(host: str, settings: Settings, *, no_auth: bool) -> None:
-    """Raise InputError if other machines would reach a server without a key.
+    """Raise InputError if other machines would reach a server without a key, or no page can.
 
     Examples
     --------
@@ -88,6 +91,12 @@ def check_exposure(host: str, settings: Settings, *, no_auth: bool) -> None:
     Traceback (most recent call last):
     protalign.core.errors.InputError: 0.0.0.0: other machines would reach it without a key; ...
     """
+    for origin in settings.origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise InputError(
+                f"--origin {one_line(origin, 100)}: it is not an origin",
+                "write its scheme and host, such as https://lab.example",
+            )
     if not (is_loopback(host) or settings.key or no_auth):
         raise InputError(
             f"{one_line(host, 100)}: other machines would reach it without a key",

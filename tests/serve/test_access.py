@@ -142,6 +142,15 @@ def test_other_sites_are_let_in_by_name(library: Library) -> None:
         check_error(asking.get("/info", headers={"Origin": "https://lab.example"}), 401)
 
 
+@pytest.mark.parametrize("origin", ["*", "foo", "https://lab.example/", "https://Lab.example", ""])
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    """It would let nobody in."""
+    with pytest.raises(InputError, match="it is not an origin"):
+        check_exposure("127.0.0.1", Settings(origins=(origin,)), no_auth=False)
+    named = ("https://lab.example", "http://localhost:8080", "http://[::1]:80")
+    check_exposure("127.0.0.1", Settings(origins=named), no_auth=False)
+
+
 def test_pages_of_other_sites_cost_nothing(library: Library) -> None:
     """A browser sends what they ask, without a key too; it is refused before any work is done."""
     opened = []

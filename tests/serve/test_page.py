@@ -136,7 +136,7 @@ def test_a_file_s_hits_open_whatever_its_name_is(
     assert page.inner_text(".facts").count("TM-score") == 2
 
 
-def test_two_of_one_kind_have_no_alignment(opened: Page) -> None:
+def test_two_sequences_have_no_alignment(opened: Page) -> None:
     """A sequence among sequences: an opened hit says why it has vectors only."""
     page = opened.page
     page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
@@ -145,7 +145,7 @@ def test_two_of_one_kind_have_no_alignment(opened: Page) -> None:
     page.fill("[name=rerank]", "0")
     search(page)
     page.locator("button.open").first.click()
-    opened.says("dialog", "Two of one kind are compared by their vectors only")
+    opened.says("dialog", "Two sequences are compared by their vectors only")
     assert page.locator(".viewer").count() == 0
 
 

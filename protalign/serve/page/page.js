@@ -183,10 +183,11 @@
 
   const show = (asked, answer) => {
     const views = new Map();
-    // Not the alignment with the entry's other kind, which this search did not compare.
+    // Not the alignment with the entry's structure, which this search did not compare. Structures
+    // are superposed in any search.
     const reasonOf = (index) => {
       const { modality } = answer.queries.find((query) => query.id === answer.hits[index].query);
-      return asked.options.against === modality ? "Two of one kind are compared by their vectors only, so there is no alignment." : "";
+      return modality === "sequence" && asked.options.against === modality ? "Two sequences are compared by their vectors only, so there is no alignment." : "";
     };
     const viewOf = (index, signal) => {
       if (!views.has(index)) {
