@@ -244,6 +244,7 @@ def test_a_defect_is_one_line_without_its_details(
         assert asking.post("/v1/search", json={"fasta": GOOD}).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_away_is_the_server_s_trouble(
     finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_sequence_is_pasted_searched_opened_and_found_again(opened: Page) -> N
     assert 'id="hit-0"' in single
 
 
+@pytest.mark.slow
 def test_an_uploaded_structure_is_kept_in_the_browser(opened: Page, sample: Path) -> None:
     """It is superposed on its hits, and after a reload as well; an entry is picked by its id."""
     page = opened.page
@@ -120,6 +121,7 @@ def test_an_uploaded_structure_is_kept_in_the_browser(opened: Page, sample: Path
     opened.says("#file-list", "1b5m_A.pdb.gz")
 
 
+@pytest.mark.slow
 def test_a_file_s_hits_open_whatever_its_name_is(
     opened: Page, sample: Path, tmp_path: Path
 ) -> None:
