@@ -1,6 +1,7 @@
 # make demo   sets up .venv, embeds the sample, fits, exports, searches
 # make test   sets up the same .venv and runs the tests, all but tests/reliability and those marked
-#             as slow (CI runs them too); TESTS=... for a part of them or options: make test TESTS="tests/stores -x"
+#             as slow (CI runs them too); TESTS=... for a part of them or options:
+#             make test TESTS="tests/stores -x"
 # make reliability  kills, damage, hostile files, full disks and fuzzed inputs at full size: hours;
 #             what was counted goes to the table of docs/reliability.md. For less:
 #             make reliability SIZE=3 FUZZ=500 ROWS=tests/reliability/test_kills.py
@@ -24,7 +25,8 @@ demo: $(INSTALLED)
 
 TESTS ?= -m "not slow" --ignore=tests/reliability
 
-# Three workers for two cores, since tests also wait; one thread each. The tests of a file run together, since they share what they embed.
+# Three workers for two cores, since tests also wait; one thread each. The tests of a file run
+# together, since they share what they embed.
 # Compiled modules are kept, also where the environment says otherwise: tests start many processes.
 test: $(INSTALLED)
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)

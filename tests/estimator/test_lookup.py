@@ -144,7 +144,8 @@ def test_other_formats(
         assert frame.index.tolist() == read.ids.tolist()
         found = frame[[f"sequence{i}" for i in range(128)]].to_numpy(np.float32)
     else:
-        anndata = pytest.importorskip("anndata")
+        import anndata  # a second, which each test process would take
+
         found = anndata.read_h5ad(path).obsm["sequence_vector"]
     np.testing.assert_array_equal(found, read.sequence)
 

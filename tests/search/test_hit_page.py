@@ -145,7 +145,7 @@ def test_a_hit_opens_in_3d_linked_with_its_alignment(opened: Page, hits: Hits) -
             break
     assert len(seen) == 3
     page.keyboard.press("Escape")
-    page.wait_for_selector("dialog:not([open])", state="attached")
+    page.wait_for_selector("dialog[open]", state="detached")
     page.wait_for_function("() => location.hash === ''")  # the dialog's event comes a task later
     assert page.evaluate("document.activeElement.textContent") == view["target"]["id"]
 

@@ -109,6 +109,7 @@ def test_an_uploaded_structure_is_kept_in_the_browser(opened: Page, sample: Path
     page.fill("#entry", "1a2p_A")
     page.keyboard.press("Enter")
     opened.says("#entry-list", "1a2p_A")
+    assert page.inner_text("#entry-list").startswith("1a2p_A")
     search(page)
     assert page.locator("#query-choice option").count() == 2
     page.locator("button.open").first.click()
@@ -119,6 +120,7 @@ def test_an_uploaded_structure_is_kept_in_the_browser(opened: Page, sample: Path
     page.wait_for_selector(".viewer[data-ready=yes]")
     assert page.inner_text("#hit-title") == title
     opened.says("#file-list", "1b5m_A.pdb.gz")
+    assert page.inner_text("#file-list").startswith("1b5m_A.pdb.gz")
 
 
 @pytest.mark.slow
@@ -167,6 +169,7 @@ def test_what_is_wrong_is_a_sentence(browser: Any, address: str) -> None:
     opened.says("#said", "Searching with sequences")
     page.click("#cancel")
     opened.says("#said", "Cancelled.")
+    assert page.inner_text("#said") == "Cancelled."
     page.wait_for_selector("#cancel", state="hidden")
     assert not page.is_visible("#error")
     opened.context.close()

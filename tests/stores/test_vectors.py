@@ -251,7 +251,8 @@ def test_ids_are_no_formulas_in_csv(path: Path) -> None:
 
 def test_anndata_has_all_of_it(path: Path, batches: list[VectorBatch]) -> None:
     """obs: ids and lengths; obsm: a matrix per column, NaN where missing; uns: the provenance."""
-    anndata = pytest.importorskip("anndata")
+    import anndata  # a second, which each test process would take
+
     data = anndata.read_h5ad(_write(path.with_name("vectors.h5ad"), batches))
     vectors = read_vectors(path)
     assert data.obs_names.tolist() == vectors.ids.tolist()
