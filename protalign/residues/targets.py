@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protalign.core.arrays import Float32, Float64
+from protalign.core.arrays import Float32, Float64, Int64
 from protalign.core.ragged import Ragged
+from protalign.core.steps import step
 from protalign.residues.calibration import Calibration
 from protalign.residues.kernels.scores import both_scores, diagonal_scores, local_scores
+
+#: Pairs of residues that are scored at once, at most, if there are several targets: about a second.
+PAIRS_AT_ONCE = 30_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,8 @@ def score_targets(
 ) -> TargetScores:
     """Score a query's rows with those of many targets, with the usual gap costs.
 
+    Between ``PAIRS_AT_ONCE`` pairs other work may go first (``core.steps``).
+
     Parameters
     ----------
     query : (L, k + 2) float32
@@ -74,6 +80,44 @@ def score_targets(
     >>> score_targets(rows, Ragged.pack([rows[:2]])).local.tolist()
     [162.0]
     """
+    ends = _ends(targets.lengths, max(1, PAIRS_AT_ONCE // max(1, len(query))))
+    scores, first = [], 0
+    for last in ends:
+        step()
+        head = None if diagonal is None else (diagonal[0], diagonal[1].part(first, last))
+        some = targets if len(ends) == 1 else targets.part(first, last)
+        scores.append(_scores(query, some, calibration, head, length_term))
+        first = last
+    if len(scores) == 1:
+        return scores[0]
+    excess = None
+    if calibration is not None:
+        excess = np.concatenate([each.excess for each in scores if each.excess is not None])
+    return TargetScores(
+        np.concatenate([each.diagonal for each in scores]),
+        np.concatenate([each.local for each in scores]),
+        excess,
+    )
+
+
+def _ends(lengths: Int64, most: int) -> list[int]:
+    """Return the ends of blocks of at most so many rows, or of one target."""
+    ends, total = [], 0
+    for place, length in enumerate(lengths.tolist()):
+        if total and total + length > most:
+            ends.append(place)
+            total = 0
+        total += length
+    return [*ends, len(lengths)]
+
+
+def _scores(
+    query: Float32,
+    targets: Ragged,
+    calibration: Calibration | None,
+    diagonal: tuple[Float32, Ragged] | None,
+    length_term: float,
+) -> TargetScores:
     if diagonal is None:
         (best, _), (local, _, _) = both_scores(query, targets)
     else:

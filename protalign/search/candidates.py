@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from protalign.core.errors import Failure
 from protalign.core.protein import MODALITIES, Modality
+from protalign.core.steps import step
 from protalign.core.words import Against, AlignMode
 from protalign.residues.stage import ProteinRows
 from protalign.search.hit import Hit
@@ -110,6 +111,7 @@ def reranked(
     """Return a query's hits ordered by their residues' scores; those without rows come last."""
     if query is None or not hits:
         return hits
+    step()
     targets = residues.rows(hits[0].against, [hit.id for hit in hits])
     scored, order, scores = rescored(query, targets, mode, residues.stage, length_term)
     known, calibration = set(scored), residues.stage.calibration

@@ -14,6 +14,7 @@ from protalign.core.arrays import Int64
 from protalign.core.checks import check_between
 from protalign.core.errors import InputError
 from protalign.core.protein import Chain, Modality, Protein
+from protalign.core.steps import step
 from protalign.core.words import AlignMode
 from protalign.residues.alignment import align
 from protalign.search.alignments import NamedAlignment, check_memory
@@ -153,6 +154,7 @@ class Comparison:
         """
         key = query, hit.id
         if key not in self._alignments:
+            step()
             _keep(self._alignments, key, self._aligned(query, hit))
         return self._alignments[key]
 
@@ -195,6 +197,7 @@ class Comparison:
         """Return a hit's superposition on its query; None if one of them has no coordinates."""
         key = query, hit.id
         if key not in self._superpositions:
+            step()
             asking, target = self.query(query), self.entry(hit.id)
             found = None
             if asking is not None and target is not None:

@@ -131,14 +131,18 @@ def parse_columns(columns: str | Iterable[str] | None) -> tuple[str, ...]:
     return names
 
 
-def usual_columns(comparison: Comparison) -> tuple[str, ...]:
-    """Return the columns of a file if none are named: all that cost little more than the search."""
+def usual_columns(comparison: Comparison, *, tm_score: bool = False) -> tuple[str, ...]:
+    """Return the columns of a file if none are named: all that cost little more than the search.
+
+    ``tm_score``: whether the search gave TM-scores.
+    """
     unmet: set[str] = set()
     if not comparison.has_residues:
         unmet |= set(OF_RESIDUES)
     elif not comparison.calibrated:
         unmet.add("calibration")
-    return tuple(name for need, names in _USUAL if need not in unmet for name in names)
+    usual = tuple(name for need, names in _USUAL if need not in unmet for name in names)
+    return (*usual, "qtmscore") if tm_score else usual
 
 
 def values(hit: Hit, query: int, comparison: Comparison, columns: Sequence[str]) -> dict[str, Any]:
@@ -308,6 +312,10 @@ def json_schema() -> dict[str, Any]:
         length={"type": ["integer", "null"]},
         modality={"enum": ["sequence", "structure"]},
         hits={"type": "integer"},
+    )
+    # The server's answers alone have it.
+    query["properties"]["input"] = record(
+        field={"enum": ["fasta", "ids", "structures"]}, index={"type": "integer"}
     )
     hit = {"type": "object", "properties": known, "additionalProperties": False}
     return {

@@ -43,6 +43,8 @@ class Hits(Sequence[Hit]):
         The place of each hit's query among those of the search.
     columns : tuple of str
         The columns that were asked for; empty for those that are usual for a form.
+    has_tm_scores : bool
+        Whether the search was to give TM-scores.
 
     Examples
     --------
@@ -56,6 +58,7 @@ class Hits(Sequence[Hit]):
     comparison: Comparison | None = field(default=None, repr=False)
     places: tuple[int, ...] = field(default=(), repr=False)
     columns: tuple[str, ...] = ()
+    has_tm_scores: bool = False
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -87,7 +90,11 @@ class Hits(Sequence[Hit]):
             A name is unknown, or the search cannot give the column.
         """
         comparison = self._comparison("table")
-        names = parse_columns(columns) or self.columns or usual_columns(comparison)
+        names = (
+            parse_columns(columns)
+            or self.columns
+            or usual_columns(comparison, tm_score=self.has_tm_scores)
+        )
         check_given(names, comparison)
         rows = tuple(
             values(hit, place, comparison, names)

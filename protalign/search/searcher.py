@@ -428,6 +428,7 @@ def _finished(hits: list[list[Hit]], comparison: Comparison, options: SearchOpti
         comparison,
         tuple(place for place, each in enumerate(hits) for _ in each),
         options.columns,
+        options.tm_score,
     )
 
 

@@ -95,6 +95,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 0
+        origin = _header(scope["headers"], b"origin")
         only_head = scope["method"] == "HEAD"
         if only_head:  # wherever GET is; the body is left out below
             scope = {**scope, "method": "GET"}
@@ -107,6 +108,11 @@ class Gate:
                 more = [each for each in HEADERS if each[0] not in names]
                 if b"cache-control" not in names:
                     more.append((b"cache-control", b"no-store"))
+                # Refusals of this gate too: a page could not read them otherwise.
+                if origin in self._settings.origins and b"access-control-allow-origin" not in names:
+                    more.append((b"access-control-allow-origin", origin.encode("latin-1")))
+                    more.append((b"access-control-expose-headers", b"Retry-After"))
+                    more.append((b"vary", b"Origin"))
                 message = {**message, "headers": [*message.get("headers", ()), *more]}
             elif only_head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}

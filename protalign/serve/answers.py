@@ -12,6 +12,7 @@ from protalign.search.alignment_formats import M8_COLUMNS
 from protalign.search.hit_files import table_bytes
 from protalign.search.hit_list import Hits
 from protalign.serve.errors import ApiError
+from protalign.serve.intake import Input
 
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -80,15 +81,21 @@ def json_response(
     return Response(text.encode(), status, headers, JSON)
 
 
-def hits_response(hits: Hits, media_type: str) -> Response:
-    """Return an answer with hits in one of ``HIT_FORMS``; residues are aligned now."""
+def hits_response(hits: Hits, media_type: str, inputs: Sequence[Input]) -> Response:
+    """Return an answer with hits in one of ``HIT_FORMS``; residues are aligned now.
+
+    JSON says of each query which part of the request it came from.
+    """
     form = HIT_FORMS[media_type]
     usual = (
         M8_COLUMNS if form == "m8" and hits.comparison and hits.comparison.has_residues else None
     )
     table = hits.table(hits.columns or usual)
     if form == "json":
-        return json_response(table.as_dict())
+        document = table.as_dict()
+        for query, taken in zip(document["queries"], inputs, strict=True):
+            query["input"] = {"field": taken.field, "index": taken.index}
+        return json_response(document)
     headers = {}
     if form == "html":  # it is to be saved: scripts do not run in pages of this server
         headers["Content-Disposition"] = 'attachment; filename="hits.html"'

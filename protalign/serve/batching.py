@@ -1,8 +1,9 @@
 """One pool of threads for all requests: proteins are encoded together, vectors searched together.
 
 Everything here runs in the event loop's thread but the jobs themselves. At most as many jobs run at
-once as the pool has threads, each on one core; if nothing else waits, one that can be shared takes
-the cores of the idle threads as well. Work waits here, where it can be dropped.
+once as there are threads, each on one core; if nothing else waits, one that can be shared takes the
+cores of the idle threads as well. Work waits here, where it can be dropped; long work lets what
+waits go first between its steps.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from protalign.core.machine import computing_with
 from protalign.core.protein import Modality, Protein
 from protalign.core.threads import torch_pool
 from protalign.core.words import Against
@@ -26,6 +26,7 @@ from protalign.search.residue_rows import has_coordinates
 from protalign.serve.errors import queue_full
 from protalign.serve.library import Library
 from protalign.serve.metrics import Metrics
+from protalign.serve.turns import Job
 
 Result = TypeVar("Result")
 
@@ -58,15 +59,6 @@ class _Question:
     done: asyncio.Future[list[list[Hit]]]
 
 
-@dataclass(eq=False)
-class _Job:
-    """Other work that waits for a thread, or, if it can be shared, for several."""
-
-    work: Callable[[], Any]
-    done: asyncio.Future[Any]
-    shared: bool
-
-
 class Compute:
     """The threads that compute, and the work that waits for them.
 
@@ -92,13 +84,16 @@ class Compute:
         metrics: Metrics,
         patience: float = PATIENCE,
     ) -> None:
-        self._pool: ThreadPoolExecutor = torch_pool(threads)
+        # As many jobs stand aside, at most, as compute.
+        self._pool: ThreadPoolExecutor = torch_pool(2 * threads)
         self.threads, self._free = threads, threads
+        self._under_way: set[Job] = set()
+        self._aside: deque[Job] = deque()
         self._long_running = 0
         self._encoding: Counter[Modality] = Counter()
         self._window, self._most, self._patience = window, waiting, patience
         self._metrics = metrics
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[Job] = deque()
         self._questions: deque[_Question] = deque()
         self._proteins: list[_Protein] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -109,8 +104,8 @@ class Compute:
         return sum(not each.done.cancelled() for each in self._proteins)
 
     def close(self) -> None:
-        """End the threads once their jobs are done; what waits is dropped."""
-        waiting: list[asyncio.Future[Any]] = [each.done for each in self._jobs]
+        """End the threads; what waits is dropped, and what is under way at its next step."""
+        waiting = [done for job in (*self._jobs, *self._under_way) for done in job.asked]
         waiting += [each.done for each in self._questions]
         waiting += [each.done for each in self._proteins]
         for done in waiting:
@@ -123,7 +118,7 @@ class Compute:
         If it can be shared, residue kernels in it use the cores of idle threads.
         """
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._jobs.append(_Job(work, done, shared))
+        self._jobs.append(Job(_settled([done], lambda: [work()]), [done], shared))
         self._pump()
         return await done
 
@@ -178,45 +173,90 @@ class Compute:
     def _pump(self) -> None:
         """Start jobs while threads are free and something waits."""
         while self._free:
-            found = self._next()
-            if found is None:
+            job = self._next()
+            if job is None:
                 break
-            job, cores = found
+            cores = self._spare() if job.shared else 1
             self._free -= cores
-            asyncio.ensure_future(self._start(job, cores))  # noqa: RUF006  # ends with its job
+            if job.kind is not None:
+                self._encoding[job.kind] += 1
+            if job.aside is not None:
+                self._aside.remove(job)
+                job.go_on(cores)
+            else:
+                job.cores = cores
+                self._under_way.add(job)
+                asyncio.ensure_future(self._start(job))  # noqa: RUF006  # ends with its job
         self._metrics.queue.set(self.waiting)
 
-    async def _start(self, job: Callable[[], Callable[[], None]], cores: int) -> None:
+    async def _start(self, job: Job) -> None:
         """Run a job in the pool, and what it returns here."""
+        loop = asyncio.get_running_loop()
+
+        def stand_aside(job: Job) -> bool:
+            if not self._crowded:
+                return False
+            loop.call_soon_threadsafe(self._let_others, job)
+            return True
+
         try:
-            settle = await asyncio.get_running_loop().run_in_executor(self._pool, job)
+            settle = await loop.run_in_executor(self._pool, job.run, stand_aside)
             settle()
         finally:
-            self._free += cores
+            self._under_way.discard(job)
+            if job.aside is not None:  # dropped there
+                self._aside.remove(job)
+            else:
+                self._release(job)
             self._pump()
 
-    def _next(self) -> tuple[Callable[[], Callable[[], None]], int] | None:
-        """Return the next job and its cores."""
+    def _let_others(self, job: Job) -> None:
+        """Give a job's cores to what waits; it goes on when its turn comes."""
+        if job not in self._under_way:
+            return
+        if len(self._aside) >= self.threads:  # each holds memory, and a thread of the pool
+            job.go_on(job.cores)
+            return
+        self._release(job)
+        job.aside = time.monotonic()
+        self._aside.append(job)
+        self._pump()
+
+    def _release(self, job: Job) -> None:
+        self._free += job.cores
+        job.cores = 0
+        if job.kind is not None:
+            self._encoding[job.kind] -= 1
+
+    @property
+    def _crowded(self) -> bool:
+        """Whether work waits that has not begun; any thread may ask."""
+        return bool(self._jobs or self._questions or self._proteins)
+
+    def _next(self) -> Job | None:
+        """Return the next job."""
+        for job in self._aside:
+            if job.is_due:
+                return job
         late = time.monotonic() - self._patience
         if any(each.since < late for each in self._proteins):  # others must not keep them for ever
             proteins = self._next_proteins()
             if proteins:
-                return self._encoding_of(proteins), 1
+                return self._encoding_of(proteins)
         while self._jobs:
             job = self._jobs.popleft()
-            if not job.done.cancelled():
-                cores = self._spare() if job.shared else 1
-                return _settled([job.done], partial(_alone, job.work, cores)), cores
+            if job.wanted:
+                return job
         if questions := self._next_questions():
-            cores = self._spare()
-            return self._search_of(questions, cores), cores
+            return self._search_of(questions)
         if proteins := self._next_proteins():
-            return self._encoding_of(proteins), 1
-        return None
+            return self._encoding_of(proteins)
+        # Proteins that wait for others to be encoded with go first: that is soon.
+        return self._aside[0] if self._aside and self._timer is None else None
 
     def _spare(self) -> int:
         """Return the cores of a job that can be shared: those that nothing else waits for."""
-        return 1 if self._jobs or self._questions or self._proteins else self._free
+        return 1 if self._crowded or len(self._aside) > 1 else self._free
 
     def _next_questions(self) -> list[_Question]:
         """Take the questions of one library and one kind that wait, the oldest first."""
@@ -299,25 +339,23 @@ class Compute:
 
     # ---- jobs
 
-    def _search_of(
-        self, questions: list[_Question], cores: int
-    ) -> Callable[[], Callable[[], None]]:
+    def _search_of(self, questions: list[_Question]) -> Job:
         def work() -> list[list[list[Hit]]]:
             searcher = questions[0].library.searcher
             joined = Queries.joined(
                 [each.queries for each in questions], searcher.vectors.sequence.shape[1]
             )
             count = max(each.count for each in questions)
-            with self._metrics.stage("search"), computing_with(cores):
+            with self._metrics.stage("search"):
                 found = iter(searcher.candidates(joined, questions[0].against, count))
             return [[next(found)[: each.count] for _ in each.queries.ids] for each in questions]
 
-        return _settled([each.done for each in questions], work)
+        asked = [each.done for each in questions]
+        return Job(_settled(asked, work), asked, shared=True)
 
-    def _encoding_of(self, batch: list[_Protein]) -> Callable[[], Callable[[], None]]:
+    def _encoding_of(self, batch: list[_Protein]) -> Job:
         long, kind = self._is_long(batch[0]), batch[0].kind
         self._long_running += long
-        self._encoding[kind] += 1
         library = batch[0].library
         self._metrics.batch(len(batch), sum(each.residues for each in batch), kind)
 
@@ -345,18 +383,14 @@ class Compute:
 
             def settle() -> None:
                 self._long_running -= long
-                self._encoding[kind] -= 1
                 for each, (result, problem) in zip(batch, results, strict=True):
                     _settle(each.done, result, problem)
 
             return settle
 
-        return job
-
-
-def _alone(work: Callable[[], Any], cores: int) -> list[Any]:
-    with computing_with(cores):
-        return [work()]
+        # On an accelerator others would need the memory that it holds.
+        pauses = library.searcher.encoders.load(kind).device == "cpu"
+        return Job(job, [each.done for each in batch], kind=kind, pauses=pauses)
 
 
 def _tried(work: Callable[[], Result]) -> tuple[Result | None, Exception | None]:

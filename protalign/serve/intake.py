@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -180,6 +181,25 @@ def _checked(form: type[Form], fields: dict[str, Any], *, strict: bool) -> Form:
         raise ApiError(422, f"{name}: {problem}", "see /docs for its values", name) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Input:
+    """The part of a request that a query came from.
+
+    Attributes
+    ----------
+    field : str
+        "fasta", "ids" or "structures".
+    index : int
+        Which record, id or file of the field, from 0.
+    name : str
+        The file's name, or that of the field.
+    """
+
+    field: str
+    index: int
+    name: str
+
+
 @dataclass(frozen=True, eq=False)
 class Asked:
     """The queries of a request: proteins to embed, then ids.
@@ -192,11 +212,31 @@ class Asked:
         Ids of the library.
     failures : list of Failure
         Records that cannot be used.
+    inputs : dict
+        Id of a query -> the part of the request that it came from.
     """
 
     proteins: list[Protein]
     ids: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    inputs: dict[str, Input] = field(default_factory=dict)
+
+    def only(self, query: str) -> Asked:
+        """Return the same with one query; raise ApiError if it is none of them."""
+        if query not in self.inputs:
+            reason = next((each.reason for each in self.failures if each.id == query), None)
+            if reason is not None:
+                raise ApiError(422, f"{one_line(query, 60)}: {reason}", "choose another", "query")
+            known = ", ".join(one_line(each, 60) for each in islice(self.inputs, 5))
+            raise ApiError(
+                422,
+                f"{one_line(query, 60)}: not a query of this request",
+                f"name one that it has, such as {known}",
+                "query",
+            )
+        proteins = [each for each in self.proteins if each.id == query]
+        ids = [each for each in self.ids if each == query]
+        return Asked(proteins, ids, [], {query: self.inputs[query]})
 
 
 def read_queries(
@@ -242,19 +282,22 @@ def read_queries(
         if entry_id not in library:
             raise unknown_entry(entry_id)
     asked = Asked([], list(dict.fromkeys(ids)))
-    first_of = dict.fromkeys(asked.ids, "ids")
+    for place, entry_id in enumerate(ids):
+        asked.inputs.setdefault(entry_id, Input("ids", place, "ids"))
     room = limits.unpacked_bytes
-    for upload in uploads:
-        room -= _take_file(asked, upload, library.searcher.reading, room, longest, first_of)
+    for place, upload in enumerate(uploads):
+        taken = Input(_FILES, place, upload.name)
+        room -= _take_file(asked, upload, library.searcher.reading, room, longest, taken)
         _check_count(asked, limits)
     text = fasta.strip()
     if text and not text.startswith((">", ";")):
         text = f">{QUERY}\n{text}"
-    for record in read_fasta_text(text + "\n", PASTED) if text else ():
+    records = read_fasta_text(text + "\n", PASTED) if text else ()
+    for place, record in enumerate(records):
         if isinstance(record, Failure):
             asked.failures.append(record)
         else:
-            _take(asked, record, PASTED, longest, first_of)
+            _take(asked, record, longest, Input("fasta", place, PASTED))
         _check_count(asked, limits)
     _check_count(asked, limits)
     if not asked.proteins and not asked.ids:
@@ -272,7 +315,7 @@ def _take_file(
     options: ReadOptions,
     room: int,
     longest: dict[Modality, int],
-    first_of: dict[str, str],
+    taken: Input,
 ) -> int:
     """Take a file's proteins as queries; return its bytes, decompressed, of ``room`` at most."""
     try:
@@ -292,17 +335,11 @@ def _take_file(
     result = read_content(plain, content, options, room)
     asked.failures.extend(replace(each, file=upload.name) for each in result.failures)
     for protein in result.proteins:
-        _take(asked, protein, upload.name, longest, first_of)
+        _take(asked, protein, longest, taken)
     return len(content)
 
 
-def _take(
-    asked: Asked,
-    protein: Protein,
-    name: str,
-    longest: dict[Modality, int],
-    first_of: dict[str, str],
-) -> None:
+def _take(asked: Asked, protein: Protein, longest: dict[Modality, int], taken: Input) -> None:
     """Take a protein as a query, or make it a failure."""
     kind: Modality = "structure" if has_coordinates(protein) else "sequence"
     size = len(protein)
@@ -310,12 +347,12 @@ def _take(
         size = protein.structure.context_length
     if size > longest[kind]:
         reason = f"it has {size:,} residues, more than {longest[kind]:,}"
-        asked.failures.append(Failure(protein.id, name, reason, "send its domains"))
-    elif protein.id in first_of:
-        reason = f"the id {protein.id} is taken by a query of {first_of[protein.id]}"
-        asked.failures.append(Failure(protein.id, name, reason, "rename one of the two"))
+        asked.failures.append(Failure(protein.id, taken.name, reason, "send its domains"))
+    elif protein.id in asked.inputs:
+        reason = f"the id {protein.id} is taken by a query of {asked.inputs[protein.id].name}"
+        asked.failures.append(Failure(protein.id, taken.name, reason, "rename one of the two"))
     else:
-        first_of[protein.id] = name
+        asked.inputs[protein.id] = taken
         asked.proteins.append(replace(protein, source=""))
 
 

@@ -59,14 +59,22 @@ class SearchForm(QueryForm):
     )
 
 
-class AlignForm(QueryForm):
+class ChosenForm(QueryForm):
+    """Queries of which one may be chosen."""
+
+    query: str | None = Field(
+        None, description="The id of one of the queries, if there are several.", max_length=1000
+    )
+
+
+class AlignForm(ChosenForm):
     """One query, and the entry to align it with."""
 
     target: str = Field(description="Id of an entry.")
     mode: AlignMode = "local"
 
 
-class MapForm(QueryForm):
+class MapForm(ChosenForm):
     """Queries and hits to be placed on the map."""
 
     hits: list[str] = Field([], description="Ids of entries.", max_length=10_000)
@@ -106,6 +114,13 @@ class Status(_Form):
     status: Literal["ok", "ready"]
 
 
+class InputFacts(_Form):
+    """The part of a request that a query came from."""
+
+    field: Literal["fasta", "ids", "structures"]
+    index: int = Field(description="Which file, id or record of the field, from 0.")
+
+
 class QueryFacts(_Form):
     """A query of a search."""
 
@@ -113,6 +128,7 @@ class QueryFacts(_Form):
     length: int | None
     modality: Modality
     hits: int
+    input: InputFacts
 
 
 class FailureFacts(_Form):

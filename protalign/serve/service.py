@@ -125,7 +125,8 @@ class Service:
             with self.metrics.stage("rank"):
                 hits = searcher.find(queries, options, candidates)
             with self.metrics.stage("answer"):
-                return hits_response(hits, media_type)
+                inputs = [asked.inputs[each] for each in queries.ids]
+                return hits_response(hits, media_type, inputs)
 
         return await self._run(finish, shared=True)
 
@@ -169,13 +170,16 @@ class Service:
         if form.target not in library:
             raise unknown_entry(form.target)
         asked = await self._asked(form, uploads, library)
-        queries = await self._queries(asked, form.query_by, library, residues=library.has_residues)
-        if len(queries) != 1:
+        if form.query is not None:
+            asked = asked.only(form.query)
+        if len(asked.inputs) != 1:
             raise ApiError(
                 422,
-                f"the request: it has {len(queries)} queries, and one is aligned",
-                "send one",
+                f"the request: it has {len(asked.inputs)} queries, and one is aligned",
+                "send one, or name it as query",
+                "query",
             )
+        queries = await self._queries(asked, form.query_by, library, residues=library.has_residues)
 
         def work() -> Response:
             with self.metrics.stage("align"):
@@ -268,6 +272,8 @@ class Service:
             if entry_id not in library:
                 raise unknown_entry(entry_id)
         asked = await self._asked(form, uploads, library)
+        if form.query is not None:
+            asked = asked.only(form.query)
         queries = await self._queries(asked, form.query_by, library, residues=False)
 
         def work() -> Response:

@@ -103,6 +103,27 @@ def test_many_targets_are_scored_as_each_alone() -> None:
     assert (scores.local_order == scores.local).all()
 
 
+@given(st.lists(lengths, max_size=9), lengths, seeds, st.integers(1, 900), st.booleans())
+def test_targets_in_blocks_are_targets_at_once(
+    several: list[int], n: int, seed: int, most: int, with_head: bool
+) -> None:
+    """However many pairs are scored at once, each target has its score, in its place."""
+    query = rows(n, seed)
+    targets = Ragged(
+        np.concatenate([rows(m, seed + i) for i, m in enumerate([*several, 1])])[:-1],
+        np.cumsum([0, *several]).astype(np.int64),
+    )
+    of_head = (rows(n, seed + 50), Ragged(2 * targets.values, targets.offsets))
+    head = of_head if with_head else None
+    want = score_targets(query, targets, diagonal=head, length_term=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("protalign.residues.targets.PAIRS_AT_ONCE", most)
+        found = score_targets(query, targets, diagonal=head, length_term=1.0)
+    assert found.local.tolist() == want.local.tolist()
+    assert found.diagonal.tolist() == want.diagonal.tolist()
+    assert found.excess is None
+
+
 def test_coverage_is_from_the_first_to_the_last_aligned_residue() -> None:
     """Gaps inside count as covered."""
     pairs = np.array([2, 3, 7]), np.array([0, 1, 2])

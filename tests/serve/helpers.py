@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fastapi.testclient import TestClient
 
+from protalign.searching import Targets
 from protalign.serve.access import Gate
 from protalign.serve.errors import KINDS
+from protalign.serve.library import Library
 from protalign.serve.run import bound_socket, make_server
 from protalign.serve.settings import Settings
 
@@ -51,6 +56,19 @@ def check_error(answer: Any, status: int, *words: str, param: str | None = None)
         assert word in message, message
     if param is not None:
         assert error["param"] == param
+
+
+def by_chain(targets: Targets) -> Library:
+    """Return a library that takes each chain of an uploaded file as a query."""
+    searcher = targets.searcher(device="cpu")
+    searcher.__dict__["reading"] = replace(searcher.reading, per="chain")
+    return Library(searcher, targets.name, targets.line)
+
+
+def two_chains(sample: Path) -> bytes:
+    """Return a PDB file of the chains I (63 residues) and A (108)."""
+    files = [sample / name for name in ("1acb_I.pdb.gz", "1a2p_A.pdb.gz")]
+    return b"".join(gzip.decompress(file.read_bytes()).split(b"END")[0] for file in files)
 
 
 @contextmanager

@@ -15,11 +15,13 @@ from urllib.parse import urlsplit
 import pytest
 import uvicorn
 
+from protalign.searching import Targets
 from protalign.serve.app import make_app
 from protalign.serve.library import Library
 from protalign.serve.run import bound_socket
 from protalign.serve.settings import Settings
 from tests.helpers.pages import Page
+from tests.serve.helpers import by_chain, two_chains
 
 LYSOZYME = (
     "MNIFEMLRIDEGLRLKIYKDTEGYYTIGIGHLLTKSPSLNAAKSELDKAIGRNTNGVITKDEAEKLFNQDVDAAVRGILRNAKLKPVYDS"
@@ -204,3 +206,23 @@ def test_everybody_can_use_it(opened: Page, scheme: str) -> None:
     search(page)
     assert opened.findings() == []
     opened.fits(400, "html")
+
+
+def test_hits_of_each_chain_of_a_file_open(browser: Any, targets: Targets, sample: Path) -> None:
+    """A file of two chains beside a sequence: the hit that opens is of the query that is shown."""
+    with served(by_chain(targets), Settings()) as address:
+        opened = Page(browser, address)
+        page = opened.page
+        file = {"name": "two (1).pdb", "mimeType": "text/plain", "buffer": two_chains(sample)}
+        page.set_input_files("#files", file)
+        page.fill("#fasta", LYSOZYME)
+        search(page)
+        for query, length in ((0, 63), (1, 108), (2, 164)):
+            page.select_option("label.query select", str(query))
+            page.click("button.open >> nth=0")
+            opened.says("dialog.hit", f"{length} residues")
+            page.keyboard.press("Escape")
+        page.click("#clear")
+        page.wait_for_function("() => !location.hash && !document.querySelector('table.hits')")
+        assert opened.problems == opened.elsewhere == []
+        opened.context.close()

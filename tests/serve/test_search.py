@@ -18,7 +18,9 @@ import protalign
 from protalign.reading import read_fasta
 from protalign.search import Hits
 from protalign.searching import Targets
+from protalign.serve.app import make_app
 from protalign.serve.library import Library
+from tests.serve.helpers import by_chain, check_error, client, two_chains
 
 
 @pytest.fixture(scope="session")
@@ -158,8 +160,45 @@ def test_a_bare_sequence_is_a_query(served: TestClient) -> None:
     """A sequence without a header, on several lines, is query_1."""
     answer = served.post("/v1/search", json={"fasta": "RPDFCLEPPYTGPCK\nARIIRYFYNAKAG\n", "k": 1})
     assert answer.json()["queries"] == [
-        {"id": "query_1", "length": 28, "modality": "sequence", "hits": 1}
+        {
+            "id": "query_1",
+            "length": 28,
+            "modality": "sequence",
+            "hits": 1,
+            "input": {"field": "fasta", "index": 0},
+        }
     ]
+
+
+def test_each_query_names_the_part_of_the_request_that_it_came_from(
+    targets: Targets, sample: Path
+) -> None:
+    """Chains of one file are queries of their own, and each is aligned by its name."""
+    library = by_chain(targets)
+    files = [("structures", ("two (1).pdb", two_chains(sample)))]
+    asked = {"fasta": f">bad\nM1\n>s\n{library.store.sequence('1bpi_A')[0]}", "ids": ["1b5m_A"]}
+    with client(make_app(lambda: library)) as asking:
+        answer = asking.post("/v1/search", data={**asked, "k": 2}, files=files)
+        assert answer.status_code == 200, answer.text
+        inputs = {query["id"]: query["input"] for query in answer.json()["queries"]}
+        both = {"field": "structures", "index": 0}
+        assert inputs == {
+            "two_(1)_I": both,
+            "two_(1)_A": both,
+            "s": {"field": "fasta", "index": 1},
+            "1b5m_A": {"field": "ids", "index": 0},
+        }
+        for query, length in (("two_(1)_I", 63), ("two_(1)_A", 108), ("s", 58), ("1b5m_A", 84)):
+            more = {**asked, "query": query, "target": "1a2p_A"}
+            view = asking.post("/v1/align", data=more, files=files).json()
+            assert (view["query"]["id"], view["query"]["length"]) == (query, length)
+            more = {**asked, "query": query, "hits": ["1a2p_A"]}
+            placed = asking.post("/v1/map", data=more, files=files).json()
+            assert [each["id"] for each in placed["queries"]] == [query]
+        more = {**asked, "query": "bad", "target": "1a2p_A"}
+        check_error(asking.post("/v1/align", json=more), 422, "bad: ", param="query")
+        more = {**asked, "query": "none", "target": "1a2p_A"}
+        check_error(asking.post("/v1/align", json=more), 422, "none: not a query", param="query")
 
 
 def test_an_alignment_is_the_hit_view_of_a_search(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from protalign.core import devices
+from protalign.core.steps import step
 
 #: In inference no token is masked, so ESM2's token dropout scales every embedding by the share of
 #: tokens that are not masked in training: 15 % are selected, and 80 % of those become <mask>.
@@ -182,8 +183,10 @@ class PackedESM2:
         rotation = self._rotation(lengths) if self._layers else None
         chains = self._chains(lengths)
         for layer in self._layers:
+            step()
             assert rotation is not None
             self._add_attention(layer.attention, x, chains, rotation)
+            step()
             for rows in torch.split(x, self._rows):
                 self._add_feed_forward(layer, rows)
         return x if self._last_norm is None else self._normalised(x, self._last_norm)

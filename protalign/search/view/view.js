@@ -262,19 +262,27 @@
         button("FASTA", async () => {
           const { entries, left } = await this.options.fastaOf();
           save("hits.fasta", fasta(entries), "text/x-fasta");
-          this.saved.textContent = left ? `${counted(left, "hit")} left out: this page does not have their sequences.` : "";
+          this.saved.textContent = left ? `${counted(left, "hit")} left out: their sequences could not be had.` : "";
         }),
         button("Structures (ZIP)", async () => {
           const files = new Map();
-          const rows = this.rows().slice(0, MOST_IN_ARCHIVE);
+          const every = this.rows();
+          const rows = every.slice(0, MOST_IN_ARCHIVE);
+          let placed = 0, failed = null;
           for (const [i, [index]] of rows.entries()) {
             this.saved.textContent = `Superposing ${i + 1} of ${rows.length} …`;
             if (this.options.reasonOf?.(index)) continue;
-            structureFiles(await this.options.viewOf(index)).forEach(([name, text]) => files.set(name, text));
+            const found = await this.options.viewOf(index).then(structureFiles, (error) => {
+              failed ||= error;
+              return [];
+            });
+            if (found.length) placed += 1;
+            found.forEach(([name, text]) => files.set(name, text));
           }
-          this.saved.textContent = "";
-          if (!files.size) throw new Error("There are no structures to save: the search has no coordinates.");
-          save(`${fileName(this.document.queries[this.query].id)}_structures.zip`, zip([...files]), "application/zip");
+          if (!files.size) throw failed || new Error("There are no structures to save: the search has no coordinates.");
+          const of = this.document.queries[this.query].id;
+          save(`${fileName(of)}_structures.zip`, zip([...files]), "application/zip");
+          this.saved.textContent = `Structures of ${placed} of the ${counted(every.length, "hit")} of ${printable(of)} saved.`;
         }),
         ...(this.options.files || []).map(([text, action]) => button(text, action)),
       ];

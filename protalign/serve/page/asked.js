@@ -63,32 +63,22 @@
     return asked.fasta || asked.files.length || asked.ids.length ? asked : null;
   };
 
-  // ---- which part of what was asked a query of the answer is
+  // ---- what is asked
 
-  const records = (fasta) => {
-    const text = fasta.replace(/^;.*$/gm, "").trim(); // without comments
-    if (!text) return [];
+  // Return records without comments and empty lines between them.
+  const tidy = (fasta) => {
+    const text = fasta.replace(/^;.*$/gm, "").trim();
+    if (!text) return "";
     const lines = text.startsWith(">") ? text : `>query_1\n${text}`;
-    return lines.split(/^(?=>)/m).map((record) => ({ id: record.slice(1).trim().split(/\s+/)[0] || "", text: record }));
+    return lines.split(/^(?=>)/m).map((record) => record.trimEnd() + "\n").join("");
   };
-  // A file's name as the server takes it: without white space, and without dots before it.
-  const taken = (name) => name.replace(/[\s\p{C}]/gu, "_").replace(/^\.+/, "").slice(-200) || "structure";
-  const stem = (name) => taken(name).replace(/\.gz$/i, "").replace(/(\.(pdb|ent|cif|mmcif|bcif))+$/i, "");
-
-  // Return the same search with one query: {fasta, files, ids}.
-  const only = (asked, id) => {
-    const none = { ...asked, fasta: "", files: [], ids: [] };
-    const record = records(asked.fasta).find((each) => each.id === id);
-    if (record) return { ...none, fasta: record.text };
-    const named = asked.files.filter((file) => stem(file.name) === id || stem(file.name).replace(/^pdb/i, "") === id);
-    if (named.length) return { ...none, files: named.slice(0, 1) };
-    if (asked.ids.includes(id)) return { ...none, ids: [id] };
-    const longest = [...asked.files].sort((a, b) => stem(b.name).length - stem(a.name).length);
-    const near = longest.find((file) => id.startsWith(stem(file.name))) || longest.find((file) => stem(file.name).includes(id));
-    if (near) return { ...none, files: [near] };
-    return asked;
-  };
-  const tidy = (fasta) => (fasta.trim() ? records(fasta).map((record) => record.text.trimEnd() + "\n").join("") : "");
+  // Return the part of a search that a query of the answer came from: {fasta, files, ids}.
+  const only = (asked, { input }) => ({
+    ...asked,
+    fasta: input.field === "fasta" ? asked.fasta : "",
+    files: input.field === "structures" ? [asked.files[input.index]] : [],
+    ids: input.field === "ids" ? [asked.ids[input.index]] : [],
+  });
 
   window.ProtAlign.asked = { written, read, only, tidy };
 })();

@@ -51,6 +51,11 @@
         // the map is an extra: the hits stand without it
       }
     },
+    clear() {
+      this.turn += 1;
+      this.drawn?.mark([], []);
+      this.say("");
+    },
     say(text) {
       at("map-said").textContent = text;
     },

@@ -185,15 +185,16 @@
     const views = new Map();
     // Not the alignment with the entry's structure, which this search did not compare. Structures
     // are superposed in any search.
+    const queryOf = (index) => answer.queries.find((query) => query.id === answer.hits[index].query);
     const reasonOf = (index) => {
-      const { modality } = answer.queries.find((query) => query.id === answer.hits[index].query);
+      const { modality } = queryOf(index);
       return modality === "sequence" && asked.options.against === modality ? "Two sequences are compared by their vectors only, so there is no alignment." : "";
     };
     const viewOf = (index, signal) => {
       if (!views.has(index)) {
         const hit = answer.hits[index];
-        const more = { target: hit.target, query_by: asked.options.query_by, mode: asked.options.mode };
-        const made = patiently("v1/align", { body: bodyOf(asking.only(asked, hit.query), more), signal })
+        const more = { query: hit.query, target: hit.target, query_by: asked.options.query_by, mode: asked.options.mode };
+        const made = patiently("v1/align", { body: bodyOf(asking.only(asked, queryOf(index)), more), signal })
           .then((response) => response.json())
           .then((view) => ({ ...view, hit: { ...view.hit, ...Object.fromEntries(Object.entries(hit).filter(([, value]) => value !== null)) } }));
         views.set(index, made);
@@ -205,10 +206,13 @@
       const targets = [...new Set(answer.hits.map((hit) => hit.target))];
       const entries = [];
       for (const id of targets) {
-        const entry = await (await patiently(`v1/entries/${encodeURIComponent(id)}`, {})).json();
-        entries.push({ id, description: answer.hits.find((hit) => hit.target === id).tdesc, chains: chainsOf(entry) });
+        const entry = await patiently(`v1/entries/${encodeURIComponent(id)}`, {}).then((response) => response.json(), (error) => {
+          if (!error.status) throw error; // the server is gone
+          return {};
+        });
+        if (entry.chains) entries.push({ id, description: answer.hits.find((hit) => hit.target === id).tdesc, chains: chainsOf(entry) });
       }
-      return { entries, left: 0 };
+      return { entries, left: targets.length - entries.length };
     };
     const onState = ({ queryIndex, hit }) => {
       fragment.delete("query");
@@ -227,14 +231,14 @@
       el("li", { text: printable([[failure.file, failure.id].filter(Boolean).join(", "), `${failure.reason}${failure.advice ? `; ${failure.advice}` : ""}`].filter(Boolean).join(": ")) }))));
     const hits = new Hits(at("hits"), answer, {
       viewOf, reasonOf, fastaOf, onState, files: [["One page (HTML)", page]],
-      onShown: (query, rows) => light(asked, answer.queries[query]?.id, rows.slice(0, MARKED).map((hit) => hit.target)),
+      onShown: (query, rows) => light(asked, answer.queries[query], rows.slice(0, MARKED).map((hit) => hit.target)),
     });
     shown = { asked, hits };
     return hits;
   };
   const light = (asked, query, targets) =>
-    overview.light(query, async () => {
-      const body = bodyOf(asking.only(asked, query), { hits: targets, query_by: asked.options.query_by, against: asked.options.against });
+    overview.light(query?.id, async () => {
+      const body = bodyOf(asking.only(asked, query), { query: query.id, hits: targets, query_by: asked.options.query_by, against: asked.options.against });
       return (await ask("v1/map", { body })).json();
     });
   const chosen = (id) => {
@@ -280,6 +284,14 @@
     drawInputs();
     complain("");
     at("said").textContent = "";
+    running?.abort();
+    at("hits").replaceChildren();
+    at("failures").hidden = true;
+    overview.clear();
+    shown = null;
+    fragment = new URLSearchParams();
+    followed = "";
+    history.replaceState(null, "", location.pathname);
   });
   at("cancel").addEventListener("click", () => running?.abort());
   at("choose").addEventListener("click", () => at("files").click());
