@@ -144,10 +144,12 @@ class Gate:
     def _check(self, scope: Scope) -> None:
         """Raise the ApiError of a request that may not go on."""
         path, headers = scope["path"], scope["headers"]
-        if path in ("/health", "/ready"):
+        if path == "/health":
             return
         if self.ending:
             raise shutting_down()
+        if path == "/ready":
+            return
         if self._running > self._settings.limits.requests:
             raise queue_full()
         if self._settings.hosts:

@@ -223,6 +223,7 @@ def test_a_server_that_opens_or_ends_refuses(library: Library) -> None:
         assert asking.get("/ready").json() == {"status": "ready"}
         gate.ending = True
         check_error(asking.get("/v1/entries"), 503, "shutting down")
+        check_error(asking.get("/ready"), 503, "shutting down")
         assert asking.get("/health").status_code == 200
     assert failures == []
 
