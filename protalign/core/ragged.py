@@ -67,10 +67,9 @@ class Ragged:
         index %= len(self)
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
-    def part(self, first: int, last: int) -> Ragged:
-        """Return items ``first`` to ``last - 1``, without a copy of their rows."""
-        offsets = self.offsets[first : last + 1]
-        return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+    def take(self, items: npt.NDArray[np.int64]) -> Ragged:
+        """Return some items, at least one, in their order."""
+        return Ragged.pack([self[item] for item in items.tolist()])
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         return (self[index] for index in range(len(self)))

@@ -29,6 +29,11 @@ def step() -> None:
         between()
 
 
+def watched() -> bool:
+    """Return whether somebody acts at this thread's steps, so that short ones are worth while."""
+    return getattr(_here, "between", None) is not None
+
+
 @contextmanager
 def in_steps(between: Callable[[], None]) -> Iterator[None]:
     """Call a function at each step of what this thread does.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from protalign.core.arrays import Float32, Float64, Int64
+from protalign.core.machine import threads_here
 from protalign.core.ragged import Ragged
-from protalign.core.steps import step
-from protalign.residues.calibration import Calibration
+from protalign.core.steps import step, watched
+from protalign.residues.calibration import Calibration, Chance
+from protalign.residues.kernels.packed import LANES
 from protalign.residues.kernels.scores import both_scores, diagonal_scores, local_scores
 
-#: Pairs of residues that are scored at once, at most, if there are several targets: about a second.
+#: Pairs of residues that are scored at once, about, in work that is run in steps: a second.
 PAIRS_AT_ONCE = 30_000_000
 
 
@@ -59,7 +62,7 @@ def score_targets(
 ) -> TargetScores:
     """Score a query's rows with those of many targets, with the usual gap costs.
 
-    Between ``PAIRS_AT_ONCE`` pairs other work may go first (``core.steps``).
+    If the thread's work is run in steps, other work may go first between blocks of targets.
 
     Parameters
     ----------
@@ -80,41 +83,45 @@ def score_targets(
     >>> score_targets(rows, Ragged.pack([rows[:2]])).local.tolist()
     [162.0]
     """
-    ends = _ends(targets.lengths, max(1, PAIRS_AT_ONCE // max(1, len(query))))
-    scores, first = [], 0
-    for last in ends:
-        step()
-        head = None if diagonal is None else (diagonal[0], diagonal[1].part(first, last))
-        some = targets if len(ends) == 1 else targets.part(first, last)
-        scores.append(_scores(query, some, calibration, head, length_term))
-        first = last
-    if len(scores) == 1:
-        return scores[0]
-    excess = None
-    if calibration is not None:
-        excess = np.concatenate([each.excess for each in scores if each.excess is not None])
-    return TargetScores(
-        np.concatenate([each.diagonal for each in scores]),
-        np.concatenate([each.local for each in scores]),
-        excess,
+    step()
+    chance = None if calibration is None else calibration.chance(query)
+    pairs = len(query) * targets.lengths
+    if not watched() or pairs.sum() <= PAIRS_AT_ONCE:
+        return _scores(query, targets, calibration, chance, diagonal, length_term)
+    # Of similar lengths together, as they are scored, and enough for all threads.
+    order = np.argsort(pairs, kind="stable")
+    least = LANES * threads_here()
+    best = TargetScores(
+        np.empty(len(targets), np.float32),
+        np.empty(len(targets), np.float32),
+        None if calibration is None else np.empty(len(targets)),
     )
+    for items in _blocks(order, pairs[order], least):
+        step()
+        head = None if diagonal is None else (diagonal[0], diagonal[1].take(items))
+        some = _scores(query, targets.take(items), calibration, chance, head, length_term)
+        best.diagonal[items], best.local[items] = some.diagonal, some.local
+        if best.excess is not None:
+            best.excess[items] = some.excess
+    return best
 
 
-def _ends(lengths: Int64, most: int) -> list[int]:
-    """Return the ends of blocks of at most so many rows, or of one target."""
-    ends, total = [], 0
-    for place, length in enumerate(lengths.tolist()):
-        if total and total + length > most:
-            ends.append(place)
-            total = 0
-        total += length
-    return [*ends, len(lengths)]
+def _blocks(order: Int64, pairs: Int64, least: int) -> Iterator[Int64]:
+    """Yield targets in their order, about ``PAIRS_AT_ONCE`` pairs and at least so many at once."""
+    first, total = 0, 0
+    for place, count in enumerate(pairs.tolist()):
+        if total + count > PAIRS_AT_ONCE and place - first >= least:
+            yield order[first:place]
+            first, total = place, 0
+        total += count
+    yield order[first:]
 
 
 def _scores(
     query: Float32,
     targets: Ragged,
     calibration: Calibration | None,
+    chance: Chance | None,
     diagonal: tuple[Float32, Ragged] | None,
     length_term: float,
 ) -> TargetScores:
@@ -129,7 +136,5 @@ def _scores(
         return TargetScores(best, local, None)
     reversed_targets = Ragged.pack([rows[::-1] for rows in targets])
     by_chance = local_scores(query, reversed_targets)[0]
-    excess = calibration.excess(
-        local, by_chance, len(query), targets.lengths, calibration.chance(query)
-    )
+    excess = calibration.excess(local, by_chance, len(query), targets.lengths, chance)
     return TargetScores(best, local, excess)

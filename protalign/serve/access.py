@@ -128,6 +128,10 @@ class Gate:
             except ApiError as error:
                 if not status:
                     await send_error(error, send_more)
+        except asyncio.CancelledError:  # its time to end is over
+            if not self.ending or status:
+                raise
+            await send_error(shutting_down(), send_more)
         except Exception as error:  # the server goes on, whatever one request did
             show_traceback(error)
             log.error("%s %s: %s", _method(scope), _route(scope), type(error).__name__)

@@ -32,6 +32,10 @@ Result = TypeVar("Result")
 
 #: Queries whose vectors are searched together, at most.
 SEARCHED_AT_ONCE = 128
+#: Jobs that may stand aside, beside one for each thread.
+ASIDE = 8
+#: Seconds after a job's end in which no job that stands aside goes on before its time.
+GRACE = 0.004
 #: Seconds after which a long protein goes before shorter ones.
 PATIENCE = 1.0
 
@@ -84,11 +88,13 @@ class Compute:
         metrics: Metrics,
         patience: float = PATIENCE,
     ) -> None:
-        # As many jobs stand aside, at most, as compute.
-        self._pool: ThreadPoolExecutor = torch_pool(2 * threads)
+        # Each job that stands aside holds a thread of the pool, and what it has computed so far.
+        self._most_aside = threads + ASIDE
+        self._pool: ThreadPoolExecutor = torch_pool(threads + self._most_aside)
         self.threads, self._free = threads, threads
         self._under_way: set[Job] = set()
         self._aside: deque[Job] = deque()
+        self._grace, self._resumed = 0.0, False
         self._long_running = 0
         self._encoding: Counter[Modality] = Counter()
         self._window, self._most, self._patience = window, waiting, patience
@@ -176,11 +182,12 @@ class Compute:
             job = self._next()
             if job is None:
                 break
-            cores = self._spare() if job.shared else 1
+            cores = self._spare(job)
             self._free -= cores
             if job.kind is not None:
                 self._encoding[job.kind] += 1
-            if job.aside is not None:
+            self._resumed = job.aside is not None
+            if self._resumed:
                 self._aside.remove(job)
                 job.go_on(cores)
             else:
@@ -208,13 +215,16 @@ class Compute:
                 self._aside.remove(job)
             else:
                 self._release(job)
+            if self._aside:  # the request may have a next stage: a whole step would be long for it
+                self._grace = time.monotonic() + GRACE
+                loop.call_later(GRACE, self._pump)
             self._pump()
 
     def _let_others(self, job: Job) -> None:
         """Give a job's cores to what waits; it goes on when its turn comes."""
         if job not in self._under_way:
             return
-        if len(self._aside) >= self.threads:  # each holds memory, and a thread of the pool
+        if len(self._aside) >= self._most_aside and not any(job.is_due for job in self._aside):
             job.go_on(job.cores)
             return
         self._release(job)
@@ -230,14 +240,26 @@ class Compute:
 
     @property
     def _crowded(self) -> bool:
-        """Whether work waits that has not begun; any thread may ask."""
-        return bool(self._jobs or self._questions or self._proteins)
+        """Whether other work should have a thread now; any thread may ask."""
+        waits = self._jobs or self._questions or self._proteins
+        return bool(waits) or any(job.is_due for job in tuple(self._aside))
 
     def _next(self) -> Job | None:
-        """Return the next job."""
-        for job in self._aside:
-            if job.is_due:
-                return job
+        """Return the next job: new work and jobs that stand aside in turn, if those are due."""
+        due = next((job for job in self._aside if job.is_due), None)
+        full = len(self._aside) > self._most_aside  # one has changed places with a due one
+        if due is not None and (full or not self._resumed):
+            return due
+        new = self._next_new()
+        if new is not None or due is not None:
+            return new or due
+        # Proteins that wait for others to be encoded with go first: that is soon.
+        if self._aside and self._timer is None and time.monotonic() >= self._grace:
+            return self._aside[0]
+        return None
+
+    def _next_new(self) -> Job | None:
+        """Return the next job that has not begun."""
         late = time.monotonic() - self._patience
         if any(each.since < late for each in self._proteins):  # others must not keep them for ever
             proteins = self._next_proteins()
@@ -251,12 +273,14 @@ class Compute:
             return self._search_of(questions)
         if proteins := self._next_proteins():
             return self._encoding_of(proteins)
-        # Proteins that wait for others to be encoded with go first: that is soon.
-        return self._aside[0] if self._aside and self._timer is None else None
+        return None
 
-    def _spare(self) -> int:
-        """Return the cores of a job that can be shared: those that nothing else waits for."""
-        return 1 if self._crowded or len(self._aside) > 1 else self._free
+    def _spare(self, job: Job) -> int:
+        """Return the cores of a job: if it can be shared, those that nothing else waits for."""
+        if not job.shared or self._jobs or self._questions or self._proteins:
+            return 1
+        others_aside = len(self._aside) > (job.aside is not None)
+        return 1 if others_aside else self._free
 
     def _next_questions(self) -> list[_Question]:
         """Take the questions of one library and one kind that wait, the oldest first."""

@@ -63,7 +63,7 @@ class ChosenForm(QueryForm):
     """Queries of which one may be chosen."""
 
     query: str | None = Field(
-        None, description="The id of one of the queries, if there are several.", max_length=1000
+        None, description="The id of one of the queries, if there are several."
     )
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from protalign.core.arrays import Float32
 from protalign.core.ragged import Ragged
+from protalign.core.steps import in_steps
 from protalign.residues import Alignment, align
 from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
 from protalign.residues.kernels.scores import diagonal_scores, local_scores
@@ -116,12 +117,15 @@ def test_targets_in_blocks_are_targets_at_once(
     of_head = (rows(n, seed + 50), Ragged(2 * targets.values, targets.offsets))
     head = of_head if with_head else None
     want = score_targets(query, targets, diagonal=head, length_term=1.0)
-    with pytest.MonkeyPatch.context() as patch:
+    steps: list[int] = []
+    with pytest.MonkeyPatch.context() as patch, in_steps(lambda: steps.append(1)):
         patch.setattr("protalign.residues.targets.PAIRS_AT_ONCE", most)
+        patch.setattr("protalign.residues.targets.LANES", 1)
         found = score_targets(query, targets, diagonal=head, length_term=1.0)
     assert found.local.tolist() == want.local.tolist()
     assert found.diagonal.tolist() == want.diagonal.tolist()
     assert found.excess is None
+    assert len(steps) >= min(len(several), n * sum(several) // (most + n * max(several, default=0)))
 
 
 def test_coverage_is_from_the_first_to_the_last_aligned_residue() -> None:

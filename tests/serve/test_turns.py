@@ -12,7 +12,7 @@ import pytest
 
 from protalign.core.machine import threads_here
 from protalign.core.protein import Chain, Protein
-from protalign.core.steps import step
+from protalign.core.steps import in_steps, step
 from protalign.search.search_options import SearchOptions
 from protalign.searching import Targets
 from protalign.serve.batching import Compute
@@ -137,22 +137,73 @@ def test_closing_ends_what_computes_and_what_stands_aside() -> None:
     assert second.dropped.wait(5)
 
 
-def test_no_more_stand_aside_than_there_are_threads() -> None:
-    """Each holds memory: of four long jobs on one thread one computes, and one stands aside."""
+def test_several_long_jobs_share_a_thread_and_hold_up_no_short_one() -> None:
+    """Of three long jobs on one thread each goes on, and a short one is done among them."""
+
+    async def work(compute: Compute, metrics: Metrics) -> tuple[bool, list[int], int]:
+        several = [Long() for _ in range(3)]
+        tasks = [await at_once(compute, each) for each in several]
+        await asyncio.gather(*(each.begun() for each in several))
+        await compute.run(lambda: None)
+        all_long = not any(task.done() for task in tasks)
+        before, end = [each.steps for each in several], time.monotonic() + 15 * STRETCH
+        await asyncio.sleep(15 * STRETCH)
+        assert time.monotonic() >= end
+        made = [each.steps - old for each, old in zip(several, before, strict=True)]
+        for each in several:
+            each.over.set()
+        await asyncio.gather(*tasks)
+        return all_long, made, compute._free
+
+    all_long, made, free = ran(work)
+    assert all_long
+    assert min(made) >= 4, made  # of 30 steps in this time
+    assert free == 1
+
+
+def test_no_more_stand_aside_than_the_pool_has_threads_for() -> None:
+    """Each holds memory and a thread: of many long jobs the last ones wait until others end."""
 
     async def work(compute: Compute, metrics: Metrics) -> int:
-        several = [Long() for _ in range(4)]
+        several = [Long() for _ in range(compute._most_aside + 4)]
         tasks = [await at_once(compute, each) for each in several]
-        most, end = 0, time.monotonic() + 8 * STRETCH
+        most, end = 0, time.monotonic() + 3
         while time.monotonic() < end:
-            most = max(most, len(compute._aside) + (compute.threads - compute._free))
+            most = max(most, len(compute._under_way))
             await asyncio.sleep(0.005)
         for each in several:
             each.over.set()
         await asyncio.gather(*tasks)
-        return most
+        assert compute._free == compute.threads
+        return most - compute._most_aside
 
-    assert ran(work) == 2
+    assert ran(work) <= 1
+
+
+def test_the_next_stage_of_a_request_comes_before_a_long_job_goes_on() -> None:
+    """A request of four stages pays for one step of the long job, not for one each."""
+
+    async def work(compute: Compute, metrics: Metrics) -> float:
+        over = threading.Event()
+
+        def slow() -> None:  # steps of half a second
+            for _ in range(20):
+                if over.is_set():
+                    return
+                time.sleep(0.5)
+                step()
+
+        holding = await at_once(compute, slow)
+        await asyncio.sleep(0.1)
+        start = time.monotonic()
+        for _ in range(4):
+            await compute.run(lambda: None)
+        seconds = time.monotonic() - start
+        over.set()
+        await holding
+        return seconds
+
+    assert ran(work) < 1.0
 
 
 def test_shared_work_gives_its_cores_to_others() -> None:
@@ -176,7 +227,7 @@ def test_shared_work_gives_its_cores_to_others() -> None:
 def test_a_very_long_sequence_holds_up_no_short_one(targets: Targets) -> None:
     """On one thread the short sequence, which came later, has its vector first: the same one."""
     library = Library(targets.searcher(device="cpu"), targets.name)
-    long, short = protein(6000, 1), protein(40, 2)
+    long, short = protein(4000, 1), protein(40, 2)
     want = library.searcher.pooled([short], residues=True).vectors[0]
 
     async def work(compute: Compute, metrics: Metrics) -> bool:
@@ -199,9 +250,16 @@ def test_a_comparison_by_residues_ends_when_nobody_waits(
     from protalign.residues import targets as scoring
 
     library = Library(targets.searcher(device="cpu"), targets.name)
+    options = SearchOptions(k=5, rerank=len(library))
     chain = Chain.from_sequence(protein(60, 3).sequences[0])
     queries = library.searcher.pooled([Protein("q", "", (chain,))], residues=True)
+    want = library.searcher.find(queries, options)
     monkeypatch.setattr(scoring, "PAIRS_AT_ONCE", 1)
+    monkeypatch.setattr(scoring, "LANES", 1)
+    with in_steps(lambda: None):
+        found = library.searcher.find(queries, options)
+    assert [hit.id for hit in found] == [hit.id for hit in want]
+    assert [hit.evalue for hit in found] == pytest.approx([hit.evalue for hit in want], rel=1e-3)
     scored, begun, inner = [], threading.Event(), scoring._scores
 
     def slow(*given: object) -> object:
@@ -213,7 +271,6 @@ def test_a_comparison_by_residues_ends_when_nobody_waits(
     monkeypatch.setattr(scoring, "_scores", slow)
 
     async def work(compute: Compute, metrics: Metrics) -> int:
-        options = SearchOptions(k=5, rerank=len(library))
         task = await at_once(compute, lambda: library.searcher.find(queries, options))
         await until(lambda: begun.is_set())
         task.cancel()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from protalign.core import devices
-from protalign.core.steps import step
+from protalign.core.steps import step, watched
 
 #: In inference no token is masked, so ESM2's token dropout scales every embedding by the share of
 #: tokens that are not masked in training: 15 % are selected, and 80 % of those become <mask>.
@@ -27,6 +27,8 @@ TOKEN_DROPOUT_SCALE = 1 - 0.15 * 0.8
 #: stays in a core's cache between the two products. An accelerator needs more rows to be busy.
 FEED_FORWARD_ROWS = {"cpu": 256}
 FEED_FORWARD_ROWS_ACCELERATOR = 16384
+#: Queries of a chain that attend at once, in work that is run in steps.
+_QUERY_ROWS = 1024
 #: The oldest NVIDIA GPUs that FlashAttention, and so ``varlen_attn``, supports.
 _FLASH_CAPABILITY = (8, 0)
 
@@ -186,8 +188,8 @@ class PackedESM2:
             step()
             assert rotation is not None
             self._add_attention(layer.attention, x, chains, rotation)
-            step()
             for rows in torch.split(x, self._rows):
+                step()
                 self._add_feed_forward(layer, rows)
         return x if self._last_norm is None else self._normalised(x, self._last_norm)
 
@@ -355,9 +357,12 @@ def _attend_one_by_one(
     for length in lengths:
         rows = slice(start, start + length)
         one = [part[rows].transpose(0, 1)[None] for part in (q, k, v)]  # (1, heads, length, …)
-        attended = nn.functional.scaled_dot_product_attention(one[0], one[1], one[2])
-        out[rows] = attended[0].transpose(0, 1)
-        start += length
+        # Elsewhere a chain stays whole, so that its embedding is the same to the bit.
+        for queries in torch.split(one[0], _QUERY_ROWS if watched() else length, dim=2):
+            step()
+            attended = nn.functional.scaled_dot_product_attention(queries, one[1], one[2])
+            out[start : start + queries.shape[2]] = attended[0].transpose(0, 1)
+            start += queries.shape[2]
 
 
 def attend_at_once(q: Tensor, k: Tensor, v: Tensor, longest: int, offsets: Tensor) -> Tensor:

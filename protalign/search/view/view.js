@@ -265,6 +265,7 @@
           this.saved.textContent = left ? `${counted(left, "hit")} left out: their sequences could not be had.` : "";
         }),
         button("Structures (ZIP)", async () => {
+          const of = this.document.queries[this.query].id; // another may be shown before the end
           const files = new Map();
           const every = this.rows();
           const rows = every.slice(0, MOST_IN_ARCHIVE);
@@ -273,6 +274,7 @@
             this.saved.textContent = `Superposing ${i + 1} of ${rows.length} …`;
             if (this.options.reasonOf?.(index)) continue;
             const found = await this.options.viewOf(index).then(structureFiles, (error) => {
+              if (error.status === 0) throw error; // the server is gone
               failed ||= error;
               return [];
             });
@@ -280,7 +282,6 @@
             found.forEach(([name, text]) => files.set(name, text));
           }
           if (!files.size) throw failed || new Error("There are no structures to save: the search has no coordinates.");
-          const of = this.document.queries[this.query].id;
           save(`${fileName(of)}_structures.zip`, zip([...files]), "application/zip");
           this.saved.textContent = `Structures of ${placed} of the ${counted(every.length, "hit")} of ${printable(of)} saved.`;
         }),

@@ -170,7 +170,7 @@
       at("key-box").hidden = true;
       return answer;
     } catch (error) {
-      at("said").textContent = error.name === "AbortError" ? "Cancelled." : "";
+      if (running?.signal === signal) at("said").textContent = error.name === "AbortError" ? "Cancelled." : "";
       if (error.name !== "AbortError") complain(error.message);
       return null;
     } finally {
@@ -254,15 +254,19 @@
     Array.isArray(entry.chains) ? entry.chains.map((chain) => ({ name: chain.name ?? "", letters: chain.letters ?? chain.sequence }))
       : Object.entries(entry.sequences || {}).map(([name, letters]) => ({ name, letters }));
 
+  let submitted = 0;
   const submit = async (asked, { query = 0, hit = null } = {}) => {
     if (!asked.fasta && !asked.files.length && !asked.ids.length) {
       complain("Nothing to search with: paste a sequence, choose a structure file, or add an entry.");
       at("fasta").focus();
       return;
     }
+    const turn = ++submitted;
     const answer = await search(asked);
-    if (!answer) return;
-    fragment = await asking.written(asked).catch(() => new URLSearchParams());
+    if (!answer || turn !== submitted) return;
+    const words = await asking.written(asked).catch(() => new URLSearchParams());
+    if (turn !== submitted) return; // cleared, or asked again
+    fragment = words;
     const hits = show(asked, answer);
     if (query) hits.show(query);
     if (hit) hits.openTarget(hit);
@@ -283,8 +287,11 @@
     [files, ids] = [[], []];
     drawInputs();
     complain("");
-    at("said").textContent = "";
     running?.abort();
+    running = null;
+    submitted += 1;
+    busy(false);
+    at("said").textContent = "";
     at("hits").replaceChildren();
     at("failures").hidden = true;
     overview.clear();
