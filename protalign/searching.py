@@ -40,6 +40,7 @@ from protalign.search.searcher import Searcher
 from protalign.search.wanted import Wanted, refuse_uncalibrated, refuse_without_coordinates
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 from protalign.stores.format.lock import held_by_this_process
+from protalign.stores.union.paths import is_pattern
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -295,7 +296,7 @@ def ready_targets(
         name = "given" if isinstance(model, Model) else Path(model).absolute().name
     paths = _listed(targets)
     if vectors is not None:
-        side = Side(read_vectors(vectors), open_store(path_text(paths[0]), vectors))
+        side = Side(read_vectors(vectors), open_store(paths, vectors))
     else:
         _check_paths(paths, None)
         side = _prepared(
@@ -334,10 +335,10 @@ def _check_paths(paths: Sequence[Path], folder: Path | None) -> None:
     """
     if not paths:
         raise InputError("a list of files: it is empty", "name files, folders or a store")
-    if not any(may_exist(path_text(path)) for path in paths):
+    if not any(is_pattern(path) or may_exist(path_text(path)) for path in paths):
         raise InputError(f"{path_text(paths[0])}: it does not exist", "check the path")
     for path in filter(_is_ready, paths):
-        if len(paths) > 1:
+        if len(paths) > 1 and not _are_stores(paths):
             raise InputError(
                 f"{path_text(path)}: what is made already cannot be searched with other files",
                 "give it alone, or the files that it was made of",
@@ -354,12 +355,17 @@ def _are_sequences(paths: Sequence[Path]) -> bool:
     return all(split_name(path.name)[1] == "fasta" and not path.is_dir() for path in paths)
 
 
+def _are_stores(paths: Sequence[Path]) -> bool:
+    """Return whether all paths are stores or patterns of stores, which are read as one."""
+    return all(is_pattern(path) or (path / "zarr.json").is_file() for path in paths)
+
+
 def _is_ready(path: Path) -> bool:
     """Return whether a path is vectors, a store, or a folder that ``db`` named."""
     try:
         return (
             (path.suffix == ".parquet" and path.is_file())
-            or (path / "zarr.json").is_file()
+            or _are_stores([path])
             or (path / STORE).is_dir()
         )
     except OSError:  # too long, not permitted: a failure by itself
@@ -382,9 +388,9 @@ def _prepared(
         if path.is_file():
             vectors = read_vectors(path)
             return Side(vectors, open_store(recorded_store(vectors), path))
-        if (path / "zarr.json").is_file():
-            place = cache / f"{_key([path], options)}.parquet"
-            return Side(*_vectors(model, EmbeddingStore.open(path), None, place))
+        if _are_stores(paths):
+            place = cache / f"{_key(paths, options)}.parquet"
+            return Side(*_vectors(model, open_store(paths, "the targets"), None, place))
         return Side(*_vectors(model, EmbeddingStore.open(path / STORE), None, path / VECTORS))
     folder = folder or cache / _key(paths, options)
     encoders = _encoders(model, weights, device)

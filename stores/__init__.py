@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from protalign.core.encoder_record import EncoderRecord
-from protalign.stores.checking.verify import Damage, VerifyReport, verify
+from protalign.stores.checking.several import verify
+from protalign.stores.checking.verify import Damage, VerifyReport
 from protalign.stores.encoded import EncoderInfo
 from protalign.stores.filling.plan import BatchPlan
 from protalign.stores.items import ResidueMap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,8 +49,33 @@ class EncoderInfo(EncoderRecord):
     n_items_total: int
 
 
-class EncodedRows:
-    """The place of an encoder's rows of each item.
+class EncodedItems(ABC):
+    """An encoder's rows of each item, as readers see them: of one store or of several.
+
+    Attributes
+    ----------
+    record : EncoderRecord
+        Its provenance.
+    """
+
+    record: EncoderRecord
+
+    @abstractmethod
+    def starts(self, items: Int64) -> Int64:
+        """Return (n,) int64: the first row of some items, -1 if it is not embedded."""
+
+    @abstractmethod
+    def gather(self, start: Int64, length: Int64) -> npt.NDArray[Any]:
+        """Return (R, D): the rows of n ranges, one after another, in the stored dtype."""
+
+    @property
+    @abstractmethod
+    def info(self) -> EncoderInfo:
+        """The encoder's record and its counts."""
+
+
+class EncodedRows(EncodedItems):
+    """The place of an encoder's rows of each item of one store.
 
     Parameters
     ----------
@@ -106,6 +132,10 @@ class EncodedRows:
         waiting: Int64 = plan.item[np.repeat(~plan.done, plan.task_items)]
         return waiting
 
+    def starts(self, items: Int64) -> Int64:
+        """Return (n,) int64: the first row of some items, -1 if it is not embedded."""
+        return self.start[items]
+
     def gather(self, start: Int64, length: Int64) -> npt.NDArray[Any]:
         """Return (R, D): the rows of n ranges, one after another, in the stored dtype."""
         return self._arrays.gather(f"encoders/{self.name}/values", start, length)
@@ -124,10 +154,10 @@ class EncodedRows:
 class EncoderMap(Mapping[str, EncoderInfo]):
     """The encoders of a store, by name; the error for an unknown name lists the known ones."""
 
-    def __init__(self, arrays: Arrays) -> None:
-        self._rows = {name: EncodedRows(arrays, name) for name in arrays.state.encoders}
+    def __init__(self, rows: Mapping[str, EncodedItems]) -> None:
+        self._rows = dict(rows)
 
-    def rows(self, name: str) -> EncodedRows:
+    def rows(self, name: str) -> EncodedItems:
         """Return the rows of a named encoder; raise StoreError for an unknown name."""
         if name not in self._rows:
             known = ", ".join(self._rows) or "none yet"

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Bool, Int64
-from protalign.core.checks import did_you_mean, first_few
-from protalign.core.errors import Failure, InputError, StoreError
-from protalign.core.protein import MODALITIES, Modality
+from protalign.core.errors import Failure, StoreError
+from protalign.core.protein import MODALITIES, Modality, Structure
 from protalign.stores.format.arrays import Arrays
 from protalign.stores.format.layout import ANNOTATIONS
-from protalign.stores.items import StructureItems
+from protalign.stores.id_hashes import Hashes, column_hashes, in_runs
+from protalign.stores.items import SequenceItems, StructureItems
+from protalign.stores.log import Log
 from protalign.stores.vectors.annotations import Annotations
 
 #: Texts of notes that are in memory at once.
@@ -29,15 +30,13 @@ def live_sources(paths: npt.NDArray[np.object_]) -> Bool:
     return live
 
 
-class EntryLog:
-    """All rows ever appended to the log; ``live`` are the rows that count today.
+class EntryLog(Log):
+    """One store's log: all rows ever appended to the log; ``live`` are the rows that count today.
 
     An entry is live if it is the last of its id and its file has no later version in the store.
 
     Attributes
     ----------
-    ids : (rows,) object array of str
-        Ids.
     sequence_item, structure_item : (rows,) int64
         The entry's items, -1 if it has none.
     source : (rows,) int64
@@ -46,7 +45,6 @@ class EntryLog:
 
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays
-        self.ids = arrays.texts("entries/id")
         self.sequence_item = arrays.read("entries/sequence_item")
         self.structure_item = arrays.read("entries/structure_item")
         self.source = arrays.read("entries/source")
@@ -59,7 +57,22 @@ class EntryLog:
                 raise arrays.inconsistent(f"entries/{name} points outside {target}")
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.source)
+
+    @cached_property
+    def ids(self) -> npt.NDArray[np.object_]:
+        """The ids of all rows, as an object array of str."""
+        return self._arrays.texts("entries/id")
+
+    def ids_at(self, rows: Int64) -> npt.NDArray[np.object_]:
+        """Return (n,) object array of str: the ids of some rows."""
+        ids: npt.NDArray[np.object_] = self.ids[rows]
+        return ids
+
+    @cached_property
+    def id_hashes(self) -> Hashes:
+        """(rows,) uint64: hashes of the ids, which are not kept in memory for it."""
+        return column_hashes(self._arrays, "entries/id")
 
     @cached_property
     def source_paths(self) -> npt.NDArray[np.object_]:
@@ -72,11 +85,15 @@ class EntryLog:
         if len(self) == 0:
             return np.empty(0, dtype=np.int64)
         current = live_sources(self.source_paths)[self.source]
-        rows = np.flatnonzero(current)
-        if len(self._row) < len(self):
-            last = np.fromiter(self._row.values(), dtype=np.int64, count=len(self._row))
-            rows = np.intersect1d(rows, last)
-        return rows
+        _, repeated = in_runs(self.id_hashes)
+        names = self.texts_at(repeated).tolist()
+        last = {entry_id: row for row, entry_id in zip(repeated.tolist(), names, strict=True)}
+        current[np.setdiff1d(repeated, list(last.values()))] = False
+        return np.flatnonzero(current)
+
+    def texts_at(self, rows: Int64) -> npt.NDArray[np.object_]:
+        """Return (n,) object array of str: the ids of some rows; only theirs are read."""
+        return self._arrays.texts_at("entries/id", rows)
 
     @cached_property
     def _row(self) -> dict[str, int]:
@@ -89,21 +106,11 @@ class EntryLog:
         flags[self.live] = True
         return flags
 
-    def find(self, entry_id: str) -> int:
-        """Return the live row of an id, -1 if there is none."""
-        row = self._row.get(entry_id, -1)
-        return row if row >= 0 and self._is_live[row] else -1
-
-    def rows_of(self, ids: Sequence[Any]) -> Int64:
-        """Return the live rows of ids; raise InputError that names the unknown ones."""
-        rows = np.fromiter((self.find(str(i)) for i in ids), dtype=np.int64, count=len(ids))
-        if (rows < 0).any():
-            unknown = [str(ids[index]) for index in np.flatnonzero(rows < 0).tolist()]
-            raise InputError(
-                f"the store has no entry {first_few([repr(entry_id) for entry_id in unknown])}",
-                did_you_mean(unknown[0], self.ids[self.live].tolist())
-                or "`store.ids` lists its entries",
-            )
+    def find_all(self, ids: Sequence[str]) -> Int64:
+        """Return the live rows of ids, -1 for unknown ones."""
+        rows = np.fromiter((self._row.get(i, -1) for i in ids), dtype=np.int64, count=len(ids))
+        known = np.flatnonzero(rows >= 0)
+        rows[known[~self._is_live[rows[known]]]] = -1
         return rows
 
     @cached_property
@@ -151,6 +158,28 @@ class EntryLog:
             return item
         first = self._structure_begin[item] + self._structure_offset[rows]
         return np.where(item >= 0, first, -1)
+
+    def first_rows(self, items: Int64) -> Int64:
+        """Return the first row of each structure, if the rows of all are numbered through."""
+        return self._structure_begin[items]
+
+    def sequence(self, row: int) -> tuple[str, ...]:
+        """Return the chain sequences of an entry."""
+        return SequenceItems(self._arrays)[int(self.sequence_item[row])]
+
+    def structure(self, row: int) -> Structure | None:
+        """Return the complex that an entry belongs to, None if it has no structure."""
+        item = int(self.structure_item[row])
+        return None if item < 0 else StructureItems(self._arrays)[item]
+
+    def sequence_rows(self, rows: Int64) -> list[Int64]:
+        """Return, for each structure row of entries with a structure, its sequence row."""
+        chains = StructureItems(self._arrays).complete_residues(self.structure_item[rows])
+        found = []
+        for row, complete in zip(rows.tolist(), chains, strict=True):
+            first, count = self.chains(row)
+            found.append(np.flatnonzero(np.concatenate(complete[first : first + count])))
+        return found
 
     def chains(self, row: int) -> tuple[int, int]:
         """Return (first, count): an entry's chains among its structure's kept chains."""

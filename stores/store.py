@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
-from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -22,13 +20,14 @@ from protalign.core.notes import Remark
 from protalign.core.paths import path_text
 from protalign.core.protein import Modality, Structure
 from protalign.core.ragged import Ragged
-from protalign.stores.encoded import EncoderInfo, EncoderMap
-from protalign.stores.entries import EntryLog, FailureLog, check_modality
-from protalign.stores.format.arrays import Arrays
-from protalign.stores.format.disk import walk
+from protalign.stores.contents import Contents, StoreContents
+from protalign.stores.encoded import EncoderInfo
+from protalign.stores.entries import check_modality
 from protalign.stores.format.open import open_arrays
 from protalign.stores.format.state import Option
-from protalign.stores.items import ResidueMap, SequenceItems, StructureItems
+from protalign.stores.items import ResidueMap
+from protalign.stores.union.contents import open_union, union_of
+from protalign.stores.union.paths import StorePaths, absolute, is_pattern
 from protalign.stores.vectors.annotations import Annotations
 
 
@@ -68,8 +67,7 @@ class Entries(ABC):
     @property
     def ids(self) -> npt.NDArray[np.object_]:
         """(n,) object array of str: the ids."""
-        ids: npt.NDArray[np.object_] = self.store.log.ids[self.entry_rows]
-        return ids
+        return self.store.log.ids_at(self.entry_rows)
 
     @property
     def shape(self) -> tuple[int]:
@@ -205,7 +203,7 @@ class Entries(ABC):
         modality = encoded.record.modality
         item = self.store.log.item(modality, self.entry_rows)
         start = np.full(len(item), -1, dtype=np.int64)
-        start[item >= 0] = encoded.start[item[item >= 0]]
+        start[item >= 0] = encoded.starts(item[item >= 0])
         offset, length = self.store.log.span(modality, self.entry_rows)
         embedded = start >= 0
         return np.where(embedded, start + offset, -1), np.where(embedded, length, 0)
@@ -342,36 +340,41 @@ class StoreView(Entries):
         return self  # it never changes
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore_view, (self._store.path, self._entry_rows, self._fingerprint())
+        return _restore_view, (self._store, self._entry_rows, self._fingerprint())
 
     def _fingerprint(self) -> bytes:
         return hashlib.blake2b("\n".join(self.ids.tolist()).encode(), digest_size=16).digest()
 
 
-def _restore_view(path: str, entry_rows: Int64, fingerprint: bytes) -> StoreView:
+def _restore_view(store: EmbeddingStore, entry_rows: Int64, fingerprint: bytes) -> StoreView:
     """Unpickle a view; a process opens a store once, whatever the number of its views."""
-    view = StoreView(EmbeddingStore._shared(path), entry_rows)
+    view = StoreView(store, entry_rows)
     if len(entry_rows) and (
         entry_rows.max() >= len(view.store.log) or view._fingerprint() != fingerprint
     ):
-        raise StoreError(f"{path}: it is no longer the store of the pickled view; pickle it again")
+        raise StoreError(
+            f"{store.path}: it is no longer the store of the pickled view; pickle it again"
+        )
     return view
 
 
 class EmbeddingStore(Entries):
     """A store, opened for reading: all its live entries, their embeddings, and their proteins.
 
-    It shows the state when it was opened. Open it again to see later commits.
+    It may be several stores of the same encoders, which are read as one. It shows the state when it
+    was opened. Open it again to see later commits.
 
     Parameters
     ----------
-    arrays : Arrays
-        Its arrays. ``EmbeddingStore.open`` finds them by path.
+    contents : Contents
+        Its parts. ``EmbeddingStore.open`` finds them by path.
 
     Attributes
     ----------
     path : str
-        Absolute folder, or URL.
+        Absolute folder, URL or pattern, for messages.
+    paths : tuple of str
+        The absolute folders, URLs and patterns that it was opened by.
     encoders : mapping of str to EncoderInfo
         Its encoders, by name.
     options : mapping
@@ -390,38 +393,66 @@ class EmbeddingStore(Entries):
     'RPDFCLEPPY'
     """
 
-    _open_stores: ClassVar[WeakValueDictionary[str, EmbeddingStore]] = WeakValueDictionary()
+    _open_stores: ClassVar[WeakValueDictionary[object, EmbeddingStore]] = WeakValueDictionary()
 
-    def __init__(self, arrays: Arrays) -> None:
-        if not isinstance(arrays, Arrays):
-            raise TypeError(f"open the store with EmbeddingStore.open({str(arrays)!r})")
-        self._arrays = arrays
-        self.path = arrays.path
-        self.log = EntryLog(arrays)
-        self.encoders = EncoderMap(arrays)
-        self.options: Mapping[str, Option] = arrays.state.options
+    def __init__(self, contents: Contents) -> None:
+        if not isinstance(contents, Contents):
+            raise TypeError(f"open the store with EmbeddingStore.open({str(contents)!r})")
+        self._contents = contents
+        self.path = contents.path
+        self.paths = contents.paths
+        self.log = contents.log
+        self.encoders = contents.encoders
+        self.options: Mapping[str, Option] = contents.options
 
     @classmethod
-    def open(cls, path: str | Path) -> EmbeddingStore:
-        """Open a store.
+    def open(cls, path: StorePaths) -> EmbeddingStore:
+        """Open a store, or several stores as one.
+
+        Stores that are opened together have entries of different ids and were embedded with the
+        same encoders and options. Items of equal content count once, whatever store they are in.
+        Memory is taken for what is used: numbers of every entry, and the ids that are asked for.
 
         Parameters
         ----------
-        path : str or path
-            A local folder, or a URL that fsspec knows ("s3://…").
+        path : str, path or sequence of them
+            A local folder, a URL that fsspec knows ("s3://…"), or a pattern of either
+            ("shards/*.zarr", in which ``*``, ``?`` and ``[…]`` stand for parts of names). Stores of
+            a pattern are in the order of their names, 9 before 10.
 
         Raises
         ------
         StoreError
-            The store is missing, damaged, or of another format.
+            A store is missing, damaged, or of another format. Of several: one was embedded with
+            other encoders or options, or is not finished, or no store matches a pattern.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from protalign import EmbeddingStore, embed
+        >>> folder = tempfile.mkdtemp()
+        >>> for number in (1, 2):  # what two tasks of a cluster do
+        ...     _ = embed(
+        ...         "examples/sample", f"{folder}/{number}.zarr", ["protalign_t6_2M"],
+        ...         shard=(number, 2),
+        ...     )
+        >>> len(EmbeddingStore.open(f"{folder}/*.zarr"))
+        40
         """
-        return cls(open_arrays(_absolute(path)))
+        if isinstance(path, (str, os.PathLike)) and not is_pattern(path):
+            store = cls(StoreContents(open_arrays(absolute(path))))
+            store.ids  # noqa: B018  # a damaged index is found now
+            return store
+        return cls(open_union(path))
 
     @classmethod
-    def _shared(cls, path: str) -> EmbeddingStore:
-        store = cls._open_stores.get(path)
-        if store is None or store._arrays.state != open_arrays(path).state:
-            store = cls._open_stores[path] = cls.open(path)
+    def _shared(cls, members: tuple[str, ...], paths: tuple[str, ...]) -> EmbeddingStore:
+        """Return the store of a pickle; a process opens a store once."""
+        key = members, paths
+        store = cls._open_stores.get(key)
+        if store is None or not store._contents.is_current():
+            opened = cls.open(paths[0]) if members == paths[:1] else cls(union_of(members, paths))
+            store = cls._open_stores[key] = opened
         return store
 
     @property
@@ -441,12 +472,12 @@ class EmbeddingStore(Entries):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return EmbeddingStore._shared, (self.path,)
+        return EmbeddingStore._shared, (self._contents.members, self.paths)
 
-    @cached_property
+    @property
     def failures(self) -> list[Failure]:
         """Files and entries that could not be read or embedded, and still cannot."""
-        return FailureLog(self._arrays, self.log).live
+        return self._contents.failures
 
     def remarks(self) -> list[Remark]:
         r"""Return all that was noted when files were read, and all failures, one row for each.
@@ -469,8 +500,9 @@ class EmbeddingStore(Entries):
         """
         log = self.log
         notes = [
-            Remark("note", str(log.ids[row]), log.source_path(row), note, "")
+            Remark("note", entry_id, log.source_path(row), note, "")
             for row, of_entry in log.noted()
+            for entry_id in log.ids_at(np.array([row])).tolist()
             for note in of_entry
         ]
         failures = [Remark("failure", f.id, f.file, f.reason, f.advice) for f in self.failures]
@@ -478,19 +510,23 @@ class EmbeddingStore(Entries):
 
     def sequence(self, entry_id: str) -> tuple[str, ...]:
         """Return the entry's chain sequences; raise InputError for an unknown id."""
-        row = self.log.rows_of([entry_id])
-        return SequenceItems(self._arrays)[int(self.log.item("sequence", row)[0])]
+        return self.log.sequence(self._row(entry_id))
 
     def structure(self, entry_id: str) -> Structure:
         """Return the complex that the entry belongs to; raise InputError if it has no structure."""
-        row = self.log.rows_of([entry_id])
-        item = int(self.log.item("structure", row)[0])
-        if item < 0:
+        return self._structure(entry_id, self._row(entry_id))
+
+    def _row(self, entry_id: str) -> int:
+        return int(self.log.rows_of([entry_id])[0])
+
+    def _structure(self, entry_id: str, row: int) -> Structure:
+        structure = self.log.structure(row)
+        if structure is None:
             raise InputError(
                 f"{entry_id}: it has no structure, since it was read from a sequence file",
                 "choose entries with has_structure",
             )
-        return StructureItems(self._arrays)[item]
+        return structure
 
     def residue_map(self, entry_id: str) -> ResidueMap:
         """Return the map from rows of the entry's structure embedding to residues.
@@ -505,10 +541,11 @@ class EmbeddingStore(Entries):
         >>> len(residues), residues.chain_ids[0], residues.residue_numbers[:3].tolist()
         (58, 'A', [1, 2, 3])
         """
-        kept = self.structure(entry_id).kept_chains
-        first, count = self.log.chains(int(self.log.rows_of([entry_id])[0]))
+        row = self._row(entry_id)
+        kept = self._structure(entry_id, row).kept_chains
+        first, count = self.log.chains(row)
         if not 0 <= first < first + count <= len(kept):
-            raise self._arrays.inconsistent(f"{entry_id} has chains that its structure has not")
+            raise self._contents.inconsistent(f"{entry_id} has chains that its structure has not")
         return ResidueMap.of(kept[first : first + count])
 
     def sequence_rows(self, entry_rows: Int64) -> list[Int64]:
@@ -524,29 +561,22 @@ class EmbeddingStore(Entries):
         list of (rows,) int64
             ``residue_map(id).sequence_index`` of each, read at once.
         """
-        items = self.log.item("structure", entry_rows)
-        chains = StructureItems(self._arrays).complete_residues(items)
-        rows = []
-        for row, complete in zip(entry_rows.tolist(), chains, strict=True):
-            first, count = self.log.chains(row)
-            rows.append(np.flatnonzero(np.concatenate(complete[first : first + count])))
-        return rows
+        return self.log.sequence_rows(entry_rows)
 
     def notes(self, entry_id: str) -> tuple[str, ...]:
         """Return the notes that were made when the entry's file was read."""
-        return self.log.notes(int(self.log.rows_of([entry_id])[0]))
+        return self.log.notes(self._row(entry_id))
 
     def source(self, entry_id: str) -> str:
         """Return the path of the file that the entry was read from."""
-        return self.log.source_path(int(self.log.rows_of([entry_id])[0]))
+        return self.log.source_path(self._row(entry_id))
 
     def source_sha256(self, entry_id: str) -> bytes:
         """Return the SHA-256 (32 bytes) of that file, as it was when it was read."""
-        return self.log.source_sha256(int(self.log.rows_of([entry_id])[0]))
+        return self.log.source_sha256(self._row(entry_id))
 
     def info(self) -> dict[str, Any]:
         """Return counts, encoders and size, for JSON; bytes is None for a remote store."""
-        sequences, structures = SequenceItems(self._arrays), StructureItems(self._arrays)
         encoders = {}
         for name, encoder in self.encoders.items():
             described = asdict(encoder)
@@ -555,29 +585,11 @@ class EmbeddingStore(Entries):
             encoders[name] = described
         return {
             "path": path_text(self.path),
-            "format": self._arrays.state.format,
+            "stores": len(self._contents.members),
             "entries": len(self),
             "annotated": int(np.count_nonzero(self.log.has_annotation(self.entry_rows))),
-            "unique_sequences": len(sequences),
-            "unique_structures": len(structures),
-            "sequence_residues": int(sequences.rows().sum()),
-            "structure_residues": int(structures.rows().sum()),
+            **self._contents.facts(),
             "options": dict(self.options),
             "encoders": encoders,
-            "bytes": None if "://" in self.path else _size(Path(self.path)),
             "failures": [asdict(failure) for failure in self.failures],
         }
-
-
-def _absolute(path: str | Path) -> str:
-    return str(path) if "://" in str(path) else str(Path(path).absolute())
-
-
-def _size(folder: Path) -> int:
-    """Return the bytes of the files below a folder, by their lengths."""
-    size = 0
-    for entry in walk(folder):
-        with suppress(OSError):  # a writer beside this reader may have renamed it
-            if entry.is_file(follow_symlinks=False):
-                size += entry.stat(follow_symlinks=False).st_size
-    return size

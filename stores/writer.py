@@ -32,6 +32,7 @@ from protalign.stores.format.state import (
 )
 from protalign.stores.item_writer import ItemWriter, place_in_structure
 from protalign.stores.items import items_of
+from protalign.stores.union.paths import check_is_one
 
 #: Columns of the entries log, beside the id and its notes.
 ENTRY_COLUMNS = (
@@ -448,6 +449,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     """Raise StoreError if a store cannot be at the path, or something else is."""
     if "://" in str(path):
         raise StoreError(f"{path}: a URL cannot be written to; name a local or mounted folder")
+    check_is_one(path)
     folder = Path(path).absolute()
     if folder.exists():
         if not folder.is_dir():

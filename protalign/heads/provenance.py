@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -29,8 +29,15 @@ def provenance_of(
             "weights_sha256": model.weights_sha256,
         },
         "store": {
-            "path": path_text(store.path),
+            **_place(store.paths),
             "options": dict(store.options),
             "encoders": {m: asdict(record) for m, record in encoders.items()},
         },
     }
+
+
+def _place(paths: Sequence[str]) -> dict[str, Any]:
+    """Return the path of a store; of one that was opened by several paths, these."""
+    if len(paths) == 1:
+        return {"path": path_text(paths[0])}
+    return {"paths": [path_text(path) for path in paths]}

@@ -27,6 +27,7 @@ from protalign.search.residue_support import (
 )
 from protalign.search.row_sources import RowSource, RowSources, choose_modalities
 from protalign.stores import EmbeddingStore
+from protalign.stores.union.paths import StorePaths
 
 #: The name and the version of the schema of the JSON document (docs/alignments.md).
 SCHEMA, SCHEMA_VERSION = "protalign alignments", 1
@@ -80,7 +81,7 @@ def align_texts(
     gap_open: float = GAP_OPEN,
     gap_extend: float = GAP_EXTEND,
     query_by: Modality | None = None,
-    store: EmbeddingStore | str | os.PathLike[str] | None = None,
+    store: EmbeddingStore | StorePaths | None = None,
     weights: Mapping[Modality, str] | None = None,
     device: str = "auto",
 ) -> AlignResults:
@@ -96,7 +97,7 @@ def align_texts(
         As for ``align_proteins``.
     query_by : "sequence" or "structure", optional
         The query's modality; the target has the other one.
-    store : EmbeddingStore, str or path, optional
+    store : EmbeddingStore, path or paths, optional
         The store whose ids the texts may be.
     weights : mapping, optional
         Modality -> weights file of the model's encoder, if it is not found by itself.
@@ -114,8 +115,8 @@ def align_texts(
     """
     model = Model.load(model, device) if isinstance(model, (str, os.PathLike)) else as_model(model)
     model.residue_scorer()  # raises if there is none
-    if isinstance(store, (str, os.PathLike)):
-        store = EmbeddingStore.open(os.fspath(store))
+    if store is not None and not isinstance(store, EmbeddingStore):
+        store = EmbeddingStore.open(store)
     sources = RowSources(model, RecordedEncoders(model.encoders, weights, device), store)
     failures: list[Failure] = []
     sides: list[list[RowSource]] = []

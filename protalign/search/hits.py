@@ -18,6 +18,7 @@ from protalign.search.search_options import SearchOptions
 from protalign.search.searcher import Searcher
 from protalign.search.word_index import WordIndex
 from protalign.stores import AlignedVectors, EmbeddingStore
+from protalign.stores.union.paths import StorePaths
 
 
 def search(
@@ -39,7 +40,7 @@ def search(
     min_tm: float | None = None,
     columns: str | Iterable[str] | None = None,
     superpose: bool = False,
-    store: EmbeddingStore | str | os.PathLike[str] | None = None,
+    store: EmbeddingStore | StorePaths | None = None,
     weights: Mapping[Modality, str] | None = None,
     device: str = "auto",
 ) -> Hits:
@@ -90,7 +91,7 @@ def search(
         commas. One that this search cannot give is refused before it begins.
     superpose : bool
         Open the store for ``Hits.superpose``, and refuse queries of which none has coordinates.
-    store : EmbeddingStore, str or path, optional
+    store : EmbeddingStore, path or paths, optional
         The store with the hits' coordinates and residues, for ``tm_score``, ``rerank``, ``index``
         and columns of alignments and superpositions; default: the recorded one.
     weights : mapping, optional

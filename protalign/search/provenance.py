@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from protalign.core.errors import InputError, ModelError
-from protalign.core.paths import path_of
+from protalign.core.paths import path_of, path_text
 from protalign.heads.model import Model
 from protalign.reading import ReadOptions
 from protalign.stores import AlignedVectors, EmbeddingStore
+from protalign.stores.union.paths import StorePaths, is_pattern
 
 
 def check_made_by(vectors: AlignedVectors, model: Model) -> None:
@@ -60,9 +61,9 @@ def read_options(vectors: AlignedVectors) -> ReadOptions:
     the defaults.
     """
     options = _recorded(vectors, "store").get("options")
-    path = recorded_store(vectors)
-    if options is None and path and Path(path).is_dir():
-        options = EmbeddingStore.open(path).options
+    paths = recorded_store(vectors)
+    if options is None and paths and _exist(paths):
+        options = open_store(paths, "the vectors").options
     known = {field.name for field in fields(ReadOptions)} - {"assembly"}
     try:
         recorded = dict(options or {})
@@ -73,26 +74,31 @@ def read_options(vectors: AlignedVectors) -> ReadOptions:
         ) from None
 
 
-def open_coordinates(
-    vectors: AlignedVectors, path: str | os.PathLike[str] | None = None
-) -> EmbeddingStore:
+def open_coordinates(vectors: AlignedVectors, path: StorePaths | None = None) -> EmbeddingStore:
     """Open the store that holds the vectors' structures: the one named, else the one recorded.
 
     Raise InputError if neither exists.
     """
-    return open_store(str(path or recorded_store(vectors)), "the vectors")
+    return open_store(path or recorded_store(vectors), "the vectors")
 
 
-def open_store(path: str, of: object) -> EmbeddingStore:
+def open_store(path: StorePaths, of: object) -> EmbeddingStore:
     """Open the store of vectors or an index, by the path that was named, else recorded.
 
-    Raise InputError if it is missing, or if the path is empty: unknown.
+    Raise InputError if it is missing, or if there is no path: it is unknown.
     """
     if not path:
         raise InputError(f"{of}: the store is not recorded", "name it with --store")
-    if "://" not in path and not Path(path).is_dir():
-        raise InputError(f"{path}: the store is missing", "name it with --store")
-    return EmbeddingStore.open(path)
+    paths = [path] if isinstance(path, (str, os.PathLike)) else path
+    for each in paths:
+        if not _exist([each]):
+            raise InputError(f"{path_text(each)}: the store is missing", "name it with --store")
+    return EmbeddingStore.open(paths[0] if len(paths) == 1 else paths)
+
+
+def _exist(paths: Sequence[str | os.PathLike[str]]) -> bool:
+    """Return whether each path is a folder, or an address or a pattern, which opening looks up."""
+    return all("://" in str(path) or is_pattern(path) or Path(path).is_dir() for path in paths)
 
 
 def coordinates_of(
@@ -106,19 +112,22 @@ def coordinates_of(
     store = recorded_store(queries)
     if store == recorded_store(vectors):
         return coordinates
-    return EmbeddingStore.open(store) if store and Path(store).is_dir() else None
+    return open_store(store, "the queries") if store and _exist(store) else None
 
 
-def recorded_store(vectors: AlignedVectors) -> str:
-    """Return the path of the store that the vectors were exported from; "" if unknown."""
-    return store_path(vectors.metadata)
+def recorded_store(vectors: AlignedVectors) -> list[str]:
+    """Return the paths of the store that the vectors were exported from; none if unknown."""
+    return store_paths(vectors.metadata)
 
 
-def store_path(provenance: Mapping[str, Any]) -> str:
-    """Return the path of the store in what a file of vectors or an index says; "" if unknown."""
+def store_paths(provenance: Mapping[str, Any]) -> list[str]:
+    """Return the paths of the store in what a file of vectors or an index says; none if unknown."""
     store = provenance.get("store")
-    path = str(store.get("path", "")) if isinstance(store, dict) else ""
-    return path if "://" in path else str(path_of(path)) if path else ""
+    if not isinstance(store, dict):
+        return []
+    several = store.get("paths")
+    paths = several if isinstance(several, list) else [store.get("path", "")]
+    return [path if "://" in path else str(path_of(path)) for path in map(str, paths) if path != ""]
 
 
 def _model_sha256(vectors: AlignedVectors) -> str:

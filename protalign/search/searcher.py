@@ -55,6 +55,7 @@ from protalign.search.wanted import (
 from protalign.search.word_index import WordIndex
 from protalign.search.word_search import CANDIDATES, WordSearch
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
+from protalign.stores.union.paths import StorePaths
 
 _OTHER: Mapping[Modality, Modality] = {"sequence": "structure", "structure": "sequence"}
 
@@ -102,7 +103,7 @@ class Searcher:
         *,
         index: WordIndex | str | os.PathLike[str] | None = None,
         model: Any = None,
-        store: EmbeddingStore | str | os.PathLike[str] | None = None,
+        store: EmbeddingStore | StorePaths | None = None,
         weights: Mapping[Modality, str] | None = None,
         device: str = "auto",
     ) -> None:

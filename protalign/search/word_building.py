@@ -252,7 +252,7 @@ def _write(
                 writer.add(each.rows[here], each.lengths[here], words.of(modality, rows))
                 progress.add(len(rows))
                 first = here.stop
-            parts[modality] = writer.finish(store.log.ids[each.rows].tolist())
+            parts[modality] = writer.finish(store.log.ids_at(each.rows).tolist())
 
 
 def _report(

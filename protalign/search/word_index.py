@@ -115,7 +115,8 @@ class WordIndex:
             for reader in readers:
                 rows = reader.rows
                 known = rows.max() < len(store.log)
-                if not known or ids_digest(store.log.ids[rows].tolist()) != reader.part.ids_sha256:
+                ids = store.log.ids_at(rows).tolist() if known else []
+                if ids_digest(ids) != reader.part.ids_sha256:
                     raise InputError(
                         f"{self.path}: its {modality} entries are not those of {store.path}",
                         "name the store that it was made from, or build it again",

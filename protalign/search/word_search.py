@@ -15,9 +15,10 @@ from protalign.core.protein import MODALITIES, Modality
 from protalign.core.words import counted
 from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model, as_model
-from protalign.search.provenance import open_store, store_path
+from protalign.search.provenance import open_store, store_paths
 from protalign.search.word_index import WordIndex
 from protalign.stores import AlignedVectors, EmbeddingStore
+from protalign.stores.union.paths import StorePaths
 
 #: Entries that the second stage compares with a query, unless it is told how many.
 CANDIDATES = 200
@@ -32,7 +33,7 @@ class WordSearch:
         The index, or its folder.
     model : Model, ProtAlignEstimator, str or path
         The model that made it.
-    store : EmbeddingStore, str or path, optional
+    store : EmbeddingStore, path or paths, optional
         The store that it was made from; default: the recorded one.
     device : str
         Where the model of a path computes.
@@ -55,7 +56,7 @@ class WordSearch:
         self,
         index: WordIndex | str | os.PathLike[str],
         model: Any,
-        store: EmbeddingStore | str | os.PathLike[str] | None = None,
+        store: EmbeddingStore | StorePaths | None = None,
         device: str = "auto",
     ) -> None:
         self.index = index if isinstance(index, WordIndex) else WordIndex(index)
@@ -70,7 +71,7 @@ class WordSearch:
         self.store = (
             store
             if isinstance(store, EmbeddingStore)
-            else open_store(str(store or store_path(self.index.provenance)), self.index.path)
+            else open_store(store or store_paths(self.index.provenance), self.index.path)
         )
         self.index.check_is_of(self.store)
         #: Modality -> (n,) bool: the index's entries that the store has today.
@@ -106,7 +107,7 @@ class WordSearch:
             Entries for each query, at most.
         """
         found = self.index.nearest(against, queries, count, self._current.get(against))
-        return [self.store.log.ids[rows].tolist() for rows, _ in found]
+        return [self.store.log.ids_at(rows).tolist() for rows, _ in found]
 
     def vectors(self, ids: Sequence[str]) -> AlignedVectors:
         """Return the vectors of some entries, pooled now, as an exported file would have them."""

@@ -119,13 +119,13 @@ class VerifyReport:
         for damage in self.damages:
             place = f"{damage.array} {damage.chunk}".strip()
             ids = f"; ids: {first_few(damage.ids, IDS_SHOWN)}" if damage.ids else ""
-            yield f"{place}: {damage.reason}{ids}"
+            yield f"{place}: {damage.reason}{ids}" if place else f"{damage.reason}{ids}"
         for encoder, tasks in self.unfinished.items():
             yield f"{encoder}: {tasks:,} tasks are not done; run `protalign embed` again"
         yield from self.remarks
 
 
-def verify(
+def verify_store(
     path: str | os.PathLike[str],
     on_progress: Callable[[int, int], None] | None = None,
     *,
@@ -159,11 +159,11 @@ def verify(
     Examples
     --------
     >>> import tempfile
-    >>> from protalign.stores import StoreWriter, verify
+    >>> from protalign.stores import StoreWriter
     >>> path = tempfile.mkdtemp() + "/store.zarr"
     >>> with StoreWriter(path, {}):
     ...     pass
-    >>> verify(path).ok
+    >>> verify_store(path).ok
     True
     """
     folder = Path(path).absolute()

@@ -11,8 +11,6 @@ import os
 import resource
 import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +23,10 @@ from protalign.core.errors import InputError, StoreError
 from protalign.core.untrusted import open_regular, read_bytes
 from protalign.stores.format.checksums import CHECKSUM_BYTES, ChunkChecksums, DamagedEntryError
 from protalign.stores.format.disk import check_inside, chunks_present, commit_begun
+from protalign.stores.format.kept_chunks import KeptChunks
 from protalign.stores.format.layout import ArraySpec
 from protalign.stores.format.metadata import METADATA_BYTES, array_fault, array_json, rows_described
+from protalign.stores.format.pieces import pieces
 from protalign.stores.format.state import StoreState, is_filled_by_tasks, load_state
 from protalign.stores.format.text import decode_texts
 
@@ -43,10 +43,13 @@ class Arrays(ABC):
         Folder or URL.
     state : StoreState
         The committed state that is read; rows beyond it are not shown.
+    kept : KeptChunks
+        The chunks that are open, of this store and of those that are read together with it.
     """
 
-    def __init__(self, path: str, state: StoreState) -> None:
+    def __init__(self, path: str, state: StoreState, kept: KeptChunks) -> None:
         self.path = path
+        self.kept = kept
         self.state = state
         self._specs = state.arrays()
 
@@ -93,7 +96,7 @@ class Arrays(ABC):
         if beyond.any():
             raise self.inconsistent(f"it points outside array {name}")
         out = self._room(name, length)
-        for chunk_index, begin, target, count in _pieces(start, length, spec.chunk_rows):
+        for chunk_index, begin, target, count in pieces(start, length, spec.chunk_rows):
             out[target : target + count] = self.chunk(name, chunk_index)[begin : begin + count]
         return out
 
@@ -168,31 +171,6 @@ def consecutive(start: npt.NDArray[Any], length: npt.NDArray[Any], total: int) -
     return bool(np.array_equal(start, ends - length)) and (ends[-1] if len(ends) else 0) == total
 
 
-def _pieces(start: Int64, length: Int64, chunk_rows: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cut ranges at chunk borders: (chunk, first row in it, first row of the output, rows).
-
-    Ranges that continue one another are joined, and chunks come in ascending order, so that each
-    is opened once.
-    """
-    target = np.cumsum(length) - length
-    filled = length > 0
-    start, length, target = start[filled], length[filled], target[filled]
-    if len(start) == 0:
-        return
-    first = np.flatnonzero(np.concatenate([[True], start[1:] != start[:-1] + length[:-1]]))
-    length = np.add.reduceat(length, first)
-    start, target = start[first], target[first]
-    order = np.argsort(start, kind="stable")
-    for row, count, output in zip(
-        start[order].tolist(), length[order].tolist(), target[order].tolist(), strict=True
-    ):
-        while count:
-            index, begin = divmod(row, chunk_rows)
-            taken = min(count, chunk_rows - begin)
-            yield index, begin, output, taken
-            row, output, count = row + taken, output + taken, count - taken
-
-
 def check_chunk(data: Any, spec: ArraySpec) -> str:
     """Return the fault of a chunk file's bytes, "" if there is none."""
     if len(data) != spec.chunk_bytes + CHECKSUM_BYTES:
@@ -260,32 +238,51 @@ class LocalArrays(Arrays):
         The committed state to read; default: the one on disk.
     described : bool
         Whether each array's zarr.json is checked when the array is first read.
+    kept : KeptChunks, optional
+        Where maps are kept, with those of other stores; default: its own.
     """
 
     def __init__(
-        self, path: Path, state: StoreState | None = None, *, described: bool = True
+        self,
+        path: Path,
+        state: StoreState | None = None,
+        *,
+        described: bool = True,
+        kept: KeptChunks | None = None,
     ) -> None:
-        super().__init__(str(path), load_state(path) if state is None else state)
+        super().__init__(
+            str(path),
+            load_state(path) if state is None else state,
+            kept or KeptChunks(_open_files_allowed()),
+        )
         self._folder = path
         self._described = described
-        self._maps: OrderedDict[tuple[str, int], npt.NDArray[Any]] = OrderedDict()
         self._checked: set[tuple[str, int]] = set()
         self._checksums: dict[str, ChunkChecksums] = {}
-        self._limit = _open_files_allowed()
         self._lock = threading.Lock()
 
     def chunk(self, name: str, index: int) -> npt.NDArray[Any]:
         """Return one chunk, checked when it is first read; its memory is the file's."""
-        key = (name, index)
-        with self._lock:
-            rows = self._maps.get(key)
-            if rows is None:
-                rows = self._maps[key] = self._map(name, index)
-                while len(self._maps) > self._limit:
-                    self._maps.popitem(last=False)
-            else:
-                self._maps.move_to_end(key)
+        key = (self.path, name, index)
+        rows = self.kept.get(key)
+        if rows is None:
+            with self._lock:
+                rows = self.kept.get(key)
+                if rows is None:
+                    rows = self._mapped(name, index)
+                    self.kept.put(key, rows)
         return rows
+
+    def _mapped(self, name: str, index: int) -> npt.NDArray[Any]:
+        try:
+            return self._map(name, index)
+        except StoreError:
+            if self._folder.is_dir():
+                raise
+            raise StoreError(
+                f"{self.path}: the store was removed while it was open; put it back, or open the "
+                "others without it"
+            ) from None
 
     def _map(self, name: str, index: int) -> npt.NDArray[Any]:
         spec = self._specs[name]

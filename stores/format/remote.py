@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from protalign.stores.format.checksums import (
     decoded_entry,
     entry_of,
 )
+from protalign.stores.format.kept_chunks import KeptChunks
 from protalign.stores.format.metadata import METADATA_BYTES, array_fault
 from protalign.stores.format.state import StoreState, is_filled_by_tasks
 
@@ -110,7 +109,7 @@ class _Checked(WrapperStore[Any]):
 class RemoteArrays(Arrays):
     """A store behind a URL, read through the Zarr API."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, kept: KeptChunks | None = None) -> None:
         try:
             store = _Checked(FsspecStore.from_url(url, read_only=True))
             store.expect(StoreState({}))
@@ -122,11 +121,11 @@ class RemoteArrays(Arrays):
             raise StoreError(
                 f"{url}: it cannot be opened as a store ({_first_line(error)}); check the address"
             ) from None
-        super().__init__(url, StoreState.parse(self._group.attrs.asdict(), url))
+        super().__init__(
+            url, StoreState.parse(self._group.attrs.asdict(), url), kept or KeptChunks(CHUNKS_KEPT)
+        )
         store.expect(self.state)
         self._opened: dict[str, zarr.Array[Any]] = {}
-        self._lock = threading.Lock()
-        self._chunks: OrderedDict[tuple[str, int], npt.NDArray[Any]] = OrderedDict()
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
         """Return rows start to stop; all their chunks are fetched at once."""
@@ -155,17 +154,12 @@ class RemoteArrays(Arrays):
 
     def chunk(self, name: str, index: int) -> npt.NDArray[Any]:
         """Return one chunk, from memory if it was read lately."""
-        key = (name, index)
-        with self._lock:
-            if key in self._chunks:
-                self._chunks.move_to_end(key)
-                return self._chunks[key]
-        size = self._specs[name].chunk_rows
-        rows = self.read(name, index * size, min((index + 1) * size, self.rows(name)))
-        with self._lock:
-            self._chunks[key] = rows
-            while len(self._chunks) > CHUNKS_KEPT:
-                self._chunks.popitem(last=False)
+        key = (self.path, name, index)
+        rows = self.kept.get(key)
+        if rows is None:
+            size = self._specs[name].chunk_rows
+            rows = self.read(name, index * size, min((index + 1) * size, self.rows(name)))
+            self.kept.put(key, rows)
         return rows
 
     def done_tasks(self, name: str) -> Bool:

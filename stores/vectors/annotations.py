@@ -60,6 +60,16 @@ class Annotations(Sequence[Annotation]):
         return cls({name: pa.nulls(count, kind) for name, kind in COLUMNS.items()})
 
     @classmethod
+    def joined(cls, parts: Sequence[Annotations]) -> Annotations:
+        """Return the annotations of several parts, one after another."""
+        return cls(
+            {
+                name: pa.concat_arrays([part.column(name) for part in parts or [cls.unknown(0)]])
+                for name in COLUMNS
+            }
+        )
+
+    @classmethod
     def placed(
         cls, values: Mapping[str, npt.NDArray[Any]], positions: npt.NDArray[Any], count: int
     ) -> Annotations:

@@ -84,7 +84,7 @@ def check_words(index: WordIndex, model: Model, store: EmbeddingStore) -> None:
         for reader in index._parts[modality]:
             words = np.split(reader.words(), reader.offsets[1:-1])
             for row, own in zip(reader.rows, words, strict=True):
-                entry = store[[str(store.log.ids[row])]]
+                entry = store[[str(store.log.ids_at(np.array([row]))[0])]]
                 rows = stage.rows(modality, entry.embeddings(ENCODERS[modality]).values)
                 assert own.tolist() == index.words.of(modality, rows).tolist()
 

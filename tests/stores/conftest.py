@@ -40,3 +40,13 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def filled(tmp_path_factory: pytest.TempPathFactory, proteins: list[Protein]) -> Path:
     """A store of them with both test encoders' embeddings. Only to be read."""
     return build(tmp_path_factory.mktemp("filled") / "store.zarr", proteins)
+
+
+@pytest.fixture(scope="session")
+def shards(filled: Path, proteins: list[Protein]) -> Path:
+    """A folder of three stores of the same proteins, beside it. Only to be read."""
+    folder = filled.parent / "shards"
+    folder.mkdir()
+    for name, part in (("9", proteins[:9]), ("10", proteins[9:10]), ("11", proteins[10:])):
+        build(folder / f"{name}.zarr", part)
+    return folder

@@ -24,6 +24,7 @@ from protalign.stores import (
     verify,
     write_vectors,
 )
+from protalign.stores.entries import EntryLog
 from protalign.stores.format.arrays import LocalArrays
 from protalign.stores.format.layout import is_annotation
 from protalign.stores.vectors.annotations import Annotations
@@ -156,7 +157,7 @@ def test_a_lost_table_is_damage(described: Path) -> None:
 def test_rows_out_of_order_are_refused(described: Path) -> None:
     """The table is searched by halving, so a row out of order would hide others."""
     arrays = LocalArrays(described)
-    log = EmbeddingStore(arrays).log
+    log = EntryLog(arrays)
     rows = np.array([2, 0])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arrays, "read", lambda name: rows)

@@ -34,6 +34,10 @@ def _remote(scheme: str, path: Path) -> Entries:
     return EmbeddingStore.open("memory://copied/store.zarr")
 
 
+def _union(path: Path) -> EmbeddingStore:
+    return EmbeddingStore.open(path.parent / "shards" / "*.zarr")
+
+
 #: Ways to get the same 23 entries, in the same order.
 WAYS: dict[str, Callable[[Path], Entries]] = {
     "store": EmbeddingStore.open,
@@ -48,11 +52,18 @@ WAYS: dict[str, Callable[[Path], Entries]] = {
     "copied": lambda path: copy.deepcopy(EmbeddingStore.open(path)[:]),
     "remote file": lambda path: _remote("file", path),
     "remote memory": lambda path: _remote("memory", path),
+    "three stores": _union,
+    "view of three stores": lambda path: _union(path)[::-1][::-1],
+    "three stores by ids": lambda path: _union(path)[_union(path).ids.tolist()],
+    "three pickled stores": lambda path: pickle.loads(pickle.dumps(_union(path))),  # noqa: S301
+    "pickled view of three": lambda path: pickle.loads(pickle.dumps(_union(path)[:])),  # noqa: S301
+    "remote pattern": lambda path: EmbeddingStore.open(f"file://{path.parent}/shards/*.zarr"),
 }
 
 
 @pytest.fixture(params=list(WAYS))
-def entries(request: pytest.FixtureRequest, filled: Path) -> Entries:
+def entries(request: pytest.FixtureRequest, filled: Path, shards: Path) -> Entries:
+    assert shards.parent == filled.parent
     return WAYS[request.param](filled)
 
 

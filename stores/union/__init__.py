@@ -1,0 +1,1 @@
+"""Several stores of the same encoders, read as one."""

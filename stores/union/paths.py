@@ -1,0 +1,101 @@
+"""Paths, URLs and patterns to the stores that they name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from glob import has_magic
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from protalign.core.errors import InputError, StoreError
+from protalign.core.paths import path_text
+
+#: What opens a store, or several: a path, a URL, a pattern, or a list of them.
+StorePaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return an absolute path, or the URL that was given."""
+    return str(path) if "://" in str(path) else str(Path(path).absolute())
+
+
+def is_pattern(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path stands for all that match it: nothing has this name itself.
+
+    Examples
+    --------
+    >>> is_pattern("shards/*.zarr"), is_pattern("examples/sample"), is_pattern("s3://b/[0-9].zarr")
+    (True, False, True)
+    """
+    return has_magic(str(path)) and ("://" in str(path) or not os.path.lexists(path))
+
+
+def listed(paths: StorePaths) -> list[str]:
+    """Return the absolute paths, URLs and patterns in what a user gave; InputError for none."""
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not given:
+        raise InputError("a list of stores: it is empty", "name a store, or several")
+    return [absolute(path) for path in given]
+
+
+def stores_of(paths: Sequence[str]) -> list[str]:
+    """Return the stores that absolute paths, URLs and patterns name, each once.
+
+    Those of a pattern are in the order of their names, 9 before 10. Raise StoreError for a pattern
+    that nothing matches.
+    """
+    by_place: dict[str, str] = {}
+    for path in chain.from_iterable(map(_matches, paths)):
+        by_place.setdefault(path if "://" in path else os.path.realpath(path), path)
+    return list(by_place.values())
+
+
+def check_is_one(path: str | os.PathLike[str]) -> None:
+    """Raise StoreError if a store to write to has the name of a pattern."""
+    path = Path(path)
+    if not os.path.lexists(path) and has_magic(
+        path.name if path.parent.is_dir() else os.fspath(path)
+    ):
+        raise StoreError(
+            f"{path_text(path)}: a pattern of stores can only be read; name one store to write to"
+        )
+
+
+def _matches(path: str) -> Iterator[str]:
+    if not is_pattern(path):
+        yield path
+        return
+    found = sorted(_remote(path) if "://" in path else _local(path), key=_natural)
+    if not found:
+        raise StoreError(f"{path_text(path)}: no store matches; check the pattern")
+    yield from found
+
+
+def _local(pattern: str) -> Iterator[str]:
+    """Yield what matches; names that exist are taken as they are, whatever letters they have."""
+    parts = Path(pattern).parts
+    base, rest = Path(parts[0]), parts[1:]
+    while rest and os.path.lexists(base / rest[0]):
+        base, rest = base / rest[0], rest[1:]
+    return map(str, base.glob(os.path.join(*rest)))  # noqa: PTH118
+
+
+def _remote(pattern: str) -> list[str]:
+    import fsspec  # slow to import, seldom needed
+
+    try:
+        system, path = fsspec.core.url_to_fs(pattern)
+        return [system.unstrip_protocol(each) for each in system.glob(path)]
+    except (OSError, ValueError, ImportError) as error:
+        raise StoreError(f"{pattern}: it cannot be listed ({error}); check the address") from None
+
+
+def _natural(path: str) -> list[Any]:
+    """Return a key by which 9 comes before 10: texts and numbers in turn."""
+    return [
+        int(part) if place % 2 else part
+        for place, part in enumerate(re.split(r"([0-9]{1,18})", path))
+    ]
