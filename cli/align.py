@@ -68,8 +68,13 @@ def align(
         ),
     ] = None,
     store: Annotated[
-        Path | None,
-        typer.Option(help="A store: its ids can be given, and its rows are read, not embedded."),
+        list[str] | None,
+        typer.Option(
+            metavar="<path>",
+            help="A store: its ids can be given, and its rows are read, not embedded. Several "
+            "times, or a quoted pattern ('shards/*.zarr'), for several stores read as one.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[
         AlignFormat | None,

@@ -18,7 +18,7 @@ from protalign.cli.options import (
     Seed,
     SequenceWeights,
     SplitPath,
-    StorePath,
+    StoreList,
     StructureWeights,
     given_weights,
 )
@@ -68,7 +68,7 @@ LEFT_OUT = {"alone": "no relatives", "unlabelled": "no label"}
 
 def evaluate(
     context: typer.Context,
-    store: StorePath,
+    store: StoreList,
     model: ModelPath,
     split: SplitPath,
     part: PartOfSplit = "test",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from protalign.cli.console import print_json, quick_imports
-from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, StorePath
+from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, StoreList
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    store: StorePath,
+    store: StoreList,
     model: ModelPath,
     out: Annotated[
         Path,
@@ -42,6 +42,7 @@ def export(
     Examples:
       protalign export store.zarr --model model/ --out vectors.parquet
       protalign export store.zarr --model model/ --out vectors.h5ad
+      protalign export 'shards/*.zarr' --model model/ --out vectors.parquet
     """
     with quick_imports():
         from protalign.estimator.export import export_vectors

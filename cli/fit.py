@@ -17,7 +17,7 @@ from protalign.cli.options import (
     Quiet,
     Seed,
     SequenceEmbeddings,
-    StorePath,
+    StoreList,
     StructureEmbeddings,
 )
 from protalign.core.errors import InputError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def fit(
-    store: StorePath,
+    store: StoreList,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write the model to.")],
     loss: Annotated[
         Loss, typer.Option(help="Contrastive loss: CLIP's softmax or SigLIP's sigmoid.")
@@ -98,6 +98,7 @@ def fit(
     Examples:
       protalign fit store.zarr --out model/
       protalign fit store.zarr --split split.csv --out model/
+      protalign fit 'shards/*.zarr' --out model/
     """
     if split is not None and (ids is not None or validation_ids is not None):
         raise InputError(

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from protalign.cli.console import ConsoleReporter, on_ctrl_c, print_json, quick_imports
-from protalign.cli.options import AsJson, ModelPath, Quiet, Seed, StorePath
+from protalign.cli.options import AsJson, ModelPath, Quiet, Seed, StoreList
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
 
 
 def index(
-    store: StorePath,
+    store: StoreList,
     model: ModelPath,
     out: Annotated[
         Path,

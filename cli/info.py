@@ -14,14 +14,14 @@ from protalign.cli.console import (
     print_rows,
     print_table,
 )
-from protalign.cli.options import AsJson, StorePath
+from protalign.cli.options import AsJson, StoreList
 from protalign.core.errors import InputError
 from protalign.core.printing import printable
 from protalign.core.words import NotesFormat, counted
 
 
 def info(
-    store: StorePath,
+    store: StoreList,
     notes: Annotated[
         bool, typer.Option("--notes", help="List the remarks about the files that were read.")
     ] = False,
@@ -44,6 +44,7 @@ def info(
     \b
     Examples:
       protalign info store.zarr
+      protalign info 'shards/*.zarr'
       protalign info store.zarr --notes
       protalign info store.zarr --notes --format tsv > notes.tsv
     """
@@ -70,7 +71,9 @@ def info(
     if as_json:
         print_json(facts)
         return
-    print(f"{printable(store)}: format {facts['format']}, {human_bytes(facts['bytes'])}")
+    print(f"{printable(' '.join(store))}: format {facts['format']}, {human_bytes(facts['bytes'])}")
+    if facts["stores"] > 1:
+        print(f"  stores             {facts['stores']:>14,}")
     print(f"  entries            {facts['entries']:>14,}")
     print(f"  with annotations   {facts['annotated']:>14,}  (name, organism, accession)")
     for modality in ("sequence", "structure"):

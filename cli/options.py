@@ -9,7 +9,22 @@ import typer
 
 from protalign.core.words import ClusterMethod, Modality, Part, Per, SequenceSource
 
-StorePath = Annotated[Path, typer.Argument(help="A store that `protalign embed` made.")]
+StorePath = Annotated[
+    str,
+    typer.Argument(
+        help="A store that `protalign embed` made, or a quoted pattern: 'shards/*.zarr' is several "
+        "stores, read as one."
+    ),
+]
+StoreList = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="store",
+        help="A store that `protalign embed` made; or several, or a quoted pattern such as "
+        "'shards/*.zarr': they are read as one.",
+        show_default=False,
+    ),
+]
 ModelPath = Annotated[
     Path, typer.Option("--model", "-m", help="A model folder that `protalign fit` wrote.")
 ]

@@ -14,7 +14,7 @@ from protalign.cli.options import (
     ModelPath,
     OptionalSplitPath,
     PartOfSplit,
-    StorePath,
+    StoreList,
 )
 from protalign.core.errors import InputError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def score(
     context: typer.Context,
-    store: StorePath,
+    store: StoreList,
     model: ModelPath,
     ids: IdsPath = None,
     split: OptionalSplitPath = None,

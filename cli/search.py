@@ -97,10 +97,13 @@ def search(
     header: Header = False,
     superpose: SuperposeFolder = None,
     store: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
+            metavar="<path>",
             help="--tm-score, --superpose, --rerank, --index: the store with the hits' coordinates "
-            "and residues. Default: the one that the vectors or the index were made from."
+            "and residues; several times, or a quoted pattern ('shards/*.zarr'), for several "
+            "stores, read as one. Default: the one that the vectors or the index were made from.",
+            show_default=False,
         ),
     ] = None,
     output: PrintFormat = None,
@@ -130,7 +133,7 @@ def search(
     with quick_imports():
         from protalign.search.hits import search as find_hits
 
-    asked = output_of.check([*queries, vectors, index, model, store])
+    asked = output_of.check([*queries, vectors, index, model, *(store or [])])
     hits = find_hits(
         queries,
         vectors,

@@ -36,11 +36,13 @@ _LIBRARIES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 
 def serve(
     targets: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
             metavar="targets",
-            help="What to search: a store that `protalign embed` made; or FASTA and structure "
-            "files, a folder of them, vectors, or a folder that `easy-search --db` made.",
+            help="What to search: a store that `protalign embed` made, or several, or a quoted "
+            "pattern such as 'shards/*.zarr'; or FASTA and structure files, a folder of them, "
+            "vectors, or a folder that `easy-search --db` made.",
+            show_default=False,
         ),
     ],
     model: AnyModel = None,

@@ -17,12 +17,14 @@ from protalign.core.words import counted
 
 
 def verify(
-    path: Annotated[
-        Path,
+    paths: Annotated[
+        list[str],
         typer.Argument(
+            metavar="path",
             help="A store that `protalign embed` made, a Parquet file that `protalign export` "
             "wrote, a model folder that `protalign fit` wrote, or an index that `protalign index` "
-            "wrote.",
+            "wrote. Several stores, or a quoted pattern such as 'shards/*.zarr', are checked as "
+            "one: no two of them may have the same id.",
             show_default=False,
         ),
     ],
@@ -44,27 +46,37 @@ def verify(
     \b
     Examples:
       protalign verify store.zarr
+      protalign verify 'shards/*.zarr'
       protalign verify vectors.parquet
 
     Exit code: 0 if everything is whole, 3 if something is damaged, 2 for wrong usage.
     """
-    if path.is_file() or any((path / name).is_file() for name in ("config.json", "index.json")):
-        if upgrade:
-            raise InputError(f"--upgrade: {path} is not a store", "leave the option out")
-        _verify_file(path, as_json)
-    else:
-        _verify_store(path, upgrade, as_json)
+    others = [path for path in map(Path, paths) if _is_no_store(path)]
+    if not others:
+        _verify_stores(paths, upgrade, as_json)
+        return
+    (path, *_), name = others, path_text(others[0])
+    if len(paths) > 1:
+        raise InputError(f"{name}: only stores are checked together", "check it alone")
+    if upgrade:
+        raise InputError(f"--upgrade: {name} is not a store", "leave the option out")
+    _verify_file(path, as_json)
 
 
-def _verify_store(path: Path, upgrade: bool, as_json: bool) -> None:
+def _is_no_store(path: Path) -> bool:
+    """Return whether a path is a file, a model or an index."""
+    return path.is_file() or any((path / f).is_file() for f in ("config.json", "index.json"))
+
+
+def _verify_stores(paths: list[str], upgrade: bool, as_json: bool) -> None:
     from protalign.stores import verify as run
 
-    report = run(path, upgrade=upgrade)
+    report = run(paths, upgrade=upgrade)
     if as_json:
         print_json(report.as_dict())
     else:
         read = f"{counted(report.chunks, 'chunk')}, {human_bytes(report.bytes)} read"
-        print(f"{printable(path)}: {read}")
+        print(f"{printable(' '.join(paths))}: {read}")
         for line in report.lines():
             print(f"  {printable(line)}")
         if report.ok:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -27,7 +26,7 @@ from protalign.stores.format.open import open_arrays
 from protalign.stores.format.state import Option
 from protalign.stores.items import ResidueMap
 from protalign.stores.union.contents import open_union, union_of
-from protalign.stores.union.paths import StorePaths, absolute, is_pattern
+from protalign.stores.union.paths import StorePaths, the_one
 from protalign.stores.vectors.annotations import Annotations
 
 
@@ -439,8 +438,8 @@ class EmbeddingStore(Entries):
         >>> len(EmbeddingStore.open(f"{folder}/*.zarr"))
         40
         """
-        if isinstance(path, (str, os.PathLike)) and not is_pattern(path):
-            store = cls(StoreContents(open_arrays(absolute(path))))
+        if (one := the_one(path)) is not None:
+            store = cls(StoreContents(open_arrays(one)))
             store.ids  # noqa: B018  # a damaged index is found now
             return store
         return cls(open_union(path))

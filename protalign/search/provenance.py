@@ -93,7 +93,7 @@ def open_store(path: StorePaths, of: object) -> EmbeddingStore:
     for each in paths:
         if not _exist([each]):
             raise InputError(f"{path_text(each)}: the store is missing", "name it with --store")
-    return EmbeddingStore.open(paths[0] if len(paths) == 1 else paths)
+    return EmbeddingStore.open(paths)
 
 
 def _exist(paths: Sequence[str | os.PathLike[str]]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ from protalign.stores.format.arrays import Arrays
 from protalign.stores.format.open import open_several
 from protalign.stores.union.contents import misfits, unfinished
 from protalign.stores.union.log import UnionLog
-from protalign.stores.union.paths import StorePaths, is_pattern, listed, stores_of
+from protalign.stores.union.paths import StorePaths, listed, stores_of, the_one
 
 
 def verify(
@@ -65,8 +64,8 @@ def verify(
     …/a.zarr: it is not finished (nothing of it is embedded); nor are …/b.zarr; run its
     `protalign embed` again, or leave it out
     """
-    if isinstance(path, (str, os.PathLike)) and not is_pattern(path):
-        return verify_store(path, on_progress, upgrade=upgrade)
+    if (one := the_one(path)) is not None:
+        return verify_store(one, on_progress, upgrade=upgrade)
     paths = listed(path)
     reports = []
     opened: list[str] = []

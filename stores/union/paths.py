@@ -41,6 +41,12 @@ def listed(paths: StorePaths) -> list[str]:
     return [absolute(path) for path in given]
 
 
+def the_one(paths: StorePaths) -> str | None:
+    """Return the path or URL of a single store, None if several may be meant."""
+    given = listed(paths)
+    return given[0] if len(given) == 1 and not is_pattern(given[0]) else None
+
+
 def stores_of(paths: Sequence[str]) -> list[str]:
     """Return the stores that absolute paths, URLs and patterns name, each once.
 
