@@ -54,9 +54,13 @@ def unfinished(opened: Sequence[Arrays]) -> list[str]:
 
 
 def misfits(opened: Sequence[Arrays]) -> list[str]:
-    """Return a line for each store that differs from the first one in encoders or options."""
-    first, lines = opened[0], []
-    for arrays in opened[1:]:
+    """Return a line for each store that differs from the first one in encoders or options.
+
+    One of which nothing is embedded yet is left out: it is not finished.
+    """
+    begun = [arrays for arrays in opened if arrays.state.encoders]
+    first, lines = (begun or opened)[0], []
+    for arrays in begun:
         if differences := _differences(arrays, first):
             lines.append(
                 f"{path_text(arrays.path)}: it differs from {path_text(first.path)} in "
