@@ -72,7 +72,7 @@ def test_search_takes_several_stores(places: Path, tmp_path: Path) -> None:
     words = ("search", "110l_A", "--vectors", vectors, "--tm-score", "--json", "-k", 10)
     given = run(*words, *(word for shard in shards for word in ("--store", shard))).stdout
     hits = {hit["id"]: hit for hit in json.loads(given)["hits"]}
-    assert hits["copy"]["tm_score"] == pytest.approx(1)
+    assert hits["copy"]["tm_score"] > 0.99
 
 
 def test_an_index_of_several_stores(places: Path, tmp_path: Path) -> None:
