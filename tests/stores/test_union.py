@@ -89,6 +89,23 @@ def test_equal_content_counts_once(tmp_path: Path, proteins: list[Protein]) -> N
     assert info["sequence_residues"] == 2 * both
 
 
+def test_chains_of_one_complex_are_parts_of_it(tmp_path: Path, proteins: list[Protein]) -> None:
+    """Each chain has a code of its own, which the same chain in another store shares."""
+    whole = complex_of("dimer", proteins[3], proteins[8])
+    for store in "12":
+        chains = [
+            replace(whole, id=f"{chain.id}{store}", source=f"{chain.id}{store}", chains=(chain,))
+            for chain in whole.chains
+        ]
+        build(tmp_path / f"{store}.zarr", [sequence_only(store, SEQUENCES["a"]), *chains])
+    union = EmbeddingStore.open(tmp_path / "?.zarr")
+    _, a, b, _, other_a, other_b = union.items("structure").tolist()
+    assert (a, b) == (other_a, other_b)
+    assert a != b
+    rows = union[["A2", "B2"]].embeddings("from_centre")
+    assert rows.lengths.tolist() == union[["A1", "B1"]].lengths.tolist()
+
+
 def test_replaced_entries_do_not_count(pair: Path) -> None:
     """A file that was read again in its own store has its new entry only."""
     changed = replace(sequence_only("a", "WWWWW"), source="a.fasta")
@@ -255,7 +272,7 @@ def test_stores_share_the_files_that_may_be_open(shards: Path, filled: Path) -> 
     )
 
 
-@given(st.lists(st.text(max_size=6), min_size=1, max_size=9))
+@given(st.lists(st.text("\0aé", max_size=4), min_size=1, max_size=9))
 def test_equal_texts_have_equal_hashes(texts: list[str]) -> None:
     """Also with empty texts and null characters; others differ."""
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
