@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from protalign.core.errors import InputError, ModelError
@@ -14,7 +13,7 @@ from protalign.core.paths import path_of, path_text
 from protalign.heads.model import Model
 from protalign.reading import ReadOptions
 from protalign.stores import AlignedVectors, EmbeddingStore
-from protalign.stores.union.paths import StorePaths, is_pattern
+from protalign.stores.union.paths import StorePaths, is_here
 
 
 def check_made_by(vectors: AlignedVectors, model: Model) -> None:
@@ -62,8 +61,8 @@ def read_options(vectors: AlignedVectors) -> ReadOptions:
     """
     options = _recorded(vectors, "store").get("options")
     paths = recorded_store(vectors)
-    if options is None and paths and _exist(paths):
-        options = open_store(paths, "the vectors").options
+    if options is None and paths and all(map(is_here, paths)):
+        options = EmbeddingStore.open(paths).options
     known = {field.name for field in fields(ReadOptions)} - {"assembly"}
     try:
         recorded = dict(options or {})
@@ -91,14 +90,9 @@ def open_store(path: StorePaths, of: object) -> EmbeddingStore:
         raise InputError(f"{of}: the store is not recorded", "name it with --store")
     paths = [path] if isinstance(path, (str, os.PathLike)) else path
     for each in paths:
-        if not _exist([each]):
+        if "://" not in str(each) and not is_here(each):
             raise InputError(f"{path_text(each)}: the store is missing", "name it with --store")
     return EmbeddingStore.open(paths)
-
-
-def _exist(paths: Sequence[str | os.PathLike[str]]) -> bool:
-    """Return whether each path is a folder, or an address or a pattern, which opening looks up."""
-    return all("://" in str(path) or is_pattern(path) or Path(path).is_dir() for path in paths)
 
 
 def coordinates_of(
@@ -112,7 +106,7 @@ def coordinates_of(
     store = recorded_store(queries)
     if store == recorded_store(vectors):
         return coordinates
-    return open_store(store, "the queries") if store and _exist(store) else None
+    return EmbeddingStore.open(store) if store and all(map(is_here, store)) else None
 
 
 def recorded_store(vectors: AlignedVectors) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from protalign.core.errors import InputError, StoreError
 from protalign.core.paths import path_text
+from protalign.core.printing import one_line
 
 #: What opens a store, or several: a path, a URL, a pattern, or a list of them.
 StorePaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -59,6 +60,22 @@ def stores_of(paths: Sequence[str]) -> list[str]:
     return list(by_place.values())
 
 
+def is_here(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a folder of this machine, or a pattern that something here matches.
+
+    Examples
+    --------
+    >>> is_here("examples/sample"), is_here("examples/s*"), is_here("examples/t*"), is_here("s3://b")
+    (True, True, False, False)
+    """
+    if "://" in str(path):
+        return False
+    try:
+        return all(Path(store).is_dir() for store in _matches(absolute(path)))
+    except StoreError:
+        return False
+
+
 def check_is_one(path: str | os.PathLike[str]) -> None:
     """Raise StoreError if a store to write to has the name of a pattern."""
     path = Path(path)
@@ -74,6 +91,8 @@ def _matches(path: str) -> Iterator[str]:
     if not is_pattern(path):
         yield path
         return
+    if "**" in path:  # whole disks would be searched for a path out of a file
+        raise StoreError(f"{path_text(path)}: ** stands for nothing; write a * for each folder")
     found = sorted(_remote(path) if "://" in path else _local(path), key=_natural)
     if not found:
         raise StoreError(f"{path_text(path)}: no store matches; check the pattern")
@@ -96,7 +115,9 @@ def _remote(pattern: str) -> list[str]:
         system, path = fsspec.core.url_to_fs(pattern)
         return [system.unstrip_protocol(each) for each in system.glob(path)]
     except (OSError, ValueError, ImportError) as error:
-        raise StoreError(f"{pattern}: it cannot be listed ({error}); check the address") from None
+        raise StoreError(
+            f"{pattern}: it cannot be listed ({one_line(error)}); check the address"
+        ) from None
 
 
 def _natural(path: str) -> list[Any]:

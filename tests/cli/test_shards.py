@@ -140,6 +140,12 @@ def test_mistakes_are_one_line(places: Path, sample: Path) -> None:
     """No match; a pattern to write to; a store of another kind among them."""
     done = run("fit", places / "none*.zarr", "--out", places / "new", code=2)
     assert done.stderr == f"protalign: {places}/none*.zarr: no store matches; check the pattern\n"
+    words = ("search", "110l_A", "--vectors", places / "one.parquet", "--tm-score")
+    done = run(*words, "--store", places / "none*.zarr", code=2)
+    assert (
+        done.stderr
+        == f"protalign: {places}/none*.zarr: the store is missing; name it with --store\n"
+    )
     done = run("embed", sample, "--out", places / "?.zarr", code=2)
     assert "a pattern of stores can only be read; name one store to write to" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -208,6 +208,8 @@ def test_patterns(pair: Path) -> None:
     """No match, a match that is not a store, a name with brackets, and a pattern to write to."""
     with pytest.raises(StoreError, match=r"/\*\.zar: no store matches"):
         EmbeddingStore.open(pair / "*.zar")
+    with pytest.raises(StoreError, match=r"\*\* stands for nothing"):
+        EmbeddingStore.open(pair / "**" / "*.zarr")
     with pytest.raises(InputError, match="it is empty"):
         EmbeddingStore.open([])
     (pair / "log.zarr").write_text("of a task")
