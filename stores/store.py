@@ -464,6 +464,12 @@ class EmbeddingStore(Entries):
         """(n,) int64: rows of its live entries in its log of entries, ascending."""
         return self.log.live
 
+    def __contains__(self, entry_id: object) -> bool:
+        return isinstance(entry_id, str) and self.log.find(entry_id) >= 0
+
+    def _positions_of_ids(self, ids: Any) -> Int64:
+        return np.searchsorted(self.log.live, self.log.rows_of(ids))  # all of its rows, ascending
+
     def __repr__(self) -> str:
         return f"<EmbeddingStore {self.path}: {len(self):,} entries>"
 
