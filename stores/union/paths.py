@@ -65,7 +65,7 @@ def is_here(path: str | os.PathLike[str]) -> bool:
 
     Examples
     --------
-    >>> is_here("examples/sample"), is_here("examples/s*"), is_here("examples/t*"), is_here("s3://b")
+    >>> is_here("examples/sample"), is_here("examples/samp*"), is_here("none*"), is_here("s3://b")
     (True, True, False, False)
     """
     if "://" in str(path):
