@@ -19,7 +19,7 @@ import numpy as np
 
 from protalign.core.arrays import Bool
 from protalign.core.checks import check_whole, first_few
-from protalign.core.errors import Failure, InputError, ModelError, StoreInUseError
+from protalign.core.errors import Failure, InputError, ModelError, StoreError, StoreInUseError
 from protalign.core.paths import may_exist, path_text
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.words import AlignMode, counted
@@ -40,7 +40,7 @@ from protalign.search.searcher import Searcher
 from protalign.search.wanted import Wanted, refuse_uncalibrated, refuse_without_coordinates
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 from protalign.stores.format.lock import held_by_this_process
-from protalign.stores.union.paths import is_pattern
+from protalign.stores.union.paths import absolute, is_pattern, stores_of
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -296,7 +296,7 @@ def ready_targets(
         name = "given" if isinstance(model, Model) else Path(model).absolute().name
     paths = _listed(targets)
     if vectors is not None:
-        side = Side(read_vectors(vectors), open_store(paths, vectors))
+        side = Side(read_vectors(vectors), EmbeddingStore.open(paths))
     else:
         _check_paths(paths, None)
         side = _prepared(
@@ -335,7 +335,7 @@ def _check_paths(paths: Sequence[Path], folder: Path | None) -> None:
     """
     if not paths:
         raise InputError("a list of files: it is empty", "name files, folders or a store")
-    if not any(is_pattern(path) or may_exist(path_text(path)) for path in paths):
+    if not any(_is_ready(path) or may_exist(path_text(path)) for path in paths):
         raise InputError(f"{path_text(paths[0])}: it does not exist", "check the path")
     for path in filter(_is_ready, paths):
         if len(paths) > 1 and not _are_stores(paths):
@@ -357,7 +357,16 @@ def _are_sequences(paths: Sequence[Path]) -> bool:
 
 def _are_stores(paths: Sequence[Path]) -> bool:
     """Return whether all paths are stores or patterns of stores, which are read as one."""
-    return all(is_pattern(path) or (path / "zarr.json").is_file() for path in paths)
+    return all(map(_names_store, paths))
+
+
+def _names_store(path: Path) -> bool:
+    if not is_pattern(path):
+        return (path / "zarr.json").is_file()
+    try:
+        return any((Path(each) / "zarr.json").is_file() for each in stores_of([absolute(path)]))
+    except (StoreError, OSError):  # nothing matches, or not permitted
+        return False
 
 
 def _is_ready(path: Path) -> bool:
@@ -390,7 +399,7 @@ def _prepared(
             return Side(vectors, open_store(recorded_store(vectors), path))
         if _are_stores(paths):
             place = cache / f"{_key(paths, options)}.parquet"
-            return Side(*_vectors(model, open_store(paths, "the targets"), None, place))
+            return Side(*_vectors(model, EmbeddingStore.open(paths), None, place))
         return Side(*_vectors(model, EmbeddingStore.open(path / STORE), None, path / VECTORS))
     folder = folder or cache / _key(paths, options)
     encoders = _encoders(model, weights, device)
@@ -398,7 +407,7 @@ def _prepared(
     if report.encoded and reporter is not None:
         reporter.say(f"{path_text(folder)}: {counted(report.entries, 'entry', 'entries')}")
     store = EmbeddingStore.open(folder / STORE)
-    kept = np.array([may_exist(store.source(entry_id)) for entry_id in store.ids], dtype=np.bool_)
+    kept = np.array(list(map(may_exist, store.log.source_paths_at(store.entry_rows))), np.bool_)
     if not kept.any():
         _refuse_nothing(paths, report.failures)
     sides = _vectors(model, store, kept, folder / VECTORS)

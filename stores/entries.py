@@ -74,22 +74,40 @@ class EntryLog(Log):
         """(rows,) uint64: hashes of the ids, which are not kept in memory for it."""
         return column_hashes(self._arrays, "entries/id")
 
-    @cached_property
+    @property
     def source_paths(self) -> npt.NDArray[np.object_]:
-        """Paths of the sources log, as an object array of str."""
+        """Paths of the sources log, as an object array of str; read each time, not kept."""
         return self._arrays.texts("sources/path")
+
+    def source_paths_at(self, rows: Int64) -> npt.NDArray[np.object_]:
+        """Return (n,) object array of str: the paths of some entries' files."""
+        return self._arrays.texts_at("sources/path", self.source[rows])
 
     @cached_property
     def live(self) -> Int64:
         """Rows that count, ascending."""
         if len(self) == 0:
             return np.empty(0, dtype=np.int64)
-        current = live_sources(self.source_paths)[self.source]
-        _, repeated = in_runs(self.id_hashes)
-        names = self.texts_at(repeated).tolist()
-        last = {entry_id: row for row, entry_id in zip(repeated.tolist(), names, strict=True)}
-        current[np.setdiff1d(repeated, list(last.values()))] = False
+        sources = np.ones(self._arrays.rows("sources/sha256"), dtype=np.bool_)
+        sources[self._replaced("sources/path", self._source_hashes())] = False
+        if len(self.id_hashes) != len(self):
+            raise self._arrays.inconsistent("entries/id has not as many rows as entries/source")
+        current = sources[self.source]
+        current[self._replaced("entries/id", self.id_hashes)] = False
         return np.flatnonzero(current)
+
+    def _source_hashes(self) -> Hashes:
+        hashes = column_hashes(self._arrays, "sources/path")
+        if len(hashes) != self._arrays.rows("sources/sha256"):
+            raise self._arrays.inconsistent("sources/path has not as many rows as sources/sha256")
+        return hashes
+
+    def _replaced(self, column: str, hashes: Hashes) -> Int64:
+        """Return the rows of a column whose text is also that of a later row."""
+        _, repeated = in_runs(hashes)
+        texts = self._arrays.texts_at(column, repeated).tolist()
+        last = {text: row for row, text in zip(repeated.tolist(), texts, strict=True)}
+        return np.setdiff1d(repeated, list(last.values()))
 
     def texts_at(self, rows: Int64) -> npt.NDArray[np.object_]:
         """Return (n,) object array of str: the ids of some rows; only theirs are read."""
@@ -232,10 +250,6 @@ class EntryLog(Log):
         place = np.searchsorted(self._annotated, rows)
         has_it: Bool = np.append(self._annotated, -1)[place] == rows
         return has_it
-
-    def source_path(self, row: int) -> str:
-        """Return the path of the entry's file."""
-        return str(self.source_paths[self.source[row]])
 
     def source_sha256(self, row: int) -> bytes:
         """Return the SHA-256 of the entry's file, as it was read."""

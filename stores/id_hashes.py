@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Int64
-from protalign.stores.format.arrays import Arrays
+from protalign.stores.format.arrays import Arrays, consecutive
 
 #: Ids that are hashed at once.
 _AT_ONCE = 65536
@@ -50,14 +50,24 @@ def _factors(count: int) -> Hashes:
 
 
 def column_hashes(arrays: Arrays, column: str) -> Hashes:
-    """Return (n,) uint64: the hash of each text of a ragged column, read in blocks."""
-    n_rows = arrays.rows(f"{column}/length")
+    """Return (n,) uint64: the hash of each text of a ragged column, read in blocks.
+
+    Raise StoreError unless the texts lie one after another, as a writer leaves them.
+    """
+    n_rows, end = arrays.rows(f"{column}/length"), 0
     hashes = np.empty(n_rows, dtype=np.uint64)
     for first in range(0, n_rows, _AT_ONCE):
         stop = min(first + _AT_ONCE, n_rows)
         start = arrays.read(f"{column}/start", first, stop)
         length = arrays.read(f"{column}/length", first, stop)
-        hashes[first:stop] = text_hashes(arrays.gather(f"{column}/values", start, length), length)
+        total = int(length.sum(dtype=np.int64))
+        if not consecutive(start - end, length, total):  # ranges of anywhere may be of any size
+            raise arrays.inconsistent(f"{column} is not cut into consecutive texts")
+        values = arrays.read(f"{column}/values", end, end + total)
+        hashes[first:stop] = text_hashes(values, length)
+        end += total
+    if end != arrays.rows(f"{column}/values"):
+        raise arrays.inconsistent(f"{column} is not cut into consecutive texts")
     return hashes
 
 

@@ -92,12 +92,16 @@ class Log(ABC):
         """Paths of all files that were read, as an object array of str."""
 
     @abstractmethod
-    def source_path(self, row: int) -> str:
-        """Return the path of the entry's file."""
+    def source_paths_at(self, rows: Int64) -> npt.NDArray[np.object_]:
+        """Return (n,) object array of str: the paths of some entries' files."""
 
     @abstractmethod
     def source_sha256(self, row: int) -> bytes:
         """Return the SHA-256 of the entry's file, as it was read."""
+
+    def source_path(self, row: int) -> str:
+        """Return the path of the entry's file."""
+        return str(self.source_paths_at(np.array([row], dtype=np.int64))[0])
 
     def find(self, entry_id: str) -> int:
         """Return the live row of an id, -1 if there is none."""

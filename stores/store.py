@@ -503,11 +503,12 @@ class EmbeddingStore(Entries):
         note a 1 J read as X
         failure b - at position 3 is not an amino acid
         """
-        log = self.log
+        noted = dict(self.log.noted())
+        rows = np.fromiter(noted, dtype=np.int64, count=len(noted))
+        ids, files = self.log.ids_at(rows).tolist(), self.log.source_paths_at(rows).tolist()
         notes = [
-            Remark("note", entry_id, log.source_path(row), note, "")
-            for row, of_entry in log.noted()
-            for entry_id in log.ids_at(np.array([row])).tolist()
+            Remark("note", entry_id, file, note, "")
+            for entry_id, file, of_entry in zip(ids, files, noted.values(), strict=True)
             for note in of_entry
         ]
         failures = [Remark("failure", f.id, f.file, f.reason, f.advice) for f in self.failures]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from protalign.core.errors import StoreError
 from protalign.core.paths import path_text
+from protalign.core.words import counted
 from protalign.stores.checking.verify import Damage, VerifyReport, verify_store
 from protalign.stores.contents import StoreContents
 from protalign.stores.format.arrays import Arrays
@@ -67,23 +68,30 @@ def verify(
     if (one := the_one(path)) is not None:
         return verify_store(one, on_progress, upgrade=upgrade)
     paths = listed(path)
+    stores = stores_of(paths)
+    if remote := [store for store in stores if "://" in store]:
+        return verify_store(remote[0])  # which refuses it
     reports = []
-    opened: list[str] = []
-    for store in stores_of(paths):
+    for store in stores:
         try:
             reports.append(verify_store(store, on_progress, upgrade=upgrade))
-            opened.append(store)
         except StoreError as error:
             reports.append(VerifyReport(store, 0, 0, [Damage("", "", str(error), ())]))
     merged = _merged(reports, " ".join(map(path_text, paths)))
-    if not opened:
+    whole = open_several([report.path for report in reports if report.ok])
+    if not whole:
         return merged
-    arrays = open_several(opened)
-    apart = [Damage("", "", line, ()) for line in misfits(arrays)]
+    apart = [Damage("", "", line, ()) for line in misfits(whole)]
+    damaged = len(stores) - len(whole)
+    left_out = f"not compared with the others: {counted(damaged, 'damaged store')}"
     return replace(
         merged,
-        damages=[*merged.damages, *apart, *(_repeated(arrays) if merged.ok else [])],
-        remarks=[*merged.remarks, *unfinished(arrays)],
+        damages=[*merged.damages, *apart, *_repeated(whole)],
+        remarks=[
+            *merged.remarks,
+            *unfinished(whole),
+            *([left_out] if damaged else []),
+        ],
     )
 
 

@@ -280,8 +280,8 @@ class LocalArrays(Arrays):
             if self._folder.is_dir():
                 raise
             raise StoreError(
-                f"{self.path}: the store was removed while it was open; put it back, or open the "
-                "others without it"
+                f"{self.path}: the store was removed while it was open; put it back, or leave it "
+                "out"
             ) from None
 
     def _map(self, name: str, index: int) -> npt.NDArray[Any]:

@@ -225,10 +225,9 @@ class UnionLog(Log):
         """Paths of all files that were read, as an object array of str."""
         return np.concatenate([member.log.source_paths for member in self._members])
 
-    def source_path(self, row: int) -> str:
-        """Return the path of the entry's file."""
-        log, own_row = self._of(row)
-        return log.source_path(own_row)
+    def source_paths_at(self, rows: Int64) -> npt.NDArray[np.object_]:
+        """Return (n,) object array of str: the paths of some entries' files."""
+        return self._filled(np.empty(len(rows), dtype=object), rows, EntryLog.source_paths_at)
 
     def source_sha256(self, row: int) -> bytes:
         """Return the SHA-256 of the entry's file, as it was read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from glob import has_magic
+from glob import escape, has_magic, iglob
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from protalign.core.printing import one_line
 
 #: What opens a store, or several: a path, a URL, a pattern, or a list of them.
 StorePaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+#: Parts of a pattern that may stand for several names, at most.
+_MOST_LEVELS = 3
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
@@ -91,8 +94,6 @@ def _matches(path: str) -> Iterator[str]:
     if not is_pattern(path):
         yield path
         return
-    if "**" in path:  # whole disks would be searched for a path out of a file
-        raise StoreError(f"{path_text(path)}: ** stands for nothing; write a * for each folder")
     found = sorted(_remote(path) if "://" in path else _local(path), key=_natural)
     if not found:
         raise StoreError(f"{path_text(path)}: no store matches; check the pattern")
@@ -100,29 +101,44 @@ def _matches(path: str) -> Iterator[str]:
 
 
 def _local(pattern: str) -> Iterator[str]:
-    """Yield what matches; names that exist are taken as they are, whatever letters they have."""
+    """Yield what matches, as a shell does: no hidden files.
+
+    Names that exist are taken as they are, whatever letters they have.
+    """
+    if "\0" in pattern:
+        return iter(())
     parts = Path(pattern).parts
-    base, rest = Path(parts[0]), parts[1:]
-    while rest and os.path.lexists(base / rest[0]):
-        base, rest = base / rest[0], rest[1:]
-    return map(str, base.glob(os.path.join(*rest)))  # noqa: PTH118
+    base, rest = parts[0], parts[1:]
+    while len(rest) > 1 and os.path.lexists(os.path.join(base, rest[0])):  # noqa: PTH118
+        base, rest = os.path.join(base, rest[0]), rest[1:]  # noqa: PTH118
+    _check_stars(pattern, rest)
+    return iglob(os.path.join(escape(base), *rest))  # noqa: PTH118, PTH207
+
+
+def _check_stars(pattern: str, parts: Sequence[str]) -> None:
+    """Raise StoreError for a pattern, maybe out of a file, that would search a whole disk."""
+    if any("**" in part for part in parts):
+        raise StoreError(f"{path_text(pattern)}: ** stands for nothing; write a * for each folder")
+    if len(list(filter(has_magic, parts))) > _MOST_LEVELS:
+        raise StoreError(
+            f"{path_text(pattern)}: it searches too much; name all folders but {_MOST_LEVELS}"
+        )
 
 
 def _remote(pattern: str) -> list[str]:
     import fsspec  # slow to import, seldom needed
 
+    _check_stars(pattern, pattern.split("/"))
     try:
         system, path = fsspec.core.url_to_fs(pattern)
         return [system.unstrip_protocol(each) for each in system.glob(path)]
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # each service has errors of its own
         raise StoreError(
             f"{pattern}: it cannot be listed ({one_line(error)}); check the address"
         ) from None
 
 
-def _natural(path: str) -> list[Any]:
-    """Return a key by which 9 comes before 10: texts and numbers in turn."""
-    return [
-        int(part) if place % 2 else part
-        for place, part in enumerate(re.split(r"([0-9]{1,18})", path))
-    ]
+def _natural(path: str) -> tuple[list[Any], str]:
+    """Return a key by which 9 comes before 10: texts and numbers in turn; 01 comes before 1."""
+    parts = re.split(r"([0-9]{1,18})", path)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], path

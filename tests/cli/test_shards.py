@@ -10,6 +10,7 @@ import pytest
 from sklearn.model_selection import cross_val_score
 
 from protalign import EmbeddingStore, ProtAlignEstimator
+from protalign.core.errors import InputError
 from protalign.searching import ready_targets
 from protalign.stores import read_vectors
 from tests.helpers.commands import run
@@ -134,6 +135,17 @@ def test_targets_are_several_stores(places: Path, tmp_path: Path) -> None:
     for targets in (pattern, listed):
         ready = ready_targets(targets, model=places / "one.model", cache=tmp_path)
         assert len(ready.side.vectors) == len(ready.side.store) == 10
+    for pattern in ("none*.zarr", "*.parquet"):  # no store among what matches
+        with pytest.raises(InputError, match=r"^.*\*\.\w+: it does not exist; check the path$"):
+            ready_targets(places / pattern, model=places / "one.model", cache=tmp_path)
+
+
+def test_a_missing_file_with_a_bracket_is_one_failure(sample: Path, tmp_path: Path) -> None:
+    """It looks like a pattern of stores; the other files are searched."""
+    files = [sample / "1bpi_A.cif", tmp_path / "seqs[1].fasta"]
+    assert [failure.file for failure in ready_targets(files, cache=tmp_path).side.failures] == [
+        str(files[1])
+    ]
 
 
 def test_mistakes_are_one_line(places: Path, sample: Path) -> None:

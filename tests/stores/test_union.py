@@ -185,9 +185,10 @@ def test_damage_names_its_store(pair: Path) -> None:
     assert union["a"].embeddings("one_hot").values.shape == (15, 20)
     with pytest.raises(StoreError, match=r"b\.zarr: the store is damaged"):
         union["b"].embeddings("one_hot")
-    (line,) = verify(pair / "*.zarr").lines()
+    line, left_out = verify(pair / "*.zarr").lines()
     assert "b.zarr: encoders/one_hot/values" in line
     assert line.endswith("ids: b, c")
+    assert left_out == "not compared with the others: 1 damaged store"
     (pair / "b.zarr" / "zarr.json").write_text("{}")
     assert not verify(pair / "*.zarr").ok
     with pytest.raises(StoreError, match=r"b\.zarr: its zarr\.json is damaged"):
@@ -226,6 +227,69 @@ def test_patterns(pair: Path) -> None:
             StoreWriter(named / bad, OPTIONS)
     with StoreWriter(named / "new.zarr", OPTIONS):
         pass
+
+
+def test_patterns_are_those_of_a_shell(pair: Path) -> None:
+    """Hidden files do not match, names of equal numbers have an order, odd patterns end in a line."""
+    (pair / "._a.zarr").write_bytes(b"what macOS leaves beside a file")
+    assert len(EmbeddingStore.open(pair / "*.zarr")) == 3
+    (pair / "a.zarr").rename(pair / "01.zarr")
+    (pair / "b.zarr").rename(pair / "1.zarr")
+    assert EmbeddingStore.open(pair / "?*.zarr").ids.tolist() == ["a", "b", "c"]
+    for odd in ("\0*", "\0/*.zarr", f"{'x' * 5000}/*.zarr", "\ud800*"):
+        with pytest.raises(StoreError, match="no store matches"):
+            EmbeddingStore.open(pair / odd)
+    for wide in (str(pair / "*/*/*/*.zarr"), "file:///*/*/*/*"):
+        with pytest.raises(StoreError, match="it searches too much; name all folders but 3"):
+            EmbeddingStore.open(wide)
+
+
+def test_damage_of_an_unfinished_store_hides_no_other(pair: Path, made: Path) -> None:
+    """Marks of tasks that cannot be read are damage; ids of the whole stores are compared still."""
+    shutil.copytree(made / "again.zarr", pair / "c.zarr")
+    with StoreWriter(pair / "d.zarr", OPTIONS) as writer:
+        add_all(writer, [sequence_only("d", "ACDEF" * 30), sequence_only("e", "ACDEG" * 30)])
+        writer.commit()
+        writer.plan("one_hot", ONE_HOT, BATCH_ROWS, CHUNK_ROWS)
+    (pair / "d.zarr" / "encoders" / "one_hot" / "done" / "c.0").write_bytes(b"torn")
+    lines = list(verify(pair / "*.zarr").lines())
+    assert any("d.zarr: encoders/one_hot/done c.0: has 4 bytes" in line for line in lines)
+    assert any("a.zarr and " in line and line.endswith("; ids: a") for line in lines)
+    assert "not compared with the others: 1 damaged store" in lines
+    with pytest.raises(StoreError, match=r"d\.zarr: .*done"):
+        EmbeddingStore.open(pair / "*.zarr")
+
+
+def test_remote_stores_are_not_checked(pair: Path) -> None:
+    """One line says so; it is not damage of each store."""
+    with pytest.raises(StoreError, match=r"a\.zarr: only a local store can be checked"):
+        verify(f"file://{pair}/*.zarr")
+
+
+def test_ids_that_overlap_are_refused(pair: Path) -> None:
+    """Ranges of a damaged or hostile index, which may take any memory, are not followed."""
+    arrays = Arrays.read
+
+    def read(self: Arrays, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        rows = arrays(self, name, start, stop)
+        return np.zeros_like(rows) if name == "entries/id/start" else rows
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Arrays, "read", read)
+        with pytest.raises(StoreError, match="entries/id is not cut into consecutive texts"):
+            len(EmbeddingStore.open(pair / "*.zarr"))
+
+
+def test_paths_of_files_are_read_where_they_are_asked_for(pair: Path, shards: Path) -> None:
+    """A count keeps no path of any file in memory; an entry has the path of its own."""
+    union = EmbeddingStore.open(shards / "*.zarr")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Arrays, "texts", None)
+        assert len(union) == 23
+        assert union.source("dimer") == "dimer.pdb"
+    rows = union.entry_rows[::-1]
+    assert union.log.source_paths_at(rows).tolist() == list(map(union.source, union[::-1].ids))
+    assert set(union.log.source_paths) == set(map(union.source, union.ids))
 
 
 def test_only_ids_that_are_asked_for_are_made(
