@@ -64,6 +64,17 @@ def test_names_are_unknown(earlier: Path) -> None:
     assert {hit.description for hit in protalign.search("1bpi_A", vectors)} == {None}
 
 
+def test_a_store_is_read_with_a_new_one(earlier: Path, sample: Path) -> None:
+    """Stores of both formats, of the same encoders, are read as one."""
+    encoders = ["protalign_t6_2M", "proteinmpnn_v_48_020"]
+    protalign.embed(sample / "110l_A.cif", earlier / "new.zarr", encoders)
+    store = EmbeddingStore.open([earlier / "store.zarr", earlier / "new.zarr"])
+    assert store.ids.tolist()[-2:] == ["fasta", "110l_A"]
+    assert store.info()["format"] == "1.0, 1.1"
+    assert set(store.annotations) == {Annotation()}
+    assert store[["1bpi_A", "110l_A"]].embeddings("proteinmpnn_v_48_020").lengths[0] == 58
+
+
 def test_a_store_is_added_to(earlier: Path, sample: Path) -> None:
     """New files go into an old store; what it had stays."""
     before = EmbeddingStore.open(earlier / "store.zarr").ids.tolist()

@@ -28,7 +28,7 @@ class UnionLog(Log):
     """The rows of several stores, numbered through, and so are their items.
 
     Ids are looked up by hashes; their texts are read where they are asked for. That no two stores
-    have the same id is checked when the first id is asked for.
+    have the same id is checked when the first id, or which entries are equal, is asked for.
 
     Parameters
     ----------
@@ -153,6 +153,7 @@ class UnionLog(Log):
 
     def code(self, modality: Modality, rows: Int64) -> Int64:
         """Return (n,) int64: the same number for entries with the same rows, -1 for none."""
+        self._by_hash  # noqa: B018  # ids are unique: training and scores ask for no id
         item = self.item(modality, rows)
         present = np.flatnonzero(item >= 0)
         first = self.firsts(modality)[item[present]]

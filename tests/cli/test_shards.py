@@ -102,6 +102,15 @@ def test_info_and_verify(places: Path) -> None:
     run("verify", pattern, places / "one.parquet", code=2)
 
 
+def test_align_is_that_of_one_store(places: Path) -> None:
+    """The rows of both sides come from whichever store has the id."""
+    words = ("align", "fasta", "copy", "--model", places / "one.model", "--json", "--store")
+    stores = (places / "one.zarr", places / "shards" / "*.zarr")
+    one, union = (run(*words, store).stdout for store in stores)
+    assert one == union
+    assert json.loads(one)["results"]
+
+
 def test_split_score_and_evaluate(places: Path, tmp_path: Path) -> None:
     """The reports on several stores are those on one, but for its path."""
     split = tmp_path / "split.csv"
@@ -135,6 +144,12 @@ def test_targets_are_several_stores(places: Path, tmp_path: Path) -> None:
     for targets in (pattern, listed):
         ready = ready_targets(targets, model=places / "one.model", cache=tmp_path)
         assert len(ready.side.vectors) == len(ready.side.store) == 10
+    more = tmp_path / "more"
+    more.mkdir()
+    for number, entries in (("10", 1), ("11", 7)):  # a shard that comes while a server runs
+        (more / f"{number}.zarr").symlink_to(places / "shards" / f"{number}.zarr")
+        ready = ready_targets(more / "*.zarr", model=places / "one.model", cache=tmp_path)
+        assert len(ready.side.vectors) == entries
     for pattern in ("none*.zarr", "*.parquet"):  # no store among what matches
         with pytest.raises(InputError, match=r"^.*\*\.\w+: it does not exist; check the path$"):
             ready_targets(places / pattern, model=places / "one.model", cache=tmp_path)

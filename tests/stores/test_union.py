@@ -127,7 +127,13 @@ def test_an_id_in_two_stores(pair: Path, made: Path) -> None:
     union = EmbeddingStore.open(pair / "*.zarr")
     assert len(union) == 5
     assert union.embeddings("one_hot").values.shape == (union.lengths.sum(), 20)
-    for ask in (lambda: union.ids, lambda: "b" in union, lambda: union[["b"]]):
+    asks = (
+        lambda: union.ids,
+        lambda: "b" in union,
+        lambda: union[["b"]],
+        lambda: union.items("sequence"),  # as training does, which asks for no id
+    )
+    for ask in asks:
         with pytest.raises(InputError, match=r"^a: both .*/a\.zarr and .*/c\.zarr have .* 1 more"):
             ask()
     lines = list(verify(pair / "*.zarr").lines())
@@ -230,7 +236,7 @@ def test_patterns(pair: Path) -> None:
 
 
 def test_patterns_are_those_of_a_shell(pair: Path) -> None:
-    """Hidden files do not match, names of equal numbers have an order, odd patterns end in a line."""
+    """Hidden files do not match, equal numbers have an order, odd patterns end in a line."""
     (pair / "._a.zarr").write_bytes(b"what macOS leaves beside a file")
     assert len(EmbeddingStore.open(pair / "*.zarr")) == 3
     (pair / "a.zarr").rename(pair / "01.zarr")
