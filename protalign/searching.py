@@ -361,11 +361,10 @@ def _are_stores(paths: Sequence[Path]) -> bool:
 
 
 def _names_store(path: Path) -> bool:
-    if not is_pattern(path):
-        return (path / "zarr.json").is_file()
     try:
-        return any((Path(each) / "zarr.json").is_file() for each in stores_of([absolute(path)]))
-    except (StoreError, OSError):  # nothing matches, or not permitted
+        stores = stores_of([absolute(path)]) if is_pattern(path) else [path]
+        return any((Path(store) / "zarr.json").is_file() for store in stores)
+    except (StoreError, OSError):  # nothing matches; too long, not permitted
         return False
 
 

@@ -26,7 +26,7 @@ from protalign.stores.format.open import open_arrays
 from protalign.stores.format.state import Option
 from protalign.stores.items import ResidueMap
 from protalign.stores.union.contents import open_union, union_of
-from protalign.stores.union.paths import StorePaths, the_one
+from protalign.stores.union.paths import StorePaths, listed, the_one
 from protalign.stores.vectors.annotations import Annotations
 
 
@@ -414,7 +414,7 @@ class EmbeddingStore(Entries):
 
         Parameters
         ----------
-        path : str, path or sequence of them
+        path : str, path or iterable of them
             A local folder, a URL that fsspec knows ("s3://…"), or a pattern of either
             ("shards/*.zarr", in which ``*``, ``?`` and ``[…]`` stand for parts of names). Stores of
             a pattern are in the order of their names, 9 before 10.
@@ -438,11 +438,12 @@ class EmbeddingStore(Entries):
         >>> len(EmbeddingStore.open(f"{folder}/*.zarr"))
         40
         """
-        if (one := the_one(path)) is not None:
+        paths = listed(path)
+        if (one := the_one(paths)) is not None:
             store = cls(StoreContents(open_arrays(one)))
             store.ids  # noqa: B018  # a damaged index is found now
             return store
-        return cls(open_union(path))
+        return cls(open_union(paths))
 
     @classmethod
     def _shared(cls, members: tuple[str, ...], paths: tuple[str, ...]) -> EmbeddingStore:

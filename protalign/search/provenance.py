@@ -88,7 +88,7 @@ def open_store(path: StorePaths, of: object) -> EmbeddingStore:
     """
     if not path:
         raise InputError(f"{of}: the store is not recorded", "name it with --store")
-    paths = [path] if isinstance(path, (str, os.PathLike)) else path
+    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     for each in paths:
         if "://" not in str(each) and not is_here(each):
             raise InputError(f"{path_text(each)}: the store is missing", "name it with --store")

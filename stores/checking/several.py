@@ -31,7 +31,7 @@ def verify(
 
     Parameters
     ----------
-    path : str, path or sequence of them
+    path : str, path or iterable of them
         The store's folder; or several, or patterns, as ``EmbeddingStore.open`` takes them.
     on_progress : callable, optional
         Called with the chunks of a store that are read so far, and all its chunks.
@@ -65,9 +65,9 @@ def verify(
     …/a.zarr: it is not finished (nothing of it is embedded); nor are …/b.zarr; run its
     `protalign embed` again, or leave it out
     """
-    if (one := the_one(path)) is not None:
-        return verify_store(one, on_progress, upgrade=upgrade)
     paths = listed(path)
+    if (one := the_one(paths)) is not None:
+        return verify_store(one, on_progress, upgrade=upgrade)
     stores = stores_of(paths)
     if remote := [store for store in stores if "://" in store]:
         return verify_store(remote[0])  # which refuses it

@@ -20,16 +20,15 @@ from protalign.stores.items import items_of
 from protalign.stores.union.items import UnionItems
 from protalign.stores.union.log import UnionLog
 from protalign.stores.union.numbering import Numbering
-from protalign.stores.union.paths import StorePaths, listed, stores_of
+from protalign.stores.union.paths import stores_of
 
 
-def open_union(paths: StorePaths) -> Contents:
-    """Open all stores that paths, URLs and patterns name, as one.
+def open_union(paths: Sequence[str]) -> Contents:
+    """Open all stores that absolute paths, URLs and patterns name, as one.
 
     Raise StoreError if one of them cannot be opened or does not fit the others.
     """
-    given = tuple(listed(paths))
-    return union_of(stores_of(given), given)
+    return union_of(stores_of(paths), tuple(paths))
 
 
 def union_of(members: Sequence[str], paths: tuple[str, ...]) -> Contents:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from glob import escape, has_magic, iglob
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ from protalign.core.paths import path_text
 from protalign.core.printing import one_line
 
 #: What opens a store, or several: a path, a URL, a pattern, or a list of them.
-StorePaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+StorePaths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 #: Parts of a pattern that may stand for several names, at most.
 _MOST_LEVELS = 3
@@ -45,10 +45,9 @@ def listed(paths: StorePaths) -> list[str]:
     return [absolute(path) for path in given]
 
 
-def the_one(paths: StorePaths) -> str | None:
+def the_one(paths: Sequence[str]) -> str | None:
     """Return the path or URL of a single store, None if several may be meant."""
-    given = listed(paths)
-    return given[0] if len(given) == 1 and not is_pattern(given[0]) else None
+    return paths[0] if len(paths) == 1 and not is_pattern(paths[0]) else None
 
 
 def stores_of(paths: Sequence[str]) -> list[str]:
@@ -68,13 +67,13 @@ def is_here(path: str | os.PathLike[str]) -> bool:
 
     Examples
     --------
-    >>> is_here("examples/sample"), is_here("examples/samp*"), is_here("none*"), is_here("s3://b")
+    >>> is_here("examples/sample"), is_here("examples/samp*"), is_here("x" * 5000), is_here("s3://b")
     (True, True, False, False)
     """
     if "://" in str(path):
         return False
     try:
-        return all(Path(store).is_dir() for store in _matches(absolute(path)))
+        return all(map(os.path.isdir, _matches(absolute(path))))  # False for odd names
     except StoreError:
         return False
 

@@ -64,6 +64,8 @@ def test_order_is_that_of_names_as_numbers(shards: Path) -> None:
     by_pattern = EmbeddingStore.open(shards / "*.zarr")
     by_list = EmbeddingStore.open([shards / "11.zarr", shards / "9.zarr", shards / "*.zarr"])
     only = EmbeddingStore.open([shards / "9.zarr"])
+    assert len(EmbeddingStore.open(shards.glob("*.zarr"))) == len(by_pattern)
+    assert verify(shards.glob("*.zarr")).ok
     assert by_pattern.info()["stores"] == by_list.info()["stores"] == 3
     assert only.info()["stores"] == 1
     assert by_pattern.ids[:9].tolist() == only.ids.tolist()
