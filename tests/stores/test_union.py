@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -327,23 +324,25 @@ def test_only_ids_that_are_asked_for_are_made(
     assert sum(asked) == 2
 
 
-@pytest.fixture
-def few_files() -> Iterator[None]:
-    """Let this process open hardly more files than it has open, as a store of many shards does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    opened = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 64  # noqa: PTH112, PTH208
-    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 40, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@pytest.mark.usefixtures("few_files")
-def test_stores_share_the_files_that_may_be_open(shards: Path, filled: Path) -> None:
+def test_stores_share_the_files_that_may_be_open(
+    shards: Path, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many stores there are, no more chunks are mapped than the limit allows."""
-    union, one = EmbeddingStore.open(shards / "*.zarr"), EmbeddingStore.open(filled)
-    np.testing.assert_array_equal(
-        union.embeddings("one_hot").values, one.embeddings("one_hot").values
-    )
+    monkeypatch.setattr("protalign.stores.format.arrays._open_files_allowed", lambda: 5)
+    one = EmbeddingStore.open(filled)
+    want = one.embeddings("one_hot").values  # its files stay open
+    union = EmbeddingStore.open(shards / "*.zarr")
+    before = open_files()
+    np.testing.assert_array_equal(union.embeddings("one_hot").values, want)
+    assert 0 < open_files() - before <= 5
+
+
+def open_files() -> int:
+    """Return the number of files that this process has open."""
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        pytest.skip("only Linux lists the open files")
+    return len(list(folder.iterdir()))
 
 
 @given(st.lists(st.text("\0aé", max_size=4), min_size=1, max_size=9))
