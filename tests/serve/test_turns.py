@@ -224,6 +224,7 @@ def test_shared_work_gives_its_cores_to_others() -> None:
     assert ran(work, threads=3) == [1, 3]
 
 
+@pytest.mark.slow
 def test_a_very_long_sequence_holds_up_no_short_one(targets: Targets) -> None:
     """On one thread the short sequence, which came later, has its vector first: the same one."""
     library = Library(targets.searcher(device="cpu"), targets.name)
