@@ -201,7 +201,7 @@ class Compute:
         loop = asyncio.get_running_loop()
 
         def stand_aside(job: Job) -> bool:
-            if not self._crowded:
+            if not self._waits and self._due() is None:
                 return False
             loop.call_soon_threadsafe(self._let_others, job)
             return True
@@ -224,7 +224,7 @@ class Compute:
         """Give a job's cores to what waits; it goes on when its turn comes."""
         if job not in self._under_way:
             return
-        if len(self._aside) >= self._most_aside and not any(job.is_due for job in self._aside):
+        if len(self._aside) >= self._most_aside and self._due() is None:
             job.go_on(job.cores)
             return
         self._release(job)
@@ -239,14 +239,17 @@ class Compute:
             self._encoding[job.kind] -= 1
 
     @property
-    def _crowded(self) -> bool:
-        """Whether other work should have a thread now; any thread may ask."""
-        waits = self._jobs or self._questions or self._proteins
-        return bool(waits) or any(job.is_due for job in tuple(self._aside))
+    def _waits(self) -> bool:
+        """Whether work waits that has not begun; any thread may ask."""
+        return bool(self._jobs or self._questions or self._proteins)
+
+    def _due(self) -> Job | None:
+        """Return the first job that has stood aside long enough; any thread may ask."""
+        return next((job for job in tuple(self._aside) if job.is_due), None)
 
     def _next(self) -> Job | None:
         """Return the next job: new work and jobs that stand aside in turn, if those are due."""
-        due = next((job for job in self._aside if job.is_due), None)
+        due = self._due()
         full = len(self._aside) > self._most_aside  # one has changed places with a due one
         if due is not None and (full or not self._resumed):
             return due
@@ -277,7 +280,7 @@ class Compute:
 
     def _spare(self, job: Job) -> int:
         """Return the cores of a job: if it can be shared, those that nothing else waits for."""
-        if not job.shared or self._jobs or self._questions or self._proteins:
+        if not job.shared or self._waits:
             return 1
         others_aside = len(self._aside) > (job.aside is not None)
         return 1 if others_aside else self._free

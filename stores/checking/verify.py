@@ -131,30 +131,7 @@ def verify_store(
     *,
     upgrade: bool = False,
 ) -> VerifyReport:
-    """Check every file that a local store must have against what was committed.
-
-    Only one chunk and the index of entries are in memory at a time.
-
-    Parameters
-    ----------
-    path : str or path
-        The store's folder.
-    on_progress : callable, optional
-        Called with the chunks read so far, and all chunks.
-    upgrade : bool
-        Whether to record the checksums of a store of format 1.0, and any that are missing, if it
-        is whole otherwise. Nothing else changes.
-
-    Returns
-    -------
-    VerifyReport
-        Every damage, with the ids that it affects.
-
-    Raises
-    ------
-    StoreError
-        The store is missing, or its root attributes are damaged, which say what it must hold. With
-        ``upgrade``, another process writes to it.
+    """Check one store, as ``protalign.stores.verify`` does; arguments and errors are its own.
 
     Examples
     --------

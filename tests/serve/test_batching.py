@@ -161,6 +161,7 @@ def test_short_proteins_go_first_unless_a_long_one_has_waited(
 ) -> None:
     """The long protein came first: short ones overtake it, until its patience is at an end."""
     begun: list[str] = []
+    ended: list[str] = []
     pooled = fresh.searcher.pooled
 
     def noted(proteins: list[Protein], **more: Any) -> Queries:
@@ -171,6 +172,7 @@ def test_short_proteins_go_first_unless_a_long_one_has_waited(
 
     async def one(compute: Compute, each: Protein) -> None:
         await compute.pooled(fresh, [each])
+        ended.append(each.id)
 
     async def work(compute: Compute, metrics: Metrics) -> None:
         async with Held(compute):
@@ -182,6 +184,8 @@ def test_short_proteins_go_first_unless_a_long_one_has_waited(
 
     ran(work, patience=patience)
     assert begun[0] == first
+    if first == "short":
+        assert ended == ["short", "long"]
 
 
 def test_a_thread_is_left_for_short_proteins(fresh: Library) -> None:
