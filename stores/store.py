@@ -430,13 +430,11 @@ class EmbeddingStore(Entries):
         >>> import tempfile
         >>> from protalign import EmbeddingStore, embed
         >>> folder = tempfile.mkdtemp()
-        >>> for number in (1, 2):  # what two tasks of a cluster do
-        ...     _ = embed(
-        ...         "examples/sample", f"{folder}/{number}.zarr", ["protalign_t6_2M"],
-        ...         shard=(number, 2),
-        ...     )
-        >>> len(EmbeddingStore.open(f"{folder}/*.zarr"))
-        40
+        >>> for name in ("1bpi_A", "110l_A"):  # what two tasks of a cluster do
+        ...     file, shard = f"examples/sample/{name}.cif", f"{folder}/{name}.zarr"
+        ...     _ = embed(file, shard, ["protalign_t6_2M"])
+        >>> EmbeddingStore.open(f"{folder}/*.zarr").ids.tolist()
+        ['1bpi_A', '110l_A']
         """
         paths = listed(path)
         if (one := the_one(paths)) is not None:

@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from protalign import EmbeddingStore
 from tests.helpers.commands import contents, run
@@ -110,6 +111,7 @@ def test_a_moved_folder_is_known_by_its_content(few: Path, tmp_path: Path, encod
     assert (report["files_read"], report["entries"]) == (0, 4)
 
 
+@pytest.mark.slow
 def test_a_moved_folder_keeps_its_failures(few: Path, tmp_path: Path, encoder: str) -> None:
     """What failed before the move is told, once, under the path that the file has now."""
     (few / "records.fasta").write_text(">good\nMKVLITG\n>bad\nMK1LITG\n")
@@ -123,6 +125,7 @@ def test_a_moved_folder_keeps_its_failures(few: Path, tmp_path: Path, encoder: s
     assert [Path(failure.file).parent.name for failure in opened.failures] == ["moved"]
 
 
+@pytest.mark.slow
 def test_a_file_is_the_same_from_wherever_it_is_named(
     few: Path, tmp_path: Path, encoder: str
 ) -> None:
@@ -137,6 +140,7 @@ def test_a_file_is_the_same_from_wherever_it_is_named(
         assert (report["files_read"], report["entries"]) == (0, 4), path
 
 
+@pytest.mark.slow
 def test_a_file_that_replaces_another_takes_its_id(
     few: Path, tmp_path: Path, sample: Path, encoder: str
 ) -> None:
@@ -158,6 +162,7 @@ def test_a_file_that_replaces_another_takes_its_id(
     assert opened.source(entry).endswith(".cif")
 
 
+@pytest.mark.slow
 def test_a_changed_file_replaces_its_entry(few: Path, tmp_path: Path, encoder: str) -> None:
     """Other coordinates under the same name: the id now has the new embedding."""
     store = tmp_path / "store.zarr"

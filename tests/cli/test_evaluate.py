@@ -106,6 +106,7 @@ def test_parts_can_be_chosen(finished: Path) -> None:
     assert evaluated(finished, "--part", "train")["leakage"] is None
 
 
+@pytest.mark.slow
 def test_cut_queries(finished: Path, tmp_path: Path) -> None:
     """The same seed cuts the same; lengths no longer tell; the report says that it was done."""
     out, split = tmp_path / "cut.json", tmp_path / "split.csv"

@@ -120,6 +120,7 @@ def test_tilde_after_an_equals_sign_is_the_home_folder(
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.slow
 def test_letters_that_the_terminal_lacks(two: Path, tmp_path: Path, encoder: str) -> None:
     """An ASCII terminal shows a Greek letter as its escape, without a traceback."""
     shutil.move(two / "x.pdb", two / "β-lactamase.pdb")

@@ -76,6 +76,7 @@ def rank(rows: Any, pairs: list[tuple[Float32, Float32]]) -> float:
     return float(np.mean(1 / np.array(ranks)))
 
 
+@pytest.mark.slow
 def test_it_tells_look_alikes_apart(stage: ResidueStage) -> None:
     """Families that it was not trained on; the lines of progress and its facts say how well."""
     lines: list[str] = []

@@ -208,6 +208,7 @@ def test_everybody_can_use_it(opened: Page, scheme: str) -> None:
     opened.fits(400, "html")
 
 
+@pytest.mark.slow
 def test_hits_of_each_chain_of_a_file_open(browser: Any, targets: Targets, sample: Path) -> None:
     """A file of two chains beside a sequence: the hit that opens is of the query that is shown."""
     with served(by_chain(targets), Settings()) as address:
