@@ -326,10 +326,8 @@ def _reaching_all() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0][:200]
         raise LostProcessError(
-            f"another process of the training ended or cannot be reached ({reason}); its own "
-            "error says why"
+            "another process of the training ended or cannot be reached; its own error says why"
         ) from error
 
 

@@ -1,22 +1,24 @@
 """Fits of one process or of several, run as a program: torchrun starts it for each rank.
 
-python -m tests.helpers.rank_fits <folder> [names…] writes the parameters of each fit, by rank.
+python -m tests.helpers.rank_fits <folder> <names…> writes the parameters of each fit, by rank.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
 
+from protalign.core.errors import InputError
 from protalign.estimator.estimator import ProtAlignEstimator
-from protalign.heads.distributed import together
+from protalign.heads.distributed import Ranks, together
 
 #: Name -> what differs from a fit by CLIP with attention.
 FITS: dict[str, dict[str, Any]] = {
@@ -31,6 +33,8 @@ FITS: dict[str, dict[str, Any]] = {
         "validation_fraction": 0.35,
     },
     "mean": {"pooling": "mean-mlp", "batch_size": 7},
+    "fails": {},
+    "killed": {},
     "drawn": {"random_state": None},  # all ranks draw what rank 0 draws
 }
 
@@ -57,26 +61,34 @@ def fitted(name: str) -> ProtAlignEstimator:
     return ProtAlignEstimator(**settings).fit(proteins(), X_val=None)
 
 
+def _write_gradients(ranks: Ranks, folder: Path) -> None:
+    """Write what is left of gradients 1 and 2 of a head, and 5 on both ranks of the loss."""
+    head, loss = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.tensor(0.0))
+    head.grad, loss.grad = torch.full((2,), 1.0 + ranks.place.rank), torch.tensor(5.0)
+    ranks.add_gradients([head], [loss])
+    save_file({"head": head.grad, "loss": loss.grad}, folder / f"gradients.{ranks.place.rank}")
+
+
 def main(folder: Path, names: list[str]) -> None:
     """Write ``{name}.{rank}.safetensors`` with the parameters, and the curves as metadata."""
     with together() as ranks:
-        for name in names or FITS:
+        for name in names:
             rank = ranks.place.rank
+            if name == "gradients":
+                _write_gradients(ranks, folder)
+                continue
             if name == "fails" and rank == 1:
-                raise ValueError("rank 1 fails")
-            if name == "killed":
-                if rank == 1:
-                    os.kill(os.getpid(), 9)
-                name = "clip"
-            if name == "different":
-                ProtAlignEstimator(max_epochs=1 + rank, device="cpu").fit(proteins())
+                raise InputError("rank 1: it fails", "expect it")
+            if name == "killed" and rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if name == "differs":
+                FITS[name] = {"max_epochs": 1 + rank}
             model = fitted(name)
             stage = model.model_.residue_stage
             curves = {
                 "loss": model.loss_curve_,
                 "validation": model.validation_curve_,
                 "stage": None if stage is None else stage.facts()["calibration"],
-                "seconds": time.monotonic(),
             }
             save_file(
                 model.model_.state_dict(),
