@@ -40,7 +40,8 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch:
 
     Examples
     --------
-    >>> launch({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"})
+    >>> at = {"MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
+    >>> launch({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", **at})
     Launch(rank=3, size=4, local_rank=1, local_size=2)
     >>> launch({})
     Launch(rank=0, size=1, local_rank=0, local_size=1)
