@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from protalign.cli.console import Interrupted, on_ctrl_c, print_json, quick_imports
+from protalign.cli.console import USAGE, Interrupted, on_ctrl_c, print_json, quick_imports
 from protalign.cli.options import (
     AsJson,
     Device,
@@ -21,6 +24,7 @@ from protalign.cli.options import (
     StructureEmbeddings,
 )
 from protalign.core.errors import InputError
+from protalign.core.launch import launch
 from protalign.core.printing import printable
 from protalign.core.unfinished import put_back
 from protalign.core.words import Loss, counted
@@ -29,6 +33,10 @@ from protalign.heads.poolings import POOLINGS
 if TYPE_CHECKING:
     from protalign.estimator.estimator import ProtAlignEstimator
     from protalign.stores import EmbeddingStore, Entries, StoreView
+
+#: Seconds after which a process ends that does not say why: torchrun then ends all at once, and
+#: whoever does say it should have done so.
+_WAIT = 1.0
 
 
 def fit(
@@ -100,53 +108,86 @@ def fit(
       protalign fit store.zarr --split split.csv --out model/
       protalign fit 'shards/*.zarr' --out model/
     """
-    if split is not None and (ids is not None or validation_ids is not None):
-        raise InputError(
-            "--split: cannot be combined with --ids or --validation-ids", "give one or the other"
-        )
-    put_back(out)
-    # A saved model is found before the imports; check_target refuses other files and folders.
-    if (out / "config.json").is_file() and not overwrite:
-        raise InputError(f"--out {out}: it exists", "name another folder or add --overwrite")
-    with quick_imports():
-        from protalign.estimator.estimator import ProtAlignEstimator
-        from protalign.heads.model_files import check_target
-        from protalign.stores import EmbeddingStore
+    with _one_of_all() as first:
+        if split is not None and (ids is not None or validation_ids is not None):
+            raise InputError(
+                "--split: cannot be combined with --ids or --validation-ids",
+                "give one or the other",
+            )
+        if first:
+            put_back(out)
+        # A saved model is found before the imports; check_target refuses other files and folders.
+        if first and (out / "config.json").is_file() and not overwrite:
+            raise InputError(f"--out {out}: it exists", "name another folder or add --overwrite")
+        with quick_imports():
+            from protalign.estimator.estimator import ProtAlignEstimator
+            from protalign.heads.model_files import check_target
+            from protalign.stores import EmbeddingStore
 
-    check_target(out)
-    estimator = ProtAlignEstimator(
-        embed_dim=embed_dim,
-        n_heads=heads,
-        pooling=pooling,
-        loss=loss,
-        temperature=temperature,
-        bias=bias,
-        learnable_temperature=learnable_temperature,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        residue_head=residue_head,
-        random_state=seed,
-        device=device,
-        sequence_encoder=sequence_encoder,
-        structure_encoder=structure_encoder,
-        verbose=verbose,
-    )
-    if max_epochs is not None:
-        estimator.set_params(max_epochs=max_epochs)
-    train, validation, how = _parts(EmbeddingStore.open(store), split, ids, validation_ids)
-    with on_ctrl_c("no model was saved"):
-        interrupted = _train(estimator, train, validation, how)
-    estimator.save(out)
-    summary = _summary(estimator)
-    if as_json:
-        print_json(summary)
-    elif not quiet:
-        print(
-            f"{printable(out)}: trained on {counted(summary['pairs'], 'pair')}; keeps epoch "
-            f"{summary['best_epoch']} of {summary['epochs']}; training loss {summary['loss']:.4f}"
+        if first:
+            check_target(out)
+        estimator = ProtAlignEstimator(
+            embed_dim=embed_dim,
+            n_heads=heads,
+            pooling=pooling,
+            loss=loss,
+            temperature=temperature,
+            bias=bias,
+            learnable_temperature=learnable_temperature,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            residue_head=residue_head,
+            random_state=seed,
+            device=device,
+            sequence_encoder=sequence_encoder,
+            structure_encoder=structure_encoder,
+            verbose=verbose,
         )
-    if interrupted:
-        raise Interrupted("the best model so far is saved")
+        if max_epochs is not None:
+            estimator.set_params(max_epochs=max_epochs)
+        train, validation, how = _parts(EmbeddingStore.open(store), split, ids, validation_ids)
+        with on_ctrl_c("no model was saved"):
+            interrupted = _train(estimator, train, validation, how)
+        if not first:
+            return
+        estimator.save(out)
+        summary = _summary(estimator)
+        if as_json:
+            print_json(summary)
+        elif not quiet:
+            print(
+                f"{printable(out)}: trained on {counted(summary['pairs'], 'pair')}; keeps epoch "
+                f"{summary['best_epoch']} of {summary['epochs']}; "
+                f"training loss {summary['loss']:.4f}"
+            )
+        if interrupted:
+            raise Interrupted("the best model so far is saved")
+
+
+@contextmanager
+def _one_of_all() -> Iterator[bool]:
+    """Train with the other processes that torchrun started, if there are any; none without it.
+
+    Yields whether this one prints and writes for all. If several fail, one line says why: that of
+    the first.
+    """
+    place = launch()
+    if place.size == 1:
+        yield True
+        return
+    with quick_imports():
+        from protalign.heads.distributed import together
+
+    with together() as ranks, warnings.catch_warnings():
+        if not ranks.first:
+            warnings.simplefilter("ignore")
+        try:
+            yield ranks.first
+        except BaseException:
+            if ranks.fails_first():
+                raise
+            time.sleep(_WAIT)
+            raise SystemExit(USAGE) from None
 
 
 def _parts(

@@ -41,6 +41,7 @@ MAY_IMPORT = {
         *{"core", "reading", "encoders", "embedding", "stores", "residues", "heads", "splits"},
         *{"estimator", "search", "searching", "serve", "evaluation", "report"},
     },
+    "__main__": {"cli"},
 }
 #: Libraries that only these files may import.
 CONFINED = {

@@ -72,6 +72,10 @@ class ModelError(ProtAlignError, ValueError):
     """A saved model is missing or damaged, or does not fit the store it is used on."""
 
 
+class LostProcessError(ProtAlignError):
+    """Another process that trains the same model ended, or cannot be reached."""
+
+
 def show_traceback(error: BaseException) -> None:
     """Print where an error comes from to standard error, if ``DEBUG_VARIABLE`` is set."""
     if os.environ.get(DEBUG_VARIABLE):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Self, get_args
 
 import numpy as np
@@ -32,6 +32,7 @@ from protalign.estimator.checks import (
 from protalign.estimator.export import export_vectors
 from protalign.estimator.fitted import FittedAttributes
 from protalign.heads import model_files
+from protalign.heads.distributed import Ranks, current
 from protalign.heads.inputs import (
     ArrayInputs,
     Inputs,
@@ -45,8 +46,7 @@ from protalign.heads.model import Model, TrainingRecord
 from protalign.heads.pairs import Pairs, split_validation
 from protalign.heads.poolings import pooling_head
 from protalign.heads.ranks import RetrievalSet, recall_at_k
-from protalign.heads.residue_fit import fit_residue_stage
-from protalign.heads.residue_head import fit_residue_head
+from protalign.heads.residue_fit import fit_residues
 from protalign.heads.seeded import seeded
 from protalign.heads.training import History, TrainingOptions, train
 from protalign.stores import Entries
@@ -233,16 +233,19 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         """
         check_parameters(self.get_params(deep=False))
         check_not_structures(y)
-        device = resolve_device(self.device)
+        ranks = current()
+        device = ranks.device(resolve_device(self.device))
         inputs = self._fitting_inputs(X)
         pairs = Pairs.of(self._averaged(inputs))
         if len(pairs) < 2:
             raise InputError("X: it holds 1 pair of sequence and structure", "training needs more")
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        drawn = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = int(ranks.text_of_first(lambda: str(drawn)))
         generator = np.random.default_rng(seed)
         before = self.model_.training_record if self._continues() else None
         model = self._model_to_train(inputs, seed).to(device)
         training, validating = self._parts(pairs, X_val, inputs, generator)
+        self._check_same(ranks, training, validating)
         n_validation = 0 if validating is None else len(validating)
         self._report(
             f"{len(training):,} pairs to train on, {n_validation:,} to validate on; "
@@ -257,13 +260,13 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         )
         history = train(model, training, validating, options, generator, self._report)
         random = f"a random {100 * n_validation / len(pairs):.0f} % of the pairs, whole sequences"
-        model.residue_stage = fit_residue_stage(training.of_residues(), np.random.default_rng(seed))
-        if self.residue_head and model.residue_stage is not None and not history.interrupted:
-            residues = None if validating is None else validating.of_residues()
-            head = fit_residue_head(
-                model.residue_stage, training.of_residues(), residues, seed, self._report
-            )
-            model.residue_stage = replace(model.residue_stage, head=head)
+        model.residue_stage = fit_residues(
+            training.of_residues(),
+            None if validating is None else validating.of_residues(),
+            seed,
+            self._report,
+            with_head=self.residue_head and not history.interrupted,
+        )
         model.encoders = dict(inputs.encoders)
         model.training_record = _record(
             before,
@@ -537,8 +540,19 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
             return pairs, None
         return split_validation(pairs, self.validation_fraction, generator)
 
+    def _check_same(self, ranks: Ranks, *parts: Pairs | None) -> None:
+        """Raise InputError unless all processes that train together have one task."""
+        settings = {k: v for k, v in self._settings().items() if k != "verbose"}
+        arrays = [
+            array
+            for pairs in parts
+            if pairs is not None
+            for array in (pairs.positions, pairs.items, *map(pairs.inputs.lengths, MODALITIES))
+        ]
+        ranks.check_same("X or a parameter", json.dumps(settings).encode(), *arrays)
+
     def _report(self, line: str) -> None:
-        if self.verbose:
+        if self.verbose and current().first:
             print(line, file=sys.stderr, flush=True)
 
     def _output_modalities(self) -> tuple[Modality, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +12,10 @@ from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
+from protalign.heads.distributed import current
 from protalign.heads.inputs import Inputs
 from protalign.heads.pairs import Pairs
+from protalign.heads.residue_head import fit_residue_head
 from protalign.residues import PairSums, ResidueStage
 from protalign.residues.background import FEWEST, PROTEINS, Background, CompactRows
 from protalign.residues.calibration import Calibration, Chance
@@ -48,6 +52,47 @@ def fit_residue_stage(pairs: Pairs, generator: np.random.Generator) -> ResidueSt
     except InputError:
         return None
     return replace(stage, calibration=_calibration(stage, pairs, generator))
+
+
+def fit_residues(
+    pairs: Pairs,
+    validation: Pairs | None,
+    seed: int,
+    report: Callable[[str], None],
+    *,
+    with_head: bool,
+) -> ResidueStage | None:
+    """Fit the residue stage, and its head if it is to have one.
+
+    Of processes that train together rank 0 alone fits it, and the others wait: it reads every
+    residue once, so that their number does not count.
+
+    Parameters
+    ----------
+    pairs, validation : Pairs
+        The pairs to train on; the pairs to validate the head on, or None.
+    seed : int
+        Chooses the pairs of the calibration, and what the head's training draws.
+    report : callable
+        Receives the lines of the head's training.
+    with_head : bool
+        Whether to train the head, in minutes.
+    """
+    ranks = current()
+    stage = None
+    if ranks.first:
+        stage = fit_residue_stage(pairs, np.random.default_rng(seed))
+        if stage is not None and with_head:
+            stage = replace(stage, head=fit_residue_head(stage, pairs, validation, seed, report))
+    if ranks.alone:
+        return stage
+    facts = json.loads(
+        ranks.text_of_first(lambda: json.dumps(None if stage is None else stage.facts()))
+    )
+    if facts is None:
+        return None
+    arrays = ranks.arrays_of_first(lambda: {} if stage is None else stage.tensors())
+    return ResidueStage.of_tensors(arrays, facts) if stage is None else stage
 
 
 def _calibration(

@@ -13,6 +13,7 @@ import torch
 from protalign.core.arrays import Int64
 from protalign.core.machine import usable_memory
 from protalign.core.protein import MODALITIES
+from protalign.heads.distributed import current
 from protalign.heads.kernels.batch import ProteinBatch, batch_of
 from protalign.heads.kernels.fused import RangeBatch, fused_pooling_on
 from protalign.heads.kernels.packed import PackedBatch, moved
@@ -79,11 +80,13 @@ class Rows:
                     coming.append(reader.submit(self._from_inputs, following))
                 yield batch
 
-    def unique_items(self) -> Batch | None:
-        """Return all unique sequences and all unique structures, in order; None if not held."""
+    def unique_items(self, wanted: Sequence[Int64]) -> Batch | None:
+        """Return some unique sequences and some unique structures, by number; None if not held."""
         if not self.held:
             return None
-        [sequence], [structure] = (held.batches([held.everything]) for held in self._items)
+        [sequence], [structure] = (
+            held.batches([own]) for held, own in zip(self._items, wanted, strict=True)
+        )
         return sequence, structure
 
     def _from_inputs(self, indices: Int64) -> Batch:
@@ -121,10 +124,6 @@ class _Held:
             unfilled[: len(rows.values)] = moved(rows.values, device)
             unfilled = unfilled[len(rows.values) :]
 
-    @property
-    def everything(self) -> Int64:
-        return np.arange(len(self._lengths))
-
     def batches(self, items: Sequence[Int64]) -> Iterator[ProteinBatch]:
         """Yield a batch for each array of items, in order; items may repeat. No row is copied."""
         lengths = [self._lengths[own] for own in items]
@@ -142,7 +141,7 @@ class _Held:
 
 
 def memory_for_rows(device: torch.device) -> float:
-    """Return the bytes of rows that may be held on a device."""
+    """Return the bytes of rows that may be held on a device; a machine's ranks share its own."""
     if device.type == "cuda":
         return GPU_MEMORY_PART * torch.cuda.mem_get_info(device)[0]
-    return MEMORY_PART * usable_memory()
+    return MEMORY_PART * usable_memory() / current().place.local_size

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from protalign.core.arrays import Bool, Int64
-from protalign.core.protein import MODALITIES
+from protalign.core.protein import MODALITIES, Modality
+from protalign.heads.distributed import current
 from protalign.heads.kernels.batch import batch_of
 from protalign.heads.model import Model, not_finite
 from protalign.heads.pairs import Pairs
@@ -49,9 +50,9 @@ class Summaries:
         self._model, self._pairs = model, pairs
         self._heads = model.sequence, model.structure
         self._values: list[Tensor] = []
-        if _bytes(model, pairs) <= (memory_for_rows(model.device) if memory is None else memory):
-            columns = range(len(MODALITIES))
-            self._values = [torch.cat(list(_blocks(model, pairs, column))) for column in columns]
+        room = memory_for_rows(model.device) if memory is None else memory
+        if current().all_agree(_bytes(model, pairs) <= room):
+            self._values = [_of_all(model, pairs, column) for column in range(len(MODALITIES))]
 
     @property
     def held(self) -> bool:
@@ -64,11 +65,14 @@ class Summaries:
         Proteins lose residues at their ends, as many of the sequence as of the structure, and
         others in each epoch: few pairs teach more, and what is known of a protein seldom is all.
         """
-        for sequence, structure in self._batches(batches):
-            kept = _kept_parts(sequence.shape[0], sequence.shape[1], generator)
+        ranks = current()
+        own = [ranks.own(len(indices)) for indices in batches]
+        parts = self._batches([indices[of] for indices, of in zip(batches, own, strict=True)])
+        for indices, of, (sequence, structure) in zip(batches, own, parts, strict=True):
+            kept = _kept_parts(len(indices), sequence.shape[1], generator)[of]
             kept_parts = torch.from_numpy(kept).to(self._model.device)
             vectors = (
-                head.of_summary(summary * kept_parts)
+                ranks.gathered(head.of_summary(summary * kept_parts), len(indices))
                 for head, summary in zip(self._heads, (sequence, structure), strict=True)
             )
             yield self._model.loss(*vectors)
@@ -119,9 +123,16 @@ def _bytes(model: Model, pairs: Pairs) -> float:
     return total
 
 
-def _blocks(model: Model, pairs: Pairs, column: int) -> Iterator[Tensor]:
-    """Yield the summaries of the unique items of a modality, block by block."""
-    modality, positions = MODALITIES[column], pairs.positions_of_items(column)
+def _of_all(model: Model, pairs: Pairs, column: int) -> Tensor:
+    """Return the summaries of the unique items of a modality; each rank summarises its part."""
+    ranks, positions = current(), pairs.positions_of_items(column)
+    own = positions[ranks.own(len(positions))]
+    blocks = list(_blocks(model, pairs, MODALITIES[column], own))
+    return ranks.gathered(torch.cat(blocks), len(positions))
+
+
+def _blocks(model: Model, pairs: Pairs, modality: Modality, positions: Int64) -> Iterator[Tensor]:
+    """Yield the summaries of some entries, block by block."""
     done = 0
     for rows in pairs.inputs.blocks(modality, positions):
         with torch.no_grad():

@@ -16,6 +16,7 @@ from protalign.core.arrays import Int64
 from protalign.core.errors import ModelError
 from protalign.core.protein import MODALITIES
 from protalign.heads.adam import Adam
+from protalign.heads.distributed import Ranks, current
 from protalign.heads.model import Model, not_finite
 from protalign.heads.pairs import Pairs
 from protalign.heads.ranks import RetrievalSet, mean_reciprocal_rank
@@ -71,12 +72,14 @@ def train(
 ) -> History:
     """Train the model in place with Adam, and leave it as it was after the best epoch.
 
-    The heads of a model that was not trained before are initialised by the pairs first.
+    The heads of a model that was not trained before are initialised by the pairs first. Inside
+    ``protalign.heads.distributed.together`` each process pools its part of every batch, and all end
+    with the same model.
 
     With validation pairs, the best epoch has the highest mean reciprocal rank (sequence ->
     structure) among them, and training stops after ``n_iter_no_change`` epochs without a gain of
     more than ``tol``. Without them, the best epoch is the last. Ctrl-C stops training and keeps
-    the best epoch so far.
+    the best epoch so far; of several processes it ends all.
 
     Parameters
     ----------
@@ -97,10 +100,11 @@ def train(
         Embeddings hold NaN or infinity.
     ModelError
         Training diverged.
+    LostProcessError
+        Another process of the training ended or cannot be reached.
     """
-    if model.training_record is None:
-        heads = model.sequence, model.structure
-        type(model.sequence).initialise(*heads, pairs, generator, report)
+    ranks = current()
+    _initialise(model, pairs, generator, report, ranks)
     source = Summaries(model, pairs) if model.sequence.summarises else Rows(pairs, model.device)
     score_of = _validate_on(validation, model)
     optimiser = Adam(
@@ -129,7 +133,8 @@ def train(
                 report(f"stopped: no gain in {waited} epochs; best was epoch {history.best_epoch}")
                 break
     except KeyboardInterrupt:
-        if history.best_epoch == 0 or not (history.validation or _all_finite(model)):
+        kept = history.best_epoch > 0 and (history.validation or _all_finite(model))
+        if not (kept and ranks.alone):  # others are at another step, and may go on to another epoch
             raise
         history.interrupted = True
         warnings.warn("Training interrupted by user: the best so far is kept.", stacklevel=3)
@@ -138,6 +143,21 @@ def train(
     for head in (model.sequence, model.structure):
         head.finish()
     return history
+
+
+def _initialise(
+    model: Model,
+    pairs: Pairs,
+    generator: np.random.Generator,
+    report: Callable[[str], None],
+    ranks: Ranks,
+) -> None:
+    """Give every rank rank 0's values to start from, and its generator as it then is."""
+    if ranks.first and model.training_record is None:
+        heads = model.sequence, model.structure
+        type(model.sequence).initialise(*heads, pairs, generator, report)
+    ranks.values_of_first(model)
+    ranks.generator_of_first(generator)
 
 
 def _epoch(
@@ -152,6 +172,9 @@ def _epoch(
     order = generator.permutation(len(pairs))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     batches = [indices for indices in batches if len(indices) > 1]  # one alone has no negatives
+    ranks = current()
+    ranks.check_same("the order of the batches", *batches)
+    heads = [*model.sequence.parameters(), *model.structure.parameters()]
     at_once = _LOSSES_AT_ONCE.get(model.device.type, _LOSSES_AT_ONCE_ACCELERATOR)
     total, losses = 0.0, []
     for number, loss in enumerate(_losses(model, source, batches, generator), start=1):
@@ -161,6 +184,7 @@ def _epoch(
             total += _sum_of_losses(losses, batches[number - len(losses) : number], pairs)
             losses.clear()
         loss.backward()  # type: ignore[no-untyped-call]
+        ranks.add_gradients(heads, list(model.loss.parameters()))
         optimiser.step()
     return total / sum(map(len, batches))
 
@@ -171,11 +195,15 @@ def _losses(
     batches: Sequence[Int64],
     generator: np.random.Generator,
 ) -> Iterator[Tensor]:
-    """Yield the loss of each batch, 0-d."""
+    """Yield the loss of each batch, 0-d; each rank pools its part of it."""
     if isinstance(source, Summaries):
         yield from source.losses(batches, generator)
-    else:
-        yield from (model(*batch) for batch in source.batches(batches))
+        return
+    ranks = current()
+    own = [indices[ranks.own(len(indices))] for indices in batches]
+    for indices, (sequence, structure) in zip(batches, source.batches(own), strict=True):
+        vectors = model.sequence(sequence), model.structure(structure)
+        yield model.loss(*(ranks.gathered(each, len(indices)) for each in vectors))
 
 
 def _all_finite(model: Model) -> bool:
@@ -198,21 +226,35 @@ def _validate_on(pairs: Pairs | None, model: Model) -> Callable[[Model], float] 
     """Return a function that validates the model; the pairs are read once if they fit."""
     if pairs is None:
         return None
+    ranks = current()
     if model.sequence.summarises:
         summaries = Summaries(model, pairs)
-        return lambda _: mean_reciprocal_rank(summaries.retrieval_set().ranks())
-    items = Rows(pairs, model.device).unique_items()
+        if summaries.held:
+            return lambda _: _reciprocal_rank(summaries.retrieval_set(), ranks)
+    positions = [pairs.positions_of_items(column) for column in range(len(MODALITIES))]
+    own = [ranks.own(len(entries)) for entries in positions]
+    items = Rows(pairs, model.device).unique_items(own)
 
     def score(model: Model) -> float:
-        if items is None:
-            return mean_reciprocal_rank(model.retrieval_set(pairs).ranks())
-        sequence, structure = (
-            model.finite_vectors(batch, pairs.inputs, modality, pairs.positions_of_items(column))
-            for column, (modality, batch) in enumerate(zip(MODALITIES, items, strict=True))
-        )
-        return mean_reciprocal_rank(RetrievalSet(sequence, structure, pairs.items).ranks())
+        vectors = []
+        for column, modality in enumerate(MODALITIES):
+            entries = positions[column][own[column]]
+            pooled = (
+                model.vectors(pairs.inputs, modality, entries)
+                if items is None
+                else model.finite_vectors(items[column], pairs.inputs, modality, entries)
+            )
+            of_all = ranks.gathered(torch.from_numpy(pooled), len(positions[column]))
+            vectors.append(of_all.numpy())
+        sequence, structure = vectors
+        return _reciprocal_rank(RetrievalSet(sequence, structure, pairs.items), ranks)
 
     return score
+
+
+def _reciprocal_rank(found: RetrievalSet, ranks: Ranks) -> float:
+    """Return the mean reciprocal rank; rank 0's, by whose rounding all ranks then decide."""
+    return ranks.number_of_first(lambda: mean_reciprocal_rank(found.ranks()))
 
 
 def _broken(pairs: Pairs, indices: Int64, batch: Batch) -> ValueError:
