@@ -17,6 +17,7 @@ from protalign.core.errors import ModelError
 from protalign.core.protein import MODALITIES
 from protalign.heads.adam import Adam
 from protalign.heads.model import Model, not_finite
+from protalign.heads.order import Order
 from protalign.heads.pairs import Pairs
 from protalign.heads.ranks import RetrievalSet, mean_reciprocal_rank
 from protalign.heads.rows import Batch, Rows
@@ -149,12 +150,11 @@ def _epoch(
     generator: np.random.Generator,
 ) -> float:
     """Run one pass over the pairs in a random order; return the mean loss."""
-    order = generator.permutation(len(pairs))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    batches = [indices for indices in batches if len(indices) > 1]  # one alone has no negatives
+    order = source.order(batch_size, generator)
+    batches = order.batches
     at_once = _LOSSES_AT_ONCE.get(model.device.type, _LOSSES_AT_ONCE_ACCELERATOR)
     total, losses = 0.0, []
-    for number, loss in enumerate(_losses(model, source, batches, generator), start=1):
+    for number, loss in enumerate(_losses(model, source, order, generator), start=1):
         optimiser.zero_grad()
         losses.append(loss.detach())
         if len(losses) == at_once or number == len(batches):
@@ -168,14 +168,14 @@ def _epoch(
 def _losses(
     model: Model,
     source: Rows | Summaries,
-    batches: Sequence[Int64],
+    order: Order,
     generator: np.random.Generator,
 ) -> Iterator[Tensor]:
     """Yield the loss of each batch, 0-d."""
     if isinstance(source, Summaries):
-        yield from source.losses(batches, generator)
+        yield from source.losses(order.batches, generator, order.windows)
     else:
-        yield from (model(*batch) for batch in source.batches(batches))
+        yield from (model(*batch) for batch in source.batches(order.batches, order.windows))
 
 
 def _all_finite(model: Model) -> bool:
