@@ -79,12 +79,12 @@ class Blocks:
 
     Examples
     --------
-    >>> blocks = Blocks(np.arange(6), np.full(6, 10.0), np.array([0, 0, 1, 1, 2, 2]), 45)
+    >>> blocks = Blocks(np.arange(6), np.full(6, 10.0), np.array([0, 0, 1, 1, 2, 2]), 55)
     >>> order = blocks.order(2, np.random.default_rng(0))
     >>> [window.tolist() for window in order.windows]
-    [[4, 5], [0, 1, 2, 3]]
+    [[0, 1, 4, 5], [2, 3]]
     >>> [batch.tolist() for batch in order.batches]
-    [[4, 5], [2, 0], [1, 3]]
+    [[5, 4], [1, 0], [3, 2]]
     """
 
     def __init__(self, in_order: Int64, sizes: Float64, chunk: Int64, window_bytes: float) -> None:
