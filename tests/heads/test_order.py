@@ -59,17 +59,17 @@ def windows_of(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
 
 
 @given(
-    sizes=st.lists(st.integers(1, 50), min_size=1, max_size=80),
+    sizes=st.lists(st.integers(1, 50), min_size=1, max_size=80) | st.just([10] * 200),
     per_chunk=st.integers(1, 9),
-    window=st.integers(1, 5000),
+    part=st.sampled_from([0.001, 0.1, 0.3, 0.6, 1.0]),
     batch=st.integers(2, 40),
     seed=st.integers(0, 99),
 )
 def test_an_epoch_has_every_pair_once(
-    sizes: list[int], per_chunk: int, window: int, batch: int, seed: int
+    sizes: list[int], per_chunk: int, part: float, batch: int, seed: int
 ) -> None:
     """Batches and windows have all pairs; batches are as large as those of a full shuffle."""
-    n = len(sizes)
+    n, window = len(sizes), max(1.0, part * sum(sizes))
     in_order = np.random.default_rng(seed).permutation(n)
     chunk = np.arange(n) // per_chunk
     blocks = Blocks(in_order, np.array(sizes, dtype=np.float64), chunk, window)
@@ -93,6 +93,21 @@ def test_an_epoch_has_every_pair_once(
         assert sum(map(len, chunks)) == chunk[-1] + 1
     if sum(sizes) <= window:
         assert all(np.array_equal(*both) for both in zip(order.batches, full.batches, strict=True))
+
+
+def test_blocks_are_drawn_and_their_pairs_shuffled() -> None:
+    """A window is read in order, of blocks from all over; its batches mix all of them."""
+    blocks = Blocks(np.arange(2000), np.ones(2000), np.arange(2000) // 5, 400)
+    generator = np.random.default_rng(1)
+    first, second = (blocks.order(50, generator) for _ in range(2))
+    for order in (first, second):
+        for pairs in order.windows:
+            assert (np.diff(pairs) > 0).all()
+            assert np.ptp(pairs) > 1000
+        for batch in order.batches:
+            assert len(np.unique(batch // 25)) > 8
+            assert (np.diff(batch) < 0).any()
+    assert not np.array_equal(first.windows[0], second.windows[0])
 
 
 def test_a_chunk_is_read_once_an_epoch_in_ascending_order(
