@@ -65,6 +65,7 @@ bench: $(INSTALLED)
 	$(BENCH)/reading.py $(PROTEINS) --json $(RESULTS)/reading.json
 	$(BENCH)/embed.py --threads $(THREADS) --proteins $(PROTEINS) $(ESM2_8M) --json $(RESULTS)/embed.json
 	$(BENCH)/larger_than_memory.py --threads $(THREADS) --store-gb $(STORE_GB) --memory-gb $(MEMORY_GB) --json $(RESULTS)/larger_than_memory.json
+	$(BENCH)/shuffling.py --threads $(THREADS) --json $(RESULTS)/shuffling.json
 	$(BENCH)/scaling.py --threads $(THREADS) --sizes $(SIZES) --json $(RESULTS)/scaling.json
 	$(BENCH)/serve.py --threads $(THREADS) --json $(RESULTS)/serve.json
 	$(BENCH)/gpu.py --json $(RESULTS)/gpu.json

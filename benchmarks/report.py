@@ -37,9 +37,15 @@ GROWTH = """
 
 Drawn by `benchmarks/speed/scaling.py`. The slopes are those of the last two sizes; 1 means that
 cost grows as the size does. Three things bend the lines. Starting takes part of the time at the
-small end. `fit` holds rows in memory if they fit into a quarter of it; otherwise it streams them
-from the store, one batch ahead, at the speed of random reads. And a search of 64 queries among few
-vectors is mostly the cost of starting threads and of the smallest matrix blocks.
+small end. `fit` holds rows in memory if they fit into a quarter of it; otherwise an epoch reads
+windows of many blocks of neighbouring chunks, each chunk of the larger modality once, and shuffles
+pairs within a window. And a search of 64 queries among few vectors is mostly the cost of starting
+threads and of the smallest matrix blocks.
+
+This is not a full shuffle: pairs of one block always share a window. If w of n pairs are in a
+window, they meet in a batch n / w times as often; pairs of different blocks meet nearly as often as
+in a full shuffle. Each epoch draws other windows. `benchmarks/speed/shuffling.py` measures the
+slope, an epoch beside one reading of its bytes, and what both orders teach.
 """
 
 

@@ -68,6 +68,10 @@ class EncodedItems(ABC):
     def gather(self, start: Int64, length: Int64) -> npt.NDArray[Any]:
         """Return (R, D): the rows of n ranges, one after another, in the stored dtype."""
 
+    @abstractmethod
+    def chunks(self, rows: Int64) -> Int64:
+        """Return (n,) int64: equal for rows of one chunk, and ascending as the rows do."""
+
     @property
     @abstractmethod
     def info(self) -> EncoderInfo:
@@ -139,6 +143,10 @@ class EncodedRows(EncodedItems):
     def gather(self, start: Int64, length: Int64) -> npt.NDArray[Any]:
         """Return (R, D): the rows of n ranges, one after another, in the stored dtype."""
         return self._arrays.gather(f"encoders/{self.name}/values", start, length)
+
+    def chunks(self, rows: Int64) -> Int64:
+        """Return (n,) int64: the chunk of each row."""
+        return rows // self._arrays.spec(f"encoders/{self.name}/values").chunk_rows
 
     @cached_property
     def info(self) -> EncoderInfo:

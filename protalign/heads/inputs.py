@@ -55,6 +55,17 @@ class Inputs(ABC):
     def rows(self, modality: Modality, positions: Int64) -> Ragged:
         """Return the rows of some entries that have them, packed, float16 or float32."""
 
+    def places(self, modality: Modality, positions: Int64) -> tuple[Int64, Int64] | None:
+        """Return where on a disk the rows of some entries that have them are.
+
+        Returns
+        -------
+        first_row, chunk : (k,) int64
+            The place of each entry's first row among all, and the chunk that it is in: entries of
+            one chunk are read together at the cost of one. None if all rows are in memory.
+        """
+        return None
+
     def sequence_rows(self, positions: Int64) -> Sequence[Int64 | None]:
         """Return, for each structure row of some entries with both, its residue's sequence row.
 
@@ -155,6 +166,11 @@ class StoreInputs(Inputs):
 
     def rows(self, modality: Modality, positions: Int64) -> Ragged:
         return self.entries.embeddings(self._names[modality], positions)
+
+    def places(self, modality: Modality, positions: Int64) -> tuple[Int64, Int64]:
+        encoded = self.entries.store.encoders.rows(self._names[modality])
+        first_row = self.entries[positions].rows(self._names[modality])[0]
+        return first_row, encoded.chunks(first_row)
 
     def sequence_rows(self, positions: Int64) -> Sequence[Int64 | None]:
         return self.entries.store.sequence_rows(self.entries.entry_rows[positions])

@@ -1,11 +1,11 @@
-"""Rows of training pairs: held on their device if they fit, else read a batch ahead of use."""
+"""Rows of training pairs: held on their device if they fit, else read ahead of use."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ import torch
 from protalign.core.arrays import Int64
 from protalign.core.machine import usable_memory
 from protalign.core.protein import MODALITIES
+from protalign.core.ragged import Ragged
 from protalign.heads.distributed import current
 from protalign.heads.kernels.batch import ProteinBatch, batch_of
 from protalign.heads.kernels.fused import RangeBatch, fused_pooling_on
-from protalign.heads.kernels.packed import PackedBatch, moved
+from protalign.heads.kernels.packed import PackedBatch, moved, tensor
+from protalign.heads.order import LEAST_WINDOW, Blocks, Order
 from protalign.heads.pairs import Pairs
 
 #: A batch of pairs: of their sequences and of their structures.
@@ -26,6 +28,11 @@ Batch = tuple[ProteinBatch, ProteinBatch]
 MEMORY_PART = 0.25
 #: The same part of a GPU's memory that is free at that moment.
 GPU_MEMORY_PART = 0.4
+#: Windows in memory at once: one is in use, the next one is read, and the one before is let go when
+#: its last batch is trained on.
+WINDOWS = 3
+
+T = TypeVar("T")
 
 
 class Rows:
@@ -38,7 +45,8 @@ class Rows:
     device : torch.device
         The device of the batches and of the rows that are held.
     memory : float, optional
-        Bytes that may be held there; default: a part of what this process may use.
+        Bytes that may be held there; default: a part of what this process may use. Windows of rows
+        that are not held take as much of the machine's memory, or 3 times ``order.LEAST_WINDOW``.
 
     Attributes
     ----------
@@ -52,18 +60,39 @@ class Rows:
         self._pairs = pairs
         self.device = device
         self._items: list[_Held] = []
-        if self._bytes() <= (memory_for_rows(device) if memory is None else memory):
+        ranks = current()
+        if memory is None:  # ranks that train together take pairs in one order
+            held = ranks.all_agree(self._bytes() <= memory_for_rows(device))
+            in_windows = ranks.number_of_first(lambda: memory_for_rows(torch.device("cpu")))
+        else:
+            held, in_windows = self._bytes() <= memory, memory
+        if held:
             self._items = [_Held(pairs, column, device) for column in range(len(MODALITIES))]
+        self._window_bytes = max(in_windows / WINDOWS, LEAST_WINDOW)
 
     @property
     def held(self) -> bool:
         """Whether all rows are in the device's memory."""
         return bool(self._items)
 
-    def batches(self, indices: Sequence[Int64]) -> Iterator[Batch]:
-        """Yield one batch for each array of pairs; rows that are not held are read one batch ahead.
+    def order(self, batch_size: int, generator: np.random.Generator) -> Order:
+        """Draw the order of an epoch: a full shuffle, unless rows are read from a disk for it."""
+        if self._blocks is None:
+            return Order.cut(generator.permutation(len(self._pairs)), batch_size)
+        return self._blocks.order(batch_size, generator)
+
+    def batches(self, indices: Sequence[Int64], windows: Sequence[Int64] = ()) -> Iterator[Batch]:
+        """Yield one batch for each array of pairs; rows that are not held are read ahead of use.
 
         Held or not, the batches are the same.
+
+        Parameters
+        ----------
+        indices : sequence of (b,) int64
+            The pairs of each batch.
+        windows : sequence of (w,) int64, optional
+            As of ``Order``: each is read at once. The batches may leave out some of their pairs,
+            which are then not read. Without any, each batch is read by itself.
         """
         if self.held:
             sequences, structures = (
@@ -71,14 +100,10 @@ class Rows:
                 for held, column in zip(self._items, self._pairs.items.T, strict=True)
             )
             yield from zip(sequences, structures, strict=True)
-            return
-        with ThreadPoolExecutor(1) as reader:
-            coming = [reader.submit(self._from_inputs, each) for each in indices[:1]]
-            for following in chain(indices[1:], [None]):
-                batch = coming.pop().result()
-                if following is not None:
-                    coming.append(reader.submit(self._from_inputs, following))
-                yield batch
+        elif windows:
+            yield from _ahead(self._from_windows(indices, windows))
+        else:
+            yield from _ahead(map(self._from_inputs, indices))
 
     def unique_items(self, wanted: Sequence[Int64]) -> Batch | None:
         """Return some unique sequences and some unique structures, by number; None if not held."""
@@ -88,6 +113,37 @@ class Rows:
             held.batches([own]) for held, own in zip(self._items, wanted, strict=True)
         )
         return sequence, structure
+
+    @cached_property
+    def _blocks(self) -> Blocks | None:
+        return None if self.held else Blocks.of(self._pairs, self._window_bytes)
+
+    def _from_windows(self, indices: Sequence[Int64], windows: Sequence[Int64]) -> Iterator[Batch]:
+        wanted = np.zeros(len(self._pairs), dtype=np.bool_)
+        for pairs in indices:
+            wanted[pairs] = True
+        parts = [own for pairs in windows if len(own := pairs[wanted[pairs]])]
+        window_of, place = np.empty((2, len(self._pairs)), dtype=np.int64)
+        for number, pairs in enumerate(parts):
+            window_of[pairs], place[pairs] = number, np.arange(len(pairs))
+        read = _ahead(_Window(self._pairs, pairs) for pairs in parts)
+        window, at = next(read), 0
+        for pairs in indices:
+            rows: tuple[list[torch.Tensor], ...] = ([], [])
+            for own in np.split(pairs, np.flatnonzero(np.diff(window_of[pairs])) + 1):
+                if window_of[own[0]] != at:
+                    window, at = next(read), at + 1
+                for column, taken in enumerate(rows):
+                    taken += window.rows(column, place[own])
+            sequence, structure = (self._batch(taken) for taken in rows)
+            yield sequence, structure
+
+    def _batch(self, rows: Sequence[torch.Tensor]) -> ProteinBatch:
+        lengths = np.array([len(own) for own in rows], dtype=np.int64)
+        if self.device.type == "cpu" and not fused_pooling_on(self.device):
+            return PackedBatch.of(rows, lengths)  # none is copied
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return batch_of(Ragged(torch.cat(list(rows)).numpy(), offsets), self.device)
 
     def _from_inputs(self, indices: Int64) -> Batch:
         positions = self._pairs.positions[indices]
@@ -138,6 +194,42 @@ class _Held:
     @cached_property
     def _proteins(self) -> tuple[torch.Tensor, ...]:
         return self._values.split_with_sizes(self._lengths.tolist())
+
+
+class _Window:
+    """Rows of a window's pairs in the machine's memory, each unique item's once."""
+
+    def __init__(self, pairs: Pairs, indices: Int64) -> None:
+        self._rows: list[list[torch.Tensor]] = []
+        self._item: list[Int64] = []
+        for column, modality in enumerate(MODALITIES):
+            _, first, item = np.unique(
+                pairs.items[indices, column], return_index=True, return_inverse=True
+            )
+            positions = pairs.positions[indices[first]]
+            places = pairs.inputs.places(modality, positions)
+            order = np.arange(len(first)) if places is None else np.argsort(places[0])
+            rows: list[torch.Tensor] = []
+            for block in pairs.inputs.blocks(modality, positions[order]):
+                rows += tensor(block.values).split_with_sizes(block.lengths.tolist())
+            read_as = np.empty_like(order)
+            read_as[order] = np.arange(len(order))
+            self._rows.append(rows)
+            self._item.append(read_as[item])
+
+    def rows(self, column: int, places: Int64) -> list[torch.Tensor]:
+        """Return the rows of some pairs by their places in the window; none is copied."""
+        rows = self._rows[column]
+        return [rows[item] for item in self._item[column][places].tolist()]
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield what an iterator yields; the next is made in a thread while one is used."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = maker.submit(next, items, None)
+            yield item
 
 
 def memory_for_rows(device: torch.device) -> float:

@@ -14,6 +14,7 @@ from protalign.core.protein import MODALITIES, Modality
 from protalign.heads.distributed import current
 from protalign.heads.kernels.batch import batch_of
 from protalign.heads.model import Model, not_finite
+from protalign.heads.order import Order
 from protalign.heads.pairs import Pairs
 from protalign.heads.ranks import RetrievalSet
 from protalign.heads.rows import Rows, memory_for_rows
@@ -38,7 +39,7 @@ class Summaries:
     ----------
     held : bool
         Whether the summaries are in memory, each unique item's once. Else they are taken anew in
-        each epoch, which is slower and gives the same.
+        each epoch from rows that are read in the order of ``Rows``.
 
     Raises
     ------
@@ -53,21 +54,34 @@ class Summaries:
         room = memory_for_rows(model.device) if memory is None else memory
         if current().all_agree(_bytes(model, pairs) <= room):
             self._values = [_of_all(model, pairs, column) for column in range(len(MODALITIES))]
+        self._rows = None if self.held else Rows(pairs, model.device)
 
     @property
     def held(self) -> bool:
         """Whether the summaries are in memory."""
         return bool(self._values)
 
-    def losses(self, batches: Sequence[Int64], generator: np.random.Generator) -> Iterator[Tensor]:
-        """Yield the loss of each batch of pairs, 0-d.
+    def order(self, batch_size: int, generator: np.random.Generator) -> Order:
+        """Draw the order of an epoch: a full shuffle of what is held, else as of ``Rows``."""
+        if self._rows is None:
+            return Order.cut(generator.permutation(len(self._pairs)), batch_size)
+        return self._rows.order(batch_size, generator)
+
+    def losses(
+        self,
+        batches: Sequence[Int64],
+        generator: np.random.Generator,
+        windows: Sequence[Int64] = (),
+    ) -> Iterator[Tensor]:
+        """Yield the loss of each batch of pairs, 0-d; batches and windows are as of ``Rows``.
 
         Proteins lose residues at their ends, as many of the sequence as of the structure, and
         others in each epoch: few pairs teach more, and what is known of a protein seldom is all.
         """
         ranks = current()
         own = [ranks.own(len(indices)) for indices in batches]
-        parts = self._batches([indices[of] for indices, of in zip(batches, own, strict=True)])
+        slices = [indices[of] for indices, of in zip(batches, own, strict=True)]
+        parts = self._batches(slices, windows)
         for indices, of, (sequence, structure) in zip(batches, own, parts, strict=True):
             kept = _kept_parts(len(indices), sequence.shape[1], generator)[of]
             kept_parts = torch.from_numpy(kept).to(self._model.device)
@@ -88,14 +102,16 @@ class Summaries:
             )
         return RetrievalSet(sequence, structure, self._pairs.items)
 
-    def _batches(self, batches: Sequence[Int64]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(
+        self, batches: Sequence[Int64], windows: Sequence[Int64]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the summaries of the sequences and of the structures of each batch of pairs."""
-        if self.held:
+        if self._rows is None:
             for indices in batches:
                 items = torch.from_numpy(self._pairs.items[indices].T).to(self._model.device)
                 yield self._values[0][items[0]], self._values[1][items[1]]
             return
-        for proteins in Rows(self._pairs, self._model.device).batches(batches):
+        for proteins in self._rows.batches(batches, windows):
             with torch.no_grad():
                 sequence, structure = (
                     head.summary(each) for head, each in zip(self._heads, proteins, strict=True)

@@ -18,6 +18,7 @@ from protalign.core.protein import MODALITIES
 from protalign.heads.adam import Adam
 from protalign.heads.distributed import Ranks, current
 from protalign.heads.model import Model, not_finite
+from protalign.heads.order import Order
 from protalign.heads.pairs import Pairs
 from protalign.heads.ranks import RetrievalSet, mean_reciprocal_rank
 from protalign.heads.rows import Batch, Rows
@@ -169,15 +170,14 @@ def _epoch(
     generator: np.random.Generator,
 ) -> float:
     """Run one pass over the pairs in a random order; return the mean loss."""
-    order = generator.permutation(len(pairs))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    batches = [indices for indices in batches if len(indices) > 1]  # one alone has no negatives
+    order = source.order(batch_size, generator)
+    batches = order.batches
     ranks = current()
     ranks.check_same("the order of the batches", *batches)
     heads = [*model.sequence.parameters(), *model.structure.parameters()]
     at_once = _LOSSES_AT_ONCE.get(model.device.type, _LOSSES_AT_ONCE_ACCELERATOR)
     total, losses = 0.0, []
-    for number, loss in enumerate(_losses(model, source, batches, generator), start=1):
+    for number, loss in enumerate(_losses(model, source, order, generator), start=1):
         optimiser.zero_grad()
         losses.append(loss.detach())
         if len(losses) == at_once or number == len(batches):
@@ -192,16 +192,17 @@ def _epoch(
 def _losses(
     model: Model,
     source: Rows | Summaries,
-    batches: Sequence[Int64],
+    order: Order,
     generator: np.random.Generator,
 ) -> Iterator[Tensor]:
     """Yield the loss of each batch, 0-d; each rank pools its part of it."""
     if isinstance(source, Summaries):
-        yield from source.losses(batches, generator)
+        yield from source.losses(order.batches, generator, order.windows)
         return
     ranks = current()
-    own = [indices[ranks.own(len(indices))] for indices in batches]
-    for indices, (sequence, structure) in zip(batches, source.batches(own), strict=True):
+    own = [indices[ranks.own(len(indices))] for indices in order.batches]
+    rows = source.batches(own, order.windows)
+    for indices, (sequence, structure) in zip(order.batches, rows, strict=True):
         vectors = model.sequence(sequence), model.structure(structure)
         yield model.loss(*(ranks.gathered(each, len(indices)) for each in vectors))
 

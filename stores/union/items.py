@@ -83,6 +83,14 @@ class UnionItems(EncodedItems):
                 done += count
         return out
 
+    def chunks(self, rows: Int64) -> Int64:
+        """Return (n,) int64: equal for rows of one chunk, and ascending as the rows do."""
+        chunks = np.empty(len(rows), dtype=np.int64)
+        for store, positions, own_rows in self._rows.parts(rows):
+            # A store has no more chunks than rows: those of two stores cannot have one number.
+            chunks[positions] = self._rows.begins[store] + self._members[store].chunks(own_rows)
+        return chunks
+
     @cached_property
     def info(self) -> EncoderInfo:
         """The encoder's record and its counts, summed over the stores."""

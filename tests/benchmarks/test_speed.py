@@ -24,6 +24,7 @@ SMALL = {
     + " ".join(
         str(ROOT / "examples" / "sample" / name) for name in ("1bpi_A.cif", "1vqb_A.pdb.gz")
     ),
+    "shuffling": "--sizes 40 80 --window-mb 0.01 --seeds 1 --epochs 1",
     "search": "--vectors 500 --batches 2 --turns 1",
     "store": "--proteins 20 --median 20 --batch 10 --turns 1",
     "words": "--sizes 20 --chains 4 --queries 1 --turns 1",
