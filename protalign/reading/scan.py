@@ -14,6 +14,7 @@ from protalign.core.errors import Failure, InputError
 from protalign.core.machine import core_count
 from protalign.core.paths import path_text
 from protalign.core.protein import Protein
+from protalign.core.urls import Url
 from protalign.reading.archives import Member, read_members
 from protalign.reading.content import (
     MAX_BYTES,
@@ -21,6 +22,7 @@ from protalign.reading.content import (
     open_file,
 )
 from protalign.reading.fasta import read_fasta
+from protalign.reading.fetching import fetched
 from protalign.reading.options import ReadOptions
 from protalign.reading.processes import one_by_one, ordered_map, process_map
 from protalign.reading.single import (
@@ -76,9 +78,9 @@ def read_source(source: SourceFile, options: ReadOptions | None = None) -> Sourc
     ('1bpi_A', 58, 'RPDFCLEPPY')
     """
     options = options or ReadOptions()
-    if source.kind not in CONTAINERS:
+    if source.kind not in CONTAINERS and not isinstance(source.path, Url):
         return read_structure_file(source, options)
-    blocks = list(_read_blocks(source, options, FASTA_BLOCK, 1, None))
+    blocks = list(read_sources([source], options, processes=1))
     proteins = [protein for block in blocks for protein in block.proteins]
     failures = [failure for block in blocks for failure in block.failures]
     return SourceResult(source, blocks[-1].sha256, proteins, failures)
@@ -115,7 +117,7 @@ def read_sources(
     ------
     SourceResult
         In the sources' order, structure files first, then FASTA files and archives, which are
-        streamed.
+        streamed. Then what is behind addresses, some at once: those that cannot be fetched first.
 
     Examples
     --------
@@ -127,18 +129,34 @@ def read_sources(
     ['107l_A', '108l_A', '109l_A']
     """
     options = options or ReadOptions()
+    remote = [source for source in sources if isinstance(source.path, Url)]
+    local = [source for source in sources if not isinstance(source.path, Url)]
+    first_of: dict[str, str] = {}
+    for result in _read_local(local, options, processes, skip, block):
+        yield _without_duplicates(result, first_of)
+    for part in fetched(remote):
+        yield from (each for each in part if isinstance(each, SourceResult))
+        copies = [each for each in part if isinstance(each, SourceFile)]
+        for result in _read_local(copies, options, processes, skip, block):
+            yield _without_duplicates(result, first_of)
+
+
+def _read_local(
+    sources: Sequence[SourceFile],
+    options: ReadOptions,
+    processes: int | None,
+    skip: Skip | None,
+    block: int,
+) -> Iterator[SourceResult]:
+    """Yield the results of files that are at hand, structure files first."""
     structures = [source for source in sources if source.kind not in CONTAINERS]
-    containers = [source for source in sources if source.kind in CONTAINERS]
     cores = core_count() if processes is None else processes
     if processes is None:
         processes = cores if len(structures) >= FEWEST_FOR_PROCESSES else 1
-    results = _read_structures(structures, options, processes, skip)
-    first_of: dict[str, str] = {}
-    for result in results:
-        yield _without_duplicates(result, first_of)
-    for source in containers:
-        for result in _read_blocks(source, options, block, cores, skip):
-            yield _without_duplicates(result, first_of)
+    yield from _read_structures(structures, options, processes, skip)
+    for source in sources:
+        if source.kind in CONTAINERS:
+            yield from _read_blocks(source, options, block, cores, skip)
 
 
 def _read_structures(
@@ -178,7 +196,7 @@ def _hashed(sources: list[SourceFile], skip: Skip) -> Iterator[_Task]:
 
 def _sha256_or_empty(source: SourceFile) -> bytes:
     try:
-        with open_file(source.path) as handle:
+        with open_file(source.local) as handle:
             return hashlib.file_digest(handle, "sha256").digest()
     except (InputError, OSError):  # reading the file gives the failure
         return b""
@@ -235,7 +253,7 @@ def _records_of(source: SourceFile) -> Iterator[Protein | Failure]:
     """Yield a FASTA file's records, and a failure of the file if reading ends in an error."""
     file = path_text(source.path)
     try:
-        yield from read_fasta(source.path)
+        yield from read_fasta(source.local, shown=source.path)
     except MemoryError:
         yield Failure("", file, "too large for this machine's memory", "split the file")
     except Exception as error:
@@ -246,7 +264,7 @@ def _members_of(
     source: SourceFile, options: ReadOptions, processes: int
 ) -> Iterator[Protein | Failure]:
     """Yield the proteins of an archive's files, and a failure for each that cannot be read."""
-    tasks = _chunks(read_members(source.path, room_for(source.kind)), _FILES_PER_TASK)
+    tasks = _chunks(read_members(source, room_for(source.kind)), _FILES_PER_TASK)
     parse = partial(_parse_members, options)
     if is_small(source):
         chunks: Iterable[list[Protein | Failure]] = map(parse, tasks)

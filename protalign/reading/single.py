@@ -83,7 +83,7 @@ def read_structure_file(
     sha256, room = b"", MAX_BYTES
     try:
         room = MAX_BYTES if is_small(source) else room_for(source.kind)
-        data = read_file(source.path, min(most, room))
+        data = read_file(source.local, min(most, room))
         sha256 = hashlib.sha256(data).digest()
         content = unpack(data, source.path.name, min(most, room))
         del data
@@ -179,7 +179,7 @@ def room_for(kind: Kind) -> int:
 def is_small(source: SourceFile) -> bool:
     """Return whether a file needs no look at the memory; True if reading it gives a failure."""
     with suppress(OSError, ValueError):
-        return source.path.stat().st_size <= _NEVER_TOO_LARGE
+        return source.local.stat().st_size <= _NEVER_TOO_LARGE
     return True
 
 
