@@ -1,4 +1,4 @@
-"""Reading of PDB, mmCIF, BinaryCIF and FASTA files, of folders, archives, lists and addresses."""
+"""Reading of structure and sequence files, of folders, archives, databases, lists and addresses."""
 
 from protalign.reading.fasta import read_fasta, read_fasta_text
 from protalign.reading.given import Given, find_given, read_list

@@ -21,7 +21,14 @@ from protalign.reading.content import (
     open_file,
     system_problem,
 )
-from protalign.reading.sources import PDBBIND_SUFFIX, Kind, SourceFile, is_id, split_name
+from protalign.reading.sources import (
+    CONTAINERS,
+    PDBBIND_SUFFIX,
+    Kind,
+    SourceFile,
+    is_id,
+    split_name,
+)
 
 #: Most bytes of a header's extension, such as a long name: tarfile reads it whole.
 _MOST_EXTENSION = 1 << 16
@@ -165,7 +172,7 @@ def _named(header: tarfile.TarInfo) -> tuple[str, Kind] | None:
         return None
     name, kind = split_name(path.name)
     folder = path.parent.name
-    if kind is None or kind in ("fasta", "tar") or name == folder + _POCKET_SUFFIX:
+    if kind is None or kind in CONTAINERS or name == folder + _POCKET_SUFFIX:
         return None
     return folder if name == folder + PDBBIND_SUFFIX else name, kind
 

@@ -17,7 +17,7 @@ from protalign.core.paths import path_text
 from protalign.core.urls import Url
 from protalign.reading.content import system_problem
 
-Kind = Literal["pdb", "mmcif", "bcif", "fasta", "tar"]
+Kind = Literal["pdb", "mmcif", "bcif", "foldcomp", "fasta", "tar", "database"]
 
 _KINDS: dict[str, Kind] = {
     ".pdb": "pdb",
@@ -25,6 +25,7 @@ _KINDS: dict[str, Kind] = {
     ".cif": "mmcif",
     ".mmcif": "mmcif",
     ".bcif": "bcif",
+    ".fcz": "foldcomp",
     ".fasta": "fasta",
     ".fa": "fasta",
     ".faa": "fasta",
@@ -33,13 +34,13 @@ _KINDS: dict[str, Kind] = {
     ".tgz": "tar",
 }
 #: Files with many entries, which have ids of their own.
-CONTAINERS = ("fasta", "tar")
+CONTAINERS = ("fasta", "tar", "database")
+#: Files that a library restores which may end the process.
+IN_OWN_PROCESS = ("foldcomp", "database")
 _READABLE = f"readable are {', '.join(_KINDS)}, each also with .gz; archives if they are named"
-#: Advice for a file that is not a structure by its name.
-STRUCTURE_SUFFIXES = (
-    f"readable are {', '.join(end for end, kind in _KINDS.items() if kind not in CONTAINERS)}, "
-    "each also with .gz"
-)
+#: Advice for a file that is not a structure by its name, or whose reading may end the process.
+_STRUCTURES = [end for end, kind in _KINDS.items() if kind in ("pdb", "mmcif", "bcif")]
+STRUCTURE_SUFFIXES = f"readable are {', '.join(_STRUCTURES)}, each also with .gz"
 PDBBIND_SUFFIX = "_protein"
 #: The wwPDB's own names of PDB files: pdb1abc.ent is the entry 1abc.
 _WWPDB_NAME = re.compile(r"pdb([0-9][a-z0-9]{3})\.ent", re.IGNORECASE)
@@ -64,8 +65,8 @@ class SourceFile:
         The id of its entry: the file's name without its suffixes, 1abc for the wwPDB's
         pdb1abc.ent; in PDBbind's layout the folder's name. A FASTA file's records and an archive's
         files have ids of their own.
-    kind : "pdb", "mmcif", "bcif", "fasta" or "tar"
-        The format, by the file's name.
+    kind : "pdb", "mmcif", "bcif", "foldcomp", "fasta", "tar" or "database"
+        The format, by the file's name; a Foldcomp database by the index beside it.
     copy : Path, optional
         Where the bytes of an address lie while they are read.
 
@@ -202,9 +203,14 @@ def _problem_of(path: Path) -> Failure | None:
         return Failure("", file, "it does not exist", "check the path")
     except (OSError, ValueError) as error:  # a loop of links, no permission, a null character
         return Failure("", file, f"it cannot be read: {system_problem(error)}", "check the path")
-    if not is_folder and split_name(path.name)[1] is None:
+    if not is_folder and split_name(path.name)[1] is None and not _is_database(path):
         return Failure("", file, "its suffix is unknown", _READABLE)
     return None
+
+
+def _is_database(path: Path) -> bool:
+    """Return whether a file has an index beside it, as Foldcomp's databases do."""
+    return path.with_name(f"{path.name}.index").is_file()
 
 
 def _search(root: Path, visited: set[tuple[int, int]], failures: list[Failure]) -> Iterator[Path]:
@@ -283,7 +289,8 @@ def _unique_sources(
             continue
         seen.add((folder, path.name))
         id, kind = split_name(path.name)
-        assert kind is not None
+        if kind is None:  # a file that was given, with an index beside it
+            kind = "database"
         if id == folder.name + PDBBIND_SUFFIX:
             id = folder.name
         if kind not in CONTAINERS:
