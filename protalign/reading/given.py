@@ -32,6 +32,12 @@ class Given:
         As ``find_sources`` gives them.
     mistakes : list of Failure
         Lines of lists that name nothing. They are of a call, and not of a file.
+
+    Examples
+    --------
+    >>> given = find_given(["examples/sample"])
+    >>> sum(len(given.part(number, 3).sources) for number in (1, 2, 3))
+    40
     """
 
     roots: frozenset[Path | Url]

@@ -53,3 +53,10 @@ def test_nothing_to_read_is_a_mistake(tmp_path: Path, sample: Path) -> None:
     done = run("embed", sample, "git://me:secret@h/x.cif", *out, code=2)
     assert done.stderr.startswith("protalign: an address with git://: not read; readable are")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_names_the_address(tmp_path: Path, encoder: str) -> None:
+    """As it can be given again."""
+    words = ("embed", "memory://lab/none.cif", "--out", tmp_path / "store.zarr")
+    done = run(*words, "--sequence-encoder", encoder, "--structure-encoder", "none", code=3)
+    assert "memory://lab/none.cif (none): it does not exist there; check" in done.stderr
