@@ -18,6 +18,7 @@ from protalign.core.errors import Failure, InputError
 from protalign.core.files import json_text
 from protalign.core.notes import NoteCount
 from protalign.core.printing import printable, table_cell
+from protalign.core.urls import is_url
 from protalign.core.words import counted
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def human_bytes(size: float) -> str:
 
 def shown_path(path: str) -> str:
     """Return the path relative to the current folder if it lies below it, on one line."""
+    if is_url(path):
+        return printable(path)
     relative = os.path.relpath(path) if path else path
     return printable(relative if not relative.startswith("..") else path)
 

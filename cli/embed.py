@@ -40,19 +40,28 @@ if TYPE_CHECKING:
 
 def embed(
     context: typer.Context,
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Files, or folders that are searched recursively: .pdb .ent .cif .mmcif .bcif "
-            "and FASTA, also with .gz. In PDBbind's layout, one protein per folder. Tar archives "
-            "of structures are read if they are named.",
-            show_default=False,
-        ),
-    ],
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="The store to make or to add to.", show_default=False),
     ],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files, or folders that are searched recursively: .pdb .ent .cif .mmcif .bcif "
+            "and FASTA, also with .gz. In PDBbind's layout, one protein per folder. Tar archives "
+            "of structures are read if they are named, and so are addresses: https://, s3://, …",
+            show_default=False,
+        ),
+    ] = None,
+    lists: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--list",
+            metavar="<path>",
+            help="A text file with a path or an address in each line. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     per: EntryPer = "protein",
     sequence: SequenceOf = "observed",
     min_plddt: MinPlddt = None,
@@ -124,6 +133,7 @@ def embed(
     Examples:
       protalign embed structures/ --out store.zarr
       protalign embed proteins.fasta --out store.zarr --structure-encoder none
+      protalign embed --list paths.txt --out store.zarr
 
     Exit code: 0 if nothing failed, 3 if some inputs failed (the others are embedded), 2 for wrong
     usage.
@@ -134,6 +144,8 @@ def embed(
     ):
         if encoder == "none":
             refuse_unused(context, names, "an encoder")
+    if not paths and not lists:
+        raise InputError("nothing to read", "name files, folders, addresses or --list")
     if sequence_encoder == structure_encoder == "none":
         raise InputError("--sequence-encoder and --structure-encoder: both are none", "drop one")
     with quick_imports():
@@ -161,13 +173,14 @@ def embed(
             if model != "none"
         ]
         report = run(
-            paths,
+            paths or [],
             out,
             choices,
             options=ReadOptions(per, sequence, min_plddt, assembly),
             storage_dtype=store_dtype,
             scheduler=scheduler,
             shard=None if shard is None else _shard(shard),
+            lists=lists or [],
             reporter=reporter,
         )
     if as_json:

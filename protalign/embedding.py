@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from protalign.core.checks import check_whole
 from protalign.core.errors import Failure, InputError, ProtAlignError, StoreError, WeightsError
 from protalign.core.machine import usable_memory
 from protalign.core.notes import NoteCount, NoteCounter
@@ -39,7 +38,7 @@ from protalign.encoders.choice import (
 )
 from protalign.encoders.esm2.encoder import ESM2Encoder
 from protalign.encoders.esm2.shipped import EmbeddedEncoder
-from protalign.reading import ReadOptions, SourceFile, find_sources, of_shard, read_sources
+from protalign.reading import Given, ReadOptions, SourceFile, find_given, read_sources
 from protalign.stores import BatchPlan, EmbeddingStore, EncoderInfo, EncoderRecord, StoreWriter
 from protalign.stores.filling.encode import Progress, encode_pending
 from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
@@ -204,6 +203,7 @@ def embed(
     scheduler: str | None = None,
     processes: int | None = None,
     shard: tuple[int, int] | None = None,
+    lists: Iterable[str | os.PathLike[str]] = (),
     reporter: EmbedReporter | None = None,
 ) -> EmbedReport:
     """Embed files and folders of proteins into a store.
@@ -214,7 +214,8 @@ def embed(
     ----------
     paths : path, or iterable of paths
         Files, folders or tar archives of structures and sequences. Folders are searched
-        recursively; archives in them are passed over.
+        recursively; archives in them are passed over. An address as text (``https://…``,
+        ``s3://…``) is fetched through fsspec, and read as the file of its name.
     out : str or path
         The store. It is made if it does not exist, and added to if it does.
     encoders : sequence of str or EncoderChoice, optional
@@ -234,6 +235,8 @@ def embed(
         Embed one part of several: (17, 1000) is the 17th of 1,000. Files are dealt out by the hash
         of their path below the folder that is given, so that tasks need not know each other. Each
         task needs a store of its own.
+    lists : iterable of paths
+        Text files with a path or an address in each line; see ``protalign.reading.read_list``.
     reporter : EmbedReporter, optional
         Receives the progress.
 
@@ -249,7 +252,8 @@ def embed(
     StoreError
         The store is in use, or was made with other weights or settings; no file has been read then.
     InputError
-        None of the paths exists, or there is no such shard; no store has been made then.
+        None of the paths exists, an address or a list cannot be read, or there is no such shard;
+        no store has been made then.
 
     Examples
     --------
@@ -275,14 +279,12 @@ def embed(
     options = options or ReadOptions()
     say = reporter.say if reporter is not None else _silent
     _check_names(choices)
-    roots = [_only_name(path) for path in paths]
-    sources, failures = find_sources(roots)
+    given = find_given(paths, lists)
     if shard is not None:
-        of_it = _shard(roots, *shard)
-        sources = [source for source in sources if of_it(source.path)]
-        failures = [f for f in failures if not may_exist(f.file) or of_it(Path(f.file))]
+        given = given.part(*shard)
+    sources = given.sources
     if not sources:
-        _check_any_exists(failures)
+        _check_any_exists([*given.failures, *given.mistakes])
     with ExitStack() as stack:
         # Before anything is read: a missing weights file must not show up after an hour. After all
         # that can be wrong at once: weights may have to be downloaded.
@@ -307,7 +309,7 @@ def embed(
             )
         for choice, record in zip(choices, records, strict=True):
             writer.check_encoder(choice.store_name, record)
-        missing = _keep_failures(writer, roots, failures)
+        missing = _keep_failures(writer, given)
         notes = NoteCounter()
         files_read = _scan(sources, options, writer, processes, reporter, notes)
         plans = {}
@@ -349,7 +351,7 @@ def embed(
             files_read=files_read,
             entries=writer.n_entries,
             encoded=encoded,
-            failures=[*missing, *_failures_below(writer, roots)],
+            failures=[*given.mistakes, *missing, *given.about(writer.failures)],
             notes=notes.counts(),
         )
 
@@ -370,25 +372,6 @@ def _batches_at_once(model: Encoder, plan: BatchPlan) -> int:
     return next((n for n in counts if _most_memory(model, plan, n) <= usable_memory()), 1)
 
 
-def _only_name(path: str | os.PathLike[str]) -> Path:
-    """Return the one absolute path of a file or folder, however and through links it is named."""
-    path = Path(path)
-    try:
-        if path.is_dir():
-            return Path(os.path.realpath(path))
-        return Path(os.path.realpath(path.parent)) / path.name
-    except (OSError, ValueError):  # too long, not permitted, a null character: a failure by itself
-        return path.absolute()
-
-
-def _shard(roots: Sequence[Path], number: int, count: int) -> Callable[[Path], bool]:
-    """Return a function that says whether a file belongs to a part of the run."""
-    check_whole("shard", number, 1)
-    if number > count:
-        raise InputError(f"shard {number}/{count}: there is no such part", f"give 1 to {count}")
-    return partial(of_shard, roots=set(roots), number=number, count=count)
-
-
 def _check_any_exists(failures: Sequence[Failure]) -> None:
     """Raise InputError if none of the paths exists."""
     if failures and not any(may_exist(failure.file) for failure in failures):
@@ -396,36 +379,24 @@ def _check_any_exists(failures: Sequence[Failure]) -> None:
         raise InputError(f"{first.file}: {first.reason}", first.advice)
 
 
-def _keep_failures(
-    writer: StoreWriter, roots: Sequence[Path], failures: Sequence[Failure]
-) -> list[Failure]:
+def _keep_failures(writer: StoreWriter, given: Given) -> list[Failure]:
     """Keep the failures of files that exist in the store; return the others.
 
     A path that does not exist is a mistake of this call and not part of the store. A file that
     failed earlier and was deleted since is forgotten, and so is a folder that had no protein then.
     """
-    empty = {failure.file for failure in failures}
-    for failure in _failures_below(writer, roots):
+    empty = {failure.file for failure in given.failures}
+    for failure in given.about(writer.failures):
         filled = os.path.isdir(failure.file) and failure.file not in empty  # noqa: PTH112 - no error
         if filled or not may_exist(failure.file):
             writer.forget_failure(failure)
     missing = []
-    for failure in failures:
+    for failure in given.failures:
         if may_exist(failure.file):
             writer.add_failure(failure)
         else:
             missing.append(failure)
     return missing
-
-
-def _failures_below(writer: StoreWriter, roots: Sequence[Path]) -> list[Failure]:
-    """Return the store's failures of these files and folders."""
-    names = [path_text(root) for root in roots]
-    return [
-        failure
-        for failure in writer.failures
-        if any(Path(failure.file).is_relative_to(name) for name in names)
-    ]
 
 
 def _scan(

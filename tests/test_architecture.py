@@ -55,6 +55,8 @@ CONFINED = {
         "protalign/residues/alignment.py",
         "protalign/search/superposition.py",
     },
+    "aiohttp": {"protalign/reading/fetching.py"},
+    "foldcomp": {"protalign/reading/foldcomp.py"},
     "faiss": {"protalign/search/approximate.py"},
     "matplotlib": {"protalign/report/figures.py"},
     "jinja2": {"protalign/report/page.py", "protalign/search/hit_page.py"},

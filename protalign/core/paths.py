@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from protalign.core.urls import Url, is_url
+
 #: Characters of each name in a file's name, at most.
 _LONGEST_NAME = 60
 _NOT_UTF8 = re.compile(r"\\udc([89a-f][0-9a-f])")
@@ -18,7 +20,7 @@ _NOT_UTF8 = re.compile(r"\\udc([89a-f][0-9a-f])")
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
-def path_text(path: str | os.PathLike[str]) -> str:
+def path_text(path: str | os.PathLike[str] | Url) -> str:
     r"""Return a path as text that UTF-8 can hold, even if its bytes are not UTF-8.
 
     Examples
@@ -45,11 +47,15 @@ def path_of(text: str) -> Path:
 def may_exist(text: str) -> bool:
     """Return whether a file has this path, as ``path_text`` gives it; True if nobody can tell.
 
+    Nobody can of an address: it is not asked.
+
     Examples
     --------
     >>> may_exist("examples/sample"), may_exist("examples/missing"), may_exist("x" * 5000)
     (True, False, False)
     """
+    if is_url(text):
+        return True
     try:
         path_of(text).stat()
     except OSError as error:

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from protalign.core.errors import Failure, InputError
 from protalign.core.paths import path_text
@@ -21,7 +21,14 @@ from protalign.reading.content import (
     open_file,
     system_problem,
 )
-from protalign.reading.sources import PDBBIND_SUFFIX, Kind, SourceFile, is_id, split_name
+from protalign.reading.sources import (
+    CONTAINERS,
+    PDBBIND_SUFFIX,
+    Kind,
+    SourceFile,
+    is_id,
+    split_name,
+)
 
 #: Most bytes of a header's extension, such as a long name: tarfile reads it whole.
 _MOST_EXTENSION = 1 << 16
@@ -50,6 +57,7 @@ class Member:
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> source = SourceFile(Path("af.tar"), id="AF-P00698-F1-model_v4", kind="mmcif")
     >>> Member(source, "AF-P00698-F1-model_v4.cif.gz", b"").source.kind
     'mmcif'
@@ -90,7 +98,7 @@ class _Archive(tarfile.TarFile):
         self.members: list[tarfile.TarInfo] = []
 
 
-def read_members(path: Path, limit: int) -> Iterator[Member | Failure]:
+def read_members(given: SourceFile, limit: int) -> Iterator[Member | Failure]:
     """Yield the structure files of a tar archive, in order.
 
     Their ids are their names without suffixes and folders. Hidden files, files of other kinds,
@@ -100,7 +108,7 @@ def read_members(path: Path, limit: int) -> Iterator[Member | Failure]:
 
     Parameters
     ----------
-    path : Path
+    given : SourceFile
         The archive, compressed if its name ends in .gz or .tgz.
     limit : int
         Most bytes of a file.
@@ -113,16 +121,21 @@ def read_members(path: Path, limit: int) -> Iterator[Member | Failure]:
     Examples
     --------
     >>> import tarfile, tempfile
+    >>> from pathlib import Path
     >>> path = Path(tempfile.mkdtemp()) / "two.tar"
     >>> with tarfile.open(path, "w") as archive:
     ...     archive.add("examples/sample/1bpi_A.cif")
     ...     archive.add("README.md")
-    >>> [member.source.id for member in read_members(path, 1 << 20)]
+    >>> source = SourceFile(path, "two", "tar")
+    >>> [member.source.id for member in read_members(source, 1 << 20)]
     ['1bpi_A']
     """
-    file, count = path_text(path), 0
+    file, count = path_text(given.path), 0
     try:
-        with open_file(path) as handle, closing(_opened(path, handle)) as archive:
+        with (
+            open_file(given.local) as handle,
+            closing(_opened(given.path.name, handle)) as archive,
+        ):
             before: tuple[str, Kind | None] | None = None
             while (header := archive.next()) is not None:
                 archive.forget()
@@ -131,7 +144,7 @@ def read_members(path: Path, limit: int) -> Iterator[Member | Failure]:
                 if named is None or (before is not None and _twice(before, named)):
                     continue
                 before = named
-                source = SourceFile(path, named[0], named[1])
+                source = SourceFile(given.path, named[0], named[1])
                 yield _member(archive, header, source, limit)
             if not archive.ended:
                 yield _damaged(file, count)
@@ -144,10 +157,10 @@ def read_members(path: Path, limit: int) -> Iterator[Member | Failure]:
         yield Failure("", file, reason, "check the disk and the file")
 
 
-def _opened(path: Path, handle: io.BufferedReader) -> _Archive:
+def _opened(name: str, handle: io.BufferedReader) -> _Archive:
     """Open an archive as a stream; gzip's checksums are verified, which tarfile does not do."""
     stream: io.BufferedIOBase = handle
-    if path.name.lower().endswith((".gz", ".tgz")):
+    if name.lower().endswith((".gz", ".tgz")):
         stream = io.BufferedReader(BlockReader(gunzip_blocks(handle)), 1 << 16)
     return _Archive.open(fileobj=stream, mode="r|", errors="surrogateescape")
 
@@ -159,7 +172,7 @@ def _named(header: tarfile.TarInfo) -> tuple[str, Kind] | None:
         return None
     name, kind = split_name(path.name)
     folder = path.parent.name
-    if kind is None or kind in ("fasta", "tar") or name == folder + _POCKET_SUFFIX:
+    if kind is None or kind in CONTAINERS or name == folder + _POCKET_SUFFIX:
         return None
     return folder if name == folder + PDBBIND_SUFFIX else name, kind
 

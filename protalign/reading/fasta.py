@@ -9,6 +9,7 @@ from pathlib import Path
 from protalign.core.errors import Failure, InputError
 from protalign.core.paths import path_text
 from protalign.core.protein import SEQUENCE_LETTERS, Chain, Protein
+from protalign.core.urls import Url
 from protalign.core.words import counted
 from protalign.reading.content import (
     FETCH_AGAIN,
@@ -32,7 +33,9 @@ _FEWEST_BASES, _FEWEST_KINDS = 20, 3
 _SHARE_OF_BASES, _FEWEST_WITH_CODES = 0.95, 100
 
 
-def read_fasta(path: Path, max_record: int = MAX_RECORD) -> Iterator[Protein | Failure]:
+def read_fasta(
+    path: Path, max_record: int = MAX_RECORD, shown: Path | Url | None = None
+) -> Iterator[Protein | Failure]:
     r"""Read a FASTA file, one record after another.
 
     The id is the header's first word; ``header_annotation`` reads the others. Lower case is read
@@ -47,6 +50,9 @@ def read_fasta(path: Path, max_record: int = MAX_RECORD) -> Iterator[Protein | F
         Compressed if its name ends in .gz.
     max_record : int
         Most characters of a record; a longer one ends the reading with a Failure.
+    shown : Path or Url, optional
+        What stands for the file in the results, and tells by its name whether it is compressed.
+        Default: the path.
 
     Yields
     ------
@@ -64,13 +70,14 @@ def read_fasta(path: Path, max_record: int = MAX_RECORD) -> Iterator[Protein | F
     >>> failure.reason
     '- at position 3 is not an amino acid'
     """
-    file = path_text(path)
+    shown = path if shown is None else shown
+    file, packed = path_text(shown), shown.name.lower().endswith(".gz")
     try:
-        if path.name.lower().endswith(".gz"):
+        if packed:
             with open_file(path) as handle:
                 for _ in gunzip_blocks(handle):
                     pass
-        with _open_text(path, max_record) as text:
+        with _open_text(path, max_record, packed) as text:
             yield from _records(text, file)
     except InputError as error:
         yield Failure(error.record, file, error.reason, error.advice)
@@ -202,10 +209,10 @@ class _CheckedLines(io.TextIOBase):
         super().close()
 
 
-def _open_text(path: Path, max_record: int) -> _CheckedLines:
+def _open_text(path: Path, max_record: int, packed: bool) -> _CheckedLines:
     handle = open_file(path)
     raw: io.BufferedReader = handle
-    if path.name.lower().endswith(".gz"):
+    if packed:
         raw = io.BufferedReader(BlockReader(gunzip_blocks(handle)))
     head = raw.peek(4096)[:4096]
     if not head:

@@ -7,20 +7,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from typing import TypeVar
 
 from protalign.core.errors import Failure, InputError
 from protalign.core.machine import core_count
 from protalign.core.paths import path_text
 from protalign.core.protein import Protein
+from protalign.core.urls import Url
 from protalign.reading.archives import Member, read_members
 from protalign.reading.content import (
     MAX_BYTES,
     TooLargeError,
     open_file,
 )
+from protalign.reading.databases import database_sha256, read_entries
 from protalign.reading.fasta import read_fasta
+from protalign.reading.fetching import fetched
 from protalign.reading.options import ReadOptions
 from protalign.reading.processes import one_by_one, ordered_map, process_map
 from protalign.reading.single import (
@@ -34,6 +37,7 @@ from protalign.reading.single import (
 )
 from protalign.reading.sources import (
     CONTAINERS,
+    IN_OWN_PROCESS,
     SourceFile,
     taken,
 )
@@ -76,9 +80,10 @@ def read_source(source: SourceFile, options: ReadOptions | None = None) -> Sourc
     ('1bpi_A', 58, 'RPDFCLEPPY')
     """
     options = options or ReadOptions()
-    if source.kind not in CONTAINERS:
+    apart = isinstance(source.path, Url) or source.kind in IN_OWN_PROCESS
+    if source.kind not in CONTAINERS and not apart:
         return read_structure_file(source, options)
-    blocks = list(_read_blocks(source, options, FASTA_BLOCK, 1, None))
+    blocks = list(read_sources([source], options, processes=1))
     proteins = [protein for block in blocks for protein in block.proteins]
     failures = [failure for block in blocks for failure in block.failures]
     return SourceResult(source, blocks[-1].sha256, proteins, failures)
@@ -115,7 +120,7 @@ def read_sources(
     ------
     SourceResult
         In the sources' order, structure files first, then FASTA files and archives, which are
-        streamed.
+        streamed. Then what is behind addresses, some at once: those that cannot be fetched first.
 
     Examples
     --------
@@ -127,18 +132,38 @@ def read_sources(
     ['107l_A', '108l_A', '109l_A']
     """
     options = options or ReadOptions()
+    remote = [source for source in sources if isinstance(source.path, Url)]
+    local = [source for source in sources if not isinstance(source.path, Url)]
+    first_of: dict[str, str] = {}
+    for result in _read_local(local, options, processes, skip, block):
+        yield _without_duplicates(result, first_of)
+    for part in fetched(remote):
+        yield from (each for each in part if isinstance(each, SourceResult))
+        copies = [each for each in part if isinstance(each, SourceFile)]
+        for result in _read_local(copies, options, processes, skip, block):
+            yield _without_duplicates(result, first_of)
+
+
+def _read_local(
+    sources: Sequence[SourceFile],
+    options: ReadOptions,
+    processes: int | None,
+    skip: Skip | None,
+    block: int,
+) -> Iterator[SourceResult]:
+    """Yield the results of files that are at hand, structure files first."""
     structures = [source for source in sources if source.kind not in CONTAINERS]
-    containers = [source for source in sources if source.kind in CONTAINERS]
     cores = core_count() if processes is None else processes
     if processes is None:
         processes = cores if len(structures) >= FEWEST_FOR_PROCESSES else 1
-    results = _read_structures(structures, options, processes, skip)
-    first_of: dict[str, str] = {}
-    for result in results:
-        yield _without_duplicates(result, first_of)
-    for source in containers:
-        for result in _read_blocks(source, options, block, cores, skip):
-            yield _without_duplicates(result, first_of)
+    plain = [source for source in structures if source.kind not in IN_OWN_PROCESS]
+    yield from _read_structures(plain, options, processes, skip)
+    yield from _read_apart(
+        [source for source in structures if source.kind in IN_OWN_PROCESS], options, processes, skip
+    )
+    for source in sources:
+        if source.kind in CONTAINERS:
+            yield from _read_blocks(source, options, block, cores, skip)
 
 
 def _read_structures(
@@ -155,6 +180,28 @@ def _read_structures(
             except TooLargeError:
                 yield from one_by_one(read, _killed, [task])
         return
+    yield from _read_in_processes(tasks, options, processes)
+
+
+def _read_apart(
+    sources: list[SourceFile], options: ReadOptions, processes: int, skip: Skip | None
+) -> Iterator[SourceResult]:
+    """Yield the results of files that this process does not read, however few they are."""
+    tasks: Iterable[_Task] = ((source, b"") for source in sources)
+    if skip is not None:
+        tasks = _hashed(sources, skip)
+    # Those that are known need no process.
+    for known, group in groupby(tasks, key=lambda task: task[1] != b""):
+        if known:
+            yield from (_read_task(options, task) for task in group)
+        else:
+            yield from _read_in_processes(group, options, processes)
+
+
+def _read_in_processes(
+    tasks: Iterable[_Task], options: ReadOptions, processes: int
+) -> Iterator[SourceResult]:
+    read = partial(_read_task, options)
     chunks = process_map(
         partial(_read_tasks, options),
         lambda chunk: list(one_by_one(read, _killed, chunk)),
@@ -178,7 +225,9 @@ def _hashed(sources: list[SourceFile], skip: Skip) -> Iterator[_Task]:
 
 def _sha256_or_empty(source: SourceFile) -> bytes:
     try:
-        with open_file(source.path) as handle:
+        if source.kind == "database":
+            return database_sha256(source.local)
+        with open_file(source.local) as handle:
             return hashlib.file_digest(handle, "sha256").digest()
     except (InputError, OSError):  # reading the file gives the failure
         return b""
@@ -216,7 +265,7 @@ def _read_blocks(
         yield SourceResult(source, sha256, skipped=True)
         return
     block = SourceResult(source, sha256, last=False)
-    if source.kind == "tar":
+    if source.kind != "fasta":
         records, size = _members_of(source, options, processes), min(size, ARCHIVE_BLOCK)
     else:
         records = _records_of(source)
@@ -235,7 +284,7 @@ def _records_of(source: SourceFile) -> Iterator[Protein | Failure]:
     """Yield a FASTA file's records, and a failure of the file if reading ends in an error."""
     file = path_text(source.path)
     try:
-        yield from read_fasta(source.path)
+        yield from read_fasta(source.local, shown=source.path)
     except MemoryError:
         yield Failure("", file, "too large for this machine's memory", "split the file")
     except Exception as error:
@@ -245,20 +294,39 @@ def _records_of(source: SourceFile) -> Iterator[Protein | Failure]:
 def _members_of(
     source: SourceFile, options: ReadOptions, processes: int
 ) -> Iterator[Protein | Failure]:
-    """Yield the proteins of an archive's files, and a failure for each that cannot be read."""
-    tasks = _chunks(read_members(source.path, room_for(source.kind)), _FILES_PER_TASK)
-    parse = partial(_parse_members, options)
-    if is_small(source):
-        chunks: Iterable[list[Protein | Failure]] = map(parse, tasks)
+    """Yield the proteins of an archive's or database's entries, and a failure for each bad one."""
+    if source.kind == "database":
+        members: Iterator[Member | Failure] = read_entries(source)
     else:
-        chunks = process_map(
-            parse,
-            lambda chunk: [each for part in one_by_one(parse, _died, zip(chunk)) for each in part],
-            tasks,
-            processes,
-        )
+        members = read_members(source, room_for(source.kind))
+    tasks = _chunks(members, _FILES_PER_TASK)
+    parse = partial(_parse_members, options)
+    if source.kind == "tar" and is_small(source):
+        chunks = _parsed_here(tasks, parse)
+    else:
+        chunks = process_map(parse, partial(_parsed_apart, parse), tasks, processes)
     for chunk in chunks:
         yield from chunk
+
+
+#: What ``_parse_members`` does once it has its options.
+_Parse = Callable[[Sequence[Member | Failure]], list[Protein | Failure]]
+
+
+def _parsed_here(
+    tasks: Iterable[list[Member | Failure]], parse: _Parse
+) -> Iterator[list[Protein | Failure]]:
+    """Yield what is in a small archive; only what may end a process is read by another one."""
+    for chunk in tasks:
+        apart = any(
+            isinstance(each, Member) and each.source.kind in IN_OWN_PROCESS for each in chunk
+        )
+        yield _parsed_apart(parse, chunk) if apart else parse(chunk)
+
+
+def _parsed_apart(parse: _Parse, chunk: list[Member | Failure]) -> list[Protein | Failure]:
+    """Return what is in some files of an archive, each read by itself in another process."""
+    return [each for part in one_by_one(parse, _died, zip(chunk)) for each in part]
 
 
 def _parse_members(

@@ -16,6 +16,7 @@ from protalign.reading.content import MAX_BYTES, TooLargeError, read_file, unpac
 from protalign.reading.options import ReadOptions
 from protalign.reading.sources import (
     CONTAINERS,
+    IN_OWN_PROCESS,
     STRUCTURE_SUFFIXES,
     Kind,
     SourceFile,
@@ -27,8 +28,9 @@ from protalign.reading.structures import read_structure
 #: Files of this size on disk need no look at the memory: gzip makes 270 MB of them at most.
 _NEVER_TOO_LARGE = 256 << 10
 #: Most memory that a byte of a decompressed file takes while it is read: 5 were measured for usual
-#: PDB and mmCIF, 16 are possible for mmCIF of one-letter values, 48 for packed columns.
-_MEMORY_PER_BYTE = {"pdb": 16, "mmcif": 16, "bcif": 48, "tar": 48}
+#: PDB and mmCIF, 16 are possible for mmCIF of one-letter values, 48 for packed columns. Foldcomp's
+#: bytes become some 25 each of PDB, and those of a database are of its file of names.
+_MEMORY_PER_BYTE = {"pdb": 16, "mmcif": 16, "bcif": 48, "foldcomp": 400, "tar": 48, "database": 16}
 #: Files of this size are read whatever the memory is said to be.
 _LEAST_ROOM = 16 << 20
 
@@ -83,7 +85,7 @@ def read_structure_file(
     sha256, room = b"", MAX_BYTES
     try:
         room = MAX_BYTES if is_small(source) else room_for(source.kind)
-        data = read_file(source.path, min(most, room))
+        data = read_file(source.local, min(most, room))
         sha256 = hashlib.sha256(data).digest()
         content = unpack(data, source.path.name, min(most, room))
         del data
@@ -110,7 +112,8 @@ def read_content(
     Parameters
     ----------
     name : str
-        The file's name: its suffixes tell the format, and the rest is the id.
+        The file's name: its suffixes tell the format, and the rest is the id. Foldcomp's format
+        is not read here.
     data : bytes
         The bytes; compressed if the name ends in .gz.
     options : ReadOptions, optional
@@ -133,7 +136,7 @@ def read_content(
     """
     name = PurePosixPath(name.replace("\\", "/")).name
     id, kind = split_name(name)
-    if kind is None or kind in CONTAINERS:
+    if kind is None or kind in CONTAINERS or kind in IN_OWN_PROCESS:
         failure = Failure("", name, "its suffix is unknown", STRUCTURE_SUFFIXES)
         return SourceResult(SourceFile(Path(name), id, "pdb"), b"", failures=[failure])
     source = SourceFile(Path(name), id, kind)
@@ -179,7 +182,7 @@ def room_for(kind: Kind) -> int:
 def is_small(source: SourceFile) -> bool:
     """Return whether a file needs no look at the memory; True if reading it gives a failure."""
     with suppress(OSError, ValueError):
-        return source.path.stat().st_size <= _NEVER_TOO_LARGE
+        return source.local.stat().st_size <= _NEVER_TOO_LARGE
     return True
 
 

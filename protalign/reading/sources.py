@@ -14,9 +14,10 @@ from typing import Literal
 from protalign.core.errors import Failure
 from protalign.core.files import has_schema
 from protalign.core.paths import path_text
+from protalign.core.urls import Url
 from protalign.reading.content import system_problem
 
-Kind = Literal["pdb", "mmcif", "bcif", "fasta", "tar"]
+Kind = Literal["pdb", "mmcif", "bcif", "foldcomp", "fasta", "tar", "database"]
 
 _KINDS: dict[str, Kind] = {
     ".pdb": "pdb",
@@ -24,6 +25,7 @@ _KINDS: dict[str, Kind] = {
     ".cif": "mmcif",
     ".mmcif": "mmcif",
     ".bcif": "bcif",
+    ".fcz": "foldcomp",
     ".fasta": "fasta",
     ".fa": "fasta",
     ".faa": "fasta",
@@ -32,13 +34,13 @@ _KINDS: dict[str, Kind] = {
     ".tgz": "tar",
 }
 #: Files with many entries, which have ids of their own.
-CONTAINERS = ("fasta", "tar")
+CONTAINERS = ("fasta", "tar", "database")
+#: Files that a library restores which may end the process.
+IN_OWN_PROCESS = ("foldcomp", "database")
 _READABLE = f"readable are {', '.join(_KINDS)}, each also with .gz; archives if they are named"
-#: Advice for a file that is not a structure by its name.
-STRUCTURE_SUFFIXES = (
-    f"readable are {', '.join(end for end, kind in _KINDS.items() if kind not in CONTAINERS)}, "
-    "each also with .gz"
-)
+#: Advice for a file that is not a structure by its name, or whose reading may end the process.
+_STRUCTURES = [end for end, kind in _KINDS.items() if kind in ("pdb", "mmcif", "bcif")]
+STRUCTURE_SUFFIXES = f"readable are {', '.join(_STRUCTURES)}, each also with .gz"
 PDBBIND_SUFFIX = "_protein"
 #: The wwPDB's own names of PDB files: pdb1abc.ent is the entry 1abc.
 _WWPDB_NAME = re.compile(r"pdb([0-9][a-z0-9]{3})\.ent", re.IGNORECASE)
@@ -57,14 +59,16 @@ class SourceFile:
 
     Attributes
     ----------
-    path : Path
+    path : Path or Url
         As it was given, or found below a folder that was given.
     id : str
         The id of its entry: the file's name without its suffixes, 1abc for the wwPDB's
         pdb1abc.ent; in PDBbind's layout the folder's name. A FASTA file's records and an archive's
         files have ids of their own.
-    kind : "pdb", "mmcif", "bcif", "fasta" or "tar"
-        The format, by the file's name.
+    kind : "pdb", "mmcif", "bcif", "foldcomp", "fasta", "tar" or "database"
+        The format, by the file's name; a Foldcomp database by the index beside it.
+    copy : Path, optional
+        Where the bytes of an address lie while they are read.
 
     Examples
     --------
@@ -72,9 +76,18 @@ class SourceFile:
     '1a30'
     """
 
-    path: Path
+    path: Path | Url
     id: str
     kind: Kind
+    copy: Path | None = None
+
+    @property
+    def local(self) -> Path:
+        """The path to open: the file's own, or the copy of an address."""
+        if self.copy is not None:
+            return self.copy
+        assert isinstance(self.path, Path), "an address that was not fetched"
+        return self.path
 
 
 def split_name(name: str) -> tuple[str, Kind | None]:
@@ -100,7 +113,7 @@ def is_id(text: str) -> bool:
     return text.isprintable() and text != "" and not any(map(str.isspace, text))
 
 
-def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]]:
+def find_sources(paths: Sequence[Path | Url]) -> tuple[list[SourceFile], list[Failure]]:
     """Find the protein files among the paths and below the folders among them.
 
     Folders are searched recursively, each once, so that a loop of links ends. Hidden files and
@@ -112,16 +125,17 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
 
     Parameters
     ----------
-    paths : sequence of Path
-        Files and folders.
+    paths : sequence of Path or Url
+        Files, folders, and addresses of files, which nobody asks yet whether they exist.
 
     Returns
     -------
     sources : list of SourceFile
-        Sorted by path.
+        Sorted by path, addresses last.
     failures : list of Failure
         A path that is missing, a file given by name with an unknown suffix, a folder with nothing
-        to read, a name that cannot be an id, and a second structure file with the same id.
+        to read, a name that cannot be an id, a second structure file with the same id, and an
+        address that differs from another one only in what is not shown.
 
     Examples
     --------
@@ -134,7 +148,8 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
     failures: list[Failure] = []
     files: list[Path] = []
     visited: set[tuple[int, int]] = set()
-    for path in sorted(map(Path, paths)):
+    urls = sorted({path for path in paths if isinstance(path, Url)})
+    for path in sorted(path for path in paths if not isinstance(path, Url)):
         if problem := _problem_of(path):
             failures.append(problem)
         elif path.is_dir():
@@ -145,20 +160,22 @@ def find_sources(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Failure]
             files += below
         else:
             files.append(path)
-    return _unique_sources(files, failures), failures
+    first_of: dict[str, Path | Url] = {}
+    sources = _unique_sources(files, failures, first_of)
+    return [*sources, *_unique_urls(urls, failures, first_of)], failures
 
 
-def of_shard(path: Path, roots: Set[Path], number: int, count: int) -> bool:
+def of_shard(path: Path | Url, roots: Set[Path | Url], number: int, count: int) -> bool:
     """Return whether a file belongs to one of several parts, by the SHA-256 of its path.
 
     The path below the folder that was given counts, so that a folder that is mounted elsewhere is
-    dealt out in the same way.
+    dealt out in the same way; of an address, all that is shown of it.
 
     Parameters
     ----------
-    path : Path
+    path : Path or Url
         The file.
-    roots : set of Path
+    roots : set of Path or Url
         The files and folders that were given.
     number, count : int
         The part, from 1, and how many there are.
@@ -169,8 +186,12 @@ def of_shard(path: Path, roots: Set[Path], number: int, count: int) -> bool:
     >>> [of_shard(file, roots, number, 3) for number in (1, 2, 3)].count(True)
     1
     """
-    root = next((each for each in path.parents if each in roots), path.parent)
-    digest = hashlib.sha256(path_text(path.relative_to(root)).encode()).digest()
+    if isinstance(path, Url):
+        name = str(path)
+    else:
+        root = next((each for each in path.parents if each in roots), path.parent)
+        name = path_text(path.relative_to(root))
+    digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big") % count == number - 1
 
 
@@ -182,9 +203,14 @@ def _problem_of(path: Path) -> Failure | None:
         return Failure("", file, "it does not exist", "check the path")
     except (OSError, ValueError) as error:  # a loop of links, no permission, a null character
         return Failure("", file, f"it cannot be read: {system_problem(error)}", "check the path")
-    if not is_folder and split_name(path.name)[1] is None:
+    if not is_folder and split_name(path.name)[1] is None and not _is_database(path):
         return Failure("", file, "its suffix is unknown", _READABLE)
     return None
+
+
+def _is_database(path: Path) -> bool:
+    """Return whether a file has an index beside it, as Foldcomp's databases do."""
+    return path.with_name(f"{path.name}.index").is_file()
 
 
 def _search(root: Path, visited: set[tuple[int, int]], failures: list[Failure]) -> Iterator[Path]:
@@ -248,10 +274,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _unique_sources(files: list[Path], failures: list[Failure]) -> list[SourceFile]:
+def _unique_sources(
+    files: list[Path], failures: list[Failure], first_of: dict[str, Path | Url]
+) -> list[SourceFile]:
+    """Return the files, each once; what has the id of an earlier one becomes a failure."""
     sources: list[SourceFile] = []
     seen: set[tuple[Path, str]] = set()
-    first_of: dict[str, Path] = {}
     folders: dict[Path, Path] = {}
     for path in sorted(files):
         if path.parent not in folders:
@@ -261,7 +289,8 @@ def _unique_sources(files: list[Path], failures: list[Failure]) -> list[SourceFi
             continue
         seen.add((folder, path.name))
         id, kind = split_name(path.name)
-        assert kind is not None
+        if kind is None:  # a file that was given, with an index beside it
+            kind = "database"
         if id == folder.name + PDBBIND_SUFFIX:
             id = folder.name
         if kind not in CONTAINERS:
@@ -273,7 +302,33 @@ def _unique_sources(files: list[Path], failures: list[Failure]) -> list[SourceFi
     return sources
 
 
-def _id_problem(id: str, path: Path, first_of: dict[str, Path]) -> Failure | None:
+def _unique_urls(
+    urls: list[Url], failures: list[Failure], first_of: dict[str, Path | Url]
+) -> list[SourceFile]:
+    """Return the files of addresses, as ``_unique_sources`` does."""
+    sources: list[SourceFile] = []
+    seen: set[str] = set()
+    for url in urls:
+        file = path_text(url)
+        id, kind = split_name(url.name)
+        if kind is None:
+            failures.append(Failure("", file, "its suffix is unknown", _READABLE))
+            continue
+        if file in seen:
+            reason = "it was given twice, with different parts that are not shown"
+            failures.append(Failure("", file, reason, "give one of the two"))
+            continue
+        seen.add(file)
+        if kind not in CONTAINERS:
+            if problem := _id_problem(id, url, first_of):
+                failures.append(problem)
+                continue
+            first_of[id] = url
+        sources.append(SourceFile(url, id, kind))
+    return sources
+
+
+def _id_problem(id: str, path: Path | Url, first_of: dict[str, Path | Url]) -> Failure | None:
     file = path_text(path)
     if not is_id(id):
         reason = (

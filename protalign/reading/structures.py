@@ -17,6 +17,7 @@ from protalign.reading.annotations import HeaderFacts, cif_facts, pdb_facts
 from protalign.reading.assemblies import Generator, assembled, pdb_assembly
 from protalign.reading.chains import deposited_chain, observed_chain
 from protalign.reading.content import check_content, plain_text
+from protalign.reading.foldcomp import restore
 from protalign.reading.mmcif import read_bcif, read_mmcif
 from protalign.reading.options import ReadOptions
 from protalign.reading.pdb_text import read_pdb
@@ -73,11 +74,13 @@ class _Read:
 
 
 def read_structure(source: SourceFile, content: bytes, options: ReadOptions) -> list[Protein]:
-    """Return the proteins in a PDB, mmCIF or BinaryCIF file's decompressed content.
+    """Return the proteins in a PDB, mmCIF, BinaryCIF or Foldcomp file's decompressed content.
 
     One for ``per="protein"``, one for each usable chain for ``per="chain"``; all share one
     Structure. Raises InputError if there is none.
     """
+    if source.kind == "foldcomp":
+        content, source = restore(content), replace(source, kind="pdb")
     check_content(content, source.kind)
     parsed = _parse(source, content, options)
     residues = read_residues(parsed.structure, parsed.has_entities)

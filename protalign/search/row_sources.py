@@ -145,7 +145,7 @@ class RowSources:
         found: list[RowSource] = []
         for source in sources:
             try:
-                digest = hashlib.sha256(read_file(source.path)).digest()
+                digest = hashlib.sha256(read_file(source.local)).digest()
             except InputError:  # reading it says why
                 digest = b""
             for result in read_sources([source], self.options, processes=1):

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from protalign.core.protein import Protein
-from protalign.reading import ReadOptions, SourceResult, find_sources, read_sources, single
+from protalign.reading import (
+    ReadOptions,
+    SourceFile,
+    SourceResult,
+    find_sources,
+    read_sources,
+    single,
+)
 from protalign.reading import scan as scanning
 from protalign.reading.archives import read_members
 
@@ -178,13 +185,15 @@ def test_hostile_headers_take_no_memory(tmp_path: Path) -> None:
         header.type, header.size = kind, 1 << 30
         path = tmp_path / "long.tar"
         path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + b"a" * 10_240)
-        assert [each.reason for each in read_members(path, 1 << 20) if hasattr(each, "reason")] == [
-            "its tar data is damaged or ends early"
-        ]
+        assert [
+            each.reason
+            for each in read_members(SourceFile(path, "a", "tar"), 1 << 20)
+            if hasattr(each, "reason")
+        ] == ["its tar data is damaged or ends early"]
     header = tarfile.TarInfo("big.pdb")
     header.size = 1 << 40
     path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + b"a" * 10_240)
-    first = next(read_members(path, 1 << 20))
+    first = next(read_members(SourceFile(path, "a", "tar"), 1 << 20))
     assert "big.pdb in it: it is larger than" in first.reason  # type: ignore[union-attr]
 
 

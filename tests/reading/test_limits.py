@@ -210,7 +210,7 @@ def test_exceptions_while_fasta_is_read(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "a.fasta"
     path.write_text(">a\nMKV\n")
 
-    def broken(_: Path) -> object:
+    def broken(_: Path, shown: Path) -> object:
         yield from real(path)
         raise RuntimeError("in a library")
 
