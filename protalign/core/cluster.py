@@ -13,7 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -68,10 +68,7 @@ class Workers:
             gone or without workers for long, or the function raised another exception.
         """
         job = _Job(dumps(function))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a large graph: a model is megabytes, sent once
-            # A task and no scattered value: if its worker is lost, Dask makes it again.
-            held = self._client.submit(_as_it_is, job, key=f"function-{job.run}", pure=False)
+        held = self._submit(_as_it_is, job, key=f"function-{job.run}")
         waiting = iter(tasks)
         under_way: deque[Future] = deque()
         number = 0
@@ -79,20 +76,26 @@ class Workers:
             try:
                 while True:
                     for task in islice(waiting, max(0, self._room() - len(under_way))):
-                        under_way.append(self._submit(held, task, f"{number}-{job.run}"))
+                        words = held, __version__, dumps(task)
+                        under_way.append(self._submit(_run, *words, key=f"{number}-{job.run}"))
                         number += 1
                     if not under_way:
                         return
                     yield _result(under_way.popleft(), lost)
             finally:
-                self._client.cancel([held, *under_way], force=True)
+                with suppress(Exception):  # the scheduler may be gone
+                    self._client.cancel([held, *under_way], force=True)
 
-    def _submit(self, held: Future, task: Any, key: str) -> Future:
-        return self._client.submit(_run, held, __version__, dumps(task), key=key, pure=False)
+    def _submit(self, function: Callable[..., Any], *words: Any, key: str) -> Future:
+        """Let a worker call a function: a task that Dask does again if its worker is lost."""
+        with only_our_errors(_stopped), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a large graph: a model is megabytes, sent once
+            return self._client.submit(function, *words, key=key, pure=False)
 
     def _room(self) -> int:
         """Return the number of tasks to have under way."""
-        return TASKS_PER_WORKER * max(1, workers_of(self._client))
+        with only_our_errors(_stopped):
+            return TASKS_PER_WORKER * max(1, workers_of(self._client))
 
 
 def _result(future: Future, lost: Lost) -> Any:
@@ -147,9 +150,8 @@ def connected(scheduler: str) -> Iterator[Client]:
 async def _shake_hands(scheduler: str) -> None:
     """Find out in time whether a scheduler answers: a client waits for one that is silent."""
     arguments = Security().get_connection_args("client")
-    comm = await asyncio.wait_for(
-        connect(scheduler, timeout=ANSWER_SECONDS, **arguments), ANSWER_SECONDS
-    )
+    shaking = connect(scheduler, timeout=ANSWER_SECONDS, **arguments)
+    comm = await asyncio.wait_for(shaking, 1.2 * ANSWER_SECONDS)
     await comm.close()
 
 
@@ -192,7 +194,11 @@ def watched(
     def watch() -> None:
         alive = monotonic()
         while not over.wait(WATCH_SECONDS):
-            if workers_of(client):
+            try:
+                n_workers = workers_of(client)
+            except Exception:  # the scheduler is gone, which ends what runs
+                return
+            if n_workers:
                 alive = monotonic()
             elif monotonic() - alive > LOST_SECONDS:
                 lost.error = ProtAlignError(

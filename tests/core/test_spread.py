@@ -116,7 +116,7 @@ def test_an_address_with_nobody_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """No scheduler, something else, or one without workers: one line each, after a while."""
     monkeypatch.setattr(cluster_of_core, "ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(cluster_of_core, "CONNECT_SECONDS", 0.1)
-    with pytest.raises(StoreError, match=r"^no Dask scheduler answers at tcp://127\.0\.0\.1:9: Ti"):
+    with pytest.raises(StoreError, match=r"^no Dask scheduler answers at tcp://127\.0\.0\.1:9: "):
         spread_over("tcp://127.0.0.1:9").__enter__()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
