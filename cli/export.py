@@ -54,7 +54,7 @@ def export(
     entries: Entries = EmbeddingStore.open(store)
     if ids is not None:
         entries = entries[read_ids(ids)]
-    with on_ctrl_c("nothing was written"):
+    with on_ctrl_c("no file is left unfinished"):
         export_vectors(
             Model.load(model, device),
             entries,

@@ -134,6 +134,23 @@ def test_errors_are_those_of_one_process(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_store_is_opened_anew(
+    scheduler: str, fitted: ProtAlignEstimator, store_path: Path, tmp_path: Path
+) -> None:
+    """What was damaged after an earlier run is found, though the workers had the store open."""
+    path = Path(shutil.copytree(store_path, tmp_path / "store.zarr"))
+    file = tmp_path / "vectors.parquet"
+    fitted.export(EmbeddingStore.open(path), file, scheduler=scheduler)
+    values = path / "encoders" / "one_hot" / "values"
+    for chunk in values.rglob("c.*"):
+        data = bytearray(chunk.read_bytes())
+        data[len(data) // 2] ^= 1
+        chunk.unlink()
+        chunk.write_bytes(bytes(data))
+    with pytest.raises(StoreError, match="does not match its checksum"):
+        fitted.export(EmbeddingStore.open(path), file, scheduler=scheduler)
+
+
 def test_weights_that_a_worker_does_not_find(
     scheduler: str, finished: Path, tmp_path: Path
 ) -> None:

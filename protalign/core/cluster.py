@@ -7,6 +7,7 @@ reads it opens by path, so it needs the same folders and this version of the pac
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import platform
 import warnings
@@ -15,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import islice
 from threading import Event, Lock, Thread
 from time import monotonic
@@ -221,9 +221,9 @@ def watched(
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A function for many tasks, pickled; equal to another if it is of the same run."""
+    """A function for many tasks, pickled, and the name of its run."""
 
-    function: bytes = field(compare=False)
+    function: bytes
     run: str = field(default_factory=lambda: uuid4().hex)
 
 
@@ -242,10 +242,17 @@ def _run(job: _Job, version: str, task: bytes) -> Any:
         return function(loads(task))
 
 
-@lru_cache(maxsize=1)  # at most one model in a process
+#: The function of the latest run, by its run: at most one model in a process.
+_functions: dict[str, Callable[[Any], Any]] = {}
+
+
 def _function(job: _Job) -> Callable[[Any], Any]:
-    function: Callable[[Any], Any] = loads(job.function)
-    return function
+    if job.run not in _functions:
+        # The last run's goes first, with its store: files may have been replaced since.
+        _functions.clear()
+        gc.collect()
+        _functions[job.run] = loads(job.function)
+    return _functions[job.run]
 
 
 @contextmanager
