@@ -26,6 +26,7 @@ from protalign.cli.options import (
     Assembly,
     EntryPer,
     MinPlddt,
+    Scheduler,
     SequenceOf,
     SequenceWeights,
     StructureWeights,
@@ -106,13 +107,7 @@ def embed(
     store_dtype: Annotated[
         StorageDtype, typer.Option(help="Number format of the stored embeddings.")
     ] = "float16",
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a Dask scheduler (tcp://host:8786) with one worker per GPU. Default: "
-            "this machine."
-        ),
-    ] = None,
+    scheduler: Scheduler = None,
     shard: Annotated[
         str | None,
         typer.Option(

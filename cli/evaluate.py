@@ -15,6 +15,7 @@ from protalign.cli.options import (
     Method,
     ModelPath,
     PartOfSplit,
+    Scheduler,
     Seed,
     SequenceWeights,
     SplitPath,
@@ -119,6 +120,7 @@ def evaluate(
     sequence_weights: SequenceWeights = None,
     structure_weights: StructureWeights = None,
     device: Device = "auto",
+    scheduler: Scheduler = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the report to this JSON file as well.")
     ] = None,
@@ -139,7 +141,7 @@ def evaluate(
         "families": (families, ["family_column"]),
         "scop": (scop, ["scop_column"]),
         "cath": (cath, ["cath_column"]),
-        "crop": (crop, ["sequence_weights", "structure_weights"]),
+        "crop": (crop, ["sequence_weights", "structure_weights", "scheduler"]),
     }
     for option, (given, names) in wanting.items():
         if given is None:
@@ -191,6 +193,7 @@ def evaluate(
             n_bootstrap=bootstrap,
             random_state=seed,
             method=method,
+            scheduler=scheduler,
         ),
     }
     if out is not None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from protalign.cli.console import print_json, quick_imports
-from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, StoreList
+from protalign.cli.console import on_ctrl_c, print_json, quick_imports
+from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, Scheduler, StoreList
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
@@ -30,6 +30,7 @@ def export(
     ] = "aligned",
     ids: IdsPath = None,
     device: Device = "auto",
+    scheduler: Scheduler = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -53,12 +54,14 @@ def export(
     entries: Entries = EmbeddingStore.open(store)
     if ids is not None:
         entries = entries[read_ids(ids)]
-    export_vectors(
-        Model.load(model, device),
-        entries,
-        out,
-        features=[name.strip() for name in features.split(",")],
-    )
+    with on_ctrl_c("no file is left unfinished"):
+        export_vectors(
+            Model.load(model, device),
+            entries,
+            out,
+            features=[name.strip() for name in features.split(",")],
+            scheduler=scheduler,
+        )
     n_sequences, n_structures = int(entries.has_sequence.sum()), int(entries.has_structure.sum())
     if as_json:
         print_json(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from protalign.cli.console import ConsoleReporter, on_ctrl_c, print_json, quick_imports
-from protalign.cli.options import AsJson, ModelPath, Quiet, Seed, StoreList
+from protalign.cli.options import AsJson, ModelPath, Quiet, Scheduler, Seed, StoreList
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
@@ -33,6 +33,7 @@ def index(
         ),
     ] = 1024,
     seed: Seed = 0,
+    scheduler: Scheduler = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -59,6 +60,7 @@ def index(
             out,
             n_words=words,
             seed=seed,
+            scheduler=scheduler,
             on_progress=reporter.indexed,
         )
     if as_json:

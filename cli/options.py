@@ -95,6 +95,16 @@ Assembly = Annotated[
 Device = Annotated[
     str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:1 or mps.")
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="<address>",
+        help="Address of a Dask scheduler (tcp://host:8786) with one worker per GPU. Default: this "
+        "machine.",
+        show_default=False,
+    ),
+]
 Method = Annotated[
     ClusterMethod,
     typer.Option(

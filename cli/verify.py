@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from protalign.cli.console import SOME_FAILED, human_bytes, print_json
-from protalign.cli.options import AsJson
+from protalign.cli.options import AsJson, Scheduler
 from protalign.core.errors import InputError
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
@@ -36,6 +36,7 @@ def verify(
             "found from now on, and any that are missing; only if the store is whole.",
         ),
     ] = False,
+    scheduler: Scheduler = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a store, vectors, a model or an index for damage.
@@ -53,13 +54,15 @@ def verify(
     """
     others = [path for path in map(Path, paths) if _is_no_store(path)]
     if not others:
-        _verify_stores(paths, upgrade, as_json)
+        _verify_stores(paths, upgrade, scheduler, as_json)
         return
     (path, *_), name = others, path_text(others[0])
     if len(paths) > 1:
         raise InputError(f"{name}: only stores are checked together", "check it alone")
     if upgrade:
         raise InputError(f"--upgrade: {name} is not a store", "leave the option out")
+    if scheduler is not None:
+        raise InputError(f"--scheduler: {name} is not a store", "leave the option out")
     _verify_file(path, as_json)
 
 
@@ -68,10 +71,10 @@ def _is_no_store(path: Path) -> bool:
     return path.is_file() or any((path / f).is_file() for f in ("config.json", "index.json"))
 
 
-def _verify_stores(paths: list[str], upgrade: bool, as_json: bool) -> None:
+def _verify_stores(paths: list[str], upgrade: bool, scheduler: str | None, as_json: bool) -> None:
     from protalign.stores import verify as run
 
-    report = run(paths, upgrade=upgrade)
+    report = run(paths, upgrade=upgrade, scheduler=scheduler)
     if as_json:
         print_json(report.as_dict())
     else:

@@ -46,7 +46,7 @@ MAY_IMPORT = {
 #: Libraries that only these files may import.
 CONFINED = {
     "dask": {"stores/filling/dask.py"},
-    "distributed": {"stores/filling/cluster.py"},
+    "distributed": {"protalign/core/cluster.py", "stores/filling/cluster.py"},
     "gemmi": {"protalign/reading"},
     "biotite": {
         "protalign/evaluation/rivals.py",

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from threading import local
+from typing import Any
 
 _here = local()
 
@@ -65,6 +66,20 @@ def computing_with(threads: int) -> Iterator[None]:
         yield
     finally:
         take_threads(before)
+
+
+@cache
+def blas() -> Any:
+    """Return the control of the matrix library's threads; finding it is slow, so once."""
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
+
+
+def blas_threads() -> int:
+    """Return the threads of the matrix library that NumPy uses, 1 if none is found."""
+    libraries = [each for each in blas().info() if each["user_api"] == "blas"]
+    return max((int(each["num_threads"]) for each in libraries), default=1)
 
 
 def physical_memory() -> int:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from threading import Barrier, Lock
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
-from protalign.core.machine import take_threads
+from protalign.core.machine import blas, blas_threads, computing_with, take_threads
 
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _starting = Lock()
@@ -72,6 +74,52 @@ os.register_at_fork(after_in_child=_kept_pool.cache_clear)
 def cores_here() -> int:
     """Return the number of cores on which torch computes in this thread."""
     return int(torch.get_num_threads())
+
+
+class OnSameCores(Generic[Task, Result]):
+    """A function that in another process computes on as many cores as it would in this one.
+
+    Their number decides the last bits of what torch and NumPy compute.
+
+    Parameters
+    ----------
+    function : callable
+        The function; it is pickled with this.
+
+    Examples
+    --------
+    >>> import pickle
+    >>> OnSameCores(abs)(-3), pickle.loads(pickle.dumps(OnSameCores(abs)))(-3)
+    (3, 3)
+    """
+
+    def __init__(self, function: Callable[[Task], Result]) -> None:
+        self._function = function
+
+    def __call__(self, task: Task) -> Result:
+        """Return ``function(task)``."""
+        return self._function(task)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _OnCores, (self._function, cores_here(), blas_threads())
+
+
+@dataclass(frozen=True, slots=True)
+class _OnCores(Generic[Task, Result]):
+    """A function that computes with so many threads of torch, and of the matrix library."""
+
+    function: Callable[[Task], Result]
+    cores: int
+    of_blas: int
+
+    def __call__(self, task: Task) -> Result:
+        before = cores_here()
+        with blas().limit(limits=self.of_blas, user_api="blas"), computing_with(self.cores):
+            torch.set_num_threads(self.cores)
+            try:
+                return self.function(task)
+            finally:
+                torch.set_num_threads(before)
 
 
 def _set_cores(count: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from protalign.core.arrays import Float32
+from protalign.core.devices import resolve_device
 from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import ModelError
 from protalign.core.protein import Modality
@@ -36,6 +37,11 @@ class RecordedEncoders:
         self._weights = dict(weights or {})
         self._device = device
         self._loaded: dict[Modality, Encoder] = {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Another process loads them again, on the device that this one would use.
+        device = str(resolve_device(self._device))
+        return type(self), (self._records, self._weights, device)
 
     def encode(self, modality: Modality, items: Sequence[Any]) -> list[Float32]:
         """Return an (L, D) embedding for each item.

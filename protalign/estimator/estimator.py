@@ -368,6 +368,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         path: str | os.PathLike[str],
         *,
         features: Sequence[str] = ("aligned",),
+        scheduler: str | None = None,
     ) -> int:
         """Write the vectors of a store's entries to a file; return the number of entries.
 
@@ -380,6 +381,8 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         features : sequence of str
             "aligned", and "mean" for the means of the residues' embeddings beside them
             (columns sequence_mean, structure_mean).
+        scheduler : str, optional
+            Address of a Dask scheduler whose workers pool; see ``export_vectors``.
 
         Raises
         ------
@@ -400,6 +403,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
             path,
             features=features,
             names=self._encoder_names(),
+            scheduler=scheduler,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

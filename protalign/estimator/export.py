@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 
-from protalign.core.arrays import Int64
+from protalign.core.arrays import Float32, Int64
 from protalign.core.checks import check_choice
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
+from protalign.core.spread import Spread, checked, spread_over
+from protalign.core.threads import OnSameCores
 from protalign.core.words import Feature
 from protalign.heads.inputs import Inputs, means_of
 from protalign.heads.model import Model
 from protalign.heads.provenance import provenance_of
-from protalign.stores import Entries, VectorBatch, write_vectors
+from protalign.stores import EmbeddingStore, Entries, StoreView, VectorBatch, write_vectors
 
 #: Entries with vectors in memory at once.
 _ENTRIES_AT_ONCE = 16384
@@ -29,6 +32,7 @@ def export_vectors(
     *,
     features: Sequence[str] = ("aligned",),
     names: Mapping[Modality, str | None] | None = None,
+    scheduler: str | None = None,
 ) -> int:
     """Write the vectors of a store's entries; return the number of entries.
 
@@ -44,12 +48,17 @@ def export_vectors(
         "aligned", and "mean" for the means of the residues' embeddings beside them.
     names : mapping, optional
         Modality -> name of the encoder to read, if the store has several that fit the model.
+    scheduler : str, optional
+        Address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers pool the entries
+        on the model's device. They must see the store under the same path. Default: this process.
 
     Raises
     ------
     InputError
         An id occurs twice, a feature is unknown, the file cannot be written there, or ``entries``
         is not a store or a view of one.
+    StoreError
+        No scheduler answers, or it has no workers.
     """
     if not isinstance(entries, Entries):
         raise InputError(
@@ -60,25 +69,50 @@ def export_vectors(
     if len(set(entries.ids)) != len(entries):
         raise InputError("X: an id occurs twice", "export each entry once")
     inputs = model.inputs(entries, names=names)
-    return write_vectors(
-        path,
-        _batches(model, entries, inputs, with_means=with_means),
-        dim=model.embed_dim,
-        metadata=provenance_of(model, entries.store, inputs.encoders),
-        mean_dims=model.dims if with_means else None,
-        annotated=True,
-    )
+    pooling = _Pooling(model, entries.store, names, with_means)
+    with spread_over(scheduler) as spread:
+        return write_vectors(
+            path,
+            _batches(pooling, entries, inputs, spread),
+            dim=model.embed_dim,
+            metadata=provenance_of(model, entries.store, inputs.encoders),
+            mean_dims=model.dims if with_means else None,
+            annotated=True,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pooling:
+    """Pools a block of entries; returns modality -> vectors, and their means if wanted.
+
+    A worker opens the store once, and keeps it open by ``store``; a view comes as the numbers of
+    its rows, with a digest of the ids that it must find there.
+    """
+
+    model: Model
+    store: EmbeddingStore
+    names: Mapping[Modality, str | None] | None
+    with_means: bool
+
+    def __call__(
+        self, entries: StoreView
+    ) -> tuple[dict[Modality, Float32], dict[Modality, Float32]]:
+        inputs, every = self.model.inputs(entries, names=self.names), np.arange(len(entries))
+        vectors = {m: self.model.vectors(inputs, m, every) for m in inputs.dims}
+        return vectors, {m: means_of(inputs, m, every) for m in inputs.dims if self.with_means}
 
 
 def _batches(
-    model: Model, entries: Entries, inputs: Inputs, *, with_means: bool
+    pooling: _Pooling, entries: Entries, inputs: Inputs, spread: Spread
 ) -> Iterator[VectorBatch]:
     """Yield the rows of the file, some thousands of entries at a time."""
     ids, lengths = entries.ids, _residues(entries, inputs)
-    for start in range(0, len(ids), _ENTRIES_AT_ONCE):
+    starts = range(0, len(ids), _ENTRIES_AT_ONCE)
+    blocks = (entries[start : start + _ENTRIES_AT_ONCE] for start in starts)
+    pooled = spread.map(OnSameCores(pooling), blocks)
+    for start, (vectors, means) in zip(starts, pooled, strict=True):
         positions = np.arange(start, min(start + _ENTRIES_AT_ONCE, len(ids)))
-        vectors = {m: model.vectors(inputs, m, positions) for m in inputs.dims}
-        means = {m: means_of(inputs, m, positions) for m in inputs.dims if with_means}
+        _check(vectors, means, len(positions), pooling.model)
         yield VectorBatch(
             ids[positions],
             vectors.get("sequence"),
@@ -88,6 +122,16 @@ def _batches(
             means.get("structure"),
             entries[positions].annotations,
         )
+
+
+def _check(
+    vectors: Mapping[Modality, Float32], means: Mapping[Modality, Float32], n: int, model: Model
+) -> None:
+    """Raise ProtAlignError if what was pooled does not belong to n entries."""
+    for column in vectors.values():
+        checked(column, (n, model.embed_dim), np.float32)
+    for modality, column in means.items():
+        checked(column, (n, model.dims[modality]), np.float32)
 
 
 def _residues(entries: Entries, inputs: Inputs) -> Int64:

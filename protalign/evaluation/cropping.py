@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from protalign.core.arrays import Float32
 from protalign.core.protein import Backbone, Chain, Modality, Structure
+from protalign.core.spread import Here, Spread, checked
+from protalign.core.threads import OnSameCores
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.evaluation.test_set import Chains, RetrievalItems
 from protalign.heads.inputs import PairInputs, means_of
@@ -31,6 +35,7 @@ def cropped(
     encoders: RecordedEncoders,
     crop: float,
     rng: np.random.Generator,
+    spread: Spread | None = None,
 ) -> RetrievalItems:
     """Cut items, embed them again and pool them.
 
@@ -54,6 +59,8 @@ def cropped(
         The largest share of a chain that each end loses, above 0 and below ``MAX_CROP``.
     rng : Generator
         The source of the cuts.
+    spread : Spread, optional
+        Embeds the cut proteins, some at a time. Default: this process.
     """
     proteins: list[Any] = []
     chains: list[Chains] = []
@@ -66,9 +73,15 @@ def cropped(
             structure = _cut_structure(entries, entry_id, crop, rng)
             proteins.append(structure)
             chains.append(tuple(map(_residues_with_rows, structure.kept_chains)))
-    rows: list[Float32] = []
-    for start in range(0, len(proteins), _PROTEINS_AT_ONCE):
-        rows += encoders.encode(modality, proteins[start : start + _PROTEINS_AT_ONCE])
+    encode = OnSameCores(partial(encoders.encode, modality))
+    starts = range(0, len(proteins), _PROTEINS_AT_ONCE)
+    some = (proteins[start : start + _PROTEINS_AT_ONCE] for start in starts)
+    encoded = (spread or Here()).map(encode, some)
+    lengths = [sum(map(len, each)) for each in chains]
+    rows: list[Float32] = [
+        checked(each, (length, model.dims[modality]), np.float32)
+        for each, length in zip(chain.from_iterable(encoded), lengths, strict=True)
+    ]
     inputs = PairInputs([(r, None) if modality == "sequence" else (None, r) for r in rows])
     stage = model.residue_stage if items.residues is not None else None
     return replace(

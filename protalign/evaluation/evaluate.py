@@ -14,6 +14,7 @@ from protalign.core.checks import check_between, check_whole
 from protalign.core.errors import InputError
 from protalign.core.paths import path_text
 from protalign.core.protein import DIRECTIONS, MODALITIES
+from protalign.core.spread import spread_over
 from protalign.core.version import __version__
 from protalign.core.words import ClusterMethod
 from protalign.encoders.recorded import RecordedEncoders
@@ -89,6 +90,7 @@ def evaluate(
     n_bootstrap: int = 1000,
     random_state: int = 0,
     method: ClusterMethod = "auto",
+    scheduler: str | None = None,
 ) -> dict[str, Any]:
     """Measure retrieval among a test set's unique sequences and structures, in both directions.
 
@@ -132,6 +134,9 @@ def evaluate(
     method : "auto", "mmseqs" or "kmer"
         The comparison of sequences, for the families and the leakage audit; see
         ``protalign.splits.clusters.cluster``.
+    scheduler : str, optional
+        Address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers embed the cut
+        queries of ``crop``. Default: this process.
 
     Returns
     -------
@@ -172,6 +177,8 @@ def evaluate(
         weights (needed for ``crop``) differ from those found.
     HomologyError
         MMseqs2 is missing or failed.
+    StoreError
+        No scheduler answers, or it has no workers.
 
     Examples
     --------
@@ -198,6 +205,16 @@ def evaluate(
     stage, residues_how = _residue_stage(model, pairs, residues)
     retrieval = model.retrieval_set(pairs)
     items = retrieval_items(test, pairs, (retrieval.sequence, retrieval.structure), stage)
+    query_items = items
+    if crop is not None:
+        rng = np.random.default_rng(random_state)
+        encoders = encoders or RecordedEncoders(model.encoders, device=str(model.device))
+        with spread_over(scheduler) as spread:
+            first, second = (
+                cropped(whole, modality, test, model, encoders, crop, rng, spread)
+                for whole, modality in zip(items, MODALITIES, strict=True)
+            )
+        query_items = first, second
     how = "given"
     if families is None:
         families, how = computed_families(test, method)
@@ -209,15 +226,6 @@ def evaluate(
         audit = {**leakage.counts(), **_same_pairs(record, len(trained))}
         cca = _fitted_cca(trained, random_state)
     context = _Context(families, classes, cca, leakage, (n_bootstrap, random_state))
-    query_items = items
-    if crop is not None:
-        rng = np.random.default_rng(random_state)
-        encoders = encoders or RecordedEncoders(model.encoders, device=str(model.device))
-        first, second = (
-            cropped(whole, modality, test, model, encoders, crop, rng)
-            for whole, modality in zip(items, MODALITIES, strict=True)
-        )
-        query_items = first, second
     searched = method_in_words(method) != KMER_FALLBACK
     slow = _slow_scores(stage, searched, query_items, items, cut=crop is not None)
     left_out = {"cca": cca is None, "mmseqs": not searched}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from protalign.core.arrays import Int64
 from protalign.core.checks import check_whole
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
+from protalign.core.spread import Spread, checked, spread_over
+from protalign.core.threads import OnSameCores
 from protalign.core.unfinished import put_back
 from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model
@@ -23,13 +25,14 @@ from protalign.residues.words import SAMPLED, WORDS, ResidueWords
 from protalign.search.word_files import (
     PartWriter,
     StoredPart,
+    Words,
     clear_unfinished,
     is_index,
     new_index,
     new_segment,
 )
 from protalign.search.word_index import WordIndex, stage_sha256
-from protalign.stores import EmbeddingStore, EncoderInfo
+from protalign.stores import EmbeddingStore, EncoderInfo, StoreView
 from protalign.stores.format.lock import StoreLock
 
 #: Residues that are made words at once: 42 MB of float32 embeddings of 320 numbers.
@@ -65,6 +68,7 @@ def index_store(
     *,
     n_words: int = WORDS,
     seed: int = 0,
+    scheduler: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> IndexReport:
     """Build an index of a store's residue words, or add the store's new entries to it.
@@ -85,6 +89,9 @@ def index_store(
         Words of each modality, from 1 to 65,535; of a new index only.
     seed : int
         Chooses the residues that the words are made of.
+    scheduler : str, optional
+        Address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers find each
+        residue's word. They must see the store under the same path. Default: this process.
     on_progress : callable, optional
         Called with the residues that are done, and those of all entries to add.
 
@@ -101,7 +108,7 @@ def index_store(
         The index is another model's, the model has no residue stage, or the store was embedded by
         other encoders.
     StoreError
-        Another process adds to the index.
+        Another process adds to the index, or no scheduler answers.
     WriteError
         The folder cannot be written.
 
@@ -122,6 +129,19 @@ def index_store(
     ['1bpi_A']
     """
     check_whole("n_words", n_words, 1)
+    with spread_over(scheduler) as spread:
+        return _index(model, store, path, (n_words, seed), spread, _Progress(on_progress))
+
+
+def _index(
+    model: Model,
+    store: EmbeddingStore,
+    path: str | os.PathLike[str],
+    new: tuple[int, int],
+    spread: Spread,
+    progress: _Progress,
+) -> IndexReport:
+    """Add to the index at a path, or build one; ``new`` is the number of its words, and a seed."""
     folder = Path(path).absolute()
     put_back(folder)
     stage = model.residue_scorer()
@@ -131,7 +151,6 @@ def index_store(
         encoder = choose_encoder(store, modality, None, model.encoders.get(modality))
         if encoder is not None:
             encoders[modality] = encoder
-    progress = _Progress(on_progress)
     if is_index(folder):
         with StoreLock(folder):
             index = WordIndex(folder)
@@ -149,7 +168,8 @@ def index_store(
             progress.total = sum(int(each.lengths.sum()) for each in added.values())
             if added:
                 with new_segment(folder, index._manifest) as (segment, parts):
-                    _write(stage, index.words, store, added, segment, parts, progress)
+                    wording = _Wording(stage, index.words, store)
+                    _write(wording, spread, added, segment, parts, progress)
             return _report(False, added, known)
     _check_free(folder, path)
     added = _new_entries(store, encoders, {})
@@ -158,12 +178,13 @@ def index_store(
             f"{store.path}: none of its entries has embeddings", "run `protalign embed` to the end"
         )
     progress.total = sum(int(each.lengths.sum()) for each in added.values())
+    n_words, seed = new
     rng = np.random.default_rng(seed)
     samples = {m: stage.rows(m, _sample(store, each, rng)) for m, each in added.items()}
     words = ResidueWords.fit(samples, n_words, seed)
     provenance = provenance_of(model, store, encoders) | {"stage_sha256": stage_sha256(stage)}
     with new_index(folder, provenance, words) as (segment, parts):
-        _write(stage, words, store, added, segment, parts, progress)
+        _write(_Wording(stage, words, store), spread, added, segment, parts, progress)
     return _report(True, added, {})
 
 
@@ -223,36 +244,60 @@ def _sample(
     return rows.gather(added.starts[some], added.lengths[some])[:SAMPLED]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wording:
+    """Finds the words of the residues of some entries: (R,) uint16.
+
+    A worker opens the store once, and keeps it open by ``store``; entries come as the numbers of
+    their rows, with a digest of the ids that it must find there.
+    """
+
+    stage: ResidueStage
+    words: ResidueWords
+    store: EmbeddingStore
+
+    def __call__(self, task: tuple[Modality, str, StoreView]) -> Words:
+        modality, encoder, entries = task
+        rows = self.stage.rows(modality, entries.embeddings(encoder).values)
+        if not np.isfinite(rows).all():
+            raise InputError(
+                f"{self.store.path}: {modality} embeddings hold NaN or infinity",
+                "`protalign verify` names the entries",
+            )
+        return self.words.of(modality, rows)
+
+
 def _write(
-    stage: ResidueStage,
-    words: ResidueWords,
-    store: EmbeddingStore,
+    wording: _Wording,
+    spread: Spread,
     added: Mapping[Modality, _Added],
     folder: Path,
     parts: dict[Modality, StoredPart],
     progress: _Progress,
 ) -> None:
     """Write a segment, some thousand residues at a time."""
+    store = wording.store
     for modality, each in added.items():
-        encoded = store.encoders.rows(each.encoder)
-        ends = np.cumsum(each.lengths)
+        blocks = list(_blocks(each.lengths))
+        tasks = ((modality, each.encoder, StoreView(store, each.rows[here])) for here in blocks)
         with PartWriter(folder, modality) as writer:
-            first = 0
-            while first < len(each.rows):
-                before = ends[first] - each.lengths[first]
-                end = np.searchsorted(ends, before + _RESIDUES_AT_ONCE, side="right")
-                here = slice(first, max(first + 1, int(end)))
-                embeddings = encoded.gather(each.starts[here], each.lengths[here])
-                rows = stage.rows(modality, embeddings)
-                if not np.isfinite(rows).all():
-                    raise InputError(
-                        f"{store.path}: {modality} embeddings hold NaN or infinity",
-                        "`protalign verify` names the entries",
-                    )
-                writer.add(each.rows[here], each.lengths[here], words.of(modality, rows))
-                progress.add(len(rows))
-                first = here.stop
+            found = spread.map(OnSameCores(wording), tasks)
+            for here, words in zip(blocks, found, strict=True):
+                lengths = each.lengths[here]
+                writer.add(each.rows[here], lengths, checked(words, [lengths.sum()], np.uint16))
+                progress.add(len(words))
             parts[modality] = writer.finish(store.log.ids_at(each.rows).tolist())
+
+
+def _blocks(lengths: Int64) -> Iterator[slice]:
+    """Yield slices of entries of some thousand residues together."""
+    ends, first = np.cumsum(lengths), 0
+    while first < len(lengths):
+        before = ends[first] - lengths[first]
+        end = np.searchsorted(ends, before + _RESIDUES_AT_ONCE, side="right")
+        here = slice(first, max(first + 1, int(end)))
+        yield here
+        first = here.stop
 
 
 def _report(

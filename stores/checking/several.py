@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from protalign.core.errors import StoreError
 from protalign.core.paths import path_text
+from protalign.core.spread import Spread, spread_over
 from protalign.core.words import counted
 from protalign.stores.checking.verify import Damage, VerifyReport, verify_store
 from protalign.stores.contents import StoreContents
@@ -22,6 +23,7 @@ def verify(
     on_progress: Callable[[int, int], None] | None = None,
     *,
     upgrade: bool = False,
+    scheduler: str | None = None,
 ) -> VerifyReport:
     """Check every file that a local store must have against what was committed.
 
@@ -38,6 +40,9 @@ def verify(
     upgrade : bool
         Whether to record the checksums of a store of format 1.0, and any that are missing, if it
         is whole otherwise. Nothing else changes.
+    scheduler : str, optional
+        Address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers read the chunks.
+        They must see the stores under the same paths. Default: this process.
 
     Returns
     -------
@@ -48,7 +53,7 @@ def verify(
     ------
     StoreError
         The store is missing, or its root attributes are damaged, which say what it must hold. With
-        ``upgrade``, another process writes to it.
+        ``upgrade``, another process writes to it. Or no scheduler answers.
 
     Examples
     --------
@@ -66,15 +71,25 @@ def verify(
     `protalign embed` again, or leave it out
     """
     paths = listed(path)
-    if (one := the_one(paths)) is not None:
-        return verify_store(one, on_progress, upgrade=upgrade)
+    with spread_over(scheduler) as spread:
+        if (one := the_one(paths)) is not None:
+            return verify_store(one, on_progress, upgrade=upgrade, spread=spread)
+        return _verify_several(paths, on_progress, upgrade, spread)
+
+
+def _verify_several(
+    paths: Sequence[str],
+    on_progress: Callable[[int, int], None] | None,
+    upgrade: bool,
+    spread: Spread,
+) -> VerifyReport:
     stores = stores_of(paths)
     if remote := [store for store in stores if "://" in store]:
         return verify_store(remote[0])  # which refuses it
     reports = []
     for store in stores:
         try:
-            reports.append(verify_store(store, on_progress, upgrade=upgrade))
+            reports.append(verify_store(store, on_progress, upgrade=upgrade, spread=spread))
         except StoreError as error:
             reports.append(VerifyReport(store, 0, 0, [Damage("", "", str(error), ())]))
     merged = _merged(reports, " ".join(map(path_text, paths)))

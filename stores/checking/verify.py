@@ -10,20 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from protalign.core.arrays import Bool, Int64
+from protalign.core.arrays import Int64
 from protalign.core.checks import first_few
 from protalign.core.errors import InputError, StoreError
+from protalign.core.spread import Here, Spread
 from protalign.core.untrusted import JSON_BYTES, folder_inside, read_bytes
+from protalign.stores.checking.chunks import NOT_RECORDED, ChunkCheck, ChunkRange
 from protalign.stores.checking.consistency import check_index
 from protalign.stores.checking.trace import EntryTrace
 from protalign.stores.checking.upgrade import upgrade_store
-from protalign.stores.filling.plan import PlanReader
-from protalign.stores.format.arrays import LocalArrays, check_chunk, check_place, open_chunk
 from protalign.stores.format.checksums import (
     CHECKSUM_FILE,
     ENTRY_BYTES,
     ChunkChecksums,
-    DamagedEntryError,
 )
 from protalign.stores.format.disk import PARTIAL, chunks_present, commit_begun, walk
 from protalign.stores.format.layout import ANNOTATIONS, ArraySpec, is_annotation
@@ -41,6 +40,8 @@ from protalign.stores.format.state import StoreState, is_filled_by_tasks, load_r
 
 #: Ids in a line of the report; the report itself has all of them.
 IDS_SHOWN = 10
+#: Chunks that are looked at in one task.
+CHUNKS_PER_TASK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +131,11 @@ def verify_store(
     on_progress: Callable[[int, int], None] | None = None,
     *,
     upgrade: bool = False,
+    spread: Spread | None = None,
 ) -> VerifyReport:
     """Check one store, as ``protalign.stores.verify`` does; arguments and errors are its own.
+
+    ``spread`` looks at the chunks; default: this process.
 
     Examples
     --------
@@ -146,36 +150,32 @@ def verify_store(
     folder = Path(path).absolute()
     if "://" in str(path):
         raise StoreError(f"{path}: only a local store can be checked; copy it, or check it there")
-    report = _Check(folder, on_progress).run()
+    spread = spread or Here()
+    report = _Check(folder, on_progress, spread).run()
     if upgrade and all(damage.reason == NOT_RECORDED for damage in report.damages):
         upgrade_store(folder)
-        report = _Check(folder, on_progress).run()
+        report = _Check(folder, on_progress, spread).run()
     return report
-
-
-#: The one fault that an upgrade mends.
-NOT_RECORDED = (
-    "has no recorded checksum, so it cannot be told from another chunk; if nothing was copied into "
-    "the store, record it with `protalign verify --upgrade`"
-)
 
 
 class _Check:
     """One check of a store."""
 
-    def __init__(self, folder: Path, on_progress: Callable[[int, int], None] | None) -> None:
+    def __init__(
+        self, folder: Path, on_progress: Callable[[int, int], None] | None, spread: Spread
+    ) -> None:
         self._folder = folder
+        self._spread = spread
         self._on_progress = on_progress
         self._document = load_root(folder)
         state = StoreState.parse(self._document["attributes"], str(folder))
-        #: Read whatever the descriptions of arrays say, so that ids are found in spite of them.
-        self._arrays = LocalArrays(folder, state, described=False)
+        self._chunks = ChunkCheck(folder, state)
+        self._arrays = self._chunks.arrays
         self._state = self._arrays.state
         self._damages: list[Damage] = []
         self._remarks: list[str] = []
         self._unfinished: dict[str, int] = {}
         self._trace = EntryTrace(self._arrays)
-        self._plans: dict[str, PlanReader | None] = {}
         #: Arrays whose chunks cannot be looked at, since their folder is not one inside the store.
         self._outside: set[str] = set()
 
@@ -186,13 +186,17 @@ class _Check:
         self._check_metadata()
         ranges = self._expected_chunks()
         total = sum(len(present) for _, present in ranges)
-        done = read_bytes = 0
-        for name, present in ranges:
-            for index in present.tolist():
-                read_bytes += self._check_chunk(name, index)
-                done += 1
-                if self._on_progress is not None:
-                    self._on_progress(done, total)
+        done = read = 0
+        tasks = [some for name, present in ranges for some in _tasks(name, present)]
+        results = self._spread.map(self._chunks, tasks)
+        for (name, chunks), found in zip(tasks, results, strict=True):
+            for index, fault in found.faults:
+                key = self._arrays.spec(name).chunk_key(index)
+                self._add(name, key, fault, self._ids(name, index, index + 1))
+            read += found.bytes
+            done += len(chunks)
+            if self._on_progress is not None:
+                self._on_progress(done, total)
         if not self._damages:
             # The sense of an index is checked only if every byte of it is as it was written.
             for name, fault in check_index(self._arrays):
@@ -204,7 +208,7 @@ class _Check:
                 "`protalign verify --upgrade` records them"
             )
         return VerifyReport(
-            str(self._folder), total, read_bytes, self._damages, self._unfinished, self._remarks
+            str(self._folder), total, read, self._damages, self._unfinished, self._remarks
         )
 
     def _add(self, name: str, chunk: str, reason: str, ids: tuple[str, ...] = ()) -> None:
@@ -334,7 +338,7 @@ class _Check:
         group = f"encoders/{encoder}"
         if self._outside & {f"{group}/values", f"{group}/done"}:
             return
-        plan = self._plan(encoder)
+        plan = self._chunks.plan(encoder)
         if plan is None:  # it is damaged, which its own chunks report
             for name in (f"{group}/values", f"{group}/done"):
                 chunks = self._arrays.spec(name).chunks(self._state.rows(name))
@@ -356,15 +360,6 @@ class _Check:
         if len(finished) < len(plan):
             self._unfinished[encoder] = len(plan) - len(finished)
 
-    def _plan(self, encoder: str) -> PlanReader | None:
-        """Return an encoder's plan, None if it cannot be read."""
-        if encoder not in self._plans:
-            try:
-                self._plans[encoder] = PlanReader(self._arrays, encoder)
-            except StoreError:
-                self._plans[encoder] = None
-        return self._plans[encoder]
-
     def _present(self, name: str, spec: ArraySpec, must: Int64) -> Int64:
         """Return the chunks within ranges (n, 2) that exist; report the gaps between them."""
         present = chunks_present(self._folder / name)
@@ -380,55 +375,17 @@ class _Check:
                     self._add(name, key, reason, self._ids(name, first, stop))
         return np.concatenate(kept) if kept else np.empty(0, np.int64)
 
-    def _check_chunk(self, name: str, index: int) -> int:
-        """Report a chunk's fault; return the bytes read."""
-        spec = self._arrays.spec(name)
-        reason, size = self._fault(name, spec, index)
-        if reason and reason != NOT_RECORDED:
-            reason, size = self._fault(name, spec, index)  # it may just be written anew
-        if reason:
-            self._add(name, spec.chunk_key(index), reason, self._ids(name, index, index + 1))
-        return size
-
-    def _fault(self, name: str, spec: ArraySpec, index: int) -> tuple[str, int]:
-        data, reason = open_chunk(self._folder / name / spec.chunk_key(index), spec)
-        reason = reason or check_chunk(data, spec)
-        if not reason and name.endswith("/done"):
-            marked = index >= self._state.encoders[name.split("/")[1]].tasks_done
-            reason = "" if data[0] == 1 or (marked and data[0] == 0) else "does not say done"
-        elif not reason and self._state.bound:
-            try:
-                recorded = ChunkChecksums(self._folder, name).get(index)
-                reason = check_place(data, name, index, spec, self._state, recorded)
-                full = self._state.rows(name) - index * spec.chunk_rows >= spec.chunk_rows
-                if not reason and full and recorded is None and self._must_be_recorded(name, index):
-                    reason = NOT_RECORDED
-            except DamagedEntryError as error:
-                reason = f"cannot be told from another chunk, since {error}"
-        return reason, len(data)
-
-    def _must_be_recorded(self, name: str, index: int) -> bool:
-        """Return whether a full chunk's checksum is recorded unless that was lost.
-
-        Those of tasks are recorded when the encoder is finished, and taken back while a task with
-        refused items is tried again.
-        """
-        if not is_filled_by_tasks(name):
-            return True
-        encoder = name.split("/")[1]
-        state, plan = self._state.encoders[encoder], self._plan(encoder)
-        if plan is None:
-            return False
-        chunk_rows = self._arrays.spec(name).chunk_rows
-        task = int(np.searchsorted(plan.row // chunk_rows, index, side="right")) - 1
-        refused: Bool = plan.pending & plan.done
-        return task < state.tasks_done and not refused[task]
-
     def _ids(self, name: str, first: int = 0, stop: int | None = None) -> tuple[str, ...]:
         """Return the ids that some chunks of an array affect; default: the whole array."""
         spec, rows = self._arrays.spec(name), self._state.rows(name)
         end = rows if stop is None else min(stop * spec.chunk_rows, rows)
         return self._trace.affected_ids(name, first * spec.chunk_rows, end)
+
+
+def _tasks(name: str, present: Int64) -> Iterator[ChunkRange]:
+    """Yield an array's chunks, some at a time."""
+    for start in range(0, len(present), CHUNKS_PER_TASK):
+        yield ChunkRange(name, present[start : start + CHUNKS_PER_TASK].tolist())
 
 
 def _gaps(present: Int64, begin: int, end: int) -> Iterator[tuple[int, int]]:

@@ -13,16 +13,23 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from threading import Event, Lock, Thread
-from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
 
-from protalign.core.errors import ProtAlignError, StoreError, show_traceback
+from protalign.core.cluster import (
+    TASKS_PER_WORKER,
+    WORKING,
+    connected,
+    only_our_errors,
+    silenced,
+    watched,
+    workers_of,
+)
+from protalign.core.errors import ProtAlignError
 from protalign.stores.filling.alone import STARTS, IsolatedRunner
 from protalign.stores.filling.task import (
     DamagedError,
@@ -32,14 +39,8 @@ from protalign.stores.filling.task import (
     stopped,
 )
 
-#: Tasks that a worker has or waits for: enough that it never idles.
-TASKS_PER_WORKER = 3
-#: Seconds to wait for a scheduler to answer, and for its first worker.
-CONNECT_SECONDS = 30.0
 #: Tries of a task in a child process, each of which other tasks of its worker may end.
 TRIES_ALONE = 3
-#: Seconds between two looks at the workers, and without any of them before a run stops.
-WATCH_SECONDS, LOST_SECONDS = 5.0, 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,15 @@ def run_on_workers(
     waiting = iter(indices)
     under_way: dict[str, tuple[Future, int, int]] = {}  # by key; the task, and its try
     error: ProtAlignError | None = None
-    with _client(devices, scheduler) as client, _watched(client, encoder, under_way) as lost:
+    with (
+        _client(devices, scheduler) as client,
+        watched(
+            client,
+            lambda: [future for future, *_ in [*under_way.values()]],
+            f"encoding with {encoder}",
+            "what is finished is kept; ",
+        ) as lost,
+    ):
         running = as_completed()
 
         def submit(index: int, number: int) -> None:
@@ -84,7 +93,7 @@ def run_on_workers(
             running.add(future)
 
         def submit_some() -> None:
-            workers = len(client.scheduler_info(n_workers=-1)["workers"])
+            workers = workers_of(client)
             while running.count() < TASKS_PER_WORKER * max(1, workers):
                 index = next(waiting, None)
                 if index is None:
@@ -123,52 +132,19 @@ def _killed(encoder: str) -> ProtAlignError:
     )
 
 
-@dataclass(slots=True)
-class _Lost:
-    """The error of a run whose workers are gone; none yet."""
-
-    error: ProtAlignError | None = None
-
-
-@contextmanager
-def _watched(
-    client: Client, encoder: str, under_way: dict[str, tuple[Future, int, int]]
-) -> Iterator[_Lost]:
-    """Cancel what runs if the scheduler has had no worker for a long time: nothing would end."""
-    lost, over = _Lost(), Event()
-
-    def watch() -> None:
-        alive = monotonic()
-        while not over.wait(WATCH_SECONDS):
-            if client.scheduler_info(n_workers=-1)["workers"]:
-                alive = monotonic()
-            elif monotonic() - alive > LOST_SECONDS:
-                lost.error = ProtAlignError(
-                    f"encoding with {encoder} stopped: no worker has been left for "
-                    f"{LOST_SECONDS:.0f} seconds; what is finished is kept; start workers, then "
-                    "run again"
-                )
-                client.cancel([future for future, *_ in [*under_way.values()]], force=True)
-
-    watcher = Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield lost
-    finally:
-        over.set()
-        watcher.join()
-
-
 @contextmanager
 def _client(devices: Sequence[str], scheduler: str | None) -> Iterator[Client]:
     """Yield a client of the given scheduler, or of a worker process for each device."""
-    with _silenced("distributed"):
-        if scheduler is not None:
-            with _connected(scheduler) as client:
-                yield client
-            return
-        with _local_cluster(len(devices)) as cluster, Client(cluster) as client:
+    if scheduler is not None:
+        with connected(scheduler) as client:
             yield client
+        return
+    with (
+        silenced("distributed"),
+        _local_cluster(len(devices)) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
 
 
 def _local_cluster(processes: int) -> LocalCluster:
@@ -214,46 +190,14 @@ def _imports_unguarded_script() -> bool:
         return False
 
 
-@contextmanager
-def _connected(scheduler: str) -> Iterator[Client]:
-    try:
-        client = Client(scheduler, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
-        raise StoreError(
-            f"no Dask scheduler answers at {scheduler}: {error}; start one with `dask scheduler`"
-        ) from None
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
-        except TimeoutError:
-            raise StoreError(
-                f"the Dask scheduler at {scheduler} has no workers; start one per GPU with "
-                f"`dask worker {scheduler} --nthreads 1`"
-            ) from None
-        yield client
-
-
-@contextmanager
-def _silenced(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 # -- in a worker -----------------------------------------------------------------------------------
 
-#: A model serves one task at a time, also on a worker with many threads.
-_working = Lock()
 #: Runs in which the encoder of this process no longer works.
 _damaged: set[str] = set()
 
 
 def _run_task(job: _Job, index: int) -> TaskResult:
-    with _working, _only_our_errors(job.encoder):
+    with WORKING, only_our_errors(partial(stopped, job.encoder)):
         if job.run not in _damaged:
             try:
                 return _runner(job).run(index)
@@ -262,20 +206,8 @@ def _run_task(job: _Job, index: int) -> TaskResult:
         return _in_child(job, index)  # outside the block the error's tensors are freed
 
 
-@contextmanager
-def _only_our_errors(encoder: str) -> Iterator[None]:
-    """Turn other exceptions into ours: some end the worker or the client, or do not unpickle."""
-    try:
-        yield
-    except (ProtAlignError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        show_traceback(error)
-        raise stopped(encoder, error) from None
-
-
 def _run_alone(job: _Job, index: int) -> TaskResult:
-    with _working, _only_our_errors(job.encoder):
+    with WORKING, only_our_errors(partial(stopped, job.encoder)):
         return _in_child(job, index)
 
 

@@ -24,7 +24,6 @@ from distributed import LocalCluster
 from protalign.core.errors import ProtAlignError
 from protalign.core.protein import Protein
 from protalign.stores import EmbeddingStore, StoreWriter, verify
-from protalign.stores.filling import cluster as cluster_of_filling
 from protalign.stores.filling.encode import EncodeReport, Progress, encode_pending
 from tests.helpers.commands import contents, run
 from tests.helpers.one_hot import (
@@ -219,8 +218,8 @@ def test_results_that_are_lost_with_the_last_worker(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tasks had ended when their worker died: the run ends in one line, and does not wait."""
-    monkeypatch.setattr(cluster_of_filling, "WATCH_SECONDS", 0.3)
-    monkeypatch.setattr(cluster_of_filling, "LOST_SECONDS", 2.0)
+    monkeypatch.setattr("protalign.core.cluster.WATCH_SECONDS", 0.3)
+    monkeypatch.setattr("protalign.core.cluster.LOST_SECONDS", 2.0)
     with LocalCluster(n_workers=0, protocol="tcp", dashboard_address="127.0.0.1:0") as cluster:
         address = cluster.scheduler_address
         command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny"]

@@ -197,7 +197,7 @@ def test_an_external_scheduler(path: Path, undisturbed: dict[str, bytes]) -> Non
 
 def test_a_missing_scheduler_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address without a scheduler ends in one line."""
-    monkeypatch.setattr("protalign.stores.filling.cluster.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("protalign.core.cluster.ANSWER_SECONDS", 0.5)
     with pytest.raises(StoreError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         encode_pending(path, "one_hot", load_one_hot, scheduler="tcp://127.0.0.1:9")
 

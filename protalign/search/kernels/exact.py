@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.errors import InputError
-from protalign.core.machine import threads_here
+from protalign.core.machine import blas, threads_here
 from protalign.search.kernels.sizes import GROUP, ExactSizes
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ class ExactIndex:
 @contextmanager
 def _threads(count: int, *, with_torch: bool) -> Iterator[ThreadPoolExecutor]:
     """Give threads of one core each: no matrix library takes more."""
-    with _LIMITED, _blas().limit(limits=1, user_api="blas"):
+    with _LIMITED, blas().limit(limits=1, user_api="blas"):
         if not with_torch:
             with ThreadPoolExecutor(count) as pool:
                 yield pool
@@ -274,11 +273,3 @@ def _above(similarity: Float32, threshold: Float32) -> tuple[Int64, Int64]:
         np.concatenate([rows[above], last_row + whole]),
         np.concatenate([queries[above], last_query]),
     )
-
-
-@cache
-def _blas() -> Any:
-    """Return the control of the matrix library's threads; finding it is slow, so once."""
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
-
-    return ThreadpoolController()
