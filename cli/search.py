@@ -36,15 +36,16 @@ def search(
         list[str],
         typer.Argument(
             help="Ids of the vectors; FASTA files, structure files or folders of them; "
-            "sequences of at least 10 letters; or Parquet files of vectors. If 1a30 is an id and "
-            "a file, ./1a30 is the file.",
+            "sequences of at least 10 letters; or Parquet files or folders of vectors. If 1a30 is "
+            "an id and a file, ./1a30 is the file.",
             show_default=False,
         ),
     ],
     vectors: Annotated[
         Path | None,
         typer.Option(
-            "--vectors", help="The Parquet file to search, which `protalign export` wrote."
+            "--vectors",
+            help="The Parquet file or the folder to search, which `protalign export` wrote.",
         ),
     ] = None,
     index: Annotated[

@@ -29,6 +29,7 @@ def export_vectors(
     *,
     features: Sequence[str] = ("aligned",),
     names: Mapping[Modality, str | None] | None = None,
+    rows_per_file: int | None = None,
 ) -> int:
     """Write the vectors of a store's entries; return the number of entries.
 
@@ -39,11 +40,14 @@ def export_vectors(
     entries : EmbeddingStore or StoreView
         The entries.
     path : str or path
-        ``.parquet``, ``.csv`` or ``.h5ad``; see ``protalign.stores.write_vectors``.
+        ``.parquet``, ``.csv`` or ``.h5ad``, or a folder, whose name has no ending; see
+        ``protalign.stores.write_vectors``.
     features : sequence of str
         "aligned", and "mean" for the means of the residues' embeddings beside them.
     names : mapping, optional
         Modality -> name of the encoder to read, if the store has several that fit the model.
+    rows_per_file : int, optional
+        Rows of a folder's Parquet file, at most.
 
     Raises
     ------
@@ -57,7 +61,7 @@ def export_vectors(
             "use transform",
         )
     with_means = "mean" in _checked(features)
-    if len(set(entries.ids)) != len(entries):
+    if len(np.unique(entries.entry_rows)) != len(entries):
         raise InputError("X: an id occurs twice", "export each entry once")
     inputs = model.inputs(entries, names=names)
     return write_vectors(
@@ -67,6 +71,7 @@ def export_vectors(
         metadata=provenance_of(model, entries.store, inputs.encoders),
         mean_dims=model.dims if with_means else None,
         annotated=True,
+        rows_per_file=rows_per_file,
     )
 
 
@@ -74,13 +79,13 @@ def _batches(
     model: Model, entries: Entries, inputs: Inputs, *, with_means: bool
 ) -> Iterator[VectorBatch]:
     """Yield the rows of the file, some thousands of entries at a time."""
-    ids, lengths = entries.ids, _residues(entries, inputs)
-    for start in range(0, len(ids), _ENTRIES_AT_ONCE):
-        positions = np.arange(start, min(start + _ENTRIES_AT_ONCE, len(ids)))
+    log, lengths = entries.store.log, _residues(entries, inputs)
+    for start in range(0, len(entries), _ENTRIES_AT_ONCE):
+        positions = np.arange(start, min(start + _ENTRIES_AT_ONCE, len(entries)))
         vectors = {m: model.vectors(inputs, m, positions) for m in inputs.dims}
         means = {m: means_of(inputs, m, positions) for m in inputs.dims if with_means}
         yield VectorBatch(
-            ids[positions],
+            log.texts_at(entries.entry_rows[positions]),
             vectors.get("sequence"),
             vectors.get("structure"),
             lengths[positions],

@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.core.words import Against, AlignMode
@@ -181,11 +183,11 @@ class Searcher:
             self.residues  # noqa: B018
         if self.nearest is not None:
             for modality in MODALITIES:
-                present = self.vectors.candidates(modality)[1]
+                present = self.vectors.present(modality)
                 if present.any():
-                    self.nearest.search(
-                        self.vectors.candidates(modality)[0][present][:1], 1, against=modality
-                    )
+                    first = np.array([np.argmax(present)])
+                    vector = self.vectors.vectors_at(modality, first)
+                    self.nearest.search(vector, 1, against=modality)
 
     def search(
         self, queries: Query | Iterable[Query], options: SearchOptions | None = None
@@ -220,7 +222,7 @@ class Searcher:
                 rows = StoredResidues(self.model, of_table)
             ids = table.ids.tolist()
             parts.append(stored_queries(table, ids, options.query_by, of_table, rows))
-        return self.find(Queries.joined(parts, targets.sequence.shape[1]), options)
+        return self.find(Queries.joined(parts, targets.dim), options)
 
     def pooled(self, proteins: Sequence[Protein], *, residues: bool = False) -> Queries:
         """Embed and pool proteins: those with a backbone by their structure.
