@@ -52,8 +52,8 @@ def search(
         Path | None,
         typer.Option(
             "--index",
-            help="The index of residue words to search in place of vectors, which `protalign "
-            "index` wrote. Needs --model and the store.",
+            help="The index that `protalign index` wrote: of the --vectors; or, without them, of "
+            "residue words, which needs --model and the store.",
         ),
     ] = None,
     model: Annotated[
@@ -124,6 +124,7 @@ def search(
       protalign search 1a30 3ebp --vectors vectors.parquet --tm-score
       protalign search query.fasta --vectors v.parquet --model model/ --rerank 200
       protalign search query.fasta --index index/ --model model/
+      protalign search 1a30 --vectors vectors/ --index vector-index/
       protalign search query.fasta --vectors v.parquet --model model/ --rerank 200
         -o hits.m8 --html hits.html --max-evalue 0.001
 

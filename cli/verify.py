@@ -65,7 +65,7 @@ def verify(
 
 def _is_no_store(path: Path) -> bool:
     """Return whether a path is a file, a model, an index or a folder of vectors."""
-    documents = ("config.json", "index.json", "vectors.json")
+    documents = ("config.json", "index.json", "vectors.json", "vector-index.json")
     return path.is_file() or any((path / name).is_file() for name in documents)
 
 
@@ -91,6 +91,8 @@ def _verify_file(path: Path, as_json: bool) -> None:
     check: Callable[[Path], list[str]]
     if (path / "index.json").is_file():
         from protalign.search.word_index import verify_index as check
+    elif (path / "vector-index.json").is_file():
+        from protalign.search.vector_index import verify_vector_index as check
     elif (path / "config.json").is_file():
         from protalign.heads.model_check import verify_model as check
     else:

@@ -55,6 +55,7 @@ CONFINED = {
         "protalign/search/superposition.py",
     },
     "faiss": {"protalign/search/approximate.py"},
+    "usearch": {"protalign/search/vector_graphs.py"},
     "matplotlib": {"protalign/report/figures.py"},
     "jinja2": {"protalign/report/page.py", "protalign/search/hit_page.py"},
     "sklearn": {

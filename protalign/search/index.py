@@ -63,7 +63,7 @@ class Index:
         check_choice("kind", kind, KINDS)
         self.vectors = vectors
         self.kind = kind
-        self._built: dict[Modality, _Nearest] = {}
+        self._built: dict[Modality, Nearest] = {}
 
     def search(
         self, queries: Float32, k: int = 5, *, against: Modality = "structure"
@@ -104,7 +104,7 @@ class Index:
             self._built[against] = self._build(against)
         return self._built[against].nearest(queries, k)
 
-    def _build(self, against: Modality) -> _Nearest:
+    def _build(self, against: Modality) -> Nearest:
         vectors, present = self.vectors.candidates(against)
         if self.kind == "exact":
             sizes = ExactSizes()
@@ -116,7 +116,7 @@ class Index:
         return FaissIndex(vectors, present, self.kind)
 
 
-class _Nearest(Protocol):
+class Nearest(Protocol):
     """Vectors of one modality that can be searched."""
 
     def nearest(self, queries: Float32, k: int) -> tuple[Int64, Float32]:

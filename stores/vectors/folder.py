@@ -17,7 +17,7 @@ from protalign.core.digests import json_digest, sealed, unsealed
 from protalign.core.errors import InputError
 from protalign.core.files import json_text
 from protalign.core.protein import MODALITIES, Modality
-from protalign.core.untrusted import read_json
+from protalign.core.untrusted import read_json, whole_number
 from protalign.stores.vectors.flat import AGAIN, damaged
 
 DOCUMENT, SCHEMA = "vectors.json", "protalign-vectors/1"
@@ -148,22 +148,26 @@ def read_folder(path: Path) -> VectorFolder:
 
 
 def _folder(value: Mapping[str, Any]) -> VectorFolder:
-    entries = _whole(value["entries"], 0, _MOST_ENTRIES)
+    entries = whole_number(value["entries"], 0, _MOST_ENTRIES)
     parts = tuple(
-        (_whole(rows, 0, entries), _whole(size, 1, _MOST_BYTES)) for rows, size in value["parts"]
+        (whole_number(rows, 0, entries), whole_number(size, 1, _MOST_BYTES))
+        for rows, size in value["parts"]
     )
     if sum(rows for rows, _ in parts) != entries:
         raise ValueError("its files have not as many rows as it has entries")
     folder = VectorFolder(
         entries,
-        _whole(value["dim"], 1, _MOST_NUMBERS),
-        {m: _whole(value["present"][m], 1, entries) for m in _modalities(value["present"])},
-        {m: _whole(value["mean_dims"][m], 1, 1 << 16) for m in _modalities(value["mean_dims"])},
+        whole_number(value["dim"], 1, _MOST_NUMBERS),
+        {m: whole_number(value["present"][m], 1, entries) for m in _modalities(value["present"])},
+        {
+            m: whole_number(value["mean_dims"][m], 1, 1 << 16)
+            for m in _modalities(value["mean_dims"])
+        },
         _bool(value["has_lengths"]),
         _bool(value["annotated"]),
-        {name: _whole(n, 0, _MOST_BYTES) for name, n in value["text_bytes"].items()},
+        {name: whole_number(n, 0, _MOST_BYTES) for name, n in value["text_bytes"].items()},
         parts,
-        {name: _whole(each, 0, 2**32 - 1) for name, each in value["checksums"].items()},
+        {name: whole_number(each, 0, 2**32 - 1) for name, each in value["checksums"].items()},
         dict(value["metadata"]),
     )
     if folder.arrays.keys() != folder.checksums.keys():
@@ -175,12 +179,6 @@ def _modalities(names: Mapping[str, Any]) -> list[Modality]:
     if not set(names) <= set(MODALITIES):
         raise ValueError("a modality is unknown")
     return [modality for modality in MODALITIES if modality in names]
-
-
-def _whole(value: object, least: int, most: int) -> int:
-    if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{str(value)[:60]} is not a whole number from {least} to {most}")
-    return value
 
 
 def _bool(value: object) -> bool:

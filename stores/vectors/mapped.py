@@ -195,6 +195,12 @@ class MappedVectors(AlignedVectors):
             return [Annotation()] * len(rows)
         return list(self._annotations_at(np.maximum(np.array(rows, dtype=np.int64), 0)))
 
+    def digest(self, modality: Modality) -> str:
+        """Return a hex digest of the ids and a modality's vectors, from the recorded checksums."""
+        if modality in self.folder.present:
+            return self.folder.digest(modality)
+        return super().digest(modality)
+
     def id_column(self) -> pa.Array:
         """Return the ids as an Arrow array of large_string, (n,), which is mapped too.
 

@@ -16,7 +16,10 @@ from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.checks import did_you_mean, first_few, plain_index
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
+from protalign.stores.format.text import encode_texts
 from protalign.stores.vectors.annotations import Annotations
+from protalign.stores.vectors.flat import checksum_of
+from protalign.stores.vectors.folder import vectors_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,6 +178,17 @@ class AlignedVectors:
     def present(self, modality: Modality) -> Bool:
         """Return (n,) bool: the entries that have a vector of the modality."""
         return self.candidates(modality)[1]
+
+    def digest(self, modality: Modality) -> str:
+        """Return a hex digest of the ids and a modality's vectors: an index is of these."""
+        values, present = self.candidates(modality)
+        same_nan = (
+            values if present.all() else np.where(present[:, None], values, np.float32("nan"))
+        )
+        texts, lengths = encode_texts(self.ids.tolist())
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        checksums = [checksum_of(each) for each in (same_nan, present, texts, offsets)]
+        return vectors_digest(len(self), self.dim, checksums)
 
     def id_column(self) -> pa.Array:
         """Return the ids as an Arrow array of large_string, (n,)."""
