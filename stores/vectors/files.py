@@ -50,7 +50,7 @@ def write_vectors(
     - a name without an ending: a folder, for many vectors. It has Parquet files of at most
       ``rows_per_file`` rows each (part-00000.parquet, …), which other programs read as one table,
       and flat arrays of the same rows, which ``read_vectors`` maps into memory without loading
-      them (docs/formats.md). In memory are a batch and 32 bytes for each id.
+      them (docs/store-format.md). In memory are a batch and 32 bytes for each id.
     - ``.parquet``: a row group per batch, with the entries' annotations; ``read_vectors`` reads it.
     - ``.csv``: id, length, and a column for each number (sequence0, …), empty if an entry does not
       have the modality. No annotations and no provenance. An id that a spreadsheet would take for

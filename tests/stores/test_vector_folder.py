@@ -409,6 +409,15 @@ def test_files_that_disagree_are_found(copy: Path) -> None:
     assert "part-00001.parquet and the array of id differ" in problem
 
 
+def test_hashes_are_those_of_the_document(folder: Path) -> None:
+    """The sum of (b + 1) f(i), with the first numbers of SplitMix64 as others publish them."""
+    published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    rows = np.load(folder / "id_row.npy").tolist()
+    place = rows.index(read_vectors(folder).ids.tolist().index("p20"))
+    expected = sum((byte + 1) * f for byte, f in zip(b"p20", published, strict=True)) % 2**64
+    assert int(np.load(folder / "id_hash.npy")[place]) == expected
+
+
 def test_another_version_is_named(copy: Path) -> None:
     """A folder of a later schema, and one that was changed by hand."""
     text = (copy / "vectors.json").read_text()
