@@ -125,9 +125,14 @@ def _index_vectors(vectors: str, out: Path, quiet: bool, as_json: bool) -> None:
         from protalign.search.vector_index import index_vectors
 
     with ConsoleReporter(quiet=quiet or as_json) as reporter, on_ctrl_c("nothing was written"):
-        counts = index_vectors(vectors, out, on_progress=reporter.indexed_vectors)
+        graphs = index_vectors(vectors, out, on_progress=reporter.indexed_vectors).graphs
     if as_json:
-        print_json({"index": path_text(out), "vectors": counts})
+        counts = {modality: graph.count for modality, graph in graphs.items()}
+        recall = {modality: graph.recall for modality, graph in graphs.items()}
+        print_json({"index": path_text(out), "vectors": counts, "recall": recall})
     elif not quiet:
-        said = " and ".join(counted(count, f"{m} vector") for m, count in counts.items())
-        print(f"{printable(out)}: {said}")
+        said = (
+            f"{counted(graph.count, f'{modality} vector')} (Recall@10 {graph.recall:.3f})"
+            for modality, graph in graphs.items()
+        )
+        print(f"{printable(out)}: {' and '.join(said)}")

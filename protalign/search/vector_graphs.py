@@ -28,8 +28,8 @@ from protalign.core.printing import one_line
 from protalign.core.untrusted import open_regular
 
 #: Links of each vector (twice as many on the lowest level), and candidates that are kept while the
-#: graph is built and searched.
-LINKS, BUILD, SEARCH = 16, 64, 128
+#: graph is built.
+LINKS, BUILD = 16, 64
 #: usearch's names of the cosine, int8, uint64 and uint32 in a file, and what a file is called.
 _KINDS = (99, 23, 14, 15)
 _WORD = b"usearch"
@@ -93,7 +93,6 @@ def build_graph(path: Path, dim: int, blocks: Iterable[tuple[Int64, Float32]]) -
         dtype="i8",
         connectivity=LINKS,
         expansion_add=BUILD,
-        expansion_search=SEARCH,
         enable_key_lookups=False,
     )
     for rows, vectors in blocks:
@@ -116,6 +115,11 @@ class VectorGraph:
         The file, which is known to be whole.
     count, dim : int
         Vectors in it, and numbers of each.
+
+    Attributes
+    ----------
+    count : int
+        Vectors in it.
 
     Raises
     ------
@@ -140,16 +144,24 @@ class VectorGraph:
             raise other from None
         if self._graph is None or len(self._graph) != count or self._graph.ndim != dim:
             raise other
-        self._graph.expansion_search = SEARCH
-        self._count = count
+        self.count = count
         self._searching = Lock()  # two searches would share usearch's places of work
+
+    @property
+    def expansion(self) -> int:
+        """Candidates that a search keeps: more are slower and find more."""
+        return int(self._graph.expansion_search)
+
+    @expansion.setter
+    def expansion(self, value: int) -> None:
+        self._graph.expansion_search = value
 
     def nearest(self, queries: Float32, count: int) -> Int64:
         """Return (q, count) int64: keys of the nearest vectors by rounded numbers, best first.
 
         There are -1 behind the last if fewer are found.
         """
-        count = min(count, self._count)
+        count = min(count, self.count)
         threads = min(threads_here(), max(1, len(queries) // 4))
         with self._searching:
             found = self._graph.search(rounded(queries), count, threads=threads)

@@ -16,7 +16,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from protalign.core.arrays import Bool, Float32, Int64
+from protalign.core.arrays import Float32, Int64
 from protalign.core.digests import sealed, unsealed
 from protalign.core.errors import InputError
 from protalign.core.files import check_replaceable, json_text, new_folder
@@ -24,17 +24,13 @@ from protalign.core.machine import usable_memory
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.untrusted import open_regular, read_json, whole_number
 from protalign.search.index import Index, Nearest
-from protalign.search.kernels.exact import check_finite
+from protalign.search.rescored import EXPANSIONS, RescoredGraph, exact_of, fitting_expansion
 from protalign.search.vector_graphs import VectorGraph, build_graph, graph_bytes, graph_fault
 from protalign.stores import AlignedVectors, read_vectors
 
 DOCUMENT, SCHEMA = "vector-index.json", "protalign-vector-index/1"
 #: Vectors that are added to a graph at once.
 BLOCK = 1 << 16
-#: Candidates of a query: so many times the hits that are wanted, and at least so many.
-OVERSAMPLING, CANDIDATES = 4, 64
-#: Numbers of candidates' vectors that are rescored at once.
-_NUMBERS = 1 << 25
 #: Bytes that are read at once for a checksum.
 _READ = 1 << 22
 #: A vector's length may differ from 1 by so much.
@@ -57,12 +53,18 @@ class GraphRecord:
         Size and CRC-32C of its file.
     vectors : str
         Digest of the vectors that it is of (``AlignedVectors.digest``).
+    expansion : int
+        Candidates that a search of it keeps.
+    recall : float
+        Recall@10 of some of its own vectors with that many, beside an exact search.
     """
 
     count: int
     bytes: int
     crc32c: int
     vectors: str
+    expansion: int
+    recall: float
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,11 @@ def index_vectors(
     out: str | os.PathLike[str],
     *,
     on_progress: Progress | None = None,
-) -> dict[Modality, int]:
-    """Index vectors for searches among many millions; return the vectors of each modality.
+) -> VectorIndexRecord:
+    """Index vectors for searches among many millions; return what the index's document says.
+
+    When a graph is built, some of its vectors are searched exactly too, and its searches will keep
+    as many candidates as it takes to find 99 % of their ten nearest.
 
     Parameters
     ----------
@@ -119,8 +124,9 @@ def index_vectors(
     >>> eye, every = np.eye(3, dtype=np.float32), np.ones(3, dtype=np.bool_)
     >>> vectors = AlignedVectors(np.array(["a", "b", "c"], object), eye, eye, every, every)
     >>> path = tempfile.mkdtemp() + "/index"
-    >>> index_vectors(vectors, path)
-    {'sequence': 3, 'structure': 3}
+    >>> record = index_vectors(vectors, path)
+    >>> record.graphs["structure"].count, record.graphs["structure"].recall
+    (3, 1.0)
     >>> verify_vector_index(path)
     []
     """
@@ -146,10 +152,14 @@ def index_vectors(
             build_graph(path, vectors.dim, _blocks(vectors, modality, added))
             with open_regular(path) as handle:
                 size, checksum = _size_and_checksum(handle)
-            graphs[modality] = GraphRecord(count, size, checksum, vectors.digest(modality))
+            both = vectors.candidates(modality)
+            rescored = RescoredGraph(Path(out), VectorGraph(path, count, vectors.dim), *both)
+            expansion, recall = fitting_expansion(rescored, exact_of(*both))
+            digest = vectors.digest(modality)
+            graphs[modality] = GraphRecord(count, size, checksum, digest, expansion, recall)
         record = VectorIndexRecord(len(vectors), vectors.dim, graphs)
         (folder / DOCUMENT).write_text(record.text(), encoding="utf-8")
-    return counts
+    return record
 
 
 class VectorIndex(Index):
@@ -216,43 +226,8 @@ class VectorIndex(Index):
             raise _damaged(self.path, fault)
         vectors, present = self.vectors.candidates(against)
         opened = VectorGraph(self.path / _file(against), graph.count, self.record.dim)
-        return _Rescored(self.path, opened, vectors, present, graph.count)
-
-
-class _Rescored:
-    """Candidates of a graph, ordered by their vectors themselves."""
-
-    def __init__(
-        self, path: Path, graph: VectorGraph, vectors: Float32, present: Bool, count: int
-    ) -> None:
-        self._path, self._graph, self._count = path, graph, count
-        self._vectors, self._present = vectors, present
-
-    def nearest(self, queries: Float32, k: int) -> tuple[Int64, Float32]:
-        """Return (rows, cosines), (q, k) each, best first; -1 and -inf if fewer are found."""
-        check_finite(queries)
-        k = min(k, self._count)
-        wanted = min(max(OVERSAMPLING * k, CANDIDATES), self._count)
-        at_once = max(1, _NUMBERS // (wanted * self._vectors.shape[1]))
-        parts = [
-            self._best(queries[start : start + at_once], wanted, k)
-            for start in range(0, len(queries), at_once)
-        ]
-        if not parts:
-            return np.empty((0, k), dtype=np.int64), np.empty((0, k), dtype=np.float32)
-        rows, cosines = zip(*parts, strict=True)
-        return np.concatenate(rows), np.concatenate(cosines)
-
-    def _best(self, queries: Float32, wanted: int, k: int) -> tuple[Int64, Float32]:
-        rows = self._graph.nearest(queries, wanted)
-        found = rows >= 0
-        if rows.max(initial=-1) >= len(self._vectors) or not self._present[rows[found]].all():
-            raise _damaged(self._path, "a graph names entries that the vectors lack")
-        candidates = self._vectors[np.where(found, rows, 0)]
-        cosines: Float32 = np.matmul(candidates, queries[:, :, None])[:, :, 0]
-        cosines[~found] = -np.inf
-        order = np.lexsort((rows, -cosines), axis=-1)[:, :k]
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(cosines, order, axis=1)
+        opened.expansion = graph.expansion
+        return RescoredGraph(self.path, opened, vectors, present)
 
 
 def is_vector_index(path: str | os.PathLike[str]) -> bool:
@@ -376,7 +351,11 @@ def _record(value: Mapping[str, Any]) -> VectorIndexRecord:
                 whole_number(graph["bytes"], 1, 1 << 48),
                 whole_number(graph["crc32c"], 0, 2**32),
             )
-            graphs[modality] = GraphRecord(count, size, checksum, str(graph["vectors"]))
+            expansion = whole_number(graph["expansion"], 1, EXPANSIONS[-1])
+            recall = float(graph["recall"])
+            graphs[modality] = GraphRecord(
+                count, size, checksum, str(graph["vectors"]), expansion, recall
+            )
     return VectorIndexRecord(entries, whole_number(value["dim"], 1, 1 << 16), graphs)
 
 

@@ -61,13 +61,11 @@ def _wrong_ids(vectors: MappedVectors) -> Iterator[str]:
     texts = vectors.text_column(ID)
     hashes, rows = vectors.arrays["id_hash"], vectors.arrays["id_row"]
     wrong = str(damaged(vectors.path, "id_hash.npy and id_row.npy are not of its ids"))
-    seen = np.zeros(len(vectors), dtype=np.bool_)
     for start in range(0, len(vectors), TEXTS_AT_ONCE):
         block = slice(start, start + TEXTS_AT_ONCE)
         if len(rows[block]) and not 0 <= rows[block].min() <= rows[block].max() < len(vectors):
             yield wrong
             return
-        seen[rows[block]] = True
         ascending = hashes[start : start + TEXTS_AT_ONCE + 1]
         encoded = encode_texts(texts.at(rows[block]).tolist())
         if (ascending[1:] < ascending[:-1]).any() or not np.array_equal(
@@ -75,8 +73,6 @@ def _wrong_ids(vectors: MappedVectors) -> Iterator[str]:
         ):
             yield wrong
             return
-    if not seen.all():
-        yield wrong
     for first in np.flatnonzero(hashes[1:] == hashes[:-1]).tolist():
         if len(set(texts.at(rows[first : first + 2]).tolist())) < 2:
             yield str(damaged(vectors.path, "an id occurs twice"))

@@ -19,6 +19,7 @@ from protalign.core.errors import InputError, WriteError
 from protalign.core.protein import MODALITIES
 from protalign.search import VectorIndex, index_vectors
 from protalign.search.index import Index
+from protalign.search.rescored import RescoredGraph, fitting_expansion
 from protalign.search.vector_graphs import graph_bytes
 from protalign.search.vector_index import verify_vector_index
 from protalign.stores import AlignedVectors, VectorBatch, read_vectors, write_vectors
@@ -49,8 +50,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("vectors")
     for name in ("vectors.parquet", "vectors"):
         write_vectors(place / name, [_vectors()], dim=DIM, metadata={})
-    counts = index_vectors(place / "vectors", place / "index")
+    graphs = index_vectors(place / "vectors", place / "index").graphs
+    counts = {modality: graph.count for modality, graph in graphs.items()}
     assert counts == {"sequence": ROWS, "structure": ROWS - -(-ROWS // 7)}
+    assert all(graph.recall >= 0.99 for graph in graphs.values())
     return place
 
 
@@ -81,13 +84,33 @@ def test_nearly_all_of_the_nearest_with_exact_cosines(place: Path) -> None:
     assert (everything >= 0).mean() > 0.99
 
 
+def test_a_search_looks_as_far_as_was_measured(place: Path) -> None:
+    """The recorded expansion is used, and is the one that measuring it again gives."""
+    index = VectorIndex(place / "index", place / "vectors")
+    queries = index.vectors.vectors_at("sequence", np.arange(200))
+    expected = Index(index.vectors).search(queries, 10, against="sequence")[0]
+
+    def recall() -> float:
+        found = index.search(queries, 10, against="sequence")[0]
+        return float((found[:, :, None] == expected[:, None]).any(axis=1).mean())
+
+    assert recall() >= 0.99
+    graph = index._built["sequence"].graph  # type: ignore[attr-defined]
+    assert graph.expansion == index.record.graphs["sequence"].expansion
+    again = fitting_expansion(
+        RescoredGraph(place, graph, *index.vectors.candidates("sequence")),
+        Index(index.vectors)._build("sequence"),  # type: ignore[arg-type]
+    )
+    assert again[0] == index.record.graphs["sequence"].expansion
+
+
 def test_candidates_are_rescored(place: Path) -> None:
     """The order is that of the vectors themselves, not that of their rounded numbers."""
     vectors = read_vectors(place / "vectors")
     index = VectorIndex(place / "index", vectors)
     queries = vectors.vectors_at("sequence", np.arange(50))
     index.search(queries[:1], 1)
-    rounded = index._built["structure"]._graph.nearest(queries, 10)  # type: ignore[attr-defined]
+    rounded = index._built["structure"].graph.nearest(queries, 10)  # type: ignore[attr-defined]
     assert (rounded != index.search(queries, 10)[0]).any()
 
 
@@ -135,6 +158,7 @@ def test_the_command_makes_an_index(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
     command = ("index", place / "vectors.parquet", "--out", out)
     said = json.loads(run(*command, "--json").stdout)
+    assert min(said.pop("recall").values()) >= 0.99
     assert said == {"index": str(out), "vectors": {"sequence": 4000, "structure": 3428}}
     assert "it is whole" in run("verify", out).stdout
     assert "--model: an index of vectors has none" in run(*command, "-m", out, code=2).stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pickle
@@ -230,6 +229,23 @@ def test_ids_are_unique(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_ids_of_equal_hashes_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collision cannot be had of short ids, so all hashes are made 7."""
+    for module in ("folder_writing", "mapped", "folder_checking"):
+        monkeypatch.setattr(
+            f"protalign.stores.vectors.{module}.text_hashes",
+            lambda values, lengths: np.full(len(lengths), 7, dtype=np.uint64),
+        )
+    vectors = read_vectors(_write(tmp_path / "vectors"))
+    assert vectors.rows_of(["p20", "p99", "a\nb"]).tolist() == [20, -1, 0]
+    assert verify_vectors(tmp_path / "vectors") == []
+    batches = [VectorBatch(["p", "q", "q"], _unit(3, 0))]
+    with pytest.raises(InputError, match="rows twice, of the ids 'q'"):
+        write_vectors(tmp_path / "twice", batches, dim=DIM, metadata={})
+
+
 def test_only_vectors_are_replaced(folder: Path, tmp_path: Path) -> None:
     """An empty folder and older vectors are; a folder of something else and a file are not."""
     place = tmp_path / "vectors"
@@ -334,9 +350,7 @@ def _numbers(name: str, place: int, value: int) -> Callable[[Path, dict[str, Any
         file = path / f"{name}.npy"
         values = np.load(file)
         values[place] = value
-        content = io.BytesIO()
-        np.save(content, values)
-        file.write_bytes(content.getvalue())
+        file.write_bytes(file.read_bytes()[:128] + values.tobytes())
         document["checksums"][name] = google_crc32c.value(values.tobytes())
 
     return change
@@ -355,7 +369,7 @@ def _document(*keys: Any, value: Any) -> Callable[[Path, dict[str, Any]], None]:
 
 
 HOSTILE = {
-    "texts beyond their bytes": _numbers("id_offsets", 21, 2**40),
+    "texts beyond their bytes": _numbers("description_offsets", 21, 2**40),
     "texts before their bytes": _numbers("id_offsets", 20, -5),
     "texts that end early": _numbers("description_offsets", 21, 0),
     "rows beyond the entries": _numbers("id_row", slice(None), 10**12),
@@ -391,22 +405,38 @@ def test_a_hostile_folder_is_one_line(copy: Path, kind: str) -> None:
     problems = verify_vectors(copy)
     assert problems
     assert all(str(copy) in problem and "\n" not in problem for problem in problems)
+    if kind in ("texts beyond their bytes", "texts that end early", "rows beyond the entries"):
+        assert "it is damaged" in _use(copy)
     assert "\n" not in _use(copy)
 
 
-def test_files_that_disagree_are_found(copy: Path) -> None:
-    """A Parquet file of other rows, sealed and of the recorded size."""
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [
+        ("id", "id"),
+        ("length", "length"),
+        ("sequence_vector", "sequence"),
+        ("structure_vector", "structure"),
+        ("sequence_mean", "sequence_mean"),
+        ("accession", "accession"),
+        ("taxid", "taxid"),
+    ],
+)
+def test_files_that_disagree_are_found(copy: Path, column: str, name: str) -> None:
+    """A Parquet file with another column, sealed and of the recorded size."""
     path = copy / "part-00001.parquet"
     table = pq.read_table(path)
-    swapped = table.take([1, 0, *range(2, 13)]).replace_schema_metadata(table.schema.metadata)
-    pq.write_table(swapped, path, compression="zstd", write_page_checksum=True)
+    place = table.column_names.index(column)
+    turned = table[column].take([1, 0, *range(12, 1, -1)])
+    pq.write_table(table.set_column(place, table.schema.field(column), turned), path)
     seal(path)
     document = unsealed(json.loads((copy / "vectors.json").read_text()))
     assert document is not None
     document["parts"][1][1] = path.stat().st_size
+    document = {"schema": document.pop("schema"), **document}
     (copy / "vectors.json").write_text(json.dumps(sealed(document)))
     (problem,) = verify_vectors(copy)
-    assert "part-00001.parquet and the array of id differ" in problem
+    assert f"part-00001.parquet and the array of {name} differ" in problem
 
 
 def test_hashes_are_those_of_the_document(folder: Path) -> None:
