@@ -59,7 +59,7 @@ FAMILY, BLOCK = 30, 1 << 16
 PEERS = {
     "hnsw": ("HNSW16,SQ8", "efSearch", (32, 64, 128, 256, 512)),
     "ivf": ("IVF{cells},SQ8", "nprobe", (4, 8, 16, 32, 64, 128, 256)),
-    "pq": ("OPQ64,IVF{cells},PQ64x4fs", "nprobe", (4, 8, 16, 32, 64, 128, 256)),
+    "pq": ("IVF{cells},PQ64x4fs", "nprobe", (4, 8, 16, 32, 64, 128, 256)),
 }
 #: Vectors that a cell is learned from.
 TRAINING = 40
@@ -144,7 +144,7 @@ def parse() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=512)
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=["hnsw", "ivf"])
     parser.add_argument("--real", type=Path, help="vectors, as exported; default: the sample's")
     parser.add_argument("--folder", type=Path, help="folder for all files")
     return parser.parse_args()
@@ -256,7 +256,7 @@ def searched(
 def peer(kind: str, place: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Build faiss's index, and search it with the first setting that finds enough."""
     form, name, settings = PEERS[kind]
-    cells = max(1, min(int(4 * options.rows**0.5), options.rows // TRAINING))
+    cells = max(1, min(int(2 * options.rows**0.5), options.rows // TRAINING))
     values = read_vectors(place / "vectors").structure
     begin = time.perf_counter()
     index = faiss.index_factory(

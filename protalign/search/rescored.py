@@ -14,11 +14,11 @@ from protalign.search.vector_graphs import VectorGraph
 
 #: Candidates of a query: so many times the hits that are wanted, and at least so many.
 OVERSAMPLING, CANDIDATES = 4, 64
-#: How many candidates a search may keep, from quick to slow; and the Recall@10 to reach among an
-#: index's own vectors. Others' recall is a little lower.
-EXPANSIONS, RECALL, HITS = (64, 128, 256, 512, 1024, 2048, 4096), 0.99, 10
-#: Vectors whose recall is measured, and the seed of their choice.
-_SAMPLE, _SEED = 256, 0
+#: How many candidates a search may keep, from quick to slow; and the Recall@10 to reach.
+EXPANSIONS = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+RECALL, HITS = 0.99, 10
+#: Queries whose recall is measured, the seed of their choice, and how far each is moved.
+_SAMPLE, _SEED, _MOVED = 512, 0, (0.2, 1.2)
 #: Cosines that differ by less are equal: two ways to sum give that much.
 _ROUNDING = 1e-6
 #: Numbers of candidates' vectors that are rescored at once.
@@ -77,8 +77,8 @@ class RescoredGraph:
 def fitting_expansion(rescored: RescoredGraph, exact: ExactIndex) -> tuple[int, float]:
     """Return how many candidates a graph's searches must keep, and the Recall@10 that this gives.
 
-    Some of the vectors are searched exactly and by the graph, with more and more candidates, until
-    99 % of the ten nearest to each, itself aside, are found; or with the most, if that is not.
+    Queries near some of the vectors are searched exactly and by the graph, with more and more
+    candidates, until 99 % of the ten nearest to each are found; or with the most, if that is not.
 
     Parameters
     ----------
@@ -87,22 +87,33 @@ def fitting_expansion(rescored: RescoredGraph, exact: ExactIndex) -> tuple[int, 
     exact : ExactIndex
         The same vectors.
     """
-    present = np.flatnonzero(exact.present)
-    rows = np.random.default_rng(_SEED).choice(present, min(_SAMPLE, len(present)), replace=False)
-    queries = np.ascontiguousarray(exact.vectors[np.sort(rows)])
-    _, cosines = exact.nearest(queries, HITS + 1)
-    others = cosines.shape[1] - 1
-    if others == 0:
-        return EXPANSIONS[0], 1.0
+    queries = _moved(exact)
+    _, cosines = exact.nearest(queries, HITS)
     least = cosines[:, -1:] - np.float32(_ROUNDING)
     recall = 0.0
     for expansion in EXPANSIONS:
         rescored.graph.expansion = expansion
-        found = (rescored.nearest(queries, HITS + 1)[1] >= least).sum(axis=1)
-        recall = float((found - 1).mean() / others)
+        recall = float((rescored.nearest(queries, HITS)[1] >= least).mean())
         if recall >= RECALL:
             break
     return rescored.graph.expansion, recall
+
+
+def _moved(exact: ExactIndex) -> Float32:
+    """Return queries near some of the vectors, which are not in the graph as those are.
+
+    A vector that is in it is found too easily: its links lead to its neighbours. Each is moved in
+    the direction in which two others differ, as far as relatives differ.
+    """
+    rng = np.random.default_rng(_SEED)
+    present = np.flatnonzero(exact.present)
+    first, second, third = exact.vectors[rng.choice(present, (3, _SAMPLE))]
+    difference = second - third
+    difference /= np.maximum(np.linalg.norm(difference, axis=1, keepdims=True), 1e-6)
+    moved = first + np.linspace(*_MOVED, _SAMPLE, dtype=np.float32)[:, None] * difference
+    length = np.linalg.norm(moved, axis=1, keepdims=True)
+    queries: Float32 = np.where(length > 1e-6, moved / np.maximum(length, 1e-6), first)
+    return queries
 
 
 def exact_of(vectors: Float32, present: Bool) -> ExactIndex:

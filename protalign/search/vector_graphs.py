@@ -29,7 +29,7 @@ from protalign.core.untrusted import open_regular
 
 #: Links of each vector (twice as many on the lowest level), and candidates that are kept while the
 #: graph is built.
-LINKS, BUILD = 16, 64
+LINKS, BUILD = 12, 48
 #: usearch's names of the cosine, int8, uint64 and uint32 in a file, and what a file is called.
 _KINDS = (99, 23, 14, 15)
 _WORD = b"usearch"
@@ -40,6 +40,8 @@ _SHAPE, _HEAD, _HEAD_BYTES = struct.Struct("<II"), struct.Struct("<7sHHH4BQQQB")
 _GRAPH = struct.Struct("<QQQQQ")
 #: A node: its key and its highest level; then a list of links for each level, with its length.
 _NODE, _SLOT = 10, 4
+#: Links of a node in a file, at most: no index of ours has as many.
+_MOST_LINKS = 256
 #: Nodes that are checked at once.
 _AT_ONCE = 1 << 16
 
@@ -201,7 +203,7 @@ def graph_fault(path: Path, count: int, dim: int, entries: int) -> str:
     if head[0] != _WORD or head[1] != 2 or head[4:] != (*_KINDS, count, 0, dim, 0):
         return "its head is another graph's"
     nodes, links, low_links, top, entry = _GRAPH.unpack_from(content, first + _HEAD_BYTES)
-    if (nodes, links, low_links) != (count, LINKS, 2 * LINKS) or entry >= count:
+    if nodes != count or not 1 < links <= _MOST_LINKS or low_links != 2 * links or entry >= count:
         return "its nodes are not its vectors"
     levels = np.frombuffer(content, dtype="<i2", offset=levels_at, count=count).astype(np.int64)
     if levels.min() < 0 or levels.max() != top or levels[entry] != top:
@@ -212,12 +214,14 @@ def graph_fault(path: Path, count: int, dim: int, entries: int) -> str:
         return "its nodes do not fill it"
     for start in range(0, count, _AT_ONCE):
         block = np.arange(start, min(start + _AT_ONCE, count))
-        if fault := _node_fault(data, (ends - sizes)[block], levels[block], levels, entries):
+        if fault := _node_fault(data, (ends - sizes)[block], levels[block], levels, links, entries):
             return fault
     return ""
 
 
-def _node_fault(data: Bytes, places: Int64, own: Int64, levels: Int64, entries: int) -> str:
+def _node_fault(
+    data: Bytes, places: Int64, own: Int64, levels: Int64, links: int, entries: int
+) -> str:
     """Return what is wrong with some nodes, whose places and levels are given."""
     heads = _gathered(data, places, _NODE)
     if (heads[:, :8].copy().view("<u8") >= entries).any():
@@ -226,7 +230,7 @@ def _node_fault(data: Bytes, places: Int64, own: Int64, levels: Int64, entries: 
         return "a node has another level"
     places = places + _NODE
     for level in range(int(own.max()) + 1):
-        width = 2 * LINKS if level == 0 else LINKS
+        width = 2 * links if level == 0 else links
         here = own >= level
         lists = _gathered(data, places[here], _list_bytes(width)).view("<u4").astype(np.int64)
         lengths, slots = lists[:, 0], lists[:, 1:]

@@ -56,7 +56,7 @@ class GraphRecord:
     expansion : int
         Candidates that a search of it keeps.
     recall : float
-        Recall@10 of some of its own vectors with that many, beside an exact search.
+        Recall@10 of queries near its vectors with that many, beside an exact search.
     """
 
     count: int
@@ -98,8 +98,8 @@ def index_vectors(
 ) -> VectorIndexRecord:
     """Index vectors for searches among many millions; return what the index's document says.
 
-    When a graph is built, some of its vectors are searched exactly too, and its searches will keep
-    as many candidates as it takes to find 99 % of their ten nearest.
+    When a graph is built, queries near some of its vectors are searched exactly too, and its
+    searches will keep as many candidates as it takes to find 99 % of their ten nearest.
 
     Parameters
     ----------

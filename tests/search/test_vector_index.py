@@ -20,7 +20,7 @@ from protalign.core.protein import MODALITIES
 from protalign.search import VectorIndex, index_vectors
 from protalign.search.index import Index
 from protalign.search.rescored import RescoredGraph, fitting_expansion
-from protalign.search.vector_graphs import graph_bytes
+from protalign.search.vector_graphs import LINKS, graph_bytes
 from protalign.search.vector_index import verify_vector_index
 from protalign.stores import AlignedVectors, VectorBatch, read_vectors, write_vectors
 from tests.helpers.commands import run
@@ -240,6 +240,7 @@ HOSTILE = {
     "dimensions": (HEAD + 33, "<Q", 1 << 33),
     "nodes": (HEAD + 64, "<Q", 1 << 40),
     "links": (HEAD + 72, "<Q", 1 << 20),
+    "other links": (HEAD + 72, "<Q", 16),
     "low links": (HEAD + 80, "<Q", 1 << 20),
     "top": (HEAD + 88, "<Q", 1 << 20),
     "entry": (HEAD + 96, "<Q", 1 << 31),
@@ -247,7 +248,7 @@ HOSTILE = {
     "a level below 0": (LEVELS, "<h", -1),
     "a key": (NODES, "<Q", 1 << 50),
     "a node's level": (NODES + 8, "<h", 5),
-    "number of links": (NODES + 10, "<I", 33),
+    "number of links": (NODES + 10, "<I", 2 * LINKS + 1),
     "a link": (NODES + 14, "<I", ROWS),
 }
 
@@ -271,10 +272,11 @@ def test_verify_finds_a_link_to_a_level_that_is_not_there(copy: Path) -> None:
     levels = np.frombuffer(bytes(content[LEVELS:NODES]), dtype="<i2")
     upper = int(np.flatnonzero(levels > 0)[0])
     low = int(np.flatnonzero(levels == 0)[0])
-    sizes = 10 + 4 * 33 + levels.astype(int) * 4 * 17
-    place = NODES + int(sizes[:upper].sum()) + 10 + 4 * 33
+    low_list, upper_list = 4 * (1 + 2 * LINKS), 4 * (1 + LINKS)
+    sizes = 10 + low_list + levels.astype(int) * upper_list
+    place = NODES + int(sizes[:upper].sum()) + 10 + low_list
     (count,) = struct.unpack_from("<I", content, place)
-    assert 0 < count <= 16
+    assert 0 < count <= LINKS
     struct.pack_into("<I", content, place + 4, low)
     _put(copy, bytes(content))
     assert "a link leads to a node that its level has not" in verify_vector_index(copy)[0]
