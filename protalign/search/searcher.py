@@ -49,13 +49,12 @@ from protalign.search.queries import (
 )
 from protalign.search.rerank import StoredResidues
 from protalign.search.search_options import SearchOptions
-from protalign.search.vector_index import VectorIndex, is_vector_index
+from protalign.search.vector_index import is_vector_index, with_index
 from protalign.search.wanted import (
     refuse_uncalibrated,
     refuse_unknown,
     refuse_without_coordinates,
 )
-from protalign.search.word_files import is_index as is_word_index
 from protalign.search.word_index import WordIndex
 from protalign.search.word_search import CANDIDATES, WordSearch
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
@@ -116,7 +115,7 @@ class Searcher:
         self._given_model, self._given_store = model, store
         self._weights, self._device = weights, device
         if index is not None and vectors is not None and not isinstance(vectors, Index):
-            vectors, index = _indexed(index, vectors), None
+            vectors, index = with_index(vectors, index), None
         if index is not None and vectors is None:
             if not isinstance(index, WordIndex) and is_vector_index(index):
                 raise InputError(
@@ -424,16 +423,6 @@ class Searcher:
         if queries.embeddings:
             parts.append(embedding_queries(queries.embeddings, self.model, query_by, stage))
         return parts
-
-
-def _indexed(
-    index: WordIndex | str | os.PathLike[str], vectors: AlignedVectors | str | os.PathLike[str]
-) -> VectorIndex:
-    """Return vectors with their index; raise InputError for an index of words."""
-    if isinstance(index, WordIndex) or is_word_index(index):
-        path = index.path if isinstance(index, WordIndex) else index
-        raise InputError(f"{path}: an index of words has no vectors", "leave --vectors out")
-    return VectorIndex(index, vectors)
 
 
 def _finished(hits: list[list[Hit]], comparison: Comparison, options: SearchOptions) -> Hits:

@@ -26,6 +26,8 @@ from protalign.core.untrusted import open_regular, read_json, whole_number
 from protalign.search.index import Index, Nearest
 from protalign.search.rescored import EXPANSIONS, RescoredGraph, exact_of, fitting_expansion
 from protalign.search.vector_graphs import VectorGraph, build_graph, graph_bytes, graph_fault
+from protalign.search.word_files import is_index as is_word_index
+from protalign.search.word_index import WordIndex
 from protalign.stores import AlignedVectors, read_vectors
 
 DOCUMENT, SCHEMA = "vector-index.json", "protalign-vector-index/1"
@@ -228,6 +230,16 @@ class VectorIndex(Index):
         opened = VectorGraph(self.path / _file(against), graph.count, self.record.dim)
         opened.expansion = graph.expansion
         return RescoredGraph(self.path, opened, vectors, present)
+
+
+def with_index(
+    vectors: AlignedVectors | str | os.PathLike[str], index: WordIndex | str | os.PathLike[str]
+) -> VectorIndex:
+    """Return vectors with their index; raise InputError for an index of words."""
+    if isinstance(index, WordIndex) or is_word_index(index):
+        path = index.path if isinstance(index, WordIndex) else index
+        raise InputError(f"{path}: an index of words has no vectors", "leave --vectors out")
+    return VectorIndex(index, vectors)
 
 
 def is_vector_index(path: str | os.PathLike[str]) -> bool:
