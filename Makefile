@@ -60,6 +60,7 @@ bench: $(INSTALLED)
 	$(BENCH)/proteinmpnn.py --threads $(THREADS) --proteins $(PROTEINS) --json $(RESULTS)/proteinmpnn.json
 	$(BENCH)/store.py --threads $(THREADS) --json $(RESULTS)/store.json
 	$(BENCH)/search.py --threads $(THREADS) --json $(RESULTS)/search.json
+	$(BENCH)/vectors.py --threads $(THREADS) --json $(RESULTS)/vectors.json
 	$(BENCH)/residues.py --threads $(THREADS) --json $(RESULTS)/residues.json
 	$(BENCH)/words.py --threads $(THREADS) --json $(RESULTS)/words.json
 	$(BENCH)/reading.py $(PROTEINS) --json $(RESULTS)/reading.json

@@ -205,6 +205,10 @@ class ConsoleReporter:
         """Show how many residues have been made words."""
         self._update("indexing", done, total, "residues")
 
+    def indexed_vectors(self, done: int, total: int) -> None:
+        """Show how many vectors are in the index."""
+        self._update("indexing", done, total, "vectors")
+
     def trained(self, done: int, total: int, under_way: Sequence[str]) -> None:
         """Show how many training runs are complete, and the names of those under way."""
         self._update("training", done, total, "runs", "; ".join(under_way))

@@ -1,4 +1,4 @@
-"""``protalign export``: a store's vectors into a file."""
+"""``protalign export``: a store's vectors into a file or a folder."""
 
 from __future__ import annotations
 
@@ -22,27 +22,43 @@ def export(
     model: ModelPath,
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="The file to write: .parquet, .csv or .h5ad (AnnData)."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="The file to write: .parquet, .csv or .h5ad (AnnData). A name without an ending "
+            "is a folder, for many vectors: `protalign search` reads it without loading it.",
+        ),
     ],
     features: Annotated[
         str,
         typer.Option(help="aligned, or aligned,mean to add the mean of the residues' embeddings."),
     ] = "aligned",
+    rows_per_file: Annotated[
+        int | None,
+        typer.Option(
+            "--rows-per-file",
+            min=1,
+            metavar="<int>",
+            help="Proteins in each Parquet file of a folder, at most. Default: 1,000,000.",
+            show_default=False,
+        ),
+    ] = None,
     ids: IdsPath = None,
     device: Device = "auto",
     scheduler: Scheduler = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write every protein's vectors to a file.
+    """Write every protein's vectors to a file or a folder.
 
     The columns are id, length, sequence_vector and structure_vector. `protalign search` reads the
-    Parquet file, and so do pandas, polars and DuckDB.
+    Parquet file or the folder, and so do pandas, polars and DuckDB.
 
     \b
     Examples:
       protalign export store.zarr --model model/ --out vectors.parquet
       protalign export store.zarr --model model/ --out vectors.h5ad
+      protalign export store.zarr --model model/ --out vectors/
       protalign export 'shards/*.zarr' --model model/ --out vectors.parquet
     """
     with quick_imports():
@@ -60,6 +76,7 @@ def export(
             entries,
             out,
             features=[name.strip() for name in features.split(",")],
+            rows_per_file=rows_per_file,
             scheduler=scheduler,
         )
     n_sequences, n_structures = int(entries.has_sequence.sum()), int(entries.has_structure.sum())

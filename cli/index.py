@@ -1,4 +1,4 @@
-"""``protalign index``: a store's residue words into a folder that can be searched."""
+"""``protalign index``: a store's residue words, or vectors, into a folder that can be searched."""
 
 from __future__ import annotations
 
@@ -8,46 +8,101 @@ from typing import Annotated, Any
 import typer
 
 from protalign.cli.console import ConsoleReporter, on_ctrl_c, print_json, quick_imports
-from protalign.cli.options import AsJson, ModelPath, Quiet, Scheduler, Seed, StoreList
+from protalign.cli.options import AsJson, Quiet, Scheduler, Seed
+from protalign.core.errors import InputError
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
 
+#: Words of each modality, unless another number is asked for.
+_WORDS = 1024
+
 
 def index(
-    store: StoreList,
-    model: ModelPath,
+    store: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="store|vectors",
+            help="A store that `protalign embed` made, or several, or a quoted pattern such as "
+            "'shards/*.zarr', read as one; or vectors that `protalign export` wrote.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="The index's folder. An index is added to, if it is this store's."
+            "--out",
+            "-o",
+            help="The index's folder. An index of words is added to, if it is this store's; one of "
+            "vectors is replaced.",
         ),
     ],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A store's residues: the model folder that `protalign fit` wrote.",
+        ),
+    ] = None,
     words: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=2,
             max=65_535,
             metavar="<int>",
-            help="Words of each modality, of a new index: more are slower and find a little more.",
+            help="Words of each modality, of a new index of words: more are slower and find a "
+            "little more. Default: 1,024.",
+            show_default=False,
         ),
-    ] = 1024,
+    ] = None,
     seed: Seed = 0,
     scheduler: Scheduler = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Index the residues of a store, for large searches.
+    """Index a store's residues, or vectors, for large searches.
 
-    Each residue is the nearest of 1,024 words of the model's residue stage: two bytes. `protalign
-    search --index` compares a query with all words, and then residue by residue with the entries
-    that fit best. The same command again adds the entries that the store has got since.
+    Of a store, each residue is the nearest of 1,024 words of the model's residue stage: two bytes.
+    `protalign search --index` compares a query with all words, and then residue by residue with the
+    entries that fit best. The same command again adds the entries that the store has got since.
+
+    Of vectors, a graph for each modality leads to the nearest ones without a look at most of them:
+    for many millions. Cosines are exact. It needs `pip install "protalign[usearch]"`.
 
     \b
     Examples:
       protalign index store.zarr --model model/ --out index/
       protalign search query.fasta --index index/ --model model/
+      protalign index vectors/ --out vector-index/
+      protalign search 1a30 --vectors vectors/ --index vector-index/
     """
+    from protalign.stores.vectors.folder import is_vector_folder
+
+    vectors = [each for each in store if is_vector_folder(each) or Path(each).suffix == ".parquet"]
+    if vectors:
+        if len(store) > 1:
+            raise InputError(f"{vectors[0]}: vectors are indexed alone", "name nothing else")
+        for name, value in (("--model", model), ("--words", words), ("--scheduler", scheduler)):
+            if value is not None:
+                raise InputError(f"{name}: indexing vectors does without", "leave the option out")
+        _index_vectors(vectors[0], out, quiet, as_json)
+        return
+    if model is None:
+        raise InputError("--model: it is missing", "name the model whose words index the store")
+    _index_words(store, model, out, words or _WORDS, seed, scheduler, quiet, as_json)
+
+
+def _index_words(
+    store: list[str],
+    model: Path,
+    out: Path,
+    words: int,
+    seed: int,
+    scheduler: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     with quick_imports():
         from protalign.heads.model import Model
         from protalign.search.word_building import index_store
@@ -72,3 +127,21 @@ def index(
         total = " and ".join(counted(n, m) for m, n in report.entries.items())
         done = f"{added} added, {counted(report.residues, 'residue')}" if report.residues else ""
         print(f"{printable(out)}: {done or 'nothing is new'}; it has {total}")
+
+
+def _index_vectors(vectors: str, out: Path, quiet: bool, as_json: bool) -> None:
+    with quick_imports():
+        from protalign.search.vector_index import index_vectors
+
+    with ConsoleReporter(quiet=quiet or as_json) as reporter, on_ctrl_c("nothing was written"):
+        graphs = index_vectors(vectors, out, on_progress=reporter.indexed_vectors).graphs
+    if as_json:
+        counts = {modality: graph.count for modality, graph in graphs.items()}
+        recall = {modality: graph.recall for modality, graph in graphs.items()}
+        print_json({"index": path_text(out), "vectors": counts, "recall": recall})
+    elif not quiet:
+        counts_and_recalls = (
+            f"{counted(graph.count, f'{modality} vector')} (Recall@10 {graph.recall:.3f})"
+            for modality, graph in graphs.items()
+        )
+        print(f"{printable(out)}: {' and '.join(counts_and_recalls)}")

@@ -36,23 +36,24 @@ def search(
         list[str],
         typer.Argument(
             help="Ids of the vectors; FASTA files, structure files or folders of them; "
-            "sequences of at least 10 letters; or Parquet files of vectors. If 1a30 is an id and "
-            "a file, ./1a30 is the file.",
+            "sequences of at least 10 letters; or Parquet files or folders of vectors. If 1a30 is "
+            "an id and a file, ./1a30 is the file.",
             show_default=False,
         ),
     ],
     vectors: Annotated[
         Path | None,
         typer.Option(
-            "--vectors", help="The Parquet file to search, which `protalign export` wrote."
+            "--vectors",
+            help="The Parquet file or the folder to search, which `protalign export` wrote.",
         ),
     ] = None,
     index: Annotated[
         Path | None,
         typer.Option(
             "--index",
-            help="The index of residue words to search in place of vectors, which `protalign "
-            "index` wrote. Needs --model and the store.",
+            help="The index that `protalign index` wrote: of the --vectors; or, without them, of "
+            "residue words, which needs --model and the store.",
         ),
     ] = None,
     model: Annotated[
@@ -123,6 +124,7 @@ def search(
       protalign search 1a30 3ebp --vectors vectors.parquet --tm-score
       protalign search query.fasta --vectors v.parquet --model model/ --rerank 200
       protalign search query.fasta --index index/ --model model/
+      protalign search 1a30 --vectors vectors/ --index vector-index/
       protalign search query.fasta --vectors v.parquet --model model/ --rerank 200
         -o hits.m8 --html hits.html --max-evalue 0.001
 

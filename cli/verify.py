@@ -21,7 +21,7 @@ def verify(
         list[str],
         typer.Argument(
             metavar="path",
-            help="A store that `protalign embed` made, a Parquet file that `protalign export` "
+            help="A store that `protalign embed` made, a file or folder that `protalign export` "
             "wrote, a model folder that `protalign fit` wrote, or an index that `protalign index` "
             "wrote. Several stores, or a quoted pattern such as 'shards/*.zarr', are checked as "
             "one: no two of them may have the same id.",
@@ -67,8 +67,9 @@ def verify(
 
 
 def _is_no_store(path: Path) -> bool:
-    """Return whether a path is a file, a model or an index."""
-    return path.is_file() or any((path / f).is_file() for f in ("config.json", "index.json"))
+    """Return whether a path is a file, a model, an index or a folder of vectors."""
+    documents = ("config.json", "index.json", "vectors.json", "vector-index.json")
+    return path.is_file() or any((path / name).is_file() for name in documents)
 
 
 def _verify_stores(paths: list[str], upgrade: bool, scheduler: str | None, as_json: bool) -> None:
@@ -93,7 +94,9 @@ def _verify_file(path: Path, as_json: bool) -> None:
     check: Callable[[Path], list[str]]
     if (path / "index.json").is_file():
         from protalign.search.word_index import verify_index as check
-    elif path.is_dir():
+    elif (path / "vector-index.json").is_file():
+        from protalign.search.vector_index import verify_vector_index as check
+    elif (path / "config.json").is_file():
         from protalign.heads.model_check import verify_model as check
     else:
         from protalign.stores import verify_vectors as check

@@ -41,6 +41,7 @@ from protalign.search.wanted import Wanted, refuse_uncalibrated, refuse_without_
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 from protalign.stores.format.lock import held_by_this_process
 from protalign.stores.union.paths import absolute, is_pattern, stores_of
+from protalign.stores.vectors.folder import is_vector_folder
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -373,6 +374,7 @@ def _is_ready(path: Path) -> bool:
     try:
         return (
             (path.suffix == ".parquet" and path.is_file())
+            or is_vector_folder(path)
             or _are_stores([path])
             or (path / STORE).is_dir()
         )
@@ -393,7 +395,7 @@ def _prepared(
     """Return one side of the search: made before, or embedded and pooled now."""
     path = paths[0]
     if _is_ready(path):
-        if path.is_file():
+        if path.is_file() or is_vector_folder(path):
             vectors = read_vectors(path)
             return Side(vectors, open_store(recorded_store(vectors), path))
         if _are_stores(paths):

@@ -1,4 +1,4 @@
-"""The store of embeddings, and the Parquet file of aligned vectors.
+"""The store of embeddings, and the files and folders of aligned vectors.
 
 ``protalign.stores.filling.encode`` runs encoders; it is imported where it is used.
 """
@@ -13,6 +13,7 @@ from protalign.stores.filling.plan import BatchPlan
 from protalign.stores.items import ResidueMap
 from protalign.stores.store import EmbeddingStore, Entries, StoreView
 from protalign.stores.vectors.files import write_vectors
+from protalign.stores.vectors.mapped import MappedVectors
 from protalign.stores.vectors.reading import read_vectors, verify_vectors
 from protalign.stores.vectors.table import VectorBatch
 from protalign.stores.vectors.vectors import AlignedVectors
@@ -26,6 +27,7 @@ __all__ = [
     "EncoderInfo",
     "EncoderRecord",
     "Entries",
+    "MappedVectors",
     "ResidueMap",
     "StoreView",
     "StoreWriter",

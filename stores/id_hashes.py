@@ -46,7 +46,14 @@ def text_hashes(values: npt.NDArray[np.uint8], length: npt.NDArray[np.integer]) 
 
 @lru_cache(maxsize=4)
 def _factors(count: int) -> Hashes:
-    return np.random.default_rng(0).integers(2**64, size=count, dtype=np.uint64)
+    """Return (count,) uint64 that never change: folders of vectors hold hashes made with them.
+
+    The generator is SplitMix64 (Steele et al., OOPSLA 2014).
+    """
+    state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
 
 
 def column_hashes(arrays: Arrays, column: str) -> Hashes:

@@ -39,6 +39,10 @@ class Log(ABC):
         """Return (n,) object array of str: the ids of some rows."""
 
     @abstractmethod
+    def texts_at(self, rows: Int64) -> npt.NDArray[np.object_]:
+        """Return (n,) object array of str: the ids of some rows; only theirs are read."""
+
+    @abstractmethod
     def find_all(self, ids: Sequence[str]) -> Int64:
         """Return the live rows of ids, -1 for unknown ones."""
 

@@ -268,6 +268,22 @@ def _plain_words(error: Exception) -> str:
     return str(error) if len(str(error)) < 100 else type(error).__name__
 
 
+def whole_number(value: object, least: int, most: int) -> int:
+    """Return a value of a document; raise ValueError unless it is a whole number in the limits.
+
+    Examples
+    --------
+    >>> whole_number(320, 1, 65536)
+    320
+    >>> whole_number(True, 0, 1)
+    Traceback (most recent call last):
+    ValueError: True is not a whole number from 0 to 1
+    """
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{str(value)[:60]} is not a whole number from {least} to {most}")
+    return value
+
+
 def folder_inside(root: str | os.PathLike[str], *names: str) -> bool:
     """Return whether each name is a real folder in the one before it, not a link out of the root.
 

@@ -368,19 +368,23 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         path: str | os.PathLike[str],
         *,
         features: Sequence[str] = ("aligned",),
+        rows_per_file: int | None = None,
         scheduler: str | None = None,
     ) -> int:
-        """Write the vectors of a store's entries to a file; return the number of entries.
+        """Write the vectors of a store's entries to a file or folder; return their number.
 
         Parameters
         ----------
         X : EmbeddingStore or StoreView
             The entries.
         path : str or path
-            ``.parquet``, ``.csv`` or ``.h5ad``; see ``protalign.stores.write_vectors``.
+            ``.parquet``, ``.csv`` or ``.h5ad``, or a folder, whose name has no ending; see
+            ``protalign.stores.write_vectors``.
         features : sequence of str
             "aligned", and "mean" for the means of the residues' embeddings beside them
             (columns sequence_mean, structure_mean).
+        rows_per_file : int, optional
+            Rows of a folder's Parquet file, at most.
         scheduler : str, optional
             Address of a Dask scheduler whose workers pool; see ``export_vectors``.
 
@@ -403,6 +407,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
             path,
             features=features,
             names=self._encoder_names(),
+            rows_per_file=rows_per_file,
             scheduler=scheduler,
         )
 

@@ -32,6 +32,7 @@ def export_vectors(
     *,
     features: Sequence[str] = ("aligned",),
     names: Mapping[Modality, str | None] | None = None,
+    rows_per_file: int | None = None,
     scheduler: str | None = None,
 ) -> int:
     """Write the vectors of a store's entries; return the number of entries.
@@ -43,11 +44,14 @@ def export_vectors(
     entries : EmbeddingStore or StoreView
         The entries.
     path : str or path
-        ``.parquet``, ``.csv`` or ``.h5ad``; see ``protalign.stores.write_vectors``.
+        ``.parquet``, ``.csv`` or ``.h5ad``, or a folder, whose name has no ending; see
+        ``protalign.stores.write_vectors``.
     features : sequence of str
         "aligned", and "mean" for the means of the residues' embeddings beside them.
     names : mapping, optional
         Modality -> name of the encoder to read, if the store has several that fit the model.
+    rows_per_file : int, optional
+        Rows of a folder's Parquet file, at most.
     scheduler : str, optional
         Address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers pool the entries
         on the model's device. They must see the store under the same path. Default: this process.
@@ -66,7 +70,7 @@ def export_vectors(
             "use transform",
         )
     with_means = "mean" in _checked(features)
-    if len(set(entries.ids)) != len(entries):
+    if len(np.unique(entries.entry_rows)) != len(entries):
         raise InputError("X: an id occurs twice", "export each entry once")
     inputs = model.inputs(entries, names=names)
     pooling = _Pooling(model, entries.store, names, with_means)
@@ -78,6 +82,7 @@ def export_vectors(
             metadata=provenance_of(model, entries.store, inputs.encoders),
             mean_dims=model.dims if with_means else None,
             annotated=True,
+            rows_per_file=rows_per_file,
         )
 
 
@@ -106,15 +111,15 @@ def _batches(
     pooling: _Pooling, entries: Entries, inputs: Inputs, spread: Spread
 ) -> Iterator[VectorBatch]:
     """Yield the rows of the file, some thousands of entries at a time."""
-    ids, lengths = entries.ids, _residues(entries, inputs)
-    starts = range(0, len(ids), _ENTRIES_AT_ONCE)
+    log, lengths = entries.store.log, _residues(entries, inputs)
+    starts = range(0, len(entries), _ENTRIES_AT_ONCE)
     blocks = (entries[start : start + _ENTRIES_AT_ONCE] for start in starts)
     pooled = spread.map(OnSameCores(pooling), blocks)
     for start, (vectors, means) in zip(starts, pooled, strict=True):
-        positions = np.arange(start, min(start + _ENTRIES_AT_ONCE, len(ids)))
+        positions = np.arange(start, min(start + _ENTRIES_AT_ONCE, len(entries)))
         _check(vectors, means, len(positions), pooling.model)
         yield VectorBatch(
-            ids[positions],
+            log.texts_at(entries.entry_rows[positions]),
             vectors.get("sequence"),
             vectors.get("structure"),
             lengths[positions],

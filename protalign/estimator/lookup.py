@@ -31,7 +31,7 @@ class VectorLookup(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     path : str or path
-        A Parquet file that ``ProtAlignEstimator.export`` or ``protalign export`` wrote.
+        A Parquet file or a folder that ``ProtAlignEstimator.export`` or ``protalign export`` wrote.
     output : str
         "sequence", "structure", or "both" side by side.
     features : str

@@ -15,6 +15,7 @@ from protalign.search.hits import search
 from protalign.search.index import Index
 from protalign.search.search_options import SearchOptions
 from protalign.search.searcher import Searcher
+from protalign.search.vector_index import VectorIndex, index_vectors
 from protalign.search.word_building import index_store
 from protalign.search.word_index import WordIndex
 
@@ -24,8 +25,10 @@ __all__ = [
     "Index",
     "SearchOptions",
     "Searcher",
+    "VectorIndex",
     "WordIndex",
     "index_store",
+    "index_vectors",
     "search",
 ]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
+
 from protalign.core.errors import Failure
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.steps import step
@@ -31,17 +33,19 @@ def nearest(queries: Queries, index: Index, k: int, against: Against) -> list[li
         rows, cosines = index.search(queries.vectors[indices], k, against=kind)
         for position, row, cosine in zip(indices, rows.tolist(), cosines.tolist(), strict=True):
             about = targets.annotations_at(row)
+            found = np.maximum(np.array(row, dtype=np.int64), 0)
+            names, lengths = targets.ids_at(found).tolist(), targets.lengths_at(found)
             hits[position] = [
                 Hit(
                     queries.ids[position],
-                    rank,
-                    str(targets.ids[r]),
+                    place + 1,
+                    str(names[place]),
                     c,
-                    None if targets.lengths is None else int(targets.lengths[r]),
+                    lengths[place],
                     kind,
-                    **about[rank - 1].as_dict(),
+                    **about[place].as_dict(),
                 )
-                for rank, (r, c) in enumerate(zip(row, cosine, strict=True), start=1)
+                for place, (r, c) in enumerate(zip(row, cosine, strict=True))
                 if r >= 0  # an approximate index may find fewer
             ]
     return hits

@@ -54,10 +54,11 @@ def search(
         embeddings; other Parquet files of vectors, or ``AlignedVectors``. A text that is an id and
         a file is the id.
     vectors : AlignedVectors, Index, str or path, optional
-        The vectors to search, or the Parquet file that ``protalign export`` wrote.
+        The vectors to search, or the Parquet file or folder that ``protalign export`` wrote.
     index : WordIndex, str or path, optional
-        An index of residue words to search in place of vectors, or the folder that ``protalign
-        index`` wrote. It needs the model, the index's store, and entries of the other modality.
+        The folder that ``protalign index`` wrote: of the vectors, which finds nearly all of the
+        nearest among many millions; or, without vectors, an index of residue words. The latter
+        needs the model, the index's store, and entries of the other modality.
     model : Model, ProtAlignEstimator, str or path, optional
         The model that made the vectors or the index. Needed for an index, and for queries that
         have no vector yet.
@@ -109,8 +110,8 @@ def search(
     Raises
     ------
     InputError
-        A query is not an id, a file or a sequence; a model is needed; the Parquet file or the index
-        is missing; both are given, or neither; the search cannot give a column or a filter.
+        A query is not an id, a file or a sequence; a model is needed; the vectors or the index
+        are missing or do not fit together; the search cannot give a column or a filter.
     ModelError
         The vectors or the index are another model's; the model has no residue stage.
     WeightsError
@@ -140,7 +141,7 @@ def search(
         parse_columns(columns),
         superpose,
     )
-    options.check(by_words=index is not None)
+    options.check(by_words=index is not None and vectors is None)
     searcher = Searcher(
         vectors, index=index, model=model, store=store, weights=weights, device=device
     )

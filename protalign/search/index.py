@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -9,9 +10,11 @@ import numpy as np
 from protalign.core.arrays import Float32, Int64
 from protalign.core.checks import check_choice, check_whole
 from protalign.core.errors import InputError
+from protalign.core.machine import free_memory
 from protalign.core.protein import MODALITIES, Modality
 from protalign.search.kernels.exact import ExactIndex
-from protalign.stores import AlignedVectors
+from protalign.search.kernels.sizes import ExactSizes
+from protalign.stores import AlignedVectors, MappedVectors
 
 #: The kinds of index.
 KINDS = ("exact", "hnsw", "ivf")
@@ -34,7 +37,8 @@ class Index:
     -----
     What a kind needs of a modality is built at its first search. On a processor with AMX, exact
     searches of 32 queries and more among 131,072 vectors and more use a copy of the vectors in
-    bfloat16, made once: half as much memory again. They stay exact.
+    bfloat16, made once: half as much memory again. They stay exact. Vectors of a folder are read
+    where they lie, and have such a copy only if all of them would fit into the free memory.
 
     Raises
     ------
@@ -59,7 +63,7 @@ class Index:
         check_choice("kind", kind, KINDS)
         self.vectors = vectors
         self.kind = kind
-        self._built: dict[Modality, _Nearest] = {}
+        self._built: dict[Modality, Nearest] = {}
 
     def search(
         self, queries: Float32, k: int = 5, *, against: Modality = "structure"
@@ -90,7 +94,7 @@ class Index:
         check_choice("against", against, MODALITIES)
         check_whole("k", k, 1)
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        dim = self.vectors.sequence.shape[1]
+        dim = self.vectors.dim
         if queries.ndim != 2 or queries.shape[1] != dim:
             raise InputError(
                 f"queries of shape {queries.shape}: they do not fit vectors of {dim} numbers",
@@ -100,16 +104,19 @@ class Index:
             self._built[against] = self._build(against)
         return self._built[against].nearest(queries, k)
 
-    def _build(self, against: Modality) -> _Nearest:
+    def _build(self, against: Modality) -> Nearest:
         vectors, present = self.vectors.candidates(against)
         if self.kind == "exact":
-            return ExactIndex(vectors, present)
+            sizes = ExactSizes()
+            if isinstance(self.vectors, MappedVectors) and vectors.nbytes > free_memory():
+                sizes = replace(sizes, rounded=None)  # the copy would not fit beside them
+            return ExactIndex(vectors, present, sizes)
         from protalign.search.approximate import FaissIndex
 
         return FaissIndex(vectors, present, self.kind)
 
 
-class _Nearest(Protocol):
+class Nearest(Protocol):
     """Vectors of one modality that can be searched."""
 
     def nearest(self, queries: Float32, k: int) -> tuple[Int64, Float32]:

@@ -22,7 +22,7 @@ def check_made_by(vectors: AlignedVectors, model: Model) -> None:
     Warn if they do not say whose they are.
     """
     theirs, ours = _model_sha256(vectors), model.weights_sha256
-    if vectors.sequence.shape[1] != model.embed_dim or theirs not in ("", ours):
+    if vectors.dim != model.embed_dim or theirs not in ("", ours):
         raise ModelError(
             f"the vectors: another model made them (weights {_short(theirs)}, not {_short(ours)}); "
             "search with that model, or export them again with this one"
@@ -35,7 +35,7 @@ def check_same_model(queries: AlignedVectors, vectors: AlignedVectors) -> None:
     """Raise ModelError if two exported files are of different models; warn if one does not say."""
     theirs, ours = _model_sha256(queries), _model_sha256(vectors)
     differ = theirs != ours and theirs and ours
-    if differ or queries.sequence.shape[1] != vectors.sequence.shape[1]:
+    if differ or queries.dim != vectors.dim:
         raise ModelError(
             f"the two files of vectors: different models made them (weights {_short(theirs)} and "
             f"{_short(ours)}); export both with one model"

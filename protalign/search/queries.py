@@ -29,6 +29,7 @@ from protalign.search.rerank import StoredResidues
 from protalign.search.residue_rows import StoredProtein, has_coordinates
 from protalign.search.superposition import backbone_of
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
+from protalign.stores.vectors.folder import is_vector_folder
 
 #: Proteins read, embedded and pooled at once.
 QUERIES_AT_ONCE = 64
@@ -171,7 +172,7 @@ def sort_queries(
             if isinstance(query, str) and text in known:
                 result.ids.append(text)
             elif os.path.exists(text):  # noqa: PTH110
-                if Path(text).suffix == ".parquet":
+                if Path(text).suffix == ".parquet" or is_vector_folder(text):
                     result.tables.append(read_vectors(text))
                 else:
                     result.files.append(text)
@@ -180,8 +181,7 @@ def sort_queries(
             else:
                 raise InputError(
                     f"{text[:60]!r}: not an id of the vectors, and no file or folder has this name",
-                    did_you_mean(text, known.ids)
-                    or "give an id, a file, or a sequence of 10 letters",
+                    _similar(text, known) or "give an id, a file, or a sequence of 10 letters",
                 )
         elif _is_embedding(query):
             result.embeddings.append(query)
@@ -191,6 +191,13 @@ def sort_queries(
                 "give ids, files, sequences, proteins, (L, D) residue embeddings or AlignedVectors",
             )
     return result
+
+
+def _similar(name: str, known: AlignedVectors | EmbeddingStore) -> str:
+    """Return "did you mean …?" with the known id that is most like a name; "" if none is."""
+    if isinstance(known, AlignedVectors):
+        return known.similar_id(name)
+    return did_you_mean(name, known.ids)
 
 
 def _is_embedding(query: Any) -> TypeGuard[Float32]:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.core.words import Against, AlignMode
@@ -47,6 +49,7 @@ from protalign.search.queries import (
 )
 from protalign.search.rerank import StoredResidues
 from protalign.search.search_options import SearchOptions
+from protalign.search.vector_index import is_vector_index, with_index
 from protalign.search.wanted import (
     refuse_uncalibrated,
     refuse_unknown,
@@ -78,7 +81,7 @@ class Searcher:
     Raises
     ------
     InputError
-        The Parquet file or the index is missing; both are given, or neither.
+        The vectors or the index are missing or do not fit together; neither is given.
     ModelError
         The index is another model's.
 
@@ -111,7 +114,13 @@ class Searcher:
         self.nearest: Index | None = None
         self._given_model, self._given_store = model, store
         self._weights, self._device = weights, device
+        if index is not None and vectors is not None and not isinstance(vectors, Index):
+            vectors, index = with_index(vectors, index), None
         if index is not None and vectors is None:
+            if not isinstance(index, WordIndex) and is_vector_index(index):
+                raise InputError(
+                    f"{index}: it is an index of vectors", "name the vectors too (--vectors)"
+                )
             self.words = WordSearch(index, model, store, device)
             self._given_model, self._given_store = self.words.model, self.words.store
         elif vectors is not None and index is None:
@@ -122,8 +131,8 @@ class Searcher:
             self.nearest = vectors
         else:
             raise InputError(
-                "search: it needs vectors or an index, one of the two",
-                "give the one to search (--vectors or --index)",
+                "search: it needs vectors, an index of words, or vectors with their index",
+                "give those to search (--vectors, --index)",
             )
 
     @cached_property
@@ -181,11 +190,11 @@ class Searcher:
             self.residues  # noqa: B018
         if self.nearest is not None:
             for modality in MODALITIES:
-                present = self.vectors.candidates(modality)[1]
+                present = self.vectors.present(modality)
                 if present.any():
-                    self.nearest.search(
-                        self.vectors.candidates(modality)[0][present][:1], 1, against=modality
-                    )
+                    first = np.array([np.argmax(present)])
+                    vector = self.vectors.vectors_at(modality, first)
+                    self.nearest.search(vector, 1, against=modality)
 
     def search(
         self, queries: Query | Iterable[Query], options: SearchOptions | None = None
@@ -220,7 +229,7 @@ class Searcher:
                 rows = StoredResidues(self.model, of_table)
             ids = table.ids.tolist()
             parts.append(stored_queries(table, ids, options.query_by, of_table, rows))
-        return self.find(Queries.joined(parts, targets.sequence.shape[1]), options)
+        return self.find(Queries.joined(parts, targets.dim), options)
 
     def pooled(self, proteins: Sequence[Protein], *, residues: bool = False) -> Queries:
         """Embed and pool proteins: those with a backbone by their structure.

@@ -29,7 +29,13 @@ from protalign.core.errors import InputError
 from protalign.core.files import json_text, new_folder, write_text
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.unfinished import clear_left_behind
-from protalign.core.untrusted import folder_inside, open_regular, read_bytes, read_json
+from protalign.core.untrusted import (
+    folder_inside,
+    open_regular,
+    read_bytes,
+    read_json,
+    whole_number,
+)
 from protalign.residues.words import ResidueWords
 
 FORMAT, FORMAT_VERSION = "protalign-index", "1.0"
@@ -74,8 +80,8 @@ class StoredPart:
     @classmethod
     def of_dict(cls, value: Mapping[str, Any]) -> StoredPart:
         """Build it of a manifest's part; raise KeyError, TypeError or ValueError if damaged."""
-        entries = _whole(value["entries"], 1, _MOST_ENTRIES)
-        residues = _whole(value["residues"], entries, _MOST_RESIDUES)
+        entries = whole_number(value["entries"], 1, _MOST_ENTRIES)
+        residues = whole_number(value["residues"], entries, _MOST_RESIDUES)
         words = tuple(_checksum(number) for number in value["words"])
         if len(words) != -(-residues // BLOCK):
             raise ValueError("its checksums are not those of its residues")
@@ -163,7 +169,7 @@ def read_manifest(path: str | os.PathLike[str]) -> IndexManifest:
 def _manifest(value: Mapping[str, Any]) -> IndexManifest:
     centroids: dict[Modality, tuple[int, int, int]] = {}
     for modality, (count, width, checksum) in value["centroids"].items():
-        numbers = _whole(count, 1, _MOST_WORDS), _whole(width, 3, _MOST_NUMBERS)
+        numbers = whole_number(count, 1, _MOST_WORDS), whole_number(width, 3, _MOST_NUMBERS)
         centroids[_modality(modality)] = *numbers, _checksum(checksum)
     segments: dict[str, dict[Modality, StoredPart]] = {}
     for name, parts in value["segments"].items():
@@ -393,14 +399,8 @@ def _modality(name: object) -> Modality:
     raise ValueError(f"a modality is called {str(name)[:60]!r}")
 
 
-def _whole(value: object, least: int, most: int) -> int:
-    if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{str(value)[:60]} is not a whole number from {least} to {most}")
-    return value
-
-
 def _checksum(value: object) -> int:
-    return _whole(value, 0, 2**32 - 1)
+    return whole_number(value, 0, 2**32 - 1)
 
 
 def _write_numbers(path: Path, values: Int64) -> int:

@@ -369,9 +369,7 @@ class Compute:
     def _search_of(self, questions: list[_Question]) -> Job:
         def work() -> list[list[list[Hit]]]:
             searcher = questions[0].library.searcher
-            joined = Queries.joined(
-                [each.queries for each in questions], searcher.vectors.sequence.shape[1]
-            )
+            joined = Queries.joined([each.queries for each in questions], searcher.vectors.dim)
             count = max(each.count for each in questions)
             with self._metrics.stage("search"):
                 found = iter(searcher.candidates(joined, questions[0].against, count))

@@ -66,7 +66,7 @@ class Library:
         self.searcher = searcher
         self.name, self.line = name, line
         self.pooled = PooledCache(cache_bytes)
-        self._ids = pa.array(searcher.vectors.ids, pa.large_string())
+        self._ids = searcher.vectors.id_column()
         known = pa.array(searcher.store.ids, pa.large_string())
         shared = pc.sum(pc.is_in(self._ids, value_set=known)).as_py() or 0
         if len(self._ids) and not shared:
@@ -134,9 +134,9 @@ class Library:
             },
             "vectors": {
                 "n": len(vectors),
-                "sequences": int(vectors.candidates("sequence")[1].sum()),
-                "structures": int(vectors.candidates("structure")[1].sum()),
-                "dim": int(vectors.sequence.shape[1]),
+                "sequences": int(vectors.present("sequence").sum()),
+                "structures": int(vectors.present("structure").sum()),
+                "dim": vectors.dim,
             },
         }
 
@@ -155,7 +155,7 @@ class Library:
         """The mean of a sample of the vectors, (dim,), and two principal axes, (2, dim)."""
         sample = np.concatenate([vectors for _, vectors, _ in self._sample()]).astype(np.float64)
         if not len(sample):
-            dim = self.searcher.vectors.sequence.shape[1]
+            dim = self.searcher.vectors.dim
             return np.zeros(dim), np.zeros((2, dim))
         mean = sample.mean(axis=0)
         axes = np.zeros((2, sample.shape[1]))
@@ -189,7 +189,7 @@ class Library:
             if len(rows) > MAP_POINTS // 2:
                 chosen = np.random.default_rng(_MAP_SEED)
                 rows = np.sort(chosen.choice(rows, MAP_POINTS // 2, replace=False))
-            ids: list[str] = self.searcher.vectors.ids[rows].tolist()
+            ids: list[str] = self.searcher.vectors.ids_at(rows).tolist()
             both.append((modality, np.asarray(values[rows]), ids))
         return both
 

@@ -412,7 +412,7 @@ class Service:
                     stored, proteins=[StoredProtein(library.store, each) for each in asked.ids]
                 )
             parts.append(stored)
-        queries = Queries.joined(parts, searcher.vectors.sequence.shape[1])
+        queries = Queries.joined(parts, searcher.vectors.dim)
         queries.failures.extend(asked.failures)
         return queries
 

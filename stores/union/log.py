@@ -97,20 +97,24 @@ class UnionLog(Log):
         by_id: dict[str, list[int]] = {}
         for row, entry_id in zip(rows[alike].tolist(), self._texts(rows[alike]), strict=True):
             by_id.setdefault(entry_id, []).append(row)
-        return {entry_id: sorted(both) for entry_id, both in by_id.items() if len(both) > 1}
+        twice = {entry_id: sorted(both) for entry_id, both in by_id.items() if len(both) > 1}
+        return dict(sorted(twice.items(), key=lambda each: each[1]))  # hashes mean no order
 
     def member_of(self, row: int) -> int:
         """Return the place of the store that a row is of."""
         return self._rows.store_of(row)[0]
 
     def _texts(self, rows: Int64) -> list[str]:
-        texts = self._filled(np.empty(len(rows), dtype=object), rows, EntryLog.texts_at)
-        names: list[str] = texts.tolist()
+        names: list[str] = self.texts_at(rows).tolist()
         return names
 
     def ids_at(self, rows: Int64) -> npt.NDArray[np.object_]:
         """Return (n,) object array of str: the ids of some rows."""
         self._by_hash  # noqa: B018  # checks that they are unique
+        return self.texts_at(rows)
+
+    def texts_at(self, rows: Int64) -> npt.NDArray[np.object_]:
+        """Return (n,) object array of str: the ids of some rows; only theirs are read."""
         return self._filled(np.empty(len(rows), dtype=object), rows, EntryLog.texts_at)
 
     def find_all(self, ids: Sequence[str]) -> Int64:

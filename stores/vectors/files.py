@@ -1,4 +1,4 @@
-"""Write vectors to a file, block by block: Parquet, CSV, or AnnData's .h5ad, by its ending."""
+"""Write vectors block by block: to Parquet, CSV or AnnData's .h5ad by the ending, or a folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from protalign.core.checks import check_whole
 from protalign.core.errors import InputError
 from protalign.core.files import new_file
 from protalign.core.printing import table_cell
 from protalign.core.protein import Modality
+from protalign.stores.vectors.folder import is_vector_folder
+from protalign.stores.vectors.folder_writing import ROW_GROUP, ROWS_PER_FILE, write_folder
 from protalign.stores.vectors.seal import seal
 from protalign.stores.vectors.table import (
     ANNOTATION_TYPES,
@@ -29,9 +32,6 @@ from protalign.stores.vectors.table import (
     vectors_in,
 )
 
-#: Rows of a row group, when many are written at once.
-ROW_GROUP = 65536
-
 
 def write_vectors(
     path: str | os.PathLike[str],
@@ -41,11 +41,16 @@ def write_vectors(
     metadata: Mapping[str, Any],
     mean_dims: Mapping[Modality, int] | None = None,
     annotated: bool = False,
+    rows_per_file: int | None = None,
 ) -> int:
     """Write vectors batch by batch; return the number of rows.
 
-    The file appears whole or not at all.
+    The file or folder appears whole or not at all.
 
+    - a name without an ending: a folder, for many vectors. It has Parquet files of at most
+      ``rows_per_file`` rows each (part-00000.parquet, …), which other programs read as one table,
+      and flat arrays of the same rows, which ``read_vectors`` maps into memory without loading
+      them (docs/store-format.md). In memory are a batch and 32 bytes for each id.
     - ``.parquet``: a row group per batch, with the entries' annotations; ``read_vectors`` reads it.
     - ``.csv``: id, length, and a column for each number (sequence0, …), empty if an entry does not
       have the modality. No annotations and no provenance. An id that a spreadsheet would take for
@@ -58,7 +63,8 @@ def write_vectors(
     Parameters
     ----------
     path : str or path
-        The file. It is replaced if it exists.
+        The file, or the folder. It is replaced if it exists; a folder only if it is empty or one
+        of vectors.
     batches : iterable of VectorBatch
         Rows; ids must be unique over all of them.
     dim : int
@@ -69,12 +75,16 @@ def write_vectors(
         Widths of the mean embeddings. Without it there are no such columns.
     annotated : bool
         Whether the file has columns for the batches' annotations.
+    rows_per_file : int, optional
+        Rows of a folder's Parquet file, at most; default: 1,000,000.
 
     Raises
     ------
     InputError
-        The file's ending is unknown, its folder is missing, the path is a folder, or the library
-        anndata is missing.
+        The file's ending is unknown, its folder is missing, the library anndata is missing, a
+        folder's id occurs twice, or ``rows_per_file`` is given for one file.
+    WriteError
+        The path is a folder of something else, or cannot be written.
 
     Examples
     --------
@@ -89,14 +99,31 @@ def write_vectors(
     ['a', 'b']
     """
     target = Path(path)
-    if target.is_dir():
-        raise InputError(f"{target}: it is a folder", "name a file")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent}: the folder does not exist", "make it")
+    if not target.suffix or (target.is_dir() and is_vector_folder(target)):
+        rows = ROWS_PER_FILE if rows_per_file is None else rows_per_file
+        check_whole("rows_per_file", rows, 1)
+        return write_folder(
+            target,
+            batches,
+            dim=dim,
+            metadata=metadata,
+            mean_dims=mean_dims or {},
+            annotated=annotated,
+            rows_per_file=rows,
+        )
+    if target.is_dir():
+        raise InputError(f"{target}: it is a folder", "name a file")
     if target.suffix not in _WRITERS:
         raise InputError(
             f"{target}: its ending is not a known format",
-            f"let the name end in {', '.join(_WRITERS)}",
+            f"let the name end in {', '.join(_WRITERS)}, or give a folder a name without an ending",
+        )
+    if rows_per_file is not None:
+        raise InputError(
+            f"rows_per_file: it has no effect on {target}, one file",
+            "leave it out, or name a folder",
         )
     if target.suffix == ".h5ad":
         _anndata()

@@ -1,4 +1,4 @@
-"""Read aligned vectors from Parquet, and verify them."""
+"""Read aligned vectors from a Parquet file or a folder, and verify them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from protalign.core.printing import one_line
 from protalign.core.protein import MODALITIES
 from protalign.core.untrusted import parse_json
 from protalign.stores.vectors.annotations import COLUMNS, Annotations
+from protalign.stores.vectors.folder_checking import verify_folder
+from protalign.stores.vectors.mapped import MappedVectors
 from protalign.stores.vectors.seal import BrokenSealError, has_whole_seal
 from protalign.stores.vectors.table import (
     ANNOTATION_TYPES,
@@ -45,22 +47,24 @@ _EXPORT_AGAIN = "export it again, or name another file"
 
 
 def read_vectors(path: str | os.PathLike[str]) -> AlignedVectors:
-    """Read a Parquet file that ``write_vectors`` (or ``protalign export``) wrote.
+    """Read a Parquet file, or open a folder, that ``write_vectors`` (``protalign export``) wrote.
 
-    Its checksums are compared with all its bytes. A table that another program wrote is read too,
-    for example one that pandas, polars or DuckDB filtered: it has a column id of text, and
-    sequence_vector, structure_vector or both, lists of numbers of unit length. Its provenance is
-    what the program kept, mostly nothing.
+    A folder is used where it lies (``MappedVectors``); ``verify_vectors`` compares its checksums.
+
+    A file is loaded. Its checksums are compared with all its bytes. A table that another program
+    wrote is read too, for example one that pandas, polars or DuckDB filtered: it has a column id of
+    text, and sequence_vector, structure_vector or both, lists of numbers of unit length. Its
+    provenance is what the program kept, mostly nothing.
 
     Parameters
     ----------
     path : str or path
-        The file.
+        The file or the folder.
 
     Returns
     -------
     AlignedVectors
-        Its rows, in the file's order.
+        Its rows, in the file's order; ``MappedVectors`` of a folder.
 
     Raises
     ------
@@ -79,6 +83,8 @@ def read_vectors(path: str | os.PathLike[str]) -> AlignedVectors:
     >>> vectors.sequence, vectors.has_structure
     (array([[0.6, 0.8]], dtype=float32), array([False]))
     """
+    if Path(path).is_dir():
+        return MappedVectors(path)
     table, is_sealed = _table(path)
     metadata = _metadata(table.schema, path)
     ids = _ids(table, path)
@@ -106,16 +112,16 @@ def read_vectors(path: str | os.PathLike[str]) -> AlignedVectors:
 
 
 def verify_vectors(path: str | os.PathLike[str]) -> list[str]:
-    """Return what is wrong with a Parquet file of vectors, one line each; nothing if it is whole.
+    """Return what is wrong with a file or folder of vectors, one line each; nothing if it is whole.
 
-    Reads all of it. Files of version 0.1.0, and tables that other programs wrote, have no
-    checksums of their own: damage shows only if they can no longer be read, or if a vector has
-    not unit length.
+    Reads all of it; of a folder also whether its Parquet files and arrays agree. Files of version
+    0.1.0, and tables that other programs wrote, have no checksums of their own: damage shows only
+    if they can no longer be read, or if a vector has not unit length.
 
     Parameters
     ----------
     path : str or path
-        The file.
+        The file or the folder.
 
     Examples
     --------
@@ -131,6 +137,8 @@ def verify_vectors(path: str | os.PathLike[str]) -> list[str]:
     >>> print(*verify_vectors(path)[0].split(": ")[1:])
     it is damaged, its bytes are not those that were written; export it again, or name another file
     """
+    if Path(path).is_dir():
+        return verify_folder(Path(path))
     try:
         vectors = read_vectors(path)
     except InputError as error:

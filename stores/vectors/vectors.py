@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from protalign.core.annotation import Annotation
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.checks import did_you_mean, first_few, plain_index
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
+from protalign.stores.format.text import encode_texts
 from protalign.stores.vectors.annotations import Annotations
+from protalign.stores.vectors.flat import checksum_of
+from protalign.stores.vectors.folder import vectors_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,14 +76,19 @@ class AlignedVectors:
         return len(self.ids)
 
     def __contains__(self, entry_id: object) -> bool:
-        return entry_id in self._row
+        return isinstance(entry_id, str) and int(self.rows_of([entry_id])[0]) >= 0
 
     def __repr__(self) -> str:
-        sequences, structures = int(self.has_sequence.sum()), int(self.has_structure.sum())
+        sequences, structures = (int(np.count_nonzero(self.present(m))) for m in MODALITIES)
         return (
-            f"AlignedVectors({len(self):,} ids, {self.sequence.shape[1]} numbers each: "
+            f"{type(self).__name__}({len(self):,} ids, {self.dim} numbers each: "
             f"{sequences:,} sequences, {structures:,} structures)"
         )
+
+    @property
+    def dim(self) -> int:
+        """Numbers of an aligned vector."""
+        return int(self.sequence.shape[1])
 
     def __getitem__(self, ids: str | Sequence[str] | npt.NDArray[Any]) -> AlignedVectors:
         """Return the rows of an id or of several, as ``select`` does."""
@@ -129,20 +138,61 @@ class AlignedVectors:
         """
         index = plain_index(np.atleast_1d(np.asarray(ids)))
         if index.dtype.kind == "b":
-            if index.shape != self.ids.shape:
+            if index.shape != (len(self),):
                 raise InputError(
                     f"a mask of shape {index.shape}: there are {len(self):,} vectors",
                     "give one for each",
                 )
             return self._at(np.flatnonzero(index))
         wanted = [str(entry_id) for entry_id in index]
-        unknown = [entry_id for entry_id in wanted if entry_id not in self._row]
+        rows = self.rows_of(wanted)
+        unknown = [entry_id for entry_id, row in zip(wanted, rows.tolist(), strict=True) if row < 0]
         if unknown:
             raise InputError(
                 f"the vectors have no entry {first_few([repr(entry_id) for entry_id in unknown])}",
-                did_you_mean(unknown[0], self._row) or "export them first",
+                self.similar_id(unknown[0]) or "export them first",
             )
-        return self._at(np.array([self._row[entry_id] for entry_id in wanted], dtype=np.int64))
+        return self._at(rows)
+
+    def rows_of(self, ids: Sequence[str]) -> Int64:
+        """Return (n,) int64: the row of each id, -1 for unknown ones."""
+        return np.fromiter((self._row.get(i, -1) for i in ids), dtype=np.int64, count=len(ids))
+
+    def similar_id(self, name: str) -> str:
+        """Return "did you mean …?" with the id that is most like a name; "" if none is."""
+        return did_you_mean(name, self._row)
+
+    def ids_at(self, rows: Int64) -> npt.NDArray[np.object_]:
+        """Return (n,) object array of str: the ids of some rows."""
+        return self.ids[rows]
+
+    def lengths_at(self, rows: Int64) -> list[int | None]:
+        """Return the residues of some rows' entries; None if they are not recorded."""
+        return [None] * len(rows) if self.lengths is None else self.lengths[rows].tolist()
+
+    def vectors_at(self, modality: Modality, rows: Int64) -> Float32:
+        """Return (n, dim) float32: a modality's vectors of some rows, NaN if missing."""
+        values: Float32 = np.asarray(self.candidates(modality)[0][rows])
+        return values
+
+    def present(self, modality: Modality) -> Bool:
+        """Return (n,) bool: the entries that have a vector of the modality."""
+        return self.candidates(modality)[1]
+
+    def digest(self, modality: Modality) -> str:
+        """Return a hex digest of the ids and a modality's vectors: an index is of these."""
+        values, present = self.candidates(modality)
+        same_nan = (
+            values if present.all() else np.where(present[:, None], values, np.float32("nan"))
+        )
+        texts, lengths = encode_texts(self.ids.tolist())
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        checksums = [checksum_of(each) for each in (same_nan, present, texts, offsets)]
+        return vectors_digest(len(self), self.dim, checksums)
+
+    def id_column(self) -> pa.Array:
+        """Return the ids as an Arrow array of large_string, (n,)."""
+        return pa.array(self.ids, pa.large_string())
 
     def _at(self, rows: Int64) -> AlignedVectors:
         """Return some rows."""

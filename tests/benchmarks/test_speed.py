@@ -27,6 +27,7 @@ SMALL = {
     "shuffling": "--sizes 40 80 --window-mb 0.01 --seeds 1 --epochs 1",
     "search": "--vectors 500 --batches 2 --turns 1",
     "store": "--proteins 20 --median 20 --batch 10 --turns 1",
+    "vectors": "--rows 2000 --queries 20 --turns 1 --peers hnsw ivf",
     "words": "--sizes 20 --chains 4 --queries 1 --turns 1",
 }
 #: Programs that start others, or need a library that is not in the test extra.
@@ -35,6 +36,7 @@ REQUIRED = {
     "embed": "Bio",
     "reading": "Bio",
     "search": "faiss",
+    "vectors": "usearch",
     "proteinmpnn": "protein_mpnn_utils",
     "serve": "uvicorn",
 }

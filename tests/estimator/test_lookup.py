@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from protalign.core.errors import InputError
+from protalign.core.errors import InputError, WriteError
 from protalign.estimator import export as exporting
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.estimator.lookup import VectorLookup
@@ -44,13 +44,39 @@ def test_export_is_transform(
     assert read.ids[~read.has_structure].tolist() == ["fasta"]
 
 
-def test_a_folder_is_no_file_to_export_to(
+def test_a_folder_of_other_things_is_not_replaced(
     store: EmbeddingStore, fitted: ProtAlignEstimator, tmp_path: Path
 ) -> None:
     """Told before anything is pooled; nothing is left behind."""
+    folder = tmp_path / "results.parquet"
+    folder.mkdir()
     with pytest.raises(InputError, match="is a folder; name a file"):
+        fitted.export(store, folder)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(WriteError, match="exists and is not a folder of vectors"):
         fitted.export(store, tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "results.parquet"]
+
+
+def test_a_folder_is_the_file(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, vectors: Path, tmp_path: Path
+) -> None:
+    """Everything that a file of vectors gives, in files of at most 20 entries."""
+    folder = tmp_path / "vectors"
+    mean = ("aligned", "mean")
+    assert fitted.export(store, folder, features=mean, rows_per_file=20) == 43
+    assert len(list(folder.glob("part-*.parquet"))) == 3
+    pd.testing.assert_frame_equal(
+        read_vectors(folder).to_pandas(), read_vectors(vectors).to_pandas()
+    )
+    ids = store.ids[[3, 1]]
+    for features in ("aligned", "both"):
+        ours, theirs = (VectorLookup(path, features=features) for path in (folder, vectors))
+        np.testing.assert_array_equal(ours.transform(ids), theirs.transform(ids))
+        assert ours.get_feature_names_out().tolist() == theirs.get_feature_names_out().tolist()
+    assert read_vectors(folder).metadata == read_vectors(vectors).metadata
+    with pytest.raises(InputError, match="rows_per_file: it has no effect"):
+        fitted.export(store, tmp_path / "v.parquet", rows_per_file=20)
 
 
 def test_export_says_where_it_comes_from(store: EmbeddingStore, vectors: Path) -> None:

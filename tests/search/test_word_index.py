@@ -284,9 +284,9 @@ def test_mistakes_are_one_line(
     folder: Path, model: Model, store: EmbeddingStore, tmp_path: Path, small: Path
 ) -> None:
     """Another model, store or folder; both or neither to search; no model; the same modality."""
-    with pytest.raises(InputError, match="it needs vectors or an index"):
+    with pytest.raises(InputError, match="it needs vectors, an index of words"):
         protalign.search("1a2p_A")
-    with pytest.raises(InputError, match="it needs vectors or an index"):
+    with pytest.raises(InputError, match="an index of words has no vectors"):
         protalign.search("1a2p_A", "vectors.parquet", index=folder)
     with pytest.raises(InputError, match="needs a model"):
         protalign.search("1a2p_A", index=folder)

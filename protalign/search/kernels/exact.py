@@ -83,12 +83,7 @@ class ExactIndex:
         Inner products are summed in one order or another, as it is quicker: candidates whose
         similarities differ by rounding only (1e-7 for unit vectors) may come in either order.
         """
-        missing = np.flatnonzero(~np.isfinite(queries).all(axis=1))
-        if len(missing):
-            raise InputError(
-                f"{len(missing):,} queries: they are not finite, the first in row {missing[0]:,}",
-                "leave out entries with a missing modality",
-            )
+        check_finite(queries)
         k = min(k, self.n_present)
         at_once = min(self._sizes.queries_at_once, max(1, self._sizes.hits_at_once // max(1, k)))
         parts = [
@@ -156,6 +151,16 @@ class ExactIndex:
         from protalign.search.kernels.bfloat16 import Bfloat16Product
 
         return Bfloat16Product(queries, rounded, in_float32)
+
+
+def check_finite(queries: Float32) -> None:
+    """Raise InputError if a query, a row of (q, dim), has a number that is not finite."""
+    missing = np.flatnonzero(~np.isfinite(queries).all(axis=1))
+    if len(missing):
+        raise InputError(
+            f"{len(missing):,} queries: they are not finite, the first in row {missing[0]:,}",
+            "leave out entries with a missing modality",
+        )
 
 
 @contextmanager
