@@ -50,8 +50,13 @@ def embed(
         ),
     ],
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="The store to make or to add to.", show_default=False),
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The store to make or to add to: a folder, or s3://, gs:// or az:// and a path.",
+            show_default=False,
+        ),
     ],
     per: EntryPer = "protein",
     sequence: SequenceOf = "observed",
@@ -192,7 +197,7 @@ def _shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _print_summary(report: EmbedReport, out: Path) -> None:
+def _print_summary(report: EmbedReport, out: str) -> None:
     unchanged = report.files - report.files_read
     print(
         f"{printable(out)}: {counted(report.entries, 'entry', 'entries')}; "

@@ -43,6 +43,8 @@ from protalign.reading import ReadOptions, SourceFile, find_sources, of_shard, r
 from protalign.stores import BatchPlan, EmbeddingStore, EncoderInfo, EncoderRecord, StoreWriter
 from protalign.stores.filling.encode import Progress, encode_pending
 from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
+from protalign.stores.objects.client import exists, is_object_url, shown
+from protalign.stores.objects.spool import spooled
 from protalign.stores.writer import check_folder
 
 #: Proteins whose sequences and coordinates may wait in memory before they are committed.
@@ -216,7 +218,8 @@ def embed(
         Files, folders or tar archives of structures and sequences. Folders are searched
         recursively; archives in them are passed over.
     out : str or path
-        The store. It is made if it does not exist, and added to if it does.
+        The store: a folder, or a URL of object storage ("s3://bucket/store.zarr"). It is made if it
+        does not exist, and added to if it does.
     encoders : sequence of str or EncoderChoice, optional
         Models by name, or with their weights, layer, device and name in the store. Each embeds the
         items of its own modality. Default: those of the store; for a new store an ESM2 that was
@@ -264,6 +267,23 @@ def embed(
     >>> embed("examples/sample/1bpi_A.cif", path, ["protalign_t6_2M"]).files_read
     0
     """
+    if is_object_url(str(out)):
+        if scheduler is not None:
+            raise InputError(
+                f"--scheduler: its workers cannot write to {shown(str(out))}",
+                "embed shards, each in a store of its own (--shard), or into a shared folder",
+            )
+        with spooled(str(out)) as folder:
+            return embed(
+                paths,
+                folder,
+                encoders,
+                options=options,
+                storage_dtype=storage_dtype,
+                processes=processes,
+                shard=shard,
+                reporter=reporter,
+            )
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
     if encoders is None:
@@ -516,10 +536,13 @@ def encoder_to_run(
 
 
 def _stored_encoders(modality: Modality, out: str | os.PathLike[str]) -> list[EncoderInfo]:
-    if not (Path(out) / "zarr.json").exists():
+    if is_object_url(str(out)):
+        if not exists(str(out)):
+            return []
+    elif not (Path(out) / "zarr.json").exists():
         check_folder(out)
         return []
-    encoders = EmbeddingStore.open(Path(out)).encoders.values()
+    encoders = EmbeddingStore.open(out).encoders.values()
     return [info for info in encoders if info.modality == modality]
 
 

@@ -448,7 +448,9 @@ class StoreWriter:
 def check_folder(path: str | os.PathLike[str]) -> None:
     """Raise StoreError if a store cannot be at the path, or something else is."""
     if "://" in str(path):
-        raise StoreError(f"{path}: a URL cannot be written to; name a local or mounted folder")
+        raise StoreError(
+            f"{path}: the writer takes a local folder; `embed` also takes s3://, gs://, az://"
+        )
     check_is_one(path)
     folder = Path(path).absolute()
     if folder.exists():
