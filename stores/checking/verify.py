@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ from protalign.stores.format.metadata import (
     rows_described,
 )
 from protalign.stores.format.state import StoreState, is_filled_by_tasks, load_root, load_state
+from protalign.stores.objects.client import is_object_url, shown
+from protalign.stores.objects.copy import copied
 
 #: Ids in a line of the report; the report itself has all of them.
 IDS_SHOWN = 10
@@ -143,14 +146,28 @@ def verify_store(
     >>> verify_store(path).ok
     True
     """
-    folder = Path(path).absolute()
+    if is_object_url(str(path)):
+        if upgrade:
+            raise StoreError(
+                f"{shown(str(path))}: only a local store can be upgraded; copy it, upgrade the "
+                "copy, and copy that back"
+            )
+        return _verify_objects(str(path), on_progress)
     if "://" in str(path):
         raise StoreError(f"{path}: only a local store can be checked; copy it, or check it there")
+    folder = Path(path).absolute()
     report = _Check(folder, on_progress).run()
     if upgrade and all(damage.reason == NOT_RECORDED for damage in report.damages):
         upgrade_store(folder)
         report = _Check(folder, on_progress).run()
     return report
+
+
+def _verify_objects(url: str, on_progress: Callable[[int, int], None] | None) -> VerifyReport:
+    """Check a store in object storage: its index is copied, its embeddings come chunk by chunk."""
+    with copied(url) as copy:
+        report = _Check(copy.folder, on_progress, copy.fetched).run()
+    return replace(report, path=shown(url))
 
 
 #: The one fault that an upgrade mends.
@@ -163,8 +180,15 @@ NOT_RECORDED = (
 class _Check:
     """One check of a store."""
 
-    def __init__(self, folder: Path, on_progress: Callable[[int, int], None] | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        on_progress: Callable[[int, int], None] | None,
+        fetched: Callable[[str], AbstractContextManager[None]] | None = None,
+    ) -> None:
         self._folder = folder
+        #: Brings a file of the folder here, for as long as it is read; default: all are here.
+        self._fetched = fetched or (lambda key: nullcontext())
         self._on_progress = on_progress
         self._document = load_root(folder)
         state = StoreState.parse(self._document["attributes"], str(folder))
@@ -383,9 +407,11 @@ class _Check:
     def _check_chunk(self, name: str, index: int) -> int:
         """Report a chunk's fault; return the bytes read."""
         spec = self._arrays.spec(name)
-        reason, size = self._fault(name, spec, index)
+        with self._fetched(f"{name}/{spec.chunk_key(index)}"):
+            reason, size = self._fault(name, spec, index)
         if reason and reason != NOT_RECORDED:
-            reason, size = self._fault(name, spec, index)  # it may just be written anew
+            with self._fetched(f"{name}/{spec.chunk_key(index)}"):
+                reason, size = self._fault(name, spec, index)  # it may just be written anew
         if reason:
             self._add(name, spec.chunk_key(index), reason, self._ids(name, index, index + 1))
         return size

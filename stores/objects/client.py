@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from fnmatch import fnmatchcase
+from glob import has_magic
 from typing import Any, TypedDict
 
 from protalign.core.errors import StoreError
@@ -83,6 +85,23 @@ def exists(url: str) -> bool:
     return True
 
 
+def matching(pattern: str) -> list[str]:
+    """Return the URLs of folders that match a pattern, in which ``*`` stands for no slash."""
+    scheme, _, rest = pattern.partition("://")
+    bucket, _, path = rest.partition("/")
+    if has_magic(bucket):
+        raise StoreError(f"{shown(pattern)}: a bucket is named without a pattern; give its name")
+    objects = Objects(f"{scheme}://{bucket}")
+    folders = [""]
+    for part in path.rstrip("/").split("/"):
+        if has_magic(part):
+            below = (each for folder in folders for each in objects.folders(folder))
+            folders = [each for each in below if fnmatchcase(each.rpartition("/")[2], part)]
+        else:
+            folders = [f"{folder}/{part}".lstrip("/") for folder in folders]
+    return [f"{scheme}://{bucket}/{folder}" for folder in folders]
+
+
 def zarr_store(url: str) -> Any:
     """Return Zarr's view of a URL of object storage, for reading."""
     bucket = open_bucket(url)
@@ -137,6 +156,14 @@ class Objects:
         try:
             for page in self._obstore.list(self._bucket):
                 yield from ((each["path"], each["size"]) for each in page)
+        except Exception as error:
+            raise self._failed("it cannot be listed", error) from None
+
+    def folders(self, above: str) -> list[str]:
+        """Return the keys up to the next slash below a folder, without that slash."""
+        try:
+            found = self._obstore.list_with_delimiter(self._bucket, above or None)
+            return [*found["common_prefixes"]]
         except Exception as error:
             raise self._failed("it cannot be listed", error) from None
 

@@ -88,8 +88,8 @@ def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
 
 
 #: Does something with a request: "" hands it on, "fail" answers 503 at once, "lost" answers 503
-#: after the server did the work, "twice" sends it two times, "ignore" says that all went well though a
-#: condition did not hold.
+#: after the server did the work, "twice" sends it two times, "ignore" says that all went well
+#: though a condition did not hold.
 Fault = Callable[[str, str], str]
 
 

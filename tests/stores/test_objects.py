@@ -17,6 +17,7 @@ import pytest
 
 from protalign import EmbeddingStore, embed
 from protalign.core.errors import InputError, StoreError, StoreInUseError
+from protalign.stores import verify
 from protalign.stores.objects.client import Objects
 from protalign.stores.objects.spool import spooled
 from tests.helpers.object_server import ENVIRONMENT, Proxy, object_server
@@ -239,6 +240,41 @@ def test_killed_run_leaves_the_last_commit_and_goes_on(
     assert objects_of(url) == local[1]
 
 
+def test_damage_is_found(
+    proxy: Proxy, url: str, fasta: Path, local: tuple[dict[str, bytes], dict[str, bytes]]
+) -> None:
+    """``verify`` reads a store behind a URL, and names what is damaged."""
+    embed(fasta, url, [ENCODER])
+    assert verify(url).ok
+    of_chunks = [len(content) for key, content in local[0].items() if "/c." in key]
+    assert verify(url).chunks == len(of_chunks)
+    assert verify(url).bytes == sum(of_chunks)
+    objects, key = Objects(url), f"encoders/{ENCODER}/values/c.0.0"
+    content, version = objects.get(key)
+    objects.put(key, content[:40] + bytes([content[40] ^ 1]) + content[41:], version)
+    report = verify(url)
+    assert [(damage.chunk, damage.ids) for damage in report.damages] == [("c.0.0", ("a", "b"))]
+    with pytest.raises(StoreError, match="the store is damaged"):
+        EmbeddingStore.open(url).embeddings(ENCODER)
+    objects.delete(key)
+    assert [damage.reason for damage in verify(url).damages] == ["is missing"]
+
+
+def test_patterns_and_several_stores(proxy: Proxy, url: str, fasta: Path, more: Path) -> None:
+    """Stores behind URLs are read as one, by a list or by a pattern; 9 comes before 10."""
+    shards = [f"{url.rpartition('/')[0]}/shards/{number}.zarr" for number in (9, 10)]
+    for file, shard in zip((fasta, more), shards, strict=True):
+        embed(file, shard, [ENCODER])
+    pattern = f"{url.rpartition('/')[0]}/shards/*.zarr"
+    for paths in (shards, pattern):
+        store = EmbeddingStore.open(paths)
+        assert store.ids.tolist() == ["a", "b", "c"]
+        assert store.embeddings(ENCODER).values.shape == (61, 160)
+    assert verify(pattern).ok
+    with pytest.raises(StoreError, match="no store matches"):
+        EmbeddingStore.open(pattern.replace("shards", "missing"))
+
+
 def test_requests_of_each_step_are_counted(proxy: Proxy, url: str, fasta: Path, more: Path) -> None:
     """docs/store-format.md says what a request costs: as many as these, at most."""
     embed(fasta, url, [ENCODER])
@@ -249,7 +285,6 @@ def test_requests_of_each_step_are_counted(proxy: Proxy, url: str, fasta: Path, 
     read, proxy.counts = proxy.counts, type(proxy.counts)()
     embed(more, url, [ENCODER])
     added = proxy.counts
-    print(made, opened, read, added)
     assert made["PUT"] <= 250
     assert made["GET"] <= 20
     assert opened["GET"] <= 35
