@@ -151,7 +151,7 @@ class Objects:
         self._obstore = obstore
         self._errors = obstore.exceptions
 
-    def list(self) -> Iterator[tuple[str, int]]:
+    def sizes(self) -> Iterator[tuple[str, int]]:
         """Yield the key and the bytes of each object."""
         try:
             for page in self._obstore.list(self._bucket):

@@ -35,7 +35,7 @@ class StoreCopy:
 
     def fill(self) -> None:
         """Copy the store; raise StoreError if it is missing."""
-        listed = dict(self._objects.list())
+        listed = dict(self._objects.sizes())
         if "zarr.json" not in listed:
             raise StoreError(
                 f"{self._objects.url}: it is not a ProtAlign store; name one that `protalign "

@@ -148,7 +148,7 @@ class Spool:
     def download(self) -> None:
         """Bring here what a writer needs: all but embeddings, and marks of tasks long done."""
         self._clear()
-        self._listed = dict(self._objects.list())
+        self._listed = dict(self._objects.sizes())
         if _ROOT not in self._listed:
             others = [key for key in self._listed if key != LOCK_KEY and key != COMMIT_MARK]
             if others:
