@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -11,6 +10,7 @@ from glob import has_magic
 from typing import Any, TypedDict
 
 from protalign.core.errors import StoreError
+from protalign.core.paths import without_password
 from protalign.core.printing import one_line
 
 #: Beginnings of URLs of object storage that conditional requests are made to.
@@ -111,14 +111,8 @@ def zarr_store(url: str) -> Any:
 
 
 def shown(url: str) -> str:
-    """Return a URL without the user and the password in it.
-
-    Examples
-    --------
-    >>> shown("s3://key:secret@bucket/store.zarr")
-    's3://bucket/store.zarr'
-    """
-    return re.sub(r"(://)[^/@]*@", r"\1", url)
+    """Return a URL as it is printed: without the user and the password in it."""
+    return without_password(url)
 
 
 def fault_of(error: Exception) -> str:
