@@ -42,8 +42,13 @@ if TYPE_CHECKING:
 def embed(
     context: typer.Context,
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="The store to make or to add to.", show_default=False),
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The store to make or to add to: a folder, or s3://, gs:// or az:// and a path.",
+            show_default=False,
+        ),
     ],
     paths: Annotated[
         list[str] | None,
@@ -200,7 +205,7 @@ def _shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _print_summary(report: EmbedReport, out: Path) -> None:
+def _print_summary(report: EmbedReport, out: str) -> None:
     unchanged = report.files - report.files_read
     print(
         f"{printable(out)}: {counted(report.entries, 'entry', 'entries')}; "

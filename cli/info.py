@@ -71,7 +71,8 @@ def info(
     if as_json:
         print_json(facts)
         return
-    print(f"{printable(' '.join(store))}: format {facts['format']}, {human_bytes(facts['bytes'])}")
+    size = "remote" if facts["bytes"] is None else human_bytes(facts["bytes"])
+    print(f"{printable(' '.join(store))}: format {facts['format']}, {size}")
     if facts["stores"] > 1:
         print(f"  stores             {facts['stores']:>14,}")
     print(f"  entries            {facts['entries']:>14,}")

@@ -42,6 +42,8 @@ from protalign.reading import Given, ReadOptions, SourceFile, find_given, read_s
 from protalign.stores import BatchPlan, EmbeddingStore, EncoderInfo, EncoderRecord, StoreWriter
 from protalign.stores.filling.encode import Progress, encode_pending
 from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
+from protalign.stores.objects.client import exists, is_object_url, shown
+from protalign.stores.objects.spool import spooled
 from protalign.stores.writer import check_folder
 
 #: Proteins whose sequences and coordinates may wait in memory before they are committed.
@@ -217,7 +219,8 @@ def embed(
         recursively; archives in them are passed over. An address as text (``https://…``,
         ``s3://…``) is fetched through fsspec, and read as the file of its name.
     out : str or path
-        The store. It is made if it does not exist, and added to if it does.
+        The store: a folder, or a URL of object storage ("s3://bucket/store.zarr"). It is made if it
+        does not exist, and added to if it does.
     encoders : sequence of str or EncoderChoice, optional
         Models by name, or with their weights, layer, device and name in the store. Each embeds the
         items of its own modality. Default: those of the store; for a new store an ESM2 that was
@@ -268,6 +271,23 @@ def embed(
     >>> embed("examples/sample/1bpi_A.cif", path, ["protalign_t6_2M"]).files_read
     0
     """
+    if is_object_url(str(out)):
+        if scheduler is not None:
+            raise InputError(
+                f"--scheduler: its workers cannot write to {shown(str(out))}",
+                "embed shards, each in a store of its own (--shard), or into a shared folder",
+            )
+        with spooled(str(out)) as folder:
+            return embed(
+                paths,
+                folder,
+                encoders,
+                options=options,
+                storage_dtype=storage_dtype,
+                processes=processes,
+                shard=shard,
+                reporter=reporter,
+            )
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
     if encoders is None:
@@ -487,10 +507,13 @@ def encoder_to_run(
 
 
 def _stored_encoders(modality: Modality, out: str | os.PathLike[str]) -> list[EncoderInfo]:
-    if not (Path(out) / "zarr.json").exists():
+    if is_object_url(str(out)):
+        if not exists(str(out)):
+            return []
+    elif not (Path(out) / "zarr.json").exists():
         check_folder(out)
         return []
-    encoders = EmbeddingStore.open(Path(out)).encoders.values()
+    encoders = EmbeddingStore.open(out).encoders.values()
     return [info for info in encoders if info.modality == modality]
 
 

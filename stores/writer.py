@@ -448,7 +448,10 @@ class StoreWriter:
 def check_folder(path: str | os.PathLike[str]) -> None:
     """Raise StoreError if a store cannot be at the path, or something else is."""
     if "://" in str(path):
-        raise StoreError(f"{path}: a URL cannot be written to; name a local or mounted folder")
+        raise StoreError(
+            f"{path}: a URL cannot be written to; name a local or mounted folder, or for "
+            "`protalign embed` an address that begins with s3://, gs:// or az://"
+        )
     check_is_one(path)
     folder = Path(path).absolute()
     if folder.exists():

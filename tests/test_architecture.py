@@ -71,6 +71,7 @@ CONFINED = {
     "pydantic": {"protalign/serve"},
     "uvicorn": {"protalign/serve"},
     "prometheus_client": {"protalign/serve"},
+    "obstore": {"stores/objects/client.py"},
     "typer": {"cli"},
     "rich": {"cli"},
     "esm": {"protalign/encoders/esm2"},

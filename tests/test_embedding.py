@@ -78,7 +78,7 @@ def test_what_can_be_wrong_at_once_is_found_before_a_download(tmp_path: Path, sa
     with pytest.raises(StoreError, match="it exists and is not a store"):
         embed(file, tmp_path.parent)
     with pytest.raises(StoreError, match="a URL cannot be written to"):
-        embed(file, "s3://bucket/store.zarr")
+        embed(file, "memory://store.zarr")
     assert not out.exists()
     embed(file, out, [STRUCTURE])
     with pytest.raises(StoreError, match="made with other options"):

@@ -23,12 +23,27 @@ _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 def path_text(path: str | os.PathLike[str] | Url) -> str:
     r"""Return a path as text that UTF-8 can hold, even if its bytes are not UTF-8.
 
+    A URL loses the user and the password in it, since such texts are printed and recorded.
+
     Examples
     --------
     >>> print(path_text(os.fsdecode(b"caf\xe9.pdb")))
     caf\udce9.pdb
+    >>> path_text("ftp://me:secret@host/store.zarr")
+    'ftp://host/store.zarr'
     """
-    return str(path).encode("utf-8", "backslashreplace").decode()
+    return without_password(str(path).encode("utf-8", "backslashreplace").decode())
+
+
+def without_password(text: str) -> str:
+    """Return a text in which URLs have no user and no password.
+
+    Examples
+    --------
+    >>> without_password("s3://key:secret@bucket/store.zarr: it is missing")
+    's3://bucket/store.zarr: it is missing'
+    """
+    return re.sub(r"(://)[^/@\s]*@", r"\1", text)
 
 
 def path_of(text: str) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,10 @@ NOT_RECORDED = (
     "has no recorded checksum, so it cannot be told from another chunk; if nothing was copied into "
     "the store, record it with `protalign verify --upgrade`"
 )
+
+
+#: Brings a file of a store's folder here, for as long as it is read.
+Fetched = Callable[[str], AbstractContextManager[None]]
 
 
 class ChunkRange(NamedTuple):
@@ -45,10 +51,13 @@ class ChunkCheck:
         The store.
     state : StoreState
         What is committed.
+    fetched : callable, optional
+        Brings a file of the folder here for as long as it is read, if it is not. Workers get none.
     """
 
-    def __init__(self, folder: Path, state: StoreState) -> None:
+    def __init__(self, folder: Path, state: StoreState, fetched: Fetched | None = None) -> None:
         self._folder = folder
+        self._fetched = fetched or (lambda key: nullcontext())
         self._state = state
         #: Read whatever the descriptions of arrays say, so that ids are found in spite of them.
         self.arrays = LocalArrays(folder, state, described=False)
@@ -80,6 +89,10 @@ class ChunkCheck:
         return self._plans[encoder]
 
     def _fault(self, name: str, spec: ArraySpec, index: int) -> tuple[str, int]:
+        with self._fetched(f"{name}/{spec.chunk_key(index)}"):
+            return self._fault_here(name, spec, index)
+
+    def _fault_here(self, name: str, spec: ArraySpec, index: int) -> tuple[str, int]:
         data, reason = open_chunk(self._folder / name / spec.chunk_key(index), spec)
         reason = reason or check_chunk(data, spec)
         if not reason and name.endswith("/done"):

@@ -13,6 +13,7 @@ from protalign.stores.checking.verify import Damage, VerifyReport, verify_store
 from protalign.stores.contents import StoreContents
 from protalign.stores.format.arrays import Arrays
 from protalign.stores.format.open import open_several
+from protalign.stores.objects.client import is_object_url
 from protalign.stores.union.contents import misfits, unfinished
 from protalign.stores.union.log import UnionLog
 from protalign.stores.union.paths import StorePaths, listed, stores_of, the_one
@@ -25,7 +26,7 @@ def verify(
     upgrade: bool = False,
     scheduler: str | None = None,
 ) -> VerifyReport:
-    """Check every file that a local store must have against what was committed.
+    """Check every file that a store must have against what was committed.
 
     Only one chunk and the index of entries are in memory at a time. Several stores are checked one
     after another, and then whether they fit one another: the same encoders and options, and no id
@@ -34,7 +35,8 @@ def verify(
     Parameters
     ----------
     path : str, path or iterable of them
-        The store's folder; or several, or patterns, as ``EmbeddingStore.open`` takes them.
+        The store's folder, or its URL in object storage; or several, or patterns, as
+        ``EmbeddingStore.open`` takes them.
     on_progress : callable, optional
         Called with the chunks of a store that are read so far, and all its chunks.
     upgrade : bool
@@ -84,7 +86,7 @@ def _verify_several(
     spread: Spread,
 ) -> VerifyReport:
     stores = stores_of(paths)
-    if remote := [store for store in stores if "://" in store]:
+    if remote := [store for store in stores if "://" in store and not is_object_url(store)]:
         return verify_store(remote[0])  # which refuses it
     reports = []
     for store in stores:

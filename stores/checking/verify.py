@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from protalign.core.checks import first_few
 from protalign.core.errors import InputError, StoreError
 from protalign.core.spread import Here, Spread
 from protalign.core.untrusted import JSON_BYTES, folder_inside, read_bytes
-from protalign.stores.checking.chunks import NOT_RECORDED, ChunkCheck, ChunkRange
+from protalign.stores.checking.chunks import NOT_RECORDED, ChunkCheck, ChunkRange, Fetched
 from protalign.stores.checking.consistency import check_index
 from protalign.stores.checking.trace import EntryTrace
 from protalign.stores.checking.upgrade import upgrade_store
@@ -37,6 +37,8 @@ from protalign.stores.format.metadata import (
     rows_described,
 )
 from protalign.stores.format.state import StoreState, is_filled_by_tasks, load_root, load_state
+from protalign.stores.objects.client import is_object_url, shown
+from protalign.stores.objects.copy import copied
 
 #: Ids in a line of the report; the report itself has all of them.
 IDS_SHOWN = 10
@@ -147,9 +149,16 @@ def verify_store(
     >>> verify_store(path).ok
     True
     """
-    folder = Path(path).absolute()
+    if is_object_url(str(path)):
+        if upgrade:
+            raise StoreError(
+                f"{shown(str(path))}: only a local store can be upgraded; copy it, upgrade the "
+                "copy, and copy that back"
+            )
+        return _verify_objects(str(path), on_progress)
     if "://" in str(path):
         raise StoreError(f"{path}: only a local store can be checked; copy it, or check it there")
+    folder = Path(path).absolute()
     spread = spread or Here()
     report = _Check(folder, on_progress, spread).run()
     if upgrade and all(damage.reason == NOT_RECORDED for damage in report.damages):
@@ -158,18 +167,29 @@ def verify_store(
     return report
 
 
+def _verify_objects(url: str, on_progress: Callable[[int, int], None] | None) -> VerifyReport:
+    """Check a store in object storage: its index is copied, its embeddings come chunk by chunk."""
+    with copied(url) as copy:
+        report = _Check(copy.folder, on_progress, Here(), copy.fetched).run()
+    return replace(report, path=shown(url))
+
+
 class _Check:
     """One check of a store."""
 
     def __init__(
-        self, folder: Path, on_progress: Callable[[int, int], None] | None, spread: Spread
+        self,
+        folder: Path,
+        on_progress: Callable[[int, int], None] | None,
+        spread: Spread,
+        fetched: Fetched | None = None,
     ) -> None:
         self._folder = folder
         self._spread = spread
         self._on_progress = on_progress
         self._document = load_root(folder)
         state = StoreState.parse(self._document["attributes"], str(folder))
-        self._chunks = ChunkCheck(folder, state)
+        self._chunks = ChunkCheck(folder, state, fetched)
         self._arrays = self._chunks.arrays
         self._state = self._arrays.state
         self._damages: list[Damage] = []

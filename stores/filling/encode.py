@@ -127,6 +127,8 @@ def encode_pending(
         tally = _Tally(len(pending), int(plan.task_rows[pending].sum()), on_progress)
 
         def record(result: TaskResult) -> None:
+            if len(devices) > 1:
+                checksums.adopt(result.index)
             checksums.record(result.index)
             _record_refused(folder, encoder, result)
             tally.add(result)

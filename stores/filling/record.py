@@ -10,6 +10,7 @@ import numpy as np
 from protalign.stores.filling.plan import PlanReader
 from protalign.stores.format.arrays import Arrays
 from protalign.stores.format.checksums import ChunkChecksums, stored_checksum
+from protalign.stores.format.disk import adopt
 
 
 class TaskChecksums:
@@ -47,6 +48,14 @@ class TaskChecksums:
         """Take back the checksums of tasks that are about to run."""
         if self._bound and self._recorded.count():
             self._recorded.forget(chunk for task in tasks for chunk in self._chunks(task))
+
+    def adopt(self, task: int) -> None:
+        """Bring a task's chunks, which another process wrote, to where the folder stands for."""
+        group = self._name.rpartition("/")[0]
+        chunks = [
+            self._path / self._name / self._spec.chunk_key(chunk) for chunk in self._chunks(task)
+        ]
+        adopt(chunks, self._path / group / "done" / f"c.{task}")
 
     def record(self, task: int) -> None:
         """Record the checksums of a task whose chunks are written."""

@@ -92,13 +92,17 @@ class Arrays(ABC):
         spec = self._specs[name]
         length = np.asarray(length, dtype=np.int64)
         start = np.asarray(start, dtype=np.int64)
-        beyond = (start < 0) | (length < 0) | (length > self.rows(name) - start)
-        if beyond.any():
-            raise self.inconsistent(f"it points outside array {name}")
+        self._check_ranges(name, start, length)
         out = self._room(name, length)
         for chunk_index, begin, target, count in pieces(start, length, spec.chunk_rows):
             out[target : target + count] = self.chunk(name, chunk_index)[begin : begin + count]
         return out
+
+    def _check_ranges(self, name: str, start: npt.NDArray[Any], length: npt.NDArray[Any]) -> None:
+        """Raise StoreError if a range of rows is not within an array."""
+        beyond = (start < 0) | (length < 0) | (length > self.rows(name) - start)
+        if beyond.any():
+            raise self.inconsistent(f"it points outside array {name}")
 
     def _room(self, name: str, length: Int64) -> npt.NDArray[Any]:
         """Return a new array for ranges of these lengths."""

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from protalign.core.errors import StoreError
 from protalign.core.untrusted import open_regular
-from protalign.stores.format.disk import remove_file, truncate, write_at
+from protalign.stores.format.disk import flush_file, remove_file, truncate, write_at
 from protalign.stores.format.layout import ArraySpec
 
 #: Name of the file in an array's folder.
@@ -108,10 +108,13 @@ class ChunkChecksums:
 
     def forget(self, indices: Iterable[int]) -> None:
         """Take back the checksums of chunks that are about to be written anew."""
-        count = self.count()
+        count, forgotten = self.count(), False
         for index in indices:
             if index < count and not self._is_empty(index):
                 write_at(self.file, index * _ENTRY.size, _EMPTY)
+                forgotten = True
+        if forgotten:
+            flush_file(self.file)
 
     def _is_empty(self, index: int) -> bool:
         try:

@@ -9,7 +9,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +21,7 @@ from protalign.core.arrays import Int64
 from protalign.core.errors import StoreError, WriteError
 from protalign.core.files import flush, flush_folder
 from protalign.core.untrusted import NotRegularError, folder_inside
+from protalign.stores.format.mirrors import mirror_of, mirrors
 
 #: End of the names of unfinished files, which the next writer removes.
 PARTIAL = ".partial"
@@ -39,7 +40,7 @@ _FLUSHING = 4
 def replace_file(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file's bytes, in one atomic rename."""
     _put(path, parts)
-    _written.add(path)
+    _remember(path)
 
 
 def replace_last(path: Path, content: bytes) -> None:
@@ -47,6 +48,11 @@ def replace_last(path: Path, content: bytes) -> None:
 
     Raise WriteError if one of them cannot be written: some disks tell late that they are full.
     """
+    mirror = mirror_of(path)
+    if mirror is not None:
+        mirror.commit(path, content)
+        _put(path, (content,))
+        return
     flush_written()
     _put(path, (content,), flushed=True)
     _wait_for(path.parent)
@@ -55,11 +61,36 @@ def replace_last(path: Path, content: bytes) -> None:
 def write_at(path: Path, offset: int, data: bytes) -> None:
     """Write bytes into a file, at an offset that may lie behind its end."""
     _put_at(path, offset, data)
-    _written.add(path)
+    _remember(path)
+
+
+def _remember(path: Path) -> None:
+    """Remember a file that is to be waited for."""
+    mirror = mirror_of(path)
+    _written.add(path) if mirror is None else mirror.written(path)
+
+
+def adopt(files: Iterable[Path], last: Path) -> None:
+    """Bring files that another process wrote to where their folder stands for, one of them last."""
+    mirror = mirror_of(last)
+    if mirror is None:
+        return
+    for file in files:
+        mirror.written(file)
+    mirror.upload()
+    mirror.written(last)
+
+
+def flush_file(path: Path) -> None:
+    """Wait until one file is on the disk, or in the place that its folder stands for."""
+    mirror = mirror_of(path)
+    _wait_for(path) if mirror is None else mirror.publish(path)
 
 
 def flush_written() -> None:
-    """Wait until all that this process has written is on the disk."""
+    """Wait until all that this process has written is on the disk, or where a folder stands for."""
+    for mirror in mirrors():
+        mirror.upload()
     files: set[Path] = set()
     with suppress(KeyError):
         while True:
@@ -128,6 +159,7 @@ def truncate(path: Path, size: int) -> None:
             os.close(handle)
     except OSError as error:
         raise _cannot_write(path, error) from error
+    _remember(path)
 
 
 def remove_file(path: Path) -> None:
@@ -162,10 +194,16 @@ def begin_commit(path: Path) -> None:
                 f"{path / COMMIT_MARK}: it is not a file; remove it, then run the command again"
             ) from None
         raise _cannot_write(path / COMMIT_MARK, error) from error
+    mirror = mirror_of(path / COMMIT_MARK)
+    if mirror is not None:
+        mirror.mark(path / COMMIT_MARK)
 
 
 def end_commit(path: Path) -> None:
     """Take the mark away: every array ends at its committed rows."""
+    mirror = mirror_of(path / COMMIT_MARK)
+    if mirror is not None:
+        mirror.unmark(path / COMMIT_MARK)
     (path / COMMIT_MARK).unlink(missing_ok=True)
 
 
@@ -204,6 +242,18 @@ def clear_unfinished(path: Path) -> None:
         mine = entry.name.endswith(PARTIAL) and entry.name != COMMIT_MARK
         if mine and not entry.is_dir(follow_symlinks=False):
             Path(entry.path).unlink(missing_ok=True)
+
+
+def chunk_number(name: str) -> int | None:
+    """Return the number of the chunk whose file has this name, None for other files.
+
+    Examples
+    --------
+    >>> chunk_number("c.12.0"), chunk_number("zarr.json")
+    (12, None)
+    """
+    match = _CHUNK.fullmatch(name)
+    return None if match is None else int(match[1])
 
 
 def chunks_present(folder: Path) -> Int64:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -23,10 +26,14 @@ from protalign.stores.format.checksums import (
 )
 from protalign.stores.format.kept_chunks import KeptChunks
 from protalign.stores.format.metadata import METADATA_BYTES, array_fault
+from protalign.stores.format.pieces import pieces
 from protalign.stores.format.state import StoreState, is_filled_by_tasks
+from protalign.stores.objects.client import fault_of, is_object_url, zarr_store
 
 #: Chunks kept in memory: enough for a batch's neighbours, small beside the batch.
 CHUNKS_KEPT = 16
+#: Whole chunks that are asked for before they are used.
+CHUNKS_AHEAD = 8
 
 
 class _BadChunkError(Exception):
@@ -66,7 +73,12 @@ class _Checked(WrapperStore[Any]):
         prototype: BufferPrototype,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        value = await super().get(key, prototype, byte_range)
+        try:
+            value = await super().get(key, prototype, byte_range)
+        except Exception as error:
+            if type(error).__module__.startswith("obstore"):
+                raise OSError(fault_of(error)) from None
+            raise
         array, _, name = key.rpartition("/")
         if not array or byte_range is not None or array not in self._specs:
             return value
@@ -111,7 +123,9 @@ class RemoteArrays(Arrays):
 
     def __init__(self, url: str, kept: KeptChunks | None = None) -> None:
         try:
-            store = _Checked(FsspecStore.from_url(url, read_only=True))
+            store = _Checked(
+                zarr_store(url) if is_object_url(url) else FsspecStore.from_url(url, read_only=True)
+            )
             store.expect(StoreState({}))
             self._group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
         except (
@@ -161,6 +175,31 @@ class RemoteArrays(Arrays):
             rows = self.read(name, index * size, min((index + 1) * size, self.rows(name)))
             self.kept.put(key, rows)
         return rows
+
+    def gather(
+        self, name: str, start: npt.NDArray[Any], length: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
+        """Return the rows of n ranges; whole chunks are fetched, several ahead of their use."""
+        self._check_ranges(name, start, length)
+        out = self._room(name, np.asarray(length, np.int64))
+        cut = pieces(
+            np.asarray(start, np.int64), np.asarray(length, np.int64), self._specs[name].chunk_rows
+        )
+        waiting: deque[tuple[tuple[int, int, int, int], Future[npt.NDArray[Any]]]] = deque()
+        asked: tuple[int, Future[npt.NDArray[Any]]] | None = None
+        with ThreadPoolExecutor(CHUNKS_AHEAD) as pool:
+            for piece in chain(cut, repeat(None)):
+                if piece is not None:
+                    if asked is None or asked[0] != piece[0]:
+                        asked = piece[0], pool.submit(self.chunk, name, piece[0])
+                    waiting.append((piece, asked[1]))
+                    if len(waiting) <= CHUNKS_AHEAD:
+                        continue
+                if not waiting:
+                    return out
+                (_, begin, target, count), chunk = waiting.popleft()
+                out[target : target + count] = chunk.result()[begin : begin + count]
+        raise AssertionError
 
     def done_tasks(self, name: str) -> Bool:
         """Return (tasks,) bool: done as the root group says, or by a chunk of ``done``."""

@@ -13,6 +13,7 @@ from typing import Any
 from protalign.core.errors import InputError, StoreError
 from protalign.core.paths import path_text
 from protalign.core.printing import one_line
+from protalign.stores.objects.client import is_object_url, matching
 
 #: What opens a store, or several: a path, a URL, a pattern, or a list of them.
 StorePaths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -125,9 +126,11 @@ def _check_stars(pattern: str, parts: Sequence[str]) -> None:
 
 
 def _remote(pattern: str) -> list[str]:
+    _check_stars(pattern, pattern.split("/"))
+    if is_object_url(pattern):
+        return matching(pattern)
     import fsspec  # slow to import, seldom needed
 
-    _check_stars(pattern, pattern.split("/"))
     try:
         system, path = fsspec.core.url_to_fs(pattern)
         return [system.unstrip_protocol(each) for each in system.glob(path)]

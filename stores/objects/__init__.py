@@ -1,0 +1,1 @@
+"""Stores in the object storage of a cloud: each commit is one conditional request."""
