@@ -209,16 +209,13 @@ class _Window:
                 pairs.items[indices, column], return_index=True, return_inverse=True
             )
             positions = pairs.positions[indices[first]]
-            places = pairs.inputs.places(modality, positions)
-            order = np.arange(len(first)) if places is None else np.argsort(places[0])
             rows: list[torch.Tensor] = []
-            for block in pairs.inputs.blocks(modality, positions[order]):
+            # Items are numbered in the order of their rows in a store.
+            for block in pairs.inputs.blocks(modality, positions):
                 rows += tensor(block.values).split_with_sizes(block.lengths.tolist())
-            read_as = np.empty_like(order)
-            read_as[order] = np.arange(len(order))
             self._rows.append(rows)
-            self._lengths.append(pairs.inputs.lengths(modality)[positions[order]])
-            self._item.append(read_as[item])
+            self._lengths.append(pairs.inputs.lengths(modality)[positions])
+            self._item.append(item)
 
     def rows(self, column: int, places: Int64) -> tuple[list[torch.Tensor], Int64]:
         """Return the rows of some pairs by their places in the window, and how many; no copies."""
