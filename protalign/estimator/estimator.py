@@ -108,7 +108,8 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
     sequence_columns : int, optional
         Columns of the sequence, if X is a 2-D array. Default: ceil(d / 2), with a warning.
     random_state : int, RandomState or None
-        The same int gives the same model on one machine with the same number of threads.
+        The same int gives the same model on one machine with the same number of threads, and, if
+        the rows do not fit into memory, with the same memory.
     device : str
         "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
     warm_start : bool

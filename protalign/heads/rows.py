@@ -84,7 +84,7 @@ class Rows:
     def batches(self, indices: Sequence[Int64], windows: Sequence[Int64] = ()) -> Iterator[Batch]:
         """Yield one batch for each array of pairs; rows that are not held are read ahead of use.
 
-        Held or not, the batches are the same.
+        Held or not, the batches of the same pairs are the same.
 
         Parameters
         ----------
@@ -127,19 +127,24 @@ class Rows:
         for number, pairs in enumerate(parts):
             window_of[pairs], place[pairs] = number, np.arange(len(pairs))
         read = _ahead(_Window(self._pairs, pairs) for pairs in parts)
-        window, at = next(read), 0
+        at = -1
         for pairs in indices:
             rows: tuple[list[torch.Tensor], ...] = ([], [])
+            lengths: tuple[list[Int64], ...] = ([], [])
             for own in np.split(pairs, np.flatnonzero(np.diff(window_of[pairs])) + 1):
                 if window_of[own[0]] != at:
                     window, at = next(read), at + 1
-                for column, taken in enumerate(rows):
-                    taken += window.rows(column, place[own])
-            sequence, structure = (self._batch(taken) for taken in rows)
+                for column in range(len(MODALITIES)):
+                    own_rows, own_lengths = window.rows(column, place[own])
+                    rows[column].extend(own_rows)
+                    lengths[column].append(own_lengths)
+            sequence, structure = (
+                self._batch(own_rows, np.concatenate(own_lengths))
+                for own_rows, own_lengths in zip(rows, lengths, strict=True)
+            )
             yield sequence, structure
 
-    def _batch(self, rows: Sequence[torch.Tensor]) -> ProteinBatch:
-        lengths = np.array([len(own) for own in rows], dtype=np.int64)
+    def _batch(self, rows: Sequence[torch.Tensor], lengths: Int64) -> ProteinBatch:
         if self.device.type == "cpu" and not fused_pooling_on(self.device):
             return PackedBatch.of(rows, lengths)  # none is copied
         offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -201,26 +206,25 @@ class _Window:
 
     def __init__(self, pairs: Pairs, indices: Int64) -> None:
         self._rows: list[list[torch.Tensor]] = []
+        self._lengths: list[Int64] = []
         self._item: list[Int64] = []
         for column, modality in enumerate(MODALITIES):
             _, first, item = np.unique(
                 pairs.items[indices, column], return_index=True, return_inverse=True
             )
             positions = pairs.positions[indices[first]]
-            places = pairs.inputs.places(modality, positions)
-            order = np.arange(len(first)) if places is None else np.argsort(places[0])
             rows: list[torch.Tensor] = []
-            for block in pairs.inputs.blocks(modality, positions[order]):
+            # Items are numbered in the order of their rows in a store.
+            for block in pairs.inputs.blocks(modality, positions):
                 rows += tensor(block.values).split_with_sizes(block.lengths.tolist())
-            read_as = np.empty_like(order)
-            read_as[order] = np.arange(len(order))
             self._rows.append(rows)
-            self._item.append(read_as[item])
+            self._lengths.append(pairs.inputs.lengths(modality)[positions])
+            self._item.append(item)
 
-    def rows(self, column: int, places: Int64) -> list[torch.Tensor]:
-        """Return the rows of some pairs by their places in the window; none is copied."""
-        rows = self._rows[column]
-        return [rows[item] for item in self._item[column][places].tolist()]
+    def rows(self, column: int, places: Int64) -> tuple[list[torch.Tensor], Int64]:
+        """Return the rows of some pairs by their places in the window, and how many; no copies."""
+        rows, items = self._rows[column], self._item[column][places]
+        return [rows[item] for item in items.tolist()], self._lengths[column][items]
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:

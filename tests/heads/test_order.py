@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 import tracemalloc
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.shared.made_up import made_up_store
+from protalign.core.errors import StoreError
 from protalign.core.protein import MODALITIES
 from protalign.heads import rows as training_rows
 from protalign.heads.inputs import StoreInputs
@@ -25,7 +28,7 @@ from protalign.heads.ranks import mean_reciprocal_rank
 from protalign.heads.rows import Rows
 from protalign.heads.seeded import seeded
 from protalign.heads.training import TrainingOptions, train
-from protalign.stores import EmbeddingStore
+from protalign.stores import EmbeddingStore, Entries
 from protalign.stores.format.arrays import LocalArrays
 from tests.helpers.estimator_stores import build, read
 from tests.helpers.once import made_once
@@ -46,9 +49,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "many", make) / "many.zarr"
 
 
-def pairs_of(store: EmbeddingStore) -> Pairs:
-    """The pairs of a store's entries that have both modalities."""
-    view = store[store.has_structure]
+def pairs_of(entries: Entries) -> Pairs:
+    """The pairs of a store's or a view's entries that have both modalities."""
+    view = entries[entries.has_structure]
     return Pairs.of(StoreInputs(view, {m: view.encoder_for(m) for m in MODALITIES}))
 
 
@@ -168,6 +171,42 @@ def test_a_part_of_each_batch_reads_its_pairs_alone(many: Path) -> None:
     found = list(rows.batches(part, order.windows))
     for ours, theirs in zip(found, rows.batches(part), strict=True):
         assert all(map(torch.equal, ours[1].proteins, theirs[1].proteins))
+
+
+def test_entries_in_any_order_that_share_items_are_read_as_they_are(store: EmbeddingStore) -> None:
+    """A view is read by the places of its rows; an item of several windows is the same in each."""
+    pairs = pairs_of(store[np.random.default_rng(0).permutation(len(store))])
+    rows = Rows(pairs, CPU, memory=0)
+    rows._window_bytes = 400_000
+    order = rows.order(5, np.random.default_rng(0))
+    windows = [set(pairs.items[window, 0].tolist()) for window in order.windows]
+    assert sum(map(len, windows)) > len(set().union(*windows))
+    found = list(rows.batches(order.batches, order.windows))
+    for ours, theirs in zip(found, Rows(pairs, CPU).batches(order.batches), strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert all(map(torch.equal, one.proteins, other.proteins))
+
+
+def test_no_thread_outlives_an_epoch(many: Path, tmp_path: Path) -> None:
+    """Whether it is left early, has no batch, or meets a damaged chunk, which is an error."""
+    shutil.copytree(many, tmp_path / "damaged.zarr")
+    before = threading.active_count()
+    rows = Rows(pairs_of(EmbeddingStore.open(tmp_path / "damaged.zarr")), CPU, memory=0)
+    rows._window_bytes = 200_000
+    order = rows.order(8, np.random.default_rng(0))
+    for count in (0, 1, 20):
+        batches = rows.batches(order.batches, order.windows)
+        for _ in range(count):
+            next(batches)
+        del batches
+        assert threading.active_count() == before
+    assert list(rows.batches([], order.windows)) == []
+
+    (tmp_path / "damaged.zarr/encoders/made_up_structure/values/c.5.0").write_bytes(b"")
+    damaged = Rows(pairs_of(EmbeddingStore.open(tmp_path / "damaged.zarr")), CPU, memory=0)
+    with pytest.raises(StoreError, match=r"chunk c\.5\.0"):
+        list(damaged.batches(order.batches, order.windows))
+    assert threading.active_count() == before
 
 
 def trained(pairs: Pairs, pooling: str, seed: int = 0) -> tuple[Model, list[float]]:
