@@ -178,16 +178,17 @@ def _one_of_all() -> Iterator[bool]:
     with quick_imports():
         from protalign.heads.distributed import together
 
-    with together() as ranks, warnings.catch_warnings():
-        if not ranks.first:
-            warnings.simplefilter("ignore")
-        try:
+    ranks = None
+    try:
+        with together() as ranks, warnings.catch_warnings():
+            if not ranks.first:
+                warnings.simplefilter("ignore")
             yield ranks.first
-        except BaseException:
-            if ranks.fails_first():
-                raise
-            time.sleep(_WAIT)
-            raise SystemExit(USAGE) from None
+    except BaseException:
+        if ranks is None or ranks.fails_first():
+            raise
+        time.sleep(_WAIT)
+        raise SystemExit(USAGE) from None
 
 
 def _parts(

@@ -58,7 +58,9 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch:
     if size > 1:
         if not environment.get("MASTER_ADDR"):
             raise _wrong("MASTER_ADDR", "", "nobody says where process 0 is")
-        _number(environment, "MASTER_PORT", 0, 1)
+        port = _number(environment, "MASTER_PORT", 0, 1)
+        if port >= 2**16:
+            raise _wrong("MASTER_PORT", environment["MASTER_PORT"], "more than 65535")
     return Launch(rank, size, local_rank, local_size)
 
 

@@ -552,6 +552,8 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
 
     def _check_same(self, ranks: Ranks, *parts: Pairs | None) -> None:
         """Raise InputError unless all processes that train together have one task."""
+        if ranks.alone:
+            return
         settings = {k: v for k, v in self._settings().items() if k != "verbose"}
         arrays = [
             array

@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -30,8 +30,6 @@ import safetensors.numpy
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
 from protalign.core.arrays import Int64
 from protalign.core.errors import InputError, LostProcessError
@@ -234,9 +232,10 @@ class Ranks:
         """Return whether no other rank has failed before: this one then says why all end."""
         if self.alone:
             return True
+        own = str(self.place.rank).encode()
         with suppress(RuntimeError):
-            return int(self._store.add(_FAILED, 1)) == 1
-        return True  # whoever keeps the count has ended
+            return bool(self._store.compare_set(_FAILED, "", own.decode()) == own)
+        return True  # whoever keeps the answer has ended
 
     def _span(self, rank: int, count: int) -> tuple[int, int]:
         size = self.place.size
@@ -292,9 +291,8 @@ def together() -> Iterator[Ranks]:
         raise InputError(
             "torch.distributed is in use in this process", "end its process group before"
         )
+    store = _common_store()
     with _reaching_all():
-        store, _, _ = next(rendezvous("env://", timeout=_TIMEOUT))
-        store = PrefixStore(f"protalign/{os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
             store=store,
@@ -302,20 +300,39 @@ def together() -> Iterator[Ranks]:
             world_size=place.size,
             timeout=_TIMEOUT,
         )
-    token = None
+    ranks, token = Ranks(place, store), None
     try:
         with _reaching_all():
             patient = dist.new_group(backend="gloo", timeout=_TIMEOUT_OF_FIRST)
-        ranks = Ranks(place, store, patient)
+        ranks = replace(ranks, _patient=patient)
         token = _current.set(ranks)
         yield ranks
         with _reaching_all():  # none ends while another may still fail
             dist.barrier(group=patient)
+    except BaseException:
+        ranks.fails_first()  # said before the others can find this one lost
+        raise
     finally:
         if token is not None:
             _current.reset(token)
         with suppress(RuntimeError):  # of ranks that are lost
             dist.destroy_process_group()
+
+
+def _common_store() -> Any:
+    """Return the store of torch.distributed by which the processes find one another."""
+    # Not at the top: a torch that is built without torch.distributed has neither.
+    from torch._C._distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=_TIMEOUT))
+    except RuntimeError as error:
+        raise LostProcessError(
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: the processes cannot meet "
+            "there; start all of them, and give them a host and a free port that all can reach"
+        ) from error
+    return PrefixStore(f"protalign/{os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
 
 
 @contextmanager

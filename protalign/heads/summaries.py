@@ -92,9 +92,7 @@ class Summaries:
             yield self._model.loss(*vectors)
 
     def retrieval_set(self) -> RetrievalSet:
-        """Return the vectors of the unique proteins, and their pairs."""
-        if not self.held:
-            return self._model.retrieval_set(self._pairs)
+        """Return the vectors of the unique proteins, which are held, and their pairs."""
         with torch.inference_mode():
             sequence, structure = (
                 head.of_summary(values).float().cpu().numpy()

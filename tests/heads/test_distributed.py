@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -19,26 +20,67 @@ from safetensors import safe_open
 
 from protalign.core.errors import InputError
 from protalign.core.launch import Launch, launch
+from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.heads.distributed import Ranks, current, together
 from protalign.heads.model import Model
 from tests.helpers import rank_fits
 
 ROOT = Path(__file__).parents[2]
-EQUAL = ("clip", "siglip", "validated", "three", "codebook", "mean")
+EQUAL = (
+    *("clip", "siglip", "validated", "three", "codebook", "mean"),
+    *("streamed", "streamed codebook"),
+)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+LOST = "another process of the training ended or cannot be reached"
 #: Parameters after 4 epochs differ from one process's by this, at most: float32's rounding.
 TOLERANCE = 1e-5
 
 
-def started(count: int, *words: object) -> subprocess.CompletedProcess[str]:
-    """Run a module in processes that torchrun starts."""
-    run = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m")
+def started(count: int, *words: object) -> list[subprocess.CompletedProcess[str]]:
+    """Run a module in processes that have the variables which torchrun sets."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={
+                **ENVIRONMENT,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(count),
+                "LOCAL_WORLD_SIZE": str(count),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            },
+        )
+        for rank in range(count)
+    ]
+    try:
+        outputs = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *texts)
+        for process, texts in zip(processes, outputs, strict=True)
+    ]
+
+
+def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run a module in two processes that torchrun starts."""
+    run = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
     return subprocess.run(
         [sys.executable, *run, *map(str, words)],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=120,
+        env=ENVIRONMENT,
     )
 
 
@@ -72,6 +114,10 @@ def test_parts_cover_a_batch_once(size: int, count: int) -> None:
         ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, "LOCAL_RANK='1'"),
         ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR"),
         ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": ""}, "MASTER_PORT"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "65536"},
+            "MASTER_PORT='65536': more than 65535",
+        ),
     ],
 )
 def test_a_wrong_environment_is_one_line(variables: dict[str, str], message: str) -> None:
@@ -103,59 +149,59 @@ def test_ranks_share_no_device(device: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "names"), [(2, EQUAL), (4, ("three", "clip", "codebook"))])
+@pytest.mark.parametrize(
+    ("count", "names"), [(2, (*EQUAL, "drawn", "gradients", "differs")), (3, ("three", "clip"))]
+)
 def test_several_processes_are_one(tmp_path: Path, count: int, names: tuple[str, ...]) -> None:
-    """Parameters, losses, and what validation decides; batches of 3 and 2 on 2 and on 4 ranks.
+    """Parameters, losses, and what validation decides; one of 3 ranks has none of a batch of 2.
 
-    All ranks end with the same bits, and seeds that are drawn are rank 0's.
+    All ranks end with the same bits, and seeds that are drawn are rank 0's. Gradients of a head
+    add up, and those that all ranks have of the loss do not. Ranks with different tasks say so.
     """
-    done = started(count, "tests.helpers.rank_fits", tmp_path, *names, "drawn")
-    assert done.returncode == 0, done.stderr
+    done = started(count, "tests.helpers.rank_fits", tmp_path, *names)
+    assert [each.returncode for each in done] == [0] * count, done
     for name in names:
-        expected = rank_fits.fitted(name)
-        for rank in range(count):
-            found, curves = contents(tmp_path / f"{name}.{rank}.safetensors")
-            for key, value in expected.model_.state_dict().items():
-                torch.testing.assert_close(found[key], value, atol=TOLERANCE, rtol=0)
-            np.testing.assert_allclose(curves["loss"], expected.loss_curve_, rtol=TOLERANCE)
-            assert curves["validation"] == expected.validation_curve_
-            stage = expected.model_.residue_stage
-            facts = None if stage is None else stage.facts()["calibration"]
-            assert curves["stage"] == facts
-    for name in (*names, "drawn"):
-        first, _ = contents(tmp_path / f"{name}.0.safetensors")
-        for rank in range(1, count):
-            other, _ = contents(tmp_path / f"{name}.{rank}.safetensors")
-            assert all(torch.equal(other[key], value) for key, value in first.items())
-
-
-@pytest.mark.slow
-def test_gradients_of_heads_add_up_and_those_of_the_loss_do_not(tmp_path: Path) -> None:
-    """1 + 2 of a head's, and the 5 that both ranks have of the loss."""
-    done = started(2, "tests.helpers.rank_fits", tmp_path, "gradients")
-    assert done.returncode == 0, done.stderr
-    for rank in (0, 1):
-        gradients, _ = contents(tmp_path / f"gradients.{rank}")
-        assert gradients["head"].tolist() == [3, 3]
+        found = [contents(tmp_path / f"{name}.{rank}.safetensors") for rank in range(count)]
+        for tensors, curves in found:
+            assert all(torch.equal(tensors[key], value) for key, value in found[0][0].items())
+            if name in EQUAL:
+                _check_equal(rank_fits.fitted(name), tensors, curves)
+    if "gradients" in names:
+        gradients, _ = contents(tmp_path / "gradients.0.safetensors")
+        assert gradients["head"].tolist() == [3, 3]  # 1 + 2
         assert gradients["loss"].item() == 5
+        for each in done:
+            assert "X or a parameter: the 2 processes do not have the same" in each.stdout
+
+
+def _check_equal(
+    expected: ProtAlignEstimator, found: dict[str, torch.Tensor], curves: dict[str, Any]
+) -> None:
+    for key, value in expected.model_.state_dict().items():
+        torch.testing.assert_close(found[key], value, atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(curves["loss"], expected.loss_curve_, rtol=TOLERANCE)
+    assert curves["validation"] == expected.validation_curve_
+    stage = expected.model_.residue_stage
+    assert curves["stage"] == (None if stage is None else stage.facts()["calibration"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "line"),
-    [
-        ("fails", "rank 1: it fails; expect it"),
-        ("killed", "another process of the training ended or cannot be reached"),
-        ("differs", "X or a parameter: the 2 processes do not have the same"),
-    ],
+    ("name", "lines"),
+    [("fails", (LOST, "rank 1: it fails; expect it")), ("killed", (LOST, ""))],
 )
-def test_an_error_ends_all_within_seconds(tmp_path: Path, name: str, line: str) -> None:
-    """An error of one rank, a killed one, and ranks with different tasks: no rank waits."""
+def test_an_error_ends_all_within_seconds(
+    tmp_path: Path, name: str, lines: tuple[str, str]
+) -> None:
+    """Without torchrun's help: rank 1 fails while rank 0 is done, or is killed while it trains."""
     start = time.monotonic()
     done = started(2, "tests.helpers.rank_fits", tmp_path, name)
     assert time.monotonic() - start < 60
-    assert done.returncode != 0
-    assert name == "killed" or line in done.stderr
+    for each, line in zip(done, lines, strict=True):
+        assert each.returncode != 0
+        assert line in each.stderr
+    says = [each.stdout.splitlines() for each in done]
+    assert says == ([["later"], ["first"]] if name == "fails" else [["first"], []])
     assert not list(tmp_path.iterdir())
 
 
@@ -165,10 +211,9 @@ def test_the_command_writes_one_model_and_says_it_once(finished: Path, tmp_path:
     store, out = finished / "store.zarr", tmp_path / "model"
     fit = ("protalign", "fit", store, "--out", out, "--max-epochs", "15", "--batch-size", "7")
     split = ("--split", finished / "split.csv")
-    done = started(2, *fit, *split)
+    done = torchrun(*fit, *split)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained on 20 pairs") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
     record = Model.load(out).training_record
     assert record is not None
     assert record.n_validation_pairs == 10
@@ -176,9 +221,8 @@ def test_the_command_writes_one_model_and_says_it_once(finished: Path, tmp_path:
         (split, "it exists; name another folder or add --overwrite"),
         (("--overwrite", "--ids", tmp_path / "none.txt"), "none.txt"),
     ):
-        done = started(2, *fit, *words)
+        done = torchrun(*fit, *words)
         assert done.returncode != 0
-        ours = [each for each in done.stderr.splitlines() if each.startswith("protalign: ")]
-        assert len(ours) == 1
-        assert line in ours[0]
+        [ours] = [each for each in done.stderr.splitlines() if each.startswith("protalign: ")]
+        assert line in ours
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -16,9 +16,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from protalign.core.errors import InputError
+from protalign.core.errors import InputError, ProtAlignError
 from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.heads import rows
 from protalign.heads.distributed import Ranks, together
+
+#: As it is.
+MEMORY_PART = rows.MEMORY_PART
 
 #: Name -> what differs from a fit by CLIP with attention.
 FITS: dict[str, dict[str, Any]] = {
@@ -32,9 +36,15 @@ FITS: dict[str, dict[str, Any]] = {
         "early_stopping": True,
         "validation_fraction": 0.35,
     },
+    "streamed codebook": {
+        "pooling": "codebook",
+        "batch_size": 7,
+        "early_stopping": True,
+        "validation_fraction": 0.35,
+    },
     "mean": {"pooling": "mean-mlp", "batch_size": 7},
-    "fails": {},
-    "killed": {},
+    "streamed": {"batch_size": 7, "early_stopping": True, "validation_fraction": 0.35},
+    "differs": {},
     "drawn": {"random_state": None},  # all ranks draw what rank 0 draws
 }
 
@@ -66,35 +76,65 @@ def _write_gradients(ranks: Ranks, folder: Path) -> None:
     head, loss = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.tensor(0.0))
     head.grad, loss.grad = torch.full((2,), 1.0 + ranks.place.rank), torch.tensor(5.0)
     ranks.add_gradients([head], [loss])
-    save_file({"head": head.grad, "loss": loss.grad}, folder / f"gradients.{ranks.place.rank}")
+    save_file({"head": head.grad, "loss": loss.grad}, _file(folder, "gradients", ranks))
+
+
+def _write_fit(name: str, ranks: Ranks, folder: Path) -> None:
+    """Write the parameters of a fit, and its curves as metadata."""
+    # Nothing fits into no memory: rows are then read for each batch.
+    rows.MEMORY_PART = 0.0 if name.startswith("streamed") else MEMORY_PART
+    model = fitted(name)
+    stage = model.model_.residue_stage
+    curves = {
+        "loss": model.loss_curve_,
+        "validation": model.validation_curve_,
+        "stage": None if stage is None else stage.facts()["calibration"],
+    }
+    save_file(model.model_.state_dict(), _file(folder, name, ranks), {"curves": json.dumps(curves)})
+
+
+def _differ(ranks: Ranks, folder: Path) -> None:
+    """Fit with other parameters on each rank; print the error that each should get."""
+    FITS["differs"] = {"max_epochs": 1 + ranks.place.rank}
+    try:
+        _write_fit("differs", ranks, folder)
+    except InputError as error:
+        print(error)
+        save_file({}, _file(folder, "differs", ranks))
+
+
+def _file(folder: Path, name: str, ranks: Ranks) -> Path:
+    return folder / f"{name}.{ranks.place.rank}.safetensors"
+
+
+def _run(name: str, ranks: Ranks, folder: Path) -> None:
+    second = ranks.place.rank == 1
+    if name == "gradients":
+        _write_gradients(ranks, folder)
+    elif name == "differs":
+        _differ(ranks, folder)
+    elif name == "fails":
+        if second:
+            raise InputError("rank 1: it fails", "expect it")
+    elif name == "killed":
+        if second:
+            os.kill(os.getpid(), signal.SIGKILL)
+        fitted("clip")
+    else:
+        _write_fit(name, ranks, folder)
 
 
 def main(folder: Path, names: list[str]) -> None:
-    """Write ``{name}.{rank}.safetensors`` with the parameters, and the curves as metadata."""
-    with together() as ranks:
-        for name in names:
-            rank = ranks.place.rank
-            if name == "gradients":
-                _write_gradients(ranks, folder)
-                continue
-            if name == "fails" and rank == 1:
-                raise InputError("rank 1: it fails", "expect it")
-            if name == "killed" and rank == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if name == "differs":
-                FITS[name] = {"max_epochs": 1 + rank}
-            model = fitted(name)
-            stage = model.model_.residue_stage
-            curves = {
-                "loss": model.loss_curve_,
-                "validation": model.validation_curve_,
-                "stage": None if stage is None else stage.facts()["calibration"],
-            }
-            save_file(
-                model.model_.state_dict(),
-                folder / f"{name}.{rank}.safetensors",
-                {"curves": json.dumps(curves)},
-            )
+    """Write ``{name}.{rank}.safetensors`` for each name; say who failed first, if one does."""
+    ranks = None
+    try:
+        with together() as ranks:
+            for name in names:
+                _run(name, ranks, folder)
+    except ProtAlignError:
+        assert ranks is not None
+        print("first" if ranks.fails_first() else "later")
+        raise
 
 
 if __name__ == "__main__":
