@@ -234,7 +234,7 @@ def _as_it_is(job: _Job) -> _Job:
 def _run(job: _Job, version: str, task: bytes) -> Any:
     with WORKING, only_our_errors(_stopped):
         if version != __version__:
-            raise StoreError(
+            raise ProtAlignError(
                 f"worker on {platform.node()}: it has ProtAlign {__version__}, and this run is of "
                 f"{version}; give every worker the same version"
             )
@@ -251,7 +251,10 @@ def _function(job: _Job) -> Callable[[Any], Any]:
         # The last run's goes first, with its store: files may have been replaced since.
         _functions.clear()
         gc.collect()
-        _functions[job.run] = loads(job.function)
+        try:
+            _functions[job.run] = loads(job.function)
+        except ProtAlignError as error:  # the machine of the command has what is missing here
+            raise ProtAlignError(f"worker on {platform.node()}: {error}") from None
     return _functions[job.run]
 
 
