@@ -255,6 +255,12 @@ def _function(job: _Job) -> Callable[[Any], Any]:
             _functions[job.run] = loads(job.function)
         except ProtAlignError as error:  # the machine of the command has what is missing here
             raise ProtAlignError(f"worker on {platform.node()}: {error}") from None
+        except Exception as error:  # of a package or a device that differs
+            show_traceback(error)
+            raise ProtAlignError(
+                f"worker on {platform.node()}: it cannot take the work ({type(error).__name__}: "
+                f"{one_line(error, 300)}); give every worker the same version and kind of device"
+            ) from None
     return _functions[job.run]
 
 
@@ -271,7 +277,9 @@ def only_our_errors(ours: Callable[[BaseException], ProtAlignError]) -> Iterator
 
 
 def _stopped(error: BaseException) -> ProtAlignError:
+    advice = "run it again, or without workers"
+    if isinstance(error, ImportError):
+        advice = "give the scheduler and every worker the same version of ProtAlign"
     return ProtAlignError(
-        f"the work stopped: {type(error).__name__}: {one_line(error, 300)}; run it again, or "
-        "without workers"
+        f"the work stopped: {type(error).__name__}: {one_line(error, 300)}; {advice}"
     )

@@ -20,7 +20,7 @@ from protalign.core.errors import InputError, ProtAlignError, StoreError
 from protalign.core.machine import blas, blas_threads
 from protalign.core.spread import Here, Spread, checked, spread_over
 from protalign.core.threads import OnSameCores
-from tests.helpers.tasks import Marked, Unopened, broken, panicking, refusing, squared
+from tests.helpers.tasks import Marked, Unknown, Unopened, broken, panicking, refusing, squared
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,7 @@ def test_the_first_error_in_order_ends_it(spread: Spread) -> None:
     [
         (broken, r"^the work stopped: ZeroDivisionError: a bug in 0; run it again"),
         (panicking, r"^the work stopped: SystemExit: 0; run it again"),
+        (Unknown(), r"^worker on .+: it cannot take the work \(AttributeError: .*\); give every w"),
         (Unopened(), r"^worker on .+: /nowhere/store.zarr: there is no store; name another$"),
     ],
 )
