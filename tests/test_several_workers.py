@@ -18,9 +18,9 @@ from distributed import LocalCluster
 from distributed.protocol.pickle import dumps, loads
 
 from protalign import EmbeddingStore, ProtAlignEstimator, evaluate
-from protalign.core.errors import InputError, StoreError
+from protalign.core.errors import InputError, ProtAlignError, StoreError
 from protalign.encoders.recorded import RecordedEncoders
-from protalign.estimator.export import export_vectors
+from protalign.estimator.export import _check, export_vectors
 from protalign.search import index_store
 from protalign.stores import StoreWriter, verify
 from protalign.stores.checking.chunks import ChunkCheck, ChunkRange
@@ -66,6 +66,16 @@ def test_export(
             n = fitted.export(entries, path, features=("aligned", "mean"), scheduler=address)
             assert n == len(entries)
         assert there.read_bytes() == here.read_bytes()
+
+
+def test_vectors_of_other_sizes_are_refused(fitted: ProtAlignEstimator) -> None:
+    """They are of another model than the command's."""
+    model = fitted.model_
+    right, wrong = (np.zeros((3, width), np.float32) for width in (model.embed_dim, 1))
+    _check({"sequence": right}, {}, 3, model)
+    for vectors, means in (({"sequence": wrong}, {}), ({}, {"sequence": wrong})):
+        with pytest.raises(ProtAlignError, match="a task returned float32 of shape"):
+            _check(vectors, means, 3, model)
 
 
 def test_index(

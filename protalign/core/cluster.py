@@ -35,8 +35,8 @@ Result = TypeVar("Result")
 
 #: Tasks that a worker has or waits for: enough that it never idles.
 TASKS_PER_WORKER = 3
-#: Seconds to wait for a scheduler to answer, and for its first worker.
-ANSWER_SECONDS, CONNECT_SECONDS = 10.0, 30.0
+#: Seconds to wait for a scheduler to answer, which may just be starting, and for its first worker.
+ANSWER_SECONDS, CONNECT_SECONDS = 30.0, 30.0
 #: Seconds between two looks at the workers, and without any of them before a run stops.
 WATCH_SECONDS, LOST_SECONDS = 5.0, 120.0
 
