@@ -339,20 +339,21 @@ class StoreView(Entries):
         return self  # it never changes
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore_view, (self._store, self._entry_rows, self._fingerprint())
+        return restored_view, (self._store, self._entry_rows, self.fingerprint())
 
-    def _fingerprint(self) -> bytes:
+    def fingerprint(self) -> bytes:
+        """Return a digest of the ids, in their order."""
         return hashlib.blake2b("\n".join(self.ids.tolist()).encode(), digest_size=16).digest()
 
 
-def _restore_view(store: EmbeddingStore, entry_rows: Int64, fingerprint: bytes) -> StoreView:
-    """Unpickle a view; a process opens a store once, whatever the number of its views."""
+def restored_view(store: EmbeddingStore, entry_rows: Int64, fingerprint: bytes) -> StoreView:
+    """Return a view that another process had; raise StoreError if the store has other entries."""
     view = StoreView(store, entry_rows)
     if len(entry_rows) and (
-        entry_rows.max() >= len(view.store.log) or view._fingerprint() != fingerprint
+        entry_rows.max() >= len(view.store.log) or view.fingerprint() != fingerprint
     ):
         raise StoreError(
-            f"{store.path}: it is no longer the store of the pickled view; pickle it again"
+            f"{store.path}: it is no longer the store of the view; open it and run this again"
         )
     return view
 

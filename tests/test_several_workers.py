@@ -11,16 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from distributed import LocalCluster
+from distributed.protocol.pickle import dumps, loads
 
 from protalign import EmbeddingStore, ProtAlignEstimator, evaluate
-from protalign.core.errors import InputError, StoreError
+from protalign.core.errors import InputError, ProtAlignError, StoreError
 from protalign.encoders.recorded import RecordedEncoders
-from protalign.estimator.export import export_vectors
+from protalign.estimator.export import _check, export_vectors
 from protalign.search import index_store
-from protalign.stores import verify
+from protalign.stores import StoreWriter, verify
+from protalign.stores.checking.chunks import ChunkCheck, ChunkRange
+from protalign.stores.format.state import load_state
+from protalign.stores.part import StorePart, _SentPart
 from tests.helpers.commands import contents, run
 
 
@@ -61,6 +66,16 @@ def test_export(
             n = fitted.export(entries, path, features=("aligned", "mean"), scheduler=address)
             assert n == len(entries)
         assert there.read_bytes() == here.read_bytes()
+
+
+def test_vectors_of_other_sizes_are_refused(fitted: ProtAlignEstimator) -> None:
+    """They are of another model than the command's."""
+    model = fitted.model_
+    right, wrong = (np.zeros((3, width), np.float32) for width in (model.embed_dim, 1))
+    _check({"sequence": right}, {}, 3, model)
+    for vectors, means in (({"sequence": wrong}, {}), ({}, {"sequence": wrong})):
+        with pytest.raises(ProtAlignError, match="a task returned float32 of shape"):
+            _check(vectors, means, 3, model)
 
 
 def test_index(
@@ -115,6 +130,33 @@ def test_verify(scheduler: str, store_path: Path, tmp_path: Path) -> None:
     assert verify(store_path, scheduler=scheduler) == verify(store_path)
     both = [path, store_path]
     assert list(verify(both, scheduler=scheduler).lines()) == list(verify(both).lines())
+
+
+def test_a_store_that_a_worker_does_not_see_is_no_damage(store_path: Path, tmp_path: Path) -> None:
+    """A check does not reach a machine that lacks the store, or has less under its path."""
+    path = Path(shutil.copytree(store_path, tmp_path / "store.zarr"))
+    check = dumps(ChunkCheck(path, load_state(path)))
+    some = ChunkRange("entries/source", np.array([0]))
+    assert loads(check)(some).faults == []
+    shutil.rmtree(path)
+    with pytest.raises(StoreError, match=r"store\.zarr: "):
+        loads(check)
+    with StoreWriter(path, {}):
+        pass
+    with pytest.raises(StoreError, match="another store here"):
+        loads(check)
+
+
+def test_a_part_is_sent_without_its_store(store: EmbeddingStore, store_path: Path) -> None:
+    """It is looked at by the function once, not by every task; a part of others is refused."""
+    sent = dumps(StorePart(store[[5, 3]]))
+    assert str(store_path).encode() in dumps(store[[5, 3]])
+    assert str(store_path).encode() not in sent
+    assert loads(sent).of(store).ids.tolist() == store.ids[[5, 3]].tolist()
+    for rows in ([3, 5], [5, len(store.log)]):
+        other = _SentPart(np.array(rows), store[[5, 3]].fingerprint())
+        with pytest.raises(StoreError, match="no longer the store of the view"):
+            other.of(store)
 
 
 def test_errors_are_those_of_one_process(

@@ -35,8 +35,8 @@ Result = TypeVar("Result")
 
 #: Tasks that a worker has or waits for: enough that it never idles.
 TASKS_PER_WORKER = 3
-#: Seconds to wait for a scheduler to answer, and for its first worker.
-ANSWER_SECONDS, CONNECT_SECONDS = 10.0, 30.0
+#: Seconds to wait for a scheduler to answer, which may just be starting, and for its first worker.
+ANSWER_SECONDS, CONNECT_SECONDS = 30.0, 30.0
 #: Seconds between two looks at the workers, and without any of them before a run stops.
 WATCH_SECONDS, LOST_SECONDS = 5.0, 120.0
 
@@ -234,7 +234,7 @@ def _as_it_is(job: _Job) -> _Job:
 def _run(job: _Job, version: str, task: bytes) -> Any:
     with WORKING, only_our_errors(_stopped):
         if version != __version__:
-            raise StoreError(
+            raise ProtAlignError(
                 f"worker on {platform.node()}: it has ProtAlign {__version__}, and this run is of "
                 f"{version}; give every worker the same version"
             )
@@ -251,7 +251,16 @@ def _function(job: _Job) -> Callable[[Any], Any]:
         # The last run's goes first, with its store: files may have been replaced since.
         _functions.clear()
         gc.collect()
-        _functions[job.run] = loads(job.function)
+        try:
+            _functions[job.run] = loads(job.function)
+        except ProtAlignError as error:  # the machine of the command has what is missing here
+            raise ProtAlignError(f"worker on {platform.node()}: {error}") from None
+        except Exception as error:  # of a package or a device that differs
+            show_traceback(error)
+            raise ProtAlignError(
+                f"worker on {platform.node()}: it cannot take the work ({type(error).__name__}: "
+                f"{one_line(error, 300)}); give every worker the same version and kind of device"
+            ) from None
     return _functions[job.run]
 
 
@@ -268,7 +277,9 @@ def only_our_errors(ours: Callable[[BaseException], ProtAlignError]) -> Iterator
 
 
 def _stopped(error: BaseException) -> ProtAlignError:
+    advice = "run it again, or without workers"
+    if isinstance(error, ImportError):
+        advice = "give the scheduler and every worker the same version of ProtAlign"
     return ProtAlignError(
-        f"the work stopped: {type(error).__name__}: {one_line(error, 300)}; run it again, or "
-        "without workers"
+        f"the work stopped: {type(error).__name__}: {one_line(error, 300)}; {advice}"
     )

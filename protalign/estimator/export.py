@@ -19,7 +19,8 @@ from protalign.core.words import Feature
 from protalign.heads.inputs import Inputs, means_of
 from protalign.heads.model import Model
 from protalign.heads.provenance import provenance_of
-from protalign.stores import EmbeddingStore, Entries, StoreView, VectorBatch, write_vectors
+from protalign.stores import EmbeddingStore, Entries, VectorBatch, write_vectors
+from protalign.stores.part import StorePart
 
 #: Entries with vectors in memory at once.
 _ENTRIES_AT_ONCE = 16384
@@ -90,8 +91,7 @@ def export_vectors(
 class _Pooling:
     """Pools a block of entries; returns modality -> vectors, and their means if wanted.
 
-    A worker opens the store once, and keeps it open by ``store``; a view comes as the numbers of
-    its rows, with a digest of the ids that it must find there.
+    A worker opens the store once, when it gets this.
     """
 
     model: Model
@@ -99,9 +99,8 @@ class _Pooling:
     names: Mapping[Modality, str | None] | None
     with_means: bool
 
-    def __call__(
-        self, entries: StoreView
-    ) -> tuple[dict[Modality, Float32], dict[Modality, Float32]]:
+    def __call__(self, part: StorePart) -> tuple[dict[Modality, Float32], dict[Modality, Float32]]:
+        entries = part.of(self.store)
         inputs, every = self.model.inputs(entries, names=self.names), np.arange(len(entries))
         vectors = {m: self.model.vectors(inputs, m, every) for m in inputs.dims}
         return vectors, {m: means_of(inputs, m, every) for m in inputs.dims if self.with_means}
@@ -113,7 +112,7 @@ def _batches(
     """Yield the rows of the file, some thousands of entries at a time."""
     log, lengths = entries.store.log, _residues(entries, inputs)
     starts = range(0, len(entries), _ENTRIES_AT_ONCE)
-    blocks = (entries[start : start + _ENTRIES_AT_ONCE] for start in starts)
+    blocks = (StorePart(entries[start : start + _ENTRIES_AT_ONCE]) for start in starts)
     pooled = spread.map(OnSameCores(pooling), blocks)
     for start, (vectors, means) in zip(starts, pooled, strict=True):
         positions = np.arange(start, min(start + _ENTRIES_AT_ONCE, len(entries)))

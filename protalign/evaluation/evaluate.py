@@ -205,16 +205,6 @@ def evaluate(
     stage, residues_how = _residue_stage(model, pairs, residues)
     retrieval = model.retrieval_set(pairs)
     items = retrieval_items(test, pairs, (retrieval.sequence, retrieval.structure), stage)
-    query_items = items
-    if crop is not None:
-        rng = np.random.default_rng(random_state)
-        encoders = encoders or RecordedEncoders(model.encoders, device=str(model.device))
-        with spread_over(scheduler) as spread:
-            first, second = (
-                cropped(whole, modality, test, model, encoders, crop, rng, spread)
-                for whole, modality in zip(items, MODALITIES, strict=True)
-            )
-        query_items = first, second
     how = "given"
     if families is None:
         families, how = computed_families(test, method)
@@ -226,6 +216,16 @@ def evaluate(
         audit = {**leakage.counts(), **_same_pairs(record, len(trained))}
         cca = _fitted_cca(trained, random_state)
     context = _Context(families, classes, cca, leakage, (n_bootstrap, random_state))
+    query_items = items
+    if crop is not None:
+        rng = np.random.default_rng(random_state)
+        encoders = encoders or RecordedEncoders(model.encoders, device=str(model.device))
+        with spread_over(scheduler) as spread:
+            first, second = (
+                cropped(whole, modality, test, model, encoders, crop, rng, spread)
+                for whole, modality in zip(items, MODALITIES, strict=True)
+            )
+        query_items = first, second
     searched = method_in_words(method) != KMER_FALLBACK
     slow = _slow_scores(stage, searched, query_items, items, cut=crop is not None)
     left_out = {"cca": cca is None, "mmseqs": not searched}

@@ -34,6 +34,7 @@ from protalign.search.word_files import (
 from protalign.search.word_index import WordIndex, stage_sha256
 from protalign.stores import EmbeddingStore, EncoderInfo, StoreView
 from protalign.stores.format.lock import StoreLock
+from protalign.stores.part import StorePart
 
 #: Residues that are made words at once: 42 MB of float32 embeddings of 320 numbers.
 _RESIDUES_AT_ONCE = 1 << 15
@@ -248,16 +249,16 @@ def _sample(
 class _Wording:
     """Finds the words of the residues of some entries: (R,) uint16.
 
-    A worker opens the store once, and keeps it open by ``store``; entries come as the numbers of
-    their rows, with a digest of the ids that it must find there.
+    A worker opens the store once, when it gets this.
     """
 
     stage: ResidueStage
     words: ResidueWords
     store: EmbeddingStore
 
-    def __call__(self, task: tuple[Modality, str, StoreView]) -> Words:
-        modality, encoder, entries = task
+    def __call__(self, task: tuple[Modality, str, StorePart]) -> Words:
+        modality, encoder, part = task
+        entries = part.of(self.store)
         rows = self.stage.rows(modality, entries.embeddings(encoder).values)
         if not np.isfinite(rows).all():
             raise InputError(
@@ -279,7 +280,8 @@ def _write(
     store = wording.store
     for modality, each in added.items():
         blocks = list(_blocks(each.lengths))
-        tasks = ((modality, each.encoder, StoreView(store, each.rows[here])) for here in blocks)
+        parts_of = (StorePart(StoreView(store, each.rows[here])) for here in blocks)
+        tasks = ((modality, each.encoder, part) for part in parts_of)
         with PartWriter(folder, modality) as writer:
             found = spread.map(OnSameCores(wording), tasks)
             for here, words in zip(blocks, found, strict=True):

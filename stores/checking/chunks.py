@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from protalign.core.arrays import Bool
+from protalign.core.arrays import Bool, Int64
 from protalign.core.errors import StoreError
 from protalign.stores.filling.plan import PlanReader
 from protalign.stores.format.arrays import LocalArrays, check_chunk, check_place, open_chunk
 from protalign.stores.format.checksums import ChunkChecksums, DamagedEntryError
 from protalign.stores.format.layout import ArraySpec
-from protalign.stores.format.state import StoreState, is_filled_by_tasks
+from protalign.stores.format.state import StoreState, is_filled_by_tasks, load_state
 
 #: The one fault that an upgrade mends.
 NOT_RECORDED = (
@@ -32,7 +32,7 @@ class ChunkRange(NamedTuple):
     """Some chunks of an array, by number."""
 
     array: str
-    chunks: list[int]
+    chunks: Int64
 
 
 class ChunkFaults(NamedTuple):
@@ -64,13 +64,13 @@ class ChunkCheck:
         self._plans: dict[str, PlanReader | None] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
-        return ChunkCheck, (self._folder, self._state)
+        return _in_worker, (self._folder, self._state)
 
     def __call__(self, some: ChunkRange) -> ChunkFaults:
         """Look at some chunks."""
         spec = self.arrays.spec(some.array)
         faults, read = [], 0
-        for index in some.chunks:
+        for index in some.chunks.tolist():
             reason, size = self._fault(some.array, spec, index)
             if reason and reason != NOT_RECORDED:
                 reason, size = self._fault(some.array, spec, index)  # it may just be written anew
@@ -125,3 +125,14 @@ class ChunkCheck:
         task = int(np.searchsorted(plan.row // chunk_rows, index, side="right")) - 1
         refused: Bool = plan.pending & plan.done
         return task < state.tasks_done and not refused[task]
+
+
+def _in_worker(folder: Path, state: StoreState) -> ChunkCheck:
+    """Unpickle a check; raise StoreError where the store is missing, which is no damage of it."""
+    there = load_state(folder)
+    if any(there.rows(name) < state.rows(name) for name in state.arrays()):
+        raise StoreError(
+            f"{folder}: it is another store here, or an older state of it; give every worker the "
+            "same folder under this path"
+        )
+    return ChunkCheck(folder, state)

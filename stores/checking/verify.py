@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -207,9 +207,8 @@ class _Check:
         ranges = self._expected_chunks()
         total = sum(len(present) for _, present in ranges)
         done = read = 0
-        tasks = [some for name, present in ranges for some in _tasks(name, present)]
-        results = self._spread.map(self._chunks, tasks)
-        for (name, chunks), found in zip(tasks, results, strict=True):
+        results = self._spread.map(self._chunks, _tasks(ranges))
+        for (name, chunks), found in zip(_tasks(ranges), results, strict=True):
             for index, fault in found.faults:
                 key = self._arrays.spec(name).chunk_key(index)
                 self._add(name, key, fault, self._ids(name, index, index + 1))
@@ -402,10 +401,11 @@ class _Check:
         return self._trace.affected_ids(name, first * spec.chunk_rows, end)
 
 
-def _tasks(name: str, present: Int64) -> Iterator[ChunkRange]:
-    """Yield an array's chunks, some at a time."""
-    for start in range(0, len(present), CHUNKS_PER_TASK):
-        yield ChunkRange(name, present[start : start + CHUNKS_PER_TASK].tolist())
+def _tasks(ranges: Sequence[tuple[str, Int64]]) -> Iterator[ChunkRange]:
+    """Yield each array's chunks, some at a time."""
+    for name, present in ranges:
+        for start in range(0, len(present), CHUNKS_PER_TASK):
+            yield ChunkRange(name, present[start : start + CHUNKS_PER_TASK])
 
 
 def _gaps(present: Int64, begin: int, end: int) -> Iterator[tuple[int, int]]:

@@ -20,7 +20,7 @@ from protalign.core.errors import InputError, ProtAlignError, StoreError
 from protalign.core.machine import blas, blas_threads
 from protalign.core.spread import Here, Spread, checked, spread_over
 from protalign.core.threads import OnSameCores
-from tests.helpers.tasks import Marked, Unopened, broken, panicking, refusing, squared
+from tests.helpers.tasks import Marked, Unknown, Unopened, broken, panicking, refusing, squared
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,8 @@ def test_the_first_error_in_order_ends_it(spread: Spread) -> None:
     [
         (broken, r"^the work stopped: ZeroDivisionError: a bug in 0; run it again"),
         (panicking, r"^the work stopped: SystemExit: 0; run it again"),
-        (Unopened(), r"^/nowhere/store.zarr: there is no store; name another$"),
+        (Unknown(), r"^worker on .+: it cannot take the work \(AttributeError: .*\); give every w"),
+        (Unopened(), r"^worker on .+: /nowhere/store.zarr: there is no store; name another$"),
     ],
 )
 def test_errors_of_workers_are_one_line(scheduler: str, function: object, message: str) -> None:
@@ -87,8 +88,11 @@ def test_errors_of_workers_are_one_line(scheduler: str, function: object, messag
 def test_a_worker_of_another_version(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It refuses to work, and says what to do."""
     job = cluster_of_core._Job(dumps(squared))
-    with pytest.raises(StoreError, match=r"it has ProtAlign .*, and this run is of 0\.0\.7; give"):
+    with pytest.raises(
+        ProtAlignError, match=r"it has ProtAlign .*, and this run is of 0\.0\.7; give"
+    ) as caught:
         cluster_of_core._run(job, "0.0.7", dumps(3))
+    assert not isinstance(caught.value, StoreError)  # which `verify` takes for damage
     assert cluster_of_core._run(job, cluster_of_core.__version__, dumps(3)) == 9
 
 

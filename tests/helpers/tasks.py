@@ -42,6 +42,16 @@ class Unopened:
         return _open, ("/nowhere/store.zarr",)
 
 
+class Unknown:
+    """A function that a worker's version of the package does not have."""
+
+    def __call__(self, number: int) -> int:
+        return number
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return getattr, (time, "of_a_later_version")
+
+
 def _open(path: str) -> Unopened:
     raise StoreError(f"{path}: there is no store; name another")
 
