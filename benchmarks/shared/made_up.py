@@ -33,13 +33,18 @@ def lengths(count: int, median: int, seed: int = 0) -> Int64:
     return np.clip(drawn, median / 5, median * 4).astype(np.int64)
 
 
-def made_up_store(path: Path, count: int, *, median: int, dims: tuple[int, int]) -> Path:
-    """Make a store of ``count`` proteins of one chain with both modalities embedded."""
+def made_up_store(
+    path: Path, count: int, *, median: int, dims: tuple[int, int], first: int = 0
+) -> Path:
+    """Make a store of ``count`` proteins of one chain with both modalities embedded.
+
+    Stores of different ``first`` have other proteins, numbered from it.
+    """
     options = {"per": "protein", "sequence": "observed", "min_plddt": None}
     with StoreWriter(path, options) as writer:
-        for number, protein in enumerate(proteins(count, median)):
-            writer.add(protein.source, number.to_bytes(32, "little"), [protein])
-            if number % PROTEINS_PER_COMMIT == PROTEINS_PER_COMMIT - 1:
+        for number, protein in enumerate(proteins(count, median, first), start=1):
+            writer.add(protein.source, (first + number).to_bytes(32, "little"), [protein])
+            if number % PROTEINS_PER_COMMIT == 0:
                 writer.commit()
         writer.commit()
         for name, dim in zip((SEQUENCE, STRUCTURE), dims, strict=True):
@@ -50,10 +55,10 @@ def made_up_store(path: Path, count: int, *, median: int, dims: tuple[int, int])
     return path
 
 
-def proteins(count: int, median: int) -> Iterator[Protein]:
-    """Yield proteins, each with a different sequence and backbone."""
-    rng = np.random.default_rng(1)
-    for number, length in enumerate(lengths(count, median).tolist()):
+def proteins(count: int, median: int, first: int = 0) -> Iterator[Protein]:
+    """Yield proteins, each with a different sequence and backbone, numbered from ``first``."""
+    rng = np.random.default_rng(1 + first)
+    for number, length in enumerate(lengths(count, median, first).tolist(), start=first):
         mixture = rng.dirichlet(np.full(len(_AMINO_ACIDS), 0.5))
         sequence = rng.choice(_AMINO_ACIDS, length, p=mixture).tobytes().decode()
         chain = Chain(

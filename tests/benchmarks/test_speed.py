@@ -31,7 +31,7 @@ SMALL = {
     "words": "--sizes 20 --chains 4 --queries 1 --turns 1",
 }
 #: Programs that start others, or need a library that is not in the test extra.
-LARGE = ("embed", "larger_than_memory", "pooling", "reading")
+LARGE = ("embed", "larger_than_memory", "many_entries", "pooling", "reading")
 REQUIRED = {
     "embed": "Bio",
     "reading": "Bio",
