@@ -92,6 +92,9 @@ def parse_url(text: str) -> Url | Path:
     """
     if chained := re.match(r"[A-Za-z0-9+.-]{1,20}::", text):
         raise InputError(f'an address with "{chained[0]}": not read', "give the file's own")
+    unchained = text.lower().startswith(("http://", "https://", "file://"))
+    if not unchained and "::" in re.sub(r"\[[^\]/]*\]", "", text):  # fsspec would chain
+        raise InputError('an address with "::": not read', "give the file's own")
     if len(text) > _LONGEST or not text.isprintable() or " " in text:
         raise InputError(
             f"an address: it has more than {_LONGEST:,} characters, spaces or odd characters",

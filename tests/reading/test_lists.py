@@ -99,6 +99,8 @@ def test_an_address_shows_no_secret(address: str, shown: str) -> None:
         *("https://me:secret@h.org", "https:///x.cif?secret", "https://h.org:secret/x.cif"),
         *("file://secret@other/x", "filecache::https://secret@h/x", "dir://secret/x.cif"),
         *("https://secret@h.org/a b.cif", "https://secret@h.org/" + "x" * 5000),
+        "memory://secret/1abc.cif::file:///etc/secret.cif",
+        "s3://bucket/1abc.cif?x=secret::memory://a.cif",
     ],
 )
 def test_an_address_that_is_not_read_is_refused(address: str) -> None:
@@ -110,8 +112,9 @@ def test_an_address_that_is_not_read_is_refused(address: str) -> None:
 
 
 def test_a_file_address_is_its_path() -> None:
-    """With spaces as they are."""
+    """With spaces and colons as they are."""
     assert parse_url("file:///data/a%20b.cif") == Path("/data/a b.cif")
+    assert parse_url("file:///data/a::b.cif") == Path("/data/a::b.cif")
 
 
 def test_addresses_that_look_alike_are_not_mixed_up() -> None:
