@@ -19,6 +19,7 @@ import pytest
 
 from protalign import EmbeddingStore, embed
 from protalign.core.errors import InputError, StoreError, StoreInUseError
+from protalign.searching import easy_search
 from protalign.stores import verify
 from protalign.stores.objects.client import Objects, Timeouts
 from protalign.stores.objects.lease import Lease
@@ -386,6 +387,13 @@ def test_wrong_use_is_one_line(proxy: Proxy, url: str, fasta: Path) -> None:
     assert "secret" not in str(caught.value)
     with pytest.raises(InputError, match="--scheduler"):
         embed(fasta, url, [ENCODER], scheduler="tcp://127.0.0.1:9")
+    with pytest.raises(StoreError, match="nothing is there"):
+        EmbeddingStore.open(url)
+    with pytest.raises(StoreError, match=r"://h/x\.zarr") as caught:
+        EmbeddingStore.open("foo://me:secr@et@h/x.zarr")
+    assert "et@" not in str(caught.value)
+    with pytest.raises(InputError, match="it is a URL"):
+        easy_search(fasta, url)
     Objects(url).put("notes.txt", b"mine", None)
     with pytest.raises(StoreError, match="is not a store"):
         embed(fasta, url, [ENCODER])
