@@ -16,6 +16,7 @@ from protalign.cli.console import (
 )
 from protalign.cli.options import AsJson, StoreList
 from protalign.core.errors import InputError
+from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import NotesFormat, counted
 
@@ -72,7 +73,7 @@ def info(
         print_json(facts)
         return
     size = "remote" if facts["bytes"] is None else human_bytes(facts["bytes"])
-    print(f"{printable(' '.join(store))}: format {facts['format']}, {size}")
+    print(f"{printable(path_text(' '.join(store)))}: format {facts['format']}, {size}")
     if facts["stores"] > 1:
         print(f"  stores             {facts['stores']:>14,}")
     print(f"  entries            {facts['entries']:>14,}")

@@ -80,7 +80,7 @@ def _verify_stores(paths: list[str], upgrade: bool, scheduler: str | None, as_js
         print_json(report.as_dict())
     else:
         read = f"{counted(report.chunks, 'chunk')}, {human_bytes(report.bytes)} read"
-        print(f"{printable(' '.join(paths))}: {read}")
+        print(f"{printable(path_text(' '.join(paths)))}: {read}")
         for line in report.lines():
             print(f"  {printable(line)}")
         if report.ok:

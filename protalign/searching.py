@@ -337,6 +337,12 @@ def _check_paths(paths: Sequence[Path], folder: Path | None) -> None:
     if not paths:
         raise InputError("a list of files: it is empty", "name files, folders or a store")
     if not any(_is_ready(path) or may_exist(path_text(path)) for path in paths):
+        scheme, colon, _ = str(paths[0]).partition(":/")
+        if colon and scheme.isalnum():  # a path has lost one of the URL's slashes
+            raise InputError(
+                f"{path_text(paths[0])}: it is a URL, and only local files are taken",
+                "copy the store here, or use `protalign search` with --store",
+            )
         raise InputError(f"{path_text(paths[0])}: it does not exist", "check the path")
     for path in filter(_is_ready, paths):
         if len(paths) > 1 and not _are_stores(paths):

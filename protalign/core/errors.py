@@ -7,12 +7,27 @@ import sys
 import traceback
 from dataclasses import dataclass
 
+from protalign.core.paths import without_password
+
 #: If this variable of the environment is set, errors show where in the code they come from.
 DEBUG_VARIABLE = "PROTALIGN_DEBUG"
 
 
 class ProtAlignError(Exception):
-    """The base of every error that ProtAlign raises on purpose; the command line prints it."""
+    """The base of every error that ProtAlign raises on purpose; the command line prints it.
+
+    URLs in its text lose the user and the password, whoever wrote the text.
+
+    Examples
+    --------
+    >>> print(ProtAlignError("ftp://me:secret@host/store.zarr: it is missing"))
+    ftp://host/store.zarr: it is missing
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(
+            *(without_password(each) if isinstance(each, str) else each for each in args)
+        )
 
 
 class InputError(ProtAlignError, ValueError):
@@ -34,8 +49,8 @@ class InputError(ProtAlignError, ValueError):
     """
 
     def __init__(self, reason: str, advice: str = "", *, record: str = "") -> None:
-        self.reason = reason
-        self.advice = advice
+        self.reason = without_password(reason)
+        self.advice = without_password(advice)
         self.record = record
         super().__init__(f"{reason}; {advice}" if advice else reason)
 

@@ -42,8 +42,10 @@ def without_password(text: str) -> str:
     --------
     >>> without_password("s3://key:secret@bucket/store.zarr: it is missing")
     's3://bucket/store.zarr: it is missing'
+    >>> without_password("ftp://me:p@ss@host/store.zarr")
+    'ftp://host/store.zarr'
     """
-    return re.sub(r"(://)[^/@\s]*@", r"\1", text)
+    return re.sub(r"(://)[^/\s]*@", r"\1", text)
 
 
 def path_of(text: str) -> Path:

@@ -132,8 +132,11 @@ class RemoteArrays(Arrays):
             *(OSError, ValueError, ImportError, RecursionError),
             *(TypeError, KeyError, AttributeError),  # of a root that is no group
         ) as error:
+            fault = (
+                "nothing is there" if isinstance(error, FileNotFoundError) else _first_line(error)
+            )
             raise StoreError(
-                f"{url}: it cannot be opened as a store ({_first_line(error)}); check the address"
+                f"{url}: it cannot be opened as a store ({fault}); check the address"
             ) from None
         super().__init__(
             url, StoreState.parse(self._group.attrs.asdict(), url), kept or KeptChunks(CHUNKS_KEPT)

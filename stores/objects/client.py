@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from glob import has_magic
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from protalign.core.errors import StoreError
 from protalign.core.paths import without_password
@@ -17,9 +18,19 @@ from protalign.core.printing import one_line
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
 #: Environment variables that name a service other than the usual one.
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_ENDPOINT")
-#: Seconds for one try of a request, and for all tries of it; and the number of tries after it.
-_TRY, _ALL, _RETRIES = 60, 180, 6
+#: Tries after the first one, by the client; and tries in all of what the client makes only once.
+_RETRIES, _TRIES = 6, 3
 _LONGEST_FAULT = 300
+
+
+class Timeouts(NamedTuple):
+    """Seconds for one try of a request, and for the client's tries of it together."""
+
+    one: float = 60.0
+    all: float = 180.0
+
+
+_TIMEOUTS = Timeouts()
 
 
 class Version(TypedDict, total=False):
@@ -48,12 +59,12 @@ def is_object_url(url: str) -> bool:
     return url.partition("://")[0].lower() in SCHEMES and "://" in url
 
 
-def open_bucket(url: str) -> Any:
+def open_bucket(url: str, timeouts: Timeouts = _TIMEOUTS) -> Any:
     """Return obstore's store of a URL; credentials come from the environment.
 
     Raise StoreError if obstore is missing, or the URL cannot be one.
     """
-    if "@" in url.partition("://")[2].partition("/")[0] and url.startswith("s3"):
+    if "@" in url.partition("://")[2].partition("/")[0] and url.lower().startswith("s3"):
         raise StoreError(
             f"{shown(url)}: it holds a password; give credentials in the environment "
             "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), and take them out of the URL"
@@ -69,8 +80,11 @@ def open_bucket(url: str) -> Any:
     try:
         return from_url(
             url.rstrip("/"),
-            client_options={"allow_http": plain, "timeout": timedelta(seconds=_TRY)},
-            retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_ALL)},
+            client_options={"allow_http": plain, "timeout": timedelta(seconds=timeouts.one)},
+            retry_config={
+                "max_retries": _RETRIES,
+                "retry_timeout": timedelta(seconds=timeouts.all),
+            },
         )
     except Exception as error:  # obstore's, and those of its arguments
         raise StoreError(f"{shown(url)}: it cannot be opened ({fault_of(error)})") from None
@@ -117,7 +131,7 @@ def shown(url: str) -> str:
 
 def fault_of(error: Exception) -> str:
     """Return an error of a service in one line, without credentials."""
-    return shown(one_line(error, _LONGEST_FAULT))
+    return shown(one_line(str(error).partition("Debug source:")[0], _LONGEST_FAULT))
 
 
 class Objects:
@@ -130,6 +144,8 @@ class Objects:
     ----------
     url : str
         The address: ``s3://bucket/folder``.
+    timeouts : Timeouts
+        How long an answer is waited for.
 
     Raises
     ------
@@ -137,9 +153,9 @@ class Objects:
         obstore is missing, or the URL cannot be one.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeouts: Timeouts = _TIMEOUTS) -> None:
         self.url = shown(url)
-        self._bucket = open_bucket(url)
+        self._bucket = open_bucket(url, timeouts)
         import obstore
 
         self._obstore = obstore
@@ -197,12 +213,14 @@ class Objects:
             The request failed, or the service makes no conditional ones.
         """
         try:
-            written = self._obstore.put(
-                self._bucket,
-                key,
-                content,
-                mode="create" if over is None else over,
-                use_multipart=False,
+            written = self._tried(
+                lambda: self._obstore.put(
+                    self._bucket,
+                    key,
+                    content,
+                    mode="create" if over is None else over,
+                    use_multipart=False,
+                )
             )
             return _version(written)
         except (self._errors.AlreadyExistsError, self._errors.PreconditionError, FileExistsError):
@@ -229,11 +247,20 @@ class Objects:
     def delete(self, key: str) -> None:
         """Remove an object, if it exists."""
         try:
-            self._obstore.delete(self._bucket, key)
+            self._tried(lambda: self._obstore.delete(self._bucket, key))
         except (self._errors.NotFoundError, FileNotFoundError):
             return
         except Exception as error:
             raise self._failed(f"{key} cannot be removed", error) from None
+
+    def _tried(self, request: Callable[[], Any]) -> Any:
+        """Make a request again if no answer came: the client does so only for those that read."""
+        for pause in range(1, _TRIES):
+            try:
+                return request()
+            except self._errors.GenericError:
+                time.sleep(pause / 4)
+        return request()
 
     def unconditional(self) -> StoreError:
         """Return the error for a service that makes no conditional requests."""

@@ -14,7 +14,7 @@ from protalign.stores.format.checksums import CHECKSUM_BYTES, CHECKSUM_FILE
 from protalign.stores.format.disk import COMMIT_MARK, chunk_number
 from protalign.stores.format.state import is_filled_by_tasks, load_state
 from protalign.stores.objects.client import MissingObjectError, Objects, shown
-from protalign.stores.objects.spool import REQUESTS_AT_ONCE
+from protalign.stores.objects.spool import REQUESTS_AT_ONCE, keep
 
 
 class StoreCopy:
@@ -63,16 +63,11 @@ class StoreCopy:
             content, _ = self._objects.get(key)
         except MissingObjectError:  # a writer has just removed it
             return
-        file = self.folder / key
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+        keep(self.folder / key, content, 0, len(content))
 
     def _leave_empty(self, key: str, size: int, whole: bool) -> None:
         """Make a file of an object's size that takes no room; one of a wrong size stays so."""
-        file = self.folder / key
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as handle:
-            handle.truncate(size)
+        keep(self.folder / key, b"", 0, size)
         if whole:
             self._empty.add(key)
 
@@ -88,9 +83,7 @@ class StoreCopy:
         finally:
             file = self.folder / key
             size = file.stat().st_size
-            file.unlink()  # whoever has it mapped keeps its bytes
-            with file.open("wb") as handle:
-                handle.truncate(size)
+            keep(file, b"", 0, size)  # a new file: whoever has the old one mapped keeps its bytes
 
 
 @contextmanager

@@ -140,7 +140,9 @@ class Lease:
             self._thread.join()
         if self._version is not None and self._lost is None:
             with suppress(StoreError):
-                self._objects.delete(LOCK_KEY) if remove else self._renew(0)
+                self._renew(LEASE_SECONDS if remove else 0)
+                if remove:  # only what is still this process's own
+                    self._objects.delete(LOCK_KEY)
 
 
 def _holder(text: bytes) -> tuple[str, float]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from protalign.core.errors import InputError, ProtAlignError, StoreError, WriteError
@@ -26,7 +27,7 @@ from protalign.stores.format.lock import StoreLock
 from protalign.stores.format.metadata import METADATA_BYTES, groups_of
 from protalign.stores.format.mirrors import add_mirror, remove_mirror
 from protalign.stores.format.state import StoreState, is_filled_by_tasks, load_state
-from protalign.stores.objects.client import Objects, Version
+from protalign.stores.objects.client import Objects, Timeouts, Version
 from protalign.stores.objects.lease import LOCK_KEY, Lease
 
 #: Requests that are made at once.
@@ -38,7 +39,7 @@ _ROOT = "zarr.json"
 
 
 @contextmanager
-def spooled(url: str) -> Iterator[Path]:
+def spooled(url: str, timeouts: Timeouts | None = None) -> Iterator[Path]:
     """Give a folder that stands for a store in object storage; what is committed there goes to it.
 
     Only what writers need is brought here: the index, but of the embeddings no more than marks.
@@ -47,6 +48,8 @@ def spooled(url: str) -> Iterator[Path]:
     ----------
     url : str
         The store's address, such as ``s3://bucket/store.zarr``. It may not exist yet.
+    timeouts : Timeouts, optional
+        How long an answer is waited for. Default: as ``Timeouts`` has it.
 
     Raises
     ------
@@ -54,15 +57,10 @@ def spooled(url: str) -> Iterator[Path]:
         Another process writes to it, the service cannot be reached or makes no conditional
         requests, or the store is damaged. Errors inside the block name the URL, not the folder.
     """
-    objects = Objects(url)
-    folder = _folder_of(objects.url)
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise StoreError(
-            f"{folder}: it cannot be made ({error.strerror}); name another folder for unfinished "
-            f"uploads with {SPOOL}"
-        ) from None
+    objects = Objects(url, timeouts or Timeouts())
+    folder = _folder_of(url)
+    _make_private(folder.parent)
+    _make_private(folder)
     guard = StoreLock(folder.parent)
     with _named(folder, objects.url):
         guard.acquire()
@@ -77,6 +75,10 @@ def spooled(url: str) -> Iterator[Path]:
                     yield folder
                 finally:
                     remove_mirror(spool)
+            except BaseException:
+                with suppress(OSError):
+                    spool.clear()
+                raise
             finally:
                 lease.release(remove=spool.is_new)
         finally:
@@ -89,6 +91,25 @@ def _folder_of(url: str) -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     base = Path(os.environ.get(SPOOL) or Path(cache) / "protalign" / "uploads")
     return base.absolute() / hashlib.sha256(url.encode()).hexdigest()[:24] / "store.zarr"
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that others cannot read; raise StoreError if it is not one, or another's.
+
+    What is in it is removed, so it must not be a link that somebody has put there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = folder.lstat()
+    except OSError as error:
+        fault = f"it cannot be made ({error.strerror})"
+    else:
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+            return
+        fault = "it is a link, or belongs to another user"
+    raise StoreError(
+        f"{folder}: {fault}; name another folder for unfinished uploads with {SPOOL}"
+    ) from None
 
 
 @contextmanager
@@ -147,7 +168,7 @@ class Spool:
 
     def download(self) -> None:
         """Bring here what a writer needs: all but embeddings, and marks of tasks long done."""
-        self._clear()
+        self.clear()
         self._listed = dict(self._objects.sizes())
         if _ROOT not in self._listed:
             others = [key for key in self._listed if key != LOCK_KEY and key != COMMIT_MARK]
@@ -182,7 +203,7 @@ class Spool:
             if name.startswith("encoders/") and name.endswith("/values"):
                 self._fetch_checksums(name, specs[name], numbers[name])
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """Remove what an earlier process left, but for its marks of tasks under way."""
         for path in self.folder.iterdir():
             if path.name != ".running":
@@ -201,9 +222,7 @@ class Spool:
 
     def _fetch(self, key: str) -> None:
         content, self._versions[key] = self._objects.get(key)
-        file = self.folder / key
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+        keep(self.folder / key, content, 0, len(content))
 
     def _fetch_checksums(self, name: str, spec: ArraySpec, numbers: list[int]) -> None:
         """Bring the last bytes of embeddings' chunks that have no recorded checksum yet."""
@@ -216,7 +235,7 @@ class Spool:
             if self._listed[key] == spec.chunk_bytes + CHECKSUM_BYTES:
                 size = self._listed[key]
                 last, self._versions[key] = self._objects.get(key, spec.chunk_bytes, size)
-                _keep_end(self.folder / key, last, size)
+                keep(self.folder / key, last, size - len(last), size)
 
         missing = [n for n in numbers if entry_of(recorded, n) in empty]
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
@@ -281,7 +300,8 @@ class Spool:
         self._put(key, content)
         name, _, last = key.rpartition("/")
         if is_filled_by_tasks(name) and name.endswith("/values") and chunk_number(last) is not None:
-            _keep_end(file, content[-CHECKSUM_BYTES:], len(content))
+            end = len(content) - CHECKSUM_BYTES
+            keep(file, content[end:], end, len(content))
 
     def _put(self, key: str, content: bytes) -> None:
         """Send an object in place of the version that is known; nothing more after a failure."""
@@ -308,14 +328,18 @@ def _first_needed(name: str, state: StoreState) -> int:
     return spec.chunks(state.rows(name))
 
 
-def _keep_end(file: Path, end: bytes, size: int) -> None:
-    """Make a file of this size that takes no room, with its last bytes alone."""
+def keep(file: Path, content: bytes, offset: int, size: int) -> None:
+    """Make a file of this size with bytes at an offset of it; the rest takes no room.
+
+    Raise WriteError if it cannot be written.
+    """
     unfinished = file.with_name(f"{file.name}.end.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as handle:
-            handle.seek(size - len(end))
-            handle.write(end)
+            handle.truncate(size)
+            handle.seek(offset)
+            handle.write(content)
         unfinished.replace(file)
     except OSError as error:
         raise WriteError(

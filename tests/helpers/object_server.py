@@ -89,8 +89,9 @@ def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
 
 #: Does something with a request: "" hands it on, "fail" answers 503 at once, "lost" answers 503
 #: after the server did the work, "twice" sends it two times, "ignore" says that all went well
-#: though a condition did not hold.
+#: though a condition did not hold, "late" answers after ``DELAY`` seconds, "cut" never.
 Fault = Callable[[str, str], str]
+DELAY = 2.5
 
 
 class _Server(ThreadingHTTPServer):
@@ -121,6 +122,11 @@ class Proxy:
                 status, headers, content = 503, [], b""
                 for _ in range({"fail": 0, "twice": 2}.get(fault, 1)):
                     status, headers, content = self.ask(body)
+                if fault == "late":
+                    time.sleep(DELAY)
+                if fault == "cut":
+                    self.close_connection = True
+                    return
                 if fault == "ignore" and status == 412:
                     status, headers, content = 200, [("ETag", '"0"')], b""
                 if fault == "lost":

@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,10 @@ import pytest
 
 from protalign import EmbeddingStore, embed
 from protalign.core.errors import InputError, StoreError, StoreInUseError
+from protalign.searching import easy_search
 from protalign.stores import verify
-from protalign.stores.objects.client import Objects
+from protalign.stores.objects.client import Objects, Timeouts
+from protalign.stores.objects.lease import Lease
 from protalign.stores.objects.spool import spooled
 from tests.helpers.object_server import ENVIRONMENT, Proxy, object_server
 
@@ -137,6 +141,86 @@ def test_requests_that_go_wrong_change_nothing(
     assert objects_of(url) == local[0]
 
 
+@pytest.mark.parametrize("fault", ["late", "cut"])
+def test_writes_without_an_answer_are_made_again(
+    proxy: Proxy,
+    url: str,
+    fasta: Path,
+    local: tuple[dict[str, bytes], dict[str, bytes]],
+    fault: str,
+) -> None:
+    """A write whose answer comes too late, or never, is not lost and not doubled."""
+    chosen = {"store.zarr/.lock", "store.zarr/zarr.json", "/values/c.0.0"}
+    met: set[str] = set()
+
+    def once(method: str, path: str) -> str:
+        new = {end for end in chosen - met if method == "PUT" and path.endswith(end)}
+        met.update(new)
+        return fault if new else ""
+
+    proxy.fault = once
+    with spooled(url, Timeouts(one=1, all=20)) as folder:
+        embed(fasta, folder, [ENCODER])
+    proxy.fault = lambda method, path: ""
+    assert met == chosen
+    assert objects_of(url) == local[0]
+
+
+@pytest.mark.parametrize("left", ["nothing", "an expired lease"])
+def test_of_writers_at_the_same_moment_one_wins(proxy: Proxy, url: str, left: str) -> None:
+    """Writers that ask for the lease at once: one has it, all others are told so."""
+    if left != "nothing":
+        Objects(url).put(".lock", b'{"host": "h", "until": 0}', None)
+    writers = [Lease(Objects(url)) for _ in range(8)]
+    start = threading.Barrier(len(writers))
+
+    def acquire(lease: Lease) -> bool:
+        start.wait()
+        try:
+            lease.acquire()
+        except StoreInUseError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(writers)) as pool:
+        won = list(pool.map(acquire, writers))
+    assert sum(won) == 1
+    writers[won.index(True)].release(remove=True)
+    assert [*Objects(url).sizes()] == []
+
+
+def test_release_leaves_the_lease_of_another(proxy: Proxy, url: str) -> None:
+    """A writer that made nothing, and whose lease another one took, removes nothing of it."""
+    first, second = Lease(Objects(url)), Lease(Objects(url))
+    first.acquire()
+    expire(url)
+    second.acquire()
+    first.release(remove=True)
+    assert [key for key, _ in Objects(url).sizes()] == [".lock"]
+    second.release(remove=True)
+
+
+def test_spool_is_private_and_emptied(proxy: Proxy, url: str, fasta: Path, tmp_path: Path) -> None:
+    """Others cannot read it, a failed run leaves no data in it, a link in its place is refused."""
+
+    def fail() -> None:
+        with spooled(url) as folder:
+            embed(fasta, folder, [ENCODER])
+            assert [each.stat().st_mode & 0o777 for each in (folder, folder.parent)] == [0o700] * 2
+            raise InputError("stop")
+
+    with pytest.raises(InputError, match="stop"):
+        fail()
+    (folder,) = Path(os.environ["PROTALIGN_SPOOL"]).glob("*/store.zarr")
+    assert [*folder.iterdir()] == []
+    mine = write(tmp_path / "mine" / "file", "kept")
+    folder.rmdir()
+    folder.symlink_to(mine.parent)
+    with pytest.raises(StoreError, match="it is a link"), spooled(url):
+        pass
+    assert mine.read_text() == "kept"
+
+
 def test_service_without_conditional_requests_is_refused(
     proxy: Proxy, url: str, fasta: Path
 ) -> None:
@@ -187,6 +271,7 @@ def test_lost_lease_changes_nothing(
 
 
 def write(file: Path, text: str) -> Path:
+    file.parent.mkdir(exist_ok=True)
     file.write_text(text)
     return file
 
@@ -302,6 +387,13 @@ def test_wrong_use_is_one_line(proxy: Proxy, url: str, fasta: Path) -> None:
     assert "secret" not in str(caught.value)
     with pytest.raises(InputError, match="--scheduler"):
         embed(fasta, url, [ENCODER], scheduler="tcp://127.0.0.1:9")
+    with pytest.raises(StoreError, match="nothing is there"):
+        EmbeddingStore.open(url)
+    with pytest.raises(StoreError, match=r"://h/x\.zarr") as caught:
+        EmbeddingStore.open("foo://me:secr@et@h/x.zarr")
+    assert "et@" not in str(caught.value)
+    with pytest.raises(InputError, match="it is a URL"):
+        easy_search(fasta, url)
     Objects(url).put("notes.txt", b"mine", None)
     with pytest.raises(StoreError, match="is not a store"):
         embed(fasta, url, [ENCODER])
