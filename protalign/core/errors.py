@@ -7,7 +7,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 
-from protalign.core.paths import without_password
+from protalign.core.printing import without_password
 
 #: If this variable of the environment is set, errors show where in the code they come from.
 DEBUG_VARIABLE = "PROTALIGN_DEBUG"

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from protalign.core.printing import without_password
 from protalign.core.urls import Url, is_url
 
 #: Characters of each name in a file's name, at most.
@@ -33,19 +34,6 @@ def path_text(path: str | os.PathLike[str] | Url) -> str:
     'ftp://host/store.zarr'
     """
     return without_password(str(path).encode("utf-8", "backslashreplace").decode())
-
-
-def without_password(text: str) -> str:
-    """Return a text in which URLs have no user and no password.
-
-    Examples
-    --------
-    >>> without_password("s3://key:secret@bucket/store.zarr: it is missing")
-    's3://bucket/store.zarr: it is missing'
-    >>> without_password("ftp://me:p@ss@host/store.zarr")
-    'ftp://host/store.zarr'
-    """
-    return re.sub(r"(://)[^/\s]*@", r"\1", text)
 
 
 def path_of(text: str) -> Path:

@@ -6,6 +6,8 @@ character would move a terminal's cursor, and a spreadsheet runs a cell that beg
 
 from __future__ import annotations
 
+import re
+
 _FORMULA = ("=", "+", "-", "@")
 
 
@@ -69,3 +71,16 @@ def cell_text(cell: str) -> str:
     ('@id', "5'-end")
     """
     return cell[1:] if cell.startswith("'") and cell[1:].lstrip("'").startswith(_FORMULA) else cell
+
+
+def without_password(text: str) -> str:
+    """Return a text in which URLs have no user and no password.
+
+    Examples
+    --------
+    >>> without_password("s3://key:secret@bucket/store.zarr: it is missing")
+    's3://bucket/store.zarr: it is missing'
+    >>> without_password("ftp://me:p@ss@host/store.zarr")
+    'ftp://host/store.zarr'
+    """
+    return re.sub(r"(://)[^/\s]*@", r"\1", text)

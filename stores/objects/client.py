@@ -11,8 +11,7 @@ from glob import has_magic
 from typing import Any, NamedTuple, TypedDict
 
 from protalign.core.errors import StoreError
-from protalign.core.paths import without_password
-from protalign.core.printing import one_line
+from protalign.core.printing import one_line, without_password
 
 #: Beginnings of URLs of object storage that conditional requests are made to.
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
