@@ -1,6 +1,6 @@
 """Export, index, evaluate and verify by a scheduler's workers: what one process gives.
 
-The workers are threads of this process, and in the slow tests two processes.
+The workers are threads of this process, and two processes: both are slow to start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.helpers.commands import contents, run
 
 @pytest.fixture(
     scope="module",
-    params=["threads", pytest.param("processes", marks=pytest.mark.slow)],
+    params=[pytest.param(kind, marks=pytest.mark.slow) for kind in ("threads", "processes")],
 )
 def scheduler(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a scheduler with two workers."""
