@@ -74,11 +74,14 @@ class RescoredGraph:
         return np.take_along_axis(rows, order, axis=1), np.take_along_axis(cosines, order, axis=1)
 
 
-def fitting_expansion(rescored: RescoredGraph, exact: ExactIndex) -> tuple[int, float]:
+def fitting_expansion(
+    rescored: RescoredGraph, exact: ExactIndex, others: Float32 | None = None
+) -> tuple[int, float]:
     """Return how many candidates a graph's searches must keep, and the Recall@10 that this gives.
 
-    Queries near some of the vectors are searched exactly and by the graph, with more and more
-    candidates, until 99 % of the ten nearest to each are found; or with the most, if that is not.
+    Queries near some of the vectors, and vectors of the other modality, are searched exactly and by
+    the graph, with more and more candidates, until 99 % of the ten nearest to each are found for
+    either kind of query; or with the most, if that is not enough. The recall is the lower one.
 
     Parameters
     ----------
@@ -86,17 +89,30 @@ def fitting_expansion(rescored: RescoredGraph, exact: ExactIndex) -> tuple[int, 
         The graph, whose expansion is set.
     exact : ExactIndex
         The same vectors.
+    others : (q, dim) float32, optional
+        Vectors of the other modality: what most searches ask with.
     """
-    queries = _moved(exact)
-    _, cosines = exact.nearest(queries, HITS)
-    least = cosines[:, -1:] - np.float32(_ROUNDING)
+    kinds = [_moved(exact)] if others is None else [_moved(exact), others]
+    least = [exact.nearest(queries, HITS)[1][:, -1:] - np.float32(_ROUNDING) for queries in kinds]
     recall = 0.0
     for expansion in EXPANSIONS:
         rescored.graph.expansion = expansion
-        recall = float((rescored.nearest(queries, HITS)[1] >= least).mean())
+        recall = min(
+            float((rescored.nearest(queries, HITS)[1] >= worst).mean())
+            for queries, worst in zip(kinds, least, strict=True)
+        )
         if recall >= RECALL:
             break
     return rescored.graph.expansion, recall
+
+
+def some_vectors(vectors: Float32, present: Bool) -> Float32 | None:
+    """Return (q, dim) float32: some of the present vectors, drawn by chance; None if none is."""
+    rows = np.flatnonzero(present)
+    if not len(rows):
+        return None
+    drawn = np.random.default_rng(_SEED).choice(rows, min(_SAMPLE, len(rows)), replace=False)
+    return np.asarray(vectors[np.sort(drawn)])
 
 
 def _moved(exact: ExactIndex) -> Float32:

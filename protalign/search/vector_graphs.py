@@ -214,7 +214,9 @@ def graph_fault(path: Path, count: int, dim: int, entries: int) -> str:
         return "its nodes do not fill it"
     for start in range(0, count, _AT_ONCE):
         block = np.arange(start, min(start + _AT_ONCE, count))
-        if fault := _node_fault(data, (ends - sizes)[block], levels[block], levels, links, entries):
+        if fault := _node_fault(
+            data, ends[block] - sizes[block], levels[block], levels, links, entries
+        ):
             return fault
     return ""
 

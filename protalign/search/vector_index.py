@@ -24,7 +24,13 @@ from protalign.core.machine import usable_memory
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.untrusted import open_regular, read_json, whole_number
 from protalign.search.index import Index, Nearest
-from protalign.search.rescored import EXPANSIONS, RescoredGraph, exact_of, fitting_expansion
+from protalign.search.rescored import (
+    EXPANSIONS,
+    RescoredGraph,
+    exact_of,
+    fitting_expansion,
+    some_vectors,
+)
 from protalign.search.vector_graphs import VectorGraph, build_graph, graph_bytes, graph_fault
 from protalign.search.word_files import is_index as is_word_index
 from protalign.search.word_index import WordIndex
@@ -58,7 +64,8 @@ class GraphRecord:
     expansion : int
         Candidates that a search of it keeps.
     recall : float
-        Recall@10 of queries near its vectors with that many, beside an exact search.
+        Recall@10 with that many, beside an exact search: of queries near its vectors, or of vectors
+        of the other modality, whichever is lower.
     """
 
     count: int
@@ -100,8 +107,9 @@ def index_vectors(
 ) -> VectorIndexRecord:
     """Index vectors for searches among many millions; return what the index's document says.
 
-    When a graph is built, queries near some of its vectors are searched exactly too, and its
-    searches will keep as many candidates as it takes to find 99 % of their ten nearest.
+    When a graph is built, queries near some of its vectors, and vectors of the other modality, are
+    searched exactly too, and its searches will keep as many candidates as it takes to find 99 % of
+    their ten nearest.
 
     Parameters
     ----------
@@ -156,7 +164,9 @@ def index_vectors(
                 size, checksum = _size_and_checksum(handle)
             both = vectors.candidates(modality)
             rescored = RescoredGraph(Path(out), VectorGraph(path, count, vectors.dim), *both)
-            expansion, recall = fitting_expansion(rescored, exact_of(*both))
+            other: Modality = "structure" if modality == "sequence" else "sequence"
+            others = some_vectors(*vectors.candidates(other))
+            expansion, recall = fitting_expansion(rescored, exact_of(*both), others)
             digest = vectors.digest(modality)
             graphs[modality] = GraphRecord(count, size, checksum, digest, expansion, recall)
         record = VectorIndexRecord(len(vectors), vectors.dim, graphs)
@@ -361,7 +371,7 @@ def _record(value: Mapping[str, Any]) -> VectorIndexRecord:
             count = whole_number(graph["count"], 1, entries)
             size, checksum = (
                 whole_number(graph["bytes"], 1, 1 << 48),
-                whole_number(graph["crc32c"], 0, 2**32),
+                whole_number(graph["crc32c"], 0, 2**32 - 1),
             )
             expansion = whole_number(graph["expansion"], 1, EXPANSIONS[-1])
             recall = float(graph["recall"])

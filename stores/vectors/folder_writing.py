@@ -44,6 +44,8 @@ from protalign.stores.vectors.table import VectorBatch, for_arrow, schema_of, ta
 ROW_GROUP = 65536
 #: Rows of a Parquet file: about a GB with two vectors of 128 numbers.
 ROWS_PER_FILE = 1_000_000
+#: Files of a folder: their names have five digits.
+MOST_PARTS = 100_000
 
 
 def write_folder(
@@ -137,6 +139,11 @@ class ParquetParts:
         return self._folder / part_name(len(self.written))
 
     def _begin(self) -> None:
+        if len(self.written) == MOST_PARTS:
+            raise InputError(
+                f"rows_per_file={self._most}: more than {MOST_PARTS:,} files would be written",
+                "put more rows into a file",
+            )
         self._rows, self._open = 0, ExitStack()
         sink = self._open.enter_context(for_arrow(self._path, "wb"))
         self._writer = self._open.enter_context(

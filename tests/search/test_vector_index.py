@@ -19,7 +19,12 @@ from protalign.core.errors import InputError, WriteError
 from protalign.core.protein import MODALITIES
 from protalign.search import VectorIndex, index_vectors
 from protalign.search.index import Index
-from protalign.search.rescored import RescoredGraph, fitting_expansion
+from protalign.search.rescored import (
+    RescoredGraph,
+    exact_of,
+    fitting_expansion,
+    some_vectors,
+)
 from protalign.search.vector_graphs import LINKS, graph_bytes
 from protalign.search.vector_index import verify_vector_index
 from protalign.stores import AlignedVectors, VectorBatch, read_vectors, write_vectors
@@ -100,8 +105,35 @@ def test_a_search_looks_as_far_as_was_measured(place: Path) -> None:
     again = fitting_expansion(
         RescoredGraph(place, graph, *index.vectors.candidates("sequence")),
         Index(index.vectors)._build("sequence"),  # type: ignore[arg-type]
+        some_vectors(*index.vectors.candidates("structure")),
     )
     assert again[0] == index.record.graphs["sequence"].expansion
+
+
+def test_queries_of_the_other_modality_count(tmp_path: Path) -> None:
+    """A search looks further if the other modality's vectors are harder to answer."""
+    generator = np.random.default_rng(5)
+    families = np.repeat(generator.normal(size=(ROWS // 10, DIM)), 10, axis=0)
+    structure = families + 0.05 * generator.normal(size=families.shape)
+    sequence = generator.normal(size=families.shape)  # far from all structures
+    sequence, structure = (
+        (each / np.linalg.norm(each, axis=1, keepdims=True)).astype(np.float32)
+        for each in (sequence, structure)
+    )
+    every = np.ones(ROWS, dtype=np.bool_)
+    ids = np.array([f"p{n}" for n in range(ROWS)], dtype=object)
+    vectors = AlignedVectors(ids, sequence, structure, every, every)
+    record = index_vectors(vectors, tmp_path / "index").graphs["structure"]
+    index = VectorIndex(tmp_path / "index", vectors)
+    expected = Index(vectors).search(sequence[:512], 10)[0]
+    found = index.search(sequence[:512], 10)[0]
+    assert record.recall >= 0.99
+    assert (found[:, :, None] == expected[:, None]).any(axis=1).mean() >= 0.98
+    own = fitting_expansion(
+        RescoredGraph(tmp_path, index._built["structure"].graph, structure, every),  # type: ignore[attr-defined]
+        exact_of(structure, every),
+    )
+    assert own[0] < record.expansion
 
 
 def test_candidates_are_rescored(place: Path) -> None:
