@@ -81,7 +81,8 @@ def test_its_options_can_be_listed(
     assert "--json" in capsys.readouterr().out
 
 
-def test_the_page_is_written_from_the_results() -> None:
-    """docs/performance.md is exactly what benchmarks/report.py writes."""
-    written = runpy.run_path(str(ROOT / "benchmarks" / "report.py"))["page"]()
-    assert (ROOT / "docs" / "performance.md").read_text() == written
+@pytest.mark.parametrize(("program", "page"), [("report", "performance"), ("scale", "scale")])
+def test_the_page_is_written_from_the_results(program: str, page: str) -> None:
+    """docs/performance.md and docs/scale.md are exactly what their programs write."""
+    written = runpy.run_path(str(ROOT / "benchmarks" / f"{program}.py"))["page"]()
+    assert (ROOT / "docs" / f"{page}.md").read_text() == written

@@ -1,0 +1,240 @@
+"""Write docs/scale.md: what many structures cost, from the result files in benchmarks/results/.
+
+    python benchmarks/scale.py
+
+Every cost is a rate that a benchmark measured, times a count. No figure is typed by hand but those
+of ``ASSUMED``, which the page names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "scale.md"
+SIZES = (1_000_000, 20_000_000, 200_000_000)
+#: Residues of a structure; widths of both encoders' rows; bytes of a number; operations a residue
+#: of the large language model, and of the GPU a second (its maker's figure for bfloat16).
+ASSUMED = {"residues": 350, "bytes": 2, "operations": 1.3e9, "gpu": 989e12}
+#: Bytes of a residue's embeddings in the stores of two benchmarks: 2 x 8 and 2 x 32 values of 2.
+BYTES_OF_MADE_UP = {"many_entries": 32, "scaling": 128}
+#: Bytes of a residue in an index of words: a word of each modality.
+WORD_BYTES = 4
+WIDTHS = {"ESM2-8M and ProteinMPNN": 320 + 128, "ESM2-650M and ProteinMPNN": 1280 + 128}
+ENCODERS = {
+    "esm2-8M": "ESM2-8M",
+    "esm2-150M": "ESM2-150M",
+    "proteinmpnn": "ProteinMPNN's encoder",
+}
+
+HEAD = """# Scale
+
+What 1, 20 and 200 million structures cost: a prediction, and how it was checked. Rates are those
+that the benchmarks measured ([performance.md](performance.md)), on two cores; costs are rates
+times counts. `benchmarks/scale.py` writes this page from `benchmarks/results/`.
+
+Assumed: {residues} residues a structure, one chain each, all different; embeddings of two bytes a
+number. Nobody ran 200 million structures through ProtAlign yet. What was run is in the last
+table.
+"""
+
+
+def main() -> None:
+    PAGE.write_text(page())
+    print(f"{PAGE.relative_to(ROOT)} is written")
+
+
+def page() -> str:
+    """Return the page."""
+    entries, growth = load("many_entries"), load("scaling")
+    text = HEAD.format(**ASSUMED)
+    text += "\n## Disk\n\n" + table(["", *counts()], disk(entries["rows"], growth["rows"][-1]))
+    text += DISK
+    text += "\n## Time\n\n" + table(
+        ["", "rate", *counts()], [*hours(), *steps(entries["rows"], growth["rows"][-1])]
+    )
+    text += TIME.format(gpu=f"{ASSUMED['gpu'] / 1e12:.0f}")
+    text += "\n## Memory of a process\n\n" + table(["", *counts()], memory(entries["rows"]))
+    text += MEMORY
+    return text + "\n## Held to a measurement\n\n" + HELD.format(**held(entries)) + check(entries)
+
+
+DISK = """
+Embeddings are nearly all of it. What a search reads is small: vectors for the first stage, words
+or a store for the second. So a lab that has no room for all embeddings embeds shard by shard,
+exports the vectors and makes the index of each, and keeps the stores of what it looks into again.
+"""
+TIME = """
+Two cores embed a proteome, not a database. A job of an array does its part of the hours: 1,000
+jobs take a thousandth each ([cluster.md](cluster.md)). No GPU was measured. Its line is the
+card's speed by its maker ({gpu} TFLOP/s in bfloat16, an H200), of which half is counted: what
+good kernels reach, not what was seen here. `benchmarks/speed/gpu.py` measures it. Vectors that
+memory does not hold are read from the disk by each exact search, and that takes the disk's time.
+In object storage requests count too: [store-format.md](store-format.md) has them.
+"""
+MEMORY = """
+That is what a process holds itself. Embeddings, vectors and words are mapped from files, and the
+system keeps as many of their pages as there is room for.
+"""
+HELD = """{entries:,} made-up entries of {residues:.1f} residues with 2 x 8 values, in {stores}
+stores, on {machine} (`python benchmarks/speed/many_entries.py`,
+{date}). The line through a hundredth, which is a store, and a tenth, which is one too, predicts
+seconds and memory of all. **It holds within 30 % for `export` and `search` only.** A store that is
+read alone keeps its ids as text, several keep hashes of 8 bytes: so opening and looking up cost
+less than the line says, and so does memory. `info`, `verify` and `index` cost more: all stores
+together are less often in the system's cache of files than one that was just read, and whether
+that is all is not known. So the tables above take the costs of the ten million.
+
+"""
+
+
+def load(name: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return report
+
+
+def counts() -> list[str]:
+    return [f"{size // 1_000_000} million" for size in SIZES]
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def disk(rows: Sequence[dict[str, Any]], growth: dict[str, Any]) -> list[list[str]]:
+    """Return lines of GB; bytes an entry and a residue come from two stores without embeddings."""
+    one = rows[1]
+    n, m = one["entries"], one["residues"]
+    few = 1e9 * one["store_gb"] - m * BYTES_OF_MADE_UP["many_entries"]
+    p, q = growth["proteins"], growth["residues"]
+    many = 1e9 * growth["gb"] - q * BYTES_OF_MADE_UP["scaling"]
+    an_entry = (few * q - many * m) / (n * q - p * m)
+    a_residue = (few - n * an_entry) / m
+    residues = ASSUMED["residues"]
+    each = {"sequences, coordinates and ids": an_entry + residues * a_residue}
+    for name, width in WIDTHS.items():
+        each[f"embeddings of {name}"] = residues * width * ASSUMED["bytes"]
+    each["vectors of both modalities, Parquet and flat"] = 1e9 * one["vectors_gb"] / n
+    words = 1e9 * one["index_gb"] - WORD_BYTES * m
+    each["index of residue words"] = words / n + WORD_BYTES * residues
+    return [[name, *(size_of(size * a) for size in SIZES)] for name, a in each.items()]
+
+
+def hours() -> list[list[str]]:
+    """Return lines of hours of reading and encoding, for each machine that was measured."""
+    residues = ASSUMED["residues"]
+    lines = []
+    for file in sorted(RESULTS.rglob("*.json")):
+        report = json.loads(file.read_text())
+        name = report.get("benchmark")
+        what = ENCODERS.get(name if name == "proteinmpnn" else file.stem)
+        if what is None:
+            continue
+        sides = [row for row in report["rows"] if row["side"].startswith("protalign")]
+        best = max(sides, key=lambda row: row["residues_per_second"])
+        rate = best["residues_per_second"]
+        dtype = best["side"].removeprefix("protalign ")
+        label = f"{what}, {dtype}, {machine(report)}"
+        lines.append(
+            [label, f"{rate:,.0f} residues/s", *(duration(n * residues / rate) for n in SIZES)]
+        )
+    rate = ASSUMED["gpu"] / 2 / ASSUMED["operations"]
+    lines.append(
+        [
+            "ESM2-650M, bfloat16, a GPU (not measured)",
+            f"{rate:,.0f} residues/s",
+            *(duration(n * residues / rate) for n in SIZES),
+        ]
+    )
+    return lines
+
+
+def steps(rows: Sequence[dict[str, Any]], growth: dict[str, Any]) -> list[list[str]]:
+    """Return lines of hours of all that needs no encoder, from the costs of most entries."""
+    small, one = rows[0], rows[2]
+    entries, residues = (one[key] - small[key] for key in ("entries", "residues"))
+    embed = growth["residues"] / growth["embed"]
+    gb = 2 * ASSUMED["residues"] * WIDTHS["ESM2-8M and ProteinMPNN"] / 1e9
+    verify = growth["gb"] / growth["verify"]
+    index = residues / (one["index"]["seconds"] - small["index"]["seconds"])
+    export = entries / (one["export"]["seconds"] - small["export"]["seconds"])
+    search = entries / (one["search"]["seconds"] - small["search"]["seconds"])
+    lengths = ASSUMED["residues"]
+    return [
+        line("`embed` without the encoders", f"{embed:,.0f} residues/s", lengths / embed),
+        line("`verify` of ESM2-8M's, from the system's cache", f"{verify:.1f} GB/s", gb / verify),
+        line("`index`, words of residues", f"{index:,.0f} residues/s", lengths / index),
+        line("`export`, beside reading the embeddings", f"{export:,.0f} entries/s", 1 / export),
+        line(
+            "an exact search of 64 vectors, all in memory", f"{search:,.0f} entries/s", 1 / search
+        ),
+    ]
+
+
+def line(name: str, rate: str, seconds: float) -> list[str]:
+    return [name, rate, *(duration(size * seconds) for size in SIZES)]
+
+
+def memory(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    small, one = rows[0], rows[2]
+    lines = []
+    for step in ("open", "info", "look up", "verify", "export", "index", "search"):
+        an_entry = 1e9 * (one[step]["gb"] - small[step]["gb"]) / (one["entries"] - small["entries"])
+        least = 1e9 * one[step]["gb"] - an_entry * one["entries"]
+        lines.append([step, *(size_of(least + max(an_entry, 0) * size) for size in SIZES)])
+    return lines
+
+
+def held(report: dict[str, Any]) -> dict[str, Any]:
+    many = report["rows"][2]
+    return {
+        "entries": many["entries"],
+        "residues": many["residues"] / many["entries"],
+        "stores": many["stores"],
+        "machine": machine(report),
+        "date": report["date"],
+    }
+
+
+def check(report: dict[str, Any]) -> str:
+    lines = [
+        [
+            row["step"],
+            f"{row['predicted_seconds']:.1f}",
+            f"{row['seconds']:.1f}",
+            f"{row['seconds'] / row['predicted_seconds'] - 1:+.0%}",
+            f"{row['predicted_gb']:.2f}",
+            f"{row['gb']:.2f}",
+        ]
+        for row in report["rows"][3:]
+    ]
+    return table(["step", "predicted s", "measured s", "off by", "predicted GB", "GB"], lines)
+
+
+def machine(report: dict[str, Any]) -> str:
+    facts = report["machine"]
+    name = facts["processor"].replace("(R)", "").replace(" Processor", "")
+    return f"{facts['cores']} cores of {name}" + (" with AMX" if facts["amx"] else "")
+
+
+def size_of(count: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9)):
+        if count >= size:
+            return f"{count / size:,.{0 if count >= 100 * size else 1}f} {unit}"
+    return f"{count / 1e6:,.0f} MB"
+
+
+def duration(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.{0 if seconds >= 20 * size else 1}f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+if __name__ == "__main__":
+    main()
