@@ -213,7 +213,8 @@ def summary(lines: Sequence[dict[str, Any]]) -> list[Summary]:
             "ratio": None,
             "target": None,
             "figure": f"{line['seconds']:.1f} s, {line['gb']:.2f} GB of memory",
-            "limit": f"a tenth predicts {line['predicted_seconds']:.1f} s, {line['predicted_gb']:.2f} GB",
+            "limit": f"a tenth predicts {line['predicted_seconds']:.1f} s, "
+            f"{line['predicted_gb']:.2f} GB",
             "equal": "",
         }
         for line in lines
