@@ -152,7 +152,14 @@ app.run()
 @pytest.mark.parametrize(
     "words",
     [
-        ("export", "none.zarr", "--model", "none", "--out", "s3://key:SECRET@b/v.parquet?sig=SECRET"),
+        (
+            "export",
+            "none.zarr",
+            "--model",
+            "none",
+            "--out",
+            "s3://key:SECRET@b/v.parquet?sig=SECRET",
+        ),
         ("fit", "none.zarr", "--out", "gs://bucket/model"),
         ("serve", "s3://bucket/store.zarr"),
         ("easy-search", "query.fasta", "s3://bucket/store.zarr", "hits.m8"),
