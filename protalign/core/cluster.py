@@ -22,9 +22,9 @@ from time import monotonic
 from typing import Any, TypeVar
 from uuid import uuid4
 
-import dask
 from distributed import Client, Future, KilledWorker, Security
 from distributed.comm import connect
+from distributed.config import config
 from distributed.protocol.pickle import dumps, loads
 from distributed.utils import import_term
 
@@ -137,9 +137,7 @@ def connected(scheduler: str) -> Iterator[Client]:
         except Exception as error:  # each protocol has errors of its own
             advice = "start one with `dask scheduler`"
             if scheduler.startswith("tls://"):
-                advice += (
-                    ", and name the certificates in Dask's configuration (distributed.comm.tls)"
-                )
+                advice += ", and name the certificates in its settings (distributed.comm.tls)"
             raise StoreError(
                 f"no Dask scheduler answers at {scheduler}: {one_line(error) or 'silence'}; {advice}"
             ) from None
@@ -159,7 +157,7 @@ def _security(scheduler: str) -> Security:
 
     Raise StoreError if the loader fails.
     """
-    loader = dask.config.get("distributed.client.security-loader", None)
+    loader = config.get("distributed", {}).get("client", {}).get("security-loader")
     try:
         security = import_term(loader)({"address": scheduler}) if loader else None
         return Security() if security is None else security

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 _FORMULA = ("=", "+", "-", "@")
-#: A URL from its host to the end of the word, and the beginning of a query in it: a name and "=", or
-#: a long word.
+#: A URL from its host to the end of the word, and the beginning of a query in it: a name and "=",
+#: or a long word.
 _ADDRESS = re.compile(r"://\S*")
 _QUERY = re.compile(r"[?#](?:[^?#=/]*=|[A-Za-z0-9%+_-]{32,}(?![.*\w]))")
 #: What ends a sentence or its part around a URL.

@@ -64,9 +64,6 @@ def check_unsigned(url: str) -> None:
     Examples
     --------
     >>> check_unsigned("s3://bucket/shard-?.zarr")
-    >>> check_unsigned("https://host/store.zarr?sv=2024&sig=secret")
-    Traceback (most recent call last):
-    protalign.core.errors.StoreError: https://host/store.zarr: a store has no address with a query or a signature, which is of one file; give credentials in the environment, and take out of the URL what follows the ?
     """
     if shown(url) != without_users(url):
         raise StoreError(
