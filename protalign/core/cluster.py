@@ -137,7 +137,7 @@ def connected(scheduler: str) -> Iterator[Client]:
         except Exception as error:  # each protocol has errors of its own
             advice = "start one with `dask scheduler`"
             if scheduler.startswith("tls://"):
-                advice += ", and name the certificates in its settings (distributed.comm.tls)"
+                advice += ", and set distributed.comm.tls for it"
             raise StoreError(
                 f"no Dask scheduler answers at {scheduler}: {one_line(error) or 'silence'}; {advice}"
             ) from None
