@@ -139,7 +139,8 @@ def connected(scheduler: str) -> Iterator[Client]:
             if scheduler.startswith("tls://"):
                 advice += ", and set distributed.comm.tls for it"
             raise StoreError(
-                f"no Dask scheduler answers at {scheduler}: {one_line(error) or 'silence'}; {advice}"
+                f"no Dask scheduler answers at {scheduler}: {one_line(error) or 'silence'}; "
+                f"{advice}"
             ) from None
         with client:
             try:
