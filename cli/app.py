@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -37,8 +39,8 @@ from protalign.cli import (
 )
 from protalign.cli.console import INTERRUPTED, NO_READER, USAGE, Interrupted
 from protalign.cli.help import Command, Commands
-from protalign.core.errors import DEBUG_VARIABLE, ProtAlignError, show_traceback
-from protalign.core.printing import printable
+from protalign.core.errors import DEBUG_VARIABLE, InputError, ProtAlignError, show_traceback
+from protalign.core.printing import printable, without_secrets
 from protalign.core.version import __version__
 
 FILES, STORES, MODELS, VECTORS = "Files to hits", "Stores", "Models", "Vectors"
@@ -104,8 +106,30 @@ def _options(
         os.environ[DEBUG_VARIABLE] = "1"  # worker processes inherit it
 
 
+#: What is left of a URL as a path: one slash.
+_URL_AS_PATH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+
+
+def _with_local_paths(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command refuse a URL in place of a path: it would be a folder here, called "s3:"."""
+
+    @wraps(command)
+    def checked(**values: Any) -> None:
+        for value in values.values():
+            for path in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(path, Path) and _URL_AS_PATH.match(str(path)):
+                    url = _URL_AS_PATH.sub(r"\1://", str(path), count=1)
+                    raise InputError(
+                        f"{url}: it is a URL, and only a path on this machine is taken here",
+                        "give a local path, and copy the file or folder",
+                    )
+        command(**values)
+
+    return checked
+
+
 for _name, (_function, _group) in COMMANDS.items():
-    app.command(_name, cls=Command, rich_help_panel=_group)(_function)
+    app.command(_name, cls=Command, rich_help_panel=_group)(_with_local_paths(_function))
 
 
 def run() -> None:
@@ -176,4 +200,4 @@ def _end_interrupted(line: str) -> NoReturn:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning as one line, without the line of code that it came from."""
-    print(f"protalign: warning: {printable(message)}", file=sys.stderr)
+    print(f"protalign: warning: {printable(without_secrets(str(message)))}", file=sys.stderr)

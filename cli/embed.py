@@ -32,6 +32,7 @@ from protalign.cli.options import (
     StructureWeights,
 )
 from protalign.core.errors import InputError
+from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import Modality, StorageDtype, counted
 
@@ -64,7 +65,8 @@ def embed(
         typer.Option(
             "--list",
             metavar="<path>",
-            help="A text file with a path or an address in each line. May be given several times.",
+            help="A text file with a path or an address in each line; paths are relative to its "
+            "folder. -: standard input. May be given several times.",
             show_default=False,
         ),
     ] = None,
@@ -192,7 +194,7 @@ def embed(
         print_failures(report.failures)
         remarks = len(report.failures) + sum(note.count for note in report.notes)
         if remarks > min(len(report.failures), FAILURES_SHOWN) + len(report.notes) and not quiet:
-            named = shlex.quote(printable(out))
+            named = shlex.quote(printable(path_text(out)))
             print(f"all of them: protalign info {named} --notes --format tsv", file=sys.stderr)
     if report.failures:
         raise typer.Exit(SOME_FAILED)
@@ -208,7 +210,7 @@ def _shard(text: str) -> tuple[int, int]:
 def _print_summary(report: EmbedReport, out: str) -> None:
     unchanged = report.files - report.files_read
     print(
-        f"{printable(out)}: {counted(report.entries, 'entry', 'entries')}; "
+        f"{printable(path_text(out))}: {counted(report.entries, 'entry', 'entries')}; "
         f"{counted(report.files, 'file')}" + (f" ({unchanged:,} unchanged)" if unchanged else "")
     )
     for name, done in report.encoded.items():

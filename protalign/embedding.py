@@ -286,6 +286,7 @@ def embed(
                 storage_dtype=storage_dtype,
                 processes=processes,
                 shard=shard,
+                lists=lists,
                 reporter=reporter,
             )
     if isinstance(paths, (str, os.PathLike)):

@@ -24,7 +24,9 @@ from uuid import uuid4
 
 from distributed import Client, Future, KilledWorker, Security
 from distributed.comm import connect
+from distributed.config import config
 from distributed.protocol.pickle import dumps, loads
+from distributed.utils import import_term
 
 from protalign.core.errors import ProtAlignError, StoreError, show_traceback
 from protalign.core.printing import one_line
@@ -122,19 +124,23 @@ def workers_of(client: Client) -> int:
 def connected(scheduler: str) -> Iterator[Client]:
     """Yield a client of a scheduler that has workers; raise StoreError if there is none."""
     with silenced("distributed"):
+        security = _security(scheduler)
         try:
             with ThreadPoolExecutor(1) as other:  # this thread may run a loop, as in a notebook
-                other.submit(lambda: asyncio.run(_shake_hands(scheduler))).result()
-            client = Client(scheduler, timeout=ANSWER_SECONDS)
+                other.submit(lambda: asyncio.run(_shake_hands(scheduler, security))).result()
+            client = Client(scheduler, security=security, timeout=ANSWER_SECONDS)
         except ImportError as error:
             raise StoreError(
                 f"the Dask scheduler at {scheduler}: {one_line(error)}; install the same versions "
                 "on all machines"
             ) from None
         except Exception as error:  # each protocol has errors of its own
+            advice = "start one with `dask scheduler`"
+            if scheduler.startswith("tls://"):
+                advice += ", and set distributed.comm.tls for it"
             raise StoreError(
-                f"no Dask scheduler answers at {scheduler}: {one_line(error) or 'silence'}; start "
-                "one with `dask scheduler`"
+                f"no Dask scheduler answers at {scheduler}: {one_line(error) or 'silence'}; "
+                f"{advice}"
             ) from None
         with client:
             try:
@@ -147,9 +153,26 @@ def connected(scheduler: str) -> Iterator[Client]:
             yield client
 
 
-async def _shake_hands(scheduler: str) -> None:
+def _security(scheduler: str) -> Security:
+    """Return the certificates that Dask's configuration names, or that its security loader gives.
+
+    Raise StoreError if the loader fails.
+    """
+    loader = config.get("distributed", {}).get("client", {}).get("security-loader")
+    try:
+        security = import_term(loader)({"address": scheduler}) if loader else None
+        return Security() if security is None else security
+    except Exception as error:  # of the loader, of files that are missing
+        raise StoreError(
+            f"the certificates for {scheduler}: Dask's configuration does not give them "
+            f"({type(error).__name__}: {one_line(error)}); check distributed.comm.tls and "
+            "distributed.client.security-loader in it"
+        ) from None
+
+
+async def _shake_hands(scheduler: str, security: Security) -> None:
     """Find out in time whether a scheduler answers: a client waits for one that is silent."""
-    arguments = Security().get_connection_args("client")
+    arguments = security.get_connection_args("client")
     shaking = connect(scheduler, timeout=ANSWER_SECONDS, **arguments)
     comm = await asyncio.wait_for(shaking, 1.2 * ANSWER_SECONDS)
     await comm.close()

@@ -7,7 +7,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 
-from protalign.core.printing import without_password
+from protalign.core.printing import without_secrets
 
 #: If this variable of the environment is set, errors show where in the code they come from.
 DEBUG_VARIABLE = "PROTALIGN_DEBUG"
@@ -16,7 +16,7 @@ DEBUG_VARIABLE = "PROTALIGN_DEBUG"
 class ProtAlignError(Exception):
     """The base of every error that ProtAlign raises on purpose; the command line prints it.
 
-    URLs in its text lose the user and the password, whoever wrote the text.
+    URLs in its text lose user, password and query, whoever wrote the text.
 
     Examples
     --------
@@ -26,7 +26,7 @@ class ProtAlignError(Exception):
 
     def __init__(self, *args: object) -> None:
         super().__init__(
-            *(without_password(each) if isinstance(each, str) else each for each in args)
+            *(without_secrets(each) if isinstance(each, str) else each for each in args)
         )
 
 
@@ -49,8 +49,8 @@ class InputError(ProtAlignError, ValueError):
     """
 
     def __init__(self, reason: str, advice: str = "", *, record: str = "") -> None:
-        self.reason = without_password(reason)
-        self.advice = without_password(advice)
+        self.reason = without_secrets(reason)
+        self.advice = without_secrets(advice)
         self.record = record
         super().__init__(f"{reason}; {advice}" if advice else reason)
 
@@ -94,7 +94,7 @@ class LostProcessError(ProtAlignError):
 def show_traceback(error: BaseException) -> None:
     """Print where an error comes from to standard error, if ``DEBUG_VARIABLE`` is set."""
     if os.environ.get(DEBUG_VARIABLE):
-        traceback.print_exception(error, file=sys.stderr)
+        print(without_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from protalign.core.printing import without_password
+from protalign.core.printing import without_secrets
 from protalign.core.urls import Url, is_url
 
 #: Characters of each name in a file's name, at most.
@@ -24,7 +24,7 @@ _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 def path_text(path: str | os.PathLike[str] | Url) -> str:
     r"""Return a path as text that UTF-8 can hold, even if its bytes are not UTF-8.
 
-    A URL loses the user and the password in it, since such texts are printed and recorded.
+    A URL loses the secrets in it, since such texts are printed and recorded.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def path_text(path: str | os.PathLike[str] | Url) -> str:
     >>> path_text("ftp://me:secret@host/store.zarr")
     'ftp://host/store.zarr'
     """
-    return without_password(str(path).encode("utf-8", "backslashreplace").decode())
+    return without_secrets(str(path).encode("utf-8", "backslashreplace").decode())
 
 
 def path_of(text: str) -> Path:

@@ -9,6 +9,12 @@ from __future__ import annotations
 import re
 
 _FORMULA = ("=", "+", "-", "@")
+#: A URL from its host to the end of the word, and the beginning of a query in it: a name and "=",
+#: or a long word.
+_ADDRESS = re.compile(r"://\S*")
+_QUERY = re.compile(r"[?#](?:[^?#=/]*=|[A-Za-z0-9%+_-]{32,}(?![.*\w]))")
+#: What ends a sentence or its part around a URL.
+_AFTER = ".,;:)]}'\""
 
 
 def printable(text: object) -> str:
@@ -73,14 +79,36 @@ def cell_text(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].lstrip("'").startswith(_FORMULA) else cell
 
 
-def without_password(text: str) -> str:
-    """Return a text in which URLs have no user and no password.
+def without_users(text: str) -> str:
+    """Return a text in which URLs have no user and no password; ``without_secrets`` takes more.
 
     Examples
     --------
-    >>> without_password("s3://key:secret@bucket/store.zarr: it is missing")
-    's3://bucket/store.zarr: it is missing'
-    >>> without_password("ftp://me:p@ss@host/store.zarr")
-    'ftp://host/store.zarr'
+    >>> without_users("ftp://me:p@ss@host/shard-?.zarr")
+    'ftp://host/shard-?.zarr'
     """
     return re.sub(r"(://)[^/\s]*@", r"\1", text)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text in which URLs have no user, no password and no query.
+
+    Signatures, tokens and keys stand in queries, under any name. A ``?`` that begins none stays: in
+    the URL of a store it may stand for a letter.
+
+    Examples
+    --------
+    >>> without_secrets("s3://key:secret@bucket/store.zarr: it is missing")
+    's3://bucket/store.zarr: it is missing'
+    >>> without_secrets("ftp://me:p@ss@host/store.zarr")
+    'ftp://host/store.zarr'
+    >>> without_secrets("https://host/store.zarr?sv=2024&sig=secret: it is missing; check s3://b/?.zarr")
+    'https://host/store.zarr: it is missing; check s3://b/?.zarr'
+    """
+    return _ADDRESS.sub(_without_query, without_users(text))
+
+
+def _without_query(address: re.Match[str]) -> str:
+    word = address[0]
+    query = _QUERY.search(word)
+    return word if query is None else word[: query.start()] + word[len(word.rstrip(_AFTER)) :]

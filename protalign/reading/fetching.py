@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,13 @@ from typing import Any
 
 from protalign.core.errors import InputError
 from protalign.core.urls import Url
-from protalign.reading.content import MAX_BYTES, TooLargeError, system_problem
+from protalign.reading.content import (
+    MAX_BYTES,
+    BlockReader,
+    TooLargeError,
+    gunzip_blocks,
+    system_problem,
+)
 from protalign.reading.processes import ordered_map
 from protalign.reading.single import SourceResult, failed
 from protalign.reading.sources import CONTAINERS, SourceFile
@@ -30,6 +37,8 @@ _PATIENCE, _SLOWEST = 60.0, 1000.0
 _BLOCK = 1 << 20
 #: Answers of a server that may be others a moment later.
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
+#: Answers with a whole file; others without an error have a part of it, or nothing.
+_WHOLE = (200, 203)
 _AGAIN = "run the same command again later"
 
 
@@ -108,7 +117,7 @@ def _fetch_once(url: Url, copy: Path, limit: int) -> None:
     handle = _opened(url)
     try:
         with copy.open("wb") as file:
-            while block := _next(handle):
+            for block in _content(url, handle):
                 size += len(block)
                 if size > limit:
                     raise TooLargeError(limit)
@@ -118,6 +127,23 @@ def _fetch_once(url: Url, copy: Path, limit: int) -> None:
                     raise _FetchError("it comes too slowly", _AGAIN)
     finally:
         handle.close()
+
+
+def _content(url: Url, handle: Any) -> Iterator[bytes]:
+    """Return the blocks of the file; unpacked, if a web server packs it though it was not asked to.
+
+    Some do with all that they keep packed, as object storage may. A file that is called .gz stays.
+    """
+    blocks = iter(partial(_next, handle), b"")
+    if url.scheme not in ("http", "https"):
+        return blocks
+    answer = handle.r
+    if answer.status not in _WHOLE:
+        raise _FetchError(f"the server answered with status {answer.status}", "check the address")
+    packed = answer.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
+    if packed and not url.name.lower().endswith((".gz", ".tgz")):
+        return gunzip_blocks(io.BufferedReader(BlockReader(blocks)))
+    return blocks
 
 
 def _opened(url: Url) -> Any:

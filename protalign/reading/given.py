@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,11 +110,15 @@ def find_given(
     roots = [_root(os.fspath(path)) for path in paths]
     mistakes: list[Failure] = []
     for file in lists:
+        before = len(roots) + len(mistakes)
         for line in read_list(Path(file)):
             if isinstance(line, Failure):
                 mistakes.append(line)
             else:
                 roots.append(line)
+        if len(roots) + len(mistakes) == before:
+            advice = "put a path or an address in each line"
+            mistakes.append(Failure("", path_text(file), "it names nothing to read", advice))
     sources, failures = find_sources(roots)
     return Given(frozenset(roots), sources, failures, mistakes)
 
@@ -121,12 +127,13 @@ def read_list(path: Path) -> Iterator[Path | Url | Failure]:
     r"""Yield what the lines of a list name, in order.
 
     A line is a path or an address. Blank lines, and those that begin with ``#``, say nothing. A
-    path is relative to the list's folder. The list is read in a stream.
+    path is relative to the list's folder, or to the current one if the list is standard input. The
+    list is read in a stream.
 
     Parameters
     ----------
     path : Path
-        A text file in UTF-8; a pipe is not read.
+        A text file in UTF-8, or ``-`` for standard input; another pipe is not read.
 
     Yields
     ------
@@ -147,10 +154,10 @@ def read_list(path: Path) -> Iterator[Path | Url | Failure]:
     >>> first.name, second.reason
     ('1abc.pdb', 'line 3: an address with gopher://: not read')
     """
-    file, number = path_text(path), 0
-    folder = path.absolute().parent
+    piped, number = path == Path("-"), 0
+    file, folder = "standard input" if piped else path_text(path), path.absolute().parent
     try:
-        with open_file(path) as handle:
+        with nullcontext(sys.stdin.buffer) if piped else open_file(path) as handle:
             while line := handle.readline(_LONGEST_LINE + 1):
                 number += 1
                 if len(line) > _LONGEST_LINE:

@@ -128,10 +128,9 @@ class RemoteArrays(Arrays):
             )
             store.expect(StoreState({}))
             self._group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
-        except (
-            *(OSError, ValueError, ImportError, RecursionError),
-            *(TypeError, KeyError, AttributeError),  # of a root that is no group
-        ) as error:
+        except StoreError:
+            raise
+        except Exception as error:  # each service has errors of its own; of a root that is no group
             fault = (
                 "nothing is there" if isinstance(error, FileNotFoundError) else _first_line(error)
             )
@@ -158,7 +157,9 @@ class RemoteArrays(Arrays):
             return np.asarray(self._array(name)[start:stop])
         except _BadChunkError as error:
             raise chunk_error(self.path, error.array, error.chunk, error.fault) from None
-        except (OSError, ValueError, MemoryError) as error:
+        except StoreError:
+            raise
+        except Exception as error:  # each service has errors of its own
             raise StoreError(
                 f"{self.path}: array {name}, rows {start} to {stop}, cannot be read "
                 f"({_first_line(error)}); check the connection; if it is fine, the store is damaged"

@@ -11,7 +11,7 @@ from glob import has_magic
 from typing import Any, NamedTuple, TypedDict
 
 from protalign.core.errors import StoreError
-from protalign.core.printing import one_line, without_password
+from protalign.core.printing import one_line, without_secrets, without_users
 
 #: Beginnings of URLs of object storage that conditional requests are made to.
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
@@ -58,6 +58,20 @@ def is_object_url(url: str) -> bool:
     return url.partition("://")[0].lower() in SCHEMES and "://" in url
 
 
+def check_unsigned(url: str) -> None:
+    """Raise StoreError for an address with a query, such as a signature: it is of one file.
+
+    Examples
+    --------
+    >>> check_unsigned("s3://bucket/shard-?.zarr")
+    """
+    if shown(url) != without_users(url):
+        raise StoreError(
+            f"{shown(url)}: a store has no address with a query or a signature, which is of one "
+            "file; give credentials in the environment, and take out of the URL what follows the ?"
+        )
+
+
 def open_bucket(url: str, timeouts: Timeouts = _TIMEOUTS) -> Any:
     """Return obstore's store of a URL; credentials come from the environment.
 
@@ -68,6 +82,7 @@ def open_bucket(url: str, timeouts: Timeouts = _TIMEOUTS) -> Any:
             f"{shown(url)}: it holds a password; give credentials in the environment "
             "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), and take them out of the URL"
         )
+    check_unsigned(url)
     try:
         from obstore.store import from_url
     except ImportError:
@@ -124,8 +139,8 @@ def zarr_store(url: str) -> Any:
 
 
 def shown(url: str) -> str:
-    """Return a URL as it is printed: without the user and the password in it."""
-    return without_password(url)
+    """Return a URL as it is printed: without the secrets in it."""
+    return without_secrets(url)
 
 
 def fault_of(error: Exception) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from protalign.core.errors import InputError, StoreError
 from protalign.core.paths import path_text
 from protalign.core.printing import one_line
-from protalign.stores.objects.client import is_object_url, matching
+from protalign.stores.objects.client import check_unsigned, is_object_url, matching
 
 #: What opens a store, or several: a path, a URL, a pattern, or a list of them.
 StorePaths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -91,6 +91,7 @@ def check_is_one(path: str | os.PathLike[str]) -> None:
 
 
 def _matches(path: str) -> Iterator[str]:
+    check_unsigned(path)
     if not is_pattern(path):
         yield path
         return

@@ -147,3 +147,32 @@ app.run()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 130
     assert done.stderr == f"protalign: {line}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (
+            "export",
+            "none.zarr",
+            "--model",
+            "none",
+            "--out",
+            "s3://key:SECRET@b/v.parquet?sig=SECRET",
+        ),
+        ("fit", "none.zarr", "--out", "gs://bucket/model"),
+        ("serve", "s3://bucket/store.zarr"),
+        ("easy-search", "query.fasta", "s3://bucket/store.zarr", "hits.m8"),
+        ("embed", "--list", "https://host/list.txt", "--out", "none.zarr"),
+    ],
+)
+def test_a_url_in_place_of_a_path_is_refused(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be a folder of this machine called "s3:", which nobody looks for."""
+    monkeypatch.chdir(tmp_path)
+    done = run(*words, code=2)
+    assert "://" in done.stderr
+    assert "only a path on this machine is taken" in done.stderr
+    assert "SECRET" not in done.stderr
+    assert [*tmp_path.iterdir()] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,9 @@ from pathlib import Path
 
 import dask
 import pytest
-from distributed import LocalCluster
+from distributed import LocalCluster, Security
 
-from protalign.core.errors import ProtAlignError
+from protalign.core.errors import ProtAlignError, StoreError
 from protalign.core.spread import spread_over
 from tests.helpers.tasks import KilledAt, Marked, squared
 
@@ -109,3 +110,64 @@ def test_the_scheduler_ends(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     assert time.monotonic() - started < 60
     assert "\n" not in str(caught.value)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def certificate(folder: Path) -> dict[str, str]:
+    """A certificate that signs itself, as Dask's configuration names it for a client."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no `openssl` program")
+    key, cert = str(folder / "key.pem"), str(folder / "cert.pem")
+    words = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tests"]
+    command = ["openssl", "req", *words, "-keyout", key, "-out", cert]
+    subprocess.run(command, check=True, capture_output=True)
+    return {"tls_ca_file": cert, "tls_client_cert": cert, "tls_client_key": key}
+
+
+#: What ``_loader`` gives: Dask's configuration names a function.
+_loaded: dict[str, str] = {}
+
+
+def _loader(info: dict[str, str]) -> Security:
+    assert info["address"].startswith("tls://")
+    return Security(**_loaded, require_encryption=True)
+
+
+def test_a_scheduler_behind_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come from Dask's configuration, or from its loader; without any it is one line."""
+    of_client = certificate(tmp_path)
+    cert, key = of_client["tls_client_cert"], of_client["tls_client_key"]
+    others = {
+        f"tls_{role}_{kind}": file
+        for role in ("scheduler", "worker")
+        for kind, file in (("cert", cert), ("key", key))
+    }
+    security = Security(**of_client, **others, require_encryption=True)
+    monkeypatch.setattr(sys.modules[__name__], "_loaded", of_client)
+    tls = "distributed.comm.tls"
+    in_config = {f"{tls}.ca-file": cert, f"{tls}.client.cert": cert, f"{tls}.client.key": key}
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tls://",
+        security=security,
+        dashboard_address="127.0.0.1:0",
+    ) as cluster:
+        address = cluster.scheduler_address
+        assert address.startswith("tls://")
+        for setting in (in_config, {"distributed.client.security-loader": f"{__name__}._loader"}):
+            with dask.config.set(setting), spread_over(address) as spread:
+                assert list(spread.map(squared, range(4))) == [0, 1, 4, 9]
+        with (
+            pytest.raises(StoreError, match=r"distributed\.comm\.tls") as caught,
+            spread_over(address),
+        ):
+            pass
+        assert "\n" not in str(caught.value)
+    missing = {"distributed.client.security-loader": "no_such_module.loader"}
+    with (
+        dask.config.set(missing),
+        pytest.raises(StoreError, match=r"^the certificates for tls://.*security-loader"),
+        spread_over("tls://127.0.0.1:9"),
+    ):
+        pass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,29 @@ def test_the_lines_are_dealt_out(sample: Path, tmp_path: Path) -> None:
     assert sum(len(part.mistakes) for part in parts) == 1
     with pytest.raises(InputError, match="no such part"):
         whole.part(4, 3)
+
+
+def test_standard_input_is_a_list(
+    sample: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Paths are relative to the current folder; a bad line is named."""
+    (tmp_path / "1bpi_A.cif").symlink_to(sample / "1bpi_A.cif")
+    monkeypatch.chdir(tmp_path)
+    text = io.TextIOWrapper(io.BytesIO(b"1bpi_A.cif\ngopher://h/x.cif\n"))
+    monkeypatch.setattr(sys, "stdin", text)
+    found = find_given([], ["-"])
+    assert [source.path for source in found.sources] == [tmp_path / "1bpi_A.cif"]
+    assert [failure.file for failure in found.mistakes] == ["standard input"]
+
+
+@pytest.mark.parametrize("text", [b"", b"# nothing\n\n"])
+def test_an_empty_list_is_a_mistake(text: bytes, tmp_path: Path) -> None:
+    """Whatever should have filled it has failed."""
+    [mistake] = find_given([], [write(tmp_path, text)]).mistakes
+    assert (mistake.file, mistake.reason) == (
+        str(tmp_path / "paths.txt"),
+        "it names nothing to read",
+    )
 
 
 @pytest.mark.parametrize("name", ["missing.txt", "."])

@@ -57,6 +57,14 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"data_x\n")
             self.close_connection = True
+        elif name.startswith("packed"):
+            self.answer(200, gzip.compress(data), Content_Encoding="gzip")
+        elif name.startswith("bomb"):
+            self.answer(200, gzip.compress(bytes(8 << 20)), Content_Encoding="gzip")
+        elif name.startswith("part"):
+            self.answer(206, data[:1000], Content_Range="bytes 0-999/9999")
+        elif name.startswith("unchanged"):
+            self.answer(304, b"")
         elif name.startswith("endless"):
             self.endless()
         elif name in self.server.files:
@@ -156,6 +164,8 @@ def test_an_error_that_passes_is_tried_again(server: Server) -> None:
 @pytest.mark.parametrize(
     ("name", "words", "times"),
     [
+        ("part.fasta", "the server answered with status 206", 1),
+        ("unchanged.cif", "the server answered with status 304", 1),
         ("missing.cif", "it does not exist there", 1),
         ("broken.cif", "the server answered with error 500", 3),
         ("silent.cif", "the server does not answer in time", 3),
@@ -182,6 +192,19 @@ def test_a_redirect_to_another_web_address_is_followed(server: Server) -> None:
     """The entry keeps the address that was given, and its name."""
     [result] = read(server.url("redirect.cif"))
     assert [protein.id for protein in result.proteins] == ["redirect"]
+
+
+def test_a_file_that_comes_packed_is_unpacked(
+    server: Server, sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As object storage gives what was kept packed; its size is limited as that of any file."""
+    server.files["packed.cif"] = server.files["1bpi_A.cif"]
+    [packed], [plain] = read(server.url("packed.cif")), read(server.url("1bpi_A.cif"))
+    assert packed.failures == []
+    assert packed.sha256 == plain.sha256
+    monkeypatch.setattr(fetching, "MAX_BYTES", 1 << 20)
+    [bomb] = read(server.url("bomb.cif"))
+    assert "larger than" in bomb.failures[0].reason
 
 
 def test_what_is_too_large_ends_early(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

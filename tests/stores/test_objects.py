@@ -5,25 +5,27 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from protalign import EmbeddingStore, embed
+from protalign import EmbeddingStore, ProtAlignEstimator, embed
 from protalign.core.errors import InputError, StoreError, StoreInUseError
 from protalign.searching import easy_search
 from protalign.stores import verify
 from protalign.stores.objects.client import Objects, Timeouts
 from protalign.stores.objects.lease import Lease
 from protalign.stores.objects.spool import spooled
+from tests.helpers.commands import run
 from tests.helpers.object_server import ENVIRONMENT, Proxy, object_server
 
 pytestmark = pytest.mark.slow  # a server starts, and stores go through it
@@ -378,6 +380,75 @@ def test_requests_of_each_step_are_counted(proxy: Proxy, url: str, fasta: Path, 
     assert read["GET"] <= 45
     assert added["PUT"] <= 80
     assert added["GET"] <= 140
+
+
+def test_a_list_is_read_into_object_storage(proxy: Proxy, url: str, fasta: Path) -> None:
+    """As into a folder: a list, and nothing else."""
+    named = write(fasta.parent / "paths.txt", f"{fasta}\n")
+    assert embed([], url, [ENCODER], lists=[named]).files == 1
+    assert EmbeddingStore.open(url).ids.tolist() == ["a", "b"]
+
+
+def test_a_signed_address_is_refused(proxy: Proxy, url: str, fasta: Path) -> None:
+    """It is of one object. No error shows the signature, and nothing is written or kept of it."""
+    embed(fasta, url, [ENCODER])
+    before, proxy.counts = objects_of(url), type(proxy.counts)()
+    for query in (
+        "X-Amz-Credential=SECRET&X-Amz-Signature=SECRET",
+        "sv=2024&sig=SECRET",
+        "SECRET" * 8,
+    ):
+        signed = f"{url}?{query}"
+        for use in (
+            lambda signed=signed: EmbeddingStore.open(signed),
+            lambda signed=signed: EmbeddingStore.open([signed, url]),
+            lambda signed=signed: verify(signed),
+            lambda signed=signed: embed(fasta, signed, [ENCODER]),
+        ):
+            with pytest.raises(StoreError, match=f"^{url}: a store has no address with") as caught:
+                use()
+            assert "SECRET" not in str(caught.value)
+    assert not proxy.counts
+    assert objects_of(url) == before
+
+
+#: docs/store-format.md, "What requests cost": the sample's steps, and (PUT, GET and LIST, DELETE).
+_ROW = re.compile(r"^\| `(\w+)`([^|]*)\| *([0-9,]+) \| *([0-9,]+) \| *([0-9,]+) \|$", re.MULTILINE)
+#: Requests more or less that other versions of Zarr and obstore may make.
+_SHARE, _FEW = 0.1, 3
+
+
+def test_the_table_of_requests_is_true(
+    proxy: Proxy, url: str, sample: Path, tmp_path: Path
+) -> None:
+    """What docs/store-format.md says that requests cost is what these steps make."""
+    model, vectors = tmp_path / "model", tmp_path / "vectors.parquet"
+    encoders = ["protalign_t6_2M", "proteinmpnn_v_48_020"]
+
+    def fit() -> None:
+        ProtAlignEstimator(max_epochs=3).fit(EmbeddingStore.open(url)).save(model)
+
+    steps: list[tuple[str, Callable[[], object]]] = [
+        ("embed", lambda: embed(sample, url, encoders)),
+        ("embed", lambda: embed(sample, url, encoders)),
+        ("info", lambda: run("info", url)),
+        ("fit", fit),
+        ("export", lambda: run("export", url, "--model", model, "--out", vectors)),
+        ("verify", lambda: verify(url)),
+    ]
+    made = []
+    for name, step in steps:
+        proxy.counts.clear()
+        step()
+        counts = proxy.counts
+        deleted = counts["POST"] + counts["DELETE"]
+        made.append((name, counts["PUT"], counts["GET"] + counts["HEAD"], deleted))
+    text = (Path(__file__).parents[2] / "docs" / "store-format.md").read_text(encoding="utf-8")
+    rows = [(row[1], *map(int, row.groups()[2:])) for row in _ROW.finditer(text)]
+    print(made)
+    assert [name for name, *_ in rows] == [name for name, *_ in made]
+    for (name, *said), (_, *counted) in zip(rows, made, strict=True):
+        assert np.allclose(said, counted, rtol=_SHARE, atol=_FEW), (name, said, counted)
 
 
 def test_wrong_use_is_one_line(proxy: Proxy, url: str, fasta: Path) -> None:
