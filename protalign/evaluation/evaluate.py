@@ -40,6 +40,7 @@ from protalign.evaluation.labels import (
 )
 from protalign.evaluation.leakage import IDENTITIES, Leakage
 from protalign.evaluation.ranking import expected_recall, expected_reciprocal_rank, median_rank
+from protalign.evaluation.register import ALIGNERS, register_figures
 from protalign.evaluation.remote import Kinship, kinship_figures
 from protalign.evaluation.residues import (
     CUT_FLOOR,
@@ -165,6 +166,11 @@ def evaluate(
           n_queries 0 and no figures. "remote" has, for "scop" and "cath" if given, each level's
           relatives without nearer ones (``protalign.evaluation.remote``): n_queries, left_out, and
           each scorer's recall_at_1, recall_at_5 and sensitivity.
+        - "aligners": name -> what it does; "register": scheme -> level -> n_pairs, n_superposed,
+          and each aligner's exact, near, exact_of_aligned and near_of_aligned: the residues of a
+          sequence on a relative's structure that a structural alignment places alike
+          (``protalign.evaluation.register``). Empty without labels, without the residue stage, and
+          for cut queries.
 
     Raises
     ------
@@ -229,6 +235,16 @@ def evaluate(
     searched = method_in_words(method) != KMER_FALLBACK
     slow = _slow_scores(stage, searched, query_items, items, cut=crop is not None)
     left_out = {"cca": cca is None, "mmseqs": not searched}
+    register: dict[str, Any] = {}
+    if stage is not None and crop is None:
+        register = register_figures(
+            test.store,
+            items,
+            paired(pairs.items, len(items[0].ids), len(items[1].ids)),
+            classes,
+            _units(families_of(items[0].entries, families)),
+            context.resampling,
+        )
     return {
         "protalign_version": __version__,
         "store": path_text(test.store.path),
@@ -264,6 +280,8 @@ def evaluate(
             )
             for column, direction in enumerate(DIRECTIONS)
         },
+        "aligners": ALIGNERS if register else {},
+        "register": register,
     }
 
 
