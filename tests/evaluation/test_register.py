@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from protalign.core.protein import Backbone, Protein, Structure
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.evaluation import register
 from protalign.evaluation.evaluate import evaluate
-from protalign.evaluation.rivals import blosum_alignment
-from protalign.search.queries import stored_backbone
-from protalign.search.superposition import structural_alignment
 from protalign.stores import EmbeddingStore
+from tests.helpers.estimator_stores import build, read
 
 #: Two T4 lysozymes and two barnases; the last two are alike in their label only.
 CODES = {
@@ -56,25 +57,26 @@ def test_pairs_that_are_not_alike_do_not_count(report: dict[str, Any]) -> None:
     assert levels["family"] == {"n_pairs": 0, "n_superposed": 0}
 
 
-def test_the_reference_counts_the_sequence_s_residues(
-    store: EmbeddingStore, report: dict[str, Any]
+def test_residues_without_a_backbone_are_counted(
+    fitted: ProtAlignEstimator, sample: Path, tmp_path: Path
 ) -> None:
-    """Residues without a backbone are in the sequence: the figure is that of one pair by hand."""
-    values = []
-    for query, target in (("107l_A", "108l_A"), ("108l_A", "107l_A"), ("1a2p_A", "1bao_B"),
-                          ("1bao_B", "1a2p_A")):  # fmt: skip
-        one, other = stored_backbone(store, query), stored_backbone(store, target)
-        assert one is not None
-        assert other is not None
-        _, mine, theirs = structural_alignment(one, other)
-        rows, columns = (store.residue_map(i).sequence_index for i in (query, target))
-        letters = "".join("".join(store.sequence(target))[i] for i in columns)
-        found = blosum_alignment(store.sequence(query), (letters,))
-        aligned = set(zip(found.query_rows.tolist(), found.target_rows.tolist(), strict=True))
-        true = list(zip(rows[mine].tolist(), theirs.tolist(), strict=True))
-        values.append(sum(pair in aligned for pair in true) / len(true))
-    exact = report["register"]["scop"]["superfamily"]["blosum"]["exact"]["value"]
-    assert exact == pytest.approx(np.mean(values))
+    """A sequence has them and its structure has not: what follows them is aligned all the same."""
+    one, other = (protein for protein in read(sample) if protein.id in ("107l_A", "108l_A"))
+    (chain,) = one.chains
+    assert chain.backbone is not None
+    coordinates = chain.backbone.coordinates.copy()
+    coordinates[10:15] = np.nan
+    cut = replace(chain, backbone=Backbone(coordinates))
+    built = build(
+        tmp_path / "store.zarr",
+        [Protein("cut", "cut.pdb", (cut,), Structure((cut,), (0,))), other],
+    )
+    codes = {"cut": "d.2.1.1", other.id: "d.2.1.2"}
+    store = EmbeddingStore.open(built)
+    report = evaluate(fitted, store, scop=codes, n_bootstrap=0, method="kmer")
+    figures = report["register"]["scop"]["superfamily"]
+    assert figures["n_pairs"] == 2
+    assert figures["blosum"]["exact"]["value"] > 0.95
 
 
 def test_it_is_bounded(
