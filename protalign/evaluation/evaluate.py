@@ -207,7 +207,7 @@ def evaluate(
         raise InputError("model: it is not trained", "fit it first")
     pairs = Pairs.of(model.inputs(test))
     classes = {n: c for n, c in (("scop", scop), ("cath", cath)) if c is not None}
-    _check_labels(test, families, classes)
+    check_labels(test, families, classes)
     stage, residues_how = _residue_stage(model, pairs, residues)
     retrieval = model.retrieval_set(pairs)
     items = retrieval_items(test, pairs, (retrieval.sequence, retrieval.structure), stage)
@@ -296,11 +296,22 @@ class _Context:
     resampling: tuple[int, int]
 
 
-def _check_labels(
+def check_labels(
     test: Entries,
     families: Mapping[str, str] | None,
     classes: Mapping[str, Mapping[str, str]],
 ) -> None:
+    """Raise InputError if labels name none of the entries, or if no label of a scheme is a code.
+
+    Parameters
+    ----------
+    test : EmbeddingStore or StoreView
+        The entries.
+    families : mapping, optional
+        id -> family.
+    classes : mapping
+        "scop" or "cath" -> id -> code.
+    """
     ids = [str(i) for i in test.ids]
     for name, labels in {"families": families, **classes}.items():
         if labels is not None and not any(labels.get(i) for i in ids):
