@@ -62,6 +62,7 @@ REMOTE = {
     "cath_superfamily": "the same CATH superfamily",
     "cath_topology": "the same CATH topology, another superfamily",
 }
+ALIGNERS = {"residues_local": "residues, local", "blosum": "BLOSUM62 (needs sequences)"}
 #: Scorers that are printed with intervals.
 WITH_INTERVALS = ("model", "residues_global", "residues_local", "residues_excess")
 LEFT_OUT = {"alone": "no relatives", "unlabelled": "no label"}
@@ -239,6 +240,8 @@ def _print_report(report: dict[str, Any]) -> None:
         )
     for direction in ("sequence_to_structure", "structure_to_sequence"):
         _print_direction(direction, report[direction])
+    if report["register"]:
+        _print_register(report["register"])
     _print_baselines(report)
     _print_leakage(report)
 
@@ -284,6 +287,24 @@ def _print_remote(remote: dict[str, Any], candidates: str) -> None:
                 if scorer in figures
             ]
     print_table(["", "Recall@1 %", "Recall@5 %", "sensitivity %"], rows)
+
+
+def _print_register(register: dict[str, Any]) -> None:
+    print(
+        "\nresidues of a sequence on a relative's structure, against a structural alignment: the "
+        "share of its\npairs that are aligned exactly, or at most 4 residues off"
+    )
+    rows: list[list[str]] = []
+    for scheme, levels in register.items():
+        for level, figures in levels.items():
+            pairs = counted(figures["n_pairs"], "pair", "pairs")
+            rows.append([f"{REMOTE[f'{scheme}_{level}']} ({pairs} of {figures['n_superposed']:,})"])
+            rows += [
+                [f"  {name}", *(_cell(figures[key][m], _percent, True) for m in ("exact", "near"))]
+                for key, name in ALIGNERS.items()
+                if key in figures
+            ]
+    print_table(["", "exact %", "within 4 %"], rows)
 
 
 def _numbers(figures: dict[str, Any]) -> str:

@@ -52,6 +52,19 @@ def reproduce(
             "95 % identity."
         ),
     ] = None,
+    scop: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file with the columns id and scop (an sccs such as b.1.1.1): the page then "
+            "has remote relatives."
+        ),
+    ] = None,
+    cath: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file with the columns id and cath (a code such as 3.40.50.1260), likewise."
+        ),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Train few configurations and epochs, to try it out.")
     ] = False,
@@ -87,6 +100,8 @@ def reproduce(
         jobs=jobs or core_count(),
         quick=quick,
         families=families,
+        scop=scop,
+        cath=cath,
         sequence_encoder=sequence_encoder,
         structure_encoder=structure_encoder,
         command=shlex.join(["protalign", *sys.argv[1:]]),

@@ -32,7 +32,7 @@ MAY_IMPORT = {
         *{"core", "reading", "encoders", "embedding", "stores", "heads", "estimator", "search"},
     },
     "serve": {"core", "reading", "encoders", "stores", "residues", "heads", "search"},
-    "evaluation": {"core", "encoders", "stores", "residues", "heads", "splits"},
+    "evaluation": {"core", "encoders", "stores", "residues", "heads", "splits", "search"},
     "report": {
         *{"core", "reading", "stores", "heads", "splits"},
         *{"estimator", "search", "evaluation"},

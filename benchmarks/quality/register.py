@@ -5,13 +5,16 @@
     python benchmarks/quality/register.py domains.zarr --sequence-encoder protalign_t6_2M
     python benchmarks/quality/register.py domains.zarr --sequence-encoder esm2_t6_8M_UR50D \
         --sequence-weights WEIGHTS
+    python benchmarks/quality/register.py              # the sample alone, by the model that ships
 
 A residue stage is fitted on the store's proteins without --proteins of them, which are tested, and
-so are the 40 chains of examples/sample. The store's structure embeddings are read; sequences are
-embedded by the encoder named. In each protein a stretch of --length residues is shifted by 1, 2 or
-3 residues, twice: its letters become those further on in the sequence, as in a model whose register
-slips there. The whole changed sequence is embedded and put on the unchanged backbone, residue by
-residue. A shift counts as found if a slip of the same shift has half of the stretch or more.
+so are the chains of examples/sample with a complete backbone. The store's structure embeddings are
+read; sequences are embedded by the encoder named. Without a store the sample is tested with the
+stage of the model that ships, so that nothing else is needed. In each protein a stretch of --length
+residues is shifted by 1, 2 or 3 residues, twice: its letters become those further on in the
+sequence, as in a model whose register slips there. The whole changed sequence is embedded and put
+on the unchanged backbone, residue by residue. A shift counts as found if a slip of the same shift
+has half of the stretch or more.
 """
 
 from __future__ import annotations
@@ -29,9 +32,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
 
 from benchmarks.shared.measuring import MACHINE, SAMPLE
-from protalign import EmbeddingStore
+from protalign import EmbeddingStore, Model
 from protalign.core.arrays import Float32
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
+from protalign.heads.shipped import shipped_model
 from protalign.reading import ReadOptions, find_sources, read_sources
 from protalign.residues import PairSums, ResidueStage
 from protalign.residues.register import LEAST_GAIN, check_register
@@ -41,6 +45,8 @@ SHIFTS = (-3, -2, -1, 1, 2, 3)
 #: Residues of a protein that is tested.
 SHORTEST, LONGEST = 60, 400
 ROWS_AT_ONCE = 1024
+#: The sequence encoder of the model that ships.
+SHIPPED = "protalign_t6_2M"
 
 
 @dataclass
@@ -60,11 +66,14 @@ def main() -> None:
     encoder = load_encoder(
         EncoderSpec(options.sequence_encoder, weights=options.sequence_weights or "", device="cpu")
     )
-    stage, held_out = fitted(options.store, encoder, options.proteins, rng)
-    say(start, f"fitted on {stage.n_residues:,} residues")
     report: dict[str, Any] = {"encoder": encoder.name, "machine": MACHINE, "seed": options.seed}
-    report["held-out"] = measured(held_out, stage, encoder, options.length, rng)
-    say(start, f"held-out: {json.dumps(report['held-out'], indent=2)}")
+    if options.store is None:
+        stage = Model.load(shipped_model(), "cpu").residue_scorer()
+    else:
+        stage, held_out = fitted(options.store, encoder, options.proteins, rng)
+        say(start, f"fitted on {stage.n_residues:,} residues")
+        report["held-out"] = measured(held_out, stage, encoder, options.length, rng)
+        say(start, f"held-out: {json.dumps(report['held-out'], indent=2)}")
     sample = of_sample(stage, encoder)
     rng = np.random.default_rng(options.seed)
     report["sample"] = measured(sample, stage, encoder, options.length, rng)
@@ -75,14 +84,17 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("store", type=Path, help="a store with structure embeddings")
-    parser.add_argument("--sequence-encoder", default="protalign_t6_2M")
+    parser.add_argument("store", type=Path, nargs="?", help="a store with structure embeddings")
+    parser.add_argument("--sequence-encoder", default=SHIPPED)
     parser.add_argument("--sequence-weights")
     parser.add_argument("--proteins", type=int, default=300, help="proteins held out and tested")
     parser.add_argument("--length", type=int, default=20, help="residues that are shifted")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the figures here too")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.store is None and options.sequence_encoder != SHIPPED:
+        parser.error(f"the model that ships reads {SHIPPED}: give a store to fit a stage on")
+    return options
 
 
 def fitted(

@@ -48,10 +48,10 @@ from protalign.core.ragged import Ragged
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.evaluation.evaluate import evaluate
-from protalign.evaluation.register import register_accuracy
+from protalign.evaluation.register import LEAST_TM, register_accuracy
 from protalign.evaluation.remote import remote_homology
 from protalign.evaluation.residues import residue_scores
-from protalign.evaluation.rivals import blosum_rows, blosum_scores, mmseqs_scores
+from protalign.evaluation.rivals import blosum_alignment, blosum_scores, mmseqs_scores
 from protalign.evaluation.test_set import chains_of
 from protalign.heads.inputs import Inputs, read_inputs
 from protalign.heads.model import Model
@@ -63,8 +63,8 @@ from protalign.stores import EmbeddingStore, Entries
 
 #: Share of CATH's topologies that no model sees: one in so many.
 HELD_OUT = 3
-#: Pairs of each level whose structures are superimposed, and the least TM-score of a real relative.
-REGISTER_PAIRS, LEAST_TM = 60, 0.5
+#: Pairs of each level whose alignments are compared with superpositions.
+REGISTER_PAIRS = 60
 LEVELS = {"family": 4, "superfamily": 3, "fold": 2}
 
 
@@ -342,10 +342,9 @@ def register(data: Data, model: Model, seed: int, options: argparse.Namespace) -
             sequence = data.rows(model, [query], "sequence").local[0]
             structure = data.rows(model, [target], "structure").local[0]
             letters = data.letters([query], "sequence")[0], data.letters([target], "structure")[0]
-            plain = [blosum_rows("".join(chains), side) for side, chains in enumerate(letters)]
             for name, alignment in (
                 ("residues_local", align(sequence, structure)),
-                ("blosum", align(plain[0], plain[1], gap_open=12, gap_extend=1)),
+                ("blosum", blosum_alignment(*letters)),
             ):
                 aligned = alignment.query_rows, alignment.target_rows
                 collected[name].append(register_accuracy(*aligned, true_query, theirs))

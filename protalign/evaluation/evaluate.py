@@ -40,6 +40,7 @@ from protalign.evaluation.labels import (
 )
 from protalign.evaluation.leakage import IDENTITIES, Leakage
 from protalign.evaluation.ranking import expected_recall, expected_reciprocal_rank, median_rank
+from protalign.evaluation.register import ALIGNERS, register_figures
 from protalign.evaluation.remote import Kinship, kinship_figures
 from protalign.evaluation.residues import (
     CUT_FLOOR,
@@ -165,6 +166,11 @@ def evaluate(
           n_queries 0 and no figures. "remote" has, for "scop" and "cath" if given, each level's
           relatives without nearer ones (``protalign.evaluation.remote``): n_queries, left_out, and
           each scorer's recall_at_1, recall_at_5 and sensitivity.
+        - "aligners": name -> what it does; "register": scheme -> level -> n_pairs, n_superposed,
+          and each aligner's exact, near, exact_of_aligned and near_of_aligned: the residues of a
+          sequence on a relative's structure that a structural alignment places alike
+          (``protalign.evaluation.register``). Empty without labels, without the residue stage, and
+          for cut queries.
 
     Raises
     ------
@@ -201,7 +207,7 @@ def evaluate(
         raise InputError("model: it is not trained", "fit it first")
     pairs = Pairs.of(model.inputs(test))
     classes = {n: c for n, c in (("scop", scop), ("cath", cath)) if c is not None}
-    _check_labels(test, families, classes)
+    check_labels(test, families, classes)
     stage, residues_how = _residue_stage(model, pairs, residues)
     retrieval = model.retrieval_set(pairs)
     items = retrieval_items(test, pairs, (retrieval.sequence, retrieval.structure), stage)
@@ -229,6 +235,16 @@ def evaluate(
     searched = method_in_words(method) != KMER_FALLBACK
     slow = _slow_scores(stage, searched, query_items, items, cut=crop is not None)
     left_out = {"cca": cca is None, "mmseqs": not searched}
+    register: dict[str, Any] = {}
+    if stage is not None and crop is None:
+        register = register_figures(
+            test.store,
+            items,
+            paired(pairs.items, len(items[0].ids), len(items[1].ids)),
+            classes,
+            _units(families_of(items[0].entries, families)),
+            context.resampling,
+        )
     return {
         "protalign_version": __version__,
         "store": path_text(test.store.path),
@@ -264,6 +280,8 @@ def evaluate(
             )
             for column, direction in enumerate(DIRECTIONS)
         },
+        "aligners": ALIGNERS if register else {},
+        "register": register,
     }
 
 
@@ -278,11 +296,22 @@ class _Context:
     resampling: tuple[int, int]
 
 
-def _check_labels(
+def check_labels(
     test: Entries,
     families: Mapping[str, str] | None,
     classes: Mapping[str, Mapping[str, str]],
 ) -> None:
+    """Raise InputError if labels name none of the entries, or if no label of a scheme is a code.
+
+    Parameters
+    ----------
+    test : EmbeddingStore or StoreView
+        The entries.
+    families : mapping, optional
+        id -> family.
+    classes : mapping
+        "scop" or "cath" -> id -> code.
+    """
     ids = [str(i) for i in test.ids]
     for name, labels in {"families": families, **classes}.items():
         if labels is not None and not any(labels.get(i) for i in ids):

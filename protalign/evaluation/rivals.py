@@ -14,6 +14,7 @@ from protalign.core.arrays import Float32, Int64
 from protalign.core.protein import AMINO_ACIDS, amino_acid_codes
 from protalign.core.ragged import Ragged
 from protalign.evaluation.test_set import Chains
+from protalign.residues import Alignment, align
 from protalign.residues.kernels.scores import local_scores
 from protalign.splits.mmseqs import HomologyError, find_mmseqs, mmseqs_bits
 
@@ -88,6 +89,18 @@ def blosum_scores(queries: Sequence[Chains], candidates: Sequence[Chains]) -> Fl
         for start in range(0, len(rows), step)
     ]
     return np.concatenate(parts)
+
+
+def blosum_alignment(query: Chains, target: Chains) -> Alignment:
+    """Return the Smith-Waterman alignment of concatenated chains, BLOSUM62 with gaps 11/1.
+
+    Examples
+    --------
+    >>> blosum_alignment(("AKVLA",), ("KVL",)).query_rows.tolist()
+    [1, 2, 3]
+    """
+    one, other = (blosum_rows("".join(c), side) for side, c in enumerate((query, target)))
+    return align(one, other, gap_open=_GAP_OPEN, gap_extend=_GAP_EXTEND)
 
 
 def blosum_rows(sequence: str, side: int) -> Float32:

@@ -93,10 +93,16 @@ Log-likelihood ratios of a sequence's residue and a structure's residue, to alig
 order hits (`protalign align`, `protalign search --rerank`).
 
 - canonical correlation analysis, {facts["components"]} components, of \
-{facts["n_residues"]:,} paired residues of the training proteins
+{facts["n_residues"]:,} paired residues of the training proteins{_limit(facts.get("largest"))}
 - {chance}
 - {_head_line(facts.get("head"))}
 """
+
+
+def _limit(largest: float | None) -> str:
+    if largest is None:
+        return ""
+    return f"; a residue's coordinates have a root mean square of at most {largest:g}"
 
 
 def _head_line(head: Mapping[str, Any] | None) -> str:

@@ -38,6 +38,15 @@ _SCORERS = {
     "residues_local": "residues, local alignment",
     "residues_excess": "residues, local alignment above chance",
 }
+#: The page's names of the levels of relatives, and of what aligns them.
+_RELATIVES = {
+    "scop_family": "SCOPe family",
+    "scop_superfamily": "SCOPe superfamily, another family",
+    "scop_fold": "SCOPe fold, another superfamily",
+    "cath_superfamily": "CATH superfamily",
+    "cath_topology": "CATH topology, another superfamily",
+}
+_ALIGNERS = {"residues_local": "residues, local alignment", "blosum": "BLOSUM62"}
 
 
 def write_page(
@@ -89,6 +98,8 @@ def write_page(
         task_names=_TASKS,
         baseline_names=_BASELINES,
         scorer_names=_SCORERS,
+        relative_names=_RELATIVES,
+        aligner_names=_ALIGNERS,
     )
     write_text(path, text)
 

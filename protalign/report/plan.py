@@ -15,6 +15,8 @@ from protalign.core.paths import path_text
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.words import counted
 from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.evaluation.evaluate import check_labels
+from protalign.evaluation.labels import CATH_COLUMNS, SCOP_COLUMNS, read_labels
 from protalign.heads.inputs import read_inputs
 from protalign.heads.pairs import Pairs
 from protalign.report.experiments import Grid, Parameters, full_grid, quick_grid
@@ -45,6 +47,8 @@ class ReproduceOptions:
         Whether to train the small grid.
     families : path, optional
         A CSV file with the columns id and family; None computes families.
+    scop, cath : path, optional
+        A CSV file with the columns id and scop, or id and cath, as ``protalign evaluate`` takes it.
     sequence_encoder, structure_encoder : str, optional
         Names of the embeddings to read, if the store has several.
     command : str
@@ -55,6 +59,8 @@ class ReproduceOptions:
     jobs: int = 1
     quick: bool = False
     families: Path | None = None
+    scop: Path | None = None
+    cath: Path | None = None
     sequence_encoder: str | None = None
     structure_encoder: str | None = None
     command: str = ""
@@ -80,6 +86,8 @@ class ReportPlan:
         Modality -> the encoder to read.
     families : Families
         Of the test part.
+    classes : mapping
+        "scop" or "cath", if given -> id -> code.
     data : mapping
         Digests of split and embeddings (``data_fingerprint``).
     """
@@ -91,14 +99,15 @@ class ReportPlan:
     parts: Mapping[str, StoreView]
     encoders: Mapping[Modality, EncoderInfo]
     families: Families
+    classes: Mapping[str, Mapping[str, str]]
     data: Mapping[str, str]
 
     @classmethod
     def of(cls, store: EmbeddingStore, split: Split, options: ReproduceOptions) -> ReportPlan:
         """Read the store, the split and the families.
 
-        Raise InputError if too few proteins are left to train or to test on, or if the table of
-        families cannot be used.
+        Raise InputError if too few proteins are left to train or to test on, or if a table of
+        labels cannot be used.
         """
         parts = split.of(store)
         encoders = {m: store.encoder_for(m, getattr(options, f"{m}_encoder")) for m in MODALITIES}
@@ -108,9 +117,18 @@ class ReportPlan:
             if options.families is None
             else read_families(options.families, parts["test"])
         )
+        classes = {
+            scheme: read_labels(path, None, usual)
+            for scheme, path, usual in (
+                ("scop", options.scop, SCOP_COLUMNS),
+                ("cath", options.cath, CATH_COLUMNS),
+            )
+            if path is not None
+        }
+        check_labels(parts["test"], None, classes)
         grid = quick_grid() if options.quick else full_grid()
         data = data_fingerprint(parts, encoders)
-        return cls(store, split, options, grid, parts, encoders, families, data)
+        return cls(store, split, options, grid, parts, encoders, families, classes, data)
 
     def runs(self) -> list[Run]:
         """Return every configuration with every seed."""

@@ -229,7 +229,7 @@ def _main(
 
 def _evaluation(model: Model, run: Run, plan: ReportPlan, files: RunFiles) -> dict[str, Any]:
     """Evaluate the main model and audit the validation part, or read the file that holds both."""
-    text = json.dumps([run.key, plan.families.of], sort_keys=True)
+    text = json.dumps([run.key, plan.families.of, plan.classes], sort_keys=True)
     path = files.folder / f"evaluation-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     kept = read_kept(path)
     if kept is not None and kept.keys() == {"evaluation", "validation_leakage"}:
@@ -240,6 +240,8 @@ def _evaluation(model: Model, run: Run, plan: ReportPlan, files: RunFiles) -> di
             plan.parts["test"],
             train=plan.parts["train"],
             families=plan.families.of,
+            scop=plan.classes.get("scop"),
+            cath=plan.classes.get("cath"),
         ),
         "validation_leakage": _validation_leakage(plan.parts),
     }

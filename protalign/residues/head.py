@@ -33,8 +33,8 @@ class ResidueHead:
         u = (z - mean) projection + e_1 … e_k
         row = [u, e_(k + 1) - sum_k weight u^2, 1]
 
-    With ``outer`` = 0 these are the rows of the stage that it was trained from. Beyond a protein's
-    ends h is 0.
+    With ``outer`` = 0 these are the rows of the stage that it was trained from, without a limit of
+    coordinates: the ends of chains help to tell siblings apart. Beyond a protein's ends h is 0.
 
     Attributes
     ----------

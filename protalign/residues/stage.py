@@ -63,6 +63,10 @@ class ResidueStage:
 
     which is one product of rows of k + 2 numbers: ``rows`` gives them for either modality.
 
+    Residues are not Gaussian. A few lie far from the mean, the ends of chains above all: there one
+    pair would decide an alignment, and any two proteins would share their first residue. So
+    coordinates beyond a limit are scaled down to it.
+
     Attributes
     ----------
     means : dict
@@ -77,6 +81,9 @@ class ResidueStage:
         The scores that chance gives; None if it is not known.
     head : ResidueHead or None
         Makes the rows of the global mode; None if it was not asked for.
+    largest : float or None
+        The largest root mean square of a residue's k coordinates; None for no limit, as in models
+        of before.
 
     Examples
     --------
@@ -96,6 +103,7 @@ class ResidueStage:
     n_residues: int
     calibration: Calibration | None = None
     head: ResidueHead | None = None
+    largest: float | None = None
 
     @property
     def width(self) -> int:
@@ -128,6 +136,9 @@ class ResidueStage:
             return self.head.rows(modality, embeddings)
         values = np.asarray(embeddings, dtype=np.float32)
         coordinates = (values - self.means[modality]) @ self.projections[modality]
+        if self.largest is not None:
+            size = np.sqrt(np.square(coordinates).mean(axis=1, keepdims=True))
+            coordinates *= self.largest / np.maximum(size, self.largest)
         r = self.correlations
         rows = np.empty((len(values), self.width), dtype=np.float32)
         rows[:, :-2] = coordinates * np.sqrt(r / (1 - r**2))
@@ -191,13 +202,17 @@ class ResidueStage:
             if any(len(head.parameters[m]["mean"]) != len(means[m]) for m in MODALITIES):
                 raise ValueError("the residue head is of embeddings of other widths")
         n_residues = int(facts["n_residues"])
-        return cls(means, projections, correlations, n_residues, calibration, head)
+        largest = facts.get("largest")  # models of before have none
+        if largest is not None and not 0 < float(largest) < np.inf:
+            raise ValueError("the residue stage's limit of coordinates is not above 0")
+        return cls(means, projections, correlations, n_residues, calibration, head, largest)
 
     def facts(self) -> dict[str, Any]:
         """Return what is not an array, as JSON values."""
         return {
             "components": len(self.correlations),
             "n_residues": self.n_residues,
+            "largest": self.largest,
             "calibration": None if self.calibration is None else self.calibration.as_dict(),
             "head": None if self.head is None else dict(self.head.facts),
         }

@@ -14,6 +14,11 @@ TEST = (
     *("107l_A", "108l_A", "109l_A", "110l_A", "1a2p_A", "1ban_A", "1bao_B", "1bns_C"),
     *(ODD_ID, "shaken"),
 )
+#: Codes for some of them: two families of lysozymes and two of barnases.
+CODES = {
+    entry_id: f"d.{superfamily}.1.{family}"
+    for entry_id, superfamily, family in zip(TEST[:8], "22221111", "11221122", strict=True)
+}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from protalign.splits import Split, write_split
 from protalign.stores import EmbeddingStore
 from tests.helpers.commands import PROTALIGN, run
 from tests.helpers.estimator_stores import build, read, renamed
-from tests.helpers.report_files import ODD_ID, TEST, Files, Interrupted
+from tests.helpers.report_files import CODES, ODD_ID, TEST, Files, Interrupted
 from tests.helpers.report_page import Opened
 
 
@@ -45,7 +45,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, store_path: Path, sample: Pa
 def interrupted(files: Files) -> Interrupted:
     """The report, made by two calls: Ctrl-C after the first's first run, a file cut off, again.
 
-    The first call is given families, so that it does not cluster: runs do not depend on them.
+    The first call is given families, so that it does not cluster, and the second is given SCOPe
+    codes: runs depend on neither.
     """
     table = files.out.with_name("families.csv")
     table.write_text("id,family\n107l_A,lysozyme\n", encoding="utf-8")
@@ -65,7 +66,10 @@ def interrupted(files: Files) -> Interrupted:
     damaged = min(kept)
     (runs / damaged).write_text(kept[damaged][:200], encoding="utf-8")
     times = {name: (runs / name).stat().st_mtime_ns for name in kept if name != damaged}
-    summary = json.loads(run(*files.words(jobs=1), "--json").stdout)
+    classes = files.out.with_name("scop.csv")
+    codes = "".join(f"{entry_id},{code}\n" for entry_id, code in CODES.items())
+    classes.write_text(f"id,scop\n{codes}", encoding="utf-8")
+    summary = json.loads(run(*files.words(jobs=1), "--scop", classes, "--json").stdout)
     return Interrupted(running.returncode, error, kept, damaged, times, summary)
 
 

@@ -95,6 +95,27 @@ def test_the_residues_stand_beside_the_vectors(report: Path) -> None:
     assert "of a backbone without one" in page or "mmseqs" not in evaluation["baselines"]
 
 
+def test_remote_relatives_stand_on_the_page(report: Path) -> None:
+    """Given SCOPe codes: each scorer's sensitivity, and the residues that are placed right."""
+    page = (report / "index.html").read_text(encoding="utf-8")
+    evaluation = read(report / "results.json")["evaluation"]
+    found = evaluation["sequence_to_structure"]["remote"]["scop"]["superfamily"]
+    part = page.split('<h3 id="relatives">')[1].split("<h3")[0]
+    (rows,) = [
+        each for each in part.split("<tbody>") if "SCOPe superfamily, another family" in each
+    ]
+    assert f"{found['n_queries']} queries" in rows
+    for name, label in (("model", "main model"), ("residues_local", "residues, local alignment")):
+        row = rows.split(f"<th>{label}</th>")[1].split("</tr>")[0]
+        assert row.count("<td>") == 3
+        assert f"{100 * found[name]['sensitivity']['value']:.1f}" in row
+    part = page.split('<h3 id="register">')[1].split("<h3")[0]
+    register = evaluation["register"]["scop"]["superfamily"]
+    assert f"{register['n_pairs']} pairs of {register['n_superposed']}" in part
+    row = part.split("<th>BLOSUM62</th>")[1].split("</tr>")[0]
+    assert f"{100 * register['blosum']['exact']['value']:.1f}" in row
+
+
 def test_the_main_model_is_chosen_by_validation(report: Path) -> None:
     """The main model is the main configuration's seed of the best validation MRR, not test MRR."""
     results, config = read(report / "results.json"), read(report / "config.json")
@@ -190,6 +211,17 @@ def test_families_of_other_proteins_are_refused(files: Files, tmp_path: Path) ->
     done = run(*files.words(out), "--families", table, code=2)
     assert "names none of the test proteins" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_labels_without_a_code_are_refused(files: Files, tmp_path: Path) -> None:
+    """A table of SCOPe or CATH whose labels are no codes: one line before anything is trained."""
+    table, out = tmp_path / "labels.csv", tmp_path / "report"
+    table.write_text("id,label\n107l_A,lysozyme\n", encoding="utf-8")
+    for scheme in ("scop", "cath"):
+        done = run(*files.words(out), f"--{scheme}", table, code=2)
+        assert f"{scheme}: no label is " in done.stderr
+        assert len(done.stderr.splitlines()) == 1
     assert not out.exists()
 
 

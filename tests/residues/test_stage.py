@@ -13,6 +13,7 @@ from protalign.core.arrays import Float64
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES
 from protalign.residues import PairSums, ResidueStage
+from protalign.residues.cca import LARGEST
 
 
 def correlated(n: int, seed: int = 0) -> tuple[Float64, Float64]:
@@ -24,11 +25,13 @@ def correlated(n: int, seed: int = 0) -> tuple[Float64, Float64]:
     return x, y
 
 
-def stage_of(x: Float64, y: Float64, components: int = 4) -> ResidueStage:
+def stage_of(
+    x: Float64, y: Float64, components: int = 4, largest: float | None = LARGEST
+) -> ResidueStage:
     """The stage of some pairs, all added at once."""
     sums = PairSums(x.shape[1], y.shape[1])
     sums.add(x, y)
-    return sums.stage(components)
+    return sums.stage(components, largest)
 
 
 def log_density(values: Float64, covariance: Float64) -> Float64:
@@ -42,7 +45,7 @@ def log_density(values: Float64, covariance: Float64) -> Float64:
 def test_a_product_is_the_log_ratio_of_two_gaussians() -> None:
     """Of "correlated" to "independent", each pair of coordinates by itself, summed."""
     x, y = correlated(400)
-    stage = stage_of(x, y)
+    stage = stage_of(x, y, largest=None)
     rows = stage.rows("sequence", x[:30]), stage.rows("structure", y[30:60])
     coordinates = [
         (values - stage.means[m]) @ stage.projections[m]
@@ -55,6 +58,25 @@ def test_a_product_is_the_log_ratio_of_two_gaussians() -> None:
     np.testing.assert_allclose((rows[0] * rows[1]).sum(axis=1), expected, atol=1e-3)
     assert rows[0].shape == (30, stage.width)
     assert rows[0].dtype == np.float32
+
+
+def test_a_residue_far_from_all_others_counts_as_one_at_the_limit() -> None:
+    """In its direction; a residue within the limit counts as without one."""
+    x, y = correlated(400)
+    plain, limited = stage_of(x, y, largest=None), stage_of(x, y, largest=0.8)
+    middle = plain.means["sequence"].astype(np.float64)
+    away = x[:40] - middle
+    size = np.sqrt(np.square(away @ plain.projections["sequence"]).mean(axis=1, keepdims=True))
+    within = middle + away * (0.79 / size)
+    np.testing.assert_allclose(
+        limited.rows("sequence", within), plain.rows("sequence", within), rtol=1e-5
+    )
+    for factor in (1, 30):
+        np.testing.assert_allclose(
+            limited.rows("sequence", middle + factor * away / size),
+            plain.rows("sequence", middle + 0.8 * away / size),
+            atol=1e-4,
+        )
 
 
 def test_coordinates_are_canonical() -> None:
@@ -123,6 +145,18 @@ def test_it_comes_back_from_its_tensors() -> None:
     again = ResidueStage.of_tensors(stage.tensors(), stage.facts())
     assert (again.rows("structure", y) == stage.rows("structure", y)).all()
     assert again.n_residues == 100
+
+
+def test_a_stage_of_before_has_no_limit() -> None:
+    """Its facts do not name one, and its rows are as they were; a forged one is refused."""
+    x, y = correlated(100)
+    stage = stage_of(x, y, largest=None)
+    facts = {name: fact for name, fact in stage.facts().items() if name != "largest"}
+    again = ResidueStage.of_tensors(stage.tensors(), facts)
+    assert (again.rows("structure", y) == stage.rows("structure", y)).all()
+    for largest in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="limit of coordinates is not above 0"):
+            ResidueStage.of_tensors(stage.tensors(), {**facts, "largest": largest})
 
 
 @pytest.mark.parametrize(
