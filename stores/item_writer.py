@@ -26,12 +26,10 @@ class ItemWriter:
         digest, known = sequence_hash(sequences), self._known["sequence"]
         if digest not in known:
             known[digest] = len(known)
-            lengths = np.array([len(sequence) for sequence in sequences])
             self._appender.append("sequences/hash", np.frombuffer(digest, np.uint8))
             self._appender.append_texts("sequences/letters", ["".join(sequences)])
-            self._appender.append_ragged(
-                "sequences/chain_length", lengths, np.array([len(lengths)])
-            )
+            lengths = [len(sequence) for sequence in sequences]
+            self._appender.append_one("sequences/chain_length", lengths)
         return known[digest]
 
     def structure(self, structure: Structure) -> int:

@@ -17,6 +17,9 @@ from protalign.stores.vectors.annotations import Annotations
 
 #: Ids among which a similar one is looked for, at most: the search for one is slow.
 MOST_SUGGESTED = 100_000
+#: Ids that ``each_id`` reads at once: few enough for memory, and so many that ids in any order take
+#: few passes through the store.
+_IDS_AT_ONCE = 1 << 20
 
 
 class Log(ABC):
@@ -37,6 +40,11 @@ class Log(ABC):
     @abstractmethod
     def ids_at(self, rows: Int64) -> npt.NDArray[np.object_]:
         """Return (n,) object array of str: the ids of some rows."""
+
+    def each_id(self, rows: Int64, at_once: int = _IDS_AT_ONCE) -> Iterator[str]:
+        """Yield the ids of some rows, of which ``at_once`` are read at a time."""
+        for begin in range(0, len(rows), at_once):
+            yield from self.ids_at(rows[begin : begin + at_once]).tolist()
 
     @abstractmethod
     def texts_at(self, rows: Int64) -> npt.NDArray[np.object_]:

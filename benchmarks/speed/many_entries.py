@@ -1,15 +1,24 @@
-"""Costs that go by the entry, at 100,000, 1,000,000 and 10,000,000 made-up entries.
+"""Costs that go by the entry, at 2, 4 and 10 million made-up entries in as many stores.
 
     python benchmarks/speed/many_entries.py --folder /data
     python benchmarks/speed/many_entries.py --shard 300 --shards 3      # a quick check
 
 Entries of six residues with 2 x 8 values, so that hours of made-up numbers are not in the way:
-stores of a million entries, as many jobs would write them, one of a tenth beside them. Each step
-runs as a process of its own over the small store, one store and all stores together (a union):
+stores of a million entries, as many jobs would write them. Each step runs as a process of its own
+over two of the stores, four, and all ten (or as many as --shards leaves), which are read as one:
 opening and counting, `protalign info`, the first look-up of an id, `protalign verify`,
 `protalign export` to a folder, `protalign index`, and an exact search of 64 vectors in the folder.
 The line through the first two sizes predicts the third, and stands beside what was measured. Memory
 is the peak of what the process held itself (RssAnon), without what is mapped from files.
+
+A size of a single store is read as several are too: it is opened by a pattern, since a store that
+is named is opened in another way.
+
+Every run begins cold. Before it, what waits is written to the disk, and the system is asked to
+drop the contents of all files of the stores, the vectors and the index from its cache
+(POSIX_FADV_DONTNEED). Their names and sizes may stay in the system's memory, the disk may have a
+cache of its own, and Python, its libraries and the model are not evicted. A file system in memory
+has nothing to drop.
 
 A step of less than 20 seconds is run three times, and the median counts. Ten million entries need
 40 GB of disk and two hours, most of it to make the stores. --folder keeps them, and the next run
@@ -21,6 +30,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -56,12 +66,13 @@ def main() -> None:
     options = parse()
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         kept = options.folder or Path(scratch)
-        small, shards = stores(options, kept)
+        shards = stores(options, kept)
         model = Path(scratch) / "model"
         fitted = ProtAlignEstimator(max_epochs=1, early_stopping=False, random_state=0)
-        fitted.fit(EmbeddingStore.open(small)[: min(20_000, options.shard // 10)]).save(model)
+        fitted.fit(EmbeddingStore.open(shards[0])[: min(20_000, options.shard // 10)]).save(model)
         rows = [
-            measure(paths, model, Path(scratch), options) for paths in ([small], shards[:1], shards)
+            measure(shards[:count], model, Path(scratch), options)
+            for count in sizes(options.shards)
         ]
     if options.json is not None and options.json.is_file():
         rows = merged(json.loads(options.json.read_text())["rows"], rows)
@@ -77,7 +88,10 @@ def main() -> None:
 
 def merged(before: Sequence[dict[str, Any]], now: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows with the steps that another run has measured of the same stores."""
-    if [row.get("entries") for row in before[:3]] != [row["entries"] for row in now]:
+    what = ("entries", "stores", "cold")
+    if [[row.get(w) for w in what] for row in before[:3]] != [
+        [row[w] for w in what] for row in now
+    ]:
         return now
     return [{**old, **new} for old, new in zip(before, now, strict=False)]
 
@@ -88,38 +102,46 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shards", type=int, default=10)
     parser.add_argument("--folder", type=Path, help="folder for the stores, which stay there")
     parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=list(STEPS))
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.shards < 3:
+        parser.error("--shards: two smaller sizes predict the largest; give 3 or more")
+    return options
 
 
-def stores(options: argparse.Namespace, folder: Path) -> tuple[Path, list[Path]]:
-    """Return the small store and the large ones; make those that are missing."""
-    wanted = [("small", options.shard // 10, 0)]
-    wanted += [(str(n), options.shard, n * options.shard) for n in range(1, options.shards + 1)]
-    paths = []
-    for name, count, first in wanted:
-        path = folder / f"{name}.zarr"
-        paths.append(path)
+def sizes(shards: int) -> tuple[int, int, int]:
+    """Return how many stores are read together: two smaller numbers, and all."""
+    second = max(2, 2 * shards // 5)
+    return second // 2, second, shards
+
+
+def stores(options: argparse.Namespace, folder: Path) -> list[Path]:
+    """Return the stores; make those that are missing."""
+    paths = [folder / f"{number}.zarr" for number in range(1, options.shards + 1)]
+    for number, path in enumerate(paths, start=1):
         if path.exists():
             continue
+        first = number * options.shard
         unfinished = path.with_suffix(".part")
-        made_up_store(unfinished, count, median=MEDIAN, dims=DIMS, first=first)
+        made_up_store(unfinished, options.shard, median=MEDIAN, dims=DIMS, first=first)
         unfinished.rename(path)
-    return paths[0], paths[1:]
+    return paths
 
 
 def measure(
     paths: Sequence[Path], model: Path, scratch: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Return seconds and GB of memory of each step, and the sizes of what it wrote."""
-    store = EmbeddingStore.open(list(paths))
+    names = [str(path.with_suffix(".zar[r]")) for path in paths]  # patterns, of one store as well
+    store = EmbeddingStore.open(names)
     row: dict[str, Any] = {
         "entries": len(store),
         "residues": int(store.lengths.sum()),
         "stores": len(paths),
+        "cold": True,
         "store_gb": store.info()["bytes"] / 1e9,
     }
-    names = [str(path) for path in paths]
     vectors, index = scratch / "vectors", scratch / "index"
+    files, outputs = [*paths, vectors, index], {"export": vectors, "index": index}
     commands = {
         "open": ["-c", OPEN, *names],
         "info": ["-c", PROGRAM, "info", *names, "--json"],
@@ -137,19 +159,35 @@ def measure(
     }
     del store
     for step in options.steps:
-        runs = [run([sys.executable, *commands[step]], options.threads)]
-        while runs[0]["seconds"] < SHORT and len(runs) < 3 and step not in ("export", "index"):
+        runs: list[dict[str, float]] = []
+        while not runs or (runs[0]["seconds"] < SHORT and len(runs) < 3):
+            if step in outputs:
+                shutil.rmtree(outputs[step], ignore_errors=True)
+            evict(files)
             runs.append(run([sys.executable, *commands[step]], options.threads))
         row[step] = {key: statistics.median(each[key] for each in runs) for key in runs[0]}
         print(f"{row['entries']:>12,} {step:10} {row[step]['seconds']:8.1f} s", flush=True)
     for path in (vectors, index):
         if path.exists():
             row[f"{path.stem}_gb"] = size_of(path) / 1e9
-            subprocess.run(["rm", "-r", path], check=True)
+            shutil.rmtree(path)
     return row
 
 
 STEPS = ("open", "info", "look up", "verify", "export", "index", "search")
+
+
+def evict(paths: Sequence[Path]) -> None:
+    """Ask the system to drop the contents of all files from its cache; links are left alone."""
+    os.sync()  # what is not on the disk yet cannot be dropped
+    for path in paths:
+        for folder, _, names in os.walk(path):
+            for name in names:
+                handle = os.open(Path(folder, name), os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+                finally:
+                    os.close(handle)
 
 
 def run(command: Sequence[str], threads: int) -> dict[str, float]:
@@ -189,18 +227,19 @@ def size_of(path: Path) -> int:
 
 def compare(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return, for each step, what the line through two sizes predicts of the third."""
-    small, one, many = rows
-    part = (many["entries"] - small["entries"]) / (one["entries"] - small["entries"])
+    few, more, many = rows
+    between = more["entries"] - few["entries"]
+    part = (many["entries"] - few["entries"]) / between
     lines = []
     for step in STEPS:
         if step not in many:
             continue
-        line = {"step": step, "entries": many["entries"]}
+        line = {"step": step, "entries": many["entries"], "stores": [row["stores"] for row in rows]}
         for figure in ("seconds", "gb"):
-            first, second = small[step][figure], one[step][figure]
+            first, second = few[step][figure], more[step][figure]
             line[figure] = many[step][figure]
             line[f"predicted_{figure}"] = first + part * (second - first)
-            line[f"{figure}_an_entry"] = (second - first) / (one["entries"] - small["entries"])
+            line[f"{figure}_an_entry"] = (second - first) / between
         lines.append(line)
     return lines
 
@@ -208,13 +247,13 @@ def compare(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def summary(lines: Sequence[dict[str, Any]]) -> list[Summary]:
     return [
         {
-            "part": f"{line['step']} at {line['entries']:,} entries",
+            "part": f"{line['step']} at {line['entries']:,} entries, cold",
             "peer": "",
             "ratio": None,
             "target": None,
             "figure": f"{line['seconds']:.1f} s, {line['gb']:.2f} GB of memory",
-            "limit": f"a tenth predicts {line['predicted_seconds']:.1f} s, "
-            f"{line['predicted_gb']:.2f} GB",
+            "limit": f"{line['stores'][0]} and {line['stores'][1]} of {line['stores'][2]} stores "
+            f"predict {line['predicted_seconds']:.1f} s, {line['predicted_gb']:.2f} GB",
             "equal": "",
         }
         for line in lines

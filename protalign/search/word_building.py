@@ -288,7 +288,7 @@ def _write(
                 lengths = each.lengths[here]
                 writer.add(each.rows[here], lengths, checked(words, [lengths.sum()], np.uint16))
                 progress.add(len(words))
-            parts[modality] = writer.finish(store.log.ids_at(each.rows).tolist())
+            parts[modality] = writer.finish(store.log.each_id(each.rows))
 
 
 def _blocks(lengths: Int64) -> Iterator[slice]:

@@ -13,9 +13,10 @@ import mmap
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ AGAIN = "remove the folder and build the index again with `protalign index`"
 _SEGMENT = re.compile(r"segment-(0|[1-9][0-9]{0,8})")
 #: What a manifest with wrong or missing parts raises.
 _MISFITS = (LookupError, TypeError, ValueError, AttributeError)
+
+#: Ids that are joined at once for a digest.
+_IDS_AT_ONCE = 1 << 16
 
 Words = npt.NDArray[np.uint16]
 
@@ -306,7 +310,7 @@ class PartWriter:
                 self._close_block()
             data = data[len(part) :]
 
-    def finish(self, ids: Sequence[str]) -> StoredPart:
+    def finish(self, ids: Iterable[str]) -> StoredPart:
         """Write the other files; return what the manifest says of all. ``ids`` are the entries'."""
         if self._filled:
             self._close_block()
@@ -383,8 +387,12 @@ def new_segment(
 
 
 def ids_digest(ids: Iterable[str]) -> str:
-    """Return the hex digest of ids in their order."""
-    return hashlib.sha256("\n".join(ids).encode("utf-8")).hexdigest()
+    """Return the hex digest of ids in their order, of which some are in memory at a time."""
+    digest, rest, between = hashlib.sha256(), iter(ids), ""
+    while some := list(islice(rest, _IDS_AT_ONCE)):
+        digest.update((between + "\n".join(some)).encode("utf-8"))
+        between = "\n"
+    return digest.hexdigest()
 
 
 def damaged(path: object, problem: str) -> InputError:

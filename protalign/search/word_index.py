@@ -115,7 +115,7 @@ class WordIndex:
             for reader in readers:
                 rows = reader.rows
                 known = rows.max() < len(store.log)
-                ids = store.log.ids_at(rows).tolist() if known else []
+                ids = store.log.each_id(rows) if known else ()
                 if ids_digest(ids) != reader.part.ids_sha256:
                     raise InputError(
                         f"{self.path}: its {modality} entries are not those of {store.path}",

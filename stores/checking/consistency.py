@@ -41,7 +41,7 @@ def check_index(arrays: Arrays) -> Iterator[tuple[str, str]]:
         if not arrays.rows(f"{column}/start"):
             continue
         try:
-            arrays.texts(column)
+            arrays.check_texts(column)
         except StoreError:
             yield f"{column}/values", "is not UTF-8"
     yield from _bad_items(arrays)

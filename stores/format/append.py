@@ -201,13 +201,17 @@ class Appender:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._pending: dict[str, list[npt.NDArray[Any]]] = {}
+        self._pending: dict[str, list[npt.NDArray[Any] | list[Any]]] = {}
+        #: Texts that wait, by column: they are made arrays all at once.
+        self._texts: dict[str, list[str]] = {}
         self._waiting_rows: dict[str, int] = {}
         self._grow: dict[str, int] = {}
         self.arrays = LocalArrays(path)
 
     def rows(self, name: str) -> int:
         """Return the rows of an array, including those that wait."""
+        if name.rpartition("/")[0] in self._texts:
+            self._encode_texts()
         return self.arrays.rows(name) + self._waiting_rows.get(name, 0)
 
     def reload(self) -> None:
@@ -217,14 +221,22 @@ class Appender:
     @property
     def waiting(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(self._pending or self._grow)
+        return bool(self._pending or self._grow or self._texts)
 
     def append(self, name: str, rows: npt.ArrayLike) -> None:
         """Append rows to an array, in any shape that fits (n, *row_shape)."""
-        spec = self.arrays.spec(name)
-        block = np.asarray(rows, dtype=spec.dtype).reshape(-1, *spec.row_shape)
-        self._pending.setdefault(name, []).append(block)
-        self._waiting_rows[name] = self._waiting_rows.get(name, 0) + len(block)
+        spec, blocks = self.arrays.spec(name), self._pending.setdefault(name, [])
+        if isinstance(rows, list) and not spec.row_shape:  # a few numbers: no array for each
+            last = blocks[-1] if blocks else None
+            if not isinstance(last, list):
+                last = []
+                blocks.append(last)
+            last.extend(rows)
+            count = len(rows)
+        else:
+            blocks.append(np.asarray(rows, dtype=spec.dtype).reshape(-1, *spec.row_shape))
+            count = len(blocks[-1])
+        self._waiting_rows[name] = self._waiting_rows.get(name, 0) + count
 
     def append_ragged(
         self, column: str, values: npt.NDArray[Any], lengths: npt.NDArray[Any]
@@ -236,9 +248,21 @@ class Appender:
         self.append(f"{column}/length", lengths)
         self.append(f"{column}/values", values)
 
+    def append_one(self, column: str, values: list[int]) -> None:
+        """Append one row to a ragged column of numbers."""
+        self.append(f"{column}/start", [self.rows(f"{column}/values")])
+        self.append(f"{column}/length", [len(values)])
+        self.append(f"{column}/values", values)
+
     def append_texts(self, column: str, texts: Sequence[str]) -> None:
         """Append texts to a ragged column of UTF-8."""
-        self.append_ragged(column, *encode_texts(texts))
+        self._texts.setdefault(column, []).extend(texts)
+
+    def _encode_texts(self) -> None:
+        """Append the texts that wait as arrays."""
+        texts, self._texts = self._texts, {}
+        for column, of_column in texts.items():
+            self.append_ragged(column, *encode_texts(of_column))
 
     def grow(self, name: str, rows: int) -> None:
         """Set the rows of an array; its chunks are written later, by tasks."""
@@ -246,14 +270,17 @@ class Appender:
 
     def commit(self, change: Callable[[StoreState], StoreState]) -> StoreState:
         """Write the rows that wait, then make them count together with a change of the state."""
+        self._encode_texts()
         committed = dict(self._grow)
         last_chunks: dict[str, int | None] = {}
         if self.waiting:
             begin_commit(self._path)
-        for name, rows in self._grow.items():
-            _describe(self._path, name, array_json(self.arrays.spec(name), rows))
+        for name, count in self._grow.items():
+            _describe(self._path, name, array_json(self.arrays.spec(name), count))
         for name, blocks in self._pending.items():
-            committed[name], last_chunks[name] = self._write(name, np.concatenate(blocks))
+            dtype = self.arrays.spec(name).dtype
+            rows = np.concatenate([np.asarray(block, dtype=dtype) for block in blocks])
+            committed[name], last_chunks[name] = self._write(name, rows)
 
         def commit_rows(state: StoreState) -> StoreState:
             state = change(state)

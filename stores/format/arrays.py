@@ -28,7 +28,7 @@ from protalign.stores.format.layout import ArraySpec
 from protalign.stores.format.metadata import METADATA_BYTES, array_fault, array_json, rows_described
 from protalign.stores.format.pieces import pieces
 from protalign.stores.format.state import StoreState, is_filled_by_tasks, load_state
-from protalign.stores.format.text import decode_texts
+from protalign.stores.format.text import are_texts, decode_texts
 
 #: An array of more chunks is read only if all of them exist, before memory is taken for it.
 MANY_CHUNKS = 1024
@@ -94,8 +94,8 @@ class Arrays(ABC):
         start = np.asarray(start, dtype=np.int64)
         self._check_ranges(name, start, length)
         out = self._room(name, length)
-        for chunk_index, begin, target, count in pieces(start, length, spec.chunk_rows):
-            out[target : target + count] = self.chunk(name, chunk_index)[begin : begin + count]
+        for some in pieces(start, length, spec.chunk_rows):
+            some.copy(self.chunk(name, some.chunk), out)
         return out
 
     def _check_ranges(self, name: str, start: npt.NDArray[Any], length: npt.NDArray[Any]) -> None:
@@ -136,6 +136,15 @@ class Arrays(ABC):
             return decode_texts(values, start, length)
         except UnicodeDecodeError:
             raise self._not_utf8(column) from None
+
+    def check_texts(self, column: str) -> None:
+        """Raise StoreError unless ``texts`` of a column would return them; no text is made."""
+        values = self.read(f"{column}/values")
+        start, length = self.read(f"{column}/start"), self.read(f"{column}/length")
+        if not consecutive(start, length, len(values)):
+            raise self.inconsistent(f"{column} is not cut into consecutive texts")
+        if not are_texts(values, start):
+            raise self._not_utf8(column)
 
     def texts_at(self, column: str, rows: Int64) -> npt.NDArray[np.object_]:
         """Return the texts of some rows, (n,) int64 in any order, of a ragged column of UTF-8."""

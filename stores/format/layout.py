@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class ArraySpec:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row."""
-        return int(self.dtype.itemsize * np.prod(self.row_shape, dtype=np.int64))
+        return self.dtype.itemsize * prod(self.row_shape)
 
     @property
     def chunk_bytes(self) -> int:

@@ -26,7 +26,7 @@ from protalign.stores.format.checksums import (
 )
 from protalign.stores.format.kept_chunks import KeptChunks
 from protalign.stores.format.metadata import METADATA_BYTES, array_fault
-from protalign.stores.format.pieces import pieces
+from protalign.stores.format.pieces import Pieces, pieces
 from protalign.stores.format.state import StoreState, is_filled_by_tasks
 from protalign.stores.objects.client import fault_of, is_object_url, zarr_store
 
@@ -189,20 +189,20 @@ class RemoteArrays(Arrays):
         cut = pieces(
             np.asarray(start, np.int64), np.asarray(length, np.int64), self._specs[name].chunk_rows
         )
-        waiting: deque[tuple[tuple[int, int, int, int], Future[npt.NDArray[Any]]]] = deque()
+        waiting: deque[tuple[Pieces, Future[npt.NDArray[Any]]]] = deque()
         asked: tuple[int, Future[npt.NDArray[Any]]] | None = None
         with ThreadPoolExecutor(CHUNKS_AHEAD) as pool:
-            for piece in chain(cut, repeat(None)):
-                if piece is not None:
-                    if asked is None or asked[0] != piece[0]:
-                        asked = piece[0], pool.submit(self.chunk, name, piece[0])
-                    waiting.append((piece, asked[1]))
+            for some in chain(cut, repeat(None)):
+                if some is not None:
+                    if asked is None or asked[0] != some.chunk:
+                        asked = some.chunk, pool.submit(self.chunk, name, some.chunk)
+                    waiting.append((some, asked[1]))
                     if len(waiting) <= CHUNKS_AHEAD:
                         continue
                 if not waiting:
                     return out
-                (_, begin, target, count), chunk = waiting.popleft()
-                out[target : target + count] = chunk.result()[begin : begin + count]
+                ready, chunk = waiting.popleft()
+                ready.copy(chunk.result(), out)
         raise AssertionError
 
     def done_tasks(self, name: str) -> Bool:

@@ -34,3 +34,20 @@ def decode_texts(
     else:
         texts[:] = [data[begin:end].decode("utf-8") for begin, end in bounds]
     return texts
+
+
+def are_texts(values: npt.NDArray[np.uint8], start: npt.NDArray[np.int64]) -> bool:
+    """Return whether bytes are UTF-8, and each text that begins in them begins with a character.
+
+    Examples
+    --------
+    >>> values = np.frombuffer("aé".encode(), np.uint8)
+    >>> are_texts(values, np.array([0, 1, 3])), are_texts(values, np.array([0, 2]))
+    (True, False)
+    """
+    try:
+        values.tobytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    begins = values[start[start < len(values)]]
+    return not ((begins & 0xC0) == 0x80).any()

@@ -46,10 +46,15 @@ class Numbering:
 
     def parts(self, numbers: Int64) -> Iterator[tuple[int, Int64, Int64]]:
         """Yield each store with some of the numbers, their positions, and their numbers there."""
+        if len(numbers) == 0:
+            return
+        ends = np.searchsorted(self._ends, [numbers.min(), numbers.max()], side="right")
+        if ends[0] == ends[1]:  # as of most batches: no order is needed
+            yield int(ends[0]), np.arange(len(numbers)), numbers - self.begins[ends[0]]
+            return
         store = np.searchsorted(self._ends, numbers, side="right")
         order = np.argsort(store, kind="stable")
         borders = np.flatnonzero(np.diff(store[order])) + 1
         for positions in np.split(order, borders):
-            if len(positions):
-                which = int(store[positions[0]])
-                yield which, positions, numbers[positions] - self.begins[which]
+            which = int(store[positions[0]])
+            yield which, positions, numbers[positions] - self.begins[which]

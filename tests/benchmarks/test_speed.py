@@ -81,6 +81,27 @@ def test_its_options_can_be_listed(
     assert "--json" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("shards", range(3, 24))
+def test_two_smaller_numbers_of_stores_predict_all(shards: int) -> None:
+    """From three stores on, for the quick check and for the measurement."""
+    few, more, every = runpy.run_path(str(SPEED / "many_entries.py"))["sizes"](shards)
+    assert 1 <= few < more < every == shards
+
+
+def test_the_page_names_the_steps_that_were_not_predicted() -> None:
+    """A third more or less than the line says is named, for seconds and for memory."""
+    lines = [
+        {"step": step, "seconds": seconds, "predicted_seconds": 10, "gb": gb, "predicted_gb": 1}
+        for step, seconds, gb in (("open", 10, 1.31), ("info", 6.9, 1.29), ("verify", 13.1, 0.71))
+    ]
+    verdict = runpy.run_path(str(ROOT / "benchmarks" / "scale.py"))["verdict"]
+    assert verdict(lines) == (
+        "**Seconds hold within 30 % for all but `info` and `verify`; "
+        "memory holds within 30 % for all but `open`.**"
+    )
+    assert verdict(lines[:0]) == "**Seconds hold within 30 %; memory holds within 30 %.**"
+
+
 @pytest.mark.parametrize(("program", "page"), [("report", "performance"), ("scale", "scale")])
 def test_the_page_is_written_from_the_results(program: str, page: str) -> None:
     """docs/performance.md and docs/scale.md are exactly what their programs write."""

@@ -24,7 +24,7 @@ from protalign.core.files import json_text
 from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.estimator.export import export_vectors
 from protalign.search import WordIndex, index_store
-from protalign.search.word_files import PartReader
+from protalign.search.word_files import PartReader, ids_digest
 from protalign.search.word_index import verify_index
 from protalign.stores.format.lock import StoreLock
 from tests.helpers.commands import contents
@@ -444,3 +444,10 @@ def test_rows_beyond_the_store_are_refused(
     monkeypatch.setattr(PartReader, "rows", property(lambda self: real(self) + 10**6))
     with pytest.raises(InputError, match="entries are not those of"):
         everything(changed, model, store)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 1 << 16, (1 << 16) + 1, 200_000])
+def test_a_digest_of_ids_does_not_show_how_they_were_read(count: int) -> None:
+    """Some ids at a time, out of any iterable: the digest is that of all in one text."""
+    ids = [f"é{number}" for number in range(count)]
+    assert ids_digest(iter(ids)) == hashlib.sha256("\n".join(ids).encode()).hexdigest()

@@ -285,6 +285,26 @@ def test_ids_that_overlap_are_refused(pair: Path) -> None:
             len(EmbeddingStore.open(pair / "*.zarr"))
 
 
+@pytest.mark.parametrize("at_once", [1, 5, 1000])
+def test_ids_come_in_the_order_of_their_rows(shards: Path, filled: Path, at_once: int) -> None:
+    """Some at a time, of one store and of several."""
+    for path in (filled, shards / "*.zarr"):
+        store = EmbeddingStore.open(path)
+        rows = np.random.default_rng(0).permutation(store.entry_rows)
+        assert list(store.log.each_id(rows, at_once)) == store.log.ids_at(rows).tolist()
+
+
+def test_rows_of_one_store_are_numbered_as_rows_of_several_are() -> None:
+    """In any order, with a store that is empty; no rows are of no store."""
+    numbering = Numbering([3, 0, 4])
+    for numbers in ([2, 0, 1], [6, 3, 3], [5, 1, 3, 0], [4], []):
+        found = np.full(len(numbers), -1)
+        for store, positions, inside in numbering.parts(np.array(numbers, dtype=np.int64)):
+            assert (inside < (3, 0, 4)[store]).all()
+            found[positions] = inside + (0, 3, 3)[store]
+        assert found.tolist() == numbers
+
+
 def test_paths_of_files_are_read_where_they_are_asked_for(pair: Path, shards: Path) -> None:
     """A count keeps no path of any file in memory; an entry has the path of its own."""
     union = EmbeddingStore.open(shards / "*.zarr")

@@ -17,7 +17,7 @@ from protalign.core.errors import Failure, StoreError
 from protalign.core.protein import Chain, Protein, Structure
 from protalign.stores import EmbeddingStore, StoreWriter, verify
 from protalign.stores.filling.encode import encode_pending
-from protalign.stores.format.append import write_chunks
+from protalign.stores.format.append import Appender, write_chunks
 from protalign.stores.format.layout import ArraySpec
 from tests.helpers.one_hot import load_from_centre, load_one_hot
 from tests.helpers.stores import (
@@ -46,6 +46,26 @@ def test_same_input_same_bytes(path: Path, proteins: list[Protein], filled: Path
     shutil.rmtree(path)
     build(path, proteins, per_commit=3)
     assert tree(path) == tree(filled)
+
+
+def test_rows_wait_in_their_order_whatever_form_they_have(path: Path, empty: Path) -> None:
+    """Numbers, arrays and texts become the same rows, and those that wait are counted."""
+    appender = Appender(path)
+    appender.append("structures/chain", [3, 1])
+    appender.append("structures/chain", np.array([4], np.int32))
+    appender.append("structures/chain", [1])
+    for name in ("hash", "chains", "rows", "context"):
+        appender.append(f"structures/{name}", np.zeros((4, 32) if name == "hash" else 4))
+    for name in ("id", "file", "reason", "advice"):
+        appender.append_texts(f"failures/{name}", ["a", "bc"])
+        appender.append_texts(f"failures/{name}", ["é"])
+    assert appender.rows("structures/chain") == 4
+    assert appender.rows("failures/id/start") == 3
+    assert appender.rows("failures/file/values") == 5
+    appender.commit(lambda state: state)
+    assert appender.arrays.read("structures/chain").tolist() == [3, 1, 4, 1]
+    assert appender.arrays.texts("failures/advice").tolist() == ["a", "bc", "é"]
+    assert not appender.waiting
 
 
 def test_running_again_changes_nothing(
