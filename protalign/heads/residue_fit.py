@@ -45,8 +45,8 @@ def fit_residue_stage(pairs: Pairs, generator: np.random.Generator) -> ResidueSt
     """
     inputs = pairs.inputs
     sums = PairSums(inputs.dims["sequence"], inputs.dims["structure"])
-    for sequence, structure in inputs.paired_residues(pairs.positions):
-        sums.add(sequence.values, structure.values)
+    for block in inputs.paired_residues(pairs.positions):
+        sums.add_parts(block)
     try:
         stage = sums.stage()
     except InputError:
@@ -188,5 +188,8 @@ def _background(
 
 
 def _rows(stage: ResidueStage, inputs: Inputs, modality: Modality, positions: Int64) -> Ragged:
-    embeddings = inputs.rows(modality, positions)
-    return Ragged(stage.rows(modality, embeddings.values), embeddings.offsets)
+    """Return the stage's rows of some entries, at least one; few embeddings are held at once."""
+    blocks = inputs.blocks(modality, positions)
+    values = np.concatenate([stage.rows(modality, block.values) for block in blocks])
+    lengths = inputs.lengths(modality)[positions]
+    return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]))

@@ -21,8 +21,8 @@ def test_residues_are_paired_by_the_residue_map(store: EmbeddingStore) -> None:
     inputs = read_inputs(store)
     complete = np.flatnonzero(store.has_structure)[::-3]
     names = [next(n for n, e in store.encoders.items() if e.modality == m) for m in MODALITIES]
-    blocks = list(inputs.paired_residues(complete))
-    sequence, structure = (np.concatenate([b[i].values for b in blocks]) for i in range(2))
+    parts = [part for block in inputs.paired_residues(complete) for part in block]
+    sequence, structure = (np.concatenate([part[i] for part in parts]) for i in range(2))
     expected = [[], []]
     for entry_id in store.ids[complete].tolist():
         rows = store.residue_map(entry_id).sequence_index
