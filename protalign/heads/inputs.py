@@ -21,8 +21,9 @@ from protalign.heads.kernels.batch import mean_rows
 from protalign.heads.kernels.packed import PackedBatch
 from protalign.stores import EncoderInfo, Entries
 
-#: Values of rows that are read at once: 32 MB of float16.
-ELEMENTS = 1 << 24
+#: Values of rows that are read at once: 32 MB of float16. And of those that several copies are made
+#: of: 8 MB.
+ELEMENTS, FEW_ELEMENTS = 1 << 24, 1 << 22
 
 
 class Inputs(ABC):
@@ -149,7 +150,7 @@ class PairedResidues:
     positions: Int64
 
     def __iter__(self) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        for entries in self.inputs._cut(self.positions, MODALITIES):
+        for entries in self.inputs._cut(self.positions, MODALITIES, FEW_ELEMENTS):
             index = self.inputs.sequence_rows(entries)
             known = [i for i, rows in enumerate(index) if rows is not None]
             if not known:

@@ -13,7 +13,7 @@ from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
 from protalign.heads.distributed import current
-from protalign.heads.inputs import Inputs
+from protalign.heads.inputs import FEW_ELEMENTS, Inputs
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_head import fit_residue_head
 from protalign.residues import PairSums, ResidueStage
@@ -189,7 +189,7 @@ def _background(
 
 def _rows(stage: ResidueStage, inputs: Inputs, modality: Modality, positions: Int64) -> Ragged:
     """Return the stage's rows of some entries, at least one; few embeddings are held at once."""
-    blocks = inputs.blocks(modality, positions)
+    blocks = inputs.blocks(modality, positions, FEW_ELEMENTS)
     values = np.concatenate([stage.rows(modality, block.values) for block in blocks])
     lengths = inputs.lengths(modality)[positions]
     return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]))
