@@ -192,12 +192,18 @@ class EntryLog(Log):
 
     def sequence_rows(self, rows: Int64) -> list[Int64]:
         """Return, for each structure row of entries with a structure, its sequence row."""
-        chains = StructureItems(self._arrays).complete_residues(self.structure_item[rows])
-        found = []
-        for row, complete in zip(rows.tolist(), chains, strict=True):
-            first, count = self.chains(row)
-            found.append(np.flatnonzero(np.concatenate(complete[first : first + count])))
-        return found
+        if len(rows) == 0:
+            return []
+        first, count = (
+            self._arrays.gather(f"entries/{column}", rows, np.ones_like(rows)).astype(np.int64)
+            for column in ("structure_chain", "structure_chains")
+        )
+        items = self.structure_item[rows]
+        complete, length = StructureItems(self._arrays).complete_residues(items, first, count)
+        begin = np.cumsum(length) - length
+        index = np.flatnonzero(complete)
+        cuts = np.searchsorted(index, begin[1:])
+        return np.split(index - np.repeat(begin, length)[index], cuts)
 
     def chains(self, row: int) -> tuple[int, int]:
         """Return (first, count): an entry's chains among its structure's kept chains."""

@@ -179,21 +179,39 @@ class StructureItems:
                 backbone=Backbone(backbone),
             )
 
-    def complete_residues(self, items: Int64) -> list[list[Bool]]:
-        """Return, for each kept chain of some items, (L,) bool: its backbone is complete."""
-        arrays = self._arrays
-        begin, count = (
-            arrays.gather(f"structures/{column}", items, np.ones_like(items))
-            for column in ("chain", "chains")
-        )
-        start, length, kept = (
-            arrays.gather(f"chains/{column}", begin, count)
-            for column in ("residue", "residues", "kept")
+    def complete_residues(self, items: Int64, first: Int64, count: Int64) -> tuple[Bool, Int64]:
+        """Find the residues with a complete backbone in some chains of each of n items.
+
+        Parameters
+        ----------
+        items, first, count : (n,) int64
+            The items, and which of an item's kept chains: ``count`` of them from ``first`` on.
+
+        Returns
+        -------
+        complete : (R,) bool
+            For each residue of these chains, one item after another.
+        residues : (n,) int64
+            The residues of each item's chains.
+        """
+        arrays, one = self._arrays, np.ones_like(items)
+        begin = arrays.gather("structures/chain", items, one).astype(np.int64)
+        chains = arrays.gather("structures/chains", items, one).astype(np.int64)
+        of_item = np.repeat(np.arange(len(items)), chains)
+        kept = np.flatnonzero(arrays.gather("chains/kept", begin, chains))
+        n_kept = np.bincount(of_item[kept], minlength=len(items))
+        if ((first < 0) | (count < 1) | (first + count > n_kept)).any():
+            raise arrays.inconsistent("an entry has chains that its structure has not")
+        wanted = kept[_ranges(np.cumsum(n_kept) - n_kept + first, count)]
+        item = of_item[wanted]
+        chain = begin[item] + wanted - (np.cumsum(chains) - chains)[item]
+        start, length = (
+            arrays.gather(f"chains/{column}", chain, np.ones_like(chain)).astype(np.int64)
+            for column in ("residue", "residues")
         )
         backbone = arrays.gather("residues/backbone", start, length)
-        complete = np.isfinite(backbone).all(axis=(1, 2))
-        of_chains = iter(zip(np.split(complete, np.cumsum(length)[:-1]), kept, strict=True))
-        return [[c for c, is_kept in islice(of_chains, n) if is_kept] for n in count.tolist()]
+        residues = np.add.reduceat(length, np.cumsum(count) - count)
+        return np.isfinite(backbone).all(axis=(1, 2)), residues
 
     def rows(self, start: int = 0) -> Int64:
         """Return (n,) int64: kept residues with a complete backbone, the rows of an embedding."""
@@ -213,6 +231,13 @@ def _gathered(
 ) -> list[npt.NDArray[Any]]:
     """Return the rows of each of n ranges."""
     return np.split(arrays.gather(name, start, length), np.cumsum(length)[:-1])
+
+
+def _ranges(start: Int64, length: Int64) -> Int64:
+    """Return the numbers of n ranges, one range after another."""
+    before = np.cumsum(length) - length
+    numbers: Int64 = np.arange(length.sum()) + np.repeat(start - before, length)
+    return numbers
 
 
 def _counts(arrays: Arrays, name: str, start: int) -> Int64:

@@ -10,12 +10,17 @@ and one streamed from the store, in windows; their losses should be close. The t
 whole store. The streaming processes may allocate --memory-gb at most (RLIMIT_DATA,
 which does not count memory mapped from files: the system may drop that at any time). The peak of
 the memory that they held (RssAnon) is reported.
+
+An epoch is the training on each pair once; the last one counts, since chunks are checked when they
+are first read. Beside it the same rows are read once, in their order on the disk. Before both the
+system drops what it keeps of the store in memory, so both read from the disk.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -33,9 +38,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's
 
 from benchmarks.shared.made_up import made_up_store
 from benchmarks.shared.measuring import Summary, arguments, write
+from protalign.stores import Entries
 
-DIMS = (1280, 128)
 MEDIAN = 300
+#: An epoch is to take at most 1.5 times as long as one reading.
+LEAST_RATIO = 0.67
 
 
 def main() -> None:
@@ -52,17 +59,22 @@ def main() -> None:
             f"loss {row['loss_curve'][-1]:.6f}"
         )
     held, streamed, whole = rows
+    times = whole["epoch_seconds"] / whole["read_seconds"]
+    print(
+        f"an epoch takes {times:.2f} times one reading, {1 / LEAST_RATIO:.1f} at most is the target"
+    )
     lines: list[Summary] = [
         {
             "part": f"fit over {whole['gb']:.1f} GB of embeddings with {options.memory_gb:g} GB of "
             "memory allowed",
-            "peer": "held in memory",
-            "ratio": held["epoch_seconds"] / streamed["epoch_seconds"],
-            "target": None,
+            "peer": "reading the same bytes once",
+            "ratio": whole["read_seconds"] / whole["epoch_seconds"],
+            "target": LEAST_RATIO,
             "figure": f"{whole['epoch_seconds']:.0f} s an epoch, a peak of {whole['peak_gb']:.2f} "
             "GB held",
             "limit": f"reads {whole['gb'] / whole['epoch_seconds']:.2f} GB/s from the store; "
-            f"reading the same bytes once takes {whole['read_seconds']:.0f} s",
+            f"reading the same bytes once takes {whole['read_seconds']:.0f} s; the whole fit of "
+            f"{options.epochs} epochs {whole['fit_seconds']:.0f} s",
             "equal": f"a last loss of {streamed['loss_curve'][-1]:.3f}, held "
             f"{held['loss_curve'][-1]:.3f}",
         }
@@ -76,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--memory-gb", type=float, default=1.0, help="allowed when streaming")
     parser.add_argument("--held-gb", type=float, default=1.0, help="size of the fit held in memory")
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--dims", type=int, nargs=2, default=[1280, 128], help="of the embeddings")
     parser.add_argument("--batch", type=int, help="pairs; default: as many as the memory holds")
     parser.add_argument("--folder", type=Path, help="folder for the store")
     parser.add_argument("--fit", type=Path, help=argparse.SUPPRESS)
@@ -85,16 +98,18 @@ def parse() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    bytes_of_one = 2 * sum(DIMS) * MEDIAN * np.exp(0.125)  # the mean of a log-normal length
+    bytes_of_one = 2 * sum(options.dims) * MEDIAN * np.exp(0.125)  # the mean of a log-normal length
     count = int(1e9 * options.store_gb / bytes_of_one)
     # Three windows have a quarter of the memory; a batch keeps those that it is of.
     batch = options.batch or min(1024, max(2, int(1e9 * options.memory_gb / 12 / bytes_of_one)))
-    path = made_up_store(folder / "made-up.zarr", count, median=MEDIAN, dims=DIMS)
+    dims = options.dims[0], options.dims[1]
+    path = made_up_store(folder / "made-up.zarr", count, median=MEDIAN, dims=dims)
     few = min(count, int(1e9 * options.held_gb / bytes_of_one))
 
     def run(name: str, entries: int, *, held: bool) -> dict[str, Any]:
         command = [sys.executable, __file__, "--fit", str(path), "--entries", str(entries)]
         numbers = ["--threads", options.threads, "--epochs", options.epochs, "--batch", batch]
+        numbers += ["--dims", *options.dims]
         limit = ["--held"] if held else ["--memory-gb", options.memory_gb]
         command += [str(word) for word in [*numbers, *limit]]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -111,6 +126,7 @@ def fit(options: argparse.Namespace) -> dict[str, Any]:
     """Fit; this runs in a new process."""
     from protalign import EmbeddingStore, ProtAlignEstimator
     from protalign.heads import rows as training_rows
+    from protalign.heads import training
     from protalign.heads.inputs import read_inputs
 
     torch.set_num_threads(options.threads)
@@ -131,9 +147,21 @@ def fit(options: argparse.Namespace) -> dict[str, Any]:
         random_state=0,
         device="cpu",
     )
+    epochs: list[float] = []
+    epoch = training._epoch
+
+    def timed(*words: Any) -> float:
+        evict(store)
+        start = time.perf_counter()
+        loss = epoch(*words)
+        epochs.append(time.perf_counter() - start)
+        return loss
+
+    training._epoch = timed
     start = time.perf_counter()
     model.fit(store)
-    seconds = (time.perf_counter() - start) / options.epochs
+    seconds = time.perf_counter() - start
+    evict(store)
     read = -time.perf_counter()
     inputs = read_inputs(store)
     for modality in ("sequence", "structure"):
@@ -141,12 +169,23 @@ def fit(options: argparse.Namespace) -> dict[str, Any]:
     read += time.perf_counter()
     rows = [store.rows(f"made_up_{kind}")[1].sum() for kind in ("sequence", "structure")]
     return {
-        "gb": sum(2 * int(n) * dim for n, dim in zip(rows, DIMS, strict=True)) / 1e9,
-        "epoch_seconds": seconds,
+        "gb": sum(2 * int(n) * dim for n, dim in zip(rows, options.dims, strict=True)) / 1e9,
+        "fit_seconds": seconds,
+        "epoch_seconds": epochs[-1],
+        "epochs": epochs,
         "read_seconds": read,
         "peak_gb": peak.stop() / 1e9,
         "loss_curve": model.loss_curve_,
     }
+
+
+def evict(entries: Entries) -> None:
+    """Let the system drop what it keeps of a store's files; what is mapped, it would not drop."""
+    entries.store._contents.arrays.kept._chunks.clear()  # type: ignore[attr-defined]
+    for file in Path(entries.store.path).rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class _PeakMemory:

@@ -148,8 +148,8 @@ class RealWords:
         inputs = read_inputs(EmbeddingStore.open(path))
         pairs = Pairs.of(inputs)
         sums = PairSums(inputs.dims["sequence"], inputs.dims["structure"])
-        for sequence, structure in inputs.paired_residues(pairs.positions):
-            sums.add(sequence.values, structure.values)
+        for block in inputs.paired_residues(pairs.positions):
+            sums.add_parts(block)
         stage = sums.stage()
         rows = stage.rows("structure", some_rows(inputs, "structure", pairs.positions, SAMPLED))
         vocabulary = ResidueWords.fit({"structure": rows})

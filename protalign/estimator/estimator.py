@@ -93,7 +93,7 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         stop when retrieval among them no longer improves, and end with the best epoch's parameters.
         Not done if that part would be smaller than 10 pairs.
     validation_fraction : float
-        Size of that part, at most.
+        Size of that part, at most; it has 10,000 pairs at most.
     n_iter_no_change, tol : int, float
         Training stops after this many epochs without a gain of ``tol`` in the validation's mean
         reciprocal rank.

@@ -185,8 +185,8 @@ def _stage(pairs: Pairs) -> ResidueStage:
     widths = [inputs.dims[modality] for modality in MODALITIES]
     sums = PairSums(*widths)
     with np.errstate(invalid="ignore"):  # infinity is named below
-        for first, second in inputs.paired_residues(pairs.positions):
-            sums.add(first.values, second.values)
+        for block in inputs.paired_residues(pairs.positions):
+            sums.add_parts(block)
     least = 2 * sum(widths)
     if sums.n < least:
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ from protalign.core.ragged import Ragged
 from protalign.heads.kernels.batch import mean_rows
 from protalign.heads.kernels.packed import PackedBatch
 from protalign.stores import EncoderInfo, Entries
+
+#: Values of rows that are read at once: 32 MB of float16. And of those that several copies are made
+#: of: 8 MB.
+ELEMENTS, FEW_ELEMENTS = 1 << 24, 1 << 22
 
 
 class Inputs(ABC):
@@ -73,31 +78,10 @@ class Inputs(ABC):
         """
         return [None] * len(positions)
 
-    def paired_residues(self, positions: Int64) -> Iterator[tuple[Ragged, Ragged]]:
-        """Yield the rows of residues that have both modalities, block by block.
-
-        Parameters
-        ----------
-        positions : (n,) int64
-            Entries with both modalities.
-
-        Yields
-        ------
-        (sequence, structure) : Ragged
-            Rows of as many entries; row i of one belongs to row i of the other. Entries of which
-            nobody knows which rows belong together are left out.
-        """
-        done = 0
-        for structure in self.blocks("structure", positions):
-            entries = positions[done : done + len(structure)]
-            done += len(structure)
-            index = self.sequence_rows(entries)
-            known = [i for i, rows in enumerate(index) if rows is not None]
-            if not known:
-                continue
-            sequence = self.rows("sequence", entries[known])
-            pairs = [(sequence[i][index[entry]], structure[entry]) for i, entry in enumerate(known)]
-            yield Ragged.pack([x for x, _ in pairs]), Ragged.pack([y for _, y in pairs])
+    def paired_residues(self, positions: Int64) -> Iterator[PairedResidues]:
+        """Yield the residues of entries with both modalities, block by block; none is read yet."""
+        for entries in self._cut(positions, ("structure",)):
+            yield PairedResidues(self, entries)
 
     def name(self, position: int) -> str:
         """Return the name of an entry for an error."""
@@ -126,16 +110,66 @@ class Inputs(ABC):
         return present, positions[present[first]], item
 
     def blocks(
-        self, modality: Modality, positions: Int64, elements: int = 1 << 24
+        self, modality: Modality, positions: Int64, elements: int = ELEMENTS
     ) -> Iterator[Ragged]:
         """Yield the rows of many entries, in order, about ``elements`` values at a time."""
-        ends = np.cumsum(self.lengths(modality)[positions]) * self.dims[modality]
+        for entries in self._cut(positions, (modality,), elements):
+            yield self.rows(modality, entries)
+
+    def _cut(
+        self, positions: Int64, modalities: Sequence[Modality], elements: int = ELEMENTS
+    ) -> Iterator[Int64]:
+        """Cut entries, in order, into parts whose rows have about ``elements`` values."""
+        values = sum(self.lengths(m)[positions] * self.dims[m] for m in modalities)
+        ends = np.cumsum(values)
         first = 0
         while first < len(positions):
             before = ends[first - 1] if first else 0
             last = max(first + 1, int(np.searchsorted(ends, before + elements, side="right")))
-            yield self.rows(modality, positions[first:last])
+            yield positions[first:last]
             first = last
+
+
+@dataclass(frozen=True, eq=False)
+class PairedResidues:
+    """The residues of some entries that have both modalities, read anew in each iteration.
+
+    Iterating yields (R, D_P) rows of the sequence and (R, D_S) rows of the structure, a few entries
+    at a time, however many rows either modality has; row i of one belongs to row i of the other.
+    Entries of which nobody knows which rows belong together are left out.
+
+    Attributes
+    ----------
+    inputs : Inputs
+        All entries.
+    positions : (n,) int64
+        These entries, which have both modalities.
+    """
+
+    inputs: Inputs
+    positions: Int64
+
+    def __iter__(self) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        for entries in self.inputs._cut(self.positions, MODALITIES, FEW_ELEMENTS):
+            index = self.inputs.sequence_rows(entries)
+            known = [i for i, rows in enumerate(index) if rows is not None]
+            if not known:
+                continue
+            sequence, structure = (self.inputs.rows(m, entries[known]) for m in MODALITIES)
+            paired = [rows for rows in index if rows is not None]
+            counts = [len(rows) for rows in paired]
+            within = np.concatenate(paired)
+            if (within >= np.repeat(sequence.lengths, counts)).any():
+                raise InputError(
+                    f"{self.inputs.names(entries)}: a structure has residues that its sequence has "
+                    "not",
+                    "check the store with `protalign verify`",
+                )
+            rows = within + np.repeat(sequence.offsets[:-1], counts)
+            if len(rows) < len(sequence.values):
+                yield sequence.values[rows], structure.values
+            else:  # all of them
+                yield sequence.values, structure.values
 
 
 class StoreInputs(Inputs):

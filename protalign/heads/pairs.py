@@ -11,8 +11,9 @@ from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES
 from protalign.heads.inputs import Inputs, MeanInputs
 
-#: Fewer validation pairs than this say nothing about when to stop.
-MIN_VALIDATION_PAIRS = 10
+#: Fewer validation pairs than this say nothing about when to stop. More than the most say no more,
+#: and each is compared with all others after every epoch.
+MIN_VALIDATION_PAIRS, MAX_VALIDATION_PAIRS = 10, 10_000
 #: Fewer pairs than this leave nothing to train on: a pair has no negatives.
 _MIN_TRAINING_PAIRS = 2
 
@@ -85,9 +86,11 @@ def split_validation(
 ) -> tuple[Pairs, Pairs | None]:
     """Return (training, validation): a random part of whole sequences with all their structures.
 
-    The validation is None if it would be smaller than ``MIN_VALIDATION_PAIRS``.
+    The validation has ``MAX_VALIDATION_PAIRS`` at most, and is None if it would be smaller than
+    ``MIN_VALIDATION_PAIRS``.
     """
-    count = min(int(fraction * len(pairs)), len(pairs) - _MIN_TRAINING_PAIRS)
+    room = min(MAX_VALIDATION_PAIRS, len(pairs) - _MIN_TRAINING_PAIRS)
+    count = min(int(fraction * len(pairs)), room)
     if count < MIN_VALIDATION_PAIRS:
         return pairs, None
     sequences = pairs.items[:, 0]

@@ -13,7 +13,7 @@ from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
 from protalign.heads.distributed import current
-from protalign.heads.inputs import Inputs
+from protalign.heads.inputs import FEW_ELEMENTS, Inputs
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_head import fit_residue_head
 from protalign.residues import PairSums, ResidueStage
@@ -45,8 +45,8 @@ def fit_residue_stage(pairs: Pairs, generator: np.random.Generator) -> ResidueSt
     """
     inputs = pairs.inputs
     sums = PairSums(inputs.dims["sequence"], inputs.dims["structure"])
-    for sequence, structure in inputs.paired_residues(pairs.positions):
-        sums.add(sequence.values, structure.values)
+    for block in inputs.paired_residues(pairs.positions):
+        sums.add_parts(block)
     try:
         stage = sums.stage()
     except InputError:
@@ -188,5 +188,8 @@ def _background(
 
 
 def _rows(stage: ResidueStage, inputs: Inputs, modality: Modality, positions: Int64) -> Ragged:
-    embeddings = inputs.rows(modality, positions)
-    return Ragged(stage.rows(modality, embeddings.values), embeddings.offsets)
+    """Return the stage's rows of some entries, at least one; few embeddings are held at once."""
+    blocks = inputs.blocks(modality, positions, FEW_ELEMENTS)
+    values = np.concatenate([stage.rows(modality, block.values) for block in blocks])
+    lengths = inputs.lengths(modality)[positions]
+    return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]))

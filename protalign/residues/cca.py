@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -52,17 +54,56 @@ class PairSums:
 
     def add(self, sequence: npt.ArrayLike, structure: npt.ArrayLike) -> None:
         """Add pairs: row i of ``sequence`` (n, D_P) belongs to row i of ``structure`` (n, D_S)."""
-        both = np.hstack([np.asarray(sequence, np.float32), np.asarray(structure, np.float32)])
-        if len(both) == 0:
+        self.add_parts([(sequence, structure)])
+
+    def add_parts(self, parts: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]) -> None:
+        """Add pairs that come in parts, each as for ``add``, as if they came at once.
+
+        The first ones are iterated over twice. A part need not be kept in memory.
+        """
+        centre = self._mean(parts) if self._centre is None else self._centre
+        if centre is None:
             return
-        if self._centre is None:
-            self._centre = both.mean(axis=0)
-        both -= self._centre
-        for start in range(0, len(both), _ROWS_AT_ONCE):
-            block = both[start : start + _ROWS_AT_ONCE]
+        self._centre = centre
+        for rows in self._in_pieces(parts):
+            block = rows[1:]
+            block -= centre
             self._sum += block.sum(axis=0, dtype=np.float64)
             self._products += block.T @ block
-        self.n += len(both)
+            self.n += len(block)
+
+    def _mean(self, parts: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]) -> Float32 | None:
+        """Return the mean of both embeddings; None if there are no pairs."""
+        total, count = np.zeros(len(self._sum), dtype=np.float32), 0
+        for rows in self._in_pieces(parts):
+            rows[0] = total
+            total = rows.sum(axis=0)
+            count += len(rows) - 1
+        return total / np.float32(count) if count else None
+
+    def _in_pieces(self, parts: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]) -> Iterator[Float32]:
+        """Yield the rows of both embeddings side by side, behind one row that is free for use.
+
+        All pieces but the last have ``_ROWS_AT_ONCE`` pairs, however the parts are cut, so that the
+        sums are the same. They lie in the same memory.
+        """
+        piece = np.empty((1 + _ROWS_AT_ONCE, len(self._sum)), dtype=np.float32)
+        filled = 1
+        for part in parts:
+            sequence, structure = map(np.asarray, part)
+            if len(sequence) != len(structure):
+                raise ValueError(f"{len(sequence)} rows cannot be paired with {len(structure)}")
+            done = 0
+            while done < len(sequence):
+                taken = slice(done, done + len(piece) - filled)
+                target = piece[filled : filled + len(sequence[taken])]
+                target[:, : self._dim], target[:, self._dim :] = sequence[taken], structure[taken]
+                done, filled = done + len(target), filled + len(target)
+                if filled == len(piece):
+                    yield piece
+                    filled = 1
+        if filled > 1:
+            yield piece[:filled]
 
     def stage(self, components: int = COMPONENTS, largest: float | None = LARGEST) -> ResidueStage:
         """Return the stage of the pairs added so far.

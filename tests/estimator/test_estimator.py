@@ -225,6 +225,13 @@ def test_a_sequence_is_held_out_with_all_its_structures(store: EmbeddingStore) -
     assert (few.n_pairs_, few.n_validation_pairs_) == (2, 11)  # one alone has no negatives
 
 
+def test_validation_does_not_grow_with_the_pairs() -> None:
+    """Each of its pairs is compared with all others: beyond 10,000 the others are trained on."""
+    pairs = Pairs.of(ArrayInputs(np.ones((120_000, 2), dtype=np.float32)))
+    training, validation = split_validation(pairs, 0.1, np.random.default_rng(0))
+    assert (len(training), len(validation or [])) == (110_000, 10_000)
+
+
 def test_x_val_leaves_the_columns_of_x() -> None:
     """n_features_in_ and feature_names_in_ are X's; X_val of other columns is refused."""
     X = pd.DataFrame(families(40), columns=[f"x{i}" for i in range(24)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from protalign import EmbeddingStore, Model, ProtAlignEstimator
 from protalign.core.errors import ModelError
 from protalign.core.protein import MODALITIES
-from protalign.heads.inputs import read_inputs
+from protalign.heads.inputs import PairInputs, read_inputs
+from protalign.heads.pairs import Pairs
+from protalign.heads.residue_fit import fit_residue_stage
 from protalign.residues.kernels.scores import diagonal_scores
 
 
@@ -21,8 +24,8 @@ def test_residues_are_paired_by_the_residue_map(store: EmbeddingStore) -> None:
     inputs = read_inputs(store)
     complete = np.flatnonzero(store.has_structure)[::-3]
     names = [next(n for n, e in store.encoders.items() if e.modality == m) for m in MODALITIES]
-    blocks = list(inputs.paired_residues(complete))
-    sequence, structure = (np.concatenate([b[i].values for b in blocks]) for i in range(2))
+    parts = [part for block in inputs.paired_residues(complete) for part in block]
+    sequence, structure = (np.concatenate([part[i] for part in parts]) for i in range(2))
     expected = [[], []]
     for entry_id in store.ids[complete].tolist():
         rows = store.residue_map(entry_id).sequence_index
@@ -69,6 +72,20 @@ def test_it_does_not_depend_on_the_pooling(
     assert one.facts() == other.facts()
     for name, array in one.tensors().items():
         assert (array == other.tensors()[name]).all(), name
+
+
+def test_memory_does_not_grow_with_the_residues() -> None:
+    """However few rows of one modality a block of the other has: 90 MB of embeddings in parts."""
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(700, 640)).astype(np.float16), rng.normal(size=(700, 2))
+    pairs = Pairs.of(PairInputs([one] * 100))
+    tracemalloc.start()
+    stage = fit_residue_stage(pairs, rng)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert stage is not None
+    assert stage.n_residues == 70_000
+    assert peak < 150e6
 
 
 def test_without_paired_residues_there_is_none() -> None:

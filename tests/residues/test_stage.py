@@ -174,3 +174,23 @@ def test_damaged_tensors_are_refused(damage: dict[str, np.ndarray]) -> None:
     stage = stage_of(*correlated(100))
     with pytest.raises(ValueError, match="the residue stage"):
         ResidueStage.of_tensors(stage.tensors() | damage, stage.facts())
+
+
+def test_pairs_in_parts_give_the_sums_of_all_at_once() -> None:
+    """To the bit, whatever the parts are; the mean that is taken off is that of all of them."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(5, 1, (40_000, 6)).astype(np.float16), rng.normal(size=(40_000, 5))
+    cuts = np.sort(rng.integers(0, len(x), 9))
+    whole, parts = PairSums(6, 5), PairSums(6, 5)
+    both = np.hstack([x.astype(np.float32), y.astype(np.float32)])
+    for sums in (whole, parts):
+        sums.add(np.empty((0, 6)), np.empty((0, 5)))
+    whole.add(x, y)
+    parts.add_parts(list(zip(np.split(x, cuts), np.split(y, cuts), strict=True)))
+    np.testing.assert_array_equal(parts._centre, both.mean(axis=0))
+    one, other = whole.stage(4), parts.stage(4)
+    assert one.n_residues == other.n_residues == len(x)
+    for name, array in one.tensors().items():
+        np.testing.assert_array_equal(array, other.tensors()[name])
+    with pytest.raises(ValueError, match="3 rows cannot be paired with 2"):
+        parts.add(x[:3], y[:2])
