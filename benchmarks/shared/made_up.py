@@ -55,6 +55,17 @@ def made_up_store(
     return path
 
 
+def kept_store(
+    path: Path, count: int, *, median: int, dims: tuple[int, int], first: int = 0
+) -> Path:
+    """Return the store of that path, and make it as ``made_up_store`` does if it is missing."""
+    if not path.exists():
+        unfinished = path.with_suffix(".part")
+        made_up_store(unfinished, count, median=median, dims=dims, first=first)
+        unfinished.rename(path)
+    return path
+
+
 def proteins(count: int, median: int, first: int = 0) -> Iterator[Protein]:
     """Yield proteins, each with a different sequence and backbone, numbered from ``first``."""
     rng = np.random.default_rng(1 + first)

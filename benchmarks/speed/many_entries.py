@@ -43,7 +43,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
 
-from benchmarks.shared.made_up import made_up_store
+from benchmarks.shared.made_up import kept_store
 from benchmarks.shared.measuring import ROOT, Summary, arguments, write
 from protalign import EmbeddingStore, ProtAlignEstimator
 
@@ -116,15 +116,16 @@ def sizes(shards: int) -> tuple[int, int, int]:
 
 def stores(options: argparse.Namespace, folder: Path) -> list[Path]:
     """Return the stores; make those that are missing."""
-    paths = [folder / f"{number}.zarr" for number in range(1, options.shards + 1)]
-    for number, path in enumerate(paths, start=1):
-        if path.exists():
-            continue
-        first = number * options.shard
-        unfinished = path.with_suffix(".part")
-        made_up_store(unfinished, options.shard, median=MEDIAN, dims=DIMS, first=first)
-        unfinished.rename(path)
-    return paths
+    return [
+        kept_store(
+            folder / f"{number}.zarr",
+            options.shard,
+            median=MEDIAN,
+            dims=DIMS,
+            first=number * options.shard,
+        )
+        for number in range(1, options.shards + 1)
+    ]
 
 
 def measure(

@@ -33,7 +33,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
 
-from benchmarks.shared.made_up import made_up_store
+from benchmarks.shared.made_up import kept_store
 from benchmarks.shared.measuring import Summary, arguments, write
 from protalign import EmbeddingStore, ProtAlignEstimator
 from protalign.core.protein import MODALITIES
@@ -61,9 +61,9 @@ def main() -> None:
     rows, taught = [], []
     print(f"{'proteins':>9}" + "".join(f"{part + ' s':>11}" for part in TIMES) + f"{'MB':>8}")
     for size in options.sizes:
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            path = made_up_store(Path(folder) / "made-up.zarr", size, median=MEDIAN, dims=DIMS)
-            store = EmbeddingStore.open(path)
+        with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
+            path = (options.folder or Path(scratch)) / f"shuffling-{size}.zarr"
+            store = EmbeddingStore.open(kept_store(path, size, median=MEDIAN, dims=DIMS))
             rows.append(measure(store, options))
             if size == options.sizes[0]:
                 taught = [teach(store, seed, options) for seed in range(options.seeds)]
@@ -85,7 +85,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2, help="of the models that are compared")
     parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--folder", type=Path, help="folder for the stores")
+    parser.add_argument("--folder", type=Path, help="folder for the stores, which stay there")
     return parser.parse_args()
 
 
