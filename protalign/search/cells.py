@@ -60,7 +60,7 @@ def whole_queries(queries: Float32) -> Int16:
     [[16384, -32767]]
     """
     sizes = np.abs(queries.astype(np.float64))
-    least = np.finfo(np.float64).tiny
+    least = 1e-60  # below any float32
     highest = np.maximum(sizes.max(axis=1, initial=0), least)
     sums = np.maximum(sizes.sum(axis=1), least)
     scale = np.minimum(_LARGEST_NUMBER / highest, (_LARGEST_SUM - queries.shape[1]) / sums)

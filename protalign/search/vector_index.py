@@ -291,9 +291,7 @@ def verify_vector_index(path: str | os.PathLike[str]) -> list[str]:
     return problems
 
 
-def _check(
-    folder: Path, modality: Modality, record: CellsRecord, index: VectorIndexRecord
-) -> None:
+def _check(folder: Path, modality: Modality, record: CellsRecord, index: VectorIndexRecord) -> None:
     """Raise InputError if an array of a modality's cells is not as it was written."""
     cells = _opened(folder, modality, record, index.dim)
     shape = record.count, record.cells, index.dim
@@ -333,7 +331,10 @@ def _opened(folder: Path, modality: Modality, record: CellsRecord, dim: int) -> 
 def _record(value: Mapping[str, Any]) -> VectorIndexRecord:
     if not set(value["modalities"]) <= set(MODALITIES):
         raise ValueError("a modality is unknown")
-    entries, dim = whole_number(value["entries"], 1, 1 << 36), whole_number(value["dim"], 1, 1 << 16)
+    entries, dim = (
+        whole_number(value["entries"], 1, 1 << 36),
+        whole_number(value["dim"], 1, 1 << 16),
+    )
     modalities = {}
     for modality in MODALITIES:
         if (cells := value["modalities"].get(modality)) is not None:

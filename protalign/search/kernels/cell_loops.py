@@ -125,16 +125,16 @@ def find_best(
     for each in range(len(cells)):
         cell = cells[each]
         for begin in range(offsets[cell], offsets[cell + 1], TILE):
-            end = min(begin + TILE, offsets[cell + 1])
+            tile = numbers[begin : min(begin + TILE, offsets[cell + 1])]
             for pair in range(first[each], first[each + 1]):
                 query = asking[pair]
-                for place in range(begin, end):
+                whole = queries[query]
+                for row in range(len(tile)):
                     total = np.int32(0)
                     for number in range(dim):
-                        product = np.int32(queries[query, number]) * np.int32(
-                            numbers[place, number]
-                        )
+                        product = np.int32(whole[number]) * np.int32(tile[row, number])
                         total = np.int32(total + np.int32(product))
+                    place = begin + row
                     score = np.float32(total) * scales[place]
                     if filled[query] < count:
                         _put(scores[query], places[query], filled[query], score, place)
