@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -228,7 +229,7 @@ def _place(
             sorted_rows = rows[order]
             changes = 1 + np.flatnonzero(np.diff(here[order]))
             bounds = [0, *changes.tolist(), len(rows)]
-            for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+            for first, last in pairwise(bounds):
                 cell = here[order[first]]
                 place = int(following[cell])
                 row_file.put(place, sorted_rows[first:last])

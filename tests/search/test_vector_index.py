@@ -287,7 +287,7 @@ def test_an_index_of_the_earlier_schema_is_replaced(place: Path, tmp_path: Path)
     document = sealed({"schema": "protalign-vector-index/1", "entries": ROWS})
     (out / "vector-index.json").write_text(json.dumps(document))
     (out / "sequence.usearch").touch()
-    with pytest.raises(InputError, match="index/1, this version reads .*; build it again with"):
+    with pytest.raises(InputError, match=r"index/1, this version reads .*; build it again with"):
         VectorIndex(out, place / "vectors")
     index_vectors(place / "vectors", out)
     assert verify_vector_index(out) == []
