@@ -6,6 +6,7 @@ which are cut in the same places for any number.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -50,7 +51,7 @@ def number_of_cells(count: int) -> int:
     >>> number_of_cells(10), number_of_cells(4000), number_of_cells(1_000_000)
     (1, 100, 2000)
     """
-    return max(1, min(round(CELLS * count**0.5), count // TRAINING))
+    return max(1, min(round(CELLS * math.sqrt(count)), count // TRAINING))
 
 
 def building_bytes(count: int, dim: int) -> int:

@@ -64,7 +64,8 @@ def whole_queries(queries: Float32) -> Int16:
     highest = np.maximum(sizes.max(axis=1, initial=0), least)
     sums = np.maximum(sizes.sum(axis=1), least)
     scale = np.minimum(_LARGEST_NUMBER / highest, (_LARGEST_SUM - queries.shape[1]) / sums)
-    return np.rint(queries * scale[:, None]).astype(np.int16)
+    whole: Int16 = np.rint(queries * scale[:, None]).astype(np.int16)
+    return whole
 
 
 def arrays_of(modality: Modality, count: int, cells: int, dim: int) -> dict[str, tuple[Any, ...]]:
@@ -184,7 +185,8 @@ class Cells:
         if len(parts) > 1:  # each has its own best: any of them may be among the best of all
             best = np.lexsort((places, -scores), axis=-1)[:, :count]
             places = np.take_along_axis(places, best, axis=1)
-        return self.rows[places]
+        rows: Int64 = self.rows[places]
+        return rows
 
     def _nearest_cells(self, queries: Float32, nprobe: int, count: int) -> list[Int64]:
         """Return, for each query, the cells that are read for it."""
