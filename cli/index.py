@@ -67,8 +67,8 @@ def index(
     `protalign search --index` compares a query with all words, and then residue by residue with the
     entries that fit best. The same command again adds the entries that the store has got since.
 
-    Of vectors, a graph for each modality leads to the nearest ones without a look at most of them:
-    for many millions. Cosines are exact. It needs `pip install "protalign[usearch]"`.
+    Of vectors, near ones are put into a cell together, and a search reads the cells nearest to its
+    query: for many millions. Cosines are exact.
 
     \b
     Examples:
@@ -134,14 +134,14 @@ def _index_vectors(vectors: str, out: Path, quiet: bool, as_json: bool) -> None:
         from protalign.search.vector_index import index_vectors
 
     with ConsoleReporter(quiet=quiet or as_json) as reporter, on_ctrl_c("nothing was written"):
-        graphs = index_vectors(vectors, out, on_progress=reporter.indexed_vectors).graphs
+        record = index_vectors(vectors, out, on_progress=reporter.indexed_vectors)
     if as_json:
-        counts = {modality: graph.count for modality, graph in graphs.items()}
-        recall = {modality: graph.recall for modality, graph in graphs.items()}
+        counts = {modality: cells.count for modality, cells in record.modalities.items()}
+        recall = {modality: cells.recall for modality, cells in record.modalities.items()}
         print_json({"index": path_text(out), "vectors": counts, "recall": recall})
     elif not quiet:
         counts_and_recalls = (
-            f"{counted(graph.count, f'{modality} vector')} (Recall@10 {graph.recall:.3f})"
-            for modality, graph in graphs.items()
+            f"{counted(cells.count, f'{modality} vector')} (Recall@10 {cells.recall:.3f})"
+            for modality, cells in record.modalities.items()
         )
         print(f"{printable(out)}: {' and '.join(counts_and_recalls)}")

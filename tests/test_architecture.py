@@ -58,7 +58,6 @@ CONFINED = {
     "aiohttp": {"protalign/reading/fetching.py"},
     "foldcomp": {"protalign/reading/foldcomp.py"},
     "faiss": {"protalign/search/approximate.py"},
-    "usearch": {"protalign/search/vector_graphs.py"},
     "matplotlib": {"protalign/report/figures.py"},
     "jinja2": {"protalign/report/page.py", "protalign/search/hit_page.py"},
     "sklearn": {

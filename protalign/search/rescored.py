@@ -1,22 +1,22 @@
-"""Candidates of a graph of rounded vectors, rescored by the vectors themselves."""
+"""Candidates of cells of rounded vectors, rescored by the vectors themselves."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Int64
-from protalign.core.errors import InputError
+from protalign.search.cell_building import drawn_rows
+from protalign.search.cells import Cells, damaged
 from protalign.search.kernels.exact import ExactIndex, check_finite
 from protalign.search.kernels.sizes import ExactSizes
-from protalign.search.vector_graphs import VectorGraph
 
 #: Candidates of a query: so many times the hits that are wanted, and at least so many.
 OVERSAMPLING, CANDIDATES = 4, 64
-#: How many candidates a search may keep, from quick to slow; and the Recall@10 to reach.
-EXPANSIONS = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
-RECALL, HITS = 0.99, 10
+#: The Recall@10 to reach, and by which part of them more cells may be read than that takes.
+RECALL, HITS, FINENESS = 0.99, 10, 1 / 16
 #: Queries whose recall is measured, the seed of their choice, and how far each is moved.
 _SAMPLE, _SEED, _MOVED = 512, 0, (0.2, 1.2)
 #: Cosines that differ by less are equal: two ways to sum give that much.
@@ -25,30 +25,34 @@ _ROUNDING = 1e-6
 _NUMBERS = 1 << 25
 
 
-class RescoredGraph:
-    """A graph with its vectors. Cosines are exact; which rows are found is approximate.
+class RescoredCells:
+    """Cells with their vectors. Cosines are exact; which rows are found is approximate.
 
     Parameters
     ----------
     path : Path
         The index, for errors.
-    graph : VectorGraph
-        The graph; its keys are rows of the vectors.
+    cells : Cells
+        The cells; their rows are rows of the vectors.
+    nprobe : int
+        Cells that are read for a query.
     vectors : (n, dim) float32
         The vectors, which may be mapped: some rows are read for each query.
     present : (n,) bool
-        The rows that are in the graph.
+        The rows that are in the cells.
     """
 
-    def __init__(self, path: Path, graph: VectorGraph, vectors: Float32, present: Bool) -> None:
-        self._path, self.graph = path, graph
+    def __init__(
+        self, path: Path, cells: Cells, nprobe: int, vectors: Float32, present: Bool
+    ) -> None:
+        self._path, self.cells, self.nprobe = path, cells, nprobe
         self._vectors, self._present = vectors, present
 
     def nearest(self, queries: Float32, k: int) -> tuple[Int64, Float32]:
-        """Return (rows, cosines), (q, k) each, best first; -1 and -inf if fewer are found."""
+        """Return (rows, cosines), (q, k) each, best first; fewer if there are fewer vectors."""
         check_finite(queries)
-        k = min(k, self.graph.count)
-        wanted = min(max(OVERSAMPLING * k, CANDIDATES), self.graph.count)
+        k = min(k, len(self.cells.rows))
+        wanted = min(max(OVERSAMPLING * k, CANDIDATES), len(self.cells.rows))
         at_once = max(1, _NUMBERS // (wanted * self._vectors.shape[1]))
         parts = [
             self._best(queries[start : start + at_once], wanted, k)
@@ -60,33 +64,29 @@ class RescoredGraph:
         return np.concatenate(rows), np.concatenate(cosines)
 
     def _best(self, queries: Float32, wanted: int, k: int) -> tuple[Int64, Float32]:
-        rows = self.graph.nearest(queries, wanted)
-        found = rows >= 0
-        if rows.max(initial=-1) >= len(self._vectors) or not self._present[rows[found]].all():
-            raise InputError(
-                f"{self._path}: it is damaged (a graph names entries that the vectors lack)",
-                "build it again with `protalign index`",
-            )
-        candidates = self._vectors[np.where(found, rows, 0)]
-        cosines: Float32 = np.matmul(candidates, queries[:, :, None])[:, :, 0]
-        cosines[~found] = -np.inf
-        order = np.lexsort((rows, -cosines), axis=-1)[:, :k]
+        rows = np.sort(self.cells.nearest(queries, self.nprobe, wanted), axis=1)
+        if rows[:, 0].min() < 0 or rows[:, -1].max() >= len(self._vectors):
+            raise damaged(self._path, "its cells name entries that the vectors lack")
+        if not self._present[rows].all() or (np.diff(rows) == 0).any():
+            raise damaged(self._path, "its cells name entries twice, or without a vector")
+        cosines: Float32 = np.matmul(self._vectors[rows], queries[:, :, None])[:, :, 0]
+        order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(rows, order, axis=1), np.take_along_axis(cosines, order, axis=1)
 
 
-def fitting_expansion(
-    rescored: RescoredGraph, exact: ExactIndex, others: Float32 | None = None
+def fitting_nprobe(
+    rescored: RescoredCells, exact: ExactIndex, others: Float32 | None = None
 ) -> tuple[int, float]:
-    """Return how many candidates a graph's searches must keep, and the Recall@10 that this gives.
+    """Return how many cells a search must read, and the Recall@10 that this gives.
 
-    Queries near some of the vectors, and vectors of the other modality, are searched exactly and by
-    the graph, with more and more candidates, until 99 % of the ten nearest to each are found for
-    either kind of query; or with the most, if that is not enough. The recall is the lower one.
+    Queries near some of the vectors, and vectors of the other modality, are searched exactly and in
+    the cells, in more and more of them, until 99 % of the ten nearest to each are found for either
+    kind of query; or in all of them, if that is not enough. The recall is the lower one.
 
     Parameters
     ----------
-    rescored : RescoredGraph
-        The graph, whose expansion is set.
+    rescored : RescoredCells
+        The cells, whose ``nprobe`` is set.
     exact : ExactIndex
         The same vectors.
     others : (q, dim) float32, optional
@@ -94,36 +94,47 @@ def fitting_expansion(
     """
     kinds = [_moved(exact)] if others is None else [_moved(exact), others]
     least = [exact.nearest(queries, HITS)[1][:, -1:] - np.float32(_ROUNDING) for queries in kinds]
-    recall = 0.0
-    for expansion in EXPANSIONS:
-        rescored.graph.expansion = expansion
-        recall = min(
+
+    def recall(nprobe: int) -> float:
+        rescored.nprobe = nprobe
+        return min(
             float((rescored.nearest(queries, HITS)[1] >= worst).mean())
             for queries, worst in zip(kinds, least, strict=True)
         )
-        if recall >= RECALL:
-            break
-    return rescored.graph.expansion, recall
+
+    rescored.nprobe, reached = _least(recall, len(rescored.cells.centroids))
+    return rescored.nprobe, reached
+
+
+def _least(recall: Callable[[int], float], most: int) -> tuple[int, float]:
+    """Return about the least number that reaches the recall, or the most, and its recall."""
+    too_few, number = 0, 1
+    while (reached := recall(number)) < RECALL and number < most:
+        too_few, number = number, min(2 * number, most)
+    while reached >= RECALL and number - too_few > max(1, FINENESS * number):
+        middle = (too_few + number) // 2
+        if (here := recall(middle)) >= RECALL:
+            number, reached = middle, here
+        else:
+            too_few = middle
+    return number, reached
 
 
 def some_vectors(vectors: Float32, present: Bool) -> Float32 | None:
     """Return (q, dim) float32: some of the present vectors, drawn by chance; None if none is."""
-    rows = np.flatnonzero(present)
-    if not len(rows):
-        return None
-    drawn = np.random.default_rng(_SEED).choice(rows, min(_SAMPLE, len(rows)), replace=False)
-    return np.asarray(vectors[np.sort(drawn)])
+    rows = drawn_rows(present, _SAMPLE)
+    return np.asarray(vectors[rows]) if len(rows) else None
 
 
 def _moved(exact: ExactIndex) -> Float32:
-    """Return queries near some of the vectors, which are not in the graph as those are.
+    """Return queries near some of the vectors, which are not in the cells as those are.
 
-    A vector that is in it is found too easily: its links lead to its neighbours. Each is moved in
-    the direction in which two others differ, as far as relatives differ.
+    A vector that is in a cell is found too easily. Each is moved in the direction in which two
+    others differ, as far as relatives differ.
     """
     rng = np.random.default_rng(_SEED)
-    present = np.flatnonzero(exact.present)
-    first, second, third = exact.vectors[rng.choice(present, (3, _SAMPLE))]
+    drawn = [drawn_rows(exact.present, _SAMPLE, seed) for seed in range(_SEED, _SEED + 3)]
+    first, second, third = (exact.vectors[rng.choice(rows, _SAMPLE)] for rows in drawn)
     difference = second - third
     difference /= np.maximum(np.linalg.norm(difference, axis=1, keepdims=True), 1e-6)
     moved = first + np.linspace(*_MOVED, _SAMPLE, dtype=np.float32)[:, None] * difference

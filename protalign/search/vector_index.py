@@ -1,79 +1,74 @@
-"""An index of vectors in a folder: a graph for each modality finds candidates, which are rescored.
+"""An index of vectors in a folder: cells of each modality give candidates, which are rescored.
 
-The folder has ``vector-index.json`` and a file for each graph. The document says which vectors the
-graphs are of, and has the size and the checksum of each file, which are compared before usearch
-opens it.
+The folder has ``vector-index.json`` and some arrays for each modality. The document says which
+vectors the cells are of, and has a checksum of each array.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
-from protalign.core.arrays import Float32, Int64
 from protalign.core.digests import sealed, unsealed
 from protalign.core.errors import InputError
-from protalign.core.files import check_replaceable, json_text, new_folder
+from protalign.core.files import check_replaceable, has_schema, json_text, new_folder
 from protalign.core.machine import usable_memory
 from protalign.core.protein import MODALITIES, Modality
-from protalign.core.untrusted import open_regular, read_json, whole_number
+from protalign.core.untrusted import read_json, whole_number
+from protalign.search.cell_building import build_cells, building_bytes
+from protalign.search.cells import AGAIN, Cells, arrays_of, damaged
 from protalign.search.index import Index, Nearest
 from protalign.search.rescored import (
-    EXPANSIONS,
-    RescoredGraph,
+    RescoredCells,
     exact_of,
-    fitting_expansion,
+    fitting_nprobe,
     some_vectors,
 )
-from protalign.search.vector_graphs import VectorGraph, build_graph, graph_bytes, graph_fault
 from protalign.search.word_files import is_index as is_word_index
 from protalign.search.word_index import WordIndex
 from protalign.stores import AlignedVectors, read_vectors
+from protalign.stores.vectors.flat import checksum_of
 
-DOCUMENT, SCHEMA = "vector-index.json", "protalign-vector-index/1"
-#: Vectors that are added to a graph at once.
-BLOCK = 1 << 16
-#: Bytes that are read at once for a checksum.
-_READ = 1 << 22
-#: A vector's length may differ from 1 by so much.
-_UNIT = 1e-2
-AGAIN = "build it again with `protalign index`"
+DOCUMENT, SCHEMA = "vector-index.json", "protalign-vector-index/2"
+#: The schema of an earlier version, whose folder may be replaced.
+_OLDER = "protalign-vector-index/1"
+#: Rows that are checked at once.
+_AT_ONCE = 1 << 20
 _MISFITS = (LookupError, TypeError, ValueError, AttributeError)
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class GraphRecord:
-    """A graph, as the index's document describes it.
+class CellsRecord:
+    """The cells of a modality, as the index's document describes them.
 
     Attributes
     ----------
-    count : int
-        Vectors in it.
-    bytes, crc32c : int
-        Size and CRC-32C of its file.
-    vectors : str
-        Digest of the vectors that it is of (``AlignedVectors.digest``).
-    expansion : int
-        Candidates that a search of it keeps.
+    count, cells : int
+        Vectors in them, and how many cells there are.
+    nprobe : int
+        Cells that are read for a query.
     recall : float
-        Recall@10 with that many, beside an exact search: of queries near its vectors, or of vectors
+        Recall@10 with that many, beside an exact search: of queries near the vectors, or of vectors
         of the other modality, whichever is lower.
+    vectors : str
+        Digest of the vectors that they are of (``AlignedVectors.digest``).
+    checksums : mapping
+        File -> CRC-32C of its numbers.
     """
 
     count: int
-    bytes: int
-    crc32c: int
-    vectors: str
-    expansion: int
+    cells: int
+    nprobe: int
     recall: float
+    vectors: str
+    checksums: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -84,18 +79,18 @@ class VectorIndexRecord:
     ----------
     entries, dim : int
         Rows of the vectors, and numbers of each.
-    graphs : mapping
-        Modality -> its graph. One that no entry has is left out.
+    modalities : mapping
+        Modality -> its cells. One that no entry has is left out.
     """
 
     entries: int
     dim: int
-    graphs: Mapping[Modality, GraphRecord]
+    modalities: Mapping[Modality, CellsRecord]
 
     def text(self) -> str:
         """Return the text of the document."""
-        graphs = {modality: vars(graph) for modality, graph in self.graphs.items()}
-        value = {"entries": self.entries, "dim": self.dim, "graphs": graphs}
+        modalities = {modality: vars(cells) for modality, cells in self.modalities.items()}
+        value = {"entries": self.entries, "dim": self.dim, "modalities": modalities}
         return json_text(sealed({"schema": SCHEMA, **value}))
 
 
@@ -107,9 +102,9 @@ def index_vectors(
 ) -> VectorIndexRecord:
     """Index vectors for searches among many millions; return what the index's document says.
 
-    When a graph is built, queries near some of its vectors, and vectors of the other modality, are
-    searched exactly too, and its searches will keep as many candidates as it takes to find 99 % of
-    their ten nearest.
+    When cells are built, queries near some of their vectors, and vectors of the other modality, are
+    searched exactly too, and searches will read as many cells as it takes to find 99 % of their ten
+    nearest. The same vectors give the same files.
 
     Parameters
     ----------
@@ -118,13 +113,12 @@ def index_vectors(
     out : str or path
         The index's folder. It appears whole or not at all, and replaces an index of vectors.
     on_progress : callable, optional
-        Called with the vectors that are added, and all.
+        Called with the vectors that have their cell, and all.
 
     Raises
     ------
     InputError
-        There are no vectors, they have not unit length, usearch is missing, or a graph needs more
-        memory than there is.
+        There are no vectors, they have not unit length, or cells need more memory than there is.
     WriteError
         The folder is something else, or cannot be written.
 
@@ -134,42 +128,40 @@ def index_vectors(
     >>> eye, every = np.eye(3, dtype=np.float32), np.ones(3, dtype=np.bool_)
     >>> vectors = AlignedVectors(np.array(["a", "b", "c"], object), eye, eye, every, every)
     >>> path = tempfile.mkdtemp() + "/index"
-    >>> record = index_vectors(vectors, path)
-    >>> record.graphs["structure"].count, record.graphs["structure"].recall
-    (3, 1.0)
+    >>> cells = index_vectors(vectors, path).modalities["structure"]
+    >>> cells.count, cells.cells, cells.nprobe, cells.recall
+    (3, 1, 1, 1.0)
     >>> verify_vector_index(path)
     []
     """
-    check_replaceable(out, DOCUMENT, SCHEMA, "an index of vectors")
+    if not has_schema(Path(out) / DOCUMENT, _OLDER):
+        check_replaceable(out, DOCUMENT, SCHEMA, "an index of vectors")
     if not isinstance(vectors, AlignedVectors):
         vectors = read_vectors(vectors)
     counts = {m: int(np.count_nonzero(vectors.present(m))) for m in MODALITIES}
     counts = {modality: count for modality, count in counts.items() if count}
     if not counts:
         raise InputError("the vectors: there are none to index", "export some")
-    needed = graph_bytes(max(counts.values()), vectors.dim)
+    needed = building_bytes(max(counts.values()), vectors.dim)
     if needed > usable_memory():
         raise InputError(
-            f"the index: a graph of {max(counts.values()):,} vectors needs {needed / 1e9:,.1f} GB "
+            f"the index: cells of {max(counts.values()):,} vectors need {needed / 1e9:,.1f} GB "
             f"of memory, and this process may use {usable_memory() / 1e9:,.1f} GB",
             "use a larger machine, or search without an index",
         )
     added = _Added(sum(counts.values()), on_progress)
-    graphs: dict[Modality, GraphRecord] = {}
+    modalities: dict[Modality, CellsRecord] = {}
     with new_folder(out) as folder:
         for modality, count in counts.items():
-            path = folder / _file(modality)
-            build_graph(path, vectors.dim, _blocks(vectors, modality, added))
-            with open_regular(path) as handle:
-                size, checksum = _size_and_checksum(handle)
             both = vectors.candidates(modality)
-            rescored = RescoredGraph(Path(out), VectorGraph(path, count, vectors.dim), *both)
+            cells, checksums = build_cells(folder, modality, *both, added.more)
+            rescored = RescoredCells(Path(out), cells, 1, *both)
             other: Modality = "structure" if modality == "sequence" else "sequence"
             others = some_vectors(*vectors.candidates(other))
-            expansion, recall = fitting_expansion(rescored, exact_of(*both), others)
-            digest = vectors.digest(modality)
-            graphs[modality] = GraphRecord(count, size, checksum, digest, expansion, recall)
-        record = VectorIndexRecord(len(vectors), vectors.dim, graphs)
+            nprobe, recall = fitting_nprobe(rescored, exact_of(*both), others)
+            digest, n_cells = vectors.digest(modality), len(cells.centroids)
+            modalities[modality] = CellsRecord(count, n_cells, nprobe, recall, digest, checksums)
+        record = VectorIndexRecord(len(vectors), vectors.dim, modalities)
         (folder / DOCUMENT).write_text(record.text(), encoding="utf-8")
     return record
 
@@ -177,9 +169,9 @@ def index_vectors(
 class VectorIndex(Index):
     """An index that ``index_vectors`` wrote, with its vectors, memory-mapped.
 
-    A graph of rounded vectors gives 4 candidates for each hit, and at least 64. Their cosines are
+    Cells of rounded vectors give 4 candidates for each hit, and at least 64. Their cosines are
     computed from the vectors themselves, so they are those of an exact search; only which entries
-    are found is approximate.
+    are found is approximate. Threads may share it.
 
     Parameters
     ----------
@@ -191,8 +183,9 @@ class VectorIndex(Index):
     Raises
     ------
     InputError
-        The folder is not an index of vectors, is damaged, or is of other vectors. A graph's file is
-        read once to compare its checksum, when its modality is searched first.
+        The folder is not an index of vectors, is damaged, or is of other vectors. The files of a
+        modality are opened when it is searched first. Their sizes are checked, the checksums of the
+        small ones, and the rows that a search finds; ``verify_vector_index`` checks all.
 
     Examples
     --------
@@ -216,14 +209,14 @@ class VectorIndex(Index):
         super().__init__(vectors if isinstance(vectors, AlignedVectors) else read_vectors(vectors))
         shape = self.record.entries, self.record.dim
         for modality in MODALITIES:
-            graph, present = self.record.graphs.get(modality), self.vectors.present(modality)
-            if graph is None and not present.any():
+            cells, present = self.record.modalities.get(modality), self.vectors.present(modality)
+            if cells is None and not present.any():
                 continue
             if (
-                graph is None
+                cells is None
                 or shape != (len(self.vectors), self.vectors.dim)
-                or graph.count != np.count_nonzero(present)
-                or graph.vectors != self.vectors.digest(modality)
+                or cells.count != np.count_nonzero(present)
+                or cells.vectors != self.vectors.digest(modality)
             ):
                 raise InputError(
                     f"{path}: it is an index of other vectors",
@@ -231,15 +224,12 @@ class VectorIndex(Index):
                 )
 
     def _build(self, against: Modality) -> Nearest:
-        graph = self.record.graphs.get(against)
-        if graph is None:
+        record = self.record.modalities.get(against)
+        if record is None:
             return super()._build(against)  # there is none to find
-        if fault := _file_fault(self.path, against, graph):
-            raise _damaged(self.path, fault)
+        cells = _opened(self.path, against, record, self.record.dim)
         vectors, present = self.vectors.candidates(against)
-        opened = VectorGraph(self.path / _file(against), graph.count, self.record.dim)
-        opened.expansion = graph.expansion
-        return RescoredGraph(self.path, opened, vectors, present)
+        return RescoredCells(self.path, cells, record.nprobe, vectors, present)
 
 
 def with_index(
@@ -270,18 +260,17 @@ def read_record(path: Path) -> VectorIndexRecord:
         )
     content = unsealed(value)
     if content is None:
-        raise _damaged(path, f"{DOCUMENT} was changed since it was written")
+        raise damaged(path, f"{DOCUMENT} was changed since it was written")
     try:
         return _record(content)
     except _MISFITS as error:
-        raise _damaged(path, f"{DOCUMENT}: {' '.join(str(error).split())[:200]}") from None
+        raise damaged(path, f"{DOCUMENT}: {' '.join(str(error).split())[:200]}") from None
 
 
 def verify_vector_index(path: str | os.PathLike[str]) -> list[str]:
     """Return what is wrong with an index of vectors, one line each; nothing if it is whole.
 
-    Reads all of it. Beside checksums, every count, key and link of a graph is checked, so that a
-    whole index of unknown origin can be searched without harm. Its vectors are not needed.
+    Reads all of it. Its vectors are not needed.
 
     Parameters
     ----------
@@ -294,14 +283,32 @@ def verify_vector_index(path: str | os.PathLike[str]) -> list[str]:
     except InputError as error:
         return [str(error)]
     problems = []
-    for modality, graph in record.graphs.items():
-        fault = _file_fault(folder, modality, graph)
-        if not fault:
-            inside = graph_fault(folder / _file(modality), graph.count, record.dim, record.entries)
-            fault = inside and f"{_file(modality)}: {inside}"
-        if fault:
-            problems.append(str(_damaged(folder, fault)))
+    for modality, cells in record.modalities.items():
+        try:
+            _check(folder, modality, cells, record)
+        except InputError as error:
+            problems.append(str(error))
     return problems
+
+
+def _check(folder: Path, modality: Modality, record: CellsRecord, index: VectorIndexRecord) -> None:
+    """Raise InputError if an array of a modality's cells is not as it was written."""
+    cells = _opened(folder, modality, record, index.dim)
+    shape = record.count, record.cells, index.dim
+    for name, (kind, _, _) in arrays_of(modality, *shape).items():
+        if checksum_of(getattr(cells, kind)) != record.checksums[name]:
+            raise damaged(folder, f"{name} is not as it was written")
+    seen = np.zeros(index.entries, dtype=np.bool_)
+    for start in range(0, record.count, _AT_ONCE):
+        rows = cells.rows[start : start + _AT_ONCE]
+        if rows.min() < 0 or rows.max() >= index.entries:
+            raise damaged(folder, f"{modality}_rows.npy names entries that the vectors lack")
+        seen[rows] = True
+        scales = cells.scales[start : start + _AT_ONCE]
+        if not (np.isfinite(scales) & (scales > 0)).all():
+            raise damaged(folder, f"{modality}_scales.npy has numbers that no vector has")
+    if np.count_nonzero(seen) != record.count:
+        raise damaged(folder, f"{modality}_rows.npy names an entry twice")
 
 
 class _Added:
@@ -316,70 +323,28 @@ class _Added:
             self._on_progress(self._done, self._total)
 
 
-def _blocks(
-    vectors: AlignedVectors, modality: Modality, added: _Added
-) -> Iterator[tuple[Int64, Float32]]:
-    """Yield the rows that are present and their vectors, a block at a time."""
-    values, present = vectors.candidates(modality)
-    for start in range(0, len(vectors), BLOCK):
-        rows = start + np.flatnonzero(present[start : start + BLOCK])
-        block = values[rows]
-        if not (np.abs(np.einsum("ij,ij->i", block, block) - 1) < _UNIT).all():
-            raise InputError(
-                f"the vectors: {modality} vectors have no unit length",
-                "check them with `protalign verify`, and export them again",
-            )
-        if len(rows):
-            yield rows, block
-            added.more(len(rows))
-
-
-def _file(modality: Modality) -> str:
-    return f"{modality}.usearch"
-
-
-def _size_and_checksum(handle: int) -> tuple[int, int]:
-    """Return the bytes of an open file and their CRC-32C."""
-    size = checksum = 0
-    while block := os.read(handle, _READ):
-        checksum = google_crc32c.extend(checksum, block)
-        size += len(block)
-    return size, int(checksum)
-
-
-def _file_fault(folder: Path, modality: Modality, graph: GraphRecord) -> str:
-    """Return what is wrong with a graph's file; "" if it is the one that was written."""
-    name = _file(modality)
-    try:
-        with open_regular(folder / name, links=False) as handle:
-            if os.fstat(handle).st_size != graph.bytes:
-                return f"{name} has another size than was written"
-            if _size_and_checksum(handle) != (graph.bytes, graph.crc32c):
-                return f"{name} is not as it was written"
-    except OSError as error:
-        return f"{name}: {error.strerror or error}"
-    return ""
+def _opened(folder: Path, modality: Modality, record: CellsRecord, dim: int) -> Cells:
+    shape = record.count, record.cells, dim
+    return Cells.open(folder, modality, shape, record.checksums)
 
 
 def _record(value: Mapping[str, Any]) -> VectorIndexRecord:
-    if not set(value["graphs"]) <= set(MODALITIES):
+    if not set(value["modalities"]) <= set(MODALITIES):
         raise ValueError("a modality is unknown")
-    entries = whole_number(value["entries"], 1, 1 << 36)
-    graphs = {}
+    entries, dim = (
+        whole_number(value["entries"], 1, 1 << 36),
+        whole_number(value["dim"], 1, 1 << 16),
+    )
+    modalities = {}
     for modality in MODALITIES:
-        if (graph := value["graphs"].get(modality)) is not None:
-            count = whole_number(graph["count"], 1, entries)
-            size, checksum = (
-                whole_number(graph["bytes"], 1, 1 << 48),
-                whole_number(graph["crc32c"], 0, 2**32 - 1),
-            )
-            expansion = whole_number(graph["expansion"], 1, EXPANSIONS[-1])
-            recall = float(graph["recall"])
-            graphs[modality] = GraphRecord(
-                count, size, checksum, str(graph["vectors"]), expansion, recall
-            )
-    return VectorIndexRecord(entries, whole_number(value["dim"], 1, 1 << 16), graphs)
-
-
-def _damaged(path: object, problem: str) -> InputError:
-    return InputError(f"{path}: it is damaged ({problem})", AGAIN)
+        if (cells := value["modalities"].get(modality)) is not None:
+            count = whole_number(cells["count"], 1, entries)
+            n_cells = whole_number(cells["cells"], 1, count)
+            nprobe = whole_number(cells["nprobe"], 1, n_cells)
+            checksums = {
+                name: whole_number(cells["checksums"][name], 0, 2**32 - 1)
+                for name in arrays_of(modality, count, n_cells, dim)
+            }
+            recall, digest = float(cells["recall"]), str(cells["vectors"])
+            modalities[modality] = CellsRecord(count, n_cells, nprobe, recall, digest, checksums)
+    return VectorIndexRecord(entries, dim, modalities)

@@ -36,7 +36,7 @@ REQUIRED = {
     "embed": "Bio",
     "reading": "Bio",
     "search": "faiss",
-    "vectors": "usearch",
+    "vectors": "faiss",
     "proteinmpnn": "protein_mpnn_utils",
     "serve": "uvicorn",
 }

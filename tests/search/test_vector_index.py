@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import json
-import struct
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import copytree
 
-import google_crc32c
 import numpy as np
 import pytest
 
 import protalign
 from protalign.core.digests import sealed, unsealed
 from protalign.core.errors import InputError, WriteError
+from protalign.core.machine import computing_with
 from protalign.core.protein import MODALITIES
 from protalign.search import VectorIndex, index_vectors
+from protalign.search.cell_building import building_bytes
 from protalign.search.index import Index
 from protalign.search.rescored import (
-    RescoredGraph,
+    RescoredCells,
     exact_of,
-    fitting_expansion,
+    fitting_nprobe,
     some_vectors,
 )
-from protalign.search.vector_graphs import LINKS, graph_bytes
 from protalign.search.vector_index import verify_vector_index
 from protalign.stores import AlignedVectors, VectorBatch, read_vectors, write_vectors
+from protalign.stores.vectors.flat import HEADER, checksum_of
 from tests.helpers.commands import run
 
-pytest.importorskip("usearch", reason="usearch is not installed")
-
 ROWS, DIM = 4000, 32
-#: Where the parts of a graph's file begin.
-HEAD = 8 + ROWS * DIM
-LEVELS = HEAD + 64 + 40
-NODES = LEVELS + 2 * ROWS
 
 
 def _vectors(seed: int = 0) -> VectorBatch:
@@ -55,10 +52,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("vectors")
     for name in ("vectors.parquet", "vectors"):
         write_vectors(place / name, [_vectors()], dim=DIM, metadata={})
-    graphs = index_vectors(place / "vectors", place / "index").graphs
-    counts = {modality: graph.count for modality, graph in graphs.items()}
+    cells = index_vectors(place / "vectors", place / "index").modalities
+    counts = {modality: each.count for modality, each in cells.items()}
     assert counts == {"sequence": ROWS, "structure": ROWS - -(-ROWS // 7)}
-    assert all(graph.recall >= 0.99 for graph in graphs.values())
+    assert all(each.recall >= 0.99 for each in cells.values())
+    assert 1 < cells["structure"].nprobe < cells["structure"].cells == 85
     return place
 
 
@@ -86,32 +84,33 @@ def test_nearly_all_of_the_nearest_with_exact_cosines(place: Path) -> None:
     assert index.search(queries[:0], 10)[0].shape == (0, 10)
     everything = index.search(queries[:2], ROWS)[0]
     assert everything.shape == (2, ROWS - -(-ROWS // 7))
-    assert (everything >= 0).mean() > 0.99
+    assert (np.sort(everything) == np.flatnonzero(vectors.has_structure)).all()
 
 
-def test_a_search_looks_as_far_as_was_measured(place: Path) -> None:
-    """The recorded expansion is used, and is the one that measuring it again gives."""
+def test_a_search_reads_as_many_cells_as_was_measured(place: Path) -> None:
+    """The recorded number is used, and measuring again gives it; fewer find less."""
     index = VectorIndex(place / "index", place / "vectors")
-    queries = index.vectors.vectors_at("sequence", np.arange(200))
-    expected = Index(index.vectors).search(queries, 10, against="sequence")[0]
+    index.search(index.vectors.vectors_at("sequence", np.arange(1)))
+    record = index.record.modalities["structure"]
+    rescored = index._built["structure"]
+    assert isinstance(rescored, RescoredCells)
+    assert rescored.nprobe == record.nprobe
+    exact = exact_of(*index.vectors.candidates("structure"))
+    others = some_vectors(*index.vectors.candidates("sequence"))
+    assert fitting_nprobe(rescored, exact, others) == (record.nprobe, record.recall)
 
-    def recall() -> float:
-        found = index.search(queries, 10, against="sequence")[0]
-        return float((found[:, :, None] == expected[:, None]).any(axis=1).mean())
+    def recall(nprobe: int) -> float:
+        """Of queries far from the vectors, which need more cells than most."""
+        rescored.nprobe = nprobe
+        queries = np.random.default_rng(1).normal(size=(500, DIM)).astype(np.float32)
+        expected = exact.nearest(queries, 10)[0]
+        return float((rescored.nearest(queries, 10)[0][:, :, None] == expected[:, None]).mean())
 
-    assert recall() >= 0.99
-    graph = index._built["sequence"].graph  # type: ignore[attr-defined]
-    assert graph.expansion == index.record.graphs["sequence"].expansion
-    again = fitting_expansion(
-        RescoredGraph(place, graph, *index.vectors.candidates("sequence")),
-        Index(index.vectors)._build("sequence"),  # type: ignore[arg-type]
-        some_vectors(*index.vectors.candidates("structure")),
-    )
-    assert again[0] == index.record.graphs["sequence"].expansion
+    assert recall(record.nprobe - 1) < recall(record.nprobe) < recall(record.cells)
 
 
 def test_queries_of_the_other_modality_count(tmp_path: Path) -> None:
-    """A search looks further if the other modality's vectors are harder to answer."""
+    """A search reads more cells if the other modality's vectors are harder to answer."""
     generator = np.random.default_rng(5)
     families = np.repeat(generator.normal(size=(ROWS // 10, DIM)), 10, axis=0)
     structure = families + 0.05 * generator.normal(size=families.shape)
@@ -123,17 +122,17 @@ def test_queries_of_the_other_modality_count(tmp_path: Path) -> None:
     every = np.ones(ROWS, dtype=np.bool_)
     ids = np.array([f"p{n}" for n in range(ROWS)], dtype=object)
     vectors = AlignedVectors(ids, sequence, structure, every, every)
-    record = index_vectors(vectors, tmp_path / "index").graphs["structure"]
+    record = index_vectors(vectors, tmp_path / "index").modalities["structure"]
     index = VectorIndex(tmp_path / "index", vectors)
     expected = Index(vectors).search(sequence[:512], 10)[0]
     found = index.search(sequence[:512], 10)[0]
     assert record.recall >= 0.99
     assert (found[:, :, None] == expected[:, None]).any(axis=1).mean() >= 0.98
-    own = fitting_expansion(
-        RescoredGraph(tmp_path, index._built["structure"].graph, structure, every),  # type: ignore[attr-defined]
-        exact_of(structure, every),
+    cells = index._built["structure"].cells  # type: ignore[attr-defined]
+    own = fitting_nprobe(
+        RescoredCells(tmp_path, cells, 1, structure, every), exact_of(structure, every)
     )
-    assert own[0] < record.expansion
+    assert own[0] < record.nprobe
 
 
 def test_candidates_are_rescored(place: Path) -> None:
@@ -142,8 +141,12 @@ def test_candidates_are_rescored(place: Path) -> None:
     index = VectorIndex(place / "index", vectors)
     queries = vectors.vectors_at("sequence", np.arange(50))
     index.search(queries[:1], 1)
-    rounded = index._built["structure"].graph.nearest(queries, 10)  # type: ignore[attr-defined]
-    assert (rounded != index.search(queries, 10)[0]).any()
+    cells = index._built["structure"].cells  # type: ignore[attr-defined]
+    rounded = cells.nearest(queries, len(cells.centroids), 10)
+    exact = Index(vectors).search(queries, 10)[0]
+    assert (np.sort(rounded) != np.sort(exact)).any()
+    rescored = RescoredCells(place, cells, len(cells.centroids), *vectors.candidates("structure"))
+    np.testing.assert_array_equal(rescored.nearest(queries, 10)[0], exact)
 
 
 def test_a_file_and_a_folder_are_the_same_vectors(place: Path) -> None:
@@ -226,18 +229,93 @@ def test_an_interrupted_writer_leaves_nothing(place: Path, tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_a_killed_writer_leaves_no_index(place: Path, tmp_path: Path) -> None:
+    """The next one builds it, and removes what is left."""
+    code = (
+        "import os, signal, sys\n"
+        "from protalign.search import index_vectors\n"
+        "def kill(done, total):\n"
+        "    if done == total:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "index_vectors(*sys.argv[1:], on_progress=kill)\n"
+    )
+    out = tmp_path / "index"
+    command = [sys.executable, "-c", code, str(place / "vectors"), str(out)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert not out.exists()
+    assert list(tmp_path.iterdir())
+    index_vectors(place / "vectors", out)
+    assert verify_vector_index(out) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_the_same_vectors_give_the_same_bytes(place: Path, tmp_path: Path) -> None:
+    """Of a file or a folder, by one thread or by three."""
+    expected = {path.name: path.read_bytes() for path in (place / "index").iterdir()}
+    assert len(expected) == 11
+    for name, threads in (("vectors", 3), ("vectors.parquet", 1)):
+        with computing_with(threads):
+            index_vectors(place / name, tmp_path / "index")
+        assert {p.name: p.read_bytes() for p in (tmp_path / "index").iterdir()} == expected
+
+
+def test_hits_do_not_depend_on_threads_or_company(place: Path) -> None:
+    """Several threads ask one index; queries come together, singly, and by one thread or three."""
+    index = VectorIndex(place / "index", place / "vectors")
+    queries = np.random.default_rng(2).normal(size=(300, DIM)).astype(np.float32)
+    with computing_with(1):
+        rows, cosines = index.search(queries, 10)
+
+    def ask(threads: int) -> None:
+        with computing_with(threads):
+            for first in range(0, 300, 100):
+                found = index.search(queries[first : first + 100], 10)
+                np.testing.assert_array_equal(found[0], rows[first : first + 100])
+                np.testing.assert_allclose(found[1], cosines[first : first + 100], atol=1e-5)
+            for place in range(0, 300, 30):
+                found = index.search(queries[[place]], 10)
+                np.testing.assert_array_equal(found[0][0], rows[place])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, [1, 3, 3, 3]))
+
+
+def test_an_index_of_the_earlier_schema_is_replaced(place: Path, tmp_path: Path) -> None:
+    """It is not read, and the line says what to do."""
+    out = tmp_path / "index"
+    out.mkdir()
+    document = sealed({"schema": "protalign-vector-index/1", "entries": ROWS})
+    (out / "vector-index.json").write_text(json.dumps(document))
+    (out / "sequence.usearch").touch()
+    with pytest.raises(InputError, match=r"index/1, this version reads .*; build it again with"):
+        VectorIndex(out, place / "vectors")
+    index_vectors(place / "vectors", out)
+    assert verify_vector_index(out) == []
+    assert not (out / "sequence.usearch").exists()
+
+
 def test_it_says_what_memory_it_needs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is built: about the size of its largest file."""
-    size = (place / "index" / "sequence.usearch").stat().st_size
-    assert size == pytest.approx(graph_bytes(ROWS, DIM), rel=0.02)
-    monkeypatch.setattr("protalign.search.vector_index.usable_memory", lambda: size / 2)
+    """Before anything is built: four bytes for each of many vectors, and little else."""
+    assert building_bytes(200_000_000, 128) < 4 * 200_000_000 + 2e9
+    needed = building_bytes(ROWS, DIM)
+    monkeypatch.setattr("protalign.search.vector_index.usable_memory", lambda: needed / 2)
     with pytest.raises(InputError, match="GB of memory, and this process"):
         index_vectors(place / "vectors", place / "other")
 
 
-@pytest.mark.parametrize("name", ["structure.usearch", "vector-index.json"])
-def test_damage_is_refused_before_usearch_opens_it(place: Path, copy: Path, name: str) -> None:
-    """A changed byte, a shorter file, a missing one, a link: one line, the same of verify."""
+FILES = [
+    f"{modality}_{kind}.npy"
+    for modality in MODALITIES
+    for kind in ("centroids", "offsets", "rows", "scales", "vectors")
+]
+
+
+@pytest.mark.parametrize("name", [*FILES, "vector-index.json"])
+def test_damage_is_found(place: Path, copy: Path, name: str) -> None:
+    """A changed byte, a shorter file, a missing one, a link: one line of verify.
+
+    A search says the same line, or finds entries that exist.
+    """
     path = copy / name
     content = path.read_bytes()
 
@@ -255,90 +333,130 @@ def test_damage_is_refused_before_usearch_opens_it(place: Path, copy: Path, name
     for change in changes:
         change()
         (problem,) = verify_vector_index(copy)
-        with pytest.raises(InputError) as error:
-            VectorIndex(copy, place / "vectors").search(np.eye(1, DIM, dtype=np.float32))
-        assert str(error.value) == problem
+        assert problem.startswith(str(copy)), problem
+        assert "`protalign index`" in problem
         assert "\n" not in problem
+        modality = "structure" if "structure" in name else "sequence"
+        said = _search(copy, place, modality)
+        changed_byte_of_large = change is changes[0] and name.endswith(
+            ("rows.npy", "scales.npy", "vectors.npy")
+        )
+        assert said == problem or changed_byte_of_large
 
 
-#: Places in a graph's file, and what a hostile one may have there.
-HOSTILE = {
-    "rows": (0, "<I", ROWS + 1),
-    "width": (4, "<I", 1 << 30),
-    "word": (HEAD, "<7s", b"usurped"),
-    "kind of number": (HEAD + 14, "<B", 11),
-    "present": (HEAD + 17, "<Q", 1 << 40),
-    "deleted": (HEAD + 25, "<Q", 1),
-    "dimensions": (HEAD + 33, "<Q", 1 << 33),
-    "nodes": (HEAD + 64, "<Q", 1 << 40),
-    "links": (HEAD + 72, "<Q", 1 << 20),
-    "other links": (HEAD + 72, "<Q", 16),
-    "low links": (HEAD + 80, "<Q", 1 << 20),
-    "top": (HEAD + 88, "<Q", 1 << 20),
-    "entry": (HEAD + 96, "<Q", 1 << 31),
-    "a level": (LEVELS, "<h", 9),
-    "a level below 0": (LEVELS, "<h", -1),
-    "a key": (NODES, "<Q", 1 << 50),
-    "a node's level": (NODES + 8, "<h", 5),
-    "number of links": (NODES + 10, "<I", 2 * LINKS + 1),
-    "a link": (NODES + 14, "<I", ROWS),
-}
+@pytest.mark.parametrize("value", ["zeros", "ones", "noise"])
+@pytest.mark.parametrize("kind", ["centroids", "offsets", "rows", "scales", "vectors"])
+def test_hostile_numbers_do_no_harm(place: Path, copy: Path, kind: str, value: str) -> None:
+    """Also if the document has their checksum: a line, or hits that exist; verify tells.
+
+    Centroids and vectors may be any numbers: they decide only what is found.
+    """
+    name = f"sequence_{kind}.npy"
+    content = bytearray((copy / name).read_bytes())
+    size = len(content) - HEADER
+    content[HEADER:] = {
+        "zeros": bytes(size),
+        "ones": b"\xff" * size,
+        "noise": np.random.default_rng(0).bytes(size),
+    }[value]
+    _put(copy, name, bytes(content))
+    problems = verify_vector_index(copy)
+    if kind in ("rows", "offsets", "scales") or (kind, value) == ("centroids", "ones"):
+        assert len(problems) == 1
+        assert problems[0].startswith(f"{copy}: it is damaged (sequence_{kind}.npy ")
+    _search(copy, place, "sequence")
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_verify_finds_a_graph_that_leads_elsewhere(copy: Path, kind: str) -> None:
-    """Also if the document has the checksum of the hostile file."""
-    path = copy / "sequence.usearch"
-    content = bytearray(path.read_bytes())
-    place, form, value = HOSTILE[kind]
-    struct.pack_into(form, content, place, value)
-    _put(copy, bytes(content))
+def test_hostile_offsets_lead_nowhere(place: Path, copy: Path) -> None:
+    """Those that fall, begin elsewhere, or end behind the last vector are refused."""
+    name = "sequence_offsets.npy"
+    content = (copy / name).read_bytes()
+    good = np.frombuffer(content, dtype="<i8", offset=HEADER)
+    for position, number in ((0, 1), (0, -1), (-1, ROWS + 1), (5, ROWS + 1), (5, -1)):
+        changed = good.copy()
+        changed[position] = number
+        _put(copy, name, content[:HEADER] + changed.tobytes())
+        (problem,) = verify_vector_index(copy)
+        assert "sequence_offsets.npy does not rise to the last vector" in problem
+        assert _search(copy, place, "sequence") == problem
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("count", 0),
+        ("count", ROWS + 1),
+        ("cells", 1 << 40),
+        ("cells", 0),
+        ("nprobe", 0),
+        ("nprobe", 1 << 40),
+        ("nprobe", 1.5),
+        ("recall", "all"),
+        ("recall", float("1e400")),
+        ("checksums", {}),
+        ("checksums", None),
+    ],
+)
+def test_a_hostile_document_is_one_line(place: Path, copy: Path, key: str, value: object) -> None:
+    """Numbers out of their limits, with a whole seal."""
+    document = unsealed(json.loads((copy / "vector-index.json").read_text()))
+    assert document is not None
+    document["modalities"]["sequence"][key] = 0 if value == float("inf") else value
+    if value == float("inf"):
+        text = json.dumps(sealed(document)).replace('"recall": 0', '"recall": 1e400')
+    else:
+        text = json.dumps(sealed(document))
+    (copy / "vector-index.json").write_text(text)
     (problem,) = verify_vector_index(copy)
-    assert problem.startswith(f"{copy}: it is damaged (sequence.usearch: ")
+    assert "\n" not in problem
+    assert "build it again with `protalign index`" in problem
+    assert _search(copy, place, "sequence") == problem
 
 
-def test_verify_finds_a_link_to_a_level_that_is_not_there(copy: Path) -> None:
-    """Its list would be read from the next node."""
-    path = copy / "sequence.usearch"
-    content = bytearray(path.read_bytes())
-    levels = np.frombuffer(bytes(content[LEVELS:NODES]), dtype="<i2")
-    upper = int(np.flatnonzero(levels > 0)[0])
-    low = int(np.flatnonzero(levels == 0)[0])
-    low_list, upper_list = 4 * (1 + 2 * LINKS), 4 * (1 + LINKS)
-    sizes = 10 + low_list + levels.astype(int) * upper_list
-    place = NODES + int(sizes[:upper].sum()) + 10 + low_list
-    (count,) = struct.unpack_from("<I", content, place)
-    assert 0 < count <= LINKS
-    struct.pack_into("<I", content, place + 4, low)
-    _put(copy, bytes(content))
-    assert "a link leads to a node that its level has not" in verify_vector_index(copy)[0]
-
-
-def test_another_graph_is_refused_by_its_head(place: Path, copy: Path) -> None:
-    """A graph of other counts, whose checksum the document has; and one that is none."""
+def test_another_index_is_refused_by_its_sizes(place: Path, copy: Path) -> None:
+    """Files of fewer vectors are not those that the document describes."""
     few = read_vectors(place / "vectors").select([f"p{row}" for row in range(100)])
     index_vectors(few, copy.parent / "few")
-    for content in ((copy.parent / "few" / "sequence.usearch").read_bytes(), b"nothing" * 100):
-        _put(copy, content)
-        index = VectorIndex(copy, place / "vectors")
-        with pytest.raises(InputError, match="not the graph that the index describes"):
-            index.search(np.eye(1, DIM, dtype=np.float32), against="sequence")
+    for name in FILES:
+        (copy / name).write_bytes((copy.parent / "few" / name).read_bytes())
+    said = _search(copy, place, "sequence")
+    assert said.startswith(f"{copy}: it is damaged (sequence_centroids.npy is not an array of")
 
 
-def _put(index: Path, content: bytes) -> None:
-    """Put a graph into an index, with a document that describes it."""
-    (index / "sequence.usearch").write_bytes(content)
+def test_rows_that_are_not_in_the_vectors_are_refused(place: Path, copy: Path) -> None:
+    """Rows out of range, twice, or of entries without a structure: none is a hit."""
+    name = "structure_rows.npy"
+    content = (copy / name).read_bytes()
+    good = np.frombuffer(content, dtype="<i8", offset=HEADER)
+    for number in (-1, ROWS, 1 << 40, 0, int(good[0])):  # entry 0 has no structure
+        _put(copy, name, content[:HEADER] + np.full_like(good, number).tobytes())
+        said = _search(copy, place, "structure")
+        assert said.startswith(f"{copy}: it is damaged (its cells name entries ")
+
+
+def _search(index: Path, place: Path, modality: str) -> str:
+    """Search an index that may be damaged; return the error's line, "" if hits are whole."""
+    vectors = read_vectors(place / "vectors")
+    try:
+        rows, cosines = VectorIndex(index, vectors).search(
+            vectors.vectors_at("sequence", np.arange(1, 40)),
+            against=modality,  # type: ignore[arg-type]
+        )
+    except InputError as error:
+        return str(error)
+    assert rows.min() >= 0
+    assert vectors.present(modality)[rows].all()  # type: ignore[arg-type]
+    assert np.isfinite(cosines).all()
+    return ""
+
+
+def _put(index: Path, name: str, content: bytes) -> None:
+    """Put an array into an index, with a document that has its checksum."""
+    (index / name).write_bytes(content)
     document = unsealed(json.loads((index / "vector-index.json").read_text()))
     assert document is not None
-    graph = document["graphs"]["sequence"]
-    graph["bytes"], graph["crc32c"] = len(content), google_crc32c.value(content)
+    numbers = np.frombuffer(content, dtype=np.uint8, offset=HEADER)
+    checksums = document["modalities"][name.partition("_")[0]]["checksums"]
+    checksums[name] = checksum_of(numbers)
     document = {"schema": document.pop("schema"), **document}
     (index / "vector-index.json").write_text(json.dumps(sealed(document)))
-
-
-def test_without_usearch(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What to install is one line."""
-    monkeypatch.setitem(sys.modules, "usearch", None)
-    monkeypatch.setitem(sys.modules, "usearch.index", None)
-    with pytest.raises(InputError, match=r"pip install \"protalign\[usearch\]\""):
-        index_vectors(place / "vectors", place / "other")

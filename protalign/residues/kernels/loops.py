@@ -52,21 +52,29 @@ def _ignore_settings_of_current_folder() -> None:
 _ignore_settings_of_current_folder()
 
 
-def _compiled(loop: Loop) -> Loop:
+def compiled(loop: Loop, *, no_nan: bool = True) -> Loop:
     """Compile a loop on its first call, and keep the result for later processes if possible.
 
-    Numba keeps it beside this file, or in the user's cache folder if that is read-only. If both
-    are, each process compiles anew.
+    Numba keeps it beside the loop's file, or in the user's cache folder if that is read-only. If
+    both are, each process compiles anew.
+
+    Parameters
+    ----------
+    loop : callable
+        The function.
+    no_nan : bool
+        Whether it never meets NaN, and need not tell 0 from -0: some loops are quicker then.
     """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"nnan", "nsz"}}
+    fastmath = {"nnan", "nsz"} if no_nan else False
+    options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
     try:
-        compiled: Loop = numba.njit(cache=True, **options)(loop)
+        result: Loop = numba.njit(cache=True, **options)(loop)
     except RuntimeError:  # no folder that can be written
-        compiled = numba.njit(**options)(loop)
-    return compiled
+        result = numba.njit(**options)(loop)
+    return result
 
 
-@_compiled
+@compiled
 def add_diagonals(scores: Float32, first: int, n_query: int, floor: float, sums: Float32) -> None:
     """Add a tile to the sums of its diagonals.
 
@@ -90,7 +98,7 @@ def add_diagonals(scores: Float32, first: int, n_query: int, floor: float, sums:
             moved[column] += max(row[column], floor)
 
 
-@_compiled
+@compiled
 def best_diagonals(
     sums: Float32, lengths: Int64, n_query: int, best: Float32, offsets: Int64
 ) -> None:
@@ -220,7 +228,7 @@ def _local_row(context: Any, builder: Any, signature: Any, arguments: Any) -> An
     return context.get_dummy_value()
 
 
-@_compiled
+@compiled
 def add_local(
     scores: Float32,
     first: int,

@@ -10,11 +10,9 @@ The loops are in a file of their own, because numba compiles them anew if it has
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
@@ -22,6 +20,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from protalign.core.arrays import Int64
+from protalign.residues.kernels.loops import compiled
 
 #: Bands of one value, and of one that holds larger numbers.
 LANES, WIDE_LANES = 32, 16
@@ -33,17 +32,7 @@ Bytes = npt.NDArray[np.uint8]
 _INT = ir.IntType(64)
 _BYTE = ir.IntType(8)
 
-Loop = TypeVar("Loop", bound=Callable[..., object])
-
-
-def _compiled(loop: Loop) -> Loop:
-    """Compile a loop on its first call, and keep the result for later processes if possible."""
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        compiled: Loop = numba.njit(cache=True, **options)(loop)
-    except RuntimeError:  # no folder that can be written
-        compiled = numba.njit(**options)(loop)
-    return compiled
+_compiled = partial(compiled, no_nan=False)
 
 
 def _signature(words: Any, profile: Any, result: Any) -> Any:

@@ -113,7 +113,7 @@ class ExactIndex:
         if n_threads == 1:
             found = [search(shares[0])]
         else:
-            with _threads(n_threads, with_torch=rounded is not None) as pool:
+            with threads_of_one_core(n_threads, with_torch=rounded is not None) as pool:
                 found = list(pool.map(search, shares))
         best = found[0]
         for other in found[1:]:
@@ -164,7 +164,7 @@ def check_finite(queries: Float32) -> None:
 
 
 @contextmanager
-def _threads(count: int, *, with_torch: bool) -> Iterator[ThreadPoolExecutor]:
+def threads_of_one_core(count: int, *, with_torch: bool) -> Iterator[ThreadPoolExecutor]:
     """Give threads of one core each: no matrix library takes more."""
     with _LIMITED, blas().limit(limits=1, user_api="blas"):
         if not with_torch:

@@ -266,7 +266,7 @@ def test_loops_compile_without_a_folder_to_keep_them_in(monkeypatch: pytest.Monk
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(cache=True)(abs_of)
-    assert loops._compiled(abs_of)(-2) == 2
+    assert loops.compiled(abs_of)(-2) == 2
 
 
 def abs_of(number: int) -> int:
