@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -14,7 +14,9 @@ import torch
 
 from protalign.core.arrays import Bool, Float32, Float64
 from protalign.core.errors import InputError
+from protalign.core.machine import threads_here
 from protalign.core.protein import Modality
+from protalign.core.threads import run_single_threaded
 from protalign.residues.kernels.word_scores import WordProfile, Words
 
 #: K, the words of a modality.
@@ -80,13 +82,7 @@ class ResidueWords:
 
     def of(self, modality: Modality, rows: Float32) -> Words:
         """Return the (R,) uint16 words of residues by their rows (R, k + 2)."""
-        coordinates, half_squares = self._ready[modality]
-        words = np.empty(len(rows), dtype=np.uint16)
-        done = 0
-        for products in _products(rows[:, :-2], coordinates, half_squares):
-            words[done : done + len(products)] = products.argmax(axis=1)
-            done += len(products)
-        return words
+        return _nearest(rows[:, :-2], *self._ready[modality])
 
     def profile(self, modality: Modality, query: Float32) -> WordProfile:
         """Return a query's scores with the words of a modality.
@@ -117,12 +113,25 @@ class ResidueWords:
         return ready
 
 
-def _products(points: Float32, centres: Float32, half_squares: Float32) -> Iterator[Float32]:
-    """Yield (n, K) numbers, some rows at a time, that are largest for the nearest centre."""
+def _nearest(points: Float32, centres: Float32, half_squares: Float32) -> Words:
+    """Return the (n,) uint16 numbers of the centres nearest to (n, k) points.
+
+    Products are small, so each thread compares blocks of its own. Those are cut in the same places
+    for any number of threads: so are the last bits.
+    """
     across, less = torch.from_numpy(centres).T, torch.from_numpy(-half_squares)
-    for first in range(0, len(points), _ROWS_AT_ONCE):
-        block = np.ascontiguousarray(points[first : first + _ROWS_AT_ONCE])
-        yield torch.addmm(less, torch.from_numpy(block), across).numpy()
+    nearest = np.empty(len(points), dtype=np.uint16)
+    starts = range(0, len(points), _ROWS_AT_ONCE)
+    threads = max(1, min(threads_here(), len(starts)))
+
+    def compare(thread: int) -> None:
+        for start in starts[thread::threads]:
+            block = np.ascontiguousarray(points[start : start + _ROWS_AT_ONCE])
+            products = torch.addmm(less, torch.from_numpy(block), across).numpy()
+            nearest[start : start + _ROWS_AT_ONCE] = products.argmax(axis=1)
+
+    run_single_threaded(threads, compare)
+    return nearest
 
 
 def _centroids(rows: Float32, n_words: int, seed: int) -> Float32:
@@ -142,8 +151,8 @@ def _centroids(rows: Float32, n_words: int, seed: int) -> Float32:
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different residues than words
         centres = kmeans.fit(points).cluster_centers_.astype(np.float32)
     half_squares = 0.5 * (centres**2).sum(axis=1)
-    nearest = [products.argmax(axis=1) for products in _products(points, centres, half_squares)]
-    cluster = np.unique(np.concatenate(nearest), return_inverse=True)[1]
+    nearest = _nearest(points, centres, half_squares)
+    cluster = np.unique(nearest, return_inverse=True)[1]
     order = np.argsort(cluster, kind="stable")
     begin = np.searchsorted(cluster[order], np.arange(cluster.max() + 1))
     sums = np.add.reduceat(rows[order].astype(np.float64), begin, axis=0)
