@@ -81,7 +81,7 @@ def fit(
         Path | None,
         typer.Option(
             help="Stop early on these entries and do not train on them: a text file with one id "
-            "per line. Default: a random part."
+            "per line. Default: a random tenth of the pairs, 10,000 at most."
         ),
     ] = None,
     split: OptionalSplitPath = None,

@@ -81,7 +81,10 @@ class EntryLog(Log):
 
     def source_paths_at(self, rows: Int64) -> npt.NDArray[np.object_]:
         """Return (n,) object array of str: the paths of some entries' files."""
-        return self._arrays.texts_at("sources/path", self.source[rows])
+        # Many entries may be of one file: its path is read once.
+        sources, of_row = np.unique(self.source[rows], return_inverse=True)
+        paths: npt.NDArray[np.object_] = self._arrays.texts_at("sources/path", sources)[of_row]
+        return paths
 
     @cached_property
     def live(self) -> Int64:
@@ -202,8 +205,10 @@ class EntryLog(Log):
         complete, length = StructureItems(self._arrays).complete_residues(items, first, count)
         begin = np.cumsum(length) - length
         index = np.flatnonzero(complete)
-        cuts = np.searchsorted(index, begin[1:])
-        return np.split(index - np.repeat(begin, length)[index], cuts)
+        cuts = np.searchsorted(index, begin)
+        if not np.array_equal(np.diff(cuts, append=len(index)), self._structure_length[rows]):
+            raise self._arrays.inconsistent("entries have more or fewer rows than residues")
+        return np.split(index - np.repeat(begin, length)[index], cuts[1:])
 
     def chains(self, row: int) -> tuple[int, int]:
         """Return (first, count): an entry's chains among its structure's kept chains."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from protalign.core.arrays import Bool, Int64
 from protalign.core.protein import Backbone, Chain, Structure
+from protalign.core.ragged import ranges
 from protalign.stores.format.arrays import Arrays
 
 
@@ -197,12 +198,12 @@ class StructureItems:
         arrays, one = self._arrays, np.ones_like(items)
         begin = arrays.gather("structures/chain", items, one).astype(np.int64)
         chains = arrays.gather("structures/chains", items, one).astype(np.int64)
-        of_item = np.repeat(np.arange(len(items)), chains)
         kept = np.flatnonzero(arrays.gather("chains/kept", begin, chains))
+        of_item = np.repeat(np.arange(len(items)), chains)
         n_kept = np.bincount(of_item[kept], minlength=len(items))
         if ((first < 0) | (count < 1) | (first + count > n_kept)).any():
             raise arrays.inconsistent("an entry has chains that its structure has not")
-        wanted = kept[_ranges(np.cumsum(n_kept) - n_kept + first, count)]
+        wanted = kept[ranges(np.cumsum(n_kept) - n_kept + first, count)]
         item = of_item[wanted]
         chain = begin[item] + wanted - (np.cumsum(chains) - chains)[item]
         start, length = (
@@ -231,13 +232,6 @@ def _gathered(
 ) -> list[npt.NDArray[Any]]:
     """Return the rows of each of n ranges."""
     return np.split(arrays.gather(name, start, length), np.cumsum(length)[:-1])
-
-
-def _ranges(start: Int64, length: Int64) -> Int64:
-    """Return the numbers of n ranges, one range after another."""
-    before = np.cumsum(length) - length
-    numbers: Int64 = np.arange(length.sum()) + np.repeat(start - before, length)
-    return numbers
 
 
 def _counts(arrays: Arrays, name: str, start: int) -> Int64:

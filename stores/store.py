@@ -333,7 +333,7 @@ class StoreView(Entries):
         return self._entry_rows
 
     def __repr__(self) -> str:
-        return f"<StoreView of {len(self):,} entries of {self._store.path}>"
+        return f"<StoreView of {len(self):,} entries of {path_text(self._store.path)}>"
 
     def __deepcopy__(self, memo: object) -> StoreView:
         return self  # it never changes
@@ -471,7 +471,7 @@ class EmbeddingStore(Entries):
         return np.searchsorted(self.log.live, self.log.rows_of(ids))  # all of its rows, ascending
 
     def __repr__(self) -> str:
-        return f"<EmbeddingStore {self.path}: {len(self):,} entries>"
+        return f"<EmbeddingStore {path_text(self.path)}: {len(self):,} entries>"
 
     def __deepcopy__(self, memo: object) -> EmbeddingStore:
         return self

@@ -128,6 +128,20 @@ def matrix_peak(dtype: torch.dtype, threads: int = 1) -> float:
     return 2 * size**3 / seconds
 
 
+def evict(paths: Sequence[Path]) -> None:
+    """Ask the system to drop the files in some folders from its cache; links are left alone.
+
+    It keeps what is mapped at this moment.
+    """
+    os.sync()  # what is not on the disk yet cannot be dropped
+    for path in paths:
+        for folder, _, names in os.walk(path):
+            for file in (Path(folder, name) for name in names):
+                if file.is_file() and not file.is_symlink():
+                    with file.open("rb") as opened:
+                        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def machine() -> dict[str, Any]:
     """Return the facts about this machine that the figures depend on."""
     facts = Path("/proc/cpuinfo")

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -37,7 +36,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
 
 from benchmarks.shared.made_up import made_up_store
-from benchmarks.shared.measuring import Summary, arguments, write
+from benchmarks.shared.measuring import Summary, arguments, evict, write
 from protalign.stores import Entries
 
 MEDIAN = 300
@@ -151,7 +150,7 @@ def fit(options: argparse.Namespace) -> dict[str, Any]:
     epoch = training._epoch
 
     def timed(*words: Any) -> float:
-        evict(store)
+        let_go(store)
         start = time.perf_counter()
         loss = epoch(*words)
         epochs.append(time.perf_counter() - start)
@@ -161,7 +160,7 @@ def fit(options: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     model.fit(store)
     seconds = time.perf_counter() - start
-    evict(store)
+    let_go(store)
     read = -time.perf_counter()
     inputs = read_inputs(store)
     for modality in ("sequence", "structure"):
@@ -179,13 +178,10 @@ def fit(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def evict(entries: Entries) -> None:
-    """Let the system drop what it keeps of a store's files; what is mapped, it would not drop."""
+def let_go(entries: Entries) -> None:
+    """Close a store's chunks, which the system keeps as long as they are mapped, and evict them."""
     entries.store._contents.arrays.kept._chunks.clear()  # type: ignore[attr-defined]
-    for file in Path(entries.store.path).rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    evict([Path(entries.store.path)])
 
 
 class _PeakMemory:

@@ -44,7 +44,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
 
 from benchmarks.shared.made_up import kept_store
-from benchmarks.shared.measuring import ROOT, Summary, arguments, write
+from benchmarks.shared.measuring import ROOT, Summary, arguments, evict, write
 from protalign import EmbeddingStore, ProtAlignEstimator
 
 MEDIAN, DIMS, QUERIES = 6, (8, 8), 64
@@ -173,19 +173,6 @@ def measure(
 
 
 STEPS = ("open", "info", "look up", "verify", "export", "index", "search")
-
-
-def evict(paths: Sequence[Path]) -> None:
-    """Ask the system to drop the contents of all files from its cache; links are left alone."""
-    os.sync()  # what is not on the disk yet cannot be dropped
-    for path in paths:
-        for folder, _, names in os.walk(path):
-            for name in names:
-                handle = os.open(Path(folder, name), os.O_RDONLY | os.O_NOFOLLOW)
-                try:
-                    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-                finally:
-                    os.close(handle)
 
 
 def run(command: Sequence[str], threads: int) -> dict[str, float]:

@@ -73,3 +73,16 @@ class Ragged:
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         return (self[index] for index in range(len(self)))
+
+
+def ranges(start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the numbers of n ranges, (n,) int64 each, one range after another.
+
+    Examples
+    --------
+    >>> ranges(np.array([7, 0]), np.array([2, 3])).tolist()
+    [7, 8, 0, 1, 2]
+    """
+    before = np.cumsum(length) - length
+    numbers: npt.NDArray[np.int64] = np.arange(length.sum()) + np.repeat(start - before, length)
+    return numbers

@@ -239,6 +239,10 @@ class PairInputs(Inputs):
                 )
             if widths:
                 self.dims[modality] = widths.pop()
+        self._lengths = {
+            modality: np.array([0 if array is None else len(array) for array in arrays], np.int64)
+            for modality, arrays in columns.items()
+        }
 
     def __len__(self) -> int:
         return len(self._arrays["sequence"])
@@ -247,8 +251,7 @@ class PairInputs(Inputs):
         return np.where(self.lengths(modality) > 0, np.arange(len(self)), -1)
 
     def lengths(self, modality: Modality) -> Int64:
-        arrays = self._arrays[modality]
-        return np.array([0 if array is None else len(array) for array in arrays], dtype=np.int64)
+        return self._lengths[modality]
 
     def dtype(self, modality: Modality) -> np.dtype[Any]:
         arrays = self._arrays[modality]
@@ -374,9 +377,11 @@ def means_of(inputs: Inputs, modality: Modality, positions: Int64) -> Float32:
 
 def _means(inputs: Inputs, modality: Modality, positions: Int64) -> Float32:
     """Return the (k, D) means of entries that have the modality."""
-    blocks = inputs.blocks(modality, positions)
-    means = [mean_rows(PackedBatch.from_ragged(rows)).numpy() for rows in blocks]
-    return np.concatenate([np.empty((0, inputs.dims[modality]), dtype=np.float32), *means])
+    means, done = np.empty((len(positions), inputs.dims[modality]), dtype=np.float32), 0
+    for rows in inputs.blocks(modality, positions):
+        means[done : done + len(rows)] = mean_rows(PackedBatch.from_ragged(rows)).numpy()
+        done += len(rows)
+    return means
 
 
 def read_inputs(

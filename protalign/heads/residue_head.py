@@ -26,6 +26,7 @@ from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.errors import ModelError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
+from protalign.heads.inputs import FEW_ELEMENTS
 from protalign.heads.pairs import MIN_VALIDATION_PAIRS, Pairs
 from protalign.residues import ResidueStage
 from protalign.residues.head import REACH, ResidueHead, head_rows, neighbours_of
@@ -254,11 +255,16 @@ class _Examples:
         positions = self.pairs.positions[np.asarray(indices)]
         return [each.astype(np.float32) for each in self.pairs.inputs.rows(modality, positions)]
 
+    def blocks(self, modality: Modality, indices: Int64) -> Iterator[list[Float32]]:
+        """Yield what ``embeddings`` returns, of a few pairs at a time."""
+        positions = self.pairs.positions[indices]
+        for block in self.pairs.inputs.blocks(modality, positions, FEW_ELEMENTS):
+            yield [each.astype(np.float32) for each in block]
+
     def scales(self) -> dict[Modality, Float32]:
         """Return the (D,) standard deviations of the embeddings, of some pairs; never 0."""
         some = np.linspace(0, len(self.pairs) - 1, min(len(self.pairs), 200)).astype(np.int64)
-        scales = {m: np.concatenate(self.embeddings(m, some)).std(axis=0) for m in MODALITIES}
-        return {m: np.where(scale > 0, scale, 1).astype(np.float32) for m, scale in scales.items()}
+        return {modality: _scale(self.blocks(modality, some)) for modality in MODALITIES}
 
     def groups(self, generator: np.random.Generator) -> Iterator[Int64]:
         """Yield groups in which each pair that has a hard look-alike occurs at least once."""
@@ -270,6 +276,21 @@ class _Examples:
                 group = np.concatenate([[pair], others])
                 seen[group] = True
                 yield group
+
+
+def _scale(blocks: Iterator[list[Float32]]) -> Float32:
+    """Return the (D,) standard deviations of all rows, 1 in place of 0."""
+    count, first, total, squares = 0, np.zeros(1), np.zeros(1), np.zeros(1)
+    for block in blocks:
+        rows = np.concatenate(block, dtype=np.float64)
+        if not count:
+            first = rows[0].copy()  # taken off, so that what is constant becomes 0
+        rows -= first
+        count += len(rows)
+        total, squares = total + rows.sum(axis=0), squares + np.square(rows).sum(axis=0)
+    scale = np.sqrt(np.maximum(squares / count - np.square(total / count), 0))
+    scale[scale == 0] = 1
+    return scale.astype(np.float32)
 
 
 def _nearest(rows: Mapping[Modality, Ragged], items: Int64) -> Int64:
@@ -435,14 +456,18 @@ def _validate_on(
 
     def score(network: _Network) -> float:
         cuts = np.random.default_rng(seed)
-        whole = examples.embeddings("sequence", everyone)
-        sequences = whole + [_cut(each, cuts) for each in whole]
-        structures = examples.embeddings("structure", everyone)
+        whole: list[Float32] = []
+        cut: list[Float32] = []
+        targets: list[Float32] = []
         with torch.inference_mode():
-            queries = _packed(network.rows("sequence", sequences), sequences)
-            targets = _packed(network.rows("structure", structures), structures)
+            for block in examples.blocks("sequence", everyone):
+                whole += _packed(network.rows("sequence", block), block)
+                block = [_cut(each, cuts) for each in block]
+                cut += _packed(network.rows("sequence", block), block)
+            for block in examples.blocks("structure", everyone):
+                targets += _packed(network.rows("structure", block), block)
         ranks = []
-        for number, query in enumerate(queries):
+        for number, query in enumerate([*whole, *cut]):
             pair = number % len(everyone)
             candidates = [targets[other] for other in (pair, *examples.alike[pair])]
             scores, _ = diagonal_scores(query, Ragged.pack(candidates))

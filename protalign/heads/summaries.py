@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -141,8 +142,13 @@ def _of_all(model: Model, pairs: Pairs, column: int) -> Tensor:
     """Return the summaries of the unique items of a modality; each rank summarises its part."""
     ranks, positions = current(), pairs.positions_of_items(column)
     own = positions[ranks.own(len(positions))]
-    blocks = list(_blocks(model, pairs, MODALITIES[column], own))
-    return ranks.gathered(torch.cat(blocks), len(positions))
+    blocks = _blocks(model, pairs, MODALITIES[column], own)
+    first = next(blocks)  # a rank has one thing at least
+    values, done = first.new_empty(len(own), *first.shape[1:]), 0
+    for block in chain([first], blocks):
+        values[done : done + len(block)] = block
+        done += len(block)
+    return ranks.gathered(values, len(positions))
 
 
 def _blocks(model: Model, pairs: Pairs, modality: Modality, positions: Int64) -> Iterator[Tensor]:

@@ -18,6 +18,8 @@ from protalign.reading.sources import SourceFile, find_sources, of_shard
 
 #: Most bytes of a list's line.
 _LONGEST_LINE = 1 << 16
+#: What names standard input as a list.
+_STDIN = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def find_given(
                 roots.append(line)
         if len(roots) + len(mistakes) == before:
             advice = "put a path or an address in each line"
-            mistakes.append(Failure("", path_text(file), "it names nothing to read", advice))
+            mistakes.append(Failure("", _name(Path(file)), "it names nothing to read", advice))
     sources, failures = find_sources(roots)
     return Given(frozenset(roots), sources, failures, mistakes)
 
@@ -154,10 +156,9 @@ def read_list(path: Path) -> Iterator[Path | Url | Failure]:
     >>> first.name, second.reason
     ('1abc.pdb', 'line 3: an address with gopher://: not read')
     """
-    piped, number = path == Path("-"), 0
-    file, folder = "standard input" if piped else path_text(path), path.absolute().parent
+    file, folder, number = _name(path), path.absolute().parent, 0
     try:
-        with nullcontext(sys.stdin.buffer) if piped else open_file(path) as handle:
+        with nullcontext(sys.stdin.buffer) if path == _STDIN else open_file(path) as handle:
             while line := handle.readline(_LONGEST_LINE + 1):
                 number += 1
                 if len(line) > _LONGEST_LINE:
@@ -183,6 +184,11 @@ def read_list(path: Path) -> Iterator[Path | Url | Failure]:
         raise InputError(f"{file}: {error.reason}", error.advice) from None
     except OSError as error:
         raise InputError(f"{file}: {error.strerror or error}", "check the disk") from None
+
+
+def _name(path: Path) -> str:
+    """Return what a list is called in messages."""
+    return "standard input" if path == _STDIN else path_text(path)
 
 
 def _root(text: str, folder: Path | None = None) -> Path | Url:

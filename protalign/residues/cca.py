@@ -47,7 +47,7 @@ class PairSums:
 
     def __init__(self, sequence_dim: int, structure_dim: int) -> None:
         self.n = 0
-        self._dim = sequence_dim
+        self._dims = sequence_dim, structure_dim
         self._centre: Float32 | None = None
         self._sum = np.zeros(sequence_dim + structure_dim)
         self._products = np.zeros((sequence_dim + structure_dim,) * 2)
@@ -59,8 +59,11 @@ class PairSums:
     def add_parts(self, parts: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]) -> None:
         """Add pairs that come in parts, each as for ``add``, as if they came at once.
 
-        The first ones are iterated over twice. A part need not be kept in memory.
+        A part need not be kept in memory. The first ones are iterated over twice, so an iterator is
+        refused.
         """
+        if isinstance(parts, Iterator):
+            raise TypeError("parts are iterated over twice: give a list, or what gives them again")
         centre = self._mean(parts) if self._centre is None else self._centre
         if centre is None:
             return
@@ -88,16 +91,21 @@ class PairSums:
         sums are the same. They lie in the same memory.
         """
         piece = np.empty((1 + _ROWS_AT_ONCE, len(self._sum)), dtype=np.float32)
-        filled = 1
+        dim, filled = self._dims[0], 1
         for part in parts:
             sequence, structure = map(np.asarray, part)
+            if (*sequence.shape[1:], *structure.shape[1:]) != self._dims:
+                raise ValueError(
+                    f"rows of shapes {sequence.shape} and {structure.shape} have not "
+                    f"{self._dims[0]} and {self._dims[1]} numbers"
+                )
             if len(sequence) != len(structure):
                 raise ValueError(f"{len(sequence)} rows cannot be paired with {len(structure)}")
             done = 0
             while done < len(sequence):
                 taken = slice(done, done + len(piece) - filled)
                 target = piece[filled : filled + len(sequence[taken])]
-                target[:, : self._dim], target[:, self._dim :] = sequence[taken], structure[taken]
+                target[:, :dim], target[:, dim:] = sequence[taken], structure[taken]
                 done, filled = done + len(target), filled + len(target)
                 if filled == len(piece):
                     yield piece
@@ -130,7 +138,7 @@ class PairSums:
             )
         mean = self._sum / self.n
         covariance = self._products / self.n - np.outer(mean, mean)
-        x, y = slice(0, self._dim), slice(self._dim, width)
+        x, y = slice(0, self._dims[0]), slice(self._dims[0], width)
         whiten_x = _inverse_root(covariance[x, x])
         whiten_y = _inverse_root(covariance[y, y])
         left, correlations, right = np.linalg.svd(

@@ -93,7 +93,8 @@ def _bad_items(arrays: Arrays) -> Iterator[tuple[str, str]]:
     available = (kept[chain + chains] - kept[chain])[item]
     first = arrays.read("entries/structure_chain").astype(np.int64)
     count = arrays.read("entries/structure_chains").astype(np.int64)
-    if ((first < 0) | (count < 0) | (count > available - first)).any():
+    least = item >= 0  # an entry with a structure has one chain of it at least
+    if ((first < 0) | (count < least) | (count > available - first)).any():
         yield "entries/structure_chain", "and structure_chains point outside their structures"
 
 

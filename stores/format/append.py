@@ -225,18 +225,18 @@ class Appender:
 
     def append(self, name: str, rows: npt.ArrayLike) -> None:
         """Append rows to an array, in any shape that fits (n, *row_shape)."""
-        spec, blocks = self.arrays.spec(name), self._pending.setdefault(name, [])
-        if isinstance(rows, list) and not spec.row_shape:  # a few numbers: no array for each
-            last = blocks[-1] if blocks else None
-            if not isinstance(last, list):
-                last = []
-                blocks.append(last)
-            last.extend(rows)
-            count = len(rows)
+        spec = self.arrays.spec(name)
+        block: npt.NDArray[Any] | list[Any]
+        if isinstance(rows, list) and not spec.row_shape:
+            block = list(rows)  # a few numbers: no array for each
         else:
-            blocks.append(np.asarray(rows, dtype=spec.dtype).reshape(-1, *spec.row_shape))
-            count = len(blocks[-1])
-        self._waiting_rows[name] = self._waiting_rows.get(name, 0) + count
+            block = np.asarray(rows, dtype=spec.dtype).reshape(-1, *spec.row_shape)
+        blocks = self._pending.setdefault(name, [])
+        if isinstance(block, list) and blocks and isinstance(blocks[-1], list):
+            blocks[-1].extend(block)
+        else:
+            blocks.append(block)
+        self._waiting_rows[name] = self._waiting_rows.get(name, 0) + len(block)
 
     def append_ragged(
         self, column: str, values: npt.NDArray[Any], lengths: npt.NDArray[Any]

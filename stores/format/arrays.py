@@ -128,23 +128,26 @@ class Arrays(ABC):
 
     def texts(self, column: str) -> npt.NDArray[np.object_]:
         """Return all committed texts of a ragged column of UTF-8."""
-        values = self.read(f"{column}/values")
-        start, length = self.read(f"{column}/start"), self.read(f"{column}/length")
-        if not consecutive(start, length, len(values)):
-            raise self.inconsistent(f"{column} is not cut into consecutive texts")
         try:
-            return decode_texts(values, start, length)
+            return decode_texts(*self._bytes_of_texts(column))
         except UnicodeDecodeError:
             raise self._not_utf8(column) from None
 
     def check_texts(self, column: str) -> None:
         """Raise StoreError unless ``texts`` of a column would return them; no text is made."""
+        values, start, _ = self._bytes_of_texts(column)
+        if not are_texts(values, start):
+            raise self._not_utf8(column)
+
+    def _bytes_of_texts(
+        self, column: str
+    ) -> tuple[npt.NDArray[np.uint8], Int64, npt.NDArray[np.int32]]:
+        """Return the bytes of all texts of a column, and where each begins and how long it is."""
         values = self.read(f"{column}/values")
         start, length = self.read(f"{column}/start"), self.read(f"{column}/length")
         if not consecutive(start, length, len(values)):
             raise self.inconsistent(f"{column} is not cut into consecutive texts")
-        if not are_texts(values, start):
-            raise self._not_utf8(column)
+        return values, start, length
 
     def texts_at(self, column: str, rows: Int64) -> npt.NDArray[np.object_]:
         """Return the texts of some rows, (n,) int64 in any order, of a ragged column of UTF-8."""

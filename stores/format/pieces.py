@@ -10,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Int64
+from protalign.core.ragged import ranges
 
 #: Rows of a piece from which on a copy of its own costs less than a number for each row.
 _LONG = 32
+#: Pieces that come together, at most: a number for each row of shorter ones takes little memory.
+_MOST = 8192
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,30 +37,27 @@ class Pieces:
 
     def copy(self, rows: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
         """Copy the pieces of a chunk's rows to their places in the output."""
-        total = int(self.count.sum())
-        if total >= _LONG * len(self.count):
-            for begin, target, count in zip(
-                self.begin.tolist(), self.target.tolist(), self.count.tolist(), strict=True
-            ):
-                out[target : target + count] = rows[begin : begin + count]
+        if self.count.sum() < _LONG * len(self.count):
+            out[ranges(self.target, self.count)] = rows[ranges(self.begin, self.count)]
             return
-        within = np.arange(total) - np.repeat(np.cumsum(self.count) - self.count, self.count)
-        source = np.repeat(self.begin, self.count) + within
-        out[np.repeat(self.target, self.count) + within] = rows[source]
+        for begin, target, count in zip(
+            self.begin.tolist(), self.target.tolist(), self.count.tolist(), strict=True
+        ):
+            out[target : target + count] = rows[begin : begin + count]
 
 
 def pieces(start: Int64, length: Int64, chunk_rows: int) -> Iterator[Pieces]:
     """Yield ranges cut at chunk borders.
 
     Ranges that continue one another are joined, and chunks come in ascending order, so that each
-    is opened once. All ranges within a chunk come together.
+    is opened once, also if ranges overlap. All pieces of a chunk come one after another, thousands
+    at once.
 
     Examples
     --------
     >>> for some in pieces(np.array([8, 2, 0]), np.array([4, 1, 1]), chunk_rows=10):
     ...     print(some.chunk, some.begin.tolist(), some.target.tolist(), some.count.tolist())
-    0 [0, 2] [5, 4] [1, 1]
-    0 [8] [0] [2]
+    0 [8, 2, 0] [0, 4, 5] [2, 1, 1]
     1 [0] [2] [2]
     """
     target = np.cumsum(length) - length
@@ -68,25 +68,17 @@ def pieces(start: Int64, length: Int64, chunk_rows: int) -> Iterator[Pieces]:
     first = np.flatnonzero(np.concatenate([[True], start[1:] != start[:-1] + length[:-1]]))
     length = np.add.reduceat(length, first)
     start, target = start[first], target[first]
-    order = np.argsort(start, kind="stable")
-    start, length, target = start[order], length[order], target[order]
-    chunk = start // chunk_rows
-    crosses = chunk != (start + length - 1) // chunk_rows
-    alone = crosses[1:] | crosses[:-1]
-    borders = np.flatnonzero((chunk[1:] != chunk[:-1]) | alone) + 1
-    ends = [*borders.tolist(), len(start)]
-    for begin, end in zip([0, *ends[:-1]], ends, strict=True):
-        if crosses[begin]:
-            yield from _cut(int(start[begin]), int(length[begin]), int(target[begin]), chunk_rows)
-        else:
-            index, here = int(chunk[begin]), slice(begin, end)
-            yield Pieces(index, start[here] - index * chunk_rows, target[here], length[here])
-
-
-def _cut(row: int, count: int, target: int, chunk_rows: int) -> Iterator[Pieces]:
-    """Yield a range of several chunks, cut at their borders."""
-    while count:
-        index, begin = divmod(row, chunk_rows)
-        taken = min(count, chunk_rows - begin)
-        yield Pieces(index, np.array([begin]), np.array([target]), np.array([taken]))
-        row, target, count = row + taken, target + taken, count - taken
+    first_chunk = start // chunk_rows
+    chunks = (start + length - 1) // chunk_rows - first_chunk + 1
+    chunk, of_range = ranges(first_chunk, chunks), np.repeat(np.arange(len(start)), chunks)
+    begin = np.maximum(start[of_range], chunk * chunk_rows)
+    count = np.minimum((start + length)[of_range], (chunk + 1) * chunk_rows) - begin
+    target = target[of_range] + begin - start[of_range]
+    order = np.argsort(chunk, kind="stable")
+    new = np.diff(chunk[order], prepend=-1) != 0
+    new[::_MOST] = True
+    borders = np.flatnonzero(new).tolist()
+    for first_piece, last in zip(borders, [*borders[1:], len(order)], strict=True):
+        here = order[first_piece:last]
+        index = int(chunk[here[0]])
+        yield Pieces(index, begin[here] - index * chunk_rows, target[here], count[here])

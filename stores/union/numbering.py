@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from protalign.core.arrays import Int64
 
@@ -45,16 +46,23 @@ class Numbering:
         return store, int(numbers[0])
 
     def parts(self, numbers: Int64) -> Iterator[tuple[int, Int64, Int64]]:
-        """Yield each store with some of the numbers, their positions, and their numbers there."""
+        """Yield each store with some of the numbers, their positions, and their numbers there.
+
+        Numbers that no store has are of the last store, whose arrays refuse them.
+        """
         if len(numbers) == 0:
             return
-        ends = np.searchsorted(self._ends, [numbers.min(), numbers.max()], side="right")
-        if ends[0] == ends[1]:  # as of most batches: no order is needed
-            yield int(ends[0]), np.arange(len(numbers)), numbers - self.begins[ends[0]]
+        first, last = self._stores([numbers.min(), numbers.max()]).tolist()
+        if first == last:  # as of most batches: no order is needed
+            yield first, np.arange(len(numbers)), numbers - self.begins[first]
             return
-        store = np.searchsorted(self._ends, numbers, side="right")
+        store = self._stores(numbers)
         order = np.argsort(store, kind="stable")
         borders = np.flatnonzero(np.diff(store[order])) + 1
         for positions in np.split(order, borders):
             which = int(store[positions[0]])
             yield which, positions, numbers[positions] - self.begins[which]
+
+    def _stores(self, numbers: npt.ArrayLike) -> Int64:
+        """Return the store of each number."""
+        return np.searchsorted(self._ends[:-1], numbers, side="right")

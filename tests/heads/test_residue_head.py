@@ -208,3 +208,35 @@ def test_a_model_of_before_has_none(with_head: ProtAlignEstimator, tmp_path: Pat
     rows = loaded.model_.residue_scorer().protein_rows("sequence", families(1, 5)[0][0])
     assert rows.local is rows.diagonal
     assert "no head trained on hard negatives" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_few_embeddings_are_read_at_once(
+    stage: ResidueStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many does not change what training starts from, and how it is validated."""
+    pairs = Pairs.of(PairInputs(families(6, 2)))
+
+    def measured() -> tuple[float, dict[str, Float32]]:
+        rng = np.random.default_rng(0)
+        examples = residue_head._Examples.of(stage, pairs, 100, 10, rng)
+        score = residue_head._validate_on(stage, pairs, rng)
+        assert examples is not None
+        assert score is not None
+        scales = examples.scales()
+        return score(residue_head._Network(stage, scales, rng)), dict(scales)
+
+    whole, scales = measured()
+    monkeypatch.setattr(residue_head, "FEW_ELEMENTS", 700)
+    parts, in_parts = measured()
+    assert 0 < parts == whole < 1
+    for column, modality in enumerate(MODALITIES):
+        rows = np.concatenate([pair[column] for pair in families(6, 2)])
+        np.testing.assert_allclose(scales[modality], rows.std(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(in_parts[modality], scales[modality], rtol=1e-6)
+
+
+def test_numbers_that_never_change_have_the_scale_one() -> None:
+    """They would be divided by nothing."""
+    rows = np.stack([np.arange(4.0), np.full(4, 0.1)], axis=1).astype(np.float32)
+    scale = residue_head._scale(iter([[rows[:3]], [rows[3:]]]))
+    np.testing.assert_allclose(scale, [np.arange(4).std(), 1])

@@ -84,6 +84,12 @@ def test_standard_input_is_a_list(
     assert [failure.file for failure in found.mistakes] == ["standard input"]
 
 
+def test_an_empty_standard_input_is_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in all other messages."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    assert [mistake.file for mistake in find_given([], ["-"]).mistakes] == ["standard input"]
+
+
 @pytest.mark.parametrize("text", [b"", b"# nothing\n\n"])
 def test_an_empty_list_is_a_mistake(text: bytes, tmp_path: Path) -> None:
     """Whatever should have filled it has failed."""

@@ -194,3 +194,15 @@ def test_pairs_in_parts_give_the_sums_of_all_at_once() -> None:
         np.testing.assert_array_equal(array, other.tensors()[name])
     with pytest.raises(ValueError, match="3 rows cannot be paired with 2"):
         parts.add(x[:3], y[:2])
+
+
+def test_pairs_that_would_be_lost_or_stretched_are_refused() -> None:
+    """An iterator is empty the second time; a row of one number would fit any width."""
+    x, y = correlated(30)
+    sums = PairSums(7, 5)
+    with pytest.raises(TypeError, match="iterated over twice"):
+        sums.add_parts(iter([(x, y)]))
+    for one, other in ((x[:, :1], y), (x, y[:, :1]), (x[:, 0], y)):
+        with pytest.raises(ValueError, match="have not 7 and 5 numbers"):
+            sums.add(one, other)
+    assert sums.n == 0

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from protalign.core.errors import StoreError
-from protalign.stores import EmbeddingStore, verify
-from tests.helpers.stores import tree
+from protalign.core.protein import Protein
+from protalign.stores import EmbeddingStore, StoreWriter, verify
+from protalign.stores.format.append import Appender
+from tests.helpers.stores import OPTIONS, add_all, tree
 
 
 @pytest.fixture
@@ -204,3 +206,36 @@ def test_verify_wants_a_local_store(tmp_path: Path) -> None:
         verify("memory://copied/store.zarr")
     with pytest.raises(StoreError, match="is not a ProtAlign store"):
         verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("structures/chains", -1), ("structures/chains", 10**6), ("structures/chain", 2**62)),
+        *(("chains/residues", -1), ("chains/residues", 10**6), ("chains/residue", 2**62)),
+        *(("entries/structure_chains", 0), ("entries/structure_chains", 2**31 - 1)),
+        *(("entries/structure_chain", -1), ("entries/structure_chain", 5)),
+        *(("entries/structure_length", 3), ("entries/structure_length", -1)),
+    ],
+)
+def test_forged_counts_are_no_pairs_of_residues(
+    tmp_path: Path,
+    proteins: list[Protein],
+    monkeypatch: pytest.MonkeyPatch,
+    column: str,
+    value: int,
+) -> None:
+    """Whoever wrote the store: rows of one protein are never taken for another's."""
+    append = Appender.append
+
+    def forged(appender: Appender, name: str, rows: np.typing.ArrayLike) -> None:
+        append(appender, name, [value] * len(np.asarray(rows)) if name == column else rows)
+
+    monkeypatch.setattr(Appender, "append", forged)
+    with StoreWriter(tmp_path / "store.zarr", OPTIONS) as writer:
+        add_all(writer, [protein for protein in proteins if protein.structure is not None][:4])
+    store = EmbeddingStore.open(tmp_path / "store.zarr")
+    with pytest.raises(StoreError, match="inconsistent"):
+        store.sequence_rows(store.entry_rows)
+    if (column, value) != ("entries/structure_length", 3):  # only the coordinates tell
+        assert not verify(tmp_path / "store.zarr").ok

@@ -37,6 +37,23 @@ def test_a_chunk_is_asked_for_once_however_many_rows_are_wanted() -> None:
     assert chunks == list(range(10))
 
 
+def test_a_chunk_is_asked_for_once_if_ranges_overlap() -> None:
+    """Also those of several chunks, such as a long text that many entries share."""
+    start, length = np.array([8, 9, 8, 0, 8]), np.array([14, 1, 14, 3, 14])
+    found = [(some.chunk, some.target.tolist()) for some in pieces(start, length, 10)]
+    assert found == [(0, [0, 14, 15, 29, 32]), (1, [2, 17, 34]), (2, [12, 27, 44])]
+
+
+def test_many_rows_of_a_chunk_are_copied_in_parts() -> None:
+    """However often they are wanted: each takes a number for its place meanwhile."""
+    rows = np.random.default_rng(0).permutation(np.repeat(np.arange(0, 200, 2), 1000))
+    out = np.full(len(rows), -1)
+    for some in pieces(rows, np.ones_like(rows), 200):
+        assert len(some.begin) <= 8192
+        some.copy(np.arange(200), out)
+    assert (out == rows).all()
+
+
 def test_rows_that_follow_one_another_are_one_piece() -> None:
     """A whole column is read in slices of chunks."""
     rows = np.arange(30, 90)

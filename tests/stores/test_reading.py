@@ -321,3 +321,16 @@ def test_info(filled: Path, proteins: list[Protein]) -> None:
     assert facts["encoders"]["one_hot"]["items"] == facts["unique_sequences"]
     assert facts["options"] == OPTIONS
     assert facts["failures"] == []
+
+
+def test_a_store_shows_no_password(filled: Path) -> None:
+    """Neither in a notebook nor in what is written about it."""
+    memory, place = fsspec.filesystem("memory"), "me:SECRET@copied/store.zarr"
+    memory.put(str(filled), f"/{place}", recursive=True)
+    try:
+        store = EmbeddingStore.open(f"memory://{place}")
+        shown = f"{store!r} {store[:1]!r} {store.info()}"
+    finally:
+        memory.rm(f"/{place}", recursive=True)
+    assert "memory://copied/store.zarr" in shown
+    assert "SECRET" not in shown

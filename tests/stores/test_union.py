@@ -305,6 +305,14 @@ def test_rows_of_one_store_are_numbered_as_rows_of_several_are() -> None:
         assert found.tolist() == numbers
 
 
+@pytest.mark.parametrize("rows", [[10**9], [0, 10**9], [-1], [-1, 0, 10**9]])
+def test_rows_that_no_store_has_are_refused(shards: Path, rows: list[int]) -> None:
+    """As of a damaged index: by the arrays of the first or the last store."""
+    encoded = EmbeddingStore.open(shards / "*.zarr").encoders.rows("one_hot")
+    with pytest.raises(StoreError, match="points outside array"):
+        encoded.gather(np.array(rows), np.ones(len(rows), dtype=np.int64))
+
+
 def test_paths_of_files_are_read_where_they_are_asked_for(pair: Path, shards: Path) -> None:
     """A count keeps no path of any file in memory; an entry has the path of its own."""
     union = EmbeddingStore.open(shards / "*.zarr")

@@ -68,6 +68,15 @@ def test_rows_wait_in_their_order_whatever_form_they_have(path: Path, empty: Pat
     assert not appender.waiting
 
 
+def test_rows_that_do_not_fit_are_not_kept(empty: Path) -> None:
+    """A later commit does not find a part of them."""
+    appender = Appender(empty)
+    with pytest.raises(ValueError, match="reshape"):
+        appender.append("sequences/hash", np.zeros(7, np.uint8))
+    assert not appender.waiting
+    assert appender.rows("sequences/hash") == 0
+
+
 def test_running_again_changes_nothing(
     tmp_path: Path, proteins: list[Protein], filled: Path
 ) -> None:
