@@ -40,7 +40,7 @@ def rounded(vectors: Float32) -> tuple[Int8, Float32]:
     Examples
     --------
     >>> numbers, scales = rounded(np.array([[0.6, -0.8]], dtype=np.float32))
-    >>> numbers.tolist(), (numbers * scales[:, None]).round(2).tolist()
+    >>> numbers.tolist(), (numbers * scales.astype(float)[:, None]).round(2).tolist()
     ([[95, -127]], [[0.6, -0.8]])
     """
     tiny = np.finfo(np.float32).tiny
