@@ -229,10 +229,16 @@ def _joined(
         query_rows.append(part.query_rows + query.first_row(i))
         target_rows.append(part.target_rows + target.first_row(j))
         ratios.append(part.residue_scores)
-    joined = (np.concatenate(each) for each in (query_rows, target_rows, ratios))
-    return NamedAlignment(
-        query, target, Alignment("global", score, *joined, len(query), len(target))
+    alignment = Alignment(
+        "global",
+        score,
+        np.concatenate(query_rows),
+        np.concatenate(target_rows),
+        np.concatenate(ratios),
+        len(query),
+        len(target),
     )
+    return NamedAlignment(query, target, alignment)
 
 
 def _ascending(scores: Float64) -> list[tuple[int, int]]:
