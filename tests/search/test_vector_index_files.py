@@ -114,9 +114,11 @@ def test_hostile_offsets_lead_nowhere(indexed: Path, copy: Path) -> None:
         ("count", ROWS + 1),
         ("cells", 1 << 40),
         ("cells", 0),
-        ("nprobe", 0),
-        ("nprobe", 1 << 40),
-        ("nprobe", 1.5),
+        ("nprobe", 1),
+        ("nprobe", [0, 1]),
+        ("nprobe", [2, 1]),
+        ("nprobe", [1, 1 << 40]),
+        ("nprobe", [1, 1.5]),
         ("recall", "all"),
         ("recall", -0.1),
         ("recall", 1.5),
@@ -166,8 +168,10 @@ def test_rows_that_are_not_in_the_vectors_are_refused(indexed: Path, copy: Path)
     name = "structure_rows.npy"
     content = (copy / name).read_bytes()
     good = np.frombuffer(content, dtype="<i8", offset=HEADER)
-    for number in (-1, ROWS, 1 << 40, 0, int(good[0])):  # entry 0 has no structure
-        _put(copy, name, content[:HEADER] + np.full_like(good, number).tobytes())
+    every = [np.full_like(good, number) for number in (-1, ROWS, 1 << 40, 0, int(good[0]))]
+    one = np.where(good == 1, 0, good)  # a search finds entry 1, and 0 has no structure
+    for rows in (*every, one):
+        _put(copy, name, content[:HEADER] + rows.tobytes())
         said = _search(copy, indexed, "structure")
         assert said.startswith(f"{copy}: it is damaged (its cells name entries ")
 
