@@ -205,9 +205,9 @@ class ConsoleReporter:
         """Show how many residues have been made words."""
         self._update("indexing", done, total, "residues")
 
-    def indexed_vectors(self, done: int, total: int) -> None:
-        """Show how many vectors are in the index."""
-        self._update("indexing", done, total, "vectors")
+    def indexed_vectors(self, name: str, done: int, total: int) -> None:
+        """Show how many vectors have gone through a step of building their index."""
+        self._update(name, done, total, "vectors")
 
     def trained(self, done: int, total: int, under_way: Sequence[str]) -> None:
         """Show how many training runs are complete, and the names of those under way."""

@@ -36,7 +36,7 @@ class Ragged:
             raise ValueError(f"values must be (rows, dim), not {self.values.shape}")
         if self.offsets.ndim != 1 or len(self.offsets) == 0 or self.offsets[0] != 0:
             raise ValueError("offsets must be (n + 1,) and begin with 0")
-        if self.offsets[-1] != len(self.values) or np.any(np.diff(self.offsets) < 0):
+        if self.offsets[-1] != len(self.values) or not ascend(self.offsets):
             raise ValueError("offsets must not decrease and must end at the number of rows")
 
     @classmethod
@@ -86,3 +86,20 @@ def ranges(start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.N
     before = np.cumsum(length) - length
     numbers: npt.NDArray[np.int64] = np.arange(length.sum()) + np.repeat(start - before, length)
     return numbers
+
+
+def ascend(numbers: npt.NDArray[np.integer[Any]], *, strictly: bool = False) -> bool:
+    """Return whether numbers never fall, or always rise.
+
+    Neighbours are compared, not subtracted: the difference of two of a damaged file may leave 64
+    bits, and look like any number.
+
+    Examples
+    --------
+    >>> ascend(np.array([0, 3, 3])), ascend(np.array([0, 3, 3]), strictly=True)
+    (True, False)
+    >>> ascend(np.array([0, 2**63 - 1, -2, 5])), bool((np.diff([0, 2**63 - 1, -2, 5]) >= 0).all())
+    (False, True)
+    """
+    before, after = numbers[:-1], numbers[1:]
+    return bool((after > before).all() if strictly else (after >= before).all())

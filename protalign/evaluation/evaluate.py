@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from protalign.core.arrays import Float32, Int64
+from protalign.core.arrays import Float32
 from protalign.core.checks import check_between, check_whole
 from protalign.core.errors import InputError
 from protalign.core.paths import path_text
@@ -18,30 +16,17 @@ from protalign.core.spread import spread_over
 from protalign.core.version import __version__
 from protalign.core.words import ClusterMethod
 from protalign.encoders.recorded import RecordedEncoders
-from protalign.evaluation.baselines import (
-    Scorer,
-    by_chance,
-    by_cosine,
-    by_family,
-    by_family_and_length,
-    by_kmers,
-    by_length,
-)
-from protalign.evaluation.bootstrap import LEVEL, Bootstrap
+from protalign.evaluation.bootstrap import LEVEL
 from protalign.evaluation.cca import CCA
 from protalign.evaluation.cropping import MAX_CROP, cropped
+from protalign.evaluation.direction import Shared, direction_figures, units_of
 from protalign.evaluation.labels import (
-    CODES_IN_WORDS,
-    LEVELS,
-    Labels,
-    classes_of,
+    check_labels,
     computed_families,
     families_of,
 )
-from protalign.evaluation.leakage import IDENTITIES, Leakage
-from protalign.evaluation.ranking import expected_recall, expected_reciprocal_rank, median_rank
+from protalign.evaluation.leakage import Leakage
 from protalign.evaluation.register import ALIGNERS, register_figures
-from protalign.evaluation.remote import Kinship, kinship_figures
 from protalign.evaluation.residues import (
     CUT_FLOOR,
     MOST_PAIRS,
@@ -49,20 +34,17 @@ from protalign.evaluation.residues import (
     residue_scores,
 )
 from protalign.evaluation.rivals import mmseqs_scores
-from protalign.evaluation.tasks import TaskRanks, paired, related, task_ranks
+from protalign.evaluation.tasks import paired
 from protalign.evaluation.test_set import RetrievalItems, chains_of, retrieval_items
 from protalign.heads.inputs import means_of
 from protalign.heads.model import Model, TrainingRecord, as_model
 from protalign.heads.pairs import Pairs
-from protalign.heads.ranks import RankCounts
 from protalign.residues import ResidueStage
 from protalign.splits.clusters import KMER_FALLBACK, method_in_words
 from protalign.stores import Entries
 
 #: The most pairs that CCA is fitted on; more would not change a covariance of 2,560 columns.
 MAX_CCA_PAIRS = 50_000
-#: k of Recall@k.
-KS = (1, 5, 10)
 #: Baseline -> what it knows.
 BASELINES = {
     "chance": "a random order",
@@ -221,7 +203,7 @@ def evaluate(
         leakage = Leakage.of(items[0].chains, chains_of(train, ids, "sequence"), method)
         audit = {**leakage.counts(), **_same_pairs(record, len(trained))}
         cca = _fitted_cca(trained, random_state)
-    context = _Context(families, classes, cca, leakage, (n_bootstrap, random_state))
+    shared = Shared(families, classes, cca, leakage, (n_bootstrap, random_state))
     query_items = items
     if crop is not None:
         rng = np.random.default_rng(random_state)
@@ -242,8 +224,8 @@ def evaluate(
             items,
             paired(pairs.items, len(items[0].ids), len(items[1].ids)),
             classes,
-            _units(families_of(items[0].entries, families)),
-            context.resampling,
+            units_of(families_of(items[0].entries, families)),
+            shared.resampling,
         )
     return {
         "protalign_version": __version__,
@@ -260,7 +242,7 @@ def evaluate(
         "n_structures": len(items[1].ids),
         "crop": crop,
         "families": {
-            "n": len(set(_units(families_of(items[0].entries, families)).tolist())),
+            "n": len(set(units_of(families_of(items[0].entries, families)).tolist())),
             "how": how,
             "n_unlabelled": sum(not families.get(str(i)) for i in test.ids),
         },
@@ -275,56 +257,14 @@ def evaluate(
         "baselines": {k: v for k, v in BASELINES.items() if not left_out.get(k)},
         "leakage": audit,
         **{
-            direction: _direction(
-                query_items[column], items[1 - column], pairs, column, slow[column], context
+            direction: direction_figures(
+                query_items[column], items[1 - column], pairs, column, slow[column], shared
             )
             for column, direction in enumerate(DIRECTIONS)
         },
         "aligners": ALIGNERS if register else {},
         "register": register,
     }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Context:
-    """Labels, the fitted CCA, the audit and the bootstrap settings, which both directions share."""
-
-    families: Mapping[str, str]
-    classes: Mapping[str, Mapping[str, str]]
-    cca: CCA | None
-    leakage: Leakage | None
-    resampling: tuple[int, int]
-
-
-def check_labels(
-    test: Entries,
-    families: Mapping[str, str] | None,
-    classes: Mapping[str, Mapping[str, str]],
-) -> None:
-    """Raise InputError if labels name none of the entries, or if no label of a scheme is a code.
-
-    Parameters
-    ----------
-    test : EmbeddingStore or StoreView
-        The entries.
-    families : mapping, optional
-        id -> family.
-    classes : mapping
-        "scop" or "cath" -> id -> code.
-    """
-    ids = [str(i) for i in test.ids]
-    for name, labels in {"families": families, **classes}.items():
-        if labels is not None and not any(labels.get(i) for i in ids):
-            raise InputError(
-                f"{name}: names none of the entries", f"give labels of ids such as {ids[0]!r}"
-            )
-    for scheme, labels in classes.items():
-        if not any(classes_of([ids], labels, scheme, next(iter(LEVELS[scheme]))).of):
-            example = next(labels[i] for i in ids if labels.get(i))
-            raise InputError(
-                f"{scheme}: no label is {CODES_IN_WORDS[scheme]} ({example!r})",
-                "name the column of codes",
-            )
 
 
 def _residue_stage(
@@ -393,106 +333,3 @@ def _same_pairs(record: TrainingRecord, n_pairs: int) -> dict[str, Any]:
     """Compare the number of training pairs with the model's, validation pairs in or out."""
     fitted = record.n_pairs, record.n_pairs + record.n_validation_pairs
     return {"n_training_pairs": n_pairs, "pairs_agree": n_pairs in fitted}
-
-
-def _units(families: Labels) -> npt.NDArray[np.str_]:
-    """Return (n,) units to resample: each item's family, the first if its entries have several."""
-    return np.array([min(labels) for labels in families.of])
-
-
-def _direction(
-    queries: RetrievalItems,
-    candidates: RetrievalItems,
-    pairs: Pairs,
-    column: int,
-    slow: Mapping[str, Float32],
-    context: _Context,
-) -> dict[str, Any]:
-    """Return one direction's part of the report; ``column`` is that of the queries in the pairs."""
-    n, m = len(queries.ids), len(candidates.ids)
-    labels = families_of(queries.entries, context.families)
-    family = labels.matrices(families_of(candidates.entries, context.families))
-    scorers = {
-        "model": by_cosine(queries.vectors, candidates.vectors),
-        **{name: values.__getitem__ for name, values in slow.items()},
-        **_baselines(queries, candidates, by_family(*family)),
-    }
-    if context.cca is not None:
-        scorers["cca"] = by_cosine(
-            context.cca.project(queries.means, column),
-            context.cca.project(candidates.means, 1 - column),
-        )
-    kinships = {
-        scheme: Kinship.of(queries.entries, candidates.entries, codes, scheme)
-        for scheme, codes in context.classes.items()
-    }
-    classes = {
-        f"{scheme}_{level}": (kinship.shared[level], kinship.known[level][0])
-        for scheme, kinship in kinships.items()
-        for level in LEVELS[scheme]
-    }
-    partners = paired(pairs.items[:, [column, 1 - column]], n, m)
-    results = task_ranks(n, m, scorers, partners, related(*family), classes)
-    if context.leakage is not None:
-        identity = np.zeros(n, dtype=np.float32)
-        sequences = pairs.items[:, 0]
-        np.maximum.at(identity, pairs.items[:, column], context.leakage.identity[sequences])
-        for limit in IDENTITIES:
-            results[f"clean_{100 * limit:.0f}"] = results["protein"].select(identity < limit)
-    units = _units(labels)
-    return {
-        "n_queries": n,
-        "n_candidates": m,
-        "tasks": {
-            task: _figures(result, units, context.resampling) for task, result in results.items()
-        },
-        "remote": {
-            scheme: kinship_figures(scorers, kinship, partners, units, context.resampling)
-            for scheme, kinship in kinships.items()
-        },
-    }
-
-
-def _baselines(
-    queries: RetrievalItems, candidates: RetrievalItems, family: Scorer
-) -> dict[str, Scorer]:
-    length = by_length(queries.lengths, candidates.lengths)
-    return {
-        "chance": by_chance(len(candidates.ids)),
-        "family": family,
-        "length": length,
-        "family_and_length": by_family_and_length(family, length),
-        "kmers": by_kmers(queries.chains, candidates.chains),
-    }
-
-
-def _figures(
-    result: TaskRanks, units: npt.NDArray[Any], resampling: tuple[int, int]
-) -> dict[str, Any]:
-    """Return one task's part of the report."""
-    figures: dict[str, Any] = {"n_queries": len(result.queries), "left_out": result.left_out}
-    if len(result.queries):
-        bootstrap = Bootstrap(units[result.queries], *resampling)
-        for name, counts in result.counts.items():
-            figures[name] = (
-                _model_figures(counts.ranks(), bootstrap)
-                if name == "model" or name in RESIDUE_SCORERS
-                else _baseline_figures(counts, bootstrap)
-            )
-    return figures
-
-
-def _model_figures(ranks: Int64, bootstrap: Bootstrap) -> dict[str, Any]:
-    return {
-        **{f"recall_at_{k}": bootstrap.mean((ranks <= k).astype(np.float64)) for k in KS},
-        "mrr": bootstrap.mean(1.0 / ranks),
-        "median_rank": bootstrap.median(ranks),
-    }
-
-
-def _baseline_figures(counts: RankCounts, bootstrap: Bootstrap) -> dict[str, Any]:
-    return {
-        **{f"recall_at_{k}": bootstrap.mean(expected_recall(counts, k)) for k in KS},
-        "mrr": bootstrap.mean(expected_reciprocal_rank(counts)),
-        "median_rank": {"value": median_rank(counts), "low": None, "high": None},
-    }

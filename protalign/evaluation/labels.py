@@ -218,3 +218,34 @@ def scheme_of(codes: Iterable[str]) -> str:
             f"give {' or '.join(CODES_IN_WORDS.values())}",
         )
     return best
+
+
+def check_labels(
+    test: Entries,
+    families: Mapping[str, str] | None,
+    classes: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Raise InputError if labels name none of the entries, or if no label of a scheme is a code.
+
+    Parameters
+    ----------
+    test : EmbeddingStore or StoreView
+        The entries.
+    families : mapping, optional
+        id -> family.
+    classes : mapping
+        "scop" or "cath" -> id -> code.
+    """
+    ids = [str(i) for i in test.ids]
+    for name, labels in {"families": families, **classes}.items():
+        if labels is not None and not any(labels.get(i) for i in ids):
+            raise InputError(
+                f"{name}: names none of the entries", f"give labels of ids such as {ids[0]!r}"
+            )
+    for scheme, labels in classes.items():
+        if not any(classes_of([ids], labels, scheme, next(iter(LEVELS[scheme]))).of):
+            example = next(labels[i] for i in ids if labels.get(i))
+            raise InputError(
+                f"{scheme}: no label is {CODES_IN_WORDS[scheme]} ({example!r})",
+                "name the column of codes",
+            )

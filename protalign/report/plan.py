@@ -15,8 +15,7 @@ from protalign.core.paths import path_text
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.words import counted
 from protalign.estimator.estimator import ProtAlignEstimator
-from protalign.evaluation.evaluate import check_labels
-from protalign.evaluation.labels import CATH_COLUMNS, SCOP_COLUMNS, read_labels
+from protalign.evaluation.labels import CATH_COLUMNS, SCOP_COLUMNS, check_labels, read_labels
 from protalign.heads.inputs import read_inputs
 from protalign.heads.pairs import Pairs
 from protalign.report.experiments import Grid, Parameters, full_grid, quick_grid

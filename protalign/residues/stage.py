@@ -202,8 +202,9 @@ class ResidueStage:
             if any(len(head.parameters[m]["mean"]) != len(means[m]) for m in MODALITIES):
                 raise ValueError("the residue head is of embeddings of other widths")
         n_residues = int(facts["n_residues"])
-        largest = facts.get("largest")  # models of before have none
-        if largest is not None and not 0 < float(largest) < np.inf:
+        limit = facts.get("largest")  # models of before have none
+        largest = None if limit is None else float(limit)
+        if largest is not None and not 0 < largest < np.inf:
             raise ValueError("the residue stage's limit of coordinates is not above 0")
         return cls(means, projections, correlations, n_residues, calibration, head, largest)
 

@@ -35,12 +35,14 @@ ROUNDS = 5
 _SEED = 0
 #: Rows that are read at once.
 BLOCK = 1 << 17
-#: Similarities that a thread computes at once: 4 MB.
-_PRODUCTS = 1 << 20
+#: Similarities that a thread computes at once, 4 MB, and how often in one of its tasks.
+_PRODUCTS, _TURNS = 1 << 20, 8
 #: A vector's length may differ from 1 by so much.
 _UNIT = 1e-2
 
 Int32 = npt.NDArray[np.int32]
+#: Called with the name of a step, the vectors that have gone through it, and all of its vectors.
+Progress = Callable[[str, int, int], None]
 
 
 def number_of_cells(count: int) -> int:
@@ -66,7 +68,7 @@ def build_cells(
     modality: Modality,
     vectors: Float32,
     present: Bool,
-    on_progress: Callable[[int], None],
+    on_progress: Progress,
 ) -> tuple[Cells, dict[str, int]]:
     """Put vectors into cells, and write these; return them, mapped, and a checksum of each file.
 
@@ -83,7 +85,7 @@ def build_cells(
     present : (n,) bool
         The rows to put into cells, at least one.
     on_progress : callable
-        Called with the number of vectors of each block that is read.
+        Called in each of three steps: "learning cells", "filling cells" and "writing cells".
 
     Raises
     ------
@@ -96,19 +98,22 @@ def build_cells(
     n_cells = number_of_cells(count)
     sample = vectors[drawn_rows(present, TRAINING * n_cells)]
     _check_lengths(sample, modality)
-    centroids = learned_centroids(sample, n_cells)
+    centroids = learned_centroids(sample, n_cells, on_progress=on_progress)
     del sample
     cell_of = np.empty(count, dtype=np.int32)
+    sizes = np.zeros(n_cells, dtype=np.int64)
     done = 0
     for rows in _blocks(present):
         block = vectors[rows]
         _check_lengths(block, modality)
-        cell_of[done : done + len(rows)] = nearest_centroids(block, centroids)
+        nearest = nearest_centroids(block, centroids)
+        cell_of[done : done + len(rows)] = nearest
+        sizes += np.bincount(nearest, minlength=n_cells)
         done += len(rows)
-        on_progress(len(rows))
+        on_progress("filling cells", done, count)
         step()
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(cell_of, minlength=n_cells))])
-    _place(folder, modality, (vectors, present), (centroids, offsets), cell_of)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    _place(folder, modality, (vectors, present), (centroids, offsets), cell_of, on_progress)
     checksums = {
         name: checksum_of(map_array(folder, name, dtype, shape))
         for name, (_, dtype, shape) in arrays_of(modality, count, n_cells, dim).items()
@@ -116,7 +121,9 @@ def build_cells(
     return Cells.open(folder, modality, (count, n_cells, dim), checksums), checksums
 
 
-def learned_centroids(sample: Float32, count: int, rounds: int = ROUNDS) -> Float32:
+def learned_centroids(
+    sample: Float32, count: int, rounds: int = ROUNDS, on_progress: Progress | None = None
+) -> Float32:
     """Return (count, dim) float32 centroids of unit length, by k-means with cosines.
 
     Parameters
@@ -127,10 +134,12 @@ def learned_centroids(sample: Float32, count: int, rounds: int = ROUNDS) -> Floa
         The number of centroids. One that is nearest to no vector stays where it is.
     rounds : int
         How often centroids move.
+    on_progress : callable, optional
+        Called after each round; a vector counts once a round.
     """
     rng = np.random.default_rng(_SEED)
     centroids = sample[np.sort(rng.choice(len(sample), count, replace=False))]
-    for _ in range(rounds):
+    for turn in range(rounds):
         nearest = nearest_centroids(sample, centroids)
         order = np.argsort(nearest, kind="stable")
         cells, first = np.unique(nearest[order], return_index=True)
@@ -138,6 +147,9 @@ def learned_centroids(sample: Float32, count: int, rounds: int = ROUNDS) -> Floa
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         moved = lengths[:, 0] > _UNIT
         centroids[cells[moved]] = sums[moved] / lengths[moved]
+        if on_progress is not None:
+            on_progress("learning cells", (turn + 1) * len(sample), rounds * len(sample))
+        step()
     return centroids
 
 
@@ -147,17 +159,18 @@ def nearest_centroids(vectors: Float32, centroids: Float32) -> Int32:
     across = np.ascontiguousarray(centroids.T)
     at_once = max(64, _PRODUCTS // len(centroids))
     starts = range(0, len(vectors), at_once)
+    tasks = [starts[first : first + _TURNS] for first in range(0, len(starts), _TURNS)]
 
-    def compare(share: range) -> None:
+    def compare(task: range) -> None:
         buffer = np.empty((at_once, len(centroids)), dtype=np.float32)
-        for start in share:
+        for start in task:
             block = vectors[start : start + at_once]
             products = np.matmul(block, across, out=buffer[: len(block)])
             nearest[start : start + at_once] = products.argmax(axis=1)
 
-    threads = max(1, min(threads_here(), len(starts)))
-    with threads_of_one_core(threads, with_torch=False) as pool:
-        list(pool.map(compare, [starts[thread::threads] for thread in range(threads)]))
+    # Tasks are short: Ctrl-C drops those that wait, and waits for those under way.
+    with threads_of_one_core(threads_here(), with_torch=False) as pool:
+        list(pool.map(compare, tasks))
     return nearest
 
 
@@ -208,6 +221,7 @@ def _place(
     candidates: tuple[Float32, Bool],
     cells: tuple[Float32, Int64],
     cell_of: Int32,
+    on_progress: Progress,
 ) -> None:
     """Write the arrays of cells; vectors of a cell are in the order of their rows."""
     (vectors, present), (centroids, offsets) = candidates, cells
@@ -237,6 +251,7 @@ def _place(
                 scale_file.put(place, scales[first:last])
                 vector_file.put(place, numbers[first:last])
                 following[cell] += last - first
+            on_progress("writing cells", done, len(cell_of))
             step()
 
 

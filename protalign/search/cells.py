@@ -20,6 +20,7 @@ from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import InputError
 from protalign.core.machine import threads_here
 from protalign.core.protein import Modality
+from protalign.core.ragged import ascend
 from protalign.stores.vectors.flat import Array, checksum_of, map_array
 
 #: Comparisons of a query and a vector for a thread, at least: fewer are not worth a second thread.
@@ -39,7 +40,7 @@ def rounded(vectors: Float32) -> tuple[Int8, Float32]:
     Examples
     --------
     >>> numbers, scales = rounded(np.array([[0.6, -0.8]], dtype=np.float32))
-    >>> numbers.tolist(), (numbers * scales[:, None]).round(2).tolist()
+    >>> numbers.tolist(), (numbers * scales.astype(float)[:, None]).round(2).tolist()
     ([[95, -127]], [[0.6, -0.8]])
     """
     tiny = np.finfo(np.float32).tiny
@@ -142,7 +143,7 @@ class Cells:
                     raise damaged(folder, f"{name} is not as it was written")
         cells = cls(**mapped)
         ends = int(cells.offsets[0]), int(cells.offsets[-1])
-        if ends != (0, shape[0]) or (np.diff(cells.offsets) < 0).any():
+        if ends != (0, shape[0]) or not ascend(cells.offsets):
             raise damaged(folder, f"{modality}_offsets.npy does not rise to the last vector")
         if not np.isfinite(cells.centroids).all():
             raise damaged(folder, f"{modality}_centroids.npy has numbers that are not finite")
@@ -202,10 +203,10 @@ class Cells:
         if nprobe >= len(sizes):
             return [np.arange(len(sizes))] * len(queries)
         cells: list[Int64] = []
-        for each in -similarity:
-            nearest = np.argpartition(each, nprobe - 1)[:nprobe]
+        for each in similarity:
+            nearest = np.argpartition(-each, nprobe - 1)[:nprobe]
             if sizes[nearest].sum() < count:
-                nearest = np.argsort(each, kind="stable")
+                nearest = np.argsort(-each, kind="stable")
                 enough = 1 + int(np.searchsorted(np.cumsum(sizes[nearest]), count))
                 nearest = nearest[: max(nprobe, enough)]
             cells.append(nearest)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Int64
-from protalign.search.cell_building import drawn_rows
+from protalign.search.cell_building import Progress, drawn_rows
 from protalign.search.cells import Cells, damaged
 from protalign.search.kernels.exact import ExactIndex, check_finite
 from protalign.search.kernels.sizes import ExactSizes
@@ -75,7 +75,10 @@ class RescoredCells:
 
 
 def fitting_nprobe(
-    rescored: RescoredCells, exact: ExactIndex, others: Float32 | None = None
+    rescored: RescoredCells,
+    exact: ExactIndex,
+    others: Float32 | None = None,
+    on_progress: Progress | None = None,
 ) -> tuple[int, float]:
     """Return how many cells a search must read, and the Recall@10 that this gives.
 
@@ -91,9 +94,17 @@ def fitting_nprobe(
         The same vectors.
     others : (q, dim) float32, optional
         Vectors of the other modality: what most searches ask with.
+    on_progress : callable, optional
+        Called around each exact search; a vector counts once for each kind of query.
     """
     kinds = [_moved(exact)] if others is None else [_moved(exact), others]
-    least = [exact.nearest(queries, HITS)[1][:, -1:] - np.float32(_ROUNDING) for queries in kinds]
+    least: list[Float32] = []
+    for queries in kinds:
+        if on_progress is not None:
+            done, total = (n * exact.n_present for n in (len(least), len(kinds)))
+            on_progress("measuring recall", done, total)
+        cosines = exact.nearest(queries, HITS)[1]
+        least.append(cosines[:, -1:] - np.float32(_ROUNDING))
 
     def recall(nprobe: int) -> float:
         rescored.nprobe = nprobe

@@ -7,7 +7,7 @@ vectors the cells are of, and has a checksum of each array.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from protalign.core.files import check_replaceable, has_schema, json_text, new_f
 from protalign.core.machine import usable_memory
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.untrusted import read_json, whole_number
-from protalign.search.cell_building import build_cells, building_bytes
+from protalign.search.cell_building import Progress, build_cells, building_bytes
 from protalign.search.cells import AGAIN, Cells, arrays_of, damaged
-from protalign.search.index import Index, Nearest
+from protalign.search.index import Index
 from protalign.search.rescored import (
     RescoredCells,
     exact_of,
@@ -40,8 +40,6 @@ _OLDER = "protalign-vector-index/1"
 #: Rows that are checked at once.
 _AT_ONCE = 1 << 20
 _MISFITS = (LookupError, TypeError, ValueError, AttributeError)
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,8 @@ def index_vectors(
     out : str or path
         The index's folder. It appears whole or not at all, and replaces an index of vectors.
     on_progress : callable, optional
-        Called with the vectors that have their cell, and all.
+        Called with the name of a step, how many vectors have gone through it, and all of them.
+        Each modality's cells are learned, filled and written, and their recall is measured.
 
     Raises
     ------
@@ -149,16 +148,16 @@ def index_vectors(
             f"of memory, and this process may use {usable_memory() / 1e9:,.1f} GB",
             "use a larger machine, or search without an index",
         )
-    added = _Added(sum(counts.values()), on_progress)
     modalities: dict[Modality, CellsRecord] = {}
     with new_folder(out) as folder:
         for modality, count in counts.items():
             both = vectors.candidates(modality)
-            cells, checksums = build_cells(folder, modality, *both, added.more)
+            report = _reported(modality, on_progress)
+            cells, checksums = build_cells(folder, modality, *both, report)
             rescored = RescoredCells(Path(out), cells, 1, *both)
             other: Modality = "structure" if modality == "sequence" else "sequence"
             others = some_vectors(*vectors.candidates(other))
-            nprobe, recall = fitting_nprobe(rescored, exact_of(*both), others)
+            nprobe, recall = fitting_nprobe(rescored, exact_of(*both), others, report)
             digest, n_cells = vectors.digest(modality), len(cells.centroids)
             modalities[modality] = CellsRecord(count, n_cells, nprobe, recall, digest, checksums)
         record = VectorIndexRecord(len(vectors), vectors.dim, modalities)
@@ -183,9 +182,13 @@ class VectorIndex(Index):
     Raises
     ------
     InputError
-        The folder is not an index of vectors, is damaged, or is of other vectors. The files of a
-        modality are opened when it is searched first. Their sizes are checked, the checksums of the
-        small ones, and the rows that a search finds; ``verify_vector_index`` checks all.
+        The folder is not an index of vectors, is damaged, or is of other vectors. The sizes of the
+        files are checked, the checksums of the small ones, and the rows that a search finds;
+        ``verify_vector_index`` checks all.
+
+    Notes
+    -----
+    All files are mapped at once, so a folder that is replaced later changes no search.
 
     Examples
     --------
@@ -222,14 +225,9 @@ class VectorIndex(Index):
                     f"{path}: it is an index of other vectors",
                     "name the vectors that it was made of, or build it again",
                 )
-
-    def _build(self, against: Modality) -> Nearest:
-        record = self.record.modalities.get(against)
-        if record is None:
-            return super()._build(against)  # there is none to find
-        cells = _opened(self.path, against, record, self.record.dim)
-        vectors, present = self.vectors.candidates(against)
-        return RescoredCells(self.path, cells, record.nprobe, vectors, present)
+            opened = _opened(self.path, modality, cells, self.record.dim)
+            both = self.vectors.candidates(modality)
+            self._built[modality] = RescoredCells(self.path, opened, cells.nprobe, *both)
 
 
 def with_index(
@@ -298,6 +296,11 @@ def _check(folder: Path, modality: Modality, record: CellsRecord, index: VectorI
     for name, (kind, _, _) in arrays_of(modality, *shape).items():
         if checksum_of(getattr(cells, kind)) != record.checksums[name]:
             raise damaged(folder, f"{name} is not as it was written")
+    if index.entries > usable_memory():
+        raise InputError(
+            f"{folder}: to check its {index.entries:,} entries needs as many bytes of memory",
+            "check it on a larger machine",
+        )
     seen = np.zeros(index.entries, dtype=np.bool_)
     for start in range(0, record.count, _AT_ONCE):
         rows = cells.rows[start : start + _AT_ONCE]
@@ -311,16 +314,14 @@ def _check(folder: Path, modality: Modality, record: CellsRecord, index: VectorI
         raise damaged(folder, f"{modality}_rows.npy names an entry twice")
 
 
-class _Added:
-    """Counts vectors that are added."""
+def _reported(modality: Modality, on_progress: Progress | None) -> Progress:
+    """Return a function that reports the steps of one modality."""
 
-    def __init__(self, total: int, on_progress: Progress | None) -> None:
-        self._done, self._total, self._on_progress = 0, total, on_progress
+    def report(name: str, done: int, total: int) -> None:
+        if on_progress is not None:
+            on_progress(f"{modality}s: {name}", done, total)
 
-    def more(self, count: int) -> None:
-        self._done += count
-        if self._on_progress is not None:
-            self._on_progress(self._done, self._total)
+    return report
 
 
 def _opened(folder: Path, modality: Modality, record: CellsRecord, dim: int) -> Cells:
@@ -345,6 +346,8 @@ def _record(value: Mapping[str, Any]) -> VectorIndexRecord:
                 name: whole_number(cells["checksums"][name], 0, 2**32 - 1)
                 for name in arrays_of(modality, count, n_cells, dim)
             }
-            recall, digest = float(cells["recall"]), str(cells["vectors"])
+            recall, digest = cells["recall"], str(cells["vectors"])
+            if not 0 <= recall <= 1:
+                raise ValueError("a recall is not between 0 and 1")
             modalities[modality] = CellsRecord(count, n_cells, nprobe, recall, digest, checksums)
     return VectorIndexRecord(entries, dim, modalities)

@@ -29,6 +29,7 @@ from protalign.core.digests import sealed, unsealed
 from protalign.core.errors import InputError
 from protalign.core.files import json_text, new_folder, write_text
 from protalign.core.protein import MODALITIES, Modality
+from protalign.core.ragged import ascend
 from protalign.core.unfinished import clear_left_behind
 from protalign.core.untrusted import (
     folder_inside,
@@ -232,7 +233,7 @@ class PartReader:
         if self._offsets is None:
             offsets = self._numbers("offsets", self.part.entries + 1, self.part.offsets)
             ends = (int(offsets[0]), int(offsets[-1]))
-            if ends != (0, self.part.residues) or (np.diff(offsets) <= 0).any():
+            if ends != (0, self.part.residues) or not ascend(offsets, strictly=True):
                 raise damaged(self._index, f"{self._name}.offsets does not ascend to its words")
             self._offsets = offsets
         return self._offsets

@@ -248,6 +248,8 @@ def stage_sha256(stage: ResidueStage) -> str:
     digest = hashlib.sha256()
     named = {f"mean.{m}": stage.means[m] for m in MODALITIES}
     named |= {f"projection.{m}": stage.projections[m] for m in MODALITIES}
+    if stage.largest is not None:  # models of before have none, and their indexes keep their digest
+        named["largest"] = np.array([stage.largest], dtype=np.float64)
     for name, values in sorted({**named, "correlations": stage.correlations}.items()):
         digest.update(f"{name}\n{values.dtype.str}\n{values.shape}\n".encode("ascii"))
         digest.update(np.ascontiguousarray(values).tobytes())

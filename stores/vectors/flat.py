@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from protalign.core.arrays import Int64
 from protalign.core.errors import InputError
+from protalign.core.ragged import ascend
 from protalign.core.untrusted import open_regular
 from protalign.stores.format.text import decode_texts, encode_texts
 
@@ -169,8 +170,7 @@ class FlatTexts:
         """Raise InputError unless the offsets ascend from 0 to the end of the bytes."""
         ends = int(self.offsets[0]), int(self.offsets[-1])
         ascending = all(
-            (np.diff(self.offsets[start : start + BLOCK + 1]) >= 0).all()
-            for start in range(0, len(self), BLOCK)
+            ascend(self.offsets[start : start + BLOCK + 1]) for start in range(0, len(self), BLOCK)
         )
         if ends != (0, len(self.values)) or not ascending:
             raise damaged(self._folder, f"{self._name} does not ascend to the end of its texts")

@@ -154,6 +154,8 @@ def test_a_stage_of_before_has_no_limit() -> None:
     facts = {name: fact for name, fact in stage.facts().items() if name != "largest"}
     again = ResidueStage.of_tensors(stage.tensors(), facts)
     assert (again.rows("structure", y) == stage.rows("structure", y)).all()
+    limited = ResidueStage.of_tensors(stage.tensors(), {**facts, "largest": "0.5"})
+    assert limited.rows("structure", y).shape == stage.rows("structure", y).shape
     for largest in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="limit of coordinates is not above 0"):
             ResidueStage.of_tensors(stage.tensors(), {**facts, "largest": largest})

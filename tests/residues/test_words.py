@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from protalign.core.errors import InputError
+from protalign.core.threads import torch_pool
 from protalign.residues.kernels.word_scores import BIAS, HIGHEST, STEPS
 from protalign.residues.words import ResidueWords
 
@@ -61,6 +62,21 @@ def test_few_residues_have_few_words() -> None:
     words = ResidueWords.fit({"sequence": rows}, n_words=10)
     assert len(words.centroids["sequence"]) == 3
     assert len(np.unique(words.of("sequence", rows))) == 3
+
+
+def test_threads_find_the_same_words(words: ResidueWords, rows: np.ndarray) -> None:
+    """Blocks are cut in the same places, so one thread and three agree on each residue."""
+    found = []
+    for threads in (1, 3):
+        with torch_pool(1, threads) as pool:
+            found.append(pool.submit(words.of, "structure", rows).result())
+    assert np.array_equal(*found)
+    assert np.array_equal(found[0], [words.of("structure", row[None])[0] for row in rows])
+
+
+def test_no_residues_have_no_words(words: ResidueWords) -> None:
+    """An empty protein is not an error."""
+    assert len(words.of("structure", np.empty((0, 10), np.float32))) == 0
 
 
 def test_a_query_has_residues(words: ResidueWords) -> None:

@@ -25,7 +25,7 @@ from protalign.heads.model import Model
 from protalign.reading import ReadOptions, find_sources, read_sources
 from protalign.residues import Alignment
 from protalign.search.alignment_formats import BLOCK, M8_COLUMNS, a3m, as_dict, blocks, fasta, m8
-from protalign.search.alignments import NamedAlignment, align_proteins
+from protalign.search.alignments import NamedAlignment, _joined, align_proteins
 from protalign.search.residue_rows import ResidueRows, stored_chains, stored_rows
 from protalign.search.residue_support import (
     COLUMNS,
@@ -297,20 +297,12 @@ def test_a_sequence_is_on_its_own_structure(model: Model, store: EmbeddingStore)
 
 
 def test_each_chain_with_each(model: Model, store: EmbeddingStore) -> None:
-    """Of two complexes with their chains in another order, each chain is matched with its own."""
+    """Of two complexes with their chains in another order, each chain is matched with its own.
 
-    def complex_of(ids: list[str], place: int) -> ResidueRows:
-        parts = [rows(model, store, entry_id)[place] for entry_id in ids]
-        chains = [
-            Chain(name, c.sequence, c.residue_numbers, c.insertion_codes, c.observed, c.backbone)
-            for name, entry_id in zip("AB", ids, strict=True)
-            for c in stored_chains(store, entry_id)
-        ]
-        values = np.concatenate([part.embeddings for part in parts])
-        return ResidueRows.of("both", parts[0].modality, chains, values)
-
-    query = complex_of(["1a2p_A", "1bpi_A"], 0)
-    target = complex_of(["1bpi_A", "1a2p_A"], 1)
+    The whole keeps their order, so it has one of them.
+    """
+    query = complex_of(model, store, ["1a2p_A", "1bpi_A"], 0)
+    target = complex_of(model, store, ["1bpi_A", "1a2p_A"], 1)
     aligned = align_proteins(model, query, target, "global")
     names = [(each.query.name, each.target.name) for each in aligned.all]
     every = [(f"both_{a}", f"both_{b}") for a in "AB" for b in "AB"]
@@ -323,6 +315,9 @@ def test_each_chain_with_each(model: Model, store: EmbeddingStore) -> None:
         model, rows(model, store, "1a2p_A")[0], rows(model, store, "1a2p_A")[1], "global"
     )
     assert aligned.matched[0].alignment.score == alone.whole.alignment.score
+    best = max(aligned.matched, key=lambda each: each.alignment.score)
+    assert aligned.whole.alignment.score == best.alignment.score
+    assert aligned.whole.identical == best.identical
     support = support_of(model, aligned)
     own = len(rows(model, store, "1bpi_A")[1])
     np.testing.assert_allclose(
@@ -330,6 +325,49 @@ def test_each_chain_with_each(model: Model, store: EmbeddingStore) -> None:
     )
     assert support.verdicts.count("supported") > 0.9 * len(support.structure)
     assert as_dict(aligned.matched[0])["query"]["chain"] == "A"
+
+
+def test_the_whole_survives_residues_that_one_lacks(model: Model, store: EmbeddingStore) -> None:
+    """Each chain keeps its own diagonal: that of the whole would break at the second chain."""
+    names = ["1a2p_A", "1bpi_A"]
+    query = complex_of(model, store, names, 0)
+    target = complex_of(model, store, names, 1, lacking=7)
+    aligned = align_proteins(model, query, target, "global")
+    assert [(each.query.part, each.target.part) for each in aligned.matched] == [
+        ("A", "A"),
+        ("B", "B"),
+    ]
+    whole = aligned.whole.alignment
+    assert whole.score == pytest.approx(sum(each.alignment.score for each in aligned.matched))
+    assert whole.residue_scores.sum() == pytest.approx(whole.score, rel=1e-3)
+    assert len(whole) == len(target)
+    assert (np.diff(whole.target_rows) == 1).all()
+    assert (whole.query_rows - whole.target_rows == 7 * target.chain_index).all()
+    assert aligned.whole.identical == len(target)
+    nothing = _joined(query, target, [], np.full((2, 2), -1.0))
+    assert (len(nothing), nothing.alignment.score) == (0, 0)
+
+
+def complex_of(
+    model: Model, store: EmbeddingStore, ids: list[str], place: int, lacking: int = 0
+) -> ResidueRows:
+    """The sequence (0) or the structure (1) of two chains; the first lacks its last residues."""
+    parts = [rows(model, store, entry_id)[place] for entry_id in ids]
+    values = [part.embeddings for part in parts]
+    values[0] = values[0][: len(values[0]) - lacking]
+    chains = []
+    for name, entry_id in zip("AB", ids, strict=True):
+        (c,) = stored_chains(store, entry_id)
+        backbone = c.backbone
+        if name == "A" and lacking:
+            assert backbone is not None
+            coordinates = backbone.coordinates.copy()
+            coordinates[len(coordinates) - lacking :] = np.nan
+            backbone = Backbone(coordinates)
+        chains.append(
+            Chain(name, c.sequence, c.residue_numbers, c.insertion_codes, c.observed, backbone)
+        )
+    return ResidueRows.of("both", parts[0].modality, chains, np.concatenate(values))
 
 
 def test_what_cannot_be_aligned_is_a_line(model: Model, store: EmbeddingStore) -> None:

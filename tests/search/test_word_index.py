@@ -307,9 +307,15 @@ def test_mistakes_are_one_line(
         index_store(model, other, folder)
     another = copy.deepcopy(model)
     stage = model.residue_scorer()
-    another.residue_stage = replace(stage, correlations=stage.correlations * np.float32(0.9))
-    with pytest.raises(ModelError, match="the residue stage of another model made its words"):
-        protalign.search("1a2p_A", index=folder, model=another)
+    assert stage.largest is not None
+    for changes in (
+        {"largest": None},
+        {"largest": 0.9 * stage.largest},
+        {"correlations": stage.correlations * np.float32(0.9)},
+    ):
+        another.residue_stage = replace(stage, **changes)  # type: ignore[arg-type]
+        with pytest.raises(ModelError, match="the residue stage of another model made its words"):
+            protalign.search("1a2p_A", index=folder, model=another)
     with pytest.raises(ModelError, match="the residue stage of another model made its words"):
         index_store(another, store, folder)
 
@@ -429,6 +435,9 @@ def test_a_forged_array_is_refused(changed: Path) -> None:
     assert "names an entry twice" in forge("rows", "rows", rows.tobytes())
     offsets = np.frombuffer(part.with_suffix(".offsets").read_bytes(), "<i8").copy()
     offsets[3] = 10**9
+    assert "does not ascend" in forge("offsets", "offsets", offsets.tobytes())
+    offsets = np.frombuffer(part.with_suffix(".offsets").read_bytes(), "<i8").copy()
+    offsets[3:5] = 2**63 - 1, -2  # their differences leave 64 bits, and look like rising ones
     assert "does not ascend" in forge("offsets", "offsets", offsets.tobytes())
     words = np.frombuffer(part.with_suffix(".words").read_bytes(), "<u2").copy()
     words[7] = 65_535
