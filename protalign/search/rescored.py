@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,13 @@ from protalign.search.kernels.sizes import ExactSizes
 
 #: Candidates of a query: so many times the hits that are wanted, and at least so many.
 OVERSAMPLING, CANDIDATES = 4, 64
-#: The Recall@10 to reach, and by which part of them more cells may be read than that takes.
-RECALL, HITS, FINENESS = 0.99, 10, 1 / 16
-#: Queries whose recall is measured, the seed of their choice, and how far each is moved.
-_SAMPLE, _SEED, _MOVED = 512, 0, (0.2, 1.2)
+#: The recall to reach, and by which part of them more cells may be read than that takes.
+RECALL, FINENESS = 0.99, 1 / 16
+#: The numbers of hits whose recall is measured: few, and what a second stage gets.
+HITS = 10, 200
+#: Queries whose recall is measured, the seed of their choice, and how far each is moved. Of many
+#: hits, one query in so many is enough.
+_SAMPLE, _SEED, _MOVED, _ONE_IN = 512, 0, (0.2, 1.2), 4
 #: Cosines that differ by less are equal: two ways to sum give that much.
 _ROUNDING = 1e-6
 #: Numbers of candidates' vectors that are rescored at once.
@@ -34,8 +39,9 @@ class RescoredCells:
         The index, for errors.
     cells : Cells
         The cells; their rows are rows of the vectors.
-    nprobe : int
-        Cells that are read for a query.
+    nprobe : (int, int)
+        Cells that are read for a query of 10 hits, and of 200. More hits lie in more cells, and
+        those of any other number are on the power law through these two.
     vectors : (n, dim) float32
         The vectors, which may be mapped: some rows are read for each query.
     present : (n,) bool
@@ -43,7 +49,12 @@ class RescoredCells:
     """
 
     def __init__(
-        self, path: Path, cells: Cells, nprobe: int, vectors: Float32, present: Bool
+        self,
+        path: Path,
+        cells: Cells,
+        nprobe: tuple[int, int],
+        vectors: Float32,
+        present: Bool,
     ) -> None:
         self._path, self.cells, self.nprobe = path, cells, nprobe
         self._vectors, self._present = vectors, present
@@ -53,9 +64,10 @@ class RescoredCells:
         check_finite(queries)
         k = min(k, len(self.cells.rows))
         wanted = min(max(OVERSAMPLING * k, CANDIDATES), len(self.cells.rows))
+        nprobe = self.cells_for(k)
         at_once = max(1, _NUMBERS // (wanted * self._vectors.shape[1]))
         parts = [
-            self._best(queries[start : start + at_once], wanted, k)
+            self._best(queries[start : start + at_once], nprobe, wanted, k)
             for start in range(0, len(queries), at_once)
         ]
         if not parts:
@@ -63,8 +75,15 @@ class RescoredCells:
         rows, cosines = zip(*parts, strict=True)
         return np.concatenate(rows), np.concatenate(cosines)
 
-    def _best(self, queries: Float32, wanted: int, k: int) -> tuple[Int64, Float32]:
-        rows = np.sort(self.cells.nearest(queries, self.nprobe, wanted), axis=1)
+    def cells_for(self, k: int) -> int:
+        """Return how many cells are read for a query of so many hits."""
+        few, many = self.nprobe
+        power = math.log(many / few) / math.log(HITS[1] / HITS[0])
+        number = few * math.pow(max(k, HITS[0]) / HITS[0], power)
+        return min(len(self.cells.centroids), round(number))
+
+    def _best(self, queries: Float32, nprobe: int, wanted: int, k: int) -> tuple[Int64, Float32]:
+        rows = np.sort(self.cells.nearest(queries, nprobe, wanted), axis=1)
         if rows[:, 0].min() < 0 or rows[:, -1].max() >= len(self._vectors):
             raise damaged(self._path, "its cells name entries that the vectors lack")
         if not self._present[rows].all() or (np.diff(rows) == 0).any():
@@ -79,12 +98,13 @@ def fitting_nprobe(
     exact: ExactIndex,
     others: Float32 | None = None,
     on_progress: Progress | None = None,
-) -> tuple[int, float]:
-    """Return how many cells a search must read, and the Recall@10 that this gives.
+) -> tuple[tuple[int, int], float]:
+    """Return how many cells a search must read (``nprobe``), and the Recall@10 that this gives.
 
     Queries near some of the vectors, and vectors of the other modality, are searched exactly and in
     the cells, in more and more of them, until 99 % of the ten nearest to each are found for either
-    kind of query; or in all of them, if that is not enough. The recall is the lower one.
+    kind of query; or in all of them, if that is not enough. The recall is the lower one. The same
+    is done for the 200 nearest.
 
     Parameters
     ----------
@@ -103,23 +123,27 @@ def fitting_nprobe(
         if on_progress is not None:
             done, total = (n * exact.n_present for n in (len(least), len(kinds)))
             on_progress("measuring recall", done, total)
-        cosines = exact.nearest(queries, HITS)[1]
-        least.append(cosines[:, -1:] - np.float32(_ROUNDING))
+        least.append(exact.nearest(queries, HITS[1])[1] - np.float32(_ROUNDING))
 
-    def recall(nprobe: int) -> float:
-        rescored.nprobe = nprobe
-        return min(
-            float((rescored.nearest(queries, HITS)[1] >= worst).mean())
-            for queries, worst in zip(kinds, least, strict=True)
-        )
+    def recall(hits: int, one_in: int, nprobe: int) -> float:
+        rescored.nprobe = nprobe, nprobe
+        last = min(hits, least[0].shape[1]) - 1
+        shares = []
+        for queries, worst in zip(kinds, least, strict=True):
+            cosines = rescored.nearest(np.ascontiguousarray(queries[::one_in]), hits)[1]
+            shares.append(float((cosines >= worst[::one_in, last, None]).mean()))
+        return min(shares)
 
-    rescored.nprobe, reached = _least(recall, len(rescored.cells.centroids))
+    most = len(rescored.cells.centroids)
+    few, reached = _least(partial(recall, HITS[0], 1), 1, most)
+    many, _ = _least(partial(recall, HITS[1], _ONE_IN), few, most)
+    rescored.nprobe = few, many
     return rescored.nprobe, reached
 
 
-def _least(recall: Callable[[int], float], most: int) -> tuple[int, float]:
+def _least(recall: Callable[[int], float], first: int, most: int) -> tuple[int, float]:
     """Return about the least number that reaches the recall, or the most, and its recall."""
-    too_few, number = 0, 1
+    too_few, number = first - 1, first
     while (reached := recall(number)) < RECALL and number < most:
         too_few, number = number, min(2 * number, most)
     while reached >= RECALL and number - too_few > max(1, FINENESS * number):

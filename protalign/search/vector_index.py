@@ -50,11 +50,11 @@ class CellsRecord:
     ----------
     count, cells : int
         Vectors in them, and how many cells there are.
-    nprobe : int
-        Cells that are read for a query.
+    nprobe : (int, int)
+        Cells that are read for a query of 10 hits, and of 200.
     recall : float
-        Recall@10 with that many, beside an exact search: of queries near the vectors, or of vectors
-        of the other modality, whichever is lower.
+        Recall@10 with the first number, beside an exact search: of queries near the vectors, or of
+        vectors of the other modality, whichever is lower.
     vectors : str
         Digest of the vectors that they are of (``AlignedVectors.digest``).
     checksums : mapping
@@ -63,7 +63,7 @@ class CellsRecord:
 
     count: int
     cells: int
-    nprobe: int
+    nprobe: tuple[int, int]
     recall: float
     vectors: str
     checksums: Mapping[str, int]
@@ -102,7 +102,7 @@ def index_vectors(
 
     When cells are built, queries near some of their vectors, and vectors of the other modality, are
     searched exactly too, and searches will read as many cells as it takes to find 99 % of their ten
-    nearest. The same vectors give the same files.
+    nearest, and of their 200 nearest. The same vectors give the same files.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def index_vectors(
     >>> path = tempfile.mkdtemp() + "/index"
     >>> cells = index_vectors(vectors, path).modalities["structure"]
     >>> cells.count, cells.cells, cells.nprobe, cells.recall
-    (3, 1, 1, 1.0)
+    (3, 1, (1, 1), 1.0)
     >>> verify_vector_index(path)
     []
     """
@@ -154,7 +154,7 @@ def index_vectors(
             both = vectors.candidates(modality)
             report = _reported(modality, on_progress)
             cells, checksums = build_cells(folder, modality, *both, report)
-            rescored = RescoredCells(Path(out), cells, 1, *both)
+            rescored = RescoredCells(Path(out), cells, (1, 1), *both)
             other: Modality = "structure" if modality == "sequence" else "sequence"
             others = some_vectors(*vectors.candidates(other))
             nprobe, recall = fitting_nprobe(rescored, exact_of(*both), others, report)
@@ -341,7 +341,8 @@ def _record(value: Mapping[str, Any]) -> VectorIndexRecord:
         if (cells := value["modalities"].get(modality)) is not None:
             count = whole_number(cells["count"], 1, entries)
             n_cells = whole_number(cells["cells"], 1, count)
-            nprobe = whole_number(cells["nprobe"], 1, n_cells)
+            few, many = cells["nprobe"]
+            nprobe = whole_number(few, 1, n_cells), whole_number(many, few, n_cells)
             checksums = {
                 name: whole_number(cells["checksums"][name], 0, 2**32 - 1)
                 for name in arrays_of(modality, count, n_cells, dim)

@@ -20,7 +20,7 @@ def make_index(place: Path) -> Path:
     counts = {modality: each.count for modality, each in cells.items()}
     assert counts == {"sequence": ROWS, "structure": ROWS - -(-ROWS // 7)}
     assert all(each.recall >= 0.99 for each in cells.values())
-    assert 1 < cells["structure"].nprobe < cells["structure"].cells == 85
+    assert 1 < cells["structure"].nprobe[0] < cells["structure"].cells == 85
     return place
 
 

@@ -63,7 +63,7 @@ def test_all_cells_give_what_an_exact_search_gives(
         index = VectorIndex(Path(place) / "index", vectors)
         with computing_with(1 + seed % 3):
             built = index._built["structure"]
-            built.nprobe = len(built.cells.centroids)  # type: ignore[attr-defined]
+            built.nprobe = (len(built.cells.centroids),) * 2  # type: ignore[attr-defined]
             rows, cosines = index.search(queries, k)
             assert index.search(queries, k, against="sequence")[0].shape == (len(queries), 0)
     expected, exact = Index(vectors).search(queries, k)

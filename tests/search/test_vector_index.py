@@ -67,12 +67,34 @@ def test_a_search_reads_as_many_cells_as_was_measured(indexed: Path) -> None:
 
     def recall(nprobe: int) -> float:
         """Of queries far from the vectors, which need more cells than most."""
-        rescored.nprobe = nprobe
+        rescored.nprobe = nprobe, nprobe
         queries = np.random.default_rng(1).normal(size=(500, DIM)).astype(np.float32)
         expected = exact.nearest(queries, 10)[0]
         return float((rescored.nearest(queries, 10)[0][:, :, None] == expected[:, None]).mean())
 
-    assert recall(record.nprobe - 1) < recall(record.nprobe) < recall(record.cells)
+    few, _ = record.nprobe
+    assert rescored.cells_for(10) == few
+    assert recall(few - 1) < recall(few) < recall(record.cells)
+
+
+def test_many_hits_are_looked_for_in_more_cells(tmp_path: Path) -> None:
+    """Nearly all of 200 nearest are found, and of a number between or beyond."""
+    vectors = np.random.default_rng(0).normal(size=(20_000, DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids, every = np.arange(len(vectors)).astype(str).astype(object), np.ones(20_000, np.bool_)
+    aligned = AlignedVectors(ids, np.full_like(vectors, np.nan), vectors, ~every, every)
+    record = index_vectors(aligned, tmp_path / "index").modalities["structure"]
+    few, many = record.nprobe
+    assert few < many < record.cells
+    index, exact = VectorIndex(tmp_path / "index", aligned), Index(aligned)
+    moved = np.random.default_rng(1).normal(size=(100, DIM)).astype(np.float32)
+    queries = vectors[:100] + 0.7 * moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    built = index._built["structure"]
+    assert isinstance(built, RescoredCells)
+    assert [built.cells_for(k) for k in (1, 10, 200, 10**6)] == [few, few, many, record.cells]
+    for k in (10, 50, 200, 1000):
+        least = exact.search(queries, k)[1][:, -1:] - 1e-6
+        assert (index.search(queries, k)[1] >= least).mean() > 0.97
 
 
 def test_queries_of_the_other_modality_count(tmp_path: Path) -> None:
@@ -96,9 +118,9 @@ def test_queries_of_the_other_modality_count(tmp_path: Path) -> None:
     assert (found[:, :, None] == expected[:, None]).any(axis=1).mean() >= 0.98
     built = index._built["structure"].cells  # type: ignore[attr-defined]
     own = fitting_nprobe(
-        RescoredCells(tmp_path, built, 1, structure, every), exact_of(structure, every)
+        RescoredCells(tmp_path, built, (1, 1), structure, every), exact_of(structure, every)
     )
-    assert own[0] < record.nprobe
+    assert own[0][0] < record.nprobe[0]
 
 
 def test_candidates_are_rescored(indexed: Path) -> None:
@@ -110,7 +132,9 @@ def test_candidates_are_rescored(indexed: Path) -> None:
     rounded = built.nearest(queries, len(built.centroids), 10)
     exact = Index(vectors).search(queries, 10)[0]
     assert (np.sort(rounded) != np.sort(exact)).any()
-    rescored = RescoredCells(indexed, built, len(built.centroids), *vectors.candidates("structure"))
+    rescored = RescoredCells(
+        indexed, built, (len(built.centroids),) * 2, *vectors.candidates("structure")
+    )
     np.testing.assert_array_equal(rescored.nearest(queries, 10)[0], exact)
 
 
@@ -221,6 +245,7 @@ def test_an_interrupted_writer_leaves_nothing(indexed: Path, tmp_path: Path, ste
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # a process of its own imports for seconds
 def test_a_killed_writer_leaves_no_index(indexed: Path, tmp_path: Path) -> None:
     """The next one builds it, and removes what is left."""
     code = (
