@@ -43,7 +43,7 @@ from benchmarks.shared.measuring import (
 )
 from benchmarks.shared.measuring import times_faster as times
 from protalign.core.arrays import Float32, Int64
-from protalign.core.machine import processor_has_amx
+from protalign.core.machine import processor_computes_in
 from protalign.search.kernels.exact import ExactIndex
 from protalign.search.kernels.sizes import ExactSizes
 
@@ -125,7 +125,7 @@ def measure(
     while (
         large
         and batch >= ExactSizes().rounded_batch
-        and processor_has_amx()
+        and processor_computes_in("bfloat16")
         and not exact.memory_bytes
     ):
         sides["protalign"]()  # until it has the copy that long searches use

@@ -1,7 +1,8 @@
 """Similarities in bfloat16, for processors that multiply such matrices in hardware.
 
-With AMX the product is much faster than in float32, and its error is bounded: whatever may be among
-the best by it is computed again in float32, so that the result is exact.
+With such hardware (AMX, AVX-512) the product is much faster than in float32, and its error is
+bounded: whatever may be among the best by it is computed again in float32, so that the result is
+exact.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A block of similarities is reduced to the maxima of groups of rows, by elementwise maxima of whole
 vectors; only groups whose maximum beats a query's k-th best so far are looked into. After a few
 blocks these are rare, so a search costs the matrix product and one pass over the cached block.
-If the processor has AMX, long searches take that product in bfloat16 (see ``bfloat16``).
+If bfloat16 is quicker on the processor, long searches take that product in it (see ``bfloat16``).
 """
 
 from __future__ import annotations

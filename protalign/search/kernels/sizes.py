@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from protalign.core.machine import processor_has_amx, thread_count
+from protalign.core.machine import processor_computes_in, thread_count
 
 #: Rows of a group, of which the maximum is taken.
 GROUP = 32
@@ -56,7 +56,7 @@ class ExactSizes:
         Vectors are rounded to bfloat16 for searches of at least so many queries in at least so
         many vectors, once more than so many queries have come: fewer do not pay for it.
     rounded : Bfloat16Sizes or None
-        Sizes of products in bfloat16; None if the processor has no AMX, or to do without.
+        Sizes of products in bfloat16; None if the processor has no such hardware, or to do without.
     """
 
     block_elements: int = 1 << 18
@@ -69,5 +69,5 @@ class ExactSizes:
     rounded_vectors: int = 1 << 17
     rounded_queries: int = 256
     rounded: Bfloat16Sizes | None = field(
-        default_factory=lambda: Bfloat16Sizes() if processor_has_amx() else None
+        default_factory=lambda: Bfloat16Sizes() if processor_computes_in("bfloat16") else None
     )
