@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property
 from typing import TypeVar
 
@@ -69,6 +69,8 @@ class Rows:
         if held:
             self._items = [_Held(pairs, column, device) for column in range(len(MODALITIES))]
         self._window_bytes = max(in_windows / WINDOWS, LEAST_WINDOW)
+        # The same threads in all epochs: the allocator gives what a thread let go to that one only.
+        self._batch_maker, self._reader = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
 
     @property
     def held(self) -> bool:
@@ -101,9 +103,9 @@ class Rows:
             )
             yield from zip(sequences, structures, strict=True)
         elif windows:
-            yield from _ahead(self._from_windows(indices, windows))
+            yield from _ahead(self._from_windows(indices, windows), self._batch_maker)
         else:
-            yield from _ahead(map(self._from_inputs, indices))
+            yield from _ahead(map(self._from_inputs, indices), self._batch_maker)
 
     def unique_items(self, wanted: Sequence[Int64]) -> Batch | None:
         """Return some unique sequences and some unique structures, by number; None if not held."""
@@ -126,7 +128,7 @@ class Rows:
         window_of, place = np.empty((2, len(self._pairs)), dtype=np.int64)
         for number, pairs in enumerate(parts):
             window_of[pairs], place[pairs] = number, np.arange(len(pairs))
-        read = _ahead(_Window(self._pairs, pairs) for pairs in parts)
+        read = _ahead((_Window(self._pairs, pairs) for pairs in parts), self._reader)
         at = -1
         for pairs in indices:
             rows: tuple[list[torch.Tensor], ...] = ([], [])
@@ -227,13 +229,15 @@ class _Window:
         return [rows[item] for item in items.tolist()], self._lengths[column][items]
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield what an iterator yields; the next is made in a thread while one is used."""
-    with ThreadPoolExecutor(1) as maker:
-        coming = maker.submit(next, items, None)
+def _ahead(items: Iterator[T], maker: ThreadPoolExecutor) -> Iterator[T]:
+    """Yield what an iterator yields; the next is made in the maker's thread while one is used."""
+    coming = maker.submit(next, items, None)
+    try:
         while (item := coming.result()) is not None:
             coming = maker.submit(next, items, None)
             yield item
+    finally:
+        wait([coming])
 
 
 def memory_for_rows(device: torch.device) -> float:
