@@ -293,12 +293,7 @@ def _unique_sources(
             kind = "database"
         if id == folder.name + PDBBIND_SUFFIX:
             id = folder.name
-        if kind not in CONTAINERS:
-            if problem := _id_problem(id, path, first_of):
-                failures.append(problem)
-                continue
-            first_of[id] = path
-        sources.append(SourceFile(path, id, kind))
+        _add(SourceFile(path, id, kind), sources, failures, first_of)
     return sources
 
 
@@ -319,13 +314,23 @@ def _unique_urls(
             failures.append(Failure("", file, reason, "give one of the two"))
             continue
         seen.add(file)
-        if kind not in CONTAINERS:
-            if problem := _id_problem(id, url, first_of):
-                failures.append(problem)
-                continue
-            first_of[id] = url
-        sources.append(SourceFile(url, id, kind))
+        _add(SourceFile(url, id, kind), sources, failures, first_of)
     return sources
+
+
+def _add(
+    source: SourceFile,
+    sources: list[SourceFile],
+    failures: list[Failure],
+    first_of: dict[str, Path | Url],
+) -> None:
+    """Add a file to the sources; to the failures if its id is none, or an earlier one's."""
+    if source.kind not in CONTAINERS:
+        if problem := _id_problem(source.id, source.path, first_of):
+            failures.append(problem)
+            return
+        first_of[source.id] = source.path
+    sources.append(source)
 
 
 def _id_problem(id: str, path: Path | Url, first_of: dict[str, Path | Url]) -> Failure | None:
