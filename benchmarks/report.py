@@ -28,9 +28,9 @@ run in turns, in the same run, with the same threads, in one process (`protalign
 each). On one thread CPU time is compared, which other programs disturb less. The limit is measured
 in the same run too. The last column says how well the results agree.
 
-The targets for bfloat16 were set on a processor with AMX, which multiplies matrices in bfloat16 four
-times as fast as in float32. AVX-512 alone does so twice as fast (the column "limit" has both), so
-there they are missed.
+The targets for bfloat16 were set on a processor with AMX, which multiplies matrices in bfloat16
+four times as fast as in float32. AVX-512 alone does so twice as fast (the column "limit" has both),
+so there they are missed.
 
 `make bench` measures everything and writes this page (`benchmarks/report.py`, from the files in
 `benchmarks/results/`). Each benchmark is a program in `benchmarks/speed/`; its `--help` lists its
