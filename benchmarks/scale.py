@@ -99,9 +99,10 @@ a bucket of forty entries shows best. An epoch asks for a chunk again if two win
 """
 MEMORY = """That is what a process holds itself. Embeddings, vectors and words are mapped from
 files, and the system keeps as many of their pages as there is room for. Lines that are counted add
-up the arrays that an entry takes; that of `embed` was measured with 100,000 entries. Shards of a database have a part of the
-entries each, and so need a part of the memory. What `fit` holds of the embeddings does not grow
-with them: over {gb:.0f} GB, with {allowed:g} GB of memory allowed, it took {peak:.1f} GB."""
+up the arrays that an entry takes; that of `embed` was measured with 100,000 entries. Shards of a
+database have a part of the entries each, and so need a part of the memory. What `fit` holds of the
+embeddings does not grow with them: over {gb:.0f} GB, with {allowed:g} GB of memory allowed, it
+took {peak:.1f} GB."""
 HELD = """{entries:,} made-up entries of {residues:.1f} residues with 2 x 8 values, in {stores}
 stores, on {machine} (`python benchmarks/speed/many_entries.py`, {date}). The line through
 {few} and {more} predicts seconds and memory of all. {cache} {verdict} The tables above take the
