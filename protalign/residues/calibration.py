@@ -30,8 +30,8 @@ _HIGHEST_REVERSED = 1.0
 #: Fits, each without the relatives that the last one found.
 _ROUNDS = 5
 #: Probability that two proteins of one excess share a fold: a logistic function's centre and
-#: slope. Fits on CATH domains of topologies that the stage was not fitted on gave 5.8 and 0.76
-#: with ESM2-8M, 7.1 and 0.54 with the encoder that ships (benchmarks/quality/calibration.py, means
+#: slope. Fits on CATH domains of topologies that the stage was not fitted on gave 5.7 and 0.79
+#: with ESM2-8M, 6.7 and 0.59 with the encoder that ships (benchmarks/quality/calibration.py, means
 #: of three and of two choices of topologies): these lie between.
 _FOLD_CENTRE, _FOLD_SLOPE = 6.4, 0.65
 
