@@ -79,7 +79,10 @@ def retrieval_items(
         sharing: dict[int, list[str]] = {item: [] for item in item_of[positions].tolist()}
         for item, entry_id in zip(item_of[both].tolist(), entries.ids[both].tolist(), strict=True):
             sharing[item].append(entry_id)
-        chains = chains_of(entries, ids, modality)
+        residues = None
+        if stage is not None:
+            chains = entries[ids].chain_rows(modality)
+            residues = _rows(stage, pairs, modality, positions, chains)
         items.append(
             RetrievalItems(
                 ids=ids,
@@ -87,24 +90,21 @@ def retrieval_items(
                 vectors=vectors[column],
                 means=means_of(pairs.inputs, modality, positions),
                 lengths=pairs.inputs.lengths(modality)[positions],
-                chains=chains,
-                residues=(
-                    None if stage is None else _rows(stage, pairs, modality, positions, chains)
-                ),
+                chains=chains_of(entries, ids, modality),
+                residues=residues,
             )
         )
     return items[0], items[1]
 
 
 def _rows(
-    stage: ResidueStage, pairs: Pairs, modality: Modality, positions: Int64, chains: list[Chains]
+    stage: ResidueStage, pairs: Pairs, modality: Modality, positions: Int64, chains: list[Int64]
 ) -> PackedRows:
     """Return the residue stage's rows of some entries, block by block: embeddings are wide."""
     blocks = pairs.inputs.blocks(modality, positions)
-    embeddings = (rows for block in blocks for rows in block)
-    pairs_of = zip(embeddings, chains, strict=True)
+    proteins = zip((rows for block in blocks for rows in block), chains, strict=True)
     return PackedRows.of(
-        [stage.protein_rows(modality, rows, chain_rows(each)) for rows, each in pairs_of]
+        [stage.protein_rows(modality, rows, lengths) for rows, lengths in proteins]
     )
 
 

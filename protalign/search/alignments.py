@@ -147,7 +147,8 @@ def align_proteins(
     query, target : ResidueRows
         Rows of one modality and of the other, of the encoders that the model was fitted on.
     mode : "local" or "global"
-        The best part of both with affine gaps, or the best diagonal of each chain with each.
+        The best part of both with affine gaps, or the best diagonal of each chain with each and,
+        of the whole, those that give the global score.
     gap_open, gap_extend : float
         Costs in nats of a gap's first residue and of each further one; "local" only.
 
