@@ -23,12 +23,16 @@ SIZES = (1_000_000, 20_000_000, 200_000_000)
 ASSUMED = {"residues": 350, "bytes": 2, "operations": 1.3e9, "gpu": 989e12}
 #: Bytes of a residue's embeddings in the stores of two benchmarks: 2 x 8 and 2 x 32 values of 2.
 BYTES_OF_MADE_UP = {"many_entries": 32, "scaling": 128}
+#: Objects in a bucket (docs/store-format.md): residues of a chunk, PUTs for each chunk, and PUTs of
+#: each commit and the entries that it has.
+CHUNK, PUTS, PUTS_OF_COMMIT, COMMIT = 8192, 2, 100, 2000
+ENCODERS_OF_A_STORE = 2
 #: Bytes of a residue in an index of words: a word of each modality.
 WORD_BYTES = 4
 WIDTHS = {"ESM2-8M and ProteinMPNN": 320 + 128, "ESM2-650M and ProteinMPNN": 1280 + 128}
 ENCODERS = {
-    "esm2-8M": "ESM2-8M",
-    "esm2-150M": "ESM2-150M",
+    "esm2_t6_8M_UR50D": "ESM2-8M",
+    "esm2_t30_150M_UR50D": "ESM2-150M",
     "proteinmpnn": "ProteinMPNN's encoder",
 }
 
@@ -51,16 +55,18 @@ def main() -> None:
 
 def page() -> str:
     """Return the page."""
-    entries, growth = load("many_entries"), load("scaling")
+    entries, growth = newest("many_entries"), newest("scaling")
     text = HEAD.format(**ASSUMED)
     text += "\n## Disk\n\n" + table(["", *counts()], disk(entries["rows"], growth["rows"][-1]))
     text += DISK
     text += "\n## Time\n\n" + table(
-        ["", "rate", *counts()], [*hours(), *steps(entries["rows"], growth["rows"][-1])]
+        ["", "rate", *counts()],
+        [*hours(), *steps(entries["rows"], growth["rows"][-1]), *fits(), *vectors()],
     )
     text += TIME.format(gpu=f"{ASSUMED['gpu'] / 1e12:.0f}")
+    text += "\n## Requests in object storage\n\n" + table(["", *counts()], requests()) + REQUESTS
     text += "\n## Memory of a process\n\n" + table(["", *counts()], memory(entries["rows"]))
-    text += MEMORY
+    text += "\n" + textwrap.fill(MEMORY.format(**of_fit()), 100, break_on_hyphens=False) + "\n"
     told = textwrap.fill(HELD.format(**held(entries)), 100, break_on_hyphens=False)
     return text + f"\n## Held to a measurement\n\n{told}\n\n" + check(entries)
 
@@ -76,12 +82,17 @@ jobs take a thousandth each ([cluster.md](cluster.md)). No GPU was measured. Its
 card's speed by its maker ({gpu} TFLOP/s in bfloat16, an H200), of which half is counted: what
 good kernels reach, not what was seen here. `benchmarks/speed/gpu.py` measures it. Vectors that
 memory does not hold are read from the disk by each exact search, and that takes the disk's time.
-In object storage requests count too: [store-format.md](store-format.md) has them.
+An index of vectors was measured at one size. Beyond it a vector is compared with more cells, so
+building it grows with the power 1.5 of their number, and searching it less than their number.
 """
-MEMORY = """
-That is what a process holds itself. Embeddings, vectors and words are mapped from files, and the
-system keeps as many of their pages as there is room for.
+REQUESTS = """
+Chunks of embeddings are most of them. [store-format.md](store-format.md) counts the others, which
+a bucket of forty entries shows best. An epoch asks for a chunk again if two windows share items.
 """
+MEMORY = """That is what a process holds itself. Embeddings, vectors and words are mapped from
+files, and the system keeps as many of their pages as there is room for. The memory of `fit` does
+not grow with the store: {gb:.0f} GB of embeddings, with {allowed:g} GB of memory allowed, took
+{peak:.1f} GB."""
 HELD = """{entries:,} made-up entries of {residues:.1f} residues with 2 x 8 values, in {stores}
 stores, on {machine} (`python benchmarks/speed/many_entries.py`, {date}). The line through
 {few} and {more} predicts seconds and memory of all. {cache} {verdict} The tables above take the
@@ -97,9 +108,11 @@ CACHE = {
 WITHIN = 0.3
 
 
-def load(name: str) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return report
+def newest(name: str) -> dict[str, Any]:
+    """Return a benchmark's newest results."""
+    reports = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
+    measured = [report for report in reports if report.get("benchmark") == name]
+    return max(measured, key=lambda report: str(report["date"]))
 
 
 def counts() -> list[str]:
@@ -137,7 +150,7 @@ def hours() -> list[list[str]]:
     for file in sorted(RESULTS.rglob("*.json")):
         report = json.loads(file.read_text())
         name = report.get("benchmark")
-        what = ENCODERS.get(name if name == "proteinmpnn" else file.stem)
+        what = ENCODERS.get(report["settings"].get("model") if name == "esm2" else name)
         if what is None:
             continue
         sides = [row for row in report["rows"] if row["side"].startswith("protalign")]
@@ -177,6 +190,60 @@ def steps(rows: Sequence[dict[str, Any]], growth: dict[str, Any]) -> list[list[s
         line("`index`, words of residues", f"{index:,.0f} residues/s", lengths / index),
         line("`export`, beside reading the embeddings", f"{export:,.0f} entries/s", 1 / export),
         line(f"an exact search of 64 vectors, {place}", f"{search:,.0f} entries/s", 1 / search),
+    ]
+
+
+def of_fit() -> dict[str, float]:
+    """Return the size, the speed and the memory of a fit over more than the memory holds."""
+    report = newest("larger_than_memory")
+    whole = report["rows"][-1]
+    return {
+        "gb": whole["gb"],
+        "allowed": report["settings"]["memory_gb"],
+        "peak": whole["peak_gb"],
+        "gb_per_s": whole["gb"] / whole["epoch_seconds"],
+    }
+
+
+def fits() -> list[list[str]]:
+    """Return lines of hours of an epoch, by the bytes that it reads from the disk."""
+    rate = of_fit()["gb_per_s"]
+    bytes_of = {name: ASSUMED["residues"] * ASSUMED["bytes"] * w for name, w in WIDTHS.items()}
+    return [
+        line(f"an epoch of `fit`, {name}", f"{rate:.2f} GB/s", bytes_of[name] / 1e9 / rate)
+        for name in WIDTHS
+    ]
+
+
+def vectors() -> list[list[str]]:
+    """Return lines of the time that an index of vectors takes, and a search by it, at most.
+
+    A vector is compared with all cells, and their number grows as the root of the vectors' does.
+    """
+    report = newest("vectors")
+    count = report["settings"]["rows"]
+    (ours,) = (row for row in report["rows"] if row["kind"] == "protalign")
+    built, together = ours["build_s"], 64 * ours["together_ms"] / 1e3
+    measured = f"{count // 1_000_000} million in"
+    building = [built * (n / count) ** (1.5 if n > count else 1) for n in SIZES]
+    searching = [together * n / count for n in SIZES]
+    return [
+        ["`index`, of one modality's vectors, at most", f"{measured} {built:.0f} s"]
+        + [duration(seconds) for seconds in building],
+        ["a search of 64 vectors by it, at most", f"{measured} {together:.2f} s"]
+        + [duration(seconds) for seconds in searching],
+    ]
+
+
+def requests() -> list[list[str]]:
+    """Return lines of requests, in millions."""
+    chunks = ENCODERS_OF_A_STORE * ASSUMED["residues"] / CHUNK
+    each = {
+        "PUT of `embed`": PUTS * chunks + PUTS_OF_COMMIT / COMMIT,
+        "GET of `export`, of `verify`, and of an epoch of `fit`": chunks,
+    }
+    return [
+        [name, *(f"{n * count / 1e6:,.2f} million" for n in SIZES)] for name, count in each.items()
     ]
 
 

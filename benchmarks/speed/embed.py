@@ -128,7 +128,9 @@ def parts_alone(files: list[str], weights: str) -> dict[str, float]:
 
     parts = {}
     start = time.perf_counter()
-    proteins = [p for r in read_sources(find_sources(files)[0]) for p in r.proteins]
+    proteins = [
+        p for r in read_sources(find_sources([Path(file) for file in files])[0]) for p in r.proteins
+    ]
     parts["reading"] = time.perf_counter() - start
     sequences = list({p.sequences for p in proteins})
     structures = [p.structure for p in proteins if p.structure is not None]

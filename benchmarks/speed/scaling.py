@@ -7,9 +7,9 @@
 Each size is a new store of made-up proteins of about 60 residues, with embeddings of 32 values in
 both modalities, in float16. "embed" is everything but the encoders, which esm2.py measures:
 hashing, deduplication, plan, tasks, chunks written. "fit" is one epoch, "verify" reads every chunk,
-"search" is the top 5 of 64 queries among the exported vectors. Draws docs/scaling.svg (--plot) on
-logarithmic axes: cost that grows as the size does is a line of slope 1. A million proteins need
-about 12 GB of disk.
+"search" is the top 5 of 64 queries among the exported vectors. --plot draws it on logarithmic axes:
+cost that grows as the size does is a line of slope 1. benchmarks/report.py draws docs/scaling.svg
+of the results. A million proteins need about 12 GB of disk.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
 
+from benchmarks.shared.growth import draw_growth, slope
 from benchmarks.shared.made_up import made_up_store, proteins
-from benchmarks.shared.measuring import MACHINE, ROOT, Summary, arguments, write
+from benchmarks.shared.measuring import MACHINE, Summary, arguments, write
 from protalign import EmbeddingStore, ProtAlignEstimator, read_vectors
 from protalign.search import Index
 from protalign.stores import verify
 
 PARTS = ("embed", "fit", "verify", "search")
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 MEDIAN, DIMS, QUERIES = 60, (32, 32), 64
 WARM_UP = 200
 
@@ -56,7 +56,8 @@ def main() -> None:
         print(f"{size:9,}{times}{row['gb']:8.2f}", flush=True)
     slopes = {part: slope(rows, part) for part in PARTS} if len(rows) > 1 else {}
     print("slope    " + "".join(f"{slopes.get(part, math.nan):12.2f}" for part in PARTS))
-    plot(rows, slopes, options)
+    if options.plot:
+        draw_growth(rows, [], MACHINE["processor"], options.threads, options.plot)
     write(options, "scaling", rows, summary(rows, slopes), ["dask", "pyarrow"])
 
 
@@ -64,7 +65,7 @@ def parse() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--folder", type=Path, help="folder for the stores")
-    parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "scaling.svg")
+    parser.add_argument("--plot", type=Path, help="a file for a plot of the results")
     return parser.parse_args()
 
 
@@ -95,38 +96,6 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     result = run()
     return time.perf_counter() - start, result
-
-
-def slope(rows: list[dict[str, Any]], part: str) -> float:
-    """Return the slope of the last two sizes on logarithmic axes; 1: cost grows as the size."""
-    before, last = rows[-2:]
-    return math.log(last[part] / before[part]) / math.log(last["proteins"] / before["proteins"])
-
-
-def plot(rows: list[dict[str, Any]], slopes: dict[str, float], options: argparse.Namespace) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "protalign"
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    sizes = [row["proteins"] for row in rows]
-    for part, colour in zip(PARTS, COLOURS, strict=True):
-        label = f"{part} (slope {slopes[part]:.2f})" if part in slopes else part
-        axis.plot(sizes, [row[part] for row in rows], "o-", color=colour, label=label)
-    axis.set(
-        xscale="log",
-        yscale="log",
-        xlabel="proteins",
-        ylabel="seconds",
-        title=f"Made-up proteins of about {MEDIAN} residues, {DIMS[0]} + {DIMS[1]} values each\n"
-        f"{MACHINE['processor']}, {options.threads} thread(s)",
-    )
-    axis.grid(which="major", color="#dddddd")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
-    figure.savefig(options.plot, metadata={"Date": None} if options.plot.suffix == ".svg" else None)
 
 
 def summary(rows: list[dict[str, Any]], slopes: dict[str, float]) -> list[Summary]:

@@ -29,6 +29,18 @@ _LENGTHS = (1e-6, 1e6)
 _TIMED = (8192, 64)
 
 
+def is_quick(vectors: Float32) -> bool:
+    """Return whether products with (n, dim) vectors are quicker than in float32, by trying."""
+    rows, queries = _TIMED
+    exact = vectors[:rows]
+    rounded = torch.tensor(exact).bfloat16()
+    across = torch.ones(exact.shape[1], queries, dtype=torch.bfloat16)
+    exactly = across.float().numpy()
+    block, exact_block = torch.empty(len(rounded), queries).bfloat16(), exact @ exactly
+    half = _seconds(lambda: torch.mm(rounded, across, out=block))
+    return half < _seconds(lambda: np.matmul(exact, exactly, out=exact_block))
+
+
 class Bfloat16Vectors:
     """(n, dim) vectors in bfloat16, and their distance from float32.
 
@@ -45,8 +57,6 @@ class Bfloat16Vectors:
     ----------
     length, error : float
         Largest length of a vector, and of the difference that rounding makes.
-    is_quick : bool
-        Whether the product is quicker than in float32 on this machine, by trying.
     """
 
     def __init__(self, vectors: Float32, present: Bool, sizes: Bfloat16Sizes) -> None:
@@ -63,7 +73,6 @@ class Bfloat16Vectors:
             errors.append((exact - rounded.float()).norm(dim=1).max())
         # torch's maximum of something and NaN is NaN, which no comparison finds in order.
         self.length, self.error = (float(torch.stack(each).max()) for each in (lengths, errors))
-        self.is_quick = not sizes.timed or self._is_quick()
 
     def serve(self, queries: Float32) -> bool:
         """Return whether the bound on the error holds for these queries."""
@@ -71,15 +80,6 @@ class Bfloat16Vectors:
         shortest, longest = _LENGTHS
         both = (self.length, float(lengths.min()), float(lengths.max()))
         return all(shortest < length < longest for length in both)
-
-    def _is_quick(self) -> bool:
-        rows, queries = _TIMED
-        rounded, exact = self.rounded[:rows], self.exact[:rows]
-        across = torch.ones(self.rounded.shape[1], queries, dtype=torch.bfloat16)
-        exactly = across.float().numpy()
-        block, exact_block = torch.empty(len(rounded), queries).bfloat16(), exact @ exactly
-        half = _seconds(lambda: torch.mm(rounded, across, out=block))
-        return half < _seconds(lambda: np.matmul(exact, exactly, out=exact_block))
 
 
 class Product(Protocol):

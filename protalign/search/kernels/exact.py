@@ -54,6 +54,7 @@ class ExactIndex:
         self.n_present = int(np.count_nonzero(self.present))
         self._asked = 0
         self._rounded: Bfloat16Vectors | None = None
+        self._undecided = True  # whether it is worth its memory
         self._preparing = Lock()
 
     def nearest(self, queries: Float32, k: int) -> tuple[Int64, Float32]:
@@ -135,14 +136,14 @@ class ExactIndex:
             return None
         with self._preparing:
             self._asked += n_queries
-            if self._rounded is None and self._asked > sizes.rounded_queries:
-                from protalign.search.kernels.bfloat16 import Bfloat16Vectors
+            if self._undecided and self._asked > sizes.rounded_queries:
+                from protalign.search.kernels.bfloat16 import Bfloat16Vectors, is_quick
 
-                self._rounded = Bfloat16Vectors(self.vectors, self.present, sizes.rounded)
+                self._undecided = False
+                if not sizes.rounded.timed or is_quick(self.vectors):
+                    self._rounded = Bfloat16Vectors(self.vectors, self.present, sizes.rounded)
             rounded = self._rounded
-        return (
-            rounded if rounded is not None and rounded.is_quick and rounded.serve(queries) else None
-        )
+        return rounded if rounded is not None and rounded.serve(queries) else None
 
     def _product(self, queries: Float32, rounded: Bfloat16Vectors | None) -> Product:
         in_float32 = _Product(queries, self.vectors, self.present, self._sizes.block_elements)
