@@ -16,8 +16,10 @@ from protalign.evaluation.residues import residue_scores
 from protalign.evaluation.test_set import retrieval_items
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_head import _Network
+from protalign.search import index_store
 from protalign.search.alignments import align_proteins
 from protalign.search.residue_rows import stored_rows
+from protalign.search.search_options import SearchOptions
 from protalign.search.searcher import Searcher
 from tests.helpers.estimator_stores import build, read
 from tests.helpers.stores import complex_of
@@ -129,6 +131,19 @@ def test_a_search_scores_as_align_does(
         "dimer",
         "trimer",
     }
+
+
+def test_an_index_of_words_scores_as_align_does(
+    complexes: EmbeddingStore, models: list[Model], tmp_path: Path
+) -> None:
+    """Its second stage is the same."""
+    index_store(models[0], complexes, tmp_path / "index", n_words=20)
+    searcher = Searcher(index=tmp_path / "index", model=models[0])
+    hits = searcher.search(["dimer", "lacking"], SearchOptions(k=99, mode="global"))
+    assert {hit.id for hit in hits} == set(complexes.ids)
+    for hit in hits:
+        expected = of_align(models[0], complexes, (hit.query, hit.id), "sequence")
+        assert hit.global_score == pytest.approx(expected, **ROUNDING), (hit.query, hit.id)
 
 
 @pytest.mark.parametrize("head", [False, True])
