@@ -282,5 +282,5 @@ def best_segments(
                 *(words, begin, length, profile, width, column, values, shift),
                 *(np.uint8(bias), leaving),
             )
-            found = max(found, np.int64(tile))
+            found = max(found, int(tile))
         best[target] = found
