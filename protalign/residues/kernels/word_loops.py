@@ -1,12 +1,12 @@
 """The innermost loop over words of residues, which numba compiles when it is first called.
 
 A band is one number: the best segment that ends at this residue of the target. 32 neighbouring
-bands are one value of the processor, of bytes that stop at 255 instead of starting again at 0; or
-16 bands, of numbers that stop at 65,535. Up to eight such values are a tile: the bands of this
-residue and of some neighbouring blocks of the query. They stay in registers, their scores lie side
-by side, and none waits for another, which takes longer than to compute with it. From a block of the
-target to the next, all bands move by one block of the query. Numba has no such values, so the loop
-over a tile, ``best_of_tile``, is written in LLVM's instructions.
+bands are one value of the processor, of bytes that stop at 255 instead of starting again at 0, or
+of numbers that stop at 65,535. Up to eight such values are a tile: the bands of this residue and of
+neighbouring blocks of the query. They stay in registers, their scores lie side by side, and the
+processor works on one while the next step of another has to wait. From a block of the target to the
+next, all bands move by one block of the query. Numba has no such values, so the loop over a tile,
+``best_of_tile``, is written in LLVM's instructions.
 
 The loops are in a file of their own, because numba compiles them anew if it has changed.
 """
@@ -27,7 +27,7 @@ from numba.extending import intrinsic
 from protalign.core.arrays import Int64
 from protalign.residues.kernels.loops import compiled
 
-#: Bytes of one value of the processor.
+#: Bands of one value.
 LANES = 32
 #: Values that a tile may have: each takes time to compile, and more than eight leave the registers.
 VALUES = (1, 2, 3, 4, 6, 8)
@@ -130,18 +130,13 @@ class _Tile:
     leaving: Any
 
     @property
-    def lanes(self) -> int:
-        """The bands of one value."""
-        return LANES * 8 // int(self.kind.width)
-
-    @property
     def vector(self) -> Any:
         """The type of one value."""
-        return ir.VectorType(self.kind, self.lanes)
+        return ir.VectorType(self.kind, LANES)
 
     def call(self, name: str, *values: Any, result: Any = None) -> Any:
         """Call one of LLVM's functions for vectors."""
-        function = f"llvm.{name}.v{self.lanes}i{self.kind.width}"
+        function = f"llvm.{name}.v{LANES}i{self.kind.width}"
         known = self.builder.module.globals.get(function)
         if known is None:
             arguments = [value.type for value in values]
@@ -153,12 +148,12 @@ class _Tile:
         """Return a value that has a number in every lane."""
         nothing = ir.Constant(self.vector, ir.Undefined)
         single = self.builder.insert_element(nothing, number, ir.Constant(_SHORT_INT, 0))
-        return self._shuffled(single, single, [0] * self.lanes)
+        return self._shuffled(single, single, [0] * LANES)
 
     def loop(self, count: int, bias: Any) -> Any:
         """Write the loop for some values; return the best of each lane, of which one is wanted."""
         builder, one = self.builder, ir.Constant(_INT, 1)
-        nothing = ir.Constant(self.vector, [0] * self.lanes)
+        nothing = ir.Constant(self.vector, [0] * LANES)
         before = builder.block
         blocks, residues, ended, after = (
             builder.append_basic_block(name) for name in ("block", "residue", "ended", "done")
@@ -191,13 +186,13 @@ class _Tile:
 
     def _moved(self, block: Any, ending: Sequence[Any]) -> list[Any]:
         """Move all bands by a lane: one comes in from the tile before, and one leaves."""
-        builder, last = self.builder, ir.Constant(_SHORT_INT, self.lanes - 1)
+        builder, last = self.builder, ir.Constant(_SHORT_INT, LANES - 1)
         place = builder.gep(self.leaving, [block])
         coming = builder.load(place)
         builder.store(builder.extract_element(ending[-1], last), place)
         nothing = ir.Constant(self.vector, ir.Undefined)
         before = [builder.insert_element(nothing, coming, last), *ending[:-1]]
-        lanes = range(self.lanes - 1, 2 * self.lanes - 1)
+        lanes = range(LANES - 1, 2 * LANES - 1)
         return [self._shuffled(*pair, lanes) for pair in zip(before, ending, strict=True)]
 
     def _step(
@@ -205,11 +200,11 @@ class _Tile:
     ) -> tuple[list[Any], Any]:
         """Add the scores of a residue."""
         builder, now = self.builder, []
-        loaded = ir.VectorType(_BYTE, self.lanes)
+        loaded = ir.VectorType(_BYTE, LANES)
         word = builder.load(builder.gep(self.words, [residue]), align=2)
         row = builder.mul(builder.zext(word, _INT), self.width)
         for number, ending in enumerate(bands):
-            place = builder.add(row, ir.Constant(_INT, number * self.lanes))
+            place = builder.add(row, ir.Constant(_INT, number * LANES))
             pointer = builder.bitcast(builder.gep(self.profile, [place]), loaded.as_pointer())
             scores = builder.load(pointer, align=1)
             if self.kind is not _BYTE:
@@ -222,7 +217,7 @@ class _Tile:
         return [self.builder.phi(self.vector) for _ in range(count)]
 
     def _shuffled(self, one: Any, other: Any, lanes: Sequence[int]) -> Any:
-        mask = ir.Constant(ir.VectorType(_SHORT_INT, self.lanes), list(lanes))
+        mask = ir.Constant(ir.VectorType(_SHORT_INT, LANES), list(lanes))
         return self.builder.shuffle_vector(one, other, mask)
 
 
@@ -271,7 +266,7 @@ def best_segments(
     best : (n,) int32
         The results.
     """
-    columns = values * (LANES // leaving.itemsize)
+    columns = values * LANES
     for target in targets:
         begin = offsets[target]
         length = offsets[target + 1] - begin

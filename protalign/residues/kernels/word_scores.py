@@ -138,17 +138,13 @@ def _share(
     n_parts = n_threads * _PARTS if n_threads > 1 else 1
     cuts = np.searchsorted(ends, np.arange(1, n_parts) * (ends[-1] / n_parts))
     parts = iter(np.split(targets, cuts))  # threads may share it
-    loops = _loops()
-    flat, width, values = profile.scores, profile.width, profile.values
-    if kind is np.uint16 and 2 * values in loops.VALUES:  # half of the bands are in a value
-        values *= 2
+    loop = _loops().best_segments
+    sizes = profile.width, profile.values, SHIFT, BIAS
 
     def work(_: int) -> None:
         leaving = np.empty(((longest - 1) >> SHIFT) + 1, dtype=kind)
         for part in parts:
-            loops.best_segments(
-                words, offsets, part, flat, width, values, SHIFT, BIAS, leaving, best
-            )
+            loop(words, offsets, part, profile.scores, *sizes, leaving, best)
 
     share(n_threads, work)
 

@@ -74,7 +74,7 @@ def test_scores_of_long_queries_are_those_of_loops(length: int) -> None:
     rng = np.random.default_rng(length)
     words, offsets = targets(rng, [1, 4, 5, 38])
     own = rng.integers(0, WORDS, length)
-    # Parts of the query: over the end of a value, of a tile of large numbers, and of bytes.
+    # Parts of the query, some over the end of a value or a tile.
     fitting = [own[first : first + 60] for first in (100, 360, 480, 994, length - 60)]
     words = np.concatenate([words, *fitting]).astype(np.uint16)
     offsets = np.append(offsets, offsets[-1] + np.cumsum([len(part) for part in fitting]))
