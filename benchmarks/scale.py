@@ -9,10 +9,15 @@ of ``ASSUMED``, which the page names.
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's folder
+
+from protalign.embedding import BYTES_PER_ENTRY
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -27,6 +32,9 @@ BYTES_OF_MADE_UP = {"many_entries": 32, "scaling": 128}
 #: each commit and the entries that it has.
 CHUNK, PUTS, PUTS_OF_COMMIT, COMMIT = 8192, 2, 100, 2000
 ENCODERS_OF_A_STORE = 2
+#: Bytes of memory for each entry that trains, and of each vector that is put into an index, as
+#: docs/cluster.md and ``protalign.search.cell_building`` count the arrays.
+BYTES_TO_TRAIN, BYTES_TO_INDEX = 120, 4
 #: Bytes of a residue in an index of words: a word of each modality.
 WORD_BYTES = 4
 WIDTHS = {"ESM2-8M and ProteinMPNN": 320 + 128, "ESM2-650M and ProteinMPNN": 1280 + 128}
@@ -90,9 +98,11 @@ Chunks of embeddings are most of them. [store-format.md](store-format.md) counts
 a bucket of forty entries shows best. An epoch asks for a chunk again if two windows share items.
 """
 MEMORY = """That is what a process holds itself. Embeddings, vectors and words are mapped from
-files, and the system keeps as many of their pages as there is room for. The memory of `fit` does
-not grow with the store: {gb:.0f} GB of embeddings, with {allowed:g} GB of memory allowed, took
-{peak:.1f} GB."""
+files, and the system keeps as many of their pages as there is room for. Lines that are counted add
+up the arrays that an entry takes; that of `embed` was measured with 100,000 entries. Shards of a
+database have a part of the entries each, and so need a part of the memory. What `fit` holds of the
+embeddings does not grow with them: over {gb:.0f} GB, with {allowed:g} GB of memory allowed, it
+took {peak:.1f} GB."""
 HELD = """{entries:,} made-up entries of {residues:.1f} residues with 2 x 8 values, in {stores}
 stores, on {machine} (`python benchmarks/speed/many_entries.py`, {date}). The line through
 {few} and {more} predicts seconds and memory of all. {cache} {verdict} The tables above take the
@@ -140,6 +150,8 @@ def disk(rows: Sequence[dict[str, Any]], growth: dict[str, Any]) -> list[list[st
     each["vectors of both modalities, Parquet and flat"] = 1e9 * one["vectors_gb"] / n
     words = 1e9 * one["index_gb"] - WORD_BYTES * m
     each["index of residue words"] = words / n + WORD_BYTES * residues
+    count, ours, _ = of_vectors()
+    each["index of one modality's vectors"] = 1e9 * ours["disk_gb"] / count
     return [[name, *(size_of(size * a) for size in SIZES)] for name, a in each.items()]
 
 
@@ -215,22 +227,27 @@ def fits() -> list[list[str]]:
     ]
 
 
+def of_vectors() -> tuple[int, dict[str, Any], str]:
+    """Return how many vectors an index was measured with, its figures, and the count as text."""
+    report = newest("vectors")
+    count = report["settings"]["rows"]
+    (ours,) = (row for row in report["rows"] if row["kind"] == "protalign")
+    return count, ours, f"{count // 1_000_000} million"
+
+
 def vectors() -> list[list[str]]:
     """Return lines of the time that an index of vectors takes, and a search by it, at most.
 
     A vector is compared with all cells, and their number grows as the root of the vectors' does.
     """
-    report = newest("vectors")
-    count = report["settings"]["rows"]
-    (ours,) = (row for row in report["rows"] if row["kind"] == "protalign")
+    count, ours, measured = of_vectors()
     built, together = ours["build_s"], 64 * ours["together_ms"] / 1e3
-    measured = f"{count // 1_000_000} million in"
     building = [built * (n / count) ** (1.5 if n > count else 1) for n in SIZES]
     searching = [together * n / count for n in SIZES]
     return [
-        ["`index`, of one modality's vectors, at most", f"{measured} {built:.0f} s"]
+        ["`index`, of one modality's vectors, at most", f"{measured} in {built:.0f} s"]
         + [duration(seconds) for seconds in building],
-        ["a search of 64 vectors by it, at most", f"{measured} {together:.2f} s"]
+        ["a search of 64 vectors by it, at most", f"{measured} in {together:.2f} s"]
         + [duration(seconds) for seconds in searching],
     ]
 
@@ -258,6 +275,15 @@ def memory(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
         an_entry = 1e9 * (one[step]["gb"] - small[step]["gb"]) / (one["entries"] - small["entries"])
         least = 1e9 * one[step]["gb"] - an_entry * one["entries"]
         lines.append([step, *(size_of(least + max(an_entry, 0) * size) for size in SIZES)])
+    counted = {
+        "embed, the store's index": BYTES_PER_ENTRY,
+        "fit, beside its windows": BYTES_TO_TRAIN,
+        "building an index of vectors": BYTES_TO_INDEX,
+    }
+    lines += [
+        [f"{step} (counted)", *(size_of(each * size) for size in SIZES)]
+        for step, each in counted.items()
+    ]
     return lines
 
 

@@ -49,8 +49,8 @@ def align(
     mode: Annotated[
         AlignMode,
         typer.Option(
-            help="The best part of both with gaps (local), or the best diagonal of the whole, "
-            "without gaps (global)."
+            help="The best part of both with gaps (local), or the best diagonal, without gaps; "
+            "of several chains one each (global)."
         ),
     ] = "local",
     gap_open: Annotated[

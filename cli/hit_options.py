@@ -32,8 +32,8 @@ OrderMode = Annotated[
     typer.Option(
         "--mode",
         help="--rerank: order the hits by the best local alignment, with gaps (finds "
-        "relatives), or by the best diagonal of the whole (tells near-identical proteins "
-        "apart).",
+        "relatives), or by the best diagonal, of several chains one each (tells near-identical "
+        "proteins apart).",
     ),
 ]
 LengthTerm = Annotated[

@@ -197,18 +197,49 @@ class EntryLog(Log):
         """Return, for each structure row of entries with a structure, its sequence row."""
         if len(rows) == 0:
             return []
-        first, count = (
-            self._arrays.gather(f"entries/{column}", rows, np.ones_like(rows)).astype(np.int64)
-            for column in ("structure_chain", "structure_chains")
-        )
-        items = self.structure_item[rows]
-        complete, length = StructureItems(self._arrays).complete_residues(items, first, count)
+        complete, residues, count = self._complete_residues(rows)
+        length = np.add.reduceat(residues, np.cumsum(count) - count)
         begin = np.cumsum(length) - length
         index = np.flatnonzero(complete)
         cuts = np.searchsorted(index, begin)
-        if not np.array_equal(np.diff(cuts, append=len(index)), self._structure_length[rows]):
-            raise self._arrays.inconsistent("entries have more or fewer rows than residues")
+        self._check_structure_rows(rows, np.diff(cuts, append=len(index)))
         return np.split(index - np.repeat(begin, length)[index], cuts[1:])
+
+    def chain_rows(self, modality: Modality, rows: Int64) -> list[Int64]:
+        """Return, for entries with the modality, the rows of each chain that has any."""
+        if len(rows) == 0:
+            return []
+        if modality == "sequence":
+            return SequenceItems(self._arrays).chain_rows(self.sequence_item[rows])
+        found = np.split(self._structure_length[rows].astype(np.int64), len(rows))
+        # Of a single chain it is the whole: only complexes need their residues.
+        several = np.flatnonzero(self._chain_counts(rows) != 1)
+        if len(several):
+            complete, residues, count = self._complete_residues(rows[several])
+            ends = np.cumsum(residues)
+            rows_before = np.concatenate([[0], np.cumsum(complete)])
+            of_chains = np.diff(rows_before[ends], prepend=0)
+            each = np.split(of_chains, np.cumsum(count)[:-1])
+            self._check_structure_rows(rows[several], np.array([chains.sum() for chains in each]))
+            for place, chains in zip(several.tolist(), each, strict=True):
+                found[place] = chains[chains > 0]
+        return found
+
+    def _chain_counts(self, rows: Int64) -> Int64:
+        count = self._arrays.gather("entries/structure_chains", rows, np.ones_like(rows))
+        return count.astype(np.int64)
+
+    def _complete_residues(self, rows: Int64) -> tuple[Bool, Int64, Int64]:
+        """Return whether each residue has a backbone, residues of chains, chains of entries."""
+        first = self._arrays.gather("entries/structure_chain", rows, np.ones_like(rows))
+        count, items = self._chain_counts(rows), self.structure_item[rows]
+        structures = StructureItems(self._arrays)
+        complete, residues = structures.complete_residues(items, first.astype(np.int64), count)
+        return complete, residues, count
+
+    def _check_structure_rows(self, rows: Int64, found: Int64) -> None:
+        if not np.array_equal(found, self._structure_length[rows]):
+            raise self._arrays.inconsistent("entries have more or fewer rows than residues")
 
     def chains(self, row: int) -> tuple[int, int]:
         """Return (first, count): an entry's chains among its structure's kept chains."""

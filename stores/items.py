@@ -15,6 +15,8 @@ from protalign.core.protein import Backbone, Chain, Structure
 from protalign.core.ragged import ranges
 from protalign.stores.format.arrays import Arrays
 
+_NOT_ITS_CHAINS = "a sequence is not as long as its chains"
+
 
 @dataclass(frozen=True, eq=False)
 class ResidueMap:
@@ -98,7 +100,7 @@ class SequenceItems:
             (cut < 0).any() or cut.sum() != len(text)
             for text, cut in zip(letters, lengths, strict=True)
         ):
-            raise self._arrays.inconsistent("a sequence is not as long as its chains")
+            raise self._arrays.inconsistent(_NOT_ITS_CHAINS)
         try:
             return [
                 _cut(text.tobytes().decode("ascii"), chain_lengths)
@@ -106,6 +108,21 @@ class SequenceItems:
             ]
         except UnicodeDecodeError:
             raise self._arrays.inconsistent("a sequence is not of ASCII letters") from None
+
+    def chain_rows(self, items: Int64) -> list[Int64]:
+        """Return, for each of n items, the rows of each of its chains that has any."""
+        arrays, one = self._arrays, np.ones_like(items)
+        start, count = (
+            arrays.gather(f"sequences/chain_length/{which}", items, one)
+            for which in ("start", "length")
+        )
+        chains = _gathered(arrays, "sequences/chain_length/values", start, count)
+        residues = arrays.gather("sequences/letters/length", items, one)
+        found = [rows[rows != 0].astype(np.int64) for rows in chains]
+        for rows, total in zip(found, residues.tolist(), strict=True):
+            if (rows < 0).any() or rows.sum() != total:
+                raise arrays.inconsistent(_NOT_ITS_CHAINS)
+        return found
 
     def _ragged(self, column: str, first: int, stop: int) -> list[npt.NDArray[Any]]:
         start, length = (
@@ -192,8 +209,8 @@ class StructureItems:
         -------
         complete : (R,) bool
             For each residue of these chains, one item after another.
-        residues : (n,) int64
-            The residues of each item's chains.
+        residues : (sum of count,) int64
+            The residues of each of these chains.
         """
         arrays, one = self._arrays, np.ones_like(items)
         begin = arrays.gather("structures/chain", items, one).astype(np.int64)
@@ -211,8 +228,7 @@ class StructureItems:
             for column in ("residue", "residues")
         )
         backbone = arrays.gather("residues/backbone", start, length)
-        residues = np.add.reduceat(length, np.cumsum(count) - count)
-        return np.isfinite(backbone).all(axis=(1, 2)), residues
+        return np.isfinite(backbone).all(axis=(1, 2)), length
 
     def rows(self, start: int = 0) -> Int64:
         """Return (n,) int64: kept residues with a complete backbone, the rows of an embedding."""

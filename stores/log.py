@@ -83,6 +83,10 @@ class Log(ABC):
         """Return, for each structure row of entries with a structure, its sequence row."""
 
     @abstractmethod
+    def chain_rows(self, modality: Modality, rows: Int64) -> list[Int64]:
+        """Return, for entries with the modality, the rows of each chain that has any."""
+
+    @abstractmethod
     def notes(self, row: int) -> tuple[str, ...]:
         """Return the notes that were made when the entry's file was read."""
 

@@ -175,6 +175,22 @@ class Entries(ABC):
         """
         return self.store.log.code(check_modality(modality), self.entry_rows)
 
+    def chain_rows(self, modality: Modality) -> list[Int64]:
+        """Return, for each entry, the rows of an embedding that each of its chains has.
+
+        Parameters
+        ----------
+        modality : "sequence" or "structure"
+            The modality of the embedding. All of the entries have it.
+
+        Returns
+        -------
+        list of (c,) int64
+            A chain without rows is left out: one without a complete backbone has no row of a
+            structure's embedding.
+        """
+        return self.store.log.chain_rows(check_modality(modality), self.entry_rows)
+
     def encoder_for(self, modality: Modality, name: str | None = None) -> EncoderInfo:
         """Return the named encoder, or the only one of the modality.
 

@@ -27,7 +27,6 @@ from benchmarks.shared.measuring import MACHINE
 from protalign import EmbeddingStore
 from protalign.core.files import write_json
 from protalign.core.protein import MODALITIES
-from protalign.core.ragged import Ragged
 from protalign.heads.inputs import read_inputs
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
@@ -78,7 +77,7 @@ def measure(store: EmbeddingStore, labels: dict[str, str], seed: int) -> dict[st
     rows = {}
     for modality in MODALITIES:
         embeddings = inputs.rows(modality, everyone)
-        rows[modality] = Ragged(stage.rows(modality, embeddings.values), embeddings.offsets)
+        rows[modality] = stage.packed_rows(modality, embeddings, entries.chain_rows(modality))
     excess = np.stack(
         [score_targets(q, rows["structure"], stage.calibration).excess for q in rows["sequence"]]
     )

@@ -52,11 +52,11 @@ from protalign.evaluation.register import LEAST_TM, register_accuracy
 from protalign.evaluation.remote import remote_homology
 from protalign.evaluation.residues import residue_scores
 from protalign.evaluation.rivals import blosum_alignment, blosum_scores, mmseqs_scores
-from protalign.evaluation.test_set import chains_of
+from protalign.evaluation.test_set import chain_rows, chains_of
 from protalign.heads.inputs import Inputs, read_inputs
 from protalign.heads.model import Model
 from protalign.residues import align
-from protalign.residues.stage import PackedRows
+from protalign.residues.proteins import PackedRows
 from protalign.search.queries import stored_backbone
 from protalign.search.superposition import structural_alignment
 from protalign.stores import EmbeddingStore, Entries
@@ -195,7 +195,8 @@ class Data:
         stage = model.residue_scorer()
         joined = Joined([read_inputs(store) for store in (self.chains, self.casf, self.domains)])
         embeddings = joined.rows(modality, self.positions(ids))
-        return PackedRows.of([stage.protein_rows(modality, each) for each in embeddings])
+        chains = [chain_rows(letters) for letters in self.letters(ids, modality)]
+        return stage.packed_rows(modality, embeddings, chains)
 
     def vectors(self, model: Model, ids: Sequence[str], modality: Modality) -> npt.NDArray[Any]:
         """Return the model's vectors of some entries."""

@@ -32,12 +32,12 @@ from protalign import EmbeddingStore
 from protalign.core.arrays import Int64
 from protalign.core.files import write_json
 from protalign.core.protein import Modality
-from protalign.core.ragged import Ragged
-from protalign.heads.inputs import Inputs, read_inputs
+from protalign.heads.inputs import read_inputs
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
 from protalign.residues import ResidueStage
 from protalign.residues.kernels.word_scores import word_scores
+from protalign.residues.proteins import PackedRows
 from protalign.residues.targets import score_targets
 from protalign.residues.words import SAMPLED, WORDS, ResidueWords
 from protalign.search.word_files import Words
@@ -73,10 +73,13 @@ def main() -> None:
         write_json(options.json, {"machine": MACHINE, "runs": runs})
 
 
-def rows_of(stage: ResidueStage, inputs: Inputs, modality: Modality, positions: Int64) -> Ragged:
+def rows_of(
+    stage: ResidueStage, store: EmbeddingStore, modality: Modality, positions: Int64
+) -> PackedRows:
     """Return the rows of some entries."""
-    embeddings = inputs.rows(modality, positions)
-    return Ragged(stage.rows(modality, embeddings.values), embeddings.offsets)
+    entries = store[positions]
+    embeddings = read_inputs(entries).rows(modality, np.arange(len(entries)))
+    return stage.packed_rows(modality, embeddings, entries.chain_rows(modality))
 
 
 def measure(
@@ -95,19 +98,19 @@ def measure(
     known = known[
         : int(np.searchsorted(np.cumsum(inputs.lengths("structure")[known]), SAMPLED)) + 1
     ]
-    sample = rows_of(stage, inputs, "structure", known).values
+    sample = rows_of(stage, store, "structure", known).local.values
     words = ResidueWords.fit({"structure": sample}, options.words, seed)
     structures = np.flatnonzero(both)
-    targets = rows_of(stage, inputs, "structure", structures)
-    target_words, offsets = words.of("structure", targets.values), targets.offsets
+    targets = rows_of(stage, store, "structure", structures)
+    target_words, offsets = words.of("structure", targets.local.values), targets.local.offsets
     if options.made_up:
         target_words, offsets = with_made_up(
             target_words, offsets, words.of("structure", sample), options.made_up
         )
     queries = np.sort(rng.permutation(np.flatnonzero(both & is_held_out))[: options.queries])
     scores: dict[str, list[npt.NDArray[Any]]] = {side: [] for side in SIDES}
-    for query in rows_of(stage, inputs, "sequence", queries):
-        profile = words.profile("structure", query)
+    for query in rows_of(stage, store, "sequence", queries):
+        profile = words.profile("structure", query.local)
         scores["words"].append(word_scores(profile, target_words, offsets).astype(np.uint16))
         full = score_targets(query, targets, stage.calibration)
         scores["global"].append(full.diagonal)

@@ -153,6 +153,13 @@ class Chain:
             return np.empty(0, dtype=np.int64)
         return np.flatnonzero(self.backbone.complete)
 
+    def rows(self, modality: Modality) -> Int64:
+        """Return (rows,) int64: positions in the sequence that have a row of an embedding.
+
+        A sequence has a row for each residue, a structure for each with a complete backbone.
+        """
+        return np.arange(len(self)) if modality == "sequence" else self.structure_rows
+
 
 @dataclass(frozen=True, eq=False)
 class Structure:
@@ -248,6 +255,11 @@ class Protein:
     def sequences(self) -> tuple[str, ...]:
         """The chains' sequences: the input of a sequence encoder."""
         return tuple(chain.sequence for chain in self.chains)
+
+    def chain_rows(self, modality: Modality) -> Int64:
+        """Return (c,) int64: the rows of an embedding that each chain has; no chain without any."""
+        rows = np.array([len(chain.rows(modality)) for chain in self.chains], dtype=np.int64)
+        return rows[rows > 0]
 
     def __len__(self) -> int:
         """Return the number of residues over all chains."""

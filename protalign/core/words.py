@@ -34,7 +34,7 @@ Validation = Literal["refined", "random", "cluster"]
 #: Programs that cluster sequences.
 ClusterMethod = Literal["auto", "mmseqs", "kmer"]
 
-#: The alignments of residues: the best part with gaps, or the best diagonal of the whole.
+#: The alignments of residues: the best part with gaps, or the best diagonal of each chain.
 AlignMode = Literal["local", "global"]
 #: The forms in which alignments are printed.
 AlignFormat = Literal["text", "m8", "a3m", "fasta", "json"]

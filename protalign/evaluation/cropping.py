@@ -15,10 +15,10 @@ from protalign.core.protein import Backbone, Chain, Modality, Structure
 from protalign.core.spread import Here, Spread, checked
 from protalign.core.threads import OnSameCores
 from protalign.encoders.recorded import RecordedEncoders
-from protalign.evaluation.test_set import Chains, RetrievalItems
+from protalign.evaluation.test_set import Chains, RetrievalItems, chain_rows
 from protalign.heads.inputs import PairInputs, means_of
 from protalign.heads.model import Model
-from protalign.residues.stage import PackedRows
+from protalign.residues.proteins import PackedRows
 from protalign.stores import Entries
 
 #: The largest share that each end may lose: a residue must remain between them.
@@ -93,7 +93,12 @@ def cropped(
         residues=(
             None
             if stage is None
-            else PackedRows.of([stage.protein_rows(modality, each) for each in rows])
+            else PackedRows.of(
+                [
+                    stage.protein_rows(modality, each, chain_rows(cut))
+                    for each, cut in zip(rows, chains, strict=True)
+                ]
+            )
         ),
     )
 

@@ -308,10 +308,8 @@ def _slow_scores(
         mine, theirs = queries[column], candidates[1 - column]
         found: dict[str, Float32] = {}
         if stage is not None and mine.residues is not None and theirs.residues is not None:
-            options: dict[str, Any] = {}
-            if cut:
-                options = {"floor": CUT_FLOOR, "query_chains": mine.chains}
-            found = residue_scores(stage, mine.residues, theirs.residues, **options)
+            floor = CUT_FLOOR if cut else None
+            found = residue_scores(stage, mine.residues, theirs.residues, floor=floor)
         if searched:
             found["mmseqs"] = mmseqs_scores(mine.chains, theirs.chains)
         scores.append(found)

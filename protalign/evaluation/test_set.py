@@ -12,7 +12,7 @@ from protalign.core.protein import MODALITIES, Modality
 from protalign.heads.inputs import means_of
 from protalign.heads.pairs import Pairs
 from protalign.residues import ResidueStage
-from protalign.residues.stage import PackedRows
+from protalign.residues.proteins import PackedRows
 from protalign.stores import Entries
 
 #: The sequences of a protein's chains, one-letter codes.
@@ -79,6 +79,10 @@ def retrieval_items(
         sharing: dict[int, list[str]] = {item: [] for item in item_of[positions].tolist()}
         for item, entry_id in zip(item_of[both].tolist(), entries.ids[both].tolist(), strict=True):
             sharing[item].append(entry_id)
+        residues = None
+        if stage is not None:
+            chains = entries[ids].chain_rows(modality)
+            residues = _rows(stage, pairs, modality, positions, chains)
         items.append(
             RetrievalItems(
                 ids=ids,
@@ -87,16 +91,26 @@ def retrieval_items(
                 means=means_of(pairs.inputs, modality, positions),
                 lengths=pairs.inputs.lengths(modality)[positions],
                 chains=chains_of(entries, ids, modality),
-                residues=None if stage is None else _rows(stage, pairs, modality, positions),
+                residues=residues,
             )
         )
     return items[0], items[1]
 
 
-def _rows(stage: ResidueStage, pairs: Pairs, modality: Modality, positions: Int64) -> PackedRows:
+def _rows(
+    stage: ResidueStage, pairs: Pairs, modality: Modality, positions: Int64, chains: list[Int64]
+) -> PackedRows:
     """Return the residue stage's rows of some entries, block by block: embeddings are wide."""
     blocks = pairs.inputs.blocks(modality, positions)
-    return PackedRows.of([stage.protein_rows(modality, rows) for block in blocks for rows in block])
+    proteins = zip((rows for block in blocks for rows in block), chains, strict=True)
+    return PackedRows.of(
+        [stage.protein_rows(modality, rows, lengths) for rows, lengths in proteins]
+    )
+
+
+def chain_rows(chains: Chains) -> Int64:
+    """Return (c,) int64: the residues of each chain that has any."""
+    return np.array([len(chain) for chain in chains if chain], dtype=np.int64)
 
 
 def chains_of(entries: Entries, ids: Iterable[str], modality: Modality) -> list[Chains]:

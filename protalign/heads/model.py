@@ -401,7 +401,8 @@ class Model(nn.Module):
         query, target : (L, D) and (L', D') array
             Residue embeddings: the query's of the modality ``query_by``, the target's of the other.
         mode : "local" or "global"
-            The best part with affine gaps, or the best diagonal of the whole. "local" finds
+            The best part with affine gaps, or the best diagonal of the whole, which is taken for
+            one chain; ``protalign.search.alignments.align_proteins`` has several. "local" finds
             relatives; "global" tells which of several near-identical proteins it is, by the rows
             of the head trained on hard negatives, if the stage has one.
         query_by : "sequence" or "structure"

@@ -22,7 +22,8 @@ class Alignment:
     Attributes
     ----------
     mode : "global" or "local"
-        "global": the best diagonal, without gaps. "local": the best part, with affine gaps.
+        "global": the best diagonal, without gaps, or those of several chains in order. "local":
+        the best part, with affine gaps.
     score : float
         In nats: the sum of ``residue_scores`` less the gaps' costs.
     query_rows, target_rows : (n,) int64
@@ -87,7 +88,7 @@ def align(
     gap_extend: float = GAP_EXTEND,
     floor: float | None = None,
 ) -> Alignment:
-    """Align two proteins' residue rows.
+    """Align two chains' residue rows.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ def align(
         Rows of one modality and of the other (``ResidueStage.rows``).
     mode : "local" or "global"
         The best part of both with affine gaps (Gotoh's algorithm, biotite's ``align_optimal``), or
-        the best diagonal of the whole.
+        the best diagonal of the whole, as one chain; ``protalign.residues.chains`` has several.
     gap_open, gap_extend : float
         Costs in nats of a gap's first residue and of each further one; "local" only.
     floor : float, optional

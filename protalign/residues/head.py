@@ -34,7 +34,7 @@ class ResidueHead:
         row = [u, e_(k + 1) - sum_k weight u^2, 1]
 
     With ``outer`` = 0 these are the rows of the stage that it was trained from, without a limit of
-    coordinates: the ends of chains help to tell siblings apart. Beyond a protein's ends h is 0.
+    coordinates: the ends of chains help to tell siblings apart. Beyond a chain's ends h is 0.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class ResidueHead:
     facts: Mapping[str, Any]
 
     def rows(self, modality: Modality, embeddings: npt.ArrayLike) -> Float32:
-        """Return the (L, k + 2) float32 rows of one protein's (L, D) residue embeddings."""
+        """Return the (L, k + 2) float32 rows of one chain's (L, D) residue embeddings."""
         arrays = self.parameters[modality]
         named = {name: torch.from_numpy(arrays[name]) for name in _NAMES}
         values = torch.from_numpy(np.array(embeddings, dtype=np.float32))

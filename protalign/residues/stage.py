@@ -4,50 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from protalign.core.arrays import Float32
+from protalign.core.arrays import Float32, Int64
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
 from protalign.core.words import AlignMode
 from protalign.residues.background import Background
 from protalign.residues.calibration import Calibration
 from protalign.residues.head import ResidueHead
+from protalign.residues.proteins import PackedRows, ProteinRows
 
 #: What the names of the head's arrays begin with, and those of the calibration's background.
 _HEAD, _BACKGROUND = "head.", "background."
-
-
-class ProteinRows(NamedTuple):
-    """A protein's residue rows for either mode; one array serves both if there is no head."""
-
-    local: Float32
-    diagonal: Float32
-
-
-class PackedRows(NamedTuple):
-    """The residue rows of several proteins for either mode, packed."""
-
-    local: Ragged
-    diagonal: Ragged
-
-    @classmethod
-    def of(cls, proteins: Sequence[ProteinRows]) -> Self:
-        """Pack the rows of some proteins, at least one."""
-        local = Ragged.pack([rows.local for rows in proteins])
-        if all(rows.local is rows.diagonal for rows in proteins):
-            return cls(local, local)
-        return cls(local, Ragged.pack([rows.diagonal for rows in proteins]))
-
-    def part(self, rows: slice) -> PackedRows:
-        """Return the rows of some proteins, without a copy."""
-        local = _part(self.local, rows)
-        return PackedRows(
-            local, local if self.local is self.diagonal else _part(self.diagonal, rows)
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +86,7 @@ class ResidueStage:
     def rows(
         self, modality: Modality, embeddings: npt.ArrayLike, mode: AlignMode = "local"
     ) -> Float32:
-        """Return the rows of a protein's residues.
+        """Return the rows of some residues.
 
         The product of a sequence's row and a structure's row is the log-likelihood ratio of the two
         residues, in nats.
@@ -123,7 +96,7 @@ class ResidueStage:
         modality : "sequence" or "structure"
             The modality of the embeddings.
         embeddings : (R, D) array
-            Residue embeddings. Those of "global" are of one protein, since a head reads a residue's
+            Residue embeddings. Those of "global" are of one chain, since a head reads a residue's
             neighbours too.
         mode : "local" or "global"
             What the rows are for: "global" ones are the head's, if there is one.
@@ -150,20 +123,47 @@ class ResidueStage:
         rows[:, one] = 1
         return rows
 
-    def protein_rows(self, modality: Modality, embeddings: npt.ArrayLike) -> ProteinRows:
-        """Return the rows of one protein's (L, D) residue embeddings for both modes."""
-        local = self.rows(modality, embeddings)
-        if self.head is None:
-            return ProteinRows(local, local)
-        return ProteinRows(local, self.rows(modality, embeddings, "global"))
+    def protein_rows(
+        self, modality: Modality, embeddings: npt.NDArray[Any], chains: Int64
+    ) -> ProteinRows:
+        """Return the rows of one protein for both modes.
 
-    def packed_rows(self, modality: Modality, embeddings: Ragged) -> PackedRows:
-        """Return the rows of the residue embeddings of several proteins for both modes."""
+        Parameters
+        ----------
+        modality : "sequence" or "structure"
+            The modality of the embeddings.
+        embeddings : (L, D) array
+            Its residue embeddings, chain after chain.
+        chains : (c,) int64
+            Rows of each chain, at least one each.
+        """
+        one = Ragged(np.asarray(embeddings), np.array([0, len(embeddings)]))
+        (rows,) = self.packed_rows(modality, one, [chains])
+        return rows
+
+    def packed_rows(
+        self, modality: Modality, embeddings: Ragged, chains: Sequence[Int64]
+    ) -> PackedRows:
+        """Return the rows of several proteins for both modes.
+
+        Parameters
+        ----------
+        modality : "sequence" or "structure"
+            The modality of the embeddings.
+        embeddings : Ragged
+            Residue embeddings of n proteins.
+        chains : n of (c,) int64
+            Rows of each protein's chains, at least one each.
+        """
         local = Ragged(self.rows(modality, embeddings.values), embeddings.offsets)
+        of_chains = np.concatenate([np.empty(0, np.int64), *chains])
+        packed = PackedRows(local, local, of_chains)
         if self.head is None or len(embeddings) == 0:
-            return PackedRows(local, local)
-        diagonal = [self.rows(modality, each, "global") for each in embeddings]
-        return PackedRows(local, Ragged.pack(diagonal))
+            return packed
+        diagonal = np.empty_like(local.values)
+        for first, last in pairwise(packed.by_chain.offsets.tolist()):
+            diagonal[first:last] = self.rows(modality, embeddings.values[first:last], "global")
+        return PackedRows(local, Ragged(diagonal, embeddings.offsets), of_chains)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return its arrays by name, as a saved model holds them."""
@@ -222,8 +222,3 @@ class ResidueStage:
 def _beginning_with(prefix: str, arrays: Mapping[str, Float32]) -> dict[str, Float32]:
     """Return the arrays whose names begin so, by the rest of their names."""
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-
-
-def _part(packed: Ragged, part: slice) -> Ragged:
-    offsets = packed.offsets[part.start : part.stop + 1]
-    return Ragged(packed.values[offsets[0] : offsets[-1]], offsets - offsets[0])

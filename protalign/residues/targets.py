@@ -12,8 +12,10 @@ from protalign.core.machine import threads_here
 from protalign.core.ragged import Ragged
 from protalign.core.steps import step, watched
 from protalign.residues.calibration import Calibration, Chance
+from protalign.residues.chains import ProteinTargets
 from protalign.residues.kernels.packed import LANES
-from protalign.residues.kernels.scores import both_scores, diagonal_scores, local_scores
+from protalign.residues.kernels.scores import local_scores
+from protalign.residues.proteins import PackedRows, ProteinRows
 
 #: Pairs of residues that are scored at once, about, in work that is run in steps: a second.
 PAIRS_AT_ONCE = 30_000_000
@@ -26,18 +28,21 @@ class TargetScores:
     Attributes
     ----------
     diagonal : (n,) float32
-        Sum of the residues' log-likelihood ratios on the best diagonal, in nats, less the length
-        term if there is one.
+        The global score (``protalign.residues.chains``): the sum of the residues' log-likelihood
+        ratios on the best diagonal, or on those of several chains, in nats, less the length term
+        if there is one.
     local : (n,) float32
-        Score of the best local alignment with affine gaps, in nats.
+        Score of the best local alignment with affine gaps, in nats; all chains of a protein count
+        as one.
     excess : (n,) float64 or None
         How far the local score is above chance; None without a calibration. See
         ``Calibration.excess``.
 
     Examples
     --------
-    >>> rows = np.eye(3, dtype=np.float32)
-    >>> scores = score_targets(rows, Ragged.pack([rows, -rows]))
+    >>> rows, chain = np.eye(3, dtype=np.float32), np.array([3])
+    >>> query, other = ProteinRows(rows, rows, chain), ProteinRows(-rows, -rows, chain)
+    >>> scores = score_targets(query, PackedRows.of([query, other]))
     >>> scores.diagonal.tolist(), scores.local.tolist()
     ([3.0, 0.0], [3.0, 0.0])
     """
@@ -53,41 +58,40 @@ class TargetScores:
 
 
 def score_targets(
-    query: Float32,
-    targets: Ragged,
+    query: ProteinRows,
+    targets: PackedRows,
     calibration: Calibration | None = None,
     *,
-    diagonal: tuple[Float32, Ragged] | None = None,
     length_term: float = 0.0,
 ) -> TargetScores:
-    """Score a query's rows with those of many targets, with the usual gap costs.
+    """Score a protein with many others, with the usual gap costs.
 
     If the thread's work is run in steps, other work may go first between blocks of targets.
 
     Parameters
     ----------
-    query : (L, k + 2) float32
-        Rows of one modality (``ResidueStage.rows``).
-    targets : Ragged
+    query : ProteinRows
+        Rows of one modality (``ResidueStage.protein_rows``).
+    targets : PackedRows
         Rows of the other modality, of n proteins.
     calibration : Calibration, optional
         The stage's.
-    diagonal : (query, targets), optional
-        Their rows for the diagonal, if these are others (``ResidueStage.head``).
     length_term : float
-        Nats that a diagonal loses for each residue by which the two lengths differ.
+        Nats that a global score loses for each residue by which the two lengths differ.
 
     Examples
     --------
     >>> rows = 9 * np.eye(3, dtype=np.float32)
-    >>> score_targets(rows, Ragged.pack([rows[:2]])).local.tolist()
+    >>> query = ProteinRows(rows, rows, np.array([3]))
+    >>> target = ProteinRows(rows[:2], rows[:2], np.array([2]))
+    >>> score_targets(query, PackedRows.of([target])).local.tolist()
     [162.0]
     """
     step()
-    chance = None if calibration is None else calibration.chance(query)
-    pairs = len(query) * targets.lengths
+    chance = None if calibration is None else calibration.chance(query.local)
+    pairs = len(query.local) * targets.local.lengths
     if not watched() or pairs.sum() <= PAIRS_AT_ONCE:
-        return _scores(query, targets, calibration, chance, diagonal, length_term)
+        return _scores(query, targets, calibration, chance, length_term)
     # Of similar lengths together, as they are scored, and enough for all threads.
     order = np.argsort(pairs, kind="stable")
     least = LANES * threads_here()
@@ -98,8 +102,7 @@ def score_targets(
     )
     for items in _blocks(order, pairs[order], least):
         step()
-        head = None if diagonal is None else (diagonal[0], diagonal[1].take(items))
-        some = _scores(query, targets.take(items), calibration, chance, head, length_term)
+        some = _scores(query, targets.take(items), calibration, chance, length_term)
         best.diagonal[items], best.local[items] = some.diagonal, some.local
         if best.excess is not None:
             best.excess[items] = some.excess
@@ -118,23 +121,19 @@ def _blocks(order: Int64, pairs: Int64, least: int) -> Iterator[Int64]:
 
 
 def _scores(
-    query: Float32,
-    targets: Ragged,
+    query: ProteinRows,
+    targets: PackedRows,
     calibration: Calibration | None,
     chance: Chance | None,
-    diagonal: tuple[Float32, Ragged] | None,
     length_term: float,
 ) -> TargetScores:
-    if diagonal is None:
-        (best, _), (local, _, _) = both_scores(query, targets)
-    else:
-        best, local = diagonal_scores(*diagonal)[0], local_scores(query, targets)[0]
+    [best], [local] = ProteinTargets(targets).scores(PackedRows.of([query]))
+    n, lengths = len(query.local), targets.local.lengths
     if length_term:
-        differences = np.abs(targets.lengths - len(query)).astype(np.float32)
-        best = best - np.float32(length_term) * differences
+        best = best - np.float32(length_term) * np.abs(lengths - n).astype(np.float32)
     if calibration is None:
         return TargetScores(best, local, None)
-    reversed_targets = Ragged.pack([rows[::-1] for rows in targets])
-    by_chance = local_scores(query, reversed_targets)[0]
-    excess = calibration.excess(local, by_chance, len(query), targets.lengths, chance)
+    reversed_targets = Ragged.pack([rows[::-1] for rows in targets.local])
+    by_chance = local_scores(query.local, reversed_targets)[0]
+    excess = calibration.excess(local, by_chance, n, lengths, chance)
     return TargetScores(best, local, excess)

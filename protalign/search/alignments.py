@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from protalign.core.arrays import Float64
 from protalign.core.checks import check_choice
 from protalign.core.errors import InputError
 from protalign.core.machine import free_memory
@@ -16,6 +15,7 @@ from protalign.core.words import AlignMode
 from protalign.heads.model import Model
 from protalign.residues import Alignment
 from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
+from protalign.residues.chains import joined
 from protalign.search.residue_rows import ResidueRows
 
 #: Bytes that an alignment takes for each pair of residues: the scores twice, and the tables of the
@@ -98,10 +98,9 @@ class ProteinAlignment:
     Attributes
     ----------
     whole : NamedAlignment
-        All chains of each, one after another in their order. Of several chains there is no diagonal
-        of the whole in "global" mode, since residues that one of the two lacks would break it where
-        a chain ends: it has the best diagonals of chains on chains, both in their order, none
-        twice, with the highest sum of scores.
+        All chains of each, one after another in their order. In "global" mode several chains have
+        no diagonal of the whole: it has the best diagonals of chains on chains, both in their
+        order, none twice, with the highest sum of scores (``protalign.residues.chains``).
     chains : tuple of NamedAlignment
         Query chain by query chain, each with every target chain; empty if both have one chain,
         since that is the whole.
@@ -148,7 +147,8 @@ def align_proteins(
     query, target : ResidueRows
         Rows of one modality and of the other, of the encoders that the model was fitted on.
     mode : "local" or "global"
-        The best part of both with affine gaps, or the best diagonal of each chain with each.
+        The best part of both with affine gaps, or the best diagonal of each chain with each and,
+        of the whole, those that give the global score.
     gap_open, gap_extend : float
         Costs in nats of a gap's first residue and of each further one; "local" only.
 
@@ -197,76 +197,16 @@ def align_proteins(
     ]
     scores = np.array([[each.alignment.score for each in row] for row in chains])
     matched = zip(*linear_sum_assignment(np.maximum(scores, 0), maximize=True), strict=True)
+    if mode == "local":
+        whole = aligned(query, target)
+    else:
+        diagonals = joined([[each.alignment for each in row] for row in chains])
+        whole = NamedAlignment(query, target, diagonals)
     return ProteinAlignment(
-        aligned(query, target) if mode == "local" else _joined(query, target, chains, scores),
+        whole,
         tuple(each for row in chains for each in row),
         tuple(chains[i][j] for i, j in matched if scores[i, j] > 0),
     )
-
-
-def _joined(
-    query: ResidueRows,
-    target: ResidueRows,
-    chains: list[list[NamedAlignment]],
-    scores: Float64,
-) -> NamedAlignment:
-    """Return the alignment of two proteins that consists of alignments of their chains, in order.
-
-    Parameters
-    ----------
-    query, target : ResidueRows
-        The proteins.
-    chains : list of list of NamedAlignment
-        Each chain of the query with each of the target.
-    scores : (n, m) float64
-        Their scores.
-    """
-    score, no_rows = 0.0, np.empty(0, dtype=np.int64)
-    query_rows, target_rows, ratios = [no_rows], [no_rows], [np.empty(0, dtype=np.float32)]
-    for i, j in _ascending(scores):
-        part = chains[i][j].alignment
-        score += part.score
-        query_rows.append(part.query_rows + query.first_row(i))
-        target_rows.append(part.target_rows + target.first_row(j))
-        ratios.append(part.residue_scores)
-    alignment = Alignment(
-        "global",
-        score,
-        np.concatenate(query_rows),
-        np.concatenate(target_rows),
-        np.concatenate(ratios),
-        len(query),
-        len(target),
-    )
-    return NamedAlignment(query, target, alignment)
-
-
-def _ascending(scores: Float64) -> list[tuple[int, int]]:
-    """Return the pairs with the highest sum of scores above 0, if both rise from pair to pair.
-
-    Examples
-    --------
-    >>> _ascending(np.array([[1.0, 9.0], [8.0, 7.0]]))
-    [(0, 1)]
-    >>> _ascending(np.array([[3.0, 9.0], [8.0, 7.0], [-1.0, -1.0]]))
-    [(0, 0), (1, 1)]
-    """
-    n, m = scores.shape
-    best = np.zeros((n + 1, m + 1))
-    for i in range(n):
-        for j in range(m):
-            best[i + 1, j + 1] = max(best[i, j] + scores[i, j], best[i, j + 1], best[i + 1, j])
-    pairs: list[tuple[int, int]] = []
-    i, j = n, m
-    while i and j:
-        if best[i, j] == best[i - 1, j]:
-            i -= 1
-        elif best[i, j] == best[i, j - 1]:
-            j -= 1
-        else:
-            i, j = i - 1, j - 1
-            pairs.append((i, j))
-    return pairs[::-1]
 
 
 def check_memory(query: str, target: str, query_length: int, target_length: int) -> None:

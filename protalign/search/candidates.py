@@ -11,7 +11,7 @@ from protalign.core.errors import Failure
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.steps import step
 from protalign.core.words import Against, AlignMode
-from protalign.residues.stage import ProteinRows
+from protalign.residues.proteins import ProteinRows
 from protalign.search.hit import Hit
 from protalign.search.index import Index
 from protalign.search.queries import Queries

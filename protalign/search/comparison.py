@@ -16,7 +16,7 @@ from protalign.core.errors import InputError
 from protalign.core.protein import Chain, Modality, Protein
 from protalign.core.steps import step
 from protalign.core.words import AlignMode
-from protalign.residues.alignment import align
+from protalign.residues.chains import align_rows
 from protalign.search.alignments import NamedAlignment, check_memory
 from protalign.search.hit import Hit
 from protalign.search.queries import Queries
@@ -143,8 +143,9 @@ class Comparison:
     def alignment(self, query: int, hit: Hit) -> NamedAlignment | None:
         """Return a hit's alignment with its query, in positions of the two whole sequences.
 
-        All chains of a protein count as one, in their order. Residues that a structure has no row
-        of are in the sequence and are not aligned.
+        All chains of a protein count as one, in their order, but diagonals are those of chains
+        (``protalign.residues.chains``). Residues that a structure has no row of are in the sequence
+        and are not aligned.
 
         Returns
         -------
@@ -166,14 +167,12 @@ class Comparison:
         (found,) = self._residues.rows(hit.against, [hit.id])
         if asking is None or target is None or found is None:
             return None
-        local = self.mode == "local"
-        pair = (rows.local, found.local) if local else (rows.diagonal, found.diagonal)
         try:
-            check_memory(asking.id, target.id, len(pair[0]), len(pair[1]))
+            check_memory(asking.id, target.id, len(rows.local), len(found.local))
         except InputError as error:
             warnings.warn(str(error), stacklevel=2)
             return None
-        alignment = align(*pair, self.mode)
+        alignment = align_rows(rows, found, self.mode)
         if not len(alignment):
             return None
         sides = (
@@ -267,11 +266,7 @@ def positions(chains: Sequence[Chain], modality: Modality) -> Int64:
     Positions count from 0 through all chains, one after another.
     """
     starts = np.cumsum([0, *(len(chain) for chain in chains)])[:-1].tolist()
-    rows = [
-        np.arange(len(chain)) if modality == "sequence" else chain.structure_rows
-        for chain in chains
-    ]
-    parts = [start + each for start, each in zip(starts, rows, strict=True)]
+    parts = [start + chain.rows(modality) for start, chain in zip(starts, chains, strict=True)]
     return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64)
 
 

@@ -37,8 +37,10 @@ class Hit:
     probability : float or None
         Probability that the two share a fold, by the local score; None as for ``evalue``.
     global_score : float or None
-        Sum of the residues' log-likelihood ratios on the best diagonal, in nats: high for the
-        query's own partner, and for near-identical proteins. With ``rerank`` only.
+        Sum of the residues' log-likelihood ratios on the best diagonal, or on those of several
+        chains in order, in nats: high for the query's own partner, and for near-identical
+        proteins. What ``align --mode global`` reports as the score of the whole. With ``rerank``
+        only.
     description, organism, accession : str or None
         The entry's name, its organism and its accession, as its file had them; None if unknown.
     taxid : int or None

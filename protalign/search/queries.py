@@ -24,7 +24,7 @@ from protalign.heads.model import Model
 from protalign.reading import ReadOptions, find_sources, read_sources
 from protalign.reading.fasta import parse_sequence
 from protalign.residues import ResidueStage
-from protalign.residues.stage import ProteinRows
+from protalign.residues.proteins import ProteinRows
 from protalign.search.rerank import StoredResidues
 from protalign.search.residue_rows import StoredProtein, has_coordinates
 from protalign.search.superposition import backbone_of
@@ -340,7 +340,7 @@ def embedding_queries(
         np.concatenate([np.empty((0, model.embed_dim), dtype=np.float32), *vectors]),
         [None] * len(embeddings),
         [
-            None if stage is None else stage.protein_rows(m, rows)
+            None if stage is None else stage.protein_rows(m, rows, np.array([len(rows)]))
             for m, rows in zip(modalities, embeddings, strict=True)
         ],
     )
@@ -390,7 +390,8 @@ def protein_queries(
         vectors[indices] = model.pool(kind, rows)
         if stage is not None:
             for index, embeddings in zip(indices, rows, strict=True):
-                residues[index] = stage.protein_rows(kind, embeddings)
+                chains = proteins[index].chain_rows(kind)
+                residues[index] = stage.protein_rows(kind, embeddings, chains)
     return Queries(
         [protein.id for protein in proteins],
         modality,

@@ -9,12 +9,11 @@ import numpy as np
 from protalign.core.checks import check_between
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
-from protalign.core.ragged import Ragged
 from protalign.core.words import AlignMode
 from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model
 from protalign.residues import ResidueStage
-from protalign.residues.stage import ProteinRows
+from protalign.residues.proteins import PackedRows, ProteinRows
 from protalign.residues.targets import TargetScores, score_targets
 from protalign.stores import EmbeddingStore
 
@@ -65,9 +64,11 @@ class StoredResidues:
         present = entries.rows(encoder.name)[1] > 0
         rows: dict[str, ProteinRows] = {}
         if present.any():
-            packed = self.stage.packed_rows(modality, entries[present].embeddings(encoder.name))
-            both = map(ProteinRows, packed.local, packed.diagonal)
-            rows = dict(zip(entries[present].ids.tolist(), both, strict=True))
+            entries = entries[present]
+            packed = self.stage.packed_rows(
+                modality, entries.embeddings(encoder.name), entries.chain_rows(modality)
+            )
+            rows = dict(zip(entries.ids.tolist(), packed, strict=True))
         return [rows.get(entry_id) for entry_id in ids]
 
 
@@ -118,12 +119,7 @@ def rescored(
     if not known:
         empty = np.empty(0, np.float32)
         return [], [], TargetScores(empty, empty, None)
-    local = Ragged.pack([rows.local for rows in known.values()])
-    diagonal = None
-    if stage.head is not None:
-        diagonal = query.diagonal, Ragged.pack([rows.diagonal for rows in known.values()])
-    scores = score_targets(
-        query.local, local, stage.calibration, diagonal=diagonal, length_term=length_term
-    )
+    packed = PackedRows.of(list(known.values()))
+    scores = score_targets(query, packed, stage.calibration, length_term=length_term)
     keys = scores.local_order if mode == "local" else scores.diagonal.astype(np.float64)
     return list(known), np.argsort(-keys, kind="stable").tolist(), scores

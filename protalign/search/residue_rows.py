@@ -110,10 +110,7 @@ class ResidueRows:
         structure, source, source_sha256
             As the attributes.
         """
-        rows = [
-            np.arange(len(chain)) if modality == "sequence" else chain.structure_rows
-            for chain in chains
-        ]
+        rows = [chain.rows(modality) for chain in chains]
         pairs = [pair for pair in zip(chains, rows, strict=True) if len(pair[1])]
         letters = ["".join(np.array(list(chain.sequence))[kept].tolist()) for chain, kept in pairs]
         return cls(

@@ -196,9 +196,17 @@ class UnionLog(Log):
 
     def sequence_rows(self, rows: Int64) -> list[Int64]:
         """Return, for each structure row of entries with a structure, its sequence row."""
+        return self._listed(rows, EntryLog.sequence_rows)
+
+    def chain_rows(self, modality: Modality, rows: Int64) -> list[Int64]:
+        """Return, for entries with the modality, the rows of each chain that has any."""
+        return self._listed(rows, lambda log, own: log.chain_rows(modality, own))
+
+    def _listed(self, rows: Int64, call: Callable[[EntryLog, Int64], list[Int64]]) -> list[Int64]:
+        """Return what each store's log says of its rows, in their order."""
         found: list[Int64] = [np.empty(0, dtype=np.int64)] * len(rows)
         for store, positions, own_rows in self._rows.parts(rows):
-            each = self._members[store].log.sequence_rows(own_rows)
+            each = call(self._members[store].log, own_rows)
             for position, of_row in zip(positions.tolist(), each, strict=True):
                 found[position] = of_row
         return found

@@ -159,8 +159,12 @@ def test_it_is_saved_with_the_model(with_head: ProtAlignEstimator, tmp_path: Pat
         rows = stage.rows("sequence", query, mode), stage.rows("structure", target, mode)
         assert align(*rows, mode).score == one.score
     assert (stage.rows("sequence", query) != stage.rows("sequence", query, "global")).any()
-    packed = stage.protein_rows("structure", target)
+    packed = stage.protein_rows("structure", target, np.array([len(target)]))
     assert (packed.diagonal == stage.rows("structure", target, "global")).all()
+    two = stage.protein_rows("structure", target, np.array([8, len(target) - 8]))
+    assert (two.local == packed.local).all()
+    assert (two.diagonal[:8] == stage.rows("structure", target[:8], "global")).all()
+    assert (two.diagonal[8:10] != packed.diagonal[8:10]).any()  # it has no neighbours before it
     card = (tmp_path / "model" / "README.md").read_text()
     assert "- a head trained on hard negatives (60 pairs and their look-alikes" in card
     assert ProtAlignEstimator.load(tmp_path / "model").residue_head
@@ -205,7 +209,9 @@ def test_a_model_of_before_has_none(with_head: ProtAlignEstimator, tmp_path: Pat
     )
     loaded = ProtAlignEstimator.load(tmp_path / "model")
     assert not loaded.residue_head
-    rows = loaded.model_.residue_scorer().protein_rows("sequence", families(1, 5)[0][0])
+    sequence = families(1, 5)[0][0]
+    one_chain = np.array([len(sequence)])
+    rows = loaded.model_.residue_scorer().protein_rows("sequence", sequence, one_chain)
     assert rows.local is rows.diagonal
     assert "no head trained on hard negatives" in (tmp_path / "model" / "README.md").read_text()
 

@@ -13,12 +13,18 @@ from protalign.core.steps import in_steps
 from protalign.residues import Alignment, align
 from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
 from protalign.residues.kernels.scores import diagonal_scores, local_scores
+from protalign.residues.proteins import PackedRows, ProteinRows
 from protalign.residues.targets import score_targets
 
 
 def rows(n: int, seed: int) -> Float32:
     """Rows of small whole numbers: their products are exact."""
     return np.random.default_rng(seed).integers(-3, 4, size=(n, 4)).astype(np.float32)
+
+
+def of_one_chain(local: Float32, diagonal: Float32 | None = None) -> ProteinRows:
+    """A protein of one chain."""
+    return ProteinRows(local, local if diagonal is None else diagonal, np.array([len(local)]))
 
 
 lengths = st.integers(1, 25)
@@ -97,31 +103,37 @@ def test_many_targets_are_scored_as_each_alone() -> None:
     """Both scores of a search's second stage are those of the alignments that are shown."""
     query = rows(30, 0)
     targets = [rows(n, n) for n in (1, 12, 30, 47)]
-    scores = score_targets(query, Ragged.pack(targets))
+    packed = PackedRows.of([of_one_chain(target) for target in targets])
+    scores = score_targets(of_one_chain(query), packed)
     assert scores.excess is None
     assert scores.diagonal.tolist() == [align(query, t, "global").score for t in targets]
     assert scores.local.tolist() == [align(query, t).score for t in targets]
     assert (scores.local_order == scores.local).all()
 
 
-@given(st.lists(lengths, max_size=9), lengths, seeds, st.integers(1, 900), st.booleans())
+@given(
+    st.lists(lengths, min_size=1, max_size=9), lengths, seeds, st.integers(1, 900), st.booleans()
+)
 def test_targets_in_blocks_are_targets_at_once(
     several: list[int], n: int, seed: int, most: int, with_head: bool
 ) -> None:
     """However many pairs are scored at once, each target has its score, in its place."""
-    query = rows(n, seed)
-    targets = Ragged(
-        np.concatenate([rows(m, seed + i) for i, m in enumerate([*several, 1])])[:-1],
-        np.cumsum([0, *several]).astype(np.int64),
+    heads = [(n, seed + 50), *((m, seed + 51 + i) for i, m in enumerate(several))]
+    query, *proteins = (
+        ProteinRows(
+            rows(length, seed + i),
+            rows(length, of_head) if with_head else rows(length, seed + i),
+            np.array([1, length - 1]) if length % 3 == 2 else np.array([length]),
+        )
+        for i, (length, of_head) in enumerate(heads)
     )
-    of_head = (rows(n, seed + 50), Ragged(2 * targets.values, targets.offsets))
-    head = of_head if with_head else None
-    want = score_targets(query, targets, diagonal=head, length_term=1.0)
+    targets = PackedRows.of(proteins)
+    want = score_targets(query, targets, length_term=1.0)
     steps: list[int] = []
     with pytest.MonkeyPatch.context() as patch, in_steps(lambda: steps.append(1)):
         patch.setattr("protalign.residues.targets.PAIRS_AT_ONCE", most)
         patch.setattr("protalign.residues.targets.LANES", 1)
-        found = score_targets(query, targets, diagonal=head, length_term=1.0)
+        found = score_targets(query, targets, length_term=1.0)
     assert found.local.tolist() == want.local.tolist()
     assert found.diagonal.tolist() == want.diagonal.tolist()
     assert found.excess is None

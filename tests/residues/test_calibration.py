@@ -37,6 +37,24 @@ def test_an_e_value_is_a_number_of_hits() -> None:
         assert evalue / 1.5 < hits < evalue * 1.5
 
 
+def test_what_chance_gives_counts_once() -> None:
+    """Scores that grow twice as fast as those with reversed targets give the weight 1, not 2.
+
+    E-values hold all the same.
+    """
+
+    def steep(n: int, seed: int) -> tuple[Float64, Float64, Int64, Int64]:
+        scores, by_chance, *lengths = unrelated(n, seed)
+        return scores + by_chance, by_chance, lengths[0], lengths[1]
+
+    calibration = Calibration.fit(*steep(20_000, 0))
+    assert calibration.reversed_weight == 1
+    evalues = calibration.evalue(calibration.excess(*steep(400_000, 1)), 1000)
+    for evalue in (10, 1, 0.1):
+        assert evalue / 2 < np.count_nonzero(evalues <= evalue) / 400 < evalue * 2
+    assert 0.8 < Calibration.fit(*unrelated(20_000, 0)).reversed_weight < 1
+
+
 def test_relatives_among_the_pairs_change_little() -> None:
     """One pair of 50 is of near-identical proteins."""
     scores, *others = unrelated(20_000, 0)

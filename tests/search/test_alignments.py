@@ -25,7 +25,7 @@ from protalign.heads.model import Model
 from protalign.reading import ReadOptions, find_sources, read_sources
 from protalign.residues import Alignment
 from protalign.search.alignment_formats import BLOCK, M8_COLUMNS, a3m, as_dict, blocks, fasta, m8
-from protalign.search.alignments import NamedAlignment, _joined, align_proteins
+from protalign.search.alignments import NamedAlignment, align_proteins
 from protalign.search.residue_rows import ResidueRows, stored_chains, stored_rows
 from protalign.search.residue_support import (
     COLUMNS,
@@ -344,8 +344,6 @@ def test_the_whole_survives_residues_that_one_lacks(model: Model, store: Embeddi
     assert (np.diff(whole.target_rows) == 1).all()
     assert (whole.query_rows - whole.target_rows == 7 * target.chain_index).all()
     assert aligned.whole.identical == len(target)
-    nothing = _joined(query, target, [], np.full((2, 2), -1.0))
-    assert (len(nothing), nothing.alignment.score) == (0, 0)
 
 
 def complex_of(

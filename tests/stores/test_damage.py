@@ -239,3 +239,38 @@ def test_forged_counts_are_no_pairs_of_residues(
         store.sequence_rows(store.entry_rows)
     if (column, value) != ("entries/structure_length", 3):  # only the coordinates tell
         assert not verify(tmp_path / "store.zarr").ok
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("structures/chains", -1), ("structures/chain", 2**62), ("chains/residues", -1)),
+        *(("chains/residues", 10), ("chains/residues", 10**6), ("chains/residue", 2**62)),
+        *(("entries/structure_chains", 0), ("entries/structure_chains", 2**31 - 1)),
+        *(("entries/structure_chain", -1), ("entries/structure_chain", 5)),
+        *(("entries/structure_length", 3), ("entries/structure_length", 0)),
+        *(("sequences/chain_length/values", 3), ("sequences/chain_length/values", -1)),
+        *(("sequences/chain_length/length", 1), ("sequences/chain_length/start", 2**62)),
+        ("sequences/letters/length", 5),
+    ],
+)
+def test_forged_chains_are_no_rows(
+    tmp_path: Path,
+    proteins: list[Protein],
+    monkeypatch: pytest.MonkeyPatch,
+    column: str,
+    value: int,
+) -> None:
+    """Chains that do not fit the rows of a complex are never scored."""
+    append = Appender.append
+
+    def forged(appender: Appender, name: str, rows: np.typing.ArrayLike) -> None:
+        append(appender, name, [value] * len(np.asarray(rows)) if name == column else rows)
+
+    monkeypatch.setattr(Appender, "append", forged)
+    with StoreWriter(tmp_path / "store.zarr", OPTIONS) as writer:
+        add_all(writer, [protein for protein in proteins if protein.id == "dimer"])
+    store = EmbeddingStore.open(tmp_path / "store.zarr")
+    with pytest.raises(StoreError, match="inconsistent") as caught:
+        store.chain_rows("sequence" if column.startswith("sequences") else "structure")
+    assert "\n" not in str(caught.value)

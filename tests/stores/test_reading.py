@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from protalign.core.errors import InputError, StoreError
-from protalign.core.protein import Protein
+from protalign.core.protein import MODALITIES, Protein
 from protalign.stores import EmbeddingStore, Entries, StoreWriter
 from tests.helpers.one_hot import from_centre, one_hot
 from tests.helpers.stores import OPTIONS, sequence_only
@@ -200,6 +200,20 @@ def test_residue_map_finds_rows_in_the_file(entries: Entries, proteins: list[Pro
         )
         assert named[key] == letters[residues.sequence_index[row]]
     assert residues.observed.shape == (len(letters),)
+
+
+def test_chains_have_the_rows_of_their_residues(entries: Entries, proteins: list[Protein]) -> None:
+    """Of each modality, in the order of the entries; nothing is asked of no entries."""
+    for modality in MODALITIES:
+        some = [
+            protein for protein in reversed(proteins) if modality == "sequence" or protein.structure
+        ]
+        found = entries[[protein.id for protein in some]].chain_rows(modality)
+        assert [rows.tolist() for rows in found] == [
+            protein.chain_rows(modality).tolist() for protein in some
+        ]
+        assert max(map(len, found)) == 2
+        assert entries[:0].chain_rows(modality) == []
 
 
 def test_index_errors(entries: Entries) -> None:

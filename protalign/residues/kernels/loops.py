@@ -118,6 +118,33 @@ def best_diagonals(
         offsets[lane] = offset
 
 
+@compiled
+def best_ascending(scores: Float32, first_query: Int64, first_target: Int64, best: Float32) -> None:
+    """Find the highest sum of chains' scores of each two proteins, if both rise from pair to pair.
+
+    Parameters
+    ----------
+    scores : (C, D) float32
+        Each chain of m proteins with each chain of n others.
+    first_query, first_target : (m + 1,) and (n + 1,) int64
+        Chains before each protein, and of all.
+    best : (m, n) float32
+        The sums, at least 0.
+    """
+    sums = np.empty(scores.shape[1] + 1)
+    for q in range(len(first_query) - 1):
+        for t in range(len(first_target) - 1):
+            first, count = first_target[t], first_target[t + 1] - first_target[t]
+            sums[: count + 1] = 0
+            for i in range(first_query[q], first_query[q + 1]):
+                before = 0.0  # the sum of the chains before both
+                for j in range(count):
+                    above = sums[j + 1]
+                    sums[j + 1] = max(before + scores[i, first + j], above, sums[j])
+                    before = above
+            best[q, t] = sums[count]
+
+
 class _Vectors:
     """What LLVM's builder does with ``LANES`` numbers at once."""
 

@@ -48,7 +48,9 @@ class DiagonalHits:
 class DiagonalScan:
     """The residue rows of a database, searched by best diagonals.
 
-    Each search of up to 64 queries reads all rows once, a block at a time.
+    Each search of up to 64 queries reads all rows once, a block at a time. A target or a query is
+    one chain: those of a complex are targets of their own, and ``protalign.residues.chains`` joins
+    scores of chains.
 
     Parameters
     ----------

@@ -1,0 +1,207 @@
+"""Proteins of several chains: the best diagonals of chains on chains, in their order.
+
+The global score of two proteins of one chain each is the sum of their best diagonal. Several chains
+have no diagonal: a residue that one protein lacks would break it at the next chain. So if either
+protein has several, each chain of one has its best diagonal with each chain of the other. Pairs of
+chains are chosen so that both chains rise from pair to pair, and that the sum of their scores is as
+high as it can be. It is 0 if no pair's score is above 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from protalign.core.arrays import Float32, Float64
+from protalign.core.words import AlignMode
+from protalign.residues.alignment import Alignment, align
+from protalign.residues.kernels.packed import PackedTargets, pack
+from protalign.residues.kernels.scores import (
+    both_scores,
+    diagonal_scores,
+    joined_scores,
+    local_scores,
+)
+from protalign.residues.proteins import PackedRows, ProteinRows
+
+
+class ProteinTargets:
+    """n proteins, laid out once to be scored with many queries.
+
+    Parameters
+    ----------
+    rows : PackedRows
+        Their rows.
+
+    Examples
+    --------
+    >>> rows = np.eye(5, dtype=np.float32)
+    >>> dimer = ProteinRows(rows, rows, np.array([3, 2]))
+    >>> lacking = ProteinRows(rows[1:], rows[1:], np.array([2, 2]))  # its first residue
+    >>> targets = ProteinTargets(PackedRows.of([dimer, lacking]))
+    >>> best, local = targets.scores(PackedRows.of([dimer]))
+    >>> best.tolist()
+    [[5.0, 4.0]]
+    """
+
+    def __init__(self, rows: PackedRows) -> None:
+        self._rows = rows
+        self._several = np.flatnonzero(np.diff(rows.first_chain) > 1)
+        self._one = rows.local is rows.diagonal
+
+    @cached_property
+    def _local(self) -> PackedTargets:
+        return pack(self._rows.local)
+
+    @cached_property
+    def _diagonal(self) -> PackedTargets:
+        return self._local if self._one else pack(self._rows.diagonal)
+
+    @cached_property
+    def _chains(self) -> _Chains:
+        """The chains of all."""
+        return _Chains(self._rows)
+
+    @cached_property
+    def _chains_of_several(self) -> _Chains:
+        """The chains of those that have several."""
+        return _Chains(self._rows.take(self._several))
+
+    def scores(self, queries: PackedRows, *, floor: float | None = None) -> tuple[Float32, Float32]:
+        """Score the targets with some queries.
+
+        Parameters
+        ----------
+        queries : PackedRows
+            Rows of m proteins of the other modality, each of at least one residue.
+        floor : float, optional
+            The least that a pair of residues counts on a diagonal, in nats. Default: no floor.
+
+        Returns
+        -------
+        best : (m, n) float32
+            The global scores, in nats; minus infinity for a target without rows.
+        local : (m, n) float32
+            Scores of the best local alignments, in which all chains are one, with the usual gaps.
+        """
+        best, local = (np.empty((len(queries), len(self._rows)), np.float32) for _ in range(2))
+        several = np.diff(queries.first_chain) > 1
+        for score, some in ((self._of_one_chain, ~several), (self._of_several, several)):
+            places = np.flatnonzero(some)
+            if len(places):
+                best[places], local[places] = score(queries.take(places), floor)
+        return best, local
+
+    def _of_one_chain(self, queries: PackedRows, floor: float | None) -> tuple[Float32, Float32]:
+        # All as if they had one chain, together: so those that have get the same last bits as ever.
+        if self._one:
+            (best, _), (local, _, _) = both_scores(queries.local, self._local, floor=floor)
+        else:
+            best, _ = diagonal_scores(queries.diagonal, self._diagonal, floor=floor)
+            local, _, _ = local_scores(queries.local, self._local)
+        if len(self._several):
+            best[:, self._several] = self._chains_of_several.scores(queries, floor)
+        return best, local
+
+    def _of_several(self, queries: PackedRows, floor: float | None) -> tuple[Float32, Float32]:
+        return self._chains.scores(queries, floor), local_scores(queries.local, self._local)[0]
+
+
+class _Chains:
+    """The chains of some proteins, laid out to be scored."""
+
+    def __init__(self, rows: PackedRows) -> None:
+        self._packed, self._first = pack(rows.by_chain), rows.first_chain
+
+    def scores(self, queries: PackedRows, floor: float | None) -> Float32:
+        """Return (m, n) float32: the highest sums of the chains' diagonals."""
+        by_chain, _ = diagonal_scores(queries.by_chain, self._packed, floor=floor)
+        return joined_scores(by_chain, queries.first_chain, self._first)
+
+
+def align_rows(query: ProteinRows, target: ProteinRows, mode: AlignMode) -> Alignment:
+    """Align two proteins' residue rows, of one chain or of several.
+
+    Parameters
+    ----------
+    query, target : ProteinRows
+        Rows of one modality and of the other.
+    mode : "local" or "global"
+        The best part of both with the usual gap costs, in which all chains are one; or the best
+        diagonal, of several chains their best diagonals (``joined``).
+
+    Examples
+    --------
+    >>> rows = np.eye(5, dtype=np.float32)
+    >>> dimer, lacking = np.array([3, 2]), np.array([2, 2])
+    >>> query, target = ProteinRows(rows, rows, dimer), ProteinRows(rows[1:], rows[1:], lacking)
+    >>> align_rows(query, target, "global").query_rows.tolist()
+    [1, 2, 3, 4]
+    """
+    if mode == "local":
+        return align(query.local, target.local)
+    if max(len(query.chains), len(target.chains)) < 2:
+        return align(query.diagonal, target.diagonal, mode)
+    targets = list(target.by_chain)
+    return joined([[align(one, each, mode) for each in targets] for one in query.by_chain])
+
+
+def joined(parts: Sequence[Sequence[Alignment]]) -> Alignment:
+    """Return the alignment of two proteins that consists of diagonals of their chains, in order.
+
+    Parameters
+    ----------
+    parts : n of m of Alignment
+        Each chain of the query with each of the target.
+    """
+    score, none = 0.0, np.empty(0, dtype=np.int64)
+    query_rows, target_rows, ratios = [none], [none], [np.empty(0, dtype=np.float32)]
+    query_ends = np.cumsum([0, *(row[0].query_length for row in parts)])
+    target_ends = np.cumsum([0, *(part.target_length for part in parts[0])])
+    for i, j in ascending(np.array([[part.score for part in row] for row in parts])):
+        part = parts[i][j]
+        score += part.score
+        query_rows.append(part.query_rows + query_ends[i])
+        target_rows.append(part.target_rows + target_ends[j])
+        ratios.append(part.residue_scores)
+    return Alignment(
+        "global",
+        score,
+        np.concatenate(query_rows),
+        np.concatenate(target_rows),
+        np.concatenate(ratios),
+        int(query_ends[-1]),
+        int(target_ends[-1]),
+    )
+
+
+def ascending(scores: Float64) -> list[tuple[int, int]]:
+    """Return the pairs with the highest sum of scores above 0, if both rise from pair to pair.
+
+    ``joined_scores`` has the sum alone, for many proteins.
+
+    Examples
+    --------
+    >>> ascending(np.array([[1.0, 9.0], [8.0, 7.0]]))
+    [(0, 1)]
+    >>> ascending(np.array([[3.0, 9.0], [8.0, 7.0], [-1.0, -1.0]]))
+    [(0, 0), (1, 1)]
+    """
+    n, m = scores.shape
+    best = np.zeros((n + 1, m + 1))
+    for i in range(n):
+        for j in range(m):
+            best[i + 1, j + 1] = max(best[i, j] + scores[i, j], best[i, j + 1], best[i + 1, j])
+    pairs: list[tuple[int, int]] = []
+    i, j = n, m
+    while i and j:
+        if best[i, j] == best[i - 1, j]:
+            i -= 1
+        elif best[i, j] == best[i, j - 1]:
+            j -= 1
+        else:
+            i, j = i - 1, j - 1
+            pairs.append((i, j))
+    return pairs[::-1]

@@ -1,0 +1,197 @@
+"""The global score of proteins of several chains, by the fast path and by plain steps."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protalign.core.ragged import Ragged
+from protalign.residues import align
+from protalign.residues.alignment import Alignment
+from protalign.residues.chains import ProteinTargets, align_rows, ascending, joined
+from protalign.residues.kernels.scores import both_scores, diagonal_scores, joined_scores
+from protalign.residues.proteins import PackedRows, ProteinRows
+
+#: Residues of each chain of a protein.
+cuts = st.lists(st.integers(1, 9), min_size=1, max_size=4)
+
+
+def protein(lengths: list[int], seed: int, with_head: bool = False) -> ProteinRows:
+    """A protein of small whole numbers: their products are exact."""
+    rng = np.random.default_rng(seed)
+    local, other = rng.integers(-3, 4, size=(2, sum(lengths), 4)).astype(np.float32)
+    return ProteinRows(local, other if with_head else local, np.array(lengths))
+
+
+def of_plain_steps(query: ProteinRows, target: ProteinRows, floor: float | None) -> float:
+    """Every choice of pairs of chains that rise in both is tried."""
+    if len(query.chains) == len(target.chains) == 1:
+        return align(query.diagonal, target.diagonal, "global", floor=floor).score
+    scores = [
+        [align(one, other, "global", floor=floor).score for other in target.by_chain]
+        for one in query.by_chain
+    ]
+    n, m = len(query.chains), len(target.chains)
+    return max(
+        sum(scores[i][j] for i, j in zip(of_query, of_target, strict=True))
+        for count in range(min(n, m) + 1)
+        for of_query in combinations(range(n), count)
+        for of_target in combinations(range(m), count)
+    )
+
+
+@given(
+    st.lists(cuts, min_size=1, max_size=3),
+    st.lists(cuts, min_size=1, max_size=10),
+    st.integers(0, 10_000),
+    st.booleans(),
+    st.sampled_from([None, -2.0]),
+)
+def test_the_score_is_that_of_plain_steps(
+    of_queries: list[list[int]],
+    of_targets: list[list[int]],
+    seed: int,
+    with_head: bool,
+    floor: float | None,
+) -> None:
+    """Proteins of one chain and of several, in one call; local scores know no chains."""
+    queries = [protein(each, seed + i, with_head) for i, each in enumerate(of_queries)]
+    targets = [protein(each, seed + 50 + i, with_head) for i, each in enumerate(of_targets)]
+    packed = PackedRows.of(targets)
+    assert (packed.local is packed.diagonal) != with_head
+    best, local = ProteinTargets(packed).scores(PackedRows.of(queries), floor=floor)
+    for q, query in enumerate(queries):
+        for t, target in enumerate(targets):
+            assert best[q, t] == of_plain_steps(query, target, floor)
+            assert local[q, t] == align(query.local, target.local).score
+            if floor is None:
+                found = align_rows(query, target, "global")
+                assert found.score == best[q, t]
+                assert_is_of_chains(found, query, target)
+
+
+def assert_is_of_chains(found: Alignment, query: ProteinRows, target: ProteinRows) -> None:
+    """An alignment's rows are those of its score, and rise; no chain is on two chains."""
+    pairs = np.einsum(
+        "ij,ij->i", query.diagonal[found.query_rows], target.diagonal[found.target_rows]
+    )
+    np.testing.assert_array_equal(found.residue_scores, pairs)
+    assert pairs.sum() == found.score
+    assert (found.query_length, found.target_length) == (len(query.local), len(target.local))
+    assert (np.diff(found.query_rows) > 0).all()
+    assert (np.diff(found.target_rows) > 0).all()
+    sides = (query, found.query_rows), (target, found.target_rows)
+    of_query, of_target = (
+        np.repeat(np.arange(len(rows.chains)), rows.chains)[some].tolist() for rows, some in sides
+    )
+    on = set(zip(of_query, of_target, strict=True))
+    assert len(on) == len(set(of_query)) == len(set(of_target))
+
+
+def real_rows(lengths: list[int], seed: int) -> ProteinRows:
+    """Rows whose sums are rounded."""
+    values = np.random.default_rng(seed).normal(size=(sum(lengths), 50)).astype(np.float32)
+    return ProteinRows(values, values, np.array(lengths))
+
+
+def test_one_chain_has_the_same_bits_beside_complexes() -> None:
+    """Two proteins of one chain score as they always did, to the last bit."""
+    lengths = [[40], [25, 30], [61], [12, 12, 12], [33], [80], [7], [9], [10, 70], [55]]
+    targets = PackedRows.of([real_rows(each, i) for i, each in enumerate(lengths)])
+    query = PackedRows.of([real_rows([45], 99)])
+    best, local = ProteinTargets(targets).scores(query)
+    (diagonals, _), (expected, _, _) = both_scores(query.local, targets.local)
+    one = np.array([len(each) == 1 for each in lengths])
+    np.testing.assert_array_equal(best[:, one], diagonals[:, one])
+    assert (best[:, ~one] != diagonals[:, ~one]).any()
+    np.testing.assert_array_equal(local, expected)
+
+
+def test_a_residue_that_is_missing_moves_no_other_chain() -> None:
+    """Each chain keeps its diagonal; a second copy of a chain has no partner in a monomer."""
+    whole = real_rows([30, 20, 25], 3)
+    lacking = ProteinRows(whole.local[1:], whole.local[1:], np.array([29, 20, 25]))
+    monomer = ProteinRows(whole.local[:30], whole.local[:30], np.array([30]))
+    twice = np.concatenate([monomer.local, monomer.local])
+    dimer = ProteinRows(twice, twice, np.array([30, 30]))
+    turned = np.concatenate([whole.local[30:50], whole.local[:30]])
+    swapped = ProteinRows(turned, turned, np.array([20, 30]))
+    targets = ProteinTargets(PackedRows.of([lacking, monomer, dimer, swapped]))
+    best, _ = targets.scores(PackedRows.of([whole, monomer, dimer]))
+    own = np.square(whole.local).sum(axis=1)
+    assert best[0, 0] == pytest.approx(own[1:].sum(), rel=1e-6)
+    for pair in (best[0, 1], best[1, 1], best[1, 2], best[2, 1]):  # one chain has a partner
+        assert pair == pytest.approx(own[:30].sum(), rel=1e-6)
+    assert best[2, 2] == pytest.approx(2 * own[:30].sum(), rel=1e-6)
+    assert best[1, 3] == pytest.approx(own[:30].sum(), rel=1e-6)
+    assert best[0, 3] == pytest.approx(own[:30].sum(), rel=1e-6)  # the chains are turned round
+
+
+@given(st.integers(0, 4), st.integers(1, 5), st.integers(0, 10_000))
+def test_the_pairs_have_the_sum(n: int, m: int, seed: int) -> None:
+    """The pairs that are shown, and the sum that is ranked by."""
+    scores = np.random.default_rng(seed).integers(-3, 6, size=(n, m)).astype(np.float32)
+    pairs = ascending(scores.astype(np.float64))
+    assert all(scores[pair] > 0 for pair in pairs)
+    assert all(before[0] < after[0] and before[1] < after[1] for before, after in pairwise(pairs))
+    [[best]] = joined_scores(scores, np.array([0, n]), np.array([0, m]))
+    assert best == sum(scores[pair] for pair in pairs)
+
+
+def test_nothing_above_zero_is_an_empty_alignment() -> None:
+    """Two chains that fit nothing."""
+    none = np.empty(0, np.int64)
+    part = Alignment("global", -1.0, none, none, np.empty(0, np.float32), 3, 4)
+    found = joined([[part], [part]])
+    assert (len(found), found.score, found.query_length, found.target_length) == (0, 0, 6, 4)
+
+
+def test_a_target_without_rows_is_last() -> None:
+    """As for ``diagonal_scores``, also if the query has several chains."""
+    rows = np.ones((4, 3), np.float32)
+    nothing = ProteinRows(rows[:0], rows[:0], np.empty(0, np.int64))
+    targets = ProteinTargets(PackedRows.of([nothing, ProteinRows(rows, rows, np.array([1, 3]))]))
+    for chains in ([4], [2, 2]):
+        best, local = targets.scores(PackedRows.of([ProteinRows(rows, rows, np.array(chains))]))
+        assert best[0, 0] == -np.inf
+        assert best[0, 1] > 0
+        assert local[0, 0] == 0
+
+
+def test_packed_proteins_are_those_that_were_packed() -> None:
+    """One by one, and some of them in another order."""
+    proteins = [protein([3, 2], 0, True), protein([4], 1, True), protein([1, 1, 6], 2, True)]
+    packed = PackedRows.of(proteins)
+    for found, expected in (
+        (list(packed), proteins),
+        (packed.take(np.array([2, 0])), proteins[::-2]),
+    ):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one.local, other.local)
+            np.testing.assert_array_equal(one.diagonal, other.diagonal)
+            assert one.chains.tolist() == other.chains.tolist()
+    (alone,) = PackedRows.of([protein([3, 2], 0)])
+    assert alone.local is alone.diagonal
+
+
+@pytest.mark.parametrize("chains", [[4], [6], [2, 4], [5, 1], [3, 0, 2], [3, 3, -1], []])
+def test_chains_that_do_not_fit_the_rows_are_refused(chains: list[int]) -> None:
+    """No score is made of them; (5) is one chain of two proteins."""
+    rows = Ragged(np.zeros((5, 2), np.float32), np.array([0, 3, 5]))
+    PackedRows(rows, rows, np.array([3, 1, 1]))
+    with pytest.raises(ValueError, match="chains"):
+        PackedRows(rows, rows, np.array(chains, dtype=np.int64))
+    with pytest.raises(ValueError, match="two modes"):
+        PackedRows(rows, Ragged(rows.values, np.array([0, 2, 5])), np.array([3, 2]))
+
+
+def test_the_rows_of_the_head_are_those_of_diagonals() -> None:
+    """Of a complex too: chains are scored by them, and local alignments by the others."""
+    query, target = protein([5, 4], 0, True), protein([6, 3], 1, True)
+    best, _ = ProteinTargets(PackedRows.of([target])).scores(PackedRows.of([query]))
+    by_chain = diagonal_scores(query.by_chain, target.by_chain)[0]
+    assert best[0, 0] == sum(by_chain[pair] for pair in ascending(by_chain.astype(np.float64)))
