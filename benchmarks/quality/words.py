@@ -1,6 +1,7 @@
 """What a first stage by residue words loses, on folds that the residue stage was not fitted on.
 
     python benchmarks/quality/words.py domains.zarr --labels cath.csv --json figures.json
+    python benchmarks/quality/words.py domains.zarr --labels cath.csv --made-up 1000000 --queries 50
 
 The store has sequences and structures of domains; the table has their ids and a column with the
 label (default: topology). A third of the labels is held out, by a seed; the residue stage and the
@@ -8,6 +9,8 @@ words are made of all other entries of the store. Held-out sequences are compare
 structure of the store, by words and in full: by the best diagonal ("global"), and by local
 alignment ("local"). It prints how often the own structure is among the first n, and how often the
 first hit of the full comparison is among the first n by words, which is what a second stage needs.
+``--made-up`` adds structures to those compared by words: pieces of entries that are not held out,
+as in benchmarks/speed/words.py. The full comparison does not see them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's
 
 from benchmarks.quality.calibration import labels_of
 from benchmarks.shared.measuring import MACHINE
+from benchmarks.speed.words import blocks
 from protalign import EmbeddingStore
 from protalign.core.arrays import Int64
 from protalign.core.files import write_json
@@ -36,6 +40,7 @@ from protalign.residues.kernels.word_scores import word_scores
 from protalign.residues.proteins import PackedRows
 from protalign.residues.targets import score_targets
 from protalign.residues.words import SAMPLED, WORDS, ResidueWords
+from protalign.search.word_files import Words
 
 FIRST = (1, 20, 50, 100, 200)
 SIDES = ("words", "global", "local")
@@ -49,15 +54,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--queries", type=int, default=150, help="of those held out, at most")
     parser.add_argument("--words", type=int, default=WORDS)
+    parser.add_argument("--made-up", type=int, default=0, help="structures more by words")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     labels = labels_of(options.labels, options.column)
     store = EmbeddingStore.open(options.store)
     runs = []
     for seed in range(options.seeds):
-        run = measure(store, labels, seed, options.queries, options.words)
+        run = measure(store, labels, seed, options)
         runs.append(run)
-        print(f"seed {seed}: {run['queries']} queries, {run['targets']} structures, % among first")
+        print(
+            f"seed {seed}: {run['queries']} queries, {run['targets']:,} structures, % among first"
+        )
         print(f"{'':>30}" + "".join(f"{n:>8}" for n in FIRST))
         for name, shares in run["shares"].items():
             print(f"{name:>30}" + "".join(f"{100 * share:8.1f}" for share in shares), flush=True)
@@ -75,7 +83,7 @@ def rows_of(
 
 
 def measure(
-    store: EmbeddingStore, labels: dict[str, str], seed: int, most: int, n_words: int
+    store: EmbeddingStore, labels: dict[str, str], seed: int, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Fit on two thirds of the labels and measure on the rest."""
     rng = np.random.default_rng(seed)
@@ -91,15 +99,19 @@ def measure(
         : int(np.searchsorted(np.cumsum(inputs.lengths("structure")[known]), SAMPLED)) + 1
     ]
     sample = rows_of(stage, store, "structure", known).local.values
-    words = ResidueWords.fit({"structure": sample}, n_words, seed)
+    words = ResidueWords.fit({"structure": sample}, options.words, seed)
     structures = np.flatnonzero(both)
     targets = rows_of(stage, store, "structure", structures)
-    target_words = words.of("structure", targets.local.values)
-    queries = np.sort(rng.permutation(np.flatnonzero(both & is_held_out))[:most])
+    target_words, offsets = words.of("structure", targets.local.values), targets.local.offsets
+    if options.made_up:
+        target_words, offsets = with_made_up(
+            target_words, offsets, words.of("structure", sample), options.made_up
+        )
+    queries = np.sort(rng.permutation(np.flatnonzero(both & is_held_out))[: options.queries])
     scores: dict[str, list[npt.NDArray[Any]]] = {side: [] for side in SIDES}
     for query in rows_of(stage, store, "sequence", queries):
         profile = words.profile("structure", query.local)
-        scores["words"].append(word_scores(profile, target_words, targets.local.offsets))
+        scores["words"].append(word_scores(profile, target_words, offsets).astype(np.uint16))
         full = score_targets(query, targets, stage.calibration)
         scores["global"].append(full.diagonal)
         scores["local"].append(full.local_order)
@@ -110,12 +122,22 @@ def measure(
         ranks[f"first hit of {side}, words"] = ranks_of(scores["words"], best)
     return {
         "queries": len(queries),
-        "targets": len(structures),
+        "targets": len(offsets) - 1,
         "words": len(words.centroids["structure"]),
         "shares": {
             name: [float(np.mean(each <= n)) for n in FIRST] for name, each in ranks.items()
         },
     }
+
+
+def with_made_up(words: Words, offsets: Int64, real: Words, count: int) -> tuple[Words, Int64]:
+    """Return the words and offsets of some targets, and of structures made of real words."""
+    parts = list(blocks(count, real))
+    lengths = np.concatenate([each for _, each, _ in parts])
+    return (
+        np.concatenate([words, *(some for _, _, some in parts)]),
+        np.concatenate([offsets, offsets[-1] + np.cumsum(lengths)]),
+    )
 
 
 def ranks_of(scores: list[npt.NDArray[Any]], targets: Int64) -> Int64:

@@ -45,7 +45,7 @@ def test_centroids_are_means_of_rows(words: ResidueWords, rows: np.ndarray) -> N
     np.testing.assert_allclose(words.centroids["structure"], means, atol=0.3)
     query = np.random.default_rng(1).normal(size=(1, 10)).astype(np.float32)
     profile = words.profile("structure", query)
-    steps = profile.values[:-32].reshape(12, -1)[:, 32].astype(int) - BIAS
+    steps = profile.scores.reshape(12, -1)[:, 0].astype(int) - BIAS
     expected = np.clip(STEPS * (query @ words.centroids["structure"].T)[0], -BIAS, HIGHEST)
     np.testing.assert_allclose(steps, expected, atol=0.51)
 

@@ -33,8 +33,8 @@ STEPS = 1.0
 #: Steps below 0 that a score counts as at least, and above 0 at most. A few pairs of residues have
 #: more, far out where no residues were when the stage was fitted.
 BIAS, HIGHEST = 8, 12
-#: Largest number of a byte.
-_BYTE = 255
+#: Largest number of a byte, and bytes of a line of the processor's cache.
+_BYTE, _LINE = 255, 64
 #: Words for a thread, at least: fewer are not worth a second thread.
 _THREAD_WORDS = 1 << 18
 #: Parts of the targets for each thread, so that none waits long for the last.
@@ -49,42 +49,49 @@ class WordProfile:
 
     Attributes
     ----------
-    values : (K * (bands + 32) + 32,) uint8
-        For each word, 32 zeros and the best score in each block, the last block first; and 32
-        zeros. Scores are in steps, plus ``BIAS``.
-    bands : int
-        Bands that one residue of a target is in: the query's blocks.
+    scores : (K * width,) uint8
+        For each word, the best score in each block of the query, and zeros. Scores are in steps,
+        plus ``BIAS``.
+    width : int
+        Bytes for a word.
+    values : int
+        Values of the processor in a tile (``word_loops``); a row is whole tiles.
     highest : int
-        The largest of the values.
+        The largest of the scores.
 
     Examples
     --------
     >>> profile = WordProfile.of(np.array([[2.0, -3.0], [-1.0, 4.0]]))
-    >>> profile.bands, profile.highest - BIAS
-    (1, 4)
+    >>> profile.width, profile.highest - BIAS
+    (32, 4)
     >>> word_scores(profile, np.array([0, 1, 0], np.uint16), np.array([0, 2, 3])).tolist()
     [6, 2]
     """
 
-    values: npt.NDArray[np.uint8]
-    bands: int
+    scores: npt.NDArray[np.uint8]
+    width: int
+    values: int
     highest: int
 
     @classmethod
     def of(cls, scores: Float32) -> WordProfile:
         """Build it of a query's (L, K) scores with each word, in nats."""
-        from protalign.residues.kernels.word_loops import LANES
-
+        loops = _loops()
         n_query, n_words = scores.shape
         size = 1 << SHIFT
-        bands = -(-n_query // size)
-        steps = np.zeros((bands * size + 2 * MARGIN, n_words), dtype=np.uint8)
+        blocks = -(-n_query // size)
+        steps = np.zeros((blocks * size + 2 * MARGIN, n_words), dtype=np.uint8)
         steps[MARGIN : MARGIN + n_query] = np.clip(np.rint(STEPS * scores), -BIAS, HIGHEST) + BIAS
-        near = [steps[first:][: bands * size : size] for first in range(size + 2 * MARGIN)]
-        values = np.zeros((n_words, bands + LANES), dtype=np.uint8)
-        values[:, LANES:] = np.maximum.reduce(near)[::-1].T
-        flat = np.concatenate([values.reshape(-1), np.zeros(LANES, dtype=np.uint8)])
-        return cls(flat, bands, int(steps.max(initial=0)))
+        near = [steps[first:][: blocks * size : size] for first in range(size + 2 * MARGIN)]
+        n_values = -(-blocks // loops.LANES)
+        n_tiles = -(-n_values // loops.VALUES[-1])
+        values = next(each for each in loops.VALUES if each * n_tiles >= n_values)
+        width = n_tiles * values * loops.LANES
+        # A row begins where a line of the cache does, or in its middle: fewer lines are read.
+        memory = np.zeros(n_words * width + _LINE, dtype=np.uint8)
+        flat = memory[-memory.ctypes.data % _LINE :][: n_words * width]
+        flat.reshape(n_words, width)[:, :blocks] = np.maximum.reduce(near).T
+        return cls(flat, width, values, int(steps.max(initial=0)))
 
 
 def word_scores(profile: WordProfile, words: Words, offsets: Int64) -> npt.NDArray[np.int32]:
@@ -106,36 +113,38 @@ def word_scores(profile: WordProfile, words: Words, offsets: Int64) -> npt.NDArr
         The scores, in steps, at most 65,535 less a little; 0 for a target without a positive pair.
     """
     best = np.zeros(len(offsets) - 1, dtype=np.int32)
-    loops = _loops()
     targets = np.flatnonzero(np.diff(offsets))
-    _share(loops.best_segments, profile, words, offsets, targets, best)
+    _share(profile, words, offsets, targets, np.uint8, best)
     # A byte that reached its end may stand for more.
     full = np.flatnonzero(best > _BYTE - profile.highest)
-    _share(loops.best_wide_segments, profile, words, offsets, full, best)
+    _share(profile, words, offsets, full, np.uint16, best)
     return best
 
 
 def _share(
-    loop: Any,
     profile: WordProfile,
     words: Words,
     offsets: Int64,
     targets: Int64,
+    kind: type[np.uint8] | type[np.uint16],
     best: npt.NDArray[np.int32],
 ) -> None:
     """Score some targets in threads, each of which takes the next part as it has done one."""
-    ends = np.cumsum(offsets[targets + 1] - offsets[targets])
     if len(targets) == 0:
         return
+    lengths = offsets[targets + 1] - offsets[targets]
+    ends, longest = np.cumsum(lengths), int(lengths.max())
     n_threads = max(1, min(threads_here(), int(ends[-1]) // _THREAD_WORDS))
     n_parts = n_threads * _PARTS if n_threads > 1 else 1
     cuts = np.searchsorted(ends, np.arange(1, n_parts) * (ends[-1] / n_parts))
     parts = iter(np.split(targets, cuts))  # threads may share it
-    flat = profile.values
+    loop = _loops().best_segments
+    sizes = profile.width, profile.values, SHIFT, BIAS
 
     def work(_: int) -> None:
+        leaving = np.empty(((longest - 1) >> SHIFT) + 1, dtype=kind)
         for part in parts:
-            loop(words, offsets, part, flat, profile.bands, SHIFT, BIAS, best)
+            loop(words, offsets, part, profile.scores, *sizes, leaving, best)
 
     share(n_threads, work)
 

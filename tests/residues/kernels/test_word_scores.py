@@ -68,6 +68,25 @@ def test_scores_are_those_of_loops(seed: int, length: int, lengths: list[int], m
     assert given.dtype == np.int32
 
 
+@pytest.mark.parametrize("length", [128, 129, 500, 700, 1025, 1100])
+def test_scores_of_long_queries_are_those_of_loops(length: int) -> None:
+    """Queries of several values, and of several tiles, in bytes and in larger numbers."""
+    rng = np.random.default_rng(length)
+    words, offsets = targets(rng, [1, 4, 5, 38])
+    own = rng.integers(0, WORDS, length)
+    # Parts of the query, some over the end of a value or a tile.
+    fitting = [own[first : first + 60] for first in (100, 360, 480, 994, length - 60)]
+    words = np.concatenate([words, *fitting]).astype(np.uint16)
+    offsets = np.append(offsets, offsets[-1] + np.cumsum([len(part) for part in fitting]))
+    for score, is_large in ((3.0, False), (12.0, True)):
+        scores = rng.normal(-4, 2, (length, WORDS)).astype(np.float32)
+        scores[np.arange(length), own] = score
+        given = word_scores(WordProfile.of(scores), words, offsets)
+        parts = np.split(words, offsets[1:-1])
+        assert given.tolist() == [best_segment(scores, part.tolist()) for part in parts]
+        assert (given.max() > 255) == is_large
+
+
 def test_a_part_of_the_targets_scores_as_it_does_among_all() -> None:
     """Offsets may begin anywhere in the words, and threads share the targets."""
     rng = np.random.default_rng(0)
