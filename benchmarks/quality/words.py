@@ -36,7 +36,7 @@ from protalign.heads.inputs import read_inputs
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
 from protalign.residues import ResidueStage
-from protalign.residues.kernels.word_scores import word_scores
+from protalign.residues.kernels.word_scores import without_length, word_scores
 from protalign.residues.proteins import PackedRows
 from protalign.residues.targets import score_targets
 from protalign.residues.words import SAMPLED, WORDS, ResidueWords
@@ -111,7 +111,8 @@ def measure(
     scores: dict[str, list[npt.NDArray[Any]]] = {side: [] for side in SIDES}
     for query in rows_of(stage, store, "sequence", queries):
         profile = words.profile("structure", query.local)
-        scores["words"].append(word_scores(profile, target_words, offsets).astype(np.uint16))
+        by_words = word_scores(profile, target_words, offsets)
+        scores["words"].append(without_length(by_words, np.diff(offsets)))
         full = score_targets(query, targets, stage.calibration)
         scores["global"].append(full.diagonal)
         scores["local"].append(full.local_order)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.checks import check_whole
@@ -19,7 +18,7 @@ from protalign.core.protein import MODALITIES, Modality
 from protalign.core.unfinished import put_back
 from protalign.heads.model import Model
 from protalign.residues import ResidueStage
-from protalign.residues.kernels.word_scores import word_scores
+from protalign.residues.kernels.word_scores import without_length, word_scores
 from protalign.residues.words import ResidueWords
 from protalign.search.word_files import (
     AGAIN,
@@ -70,7 +69,7 @@ class WordIndex:
     >>> query = 9 * np.eye(2, 5, dtype=np.float32) - 3  # two residues that fit words 0 and 1
     >>> [(rows, scores)] = index.nearest("structure", [query], k=1)
     >>> rows.tolist(), scores.tolist()
-    ([1], [12])
+    ([1], [12.0])
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -128,7 +127,7 @@ class WordIndex:
         queries: Sequence[Float32],
         k: int,
         kept: Bool | None = None,
-    ) -> list[tuple[Int64, npt.NDArray[np.int32]]]:
+    ) -> list[tuple[Int64, Float32]]:
         """Find the entries whose words fit each query best.
 
         Parameters
@@ -145,8 +144,9 @@ class WordIndex:
         Returns
         -------
         list of (rows, scores)
-            For each query (k,) int64 rows of entries in the store's log, and (k,) int32 scores of
-            their best segments (``protalign.residues.kernels.word_scores``), best first.
+            For each query (k,) int64 rows of entries in the store's log, and (k,) float32 scores of
+            their best segments (``protalign.residues.kernels.word_scores``) less what chance adds
+            for their length, best first.
 
         Raises
         ------
@@ -165,10 +165,10 @@ class WordIndex:
         for reader in self._parts[against]:
             for begin, end in _pieces(reader.offsets):
                 offsets = reader.offsets[begin : end + 1]
-                words = reader.words(int(offsets[0]), int(offsets[-1]))
+                words, lengths = reader.words(int(offsets[0]), int(offsets[-1])), np.diff(offsets)
                 inside = None if kept is None else kept[first + begin : first + end]
                 for place, profile in enumerate(profiles):
-                    scores = word_scores(profile, words, offsets)
+                    scores = without_length(word_scores(profile, words, offsets), lengths)
                     best[place] = best[place].joined(reader.rows[begin:end], scores, inside, k)
             first += reader.part.entries
         return [(each.rows, each.scores) for each in best]
@@ -193,15 +193,13 @@ class _Best:
     """The best entries of a query so far: of equal scores the earlier one first."""
 
     rows: Int64
-    scores: npt.NDArray[np.int32]
+    scores: Float32
 
     @classmethod
     def none(cls) -> _Best:
-        return cls(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32))
+        return cls(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
 
-    def joined(
-        self, rows: Int64, scores: npt.NDArray[np.int32], inside: Bool | None, k: int
-    ) -> _Best:
+    def joined(self, rows: Int64, scores: Float32, inside: Bool | None, k: int) -> _Best:
         """Return the best k of these and of some later entries."""
         if inside is not None:
             rows, scores = rows[inside], scores[inside]

@@ -23,8 +23,9 @@ from protalign.core.errors import InputError, ModelError, StoreError
 from protalign.core.files import json_text
 from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.estimator.export import export_vectors
+from protalign.residues.words import ResidueWords
 from protalign.search import WordIndex, index_store
-from protalign.search.word_files import PartReader, ids_digest
+from protalign.search.word_files import PartReader, PartWriter, ids_digest, new_index
 from protalign.search.word_index import verify_index
 from protalign.stores.format.lock import StoreLock
 from tests.helpers.commands import contents
@@ -245,6 +246,22 @@ def test_hits_of_an_index_are_described_by_its_store(
         **{protein.id: f"the {protein.id}" for protein in few},
         chains[2].id: None,
     }
+
+
+def test_of_equal_segments_that_of_the_shorter_entry_is_first(tmp_path: Path) -> None:
+    """A long one has it by chance more often; entries of at most 50 residues count alike."""
+    words = ResidueWords({"structure": np.eye(3, 5, dtype=np.float32)})
+    lengths = np.array([200, 60, 40, 20])
+    targets = [np.r_[0, 1, np.full(length - 2, 2)] for length in lengths]
+    with new_index(tmp_path / "index", {"stage_sha256": "", "store": {}}, words) as made:
+        segment, parts = made
+        with PartWriter(segment, "structure") as writer:
+            writer.add(np.arange(4), lengths, np.concatenate(targets))
+        parts["structure"] = writer.finish(list("abcd"))
+    query = 9 * np.eye(2, 5, dtype=np.float32) - 3
+    [(rows, scores)] = WordIndex(tmp_path / "index").nearest("structure", [query], k=4)
+    assert rows.tolist() == [2, 3, 1, 0]
+    assert scores.tolist() == pytest.approx([12, 12, 12 - 30 * np.log(1.2), 12 - 30 * np.log(4)])
 
 
 def test_few_candidates_hold_the_own_structure(
