@@ -27,9 +27,7 @@ from protalign.stores.vectors.folder import ID, TEXTS, part_name
 from protalign.stores.vectors.mapped import MappedVectors
 from protalign.stores.vectors.seal import BrokenSealError, has_whole_seal
 from protalign.stores.vectors.table import schema_of, vectors_in
-
-#: A vector's length may differ from 1 by so much.
-_UNIT = 1e-2
+from protalign.stores.vectors.unit import odd_rows
 
 
 def verify_folder(path: Path) -> list[str]:
@@ -86,9 +84,8 @@ def _odd_vectors(vectors: MappedVectors) -> Iterator[str]:
         odd: list[int] = []
         for start in range(0, len(vectors), TEXTS_AT_ONCE):
             block = values[start : start + TEXTS_AT_ONCE]
-            squares = np.einsum("ij,ij->i", block, block)
             here = present[start : start + TEXTS_AT_ONCE]
-            wrong = np.where(here, ~(np.abs(squares - 1) < _UNIT), np.isfinite(squares))
+            wrong = odd_rows(block, here) | (~here & np.isfinite(block).all(axis=1))
             odd += (start + np.flatnonzero(wrong)).tolist()
         if odd:
             name = vectors.ids_at(np.array(odd[:1]))[0]

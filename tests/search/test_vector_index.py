@@ -62,7 +62,7 @@ def test_a_search_reads_as_many_cells_as_was_measured(indexed: Path) -> None:
     assert isinstance(rescored, RescoredCells)
     assert rescored.nprobe == record.nprobe
     exact = exact_of(*index.vectors.candidates("structure"))
-    others = some_vectors(*index.vectors.candidates("sequence"))
+    others = some_vectors(index.vectors, "sequence")
     assert fitting_nprobe(rescored, exact, others) == (record.nprobe, record.recall)
 
     def recall(nprobe: int) -> float:
