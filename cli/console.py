@@ -66,12 +66,17 @@ def quick_imports() -> Iterator[None]:
 def refuse_unused(context: typer.Context, names: Sequence[str], wants: str) -> None:
     """Raise InputError if an option was given that has no effect without ``wants``."""
     for name in names:
-        source = context.get_parameter_source(name)
-        assert source is not None, f"no option is called {name}"
-        if source.name == "COMMANDLINE":
+        if is_given(context, name):
             raise InputError(
                 f"--{name.replace('_', '-')}: has no effect without {wants}", "give both or neither"
             )
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Return whether an option is on the command line, by the name of its parameter."""
+    source = context.get_parameter_source(name)
+    assert source is not None, f"no option is called {name}"
+    return source.name == "COMMANDLINE"
 
 
 def print_json(value: Mapping[str, Any]) -> None:
