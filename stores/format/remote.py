@@ -16,6 +16,7 @@ from zarr.storage import FsspecStore, WrapperStore
 
 from protalign.core.arrays import Bool
 from protalign.core.errors import StoreError
+from protalign.stores.format.advice import RESTORE
 from protalign.stores.format.arrays import MANY_CHUNKS, Arrays, check_place, chunk_error
 from protalign.stores.format.checksums import (
     CHECKSUM_BYTES,
@@ -221,13 +222,11 @@ class RemoteArrays(Arrays):
                 array = None
             except _BadArrayError as error:
                 raise StoreError(
-                    f"{self.path}: array {error.array} is damaged: {error.fault}; restore it from "
-                    "a copy"
+                    f"{self.path}: array {error.array} is damaged: {error.fault}; {RESTORE}"
                 ) from None
             if not isinstance(array, zarr.Array):
                 raise StoreError(
-                    f"{self.path}: the store is damaged, array {name} is missing; restore it from "
-                    "a copy"
+                    f"{self.path}: the store is damaged, array {name} is missing; {RESTORE}"
                 )
             self._opened[name] = array
         return self._opened[name]

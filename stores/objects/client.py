@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from protalign.core.errors import StoreError
 from protalign.core.printing import one_line, without_secrets, without_users
+from protalign.stores.format.advice import RESTORE
 
 #: Beginnings of URLs of object storage that conditional requests are made to.
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
@@ -260,9 +261,7 @@ class Objects:
             result = self._obstore.get(self._bucket, key, options=options)
             return bytes(result.bytes()), _version(result.meta)
         except (self._errors.NotFoundError, FileNotFoundError):
-            raise MissingObjectError(
-                f"{self.url}: {key} is missing; restore it from a copy"
-            ) from None
+            raise MissingObjectError(f"{self.url}: {key} is missing; {RESTORE}") from None
         except Exception as error:
             raise self._unread(f"{key} cannot be read", error) from None
 

@@ -94,7 +94,7 @@ def _odd_vectors(vectors: MappedVectors) -> Iterator[str]:
 
 
 def _wrong_parts(vectors: MappedVectors) -> Iterator[str]:
-    """Yield a line for each Parquet file that is damaged, or has other rows than the arrays."""
+    """Yield a line for each Parquet file that is damaged, is foreign, or has other rows."""
     folder, first = vectors.folder, 0
     for number, (rows, size) in enumerate(folder.parts):
         name = part_name(number)
@@ -102,6 +102,11 @@ def _wrong_parts(vectors: MappedVectors) -> Iterator[str]:
         if problem:
             yield str(damaged(vectors.path, f"{name}{problem}"))
         first += rows
+    for other in sorted(vectors.path.rglob("*.[pP][aA][rR][qQ][uU][eE][tT]")):
+        name = str(other.relative_to(vectors.path))
+        if name not in map(part_name, range(len(folder.parts))):
+            problem = f"{name} is not a part of it, and other programs would read it too"
+            yield f"{vectors.path}: {problem}; move that file elsewhere"
 
 
 def _wrong_part(vectors: MappedVectors, path: Path, first: int, rows: int, size: int) -> str:
