@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from protalign.core.errors import Failure, InputError
 from protalign.core.files import json_text
+from protalign.core.launch import launch
 from protalign.core.notes import NoteCount
 from protalign.core.printing import printable, table_cell
 from protalign.core.urls import is_url
@@ -70,6 +71,12 @@ def refuse_unused(context: typer.Context, names: Sequence[str], wants: str) -> N
             raise InputError(
                 f"--{name.replace('_', '-')}: has no effect without {wants}", "give both or neither"
             )
+
+
+def refuse_torchrun(command: str) -> None:
+    """Raise InputError if torchrun started this process among others: each would write the same."""
+    if launch().size > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InputError(f"{command}: every process would do all of it", "run it without torchrun")
 
 
 def is_given(context: typer.Context, name: str) -> bool:

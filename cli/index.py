@@ -7,7 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from protalign.cli.console import ConsoleReporter, is_given, on_ctrl_c, print_json, quick_imports
+from protalign.cli.console import (
+    ConsoleReporter,
+    is_given,
+    on_ctrl_c,
+    print_json,
+    quick_imports,
+    refuse_torchrun,
+)
 from protalign.cli.options import AsJson, Quiet, Scheduler, Seed
 from protalign.core.errors import InputError
 from protalign.core.paths import path_text
@@ -78,6 +85,7 @@ def index(
       protalign index vectors/ --out vector-index/
       protalign search 1a30 --vectors vectors/ --index vector-index/
     """
+    refuse_torchrun("index")
     from protalign.stores.vectors.folder import is_vector_folder
 
     vectors = [each for each in store if is_vector_folder(each) or Path(each).suffix == ".parquet"]
