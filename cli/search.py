@@ -36,8 +36,8 @@ def search(
         list[str],
         typer.Argument(
             help="Ids of the vectors; FASTA files, structure files or folders of them; tar "
-            "archives of structures; sequences of at least 10 letters; or Parquet files or folders of "
-            "vectors. If 1a30 is an id and a file, ./1a30 is the file.",
+            "archives of structures; sequences of at least 10 letters; or Parquet files or "
+            "folders of vectors. If 1a30 is an id and a file, ./1a30 is the file.",
             show_default=False,
         ),
     ],

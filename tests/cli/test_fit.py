@@ -86,7 +86,5 @@ def test_a_store_that_lacks_a_modality(sample: Path, tmp_path: Path) -> None:
     encoders = "--sequence-encoder", "protalign_t6_2M", "--structure-encoder", "none"
     run("embed", sample / "1bpi_A.cif", "--out", store, *encoders, "-q")
     problem = run("fit", store, "--out", tmp_path / "model", code=2).stderr
-    assert (
-        "the structure embeddings are missing; training needs both: run `protalign embed` to"
-        in (problem)
-    )
+    assert "X: the structure embeddings are missing; training needs both: run `prota" in problem
+    assert "protalign embed` to the end, with an encoder of each modality" in problem
