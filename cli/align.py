@@ -26,8 +26,8 @@ from protalign.core.errors import InputError
 from protalign.core.words import AlignFormat, AlignMode, Modality
 
 _PROTEIN = (
-    "A FASTA file, a structure file, a folder of them, an id of --store, or a sequence of at least "
-    "10 letters."
+    "A FASTA file, a structure file, a folder of them, a tar archive of structures, an id of "
+    "--store, or a sequence of at least 10 letters."
 )
 
 

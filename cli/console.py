@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from protalign.core.errors import Failure, InputError
 from protalign.core.files import json_text
+from protalign.core.launch import launch
 from protalign.core.notes import NoteCount
 from protalign.core.printing import printable, table_cell
 from protalign.core.urls import is_url
@@ -66,12 +67,23 @@ def quick_imports() -> Iterator[None]:
 def refuse_unused(context: typer.Context, names: Sequence[str], wants: str) -> None:
     """Raise InputError if an option was given that has no effect without ``wants``."""
     for name in names:
-        source = context.get_parameter_source(name)
-        assert source is not None, f"no option is called {name}"
-        if source.name == "COMMANDLINE":
+        if is_given(context, name):
             raise InputError(
                 f"--{name.replace('_', '-')}: has no effect without {wants}", "give both or neither"
             )
+
+
+def refuse_torchrun(command: str) -> None:
+    """Raise InputError if torchrun started this process among others: each would write the same."""
+    if launch().size > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InputError(f"{command}: every process would do all of it", "run it without torchrun")
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Return whether an option is on the command line, by the name of its parameter."""
+    source = context.get_parameter_source(name)
+    assert source is not None, f"no option is called {name}"
+    return source.name == "COMMANDLINE"
 
 
 def print_json(value: Mapping[str, Any]) -> None:

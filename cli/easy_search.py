@@ -42,8 +42,8 @@ def easy_search(
         Path,
         typer.Argument(
             metavar="queries",
-            help="A FASTA file, a structure file or a folder of them; or a store, vectors, or a "
-            "folder that --db made.",
+            help="A FASTA file, a structure file or a folder of them; a tar archive of structures; "
+            "or a store, vectors, or a folder that --db made.",
         ),
     ],
     targets: Annotated[Path, typer.Argument(metavar="targets", help="What to search: likewise.")],

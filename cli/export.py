@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from protalign.cli.console import on_ctrl_c, print_json, quick_imports
+from protalign.cli.console import on_ctrl_c, print_json, quick_imports, refuse_torchrun
 from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, Scheduler, StoreList
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
@@ -61,6 +61,7 @@ def export(
       protalign export store.zarr --model model/ --out vectors/
       protalign export 'shards/*.zarr' --model model/ --out vectors.parquet
     """
+    refuse_torchrun("export")
     with quick_imports():
         from protalign.estimator.export import export_vectors
         from protalign.heads.model import Model

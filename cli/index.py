@@ -7,7 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from protalign.cli.console import ConsoleReporter, on_ctrl_c, print_json, quick_imports
+from protalign.cli.console import (
+    ConsoleReporter,
+    is_given,
+    on_ctrl_c,
+    print_json,
+    quick_imports,
+    refuse_torchrun,
+)
 from protalign.cli.options import AsJson, Quiet, Scheduler, Seed
 from protalign.core.errors import InputError
 from protalign.core.paths import path_text
@@ -19,6 +26,7 @@ _WORDS = 1024
 
 
 def index(
+    context: typer.Context,
     store: Annotated[
         list[str],
         typer.Argument(
@@ -77,18 +85,22 @@ def index(
       protalign index vectors/ --out vector-index/
       protalign search 1a30 --vectors vectors/ --index vector-index/
     """
+    refuse_torchrun("index")
     from protalign.stores.vectors.folder import is_vector_folder
 
     vectors = [each for each in store if is_vector_folder(each) or Path(each).suffix == ".parquet"]
     if vectors:
         if len(store) > 1:
             raise InputError(f"{vectors[0]}: vectors are indexed alone", "name nothing else")
-        for name, value in (("--model", model), ("--words", words), ("--scheduler", scheduler)):
-            if value is not None:
-                raise InputError(f"{name}: indexing vectors does without", "leave the option out")
+        for name in ("model", "words", "seed", "scheduler"):
+            if is_given(context, name):
+                raise InputError(f"--{name}: indexing vectors does without", "leave the option out")
         _index_vectors(vectors[0], out, quiet, as_json)
         return
     if model is None:
+        from protalign.stores import EmbeddingStore
+
+        EmbeddingStore.open(store)  # what is not there, or is no store, is the mistake
         raise InputError("--model: it is missing", "name the model whose words index the store")
     _index_words(store, model, out, words or _WORDS, seed, scheduler, quiet, as_json)
 

@@ -35,9 +35,9 @@ def search(
     queries: Annotated[
         list[str],
         typer.Argument(
-            help="Ids of the vectors; FASTA files, structure files or folders of them; "
-            "sequences of at least 10 letters; or Parquet files or folders of vectors. If 1a30 is "
-            "an id and a file, ./1a30 is the file.",
+            help="Ids of the vectors; FASTA files, structure files or folders of them; tar "
+            "archives of structures; sequences of at least 10 letters; or Parquet files or "
+            "folders of vectors. If 1a30 is an id and a file, ./1a30 is the file.",
             show_default=False,
         ),
     ],

@@ -40,7 +40,8 @@ def serve(
         typer.Argument(
             metavar="targets",
             help="What to search: a store that `protalign embed` made, or several, or a quoted "
-            "pattern such as 'shards/*.zarr'; or FASTA and structure files, a folder of them, "
+            "pattern such as 'shards/*.zarr'; or FASTA and structure files, a folder of them, tar "
+            "archives of structures, "
             "vectors, or a folder that `easy-search --db` made.",
             show_default=False,
         ),

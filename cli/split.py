@@ -81,6 +81,11 @@ def split(
       protalign split store.zarr --by column table.csv --out split.csv
       protalign split store.zarr --by pdbbind --index index/
     """
+    if table is not None and (table.is_dir() or table.suffix == ".zarr"):
+        raise InputError(
+            f"{path_text(table)}: it is a folder, and one store is named",
+            "name several stores by a quoted pattern, such as 'shards/*.zarr'",
+        )
     if (by == "column") != (table is not None):
         raise InputError("--by column: needs a table, and only it does", "give both or neither")
     if by == "pdbbind" and index is None:

@@ -15,6 +15,14 @@ from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
 
+#: The document of each kind of folder but a store, the kind, and files that only it has.
+_DOCUMENTS = {
+    "config.json": ("a model", "*.safetensors"),
+    "vectors.json": ("a folder of vectors", "part-*.parquet"),
+    "vector-index.json": ("an index of vectors", "*_centroids.npy"),
+    "index.json": ("an index of words", "segment-*/*.words"),
+}
+
 
 def verify(
     paths: Annotated[
@@ -50,7 +58,8 @@ def verify(
       protalign verify 'shards/*.zarr'
       protalign verify vectors.parquet
 
-    Exit code: 0 if everything is whole, 3 if something is damaged, 2 for wrong usage.
+    Exit code: 0 if everything is whole, 3 if something is damaged or a store is not finished, 2 for
+    wrong usage.
     """
     others = [path for path in map(Path, paths) if _is_no_store(path)]
     if not others:
@@ -67,9 +76,22 @@ def verify(
 
 
 def _is_no_store(path: Path) -> bool:
-    """Return whether a path is a file, a model, an index or a folder of vectors."""
-    documents = ("config.json", "index.json", "vectors.json", "vector-index.json")
-    return path.is_file() or any((path / name).is_file() for name in documents)
+    """Return whether a path is a file, a model, an index or vectors, or what is left of one."""
+    has_document = any((path / name).is_file() for name in _DOCUMENTS)
+    return path.is_file() or has_document or _without_document(path) != ""
+
+
+def _without_document(path: Path) -> str:
+    """Return the problem of a folder that has the files of one kind, but not its document."""
+    if any((path / name).is_file() for name in ("zarr.json", *_DOCUMENTS)):
+        return ""
+    for document, (kind, pattern) in _DOCUMENTS.items():
+        if any(path.glob(pattern)):
+            return (
+                f"{path_text(path)}: it is damaged, {document} of {kind} is missing; restore that "
+                "file from a copy, or make the folder again"
+            )
+    return ""
 
 
 def _verify_stores(paths: list[str], upgrade: bool, scheduler: str | None, as_json: bool) -> None:
@@ -85,7 +107,9 @@ def _verify_stores(paths: list[str], upgrade: bool, scheduler: str | None, as_js
             print(f"  {printable(line)}")
         if report.ok:
             print("  every chunk is whole")
-    if not report.ok:
+            if not report.finished:
+                print("  not finished: run `protalign embed` again with the same files")
+    if not (report.ok and report.finished):
         raise typer.Exit(SOME_FAILED)
 
 
@@ -100,7 +124,8 @@ def _verify_file(path: Path, as_json: bool) -> None:
         from protalign.heads.model_check import verify_model as check
     else:
         from protalign.stores import verify_vectors as check
-    problems = check(path)
+    missing = _without_document(path)
+    problems = [missing] if missing else check(path)
     if as_json:
         print_json({"path": path_text(path), "ok": not problems, "problems": problems})
     else:

@@ -27,6 +27,7 @@ from protalign.core.machine import usable_memory
 from protalign.core.notes import NoteCount, NoteCounter
 from protalign.core.paths import may_exist, path_text
 from protalign.core.protein import MODALITIES, Modality, Structure
+from protalign.core.spread import check_scheduler
 from protalign.core.threads import torch_pool
 from protalign.core.words import StorageDtype, counted
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
@@ -44,6 +45,7 @@ from protalign.stores.filling.encode import Progress, encode_pending
 from protalign.stores.format.layout import ENCODER_CHUNK_ROWS, checked_encoder_name
 from protalign.stores.objects.client import exists, is_object_url, shown
 from protalign.stores.objects.spool import spooled
+from protalign.stores.union.paths import check_is_one
 from protalign.stores.writer import check_folder
 
 #: Proteins whose sequences and coordinates may wait in memory before they are committed.
@@ -253,7 +255,8 @@ def embed(
     WeightsError
         The weights of an encoder are missing; nothing has been written then.
     StoreError
-        The store is in use, or was made with other weights or settings; no file has been read then.
+        The store is in use, or was made with other weights or settings, or no scheduler answers;
+        no file has been read then.
     InputError
         None of the paths exists, an address or a list cannot be read, or there is no such shard;
         no store has been made then.
@@ -271,6 +274,7 @@ def embed(
     >>> embed("examples/sample/1bpi_A.cif", path, ["protalign_t6_2M"]).files_read
     0
     """
+    check_is_one(out)
     if is_object_url(str(out)):
         if scheduler is not None:
             raise InputError(
@@ -300,6 +304,7 @@ def embed(
     options = options or ReadOptions()
     say = reporter.say if reporter is not None else _silent
     _check_names(choices)
+    check_scheduler(scheduler)
     given = find_given(paths, lists)
     if shard is not None:
         given = given.part(*shard)
@@ -508,6 +513,7 @@ def encoder_to_run(
 
 
 def _stored_encoders(modality: Modality, out: str | os.PathLike[str]) -> list[EncoderInfo]:
+    check_is_one(out)
     if is_object_url(str(out)):
         if not exists(str(out)):
             return []

@@ -343,6 +343,8 @@ def _check_paths(paths: Sequence[Path], folder: Path | None) -> None:
                 f"{path_text(paths[0])}: it is a URL, and only local files are taken",
                 "copy the store here, or use `protalign search` with --store",
             )
+        if is_pattern(paths[0]) and split_name(paths[0].name)[1] is None:
+            raise InputError(f"{path_text(paths[0])}: no store matches", "check the pattern")
         raise InputError(f"{path_text(paths[0])}: it does not exist", "check the path")
     for path in filter(_is_ready, paths):
         if len(paths) > 1 and not _are_stores(paths):

@@ -17,7 +17,7 @@ import torch
 from distributed import LocalCluster
 from distributed.protocol.pickle import dumps, loads
 
-from protalign import EmbeddingStore, ProtAlignEstimator, evaluate
+from protalign import EmbeddingStore, ProtAlignEstimator, embed, evaluate
 from protalign.core.errors import InputError, ProtAlignError, StoreError
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.estimator.export import _check, export_vectors
@@ -216,7 +216,10 @@ def test_no_scheduler_is_one_line_and_leaves_nothing(
     monkeypatch.setattr("protalign.core.cluster.ANSWER_SECONDS", 0.1)
     store, model = finished / "store.zarr", ("--model", finished / "model")
     split, nobody = finished / "split.csv", ("--scheduler", "tcp://127.0.0.1:9")
+    sample, encoders = "examples/sample", ("--structure-encoder", "none")
     for words in (
+        ("embed", sample, "--out", tmp_path / "store.zarr", *encoders),
+        ("embed", tmp_path / "missing", "--out", store),
         ("export", store, *model, "--out", tmp_path / "vectors.parquet"),
         ("index", store, *model, "--out", tmp_path / "index"),
         ("evaluate", store, *model, "--split", split, "--crop", 0.1),
@@ -228,6 +231,19 @@ def test_no_scheduler_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(StoreError, match="no Dask scheduler"):
         verify(store, scheduler="tcp://127.0.0.1:9")
+
+
+def test_a_scheduler_is_asked_before_long_work(
+    fitted: ProtAlignEstimator, store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before files are read, and before proteins are pooled and clustered."""
+    monkeypatch.setattr("protalign.core.cluster.ANSWER_SECONDS", 0.1)
+    for work in ("embedding.find_given", "evaluation.evaluate.retrieval_items"):
+        monkeypatch.setattr(f"protalign.{work}", lambda *_: pytest.fail("work before it"))
+    with pytest.raises(StoreError, match="no Dask scheduler"):
+        embed("examples/sample", "never.zarr", ["protalign_t6_2M"], scheduler="tcp://127.0.0.1:9")
+    with pytest.raises(StoreError, match="no Dask scheduler"):
+        evaluate(fitted, store, crop=0.1, scheduler="tcp://127.0.0.1:9")
 
 
 def test_where_a_scheduler_is_of_no_use(finished: Path) -> None:

@@ -125,23 +125,9 @@ def connected(scheduler: str) -> Iterator[Client]:
     """Yield a client of a scheduler that has workers; raise StoreError if there is none."""
     with silenced("distributed"):
         security = _security(scheduler)
-        try:
-            with ThreadPoolExecutor(1) as other:  # this thread may run a loop, as in a notebook
-                other.submit(lambda: asyncio.run(_shake_hands(scheduler, security))).result()
+        with _answering(scheduler):
+            _shake_hands(scheduler, security)
             client = Client(scheduler, security=security, timeout=ANSWER_SECONDS)
-        except ImportError as error:
-            raise StoreError(
-                f"the Dask scheduler at {scheduler}: {one_line(error)}; install the same versions "
-                "on all machines"
-            ) from None
-        except Exception as error:  # each protocol has errors of its own
-            advice = "start one with `dask scheduler`"
-            if scheduler.startswith("tls://"):
-                advice += ", and set distributed.comm.tls for it"
-            raise StoreError(
-                f"no Dask scheduler answers at {scheduler}: {one_line(error) or 'silence'}; "
-                f"{advice}"
-            ) from None
         with client:
             try:
                 client.wait_for_workers(1, timeout=CONNECT_SECONDS)
@@ -151,6 +137,33 @@ def connected(scheduler: str) -> Iterator[Client]:
                     f"`dask worker {scheduler} --nthreads 1`"
                 ) from None
             yield client
+
+
+def check_answers(scheduler: str) -> None:
+    """Raise StoreError unless a scheduler answers; it may have no workers yet."""
+    with silenced("distributed"):
+        security = _security(scheduler)
+        with _answering(scheduler):
+            _shake_hands(scheduler, security)
+
+
+@contextmanager
+def _answering(scheduler: str) -> Iterator[None]:
+    """Raise StoreError for every error of reaching a scheduler."""
+    try:
+        yield
+    except ImportError as error:
+        raise StoreError(
+            f"the Dask scheduler at {scheduler}: {one_line(error)}; install the same versions "
+            "on all machines"
+        ) from None
+    except Exception as error:  # each protocol has errors of its own
+        advice = "start one with `dask scheduler`"
+        if scheduler.startswith("tls://"):
+            advice += ", and set distributed.comm.tls for it"
+        raise StoreError(
+            f"no Dask scheduler answers at {scheduler}: {one_line(error) or 'silence'}; {advice}"
+        ) from None
 
 
 def _security(scheduler: str) -> Security:
@@ -170,12 +183,17 @@ def _security(scheduler: str) -> Security:
         ) from None
 
 
-async def _shake_hands(scheduler: str, security: Security) -> None:
+def _shake_hands(scheduler: str, security: Security) -> None:
     """Find out in time whether a scheduler answers: a client waits for one that is silent."""
-    arguments = security.get_connection_args("client")
-    shaking = connect(scheduler, timeout=ANSWER_SECONDS, **arguments)
-    comm = await asyncio.wait_for(shaking, 1.2 * ANSWER_SECONDS)
-    await comm.close()
+
+    async def shake() -> None:
+        arguments = security.get_connection_args("client")
+        shaking = connect(scheduler, timeout=ANSWER_SECONDS, **arguments)
+        comm = await asyncio.wait_for(shaking, 1.2 * ANSWER_SECONDS)
+        await comm.close()
+
+    with ThreadPoolExecutor(1) as other:  # this thread may run a loop, as in a notebook
+        other.submit(lambda: asyncio.run(shake())).result()
 
 
 @contextmanager

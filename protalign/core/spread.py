@@ -77,6 +77,17 @@ def spread_over(scheduler: str | None) -> Iterator[Spread]:
         yield Workers(client)
 
 
+def check_scheduler(scheduler: str | None) -> None:
+    """Raise StoreError if a scheduler is named and none answers there.
+
+    Long work that needs it later asks first.
+    """
+    if scheduler is not None:
+        from protalign.core.cluster import check_answers
+
+        check_answers(scheduler)
+
+
 def checked(array: Any, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Return a task's array; raise ProtAlignError if it has another shape or dtype.
 

@@ -37,6 +37,7 @@ from protalign.heads.inputs import (
     ArrayInputs,
     Inputs,
     MeanInputs,
+    StoreInputs,
     check_fits,
     is_pairs,
     read_inputs,
@@ -471,7 +472,10 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         inputs = self._read(X, MODALITIES, None)
         missing = [m for m in MODALITIES if m not in inputs.dims]
         if missing:
-            raise InputError(f"X: the {missing[0]} embeddings are missing", "training needs both")
+            advice = "training needs both"
+            if isinstance(inputs, StoreInputs):
+                advice += ": run `protalign embed` to the end, with an encoder of each modality"
+            raise InputError(f"X: the {missing[0]} embeddings are missing", advice)
         if not isinstance(inputs, ArrayInputs):
             for name in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
                 self.__dict__.pop(name, None)

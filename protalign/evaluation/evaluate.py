@@ -12,7 +12,7 @@ from protalign.core.checks import check_between, check_whole
 from protalign.core.errors import InputError
 from protalign.core.paths import path_text
 from protalign.core.protein import DIRECTIONS, MODALITIES
-from protalign.core.spread import spread_over
+from protalign.core.spread import check_scheduler, spread_over
 from protalign.core.version import __version__
 from protalign.core.words import ClusterMethod
 from protalign.encoders.recorded import RecordedEncoders
@@ -187,6 +187,7 @@ def evaluate(
     record = model.training_record
     if record is None:
         raise InputError("model: it is not trained", "fit it first")
+    check_scheduler(scheduler)
     pairs = Pairs.of(model.inputs(test))
     classes = {n: c for n, c in (("scop", scop), ("cath", cath)) if c is not None}
     check_labels(test, families, classes)

@@ -87,6 +87,8 @@ class Cells:
 
     Attributes
     ----------
+    folder : Path
+        The index's folder, for errors.
     centroids : (cells, dim) float32
         The centroids, of unit length.
     offsets : (cells + 1,) int64
@@ -99,6 +101,7 @@ class Cells:
         Its numbers; mapped.
     """
 
+    folder: Path
     centroids: Float32
     offsets: Int64
     rows: Int64
@@ -141,7 +144,7 @@ class Cells:
                 mapped[kind] = mapped[kind].copy()  # what is checked stays as it is
                 if checksums is not None and checksum_of(mapped[kind]) != checksums[name]:
                     raise damaged(folder, f"{name} is not as it was written")
-        cells = cls(**mapped)
+        cells = cls(folder, **mapped)
         ends = int(cells.offsets[0]), int(cells.offsets[-1])
         if ends != (0, shape[0]) or not ascend(cells.offsets):
             raise damaged(folder, f"{modality}_offsets.npy does not rise to the last vector")
@@ -183,6 +186,8 @@ class Cells:
         pairs = np.diff(self.offsets)[cells] * np.diff(first)
         parts = _in_threads(search, list(_shares(pairs)))
         scores, places = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+        if not np.isfinite(scores[places >= 0]).all():
+            raise damaged(self.folder, "it has numbers that are not finite")
         if len(parts) > 1:  # each has its own best: any of them may be among the best of all
             best = np.lexsort((places, -scores), axis=-1)[:, :count]
             places = np.take_along_axis(places, best, axis=1)

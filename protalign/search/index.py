@@ -15,6 +15,7 @@ from protalign.core.protein import MODALITIES, Modality
 from protalign.search.kernels.exact import ExactIndex
 from protalign.search.kernels.sizes import ExactSizes
 from protalign.stores import AlignedVectors, MappedVectors
+from protalign.stores.vectors.unit import UNIT, odd_rows
 
 #: The kinds of index.
 KINDS = ("exact", "hnsw", "ivf")
@@ -35,10 +36,11 @@ class Index:
 
     Notes
     -----
-    What a kind needs of a modality is built at its first search. On a processor with AMX, exact
-    searches of 32 queries and more among 131,072 vectors and more use a copy of the vectors in
-    bfloat16, made once: half as much memory again. They stay exact. Vectors of a folder are read
-    where they lie, and have such a copy only if all of them would fit into the free memory.
+    What a kind needs of a modality is built at its first search. On a processor that has hardware
+    for bfloat16 (AMX, AVX-512), exact searches of 32 queries and more among 131,072 vectors and
+    more use a copy of the vectors in bfloat16, if a timing says that it is quicker. It is made
+    once, and takes half as much memory again. They stay exact. Vectors of a folder are read where
+    they lie, and have such a copy only if all of them would fit into the free memory.
 
     Raises
     ------
@@ -89,7 +91,8 @@ class Index:
         Raises
         ------
         InputError
-            The queries do not fit the vectors, or a query is not finite.
+            The queries do not fit the vectors, a query is not finite, or a vector that was found
+            is not, or is much too long.
         """
         check_choice("against", against, MODALITIES)
         check_whole("k", k, 1)
@@ -102,7 +105,21 @@ class Index:
             )
         if against not in self._built:
             self._built[against] = self._build(against)
-        return self._built[against].nearest(queries, k)
+        rows, cosines = self._built[against].nearest(queries, k)
+        self._check_cosines(queries, rows, cosines, against)
+        return rows, cosines
+
+    def _check_cosines(
+        self, queries: Float32, rows: Int64, cosines: Float32, against: Modality
+    ) -> None:
+        """Raise InputError if a cosine is larger than vectors of unit length can have.
+
+        Kinds of index give infinity for what is not a number, so it comes first and is seen here.
+        """
+        largest = (1 + UNIT) * np.linalg.norm(queries, axis=1, keepdims=True)
+        odd = (rows >= 0) & ~(np.abs(cosines) <= largest + np.finfo(np.float32).tiny)
+        if odd.any():
+            raise self.vectors.odd_vector(against, int(rows[odd][0]))
 
     def _build(self, against: Modality) -> Nearest:
         vectors, present = self.vectors.candidates(against)
@@ -111,6 +128,9 @@ class Index:
             if isinstance(self.vectors, MappedVectors) and vectors.nbytes > free_memory():
                 sizes = replace(sizes, rounded=None)  # the copy would not fit beside them
             return ExactIndex(vectors, present, sizes)
+        odd = odd_rows(vectors, present)  # faiss reads all of them anyway
+        if odd.any():
+            raise self.vectors.odd_vector(against, int(np.argmax(odd)))
         from protalign.search.approximate import FaissIndex
 
         return FaissIndex(vectors, present, self.kind)

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Int64
+from protalign.core.protein import Modality
 from protalign.search.cell_building import Progress, drawn_rows
 from protalign.search.cells import Cells, damaged
 from protalign.search.kernels.exact import ExactIndex, check_finite
 from protalign.search.kernels.sizes import ExactSizes
+from protalign.stores import AlignedVectors
 
 #: Candidates of a query: so many times the hits that are wanted, and at least so many.
 OVERSAMPLING, CANDIDATES = 4, 64
@@ -88,7 +90,9 @@ class RescoredCells:
             raise damaged(self._path, "its cells name entries that the vectors lack")
         if not self._present[rows].all() or (np.diff(rows) == 0).any():
             raise damaged(self._path, "its cells name entries twice, or without a vector")
-        cosines: Float32 = np.matmul(self._vectors[rows], queries[:, :, None])[:, :, 0]
+        with np.errstate(invalid="ignore", over="ignore"):
+            cosines: Float32 = np.matmul(self._vectors[rows], queries[:, :, None])[:, :, 0]
+        cosines[~np.isfinite(cosines)] = np.inf  # a damaged vector comes first, and is seen
         order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(rows, order, axis=1), np.take_along_axis(cosines, order, axis=1)
 
@@ -155,10 +159,13 @@ def _least(recall: Callable[[int], float], first: int, most: int) -> tuple[int, 
     return number, reached
 
 
-def some_vectors(vectors: Float32, present: Bool) -> Float32 | None:
-    """Return (q, dim) float32: some of the present vectors, drawn by chance; None if none is."""
-    rows = drawn_rows(present, _SAMPLE)
-    return np.asarray(vectors[rows]) if len(rows) else None
+def some_vectors(vectors: AlignedVectors, modality: Modality) -> Float32 | None:
+    """Return (q, dim) float32: some vectors of a modality, drawn by chance; None if none has it.
+
+    Raise InputError if one of them is damaged.
+    """
+    rows = drawn_rows(vectors.present(modality), _SAMPLE)
+    return vectors.vectors_at(modality, rows) if len(rows) else None
 
 
 def _moved(exact: ExactIndex) -> Float32:

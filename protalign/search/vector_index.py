@@ -156,7 +156,7 @@ def index_vectors(
             cells, checksums = build_cells(folder, modality, *both, report)
             rescored = RescoredCells(Path(out), cells, (1, 1), *both)
             other: Modality = "structure" if modality == "sequence" else "sequence"
-            others = some_vectors(*vectors.candidates(other))
+            others = some_vectors(vectors, other)
             nprobe, recall = fitting_nprobe(rescored, exact_of(*both), others, report)
             digest, n_cells = vectors.digest(modality), len(cells.centroids)
             modalities[modality] = CellsRecord(count, n_cells, nprobe, recall, digest, checksums)

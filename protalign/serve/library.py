@@ -184,13 +184,12 @@ class Library:
         """Return some of the vectors of each modality, and their ids."""
         both = []
         for modality in MODALITIES:
-            values, present = self.searcher.vectors.candidates(modality)
-            rows = np.flatnonzero(present)
+            rows = np.flatnonzero(self.searcher.vectors.present(modality))
             if len(rows) > MAP_POINTS // 2:
                 chosen = np.random.default_rng(_MAP_SEED)
                 rows = np.sort(chosen.choice(rows, MAP_POINTS // 2, replace=False))
             ids: list[str] = self.searcher.vectors.ids_at(rows).tolist()
-            both.append((modality, np.asarray(values[rows]), ids))
+            both.append((modality, self.searcher.vectors.vectors_at(modality, rows), ids))
         return both
 
 

@@ -129,6 +129,7 @@ def _merged(reports: Sequence[VerifyReport], path: str) -> VerifyReport:
             for encoder, tasks in report.unfinished.items()
         },
         [f"{report.path}: {remark}" for report in reports for remark in report.remarks],
+        all(report.finished for report in reports),
     )
 
 

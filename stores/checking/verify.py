@@ -19,6 +19,7 @@ from protalign.stores.checking.chunks import NOT_RECORDED, ChunkCheck, ChunkRang
 from protalign.stores.checking.consistency import check_index
 from protalign.stores.checking.trace import EntryTrace
 from protalign.stores.checking.upgrade import upgrade_store
+from protalign.stores.format.advice import RESTORE
 from protalign.stores.format.checksums import (
     CHECKSUM_FILE,
     ENTRY_BYTES,
@@ -39,6 +40,7 @@ from protalign.stores.format.metadata import (
 from protalign.stores.format.state import StoreState, is_filled_by_tasks, load_root, load_state
 from protalign.stores.objects.client import is_object_url, shown
 from protalign.stores.objects.copy import copied
+from protalign.stores.union.contents import unfinished
 
 #: Ids in a line of the report; the report itself has all of them.
 IDS_SHOWN = 10
@@ -89,6 +91,8 @@ class VerifyReport:
         Tasks that are not done, by encoder. They are not damage.
     remarks : list of str
         What this store's format cannot tell, and traces of an interrupted run. They are not damage.
+    finished : bool
+        Whether all files were read and all items embedded, as far as a damaged store tells.
 
     Examples
     --------
@@ -102,6 +106,7 @@ class VerifyReport:
     damages: list[Damage] = field(default_factory=list)
     unfinished: dict[str, int] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    finished: bool = True
 
     @property
     def ok(self) -> bool:
@@ -123,6 +128,8 @@ class VerifyReport:
             place = f"{damage.array} {damage.chunk}".strip()
             ids = f"; ids: {first_few(damage.ids, IDS_SHOWN)}" if damage.ids else ""
             yield f"{place}: {damage.reason}{ids}" if place else f"{damage.reason}{ids}"
+        if any(";" not in damage.reason for damage in self.damages):  # which no advice follows
+            yield f"what is damaged: {RESTORE}"
         for encoder, tasks in self.unfinished.items():
             yield f"{encoder}: {tasks:,} tasks are not done; run `protalign embed` again"
         yield from self.remarks
@@ -226,8 +233,15 @@ class _Check:
                 "were exchanged with one another, or put back from an older copy, cannot be found; "
                 "`protalign verify --upgrade` records them"
             )
+        waiting = bool(self._unfinished) if self._damages else bool(unfinished([self._arrays]))
         return VerifyReport(
-            str(self._folder), total, read, self._damages, self._unfinished, self._remarks
+            str(self._folder),
+            total,
+            read,
+            self._damages,
+            self._unfinished,
+            self._remarks,
+            not waiting,
         )
 
     def _add(self, name: str, chunk: str, reason: str, ids: tuple[str, ...] = ()) -> None:
@@ -258,7 +272,7 @@ class _Check:
                         name,
                         "",
                         "is not named by zarr.json of the store, which may be of an older commit; "
-                        "restore that file from a copy",
+                        f"{RESTORE}",
                     )
             elif not entry.is_file(follow_symlinks=False) and entry.name != LOCK_FILE:
                 kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
@@ -286,7 +300,7 @@ class _Check:
         changed = set(self._document) != keys or text not in (json_bytes(expected), None)
         # A writer may have replaced it meanwhile.
         if changed and load_root(self._folder) == self._document:
-            self._add("", "zarr.json", "is not as it was written; restore it from a copy")
+            self._add("", "zarr.json", f"is not as it was written; {RESTORE}")
 
     def _check_metadata(self) -> None:
         """Check the zarr.json of every array and group, and the length of the checksum files."""
@@ -337,7 +351,7 @@ class _Check:
                     name,
                     CHECKSUM_FILE,
                     f"has {size} bytes instead of {full * ENTRY_BYTES}; the root's zarr.json may "
-                    "be of an older commit: restore it from a copy",
+                    f"be of an older commit; {RESTORE}",
                 )
 
     def _expected_chunks(self) -> list[tuple[str, Int64]]:

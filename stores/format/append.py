@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from protalign.core.errors import InputError, StoreError
 from protalign.core.untrusted import read_bytes
+from protalign.stores.format.advice import RESTORE
 from protalign.stores.format.arrays import LocalArrays
 from protalign.stores.format.checksums import CHECKSUM_BYTES, ChunkChecksums, crc32c
 from protalign.stores.format.disk import (
@@ -158,7 +159,7 @@ def _refuse_newer_rows(path: Path, name: str, spec: ArraySpec, state: StoreState
     if more:
         raise StoreError(
             f"{path}: array {name} has more rows than zarr.json of the store says, which may be of "
-            "an older commit; restore that file from a copy"
+            f"an older commit; {RESTORE}"
         )
 
 

@@ -21,6 +21,7 @@ from protalign.core.arrays import Int64
 from protalign.core.errors import StoreError, WriteError
 from protalign.core.files import flush, flush_folder
 from protalign.core.untrusted import NotRegularError, folder_inside
+from protalign.stores.format.advice import RESTORE
 from protalign.stores.format.mirrors import mirror_of, mirrors
 
 #: End of the names of unfinished files, which the next writer removes.
@@ -216,8 +217,7 @@ def check_inside(path: Path, name: str) -> None:
     """Raise StoreError if the way to an array or a group leaves the store, or is not of folders."""
     if not folder_inside(path, *name.split("/")):
         raise StoreError(
-            f"{path}: the store is damaged, {name} is not a folder inside it; restore the folder "
-            "from a copy"
+            f"{path}: the store is damaged, {name} is not a folder inside it; {RESTORE}"
         )
 
 

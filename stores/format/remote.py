@@ -16,6 +16,7 @@ from zarr.storage import FsspecStore, WrapperStore
 
 from protalign.core.arrays import Bool
 from protalign.core.errors import StoreError
+from protalign.stores.format.advice import RESTORE
 from protalign.stores.format.arrays import MANY_CHUNKS, Arrays, check_place, chunk_error
 from protalign.stores.format.checksums import (
     CHECKSUM_BYTES,
@@ -28,7 +29,7 @@ from protalign.stores.format.kept_chunks import KeptChunks
 from protalign.stores.format.metadata import METADATA_BYTES, array_fault
 from protalign.stores.format.pieces import Pieces, pieces
 from protalign.stores.format.state import StoreState, is_filled_by_tasks
-from protalign.stores.objects.client import fault_of, is_object_url, zarr_store
+from protalign.stores.objects.client import advice_for, fault_of, is_object_url, zarr_store
 
 #: Chunks kept in memory: enough for a batch's neighbours, small beside the batch.
 CHUNKS_KEPT = 16
@@ -131,12 +132,10 @@ class RemoteArrays(Arrays):
         except StoreError:
             raise
         except Exception as error:  # each service has errors of its own; of a root that is no group
-            fault = (
-                "nothing is there" if isinstance(error, FileNotFoundError) else _first_line(error)
-            )
-            raise StoreError(
-                f"{url}: it cannot be opened as a store ({fault}); check the address"
-            ) from None
+            fault, advice = _first_line(error), advice_for(url, error)
+            if isinstance(error, FileNotFoundError):
+                fault, advice = "nothing is there", "check the address"
+            raise StoreError(f"{url}: it cannot be opened as a store ({fault}); {advice}") from None
         super().__init__(
             url, StoreState.parse(self._group.attrs.asdict(), url), kept or KeptChunks(CHUNKS_KEPT)
         )
@@ -162,7 +161,8 @@ class RemoteArrays(Arrays):
         except Exception as error:  # each service has errors of its own
             raise StoreError(
                 f"{self.path}: array {name}, rows {start} to {stop}, cannot be read "
-                f"({_first_line(error)}); check the connection; if it is fine, the store is damaged"
+                f"({_first_line(error)}); {advice_for(self.path, error)}; if nothing is wrong with "
+                "them, the store is damaged"
             ) from None
 
     def check_backed(self, name: str) -> None:
@@ -222,13 +222,11 @@ class RemoteArrays(Arrays):
                 array = None
             except _BadArrayError as error:
                 raise StoreError(
-                    f"{self.path}: array {error.array} is damaged: {error.fault}; restore it from "
-                    "a copy"
+                    f"{self.path}: array {error.array} is damaged: {error.fault}; {RESTORE}"
                 ) from None
             if not isinstance(array, zarr.Array):
                 raise StoreError(
-                    f"{self.path}: the store is damaged, array {name} is missing; restore it from "
-                    "a copy"
+                    f"{self.path}: the store is damaged, array {name} is missing; {RESTORE}"
                 )
             self._opened[name] = array
         return self._opened[name]

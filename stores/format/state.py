@@ -16,6 +16,7 @@ from protalign.core.encoder_record import EncoderRecord, are_settings, check_rec
 from protalign.core.errors import InputError, StoreError
 from protalign.core.printing import one_line
 from protalign.core.untrusted import parse_json, read_json
+from protalign.stores.format.advice import RESTORE
 from protalign.stores.format.layout import (
     ARRAYS,
     ATTRIBUTE,
@@ -174,7 +175,7 @@ class StoreState:
         if not matches:
             raise StoreError(
                 f"{path}: the store is damaged, its root attributes (zarr.json) do not match "
-                "their checksum; restore the file from a copy"
+                f"their checksum; {RESTORE}"
             )
         try:
             return cls._checked(value)
@@ -332,13 +333,12 @@ def load_root(path: Path) -> dict[str, Any]:
             f"{path}: it cannot be read ({error.strerror}); check its permissions"
         ) from None
     try:
-        document = read_json(root, "restore it from a copy", links=False)
+        document = read_json(root, RESTORE, links=False)
     except InputError as error:
         raise StoreError(f"{path}: it is damaged, {error}") from None
     if not isinstance(document, dict) or not isinstance(document.get("attributes"), dict):
         raise StoreError(
-            f"{path}: its zarr.json is damaged, or not that of a Zarr v3 group; restore it from a "
-            "copy"
+            f"{path}: its zarr.json is damaged, or not that of a Zarr v3 group; {RESTORE}"
         )
     return document
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -12,11 +13,35 @@ from typing import Any, NamedTuple, TypedDict
 
 from protalign.core.errors import StoreError
 from protalign.core.printing import one_line, without_secrets, without_users
+from protalign.stores.format.advice import RESTORE
 
 #: Beginnings of URLs of object storage that conditional requests are made to.
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
 #: Environment variables that name a service other than the usual one.
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_ENDPOINT")
+#: Environment variables with the credentials of each kind of service.
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY",
+}
+#: Texts in the errors of a service that refuses who asks, or of a client that does not know how to
+#: ask: without credentials it looks for those of a machine in the cloud, at the address.
+_REFUSALS = (
+    "401 Unauthorized",
+    "403 Forbidden",
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "169.254.169.254",
+    "169.254.170.2",
+    "metadata.google.internal",
+    "token request",
+    "redential",
+    "Account must be specified",
+)
+#: A service's answer, and the name of the error in it.
+_XML = re.compile(r"<\?xml.*?<Code>(\w{1,80})</Code>.*", re.DOTALL)
 #: Tries after the first one, by the client; and tries in all of what the client makes only once.
 _RETRIES, _TRIES = 6, 3
 _LONGEST_FAULT = 300
@@ -83,6 +108,7 @@ def open_bucket(url: str, timeouts: Timeouts = _TIMEOUTS) -> Any:
             "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), and take them out of the URL"
         )
     check_unsigned(url)
+    _check_endpoints(url)
     try:
         from obstore.store import from_url
     except ImportError:
@@ -101,7 +127,37 @@ def open_bucket(url: str, timeouts: Timeouts = _TIMEOUTS) -> Any:
             },
         )
     except Exception as error:  # obstore's, and those of its arguments
-        raise StoreError(f"{shown(url)}: it cannot be opened ({fault_of(error)})") from None
+        raise StoreError(
+            f"{shown(url)}: it cannot be opened ({fault_of(error)}); {advice_for(url, error)}"
+        ) from None
+
+
+def _check_endpoints(url: str) -> None:
+    """Raise StoreError for an address of a service without a scheme, with which the client ends."""
+    for name in _ENDPOINTS:
+        value = os.environ.get(name, "")
+        if value and not re.match(r"https?://[^/]", value, re.IGNORECASE):
+            raise StoreError(
+                f"{shown(url)}: the environment variable {name} is not an address; begin it with "
+                "http:// or https://"
+            )
+
+
+def advice_for(url: str, error: Exception) -> str:
+    """Return what to do about a service's error: check the credentials, or the address.
+
+    Examples
+    --------
+    >>> advice_for("s3://lab/store.zarr", OSError("403 Forbidden: SignatureDoesNotMatch"))
+    'check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)'
+    >>> advice_for("s3://lab/store.zarr", OSError("connection refused"))
+    'check the address and the connection'
+    """
+    if not any(text in str(error) for text in _REFUSALS):
+        return "check the address and the connection"
+    scheme = url.partition("://")[0].lower()
+    kind = "s3" if scheme.startswith("s3") else "gs" if scheme == "gs" else "az"
+    return f"check the credentials ({_CREDENTIALS[kind]})"
 
 
 def exists(url: str) -> bool:
@@ -144,8 +200,15 @@ def shown(url: str) -> str:
 
 
 def fault_of(error: Exception) -> str:
-    """Return an error of a service in one line, without credentials."""
-    return shown(one_line(str(error).partition("Debug source:")[0], _LONGEST_FAULT))
+    """Return an error of a service in one line, without credentials.
+
+    Examples
+    --------
+    >>> fault_of(OSError("403 Forbidden: <?xml ?><Error><Code>AccessDenied</Code></Error>"))
+    '403 Forbidden: AccessDenied'
+    """
+    text = _XML.sub(r"\1", str(error).partition("Debug source:")[0])
+    return shown(one_line(text, _LONGEST_FAULT))
 
 
 class Objects:
@@ -181,7 +244,7 @@ class Objects:
             for page in self._obstore.list(self._bucket):
                 yield from ((each["path"], each["size"]) for each in page)
         except Exception as error:
-            raise self._failed("it cannot be listed", error) from None
+            raise self._unread("it cannot be listed", error) from None
 
     def folders(self, above: str) -> list[str]:
         """Return the keys up to the next slash below a folder, without that slash."""
@@ -189,7 +252,7 @@ class Objects:
             found = self._obstore.list_with_delimiter(self._bucket, above or None)
             return [*found["common_prefixes"]]
         except Exception as error:
-            raise self._failed("it cannot be listed", error) from None
+            raise self._unread("it cannot be listed", error) from None
 
     def get(self, key: str, begin: int = 0, end: int = 0) -> tuple[bytes, Version]:
         """Return an object's bytes, or those of a range, and its version; MissingObjectError."""
@@ -198,18 +261,16 @@ class Objects:
             result = self._obstore.get(self._bucket, key, options=options)
             return bytes(result.bytes()), _version(result.meta)
         except (self._errors.NotFoundError, FileNotFoundError):
-            raise MissingObjectError(
-                f"{self.url}: {key} is missing; restore it from a copy"
-            ) from None
+            raise MissingObjectError(f"{self.url}: {key} is missing; {RESTORE}") from None
         except Exception as error:
-            raise self._failed(f"{key} cannot be read", error) from None
+            raise self._unread(f"{key} cannot be read", error) from None
 
     def head(self, key: str) -> Version:
         """Return the version of an object."""
         try:
             return _version(self._obstore.head(self._bucket, key))
         except Exception as error:
-            raise self._failed(f"{key} cannot be read", error) from None
+            raise self._unread(f"{key} cannot be read", error) from None
 
     def put(self, key: str, content: bytes, over: Version | None) -> Version:
         """Write an object in place of the version that is known, None for none.
@@ -290,11 +351,16 @@ class Objects:
             "is lost: wait until that process is done, then run the same command again"
         )
 
-    def _failed(self, fault: str, error: Exception) -> StoreError:
+    def _unread(self, fault: str, error: Exception) -> StoreError:
+        """Return the error of a request that reads."""
         return StoreError(
-            f"{self.url}: {fault} ({fault_of(error)}); check the address, the credentials and the "
-            "connection, then run the same command again: what was committed is kept"
+            f"{self.url}: {fault} ({fault_of(error)}); {advice_for(self.url, error)}, then run the "
+            "same command again"
         )
+
+    def _failed(self, fault: str, error: Exception) -> StoreError:
+        """Return the error of a request that writes."""
+        return StoreError(f"{self._unread(fault, error)}: what was committed is kept")
 
 
 def _version(meta: Any) -> Version:

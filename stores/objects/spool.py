@@ -20,6 +20,7 @@ from pathlib import Path
 
 from protalign.core.errors import InputError, ProtAlignError, StoreError, WriteError
 from protalign.core.untrusted import JSON_BYTES
+from protalign.stores.format.advice import RESTORE
 from protalign.stores.format.checksums import CHECKSUM_BYTES, CHECKSUM_FILE, ENTRY_BYTES, entry_of
 from protalign.stores.format.disk import COMMIT_MARK, chunk_number
 from protalign.stores.format.layout import ArraySpec
@@ -215,7 +216,7 @@ class Spool:
             if self._listed[key] > most:
                 raise StoreError(
                     f"{self._objects.url}: the store is damaged, {key} has {self._listed[key]} "
-                    f"bytes instead of at most {most}; restore it from a copy"
+                    f"bytes instead of at most {most}; {RESTORE}"
                 )
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             list(pool.map(self._fetch, wanted))

@@ -81,10 +81,13 @@ def is_here(path: str | os.PathLike[str]) -> bool:
 
 def check_is_one(path: str | os.PathLike[str]) -> None:
     """Raise StoreError if a store to write to has the name of a pattern."""
-    path = Path(path)
-    if not os.path.lexists(path) and has_magic(
-        path.name if path.parent.is_dir() else os.fspath(path)
-    ):
+    if "://" in str(path):
+        pattern = is_pattern(path)
+    else:
+        path = Path(path)
+        name = path.name if path.parent.is_dir() else os.fspath(path)
+        pattern = not os.path.lexists(path) and has_magic(name)
+    if pattern:
         raise StoreError(
             f"{path_text(path)}: a pattern of stores can only be read; name one store to write to"
         )

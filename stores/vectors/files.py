@@ -82,7 +82,8 @@ def write_vectors(
     ------
     InputError
         The file's ending is unknown, its folder is missing, the library anndata is missing, a
-        folder's id occurs twice, or ``rows_per_file`` is given for one file.
+        folder's id occurs twice, a vector has not unit length, a number is not finite, or
+        ``rows_per_file`` is given for one file.
     WriteError
         The path is a folder of something else, or cannot be written.
 

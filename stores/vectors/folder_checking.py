@@ -27,9 +27,7 @@ from protalign.stores.vectors.folder import ID, TEXTS, part_name
 from protalign.stores.vectors.mapped import MappedVectors
 from protalign.stores.vectors.seal import BrokenSealError, has_whole_seal
 from protalign.stores.vectors.table import schema_of, vectors_in
-
-#: A vector's length may differ from 1 by so much.
-_UNIT = 1e-2
+from protalign.stores.vectors.unit import odd_rows
 
 
 def verify_folder(path: Path) -> list[str]:
@@ -86,9 +84,8 @@ def _odd_vectors(vectors: MappedVectors) -> Iterator[str]:
         odd: list[int] = []
         for start in range(0, len(vectors), TEXTS_AT_ONCE):
             block = values[start : start + TEXTS_AT_ONCE]
-            squares = np.einsum("ij,ij->i", block, block)
             here = present[start : start + TEXTS_AT_ONCE]
-            wrong = np.where(here, ~(np.abs(squares - 1) < _UNIT), np.isfinite(squares))
+            wrong = odd_rows(block, here) | (~here & np.isfinite(block).all(axis=1))
             odd += (start + np.flatnonzero(wrong)).tolist()
         if odd:
             name = vectors.ids_at(np.array(odd[:1]))[0]
@@ -97,7 +94,7 @@ def _odd_vectors(vectors: MappedVectors) -> Iterator[str]:
 
 
 def _wrong_parts(vectors: MappedVectors) -> Iterator[str]:
-    """Yield a line for each Parquet file that is damaged, or has other rows than the arrays."""
+    """Yield a line for each Parquet file that is damaged, is foreign, or has other rows."""
     folder, first = vectors.folder, 0
     for number, (rows, size) in enumerate(folder.parts):
         name = part_name(number)
@@ -105,6 +102,11 @@ def _wrong_parts(vectors: MappedVectors) -> Iterator[str]:
         if problem:
             yield str(damaged(vectors.path, f"{name}{problem}"))
         first += rows
+    for other in sorted(vectors.path.rglob("*.[pP][aA][rR][qQ][uU][eE][tT]")):
+        name = str(other.relative_to(vectors.path))
+        if name not in map(part_name, range(len(folder.parts))):
+            problem = f"{name} is not a part of it, and other programs would read it too"
+            yield f"{vectors.path}: {problem}; move that file elsewhere"
 
 
 def _wrong_part(vectors: MappedVectors, path: Path, first: int, rows: int, size: int) -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from protalign.core.annotation import Annotation
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.checks import did_you_mean
+from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.stores.format.text import encode_texts
 from protalign.stores.id_hashes import text_hashes
@@ -219,6 +220,9 @@ class MappedVectors(AlignedVectors):
     def text_column(self, name: str) -> FlatTexts:
         """Return a column of texts: the ids, or an annotation of all entries."""
         return self._texts[name]
+
+    def _damaged(self, problem: str) -> InputError:
+        return damaged(self.path, problem)
 
     def _annotations_at(self, rows: Int64) -> Annotations:
         values: dict[str, npt.NDArray[Any]] = {

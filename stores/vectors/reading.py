@@ -34,6 +34,7 @@ from protalign.stores.vectors.table import (
     vector_columns,
     vectors_in,
 )
+from protalign.stores.vectors.unit import odd_rows
 from protalign.stores.vectors.vectors import AlignedVectors
 
 #: The columns of vectors; those that are missing hold none.
@@ -41,8 +42,6 @@ _ALIGNED = tuple(f"{modality}_vector" for modality in MODALITIES)
 _MEANS = tuple(f"{modality}_mean" for modality in MODALITIES)
 #: The longest vector that is read. A wider column is damage or worse.
 _LONGEST = 1 << 16
-#: A vector's length may differ from 1 by so much after another program has had it.
-_UNIT = 1e-2
 _EXPORT_AGAIN = "export it again, or name another file"
 
 
@@ -313,8 +312,7 @@ def _odd_vectors(vectors: AlignedVectors) -> Iterator[str]:
     """Yield what is wrong with the numbers of vectors."""
     for modality in MODALITIES:
         values, present = vectors.candidates(modality)
-        squares = np.einsum("ij,ij->i", values, values)
-        odd = present & ~(np.abs(squares - 1) < _UNIT)  # NaN is odd too
+        odd = odd_rows(values, present)
         if odd.any():
             ids = first_few(vectors.ids[odd].tolist())
             yield f"{modality} vectors of {ids} have no unit length"

@@ -16,9 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from protalign.core.arrays import Bool, Float32
+from protalign.core.errors import InputError
 from protalign.core.paths import path_text
+from protalign.core.printing import printable
 from protalign.core.protein import MODALITIES, Modality
 from protalign.stores.vectors.annotations import COLUMNS, Annotations
+from protalign.stores.vectors.unit import odd_rows
 
 #: The columns of annotations in a file, and their types.
 ANNOTATION_TYPES: dict[str, pa.DataType] = {
@@ -103,7 +106,10 @@ def feature_names(column: str, width: int) -> list[str]:
 
 
 def table_of(batch: VectorBatch, schema: pa.Schema) -> pa.Table:
-    """Return a batch as a table; raise ValueError for values of a wrong shape."""
+    """Return a batch as a table.
+
+    Raise ValueError for values of a wrong shape, InputError for numbers that no vector has.
+    """
     count = len(batch.ids)
     lengths = pa.nulls(count) if batch.lengths is None else pa.array(batch.lengths)
     columns = [pa.array(list(batch.ids), type=pa.string()), lengths.cast(pa.int32())]
@@ -115,7 +121,8 @@ def table_of(batch: VectorBatch, schema: pa.Schema) -> pa.Table:
         if values.shape != (count, width):
             kind = name.replace("_vector", " vectors").replace("_mean", " means")
             raise ValueError(f"{kind} must be {(count, width)}, not {values.shape}")
-        missing: Bool = np.any(np.isnan(values), axis=1)
+        missing: Bool = np.all(np.isnan(values), axis=1)
+        _check_numbers(batch, name, values, ~missing)
         # A null still has its slot in a fixed-size list; zeros fill it.
         filled = np.where(missing[:, None], np.float32(0), values).astype(np.float32, copy=False)
         columns.append(
@@ -127,6 +134,26 @@ def table_of(batch: VectorBatch, schema: pa.Schema) -> pa.Table:
         annotations = batch.annotations or Annotations.unknown(count)
         columns += [annotations.column(name).cast(kind) for name, kind in ANNOTATION_TYPES.items()]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _check_numbers(batch: VectorBatch, name: str, values: Float32, present: Bool) -> None:
+    """Raise InputError if a present row of a column is not finite, or a vector has another length.
+
+    Readers trust what is written here.
+    """
+    aligned = name.endswith("_vector")
+    if aligned:
+        odd, problem = odd_rows(values, present), "has not unit length"
+    else:
+        odd, problem = present & ~np.isfinite(values).all(axis=1), "is not finite"
+    if odd.any():
+        entry_id = str(batch.ids[int(np.argmax(odd))])
+        raise InputError(
+            f"{printable(entry_id)}: its {name.replace('_', ' ')} {problem}",
+            "divide each vector by its length"
+            if aligned and np.isfinite(values[odd]).all()
+            else "leave the entry out, or give NaN for all of its numbers",
+        )
 
 
 def vectors_in(table: pa.Table, name: str) -> tuple[Float32, Bool]:

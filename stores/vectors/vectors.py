@@ -20,6 +20,7 @@ from protalign.stores.format.text import encode_texts
 from protalign.stores.vectors.annotations import Annotations
 from protalign.stores.vectors.flat import checksum_of
 from protalign.stores.vectors.folder import vectors_digest
+from protalign.stores.vectors.unit import odd_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +135,8 @@ class AlignedVectors:
     def select(self, ids: Sequence[str] | npt.NDArray[Any]) -> AlignedVectors:
         """Return the rows of these ids, in their order; raise InputError for unknown ids.
 
-        A mask, (n,) bool, gives the rows where it is true.
+        A mask, (n,) bool, gives the rows where it is true. InputError also names a row whose
+        vector is damaged.
         """
         index = plain_index(np.atleast_1d(np.asarray(ids)))
         if index.dtype.kind == "b":
@@ -171,9 +173,24 @@ class AlignedVectors:
         return [None] * len(rows) if self.lengths is None else self.lengths[rows].tolist()
 
     def vectors_at(self, modality: Modality, rows: Int64) -> Float32:
-        """Return (n, dim) float32: a modality's vectors of some rows, NaN if missing."""
-        values: Float32 = np.asarray(self.candidates(modality)[0][rows])
+        """Return (n, dim) float32: a modality's vectors of some rows, NaN if missing.
+
+        Raise InputError if one has not unit length: the vectors are damaged.
+        """
+        vectors, present = self.candidates(modality)
+        values: Float32 = np.asarray(vectors[rows])
+        odd = odd_rows(values, present[rows])
+        if odd.any():
+            raise self.odd_vector(modality, int(np.asarray(rows)[odd][0]))
         return values
+
+    def odd_vector(self, modality: Modality, row: int) -> InputError:
+        """Return the error of a row whose vector has not unit length, or is not finite."""
+        name = self.ids_at(np.array([row]))[0]
+        return self._damaged(f"the {modality} vector of {name} has not unit length")
+
+    def _damaged(self, problem: str) -> InputError:
+        return InputError(f"the vectors: they are damaged ({problem})", "export them again")
 
     def present(self, modality: Modality) -> Bool:
         """Return (n,) bool: the entries that have a vector of the modality."""
@@ -204,6 +221,7 @@ class AlignedVectors:
         selected: dict[str, Any] = {
             name: None if values is None else values[rows] for name, values in columns.items()
         }
+        selected |= {modality: self.vectors_at(modality, rows) for modality in MODALITIES}
         return AlignedVectors(**selected, metadata=self.metadata)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -63,3 +63,16 @@ def test_a_fasta_record_has_no_structure_vector(
     assert vectors.ids.tolist() == ["ubq"]
     assert vectors.has_sequence.tolist() == [True]
     assert vectors.has_structure.tolist() == [False]
+
+
+def test_not_in_several_processes(finished: Path, tmp_path: Path) -> None:
+    """All processes that torchrun starts would write the same file; so would those of `index`."""
+    place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    words = finished / "store.zarr", "--model", finished / "model", "--out", tmp_path / "vectors"
+    for command in ("export", "index"):
+        done = run(command, *words, code=2, env={**place, "TORCHELASTIC_RUN_ID": "none"})
+        assert done.stderr == (
+            f"protalign: {command}: every process would do all of it; run it without torchrun\n"
+        )
+    assert list(tmp_path.iterdir()) == []
+    run("export", *words, "-q", env=place)  # variables that a cluster sets by itself

@@ -78,3 +78,13 @@ def test_ctrl_c_saves_the_best_model_so_far(
     assert record.n_epochs == 2
     done = run(*fit, "--overwrite", code=130)
     assert done.stderr.strip() == "protalign: interrupted; no model was saved"
+
+
+def test_a_store_that_lacks_a_modality(sample: Path, tmp_path: Path) -> None:
+    """The error names the command that makes what is missing."""
+    store = tmp_path / "store.zarr"
+    encoders = "--sequence-encoder", "protalign_t6_2M", "--structure-encoder", "none"
+    run("embed", sample / "1bpi_A.cif", "--out", store, *encoders, "-q")
+    problem = run("fit", store, "--out", tmp_path / "model", code=2).stderr
+    assert "X: the structure embeddings are missing; training needs both: run `prota" in problem
+    assert "protalign embed` to the end, with an encoder of each modality" in problem

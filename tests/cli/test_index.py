@@ -50,6 +50,15 @@ def test_a_sequence_finds_its_structure_and_a_structure_its_sequence(
 def test_mistakes_are_one_line(finished: Path, indexed: Path, tmp_path: Path) -> None:
     """Neither vectors nor an index, no model, another folder: exit code 2."""
     model = ("--model", finished / "model")
+    out, vectors = ("--out", tmp_path / "new"), finished / "vectors.parquet"
+    for store in ("missing.zarr", "missing/", "missing*.zarr"):
+        problem = run("index", tmp_path / store, *out, code=2).stderr
+        assert "no store matches" in problem or "does not exist" in problem
+    assert "is not a ProtAlign store" in run("index", tmp_path, *out, code=2).stderr
+    assert "--model: it is missing" in run("index", finished / "store.zarr", *out, code=2).stderr
+    for option in (model, ("--seed", 0), ("--words", 64), ("--scheduler", "tcp://a:1")):
+        problem = run("index", vectors, *out, *option, code=2).stderr
+        assert f"{option[0]}: indexing vectors does without; leave the option out" in problem
     for words in (
         ("search", "1b5m_A"),
         ("search", "1b5m_A", "--index", indexed),

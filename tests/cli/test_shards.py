@@ -151,7 +151,7 @@ def test_targets_are_several_stores(places: Path, tmp_path: Path) -> None:
         ready = ready_targets(more / "*.zarr", model=places / "one.model", cache=tmp_path)
         assert len(ready.side.vectors) == entries
     for pattern in ("none*.zarr", "*.parquet"):  # no store among what matches
-        with pytest.raises(InputError, match=r"^.*\*\.\w+: it does not exist; check the path$"):
+        with pytest.raises(InputError, match=r"^.*\*\.\w+: no store matches; check the pattern$"):
             ready_targets(places / pattern, model=places / "one.model", cache=tmp_path)
 
 
@@ -167,6 +167,13 @@ def test_mistakes_are_one_line(places: Path, sample: Path) -> None:
     """No match; a pattern to write to; a store of another kind among them."""
     done = run("fit", places / "none*.zarr", "--out", places / "new", code=2)
     assert done.stderr == f"protalign: {places}/none*.zarr: no store matches; check the pattern\n"
+    for words in (
+        ("easy-search", sample / "1bpi_A.cif", places / "none*.zarr", places / "hits.m8"),
+        ("easy-search", places / "none*.zarr", places / "one.zarr", places / "hits.m8"),
+        ("serve", places / "none*.zarr"),
+    ):
+        line = f"{places}/none*.zarr: no store matches; check the pattern\n"
+        assert run(*words, code=2).stderr.endswith(line)
     words = ("search", "110l_A", "--vectors", places / "one.parquet", "--tm-score")
     done = run(*words, "--store", places / "none*.zarr", code=2)
     assert (

@@ -32,6 +32,8 @@ def test_a_column_of_a_table(finished: Path, tmp_path: Path) -> None:
     [
         (["--by", "column"], "--by column: needs a table, and only it does"),
         (["--by", "cluster", "table.csv"], "--by column: needs a table, and only it does"),
+        (["--by", "cluster", "tests"], "tests: it is a folder, and one store is named; name"),
+        (["--by", "column", "b.zarr"], "by a quoted pattern, such as 'shards/*.zarr'"),
         (["--by", "pdbbind"], "--by pdbbind: needs --index"),
         (["--by", "cluster", "--fractions", "a,b,c"], "--fractions a,b,c: not numbers"),
     ],

@@ -23,6 +23,7 @@ def test_the_damaged_ids_are_named(embedded_few: Path, tmp_path: Path, encoder: 
     chunk.write_bytes(bytes(damaged))
     text = run("verify", store, code=3).stdout
     assert EmbeddingStore.open(store).ids[0] in text
+    assert text.count("restore it from a copy, or remove the store and embed its files again") == 1
     report = json.loads(run("verify", store, "--json", code=3).stdout)
     assert not report["ok"]
     assert EmbeddingStore.open(store).ids[0] in report["damaged_ids"]
@@ -48,6 +49,40 @@ def test_vectors_and_models(name: str, finished: Path, tmp_path: Path) -> None:
         report = json.loads(run("verify", path, "--json", code=3).stdout)
         assert report["problems"] == lines
         file.write_bytes(before)
+
+
+def test_a_folder_that_lost_its_document(finished: Path, tmp_path: Path) -> None:
+    """It is damaged, not "not a store": exit code 3, and the file that is missing."""
+    vectors, cells = tmp_path / "vectors", tmp_path / "cells"
+    few = finished / "store.zarr", "--model", finished / "model", "-q"
+    run("export", *few, "--out", vectors)
+    run("index", vectors, "--out", cells, "-q")
+    run("index", *few, "--out", tmp_path / "words", "--words", 8)
+    shutil.copytree(finished / "model", tmp_path / "model")
+    for folder, document in (
+        (vectors, "vectors.json"),
+        (cells, "vector-index.json"),
+        (tmp_path / "model", "config.json"),
+        (tmp_path / "words", "index.json"),
+    ):
+        (folder / document).unlink()
+        done = run("verify", folder, code=3)
+        assert f"{folder}: it is damaged, {document} of " in done.stdout
+        assert not json.loads(run("verify", folder, "--json", code=3).stdout)["ok"]
+
+
+def test_a_foreign_table_in_a_folder_of_vectors(finished: Path, tmp_path: Path) -> None:
+    """Other programs would read it too, as rows of the folder."""
+    vectors = tmp_path / "vectors"
+    store = finished / "store.zarr", "--model", finished / "model"
+    run("export", *store, "--out", vectors, "-q")
+    for name in ("part-00099.parquet", "more.PARQUET", "below/x.parquet"):
+        (vectors / name).parent.mkdir(exist_ok=True)
+        shutil.copy(vectors / "part-00000.parquet", vectors / name)
+        problem = run("verify", vectors, code=3).stdout
+        assert f"{vectors}: {name} is not a part of it" in problem
+        (vectors / name).unlink()
+    assert "it is whole" in run("verify", vectors).stdout
 
 
 def test_what_is_none_of_these(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_search_reads_as_many_cells_as_was_measured(indexed: Path) -> None:
     assert isinstance(rescored, RescoredCells)
     assert rescored.nprobe == record.nprobe
     exact = exact_of(*index.vectors.candidates("structure"))
-    others = some_vectors(*index.vectors.candidates("sequence"))
+    others = some_vectors(index.vectors, "sequence")
     assert fitting_nprobe(rescored, exact, others) == (record.nprobe, record.recall)
 
     def recall(nprobe: int) -> float:
@@ -187,7 +187,7 @@ def test_the_command_makes_an_index(indexed: Path, tmp_path: Path) -> None:
     assert "it is whole" in run("verify", out).stdout
     assert "--model: indexing vectors does without" in run(*command, "-m", out, code=2).stderr
     assert "indexed alone" in run(*command, indexed / "vectors", code=2).stderr
-    assert "--model: it is missing" in run("index", tmp_path, "--out", out, code=2).stderr
+    assert "it is not a ProtAlign store" in run("index", tmp_path, "--out", out, code=2).stderr
 
 
 def test_only_an_index_of_vectors_is_replaced(indexed: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from protalign.stores.filling.encode import encode_pending
 from protalign.stores.format.arrays import Arrays
 from protalign.stores.id_hashes import text_hashes
 from protalign.stores.union.numbering import Numbering
+from tests.helpers.commands import run
 from tests.helpers.one_hot import load_one_hot
 from tests.helpers.stores import (
     BATCH_ROWS,
@@ -177,7 +179,16 @@ def test_unfinished_stores_are_named(pair: Path) -> None:
         EmbeddingStore.open([pair / "a.zarr", pair / "d.zarr"])
     report = verify(pair / "*.zarr")
     assert report.ok
+    assert not report.finished
     assert any("it is not finished" in line for line in report.lines())
+    finished = {name: verify(pair / f"{name}.zarr").finished for name in "abcd"}
+    assert finished == {"a": True, "b": True, "c": False, "d": False}
+    for name in ("c.zarr", "d.zarr", "*.zarr"):
+        done = run("verify", pair / name, code=3)
+        assert "every chunk is whole" in done.stdout
+        assert "  not finished: run `protalign embed` again with the same files" in done.stdout
+        assert not json.loads(run("verify", pair / name, "--json", code=3).stdout)["finished"]
+    run("verify", pair / "a.zarr")
 
 
 def test_damage_names_its_store(pair: Path) -> None:
@@ -190,7 +201,8 @@ def test_damage_names_its_store(pair: Path) -> None:
     assert union["a"].embeddings("one_hot").values.shape == (15, 20)
     with pytest.raises(StoreError, match=r"b\.zarr: the store is damaged"):
         union["b"].embeddings("one_hot")
-    line, left_out = verify(pair / "*.zarr").lines()
+    line, advice, left_out = verify(pair / "*.zarr").lines()
+    assert advice.endswith("or remove the store and embed its files again")
     assert "b.zarr: encoders/one_hot/values" in line
     assert line.endswith("ids: b, c")
     assert left_out == "not compared with the others: 1 damaged store"

@@ -81,6 +81,9 @@ class ExactIndex:
 
         Notes
         -----
+        Vectors should be finite. An inner product that is not a number counts as infinite, so that
+        it comes first and the caller sees it.
+
         Inner products are summed in one order or another, as it is quicker: candidates whose
         similarities differ by rounding only (1e-7 for unit vectors) may come in either order.
         """
@@ -254,27 +257,35 @@ class _Product:
     def above(self, start: int, stop: int, threshold: Float32) -> tuple[Int64, Int64, Float32]:
         """See ``Product``."""
         block = self._buffer[: stop - start]
-        similarity = np.matmul(self._candidates[start:stop], self._across, out=block)
+        with np.errstate(invalid="ignore", over="ignore"):  # damaged vectors, which come out first
+            similarity = np.matmul(self._candidates[start:stop], self._across, out=block)
+        if np.isneginf(threshold).any():  # nothing to beat yet, and -inf would not be returned
+            similarity[np.isneginf(similarity)] = np.inf
         here = self._present[start:stop]
         if not here.all():
             similarity[~here] = -np.inf
         row, query = _above(similarity, threshold)
-        return row, query, similarity[row, query]
+        value = similarity[row, query]
+        value[np.isnan(value)] = np.inf
+        return row, query, value
 
 
 def _above(similarity: Float32, threshold: Float32) -> tuple[Int64, Int64]:
-    """Return (rows, queries) of all similarities (m, q) above their query's ``threshold``."""
+    """Return (rows, queries) of all similarities (m, q) above their query's ``threshold``.
+
+    NaN counts as above: it would hide the other rows of its group.
+    """
     n_rows, n_queries = similarity.shape
     per_group = n_rows // GROUP
     whole = per_group * GROUP
     # Group j has the rows j, j + per_group, …: their maximum is one of whole vectors.
     maxima = similarity[:whole].reshape(GROUP, per_group * n_queries).max(axis=0)
     maxima = maxima.reshape(per_group, n_queries)
-    group, query = np.nonzero(maxima > threshold)
+    group, query = np.nonzero(~(maxima <= threshold))
     rows = (group[:, None] + np.arange(GROUP) * per_group).reshape(-1)
     queries = np.repeat(query, GROUP)
-    above = similarity[rows, queries] > threshold[queries]
-    last_row, last_query = np.nonzero(similarity[whole:] > threshold)
+    above = ~(similarity[rows, queries] <= threshold[queries])
+    last_row, last_query = np.nonzero(~(similarity[whole:] <= threshold))
     return (
         np.concatenate([rows[above], last_row + whole]),
         np.concatenate([queries[above], last_query]),
