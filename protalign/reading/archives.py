@@ -32,6 +32,12 @@ from protalign.reading.sources import (
 
 #: Most bytes of a header's extension, such as a long name: tarfile reads it whole.
 _MOST_EXTENSION = 1 << 16
+#: Most headers that hold for all that follows: tarfile keeps them.
+_MOST_GLOBAL = 1000
+#: Bytes of a header, and where a block of a sparse file's map tells that another follows.
+_BLOCK, _EXTENDED_AT = 512, 504
+#: Bytes that are read at once of what is passed over.
+_SKIPPED = 1 << 20
 #: What tarfile raises at the block of zeros that ends an archive.
 _END: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
 _EXTENSIONS = (
@@ -74,6 +80,8 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
         header = super().frombuf(buf, encoding, errors)
+        if header.size < 0:
+            raise tarfile.ReadError("a size is negative")
         if header.type in _EXTENSIONS and header.size > _MOST_EXTENSION:
             raise tarfile.ReadError("a name is too long")
         return header
@@ -86,16 +94,53 @@ class _Header(tarfile.TarInfo):
             tarfile.ended = True
             raise
 
+    def _proc_sparse(self, tarfile: _Archive) -> _Header:
+        """Pass over the map of a sparse file, which may be as long as the archive."""
+        _, extended, _ = self._sparse_structs
+        del self._sparse_structs
+        while extended:
+            block = tarfile.fileobj.read(_BLOCK)  # type: ignore[union-attr]
+            if len(block) < _BLOCK:
+                raise EOFError
+            extended = bool(block[_EXTENDED_AT])
+        self.sparse = []
+        self.offset_data = tarfile.fileobj.tell()  # type: ignore[union-attr]
+        tarfile.offset = self.offset_data + self._block(self.size)  # type: ignore[attr-defined]
+        return self
+
+    def _proc_gnusparse_00(self, header: _Header, *_: object) -> None:
+        """Note that the file is sparse; its map is not read, since sparse files are refused."""
+        header.sparse = []
+
+    _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
+
 
 class _Archive(tarfile.TarFile):
     """An archive whose end is known: tarfile passes over damage as if nothing followed."""
 
     tarinfo = _Header
     ended = False
+    firstmember: tarfile.TarInfo | None
+
+    def next(self) -> tarfile.TarInfo | None:
+        """Return the next header; what lies before it is read until the data ends."""
+        if self.firstmember is None:
+            self._skip()
+        return super().next()
+
+    def _skip(self) -> None:
+        """Read up to the next header; tarfile would go on to a claimed size behind the end."""
+        stream = self.fileobj
+        while stream is not None and (left := self.offset - stream.tell()) > 0:
+            wanted = min(left, _SKIPPED)
+            if len(stream.read(wanted)) < wanted:
+                raise EOFError
 
     def forget(self) -> None:
         """Forget the members so far, all of which tarfile keeps."""
         self.members: list[tarfile.TarInfo] = []
+        if len(self.pax_headers) > _MOST_GLOBAL:
+            raise tarfile.ReadError("too many headers")
 
 
 def read_members(given: SourceFile, limit: int) -> Iterator[Member | Failure]:
@@ -139,6 +184,8 @@ def read_members(given: SourceFile, limit: int) -> Iterator[Member | Failure]:
             before: tuple[str, Kind | None] | None = None
             while (header := archive.next()) is not None:
                 archive.forget()
+                if header.size < 0:
+                    raise tarfile.ReadError("a size is negative")
                 count += 1
                 named = _named(header)
                 if named is None or (before is not None and _twice(before, named)):
@@ -150,7 +197,7 @@ def read_members(given: SourceFile, limit: int) -> Iterator[Member | Failure]:
                 yield _damaged(file, count)
     except InputError as error:
         yield Failure("", file, error.reason, error.advice)
-    except (tarfile.TarError, EOFError, ValueError):
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError):
         yield _damaged(file, count)
     except OSError as error:
         reason = f"it cannot be read: {system_problem(error)}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from protalign.core.errors import Failure
 from protalign.core.protein import Protein
 from protalign.reading import (
     ReadOptions,
@@ -20,7 +22,7 @@ from protalign.reading import (
     single,
 )
 from protalign.reading import scan as scanning
-from protalign.reading.archives import read_members
+from protalign.reading.archives import Member, read_members
 
 NAMES = ("1bpi_A.cif", "107l_A.pdb.gz", "1b5m_A.pdb.gz")
 
@@ -195,6 +197,96 @@ def test_hostile_headers_take_no_memory(tmp_path: Path) -> None:
     path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + b"a" * 10_240)
     first = next(read_members(SourceFile(path, "a", "tar"), 1 << 20))
     assert "big.pdb in it: it is larger than" in first.reason  # type: ignore[union-attr]
+
+
+def sized(name: str, size: int, /, **pax: str) -> bytes:
+    """Return a header, with a PAX header before it if keywords of one are given."""
+    header = tarfile.TarInfo(name)
+    header.size, header.pax_headers = size, {key.replace("_", "."): pax[key] for key in pax}
+    return header.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["tar", "tar.gz"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        sized("a.json", 1 << 62),
+        sized("a.pdb", 1 << 62),
+        sized("a.json", -(1 << 40)),
+        sized("a.pdb", 9, size=str(10**30)),
+        sized("a.pdb", 9, size="-5000"),
+        sized("a.json", 9, size=str(1 << 62)),
+    ],
+    ids=["huge", "huge structure", "negative", "PAX huge", "PAX negative", "PAX passed over"],
+)
+def test_a_size_that_is_not_there_ends_the_archive(
+    header: bytes, compress: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    """No loop goes on behind the end of the data: the last word is that it is damaged."""
+    path = tmp_path / ("a.tar" if compress is bytes else "a.tar.gz")
+    path.write_bytes(compress(header + b"a" * 10_240))
+    last = list(read_members(SourceFile(path, "a", "tar"), 1 << 20))[-1]
+    assert isinstance(last, Failure)
+    assert last.id == ""
+    assert last.reason.startswith("its tar data is damaged or ends early")
+
+
+def old_sparse(blocks: int) -> bytes:
+    """Return an old GNU sparse header whose map goes on for so many blocks."""
+    header = tarfile.TarInfo("s.pdb")
+    header.type = tarfile.GNUTYPE_SPARSE
+    raw = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    raw[482] = 1
+    raw[148:156] = b" " * 8
+    raw[148:156] = b"%06o\0 " % sum(raw)
+    entry = b"00000000001\0" * 42
+    return bytes(raw) + (entry + b"\1" + b"\0" * 7) * (blocks - 1) + entry + b"\0" * 8
+
+
+def new_sparse(lines: int) -> bytes:
+    """Return a GNU sparse 1.0 file whose map has so many lines."""
+    data = b"%d\n" % (lines // 2) + b"1\n" * lines
+    data += b"\0" * (-len(data) % 512)
+    return sized("s.pdb", len(data), GNU_sparse_major="1", GNU_sparse_minor="0") + data
+
+
+@pytest.mark.parametrize(
+    "sparse",
+    [
+        old_sparse(8000),
+        new_sparse(2_000_000),
+        sized("s.pdb", 0, GNU_sparse_map="0,1,2,3", GNU_sparse_size="4"),
+        sized("s.pdb", 0, GNU_sparse_size="4", GNU_sparse_offset="0", GNU_sparse_numbytes="1"),
+    ],
+    ids=["old", "1.0", "0.1", "0.0"],
+)
+def test_maps_of_sparse_files_take_no_memory(
+    sparse: bytes, members: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A sparse file of any flavour fails alone, its map is not kept, and the rest is read."""
+    rest = pack(tmp_path / "rest.tar", members).read_bytes()
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(sparse + rest))
+    tracemalloc.start()
+    first, *others = read_members(SourceFile(path, "a", "tar"), 1 << 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(first, Failure)
+    assert first.reason == "s.pdb in it is a sparse file"
+    assert [other.source.id for other in others if isinstance(other, Member)] == [
+        name.split(".")[0] for name in NAMES
+    ]
+    assert peak < 16 << 20
+
+
+def test_headers_before_headers_end_the_archive(tmp_path: Path) -> None:
+    """Thousands of PAX headers in a row are damage, not a traceback."""
+    path = tmp_path / "a.tar.gz"
+    one = sized("a.pdb", 0, comment="x")[:1024]
+    path.write_bytes(gzip.compress(one * 20_000))
+    (failure,) = read_members(SourceFile(path, "a", "tar"), 1 << 20)
+    assert isinstance(failure, Failure)
+    assert failure.reason.startswith("its tar data is damaged or ends early")
 
 
 def test_names_that_lead_out_are_only_names(members: dict[str, bytes], tmp_path: Path) -> None:
