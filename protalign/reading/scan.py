@@ -24,6 +24,7 @@ from protalign.reading.content import (
 from protalign.reading.databases import database_sha256, read_entries
 from protalign.reading.fasta import read_fasta
 from protalign.reading.fetching import fetched
+from protalign.reading.foldcomp import check_library
 from protalign.reading.options import ReadOptions
 from protalign.reading.processes import one_by_one, ordered_map, process_map
 from protalign.reading.single import (
@@ -264,6 +265,12 @@ def _read_blocks(
     if skip is not None and sha256 and skip(source, sha256):
         yield SourceResult(source, sha256, skipped=True)
         return
+    if source.kind == "database":
+        try:
+            check_library()
+        except InputError as error:  # Without a hash, so that it is read again later.
+            yield failed(source, b"", error.reason, error.advice)
+            return
     block = SourceResult(source, sha256, last=False)
     if source.kind != "fasta":
         records, size = _members_of(source, options, processes), min(size, ARCHIVE_BLOCK)
