@@ -96,21 +96,21 @@ class _Header(tarfile.TarInfo):
 
     def _proc_sparse(self, tarfile: _Archive) -> _Header:
         """Pass over the map of a sparse file, which may be as long as the archive."""
-        _, extended, _ = self._sparse_structs
-        del self._sparse_structs
+        _, extended, _ = self._sparse_structs  # type: ignore[attr-defined]
+        del self._sparse_structs  # type: ignore[attr-defined]
         while extended:
             block = tarfile.fileobj.read(_BLOCK)  # type: ignore[union-attr]
             if len(block) < _BLOCK:
                 raise EOFError
             extended = bool(block[_EXTENDED_AT])
-        self.sparse = []
+        self.sparse = b""
         self.offset_data = tarfile.fileobj.tell()  # type: ignore[union-attr]
         tarfile.offset = self.offset_data + self._block(self.size)  # type: ignore[attr-defined]
         return self
 
     def _proc_gnusparse_00(self, header: _Header, *_: object) -> None:
         """Note that the file is sparse; its map is not read, since sparse files are refused."""
-        header.sparse = []
+        header.sparse = b""
 
     _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
 
@@ -240,7 +240,7 @@ def _member(
     if not is_id(source.id):
         shown = printable(name)[:60]
         reason = f"{shown} in it: its name cannot be an id: it has white space or odd characters"
-        return Failure("", file, reason, "rename it")
+        return Failure(printable(name), file, reason, "rename it")
     if header.sparse is not None:
         return Failure(source.id, file, f"{name} in it is a sparse file", "pack it as a usual one")
     if header.size > limit:

@@ -52,7 +52,8 @@ def read_entries(source: SourceFile) -> Iterator[Member | Failure]:
     Yields
     ------
     Member or Failure
-        A Failure without an id is about the database, or about an entry whose name is no id.
+        A Failure without an id is about the database. Those of entries whose names are not
+        ids have their keys or lines as ids, so that a store keeps all of them.
     """
     file = path_text(source.path)
     try:
@@ -123,13 +124,15 @@ def _entry(
     """Read the entry of a line of the index."""
     file, fields = path_text(source.path), line.split(b"\t")
     if len(fields) != 3 or not all(map(_is_number, fields)):
-        return Failure("", file, f"its index is damaged in line {number:,}", FETCH_AGAIN)
+        reason = f"its index is damaged in line {number:,}"
+        return Failure(f"line {number} of the index", file, reason, FETCH_AGAIN)
     key, offset, length = map(int, fields)
     name = names.get(key, b"").decode("utf-8", "backslashreplace")
     id = split_name(PurePosixPath(name).name)[0]
     if not is_id(id):
         shown = f"its name {printable(name)[:60]} cannot be an id" if name else "it has no name"
-        return Failure("", file, f"entry {key} in it: {shown}", "name it in the .lookup file")
+        reason = f"entry {key} in it: {shown}"
+        return Failure(f"entry {key}", file, reason, "name it in the .lookup file")
     if length > MOST_BYTES + 1 or offset + length > size:
         problem = "is too large" if length > MOST_BYTES + 1 else "lies beyond the end of the data"
         return Failure(id, file, f"{id} in it {problem}", FETCH_AGAIN)

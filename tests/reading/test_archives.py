@@ -105,13 +105,14 @@ def test_bad_members_fail_alone(members: dict[str, bytes], tmp_path: Path) -> No
         "bad/2bad.pdb": b"ATOM  nonsense\n",
         "bad/3bad.pdb.gz": gzip.compress(b"x" * 99)[:-9],
         "bad/with space.pdb": b"ATOM",
+        "bad/with two.pdb": b"ATOM",
         "bad/4bad.cif": b"",
     }
     results = read(pack(tmp_path / "a.tar", bad | members))
     failures = {failure.id: failure for result in results for failure in result.failures}
-    assert failures.keys() == {"2bad", "3bad", "", "4bad"}
+    assert failures.keys() == {"2bad", "3bad", "with space.pdb", "with two.pdb", "4bad"}
     assert all(failure.file == str(tmp_path / "a.tar") for failure in failures.values())
-    assert "with space.pdb" in failures[""].reason
+    assert "with space.pdb" in failures["with space.pdb"].reason
     assert len(proteins_of(results)) == 3
 
 

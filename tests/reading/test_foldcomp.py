@@ -6,6 +6,7 @@ import gzip
 import os
 import random
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from protalign.reading import (
 )
 from protalign.reading.foldcomp import restore
 from protalign.reading.processes import one_by_one
+from protalign.reading.single import read_structure_file
 from tests.reading.test_archives import pack
 
 foldcomp = pytest.importorskip("foldcomp")
@@ -131,16 +133,36 @@ def test_bad_entries_fail_alone(packed: dict[str, bytes], tmp_path: Path) -> Non
     [result] = read(path)
     assert [protein.id for protein in result.proteins] == ["good"]
     assert sorted((each.id, each.reason.partition(":")[0]) for each in result.failures) == [
-        ("", "entry 2 in it"),
-        ("", "entry 9 in it"),
-        ("", "its index is damaged in line 9"),
         ("container", "it is a container of several of Foldcomp's chains, which is not read"),
         ("cut", "its Foldcomp data is damaged"),
+        ("entry 2", "entry 2 in it"),
+        ("entry 9", "entry 9 in it"),
         ("gap", "gap in it lies beyond the end of the data"),
         ("gap", "its chain has a gap or is damaged"),
+        ("line 9 of the index", "its index is damaged in line 9"),
         ("text", "it is not Foldcomp's data"),
     ]
     assert {each.file for each in result.failures} == {str(path)}
+
+
+def test_a_missing_library_is_one_failure_that_is_not_remembered(
+    packed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database and a file have no hash then, so both are read once the library is there."""
+    path = database(tmp_path / "db", packed)
+    file = tmp_path / "one.fcz"
+    file.write_bytes(packed["107l_A"])
+    [source], _ = find_sources([file])
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "foldcomp", None)
+        [result] = read(path)
+        single = read_structure_file(source, ReadOptions())
+    for each in (result, single):
+        assert (each.sha256, each.proteins, each.last) == (b"", [], True)
+        assert [f.reason for f in each.failures] == [
+            "the library that reads Foldcomp's files is not installed"
+        ]
+    assert len(read(path)[0].proteins) == 3
 
 
 @pytest.mark.parametrize(("file", "words"), [("lookup", "opened"), ("dbtype", "another kind")])
