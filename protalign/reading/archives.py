@@ -99,12 +99,12 @@ class _Header(tarfile.TarInfo):
         _, extended, _ = self._sparse_structs  # type: ignore[attr-defined]
         del self._sparse_structs  # type: ignore[attr-defined]
         while extended:
-            block = tarfile.fileobj.read(_BLOCK)  # type: ignore[union-attr]
+            block = tarfile.fileobj.read(_BLOCK)
             if len(block) < _BLOCK:
                 raise EOFError
             extended = bool(block[_EXTENDED_AT])
         self.sparse = b""
-        self.offset_data = tarfile.fileobj.tell()  # type: ignore[union-attr]
+        self.offset_data = tarfile.fileobj.tell()
         tarfile.offset = self.offset_data + self._block(self.size)  # type: ignore[attr-defined]
         return self
 
@@ -191,6 +191,8 @@ def read_members(given: SourceFile, limit: int) -> Iterator[Member | Failure]:
                 if named is None or (before is not None and _twice(before, named)):
                     continue
                 before = named
+                if not given.deals_out(named[0]):
+                    continue
                 source = SourceFile(given.path, named[0], named[1])
                 yield _member(archive, header, source, limit)
             if not archive.ended:

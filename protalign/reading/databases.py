@@ -62,7 +62,9 @@ def read_entries(source: SourceFile) -> Iterator[Member | Failure]:
         with open_file(source.local) as data, open_file(_part(source.local, ".index")) as index:
             size = os.fstat(data.fileno()).st_size
             for number, line in enumerate(_lines(index), start=1):
-                yield _entry(source, data, size, names, number, line)
+                entry = _entry(source, data, size, names, number, line)
+                if entry is not None:
+                    yield entry
     except InputError as error:
         yield Failure("", file, error.reason, error.advice)
     except OSError as error:
@@ -120,8 +122,8 @@ def _entry(
     names: dict[int, bytes],
     number: int,
     line: bytes,
-) -> Member | Failure:
-    """Read the entry of a line of the index."""
+) -> Member | Failure | None:
+    """Read the entry of a line of the index; None if it belongs to another part."""
     file, fields = path_text(source.path), line.split(b"\t")
     if len(fields) != 3 or not all(map(_is_number, fields)):
         reason = f"its index is damaged in line {number:,}"
@@ -133,6 +135,8 @@ def _entry(
         shown = f"its name {printable(name)[:60]} cannot be an id" if name else "it has no name"
         reason = f"entry {key} in it: {shown}"
         return Failure(f"entry {key}", file, reason, "name it in the .lookup file")
+    if not source.deals_out(id):
+        return None
     if length > MOST_BYTES + 1 or offset + length > size:
         problem = "is too large" if length > MOST_BYTES + 1 else "lies beyond the end of the data"
         return Failure(id, file, f"{id} in it {problem}", FETCH_AGAIN)

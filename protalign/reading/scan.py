@@ -225,11 +225,16 @@ def _hashed(sources: list[SourceFile], skip: Skip) -> Iterator[_Task]:
 
 
 def _sha256_or_empty(source: SourceFile) -> bytes:
+    """Return a file's hash; of a part it is another one, since one part read is not the rest."""
     try:
         if source.kind == "database":
-            return database_sha256(source.local)
-        with open_file(source.local) as handle:
-            return hashlib.file_digest(handle, "sha256").digest()
+            sha256 = database_sha256(source.local)
+        else:
+            with open_file(source.local) as handle:
+                sha256 = hashlib.file_digest(handle, "sha256").digest()
+        if source.part is None:
+            return sha256
+        return hashlib.sha256(sha256 + b"%d/%d" % source.part).digest()
     except (InputError, OSError):  # reading the file gives the failure
         return b""
 

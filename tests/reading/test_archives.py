@@ -23,6 +23,7 @@ from protalign.reading import (
 )
 from protalign.reading import scan as scanning
 from protalign.reading.archives import Member, read_members
+from protalign.reading.given import find_given
 
 NAMES = ("1bpi_A.cif", "107l_A.pdb.gz", "1b5m_A.pdb.gz")
 
@@ -297,3 +298,23 @@ def test_names_that_lead_out_are_only_names(members: dict[str, bytes], tmp_path:
     before = sorted(tmp_path.parent.iterdir())
     assert list(proteins_of(read(path))) == ["1evil", "2evil"]
     assert sorted(tmp_path.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_parts_of_an_archive_have_every_file_once(count: int, sample: Path, tmp_path: Path) -> None:
+    """The archive is in every part, and each of its entries and failures in one."""
+    files = {path.name: path.read_bytes() for path in sorted(sample.glob("*.pdb.gz"))}
+    path = pack(tmp_path / "a.tar", files | {"bad.pdb": b"ATOM", "\udcff.pdb": b"ATOM"})
+    given = find_given([path])
+    seen: list[str] = []
+    hashes = set()
+    for number in range(1, count + 1):
+        results = list(read_sources(given.part(number, count).sources, processes=1))
+        seen += proteins_of(results)
+        seen += [failure.id for result in results for failure in result.failures]
+        hashes |= {result.sha256 for result in results}
+    assert len(hashes) == count
+    whole = read(path)
+    failed = [failure.id for result in whole for failure in result.failures]
+    assert len(failed) == 2
+    assert sorted(seen) == sorted([*proteins_of(whole), *failed])

@@ -24,6 +24,7 @@ from protalign.reading import (
     scan,
 )
 from protalign.reading.foldcomp import restore
+from protalign.reading.given import find_given
 from protalign.reading.processes import one_by_one
 from protalign.reading.single import read_structure_file
 from tests.reading.test_archives import pack
@@ -143,6 +144,20 @@ def test_bad_entries_fail_alone(packed: dict[str, bytes], tmp_path: Path) -> Non
         ("text", "it is not Foldcomp's data"),
     ]
     assert {each.file for each in result.failures} == {str(path)}
+
+
+def test_parts_of_a_database_have_every_entry_once(
+    packed: dict[str, bytes], tmp_path: Path
+) -> None:
+    """The database is in every part, and each of its entries in one."""
+    given = find_given([database(tmp_path / "db", packed)])
+    seen = [
+        protein.id
+        for number in (1, 2)
+        for result in read_sources(given.part(number, 2).sources, processes=1)
+        for protein in result.proteins
+    ]
+    assert sorted(seen) == sorted(packed)
 
 
 def test_a_missing_library_is_one_failure_that_is_not_remembered(
