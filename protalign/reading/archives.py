@@ -44,6 +44,15 @@ _EXTENSIONS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
+_ADVICE = "pack structure files; archives and FASTA files in it, links and others are passed over"
+_REPACK = "unpack it with that program, or pack it with gzip and name it .tar.gz"
+#: How compressed data begins, by which program, and what to do.
+_PACKERS = (
+    (b"\x1f\x8b", "gzip", "rename it to .tar.gz"),
+    (b"\xfd7zXZ\0", "xz", _REPACK),
+    (b"BZh91AY&SY", "bzip2", _REPACK),
+    (b"\x28\xb5\x2f\xfd", "zstd", _REPACK),
+)
 #: Of a complex in PDBbind's layout, {id}_protein is taken, and this is a part of it.
 _POCKET_SUFFIX = "_pocket"
 
@@ -197,6 +206,9 @@ def read_members(given: SourceFile, limit: int) -> Iterator[Member | Failure]:
                 yield _member(archive, header, source, limit)
             if not archive.ended:
                 yield _damaged(file, count)
+            elif before is None:
+                reason = f"it holds no structure file among {counted(count, 'member')}"
+                yield Failure("", file, reason, _ADVICE)
     except InputError as error:
         yield Failure("", file, error.reason, error.advice)
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError):
@@ -209,7 +221,11 @@ def read_members(given: SourceFile, limit: int) -> Iterator[Member | Failure]:
 def _opened(name: str, handle: io.BufferedReader) -> _Archive:
     """Open an archive as a stream; gzip's checksums are verified, which tarfile does not do."""
     stream: io.BufferedIOBase = handle
-    if name.lower().endswith((".gz", ".tgz")):
+    zipped = name.lower().endswith((".gz", ".tgz"))
+    for magic, packer, advice in _PACKERS:
+        if not zipped and handle.peek(len(magic)).startswith(magic):
+            raise InputError(f"it is compressed with {packer}, which its name does not say", advice)
+    if zipped:
         stream = io.BufferedReader(BlockReader(gunzip_blocks(handle)), 1 << 16)
     return _Archive.open(fileobj=stream, mode="r|", errors="surrogateescape")
 

@@ -318,3 +318,21 @@ def test_parts_of_an_archive_have_every_file_once(count: int, sample: Path, tmp_
     failed = [failure.id for result in whole for failure in result.failures]
     assert len(failed) == 2
     assert sorted(seen) == sorted([*proteins_of(whole), *failed])
+
+
+@pytest.mark.parametrize("names", [(), ("inner.tar", "some.fasta", "notes.json")])
+def test_an_archive_without_structures_fails(names: tuple[str, ...], tmp_path: Path) -> None:
+    """Nothing was read, and a line says so."""
+    [result] = read(pack(tmp_path / "a.tar", dict.fromkeys(names, b"x")))
+    [failure] = result.failures
+    assert failure.reason.startswith("it holds no structure file among")
+
+
+@pytest.mark.parametrize(("mode", "packer"), [("w:gz", "gzip"), ("w:xz", "xz"), ("w:bz2", "bzip2")])
+def test_a_compressed_archive_named_tar_is_named(
+    mode: str, packer: str, members: dict[str, bytes], tmp_path: Path
+) -> None:
+    """The line says which program packed it, not that it is damaged."""
+    [result] = read(pack(tmp_path / "a.tar", members, mode))
+    [failure] = result.failures
+    assert failure.reason == f"it is compressed with {packer}, which its name does not say"
