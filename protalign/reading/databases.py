@@ -89,7 +89,12 @@ def _check_type(path: Path) -> None:
 
 def _names(path: Path) -> dict[int, bytes]:
     """Return the entries' names by their keys; raise InputError if they are too many."""
-    with open_file(_part(path, ".lookup")) as handle:
+    try:
+        lookup = open_file(_part(path, ".lookup"))
+    except InputError as error:
+        advice = "put it beside the database; it names the entries"
+        raise InputError(f"its .lookup file: {error.reason}", advice) from None
+    with lookup as handle:
         if os.fstat(handle.fileno()).st_size > room_for("database"):
             raise InputError(
                 "its names are too many for this machine's memory", "split the database"

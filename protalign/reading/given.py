@@ -188,7 +188,8 @@ def read_list(path: Path) -> Iterator[Path | Url | Failure]:
                 except InputError as error:
                     yield Failure("", file, f"line {number}: {error.reason}", error.advice)
     except InputError as error:
-        raise InputError(f"{file}: {error.reason}", error.advice) from None
+        advice = "give a folder without --list" if path.is_dir() else error.advice
+        raise InputError(f"{file}: {error.reason}", advice) from None
     except OSError as error:
         raise InputError(f"{file}: {error.strerror or error}", "check the disk") from None
 

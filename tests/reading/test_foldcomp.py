@@ -180,7 +180,10 @@ def test_a_missing_library_is_one_failure_that_is_not_remembered(
     assert len(read(path)[0].proteins) == 3
 
 
-@pytest.mark.parametrize(("file", "words"), [("lookup", "opened"), ("dbtype", "another kind")])
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("lookup", "its .lookup file: it cannot be opened"), ("dbtype", "another kind")],
+)
 def test_a_database_that_is_not_one(
     file: str, words: str, packed: dict[str, bytes], tmp_path: Path
 ) -> None:
