@@ -204,7 +204,11 @@ def _shard(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if match is None:
         raise InputError(f"--shard {printable(text)}: not a part", "give it as 17/1000")
-    return int(match[1]), int(match[2])
+    number, count = int(match[1]), int(match[2])
+    if not 1 <= number <= count:
+        parts = f"give 1/{count} to {count}/{count}" if count else "give it as 17/1000"
+        raise InputError(f"--shard {text}: parts are numbered from 1 to their count", parts)
+    return number, count
 
 
 def _print_summary(report: EmbedReport, out: str) -> None:

@@ -326,6 +326,8 @@ def embed(
         for model in models:
             if model.remark:
                 say(f"{model.name}: {model.remark}")
+        if shard is not None and not sources:
+            say(f"shard {shard[0]}/{shard[1]}: no file of what was given belongs to it")
         say(f"{counted(len(sources), 'file')} to read")
         writer = writer or stack.enter_context(StoreWriter(out, asdict(options)))
         if not writer.keeps_annotations:

@@ -32,11 +32,26 @@ from protalign.reading.sources import (
 
 #: Most bytes of a header's extension, such as a long name: tarfile reads it whole.
 _MOST_EXTENSION = 1 << 16
+#: Most headers that hold for all that follows: tarfile keeps them.
+_MOST_GLOBAL = 1000
+#: Bytes of a header, and where a block of a sparse file's map tells that another follows.
+_BLOCK, _EXTENDED_AT = 512, 504
+#: Bytes that are read at once of what is passed over.
+_SKIPPED = 1 << 20
 #: What tarfile raises at the block of zeros that ends an archive.
 _END: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
 _EXTENSIONS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+_ADVICE = "pack structure files; archives and FASTA files in it, links and others are passed over"
+_REPACK = "unpack it with that program, or pack it with gzip and name it .tar.gz"
+#: How compressed data begins, by which program, and what to do.
+_PACKERS = (
+    (b"\x1f\x8b", "gzip", "rename it to .tar.gz"),
+    (b"\xfd7zXZ\0", "xz", _REPACK),
+    (b"BZh91AY&SY", "bzip2", _REPACK),
+    (b"\x28\xb5\x2f\xfd", "zstd", _REPACK),
 )
 #: Of a complex in PDBbind's layout, {id}_protein is taken, and this is a part of it.
 _POCKET_SUFFIX = "_pocket"
@@ -74,6 +89,8 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
         header = super().frombuf(buf, encoding, errors)
+        if header.size < 0:
+            raise tarfile.ReadError("a size is negative")
         if header.type in _EXTENSIONS and header.size > _MOST_EXTENSION:
             raise tarfile.ReadError("a name is too long")
         return header
@@ -86,16 +103,53 @@ class _Header(tarfile.TarInfo):
             tarfile.ended = True
             raise
 
+    def _proc_sparse(self, tarfile: _Archive) -> _Header:
+        """Pass over the map of a sparse file, which may be as long as the archive."""
+        _, extended, _ = self._sparse_structs  # type: ignore[attr-defined]
+        del self._sparse_structs  # type: ignore[attr-defined]
+        while extended:
+            block = tarfile.fileobj.read(_BLOCK)
+            if len(block) < _BLOCK:
+                raise EOFError
+            extended = bool(block[_EXTENDED_AT])
+        self.sparse = b""
+        self.offset_data = tarfile.fileobj.tell()
+        tarfile.offset = self.offset_data + self._block(self.size)  # type: ignore[attr-defined]
+        return self
+
+    def _proc_gnusparse_00(self, header: _Header, *_: object) -> None:
+        """Note that the file is sparse; its map is not read, since sparse files are refused."""
+        header.sparse = b""
+
+    _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
+
 
 class _Archive(tarfile.TarFile):
     """An archive whose end is known: tarfile passes over damage as if nothing followed."""
 
     tarinfo = _Header
     ended = False
+    firstmember: tarfile.TarInfo | None
+
+    def next(self) -> tarfile.TarInfo | None:
+        """Return the next header; what lies before it is read until the data ends."""
+        if self.firstmember is None:
+            self._skip()
+        return super().next()
+
+    def _skip(self) -> None:
+        """Read up to the next header; tarfile would go on to a claimed size behind the end."""
+        stream = self.fileobj
+        while stream is not None and (left := self.offset - stream.tell()) > 0:
+            wanted = min(left, _SKIPPED)
+            if len(stream.read(wanted)) < wanted:
+                raise EOFError
 
     def forget(self) -> None:
         """Forget the members so far, all of which tarfile keeps."""
         self.members: list[tarfile.TarInfo] = []
+        if len(self.pax_headers) > _MOST_GLOBAL:
+            raise tarfile.ReadError("too many headers")
 
 
 def read_members(given: SourceFile, limit: int) -> Iterator[Member | Failure]:
@@ -139,18 +193,25 @@ def read_members(given: SourceFile, limit: int) -> Iterator[Member | Failure]:
             before: tuple[str, Kind | None] | None = None
             while (header := archive.next()) is not None:
                 archive.forget()
+                if header.size < 0:
+                    raise tarfile.ReadError("a size is negative")
                 count += 1
                 named = _named(header)
                 if named is None or (before is not None and _twice(before, named)):
                     continue
                 before = named
+                if not given.deals_out(named[0]):
+                    continue
                 source = SourceFile(given.path, named[0], named[1])
                 yield _member(archive, header, source, limit)
             if not archive.ended:
                 yield _damaged(file, count)
+            elif before is None:
+                reason = f"it holds no structure file among {counted(count, 'member')}"
+                yield Failure("", file, reason, _ADVICE)
     except InputError as error:
         yield Failure("", file, error.reason, error.advice)
-    except (tarfile.TarError, EOFError, ValueError):
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError):
         yield _damaged(file, count)
     except OSError as error:
         reason = f"it cannot be read: {system_problem(error)}"
@@ -160,7 +221,11 @@ def read_members(given: SourceFile, limit: int) -> Iterator[Member | Failure]:
 def _opened(name: str, handle: io.BufferedReader) -> _Archive:
     """Open an archive as a stream; gzip's checksums are verified, which tarfile does not do."""
     stream: io.BufferedIOBase = handle
-    if name.lower().endswith((".gz", ".tgz")):
+    zipped = name.lower().endswith((".gz", ".tgz"))
+    for magic, packer, advice in _PACKERS:
+        if not zipped and handle.peek(len(magic)).startswith(magic):
+            raise InputError(f"it is compressed with {packer}, which its name does not say", advice)
+    if zipped:
         stream = io.BufferedReader(BlockReader(gunzip_blocks(handle)), 1 << 16)
     return _Archive.open(fileobj=stream, mode="r|", errors="surrogateescape")
 
@@ -193,7 +258,7 @@ def _member(
     if not is_id(source.id):
         shown = printable(name)[:60]
         reason = f"{shown} in it: its name cannot be an id: it has white space or odd characters"
-        return Failure("", file, reason, "rename it")
+        return Failure(printable(name), file, reason, "rename it")
     if header.sparse is not None:
         return Failure(source.id, file, f"{name} in it is a sparse file", "pack it as a usual one")
     if header.size > limit:

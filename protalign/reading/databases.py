@@ -52,7 +52,8 @@ def read_entries(source: SourceFile) -> Iterator[Member | Failure]:
     Yields
     ------
     Member or Failure
-        A Failure without an id is about the database, or about an entry whose name is no id.
+        A Failure without an id is about the database. Those of entries whose names are not
+        ids have their keys or lines as ids, so that a store keeps all of them.
     """
     file = path_text(source.path)
     try:
@@ -61,7 +62,9 @@ def read_entries(source: SourceFile) -> Iterator[Member | Failure]:
         with open_file(source.local) as data, open_file(_part(source.local, ".index")) as index:
             size = os.fstat(data.fileno()).st_size
             for number, line in enumerate(_lines(index), start=1):
-                yield _entry(source, data, size, names, number, line)
+                entry = _entry(source, data, size, names, number, line)
+                if entry is not None:
+                    yield entry
     except InputError as error:
         yield Failure("", file, error.reason, error.advice)
     except OSError as error:
@@ -86,7 +89,12 @@ def _check_type(path: Path) -> None:
 
 def _names(path: Path) -> dict[int, bytes]:
     """Return the entries' names by their keys; raise InputError if they are too many."""
-    with open_file(_part(path, ".lookup")) as handle:
+    try:
+        lookup = open_file(_part(path, ".lookup"))
+    except InputError as error:
+        advice = "put it beside the database; it names the entries"
+        raise InputError(f"its .lookup file: {error.reason}", advice) from None
+    with lookup as handle:
         if os.fstat(handle.fileno()).st_size > room_for("database"):
             raise InputError(
                 "its names are too many for this machine's memory", "split the database"
@@ -119,17 +127,21 @@ def _entry(
     names: dict[int, bytes],
     number: int,
     line: bytes,
-) -> Member | Failure:
-    """Read the entry of a line of the index."""
+) -> Member | Failure | None:
+    """Read the entry of a line of the index; None if it belongs to another part."""
     file, fields = path_text(source.path), line.split(b"\t")
     if len(fields) != 3 or not all(map(_is_number, fields)):
-        return Failure("", file, f"its index is damaged in line {number:,}", FETCH_AGAIN)
+        reason = f"its index is damaged in line {number:,}"
+        return Failure(f"line {number} of the index", file, reason, FETCH_AGAIN)
     key, offset, length = map(int, fields)
     name = names.get(key, b"").decode("utf-8", "backslashreplace")
     id = split_name(PurePosixPath(name).name)[0]
     if not is_id(id):
         shown = f"its name {printable(name)[:60]} cannot be an id" if name else "it has no name"
-        return Failure("", file, f"entry {key} in it: {shown}", "name it in the .lookup file")
+        reason = f"entry {key} in it: {shown}"
+        return Failure(f"entry {key}", file, reason, "name it in the .lookup file")
+    if not source.deals_out(id):
+        return None
     if length > MOST_BYTES + 1 or offset + length > size:
         problem = "is too large" if length > MOST_BYTES + 1 else "lies beyond the end of the data"
         return Failure(id, file, f"{id} in it {problem}", FETCH_AGAIN)

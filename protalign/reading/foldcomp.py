@@ -91,13 +91,9 @@ def restore(data: bytes) -> bytes:
         not installed.
     """
     parts = _parsed(data)
-    try:
-        import foldcomp
-    except ImportError:
-        raise InputError(
-            "the library that reads Foldcomp's files is not installed",
-            "pip install 'protalign[foldcomp]'",
-        ) from None
+    check_library()
+    import foldcomp
+
     _check_closed(parts)
     try:
         text = foldcomp.decompress(parts.plain)[1]
@@ -106,6 +102,23 @@ def restore(data: bytes) -> bytes:
     restored = text.encode() if isinstance(text, str) else bytes(text)
     _check_bonds(restored, len(parts.residues))
     return restored + b"END\n"
+
+
+def check_library() -> None:
+    """Raise InputError if Foldcomp's library is not installed.
+
+    Raises
+    ------
+    InputError
+        It cannot be imported.
+    """
+    try:
+        import foldcomp  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "the library that reads Foldcomp's files is not installed",
+            "pip install 'protalign[foldcomp]'",
+        ) from None
 
 
 def _parsed(data: bytes) -> _Parts:

@@ -14,7 +14,7 @@ from protalign.core.errors import Failure, InputError
 from protalign.core.paths import may_exist, path_text
 from protalign.core.urls import Url, is_url, parse_url
 from protalign.reading.content import open_file
-from protalign.reading.sources import SourceFile, find_sources, of_shard
+from protalign.reading.sources import SHARED, SourceFile, find_sources, of_shard
 
 #: Most bytes of a list's line.
 _LONGEST_LINE = 1 << 16
@@ -52,6 +52,9 @@ class Given:
     def part(self, number: int, count: int) -> Given:
         """Return one part of several, dealt out by ``of_shard``.
 
+        A tar archive or a Foldcomp database is in every part; its entries are dealt out, by the
+        SHA-256 of their ids, when it is read.
+
         Raises
         ------
         InputError
@@ -70,7 +73,11 @@ class Given:
 
         return replace(
             self,
-            sources=[source for source in self.sources if of_it(source.path)],
+            sources=[
+                replace(source, part=(number, count)) if source.kind in SHARED else source
+                for source in self.sources
+                if source.kind in SHARED or of_it(source.path)
+            ],
             failures=[failure for failure in self.failures if told(failure)],
             mistakes=self.mistakes if number == 1 else [],
         )
@@ -181,7 +188,8 @@ def read_list(path: Path) -> Iterator[Path | Url | Failure]:
                 except InputError as error:
                     yield Failure("", file, f"line {number}: {error.reason}", error.advice)
     except InputError as error:
-        raise InputError(f"{file}: {error.reason}", error.advice) from None
+        advice = "give a folder without --list" if path.is_dir() else error.advice
+        raise InputError(f"{file}: {error.reason}", advice) from None
     except OSError as error:
         raise InputError(f"{file}: {error.strerror or error}", "check the disk") from None
 

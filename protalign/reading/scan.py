@@ -24,6 +24,7 @@ from protalign.reading.content import (
 from protalign.reading.databases import database_sha256, read_entries
 from protalign.reading.fasta import read_fasta
 from protalign.reading.fetching import fetched
+from protalign.reading.foldcomp import check_library
 from protalign.reading.options import ReadOptions
 from protalign.reading.processes import one_by_one, ordered_map, process_map
 from protalign.reading.single import (
@@ -224,11 +225,16 @@ def _hashed(sources: list[SourceFile], skip: Skip) -> Iterator[_Task]:
 
 
 def _sha256_or_empty(source: SourceFile) -> bytes:
+    """Return a file's hash; of a part it is another one, since one part read is not the rest."""
     try:
         if source.kind == "database":
-            return database_sha256(source.local)
-        with open_file(source.local) as handle:
-            return hashlib.file_digest(handle, "sha256").digest()
+            sha256 = database_sha256(source.local)
+        else:
+            with open_file(source.local) as handle:
+                sha256 = hashlib.file_digest(handle, "sha256").digest()
+        if source.part is None:
+            return sha256
+        return hashlib.sha256(sha256 + b"%d/%d" % source.part).digest()
     except (InputError, OSError):  # reading the file gives the failure
         return b""
 
@@ -264,6 +270,12 @@ def _read_blocks(
     if skip is not None and sha256 and skip(source, sha256):
         yield SourceResult(source, sha256, skipped=True)
         return
+    if source.kind == "database":
+        try:
+            check_library()
+        except InputError as error:  # Without a hash, so that it is read again later.
+            yield failed(source, b"", error.reason, error.advice)
+            return
     block = SourceResult(source, sha256, last=False)
     if source.kind != "fasta":
         records, size = _members_of(source, options, processes), min(size, ARCHIVE_BLOCK)

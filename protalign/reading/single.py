@@ -13,6 +13,7 @@ from protalign.core.paths import path_text
 from protalign.core.printing import one_line
 from protalign.core.protein import Protein
 from protalign.reading.content import MAX_BYTES, TooLargeError, read_file, unpack
+from protalign.reading.foldcomp import check_library
 from protalign.reading.options import ReadOptions
 from protalign.reading.sources import (
     CONTAINERS,
@@ -84,6 +85,8 @@ def read_structure_file(
     """
     sha256, room = b"", MAX_BYTES
     try:
+        if source.kind == "foldcomp":
+            check_library()  # Before the file has a hash, so that it is read again later.
         room = MAX_BYTES if is_small(source) else room_for(source.kind)
         data = read_file(source.local, min(most, room))
         sha256 = hashlib.sha256(data).digest()

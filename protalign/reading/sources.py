@@ -35,6 +35,8 @@ _KINDS: dict[str, Kind] = {
 }
 #: Files with many entries, which have ids of their own.
 CONTAINERS = ("fasta", "tar", "database")
+#: Those of them that belong to every part of what was given, and whose entries are dealt out.
+SHARED = ("tar", "database")
 #: Files that a library restores which may end the process.
 IN_OWN_PROCESS = ("foldcomp", "database")
 _READABLE = f"readable are {', '.join(_KINDS)}, each also with .gz; archives if they are named"
@@ -69,6 +71,9 @@ class SourceFile:
         The format, by the file's name; a Foldcomp database by the index beside it.
     copy : Path, optional
         Where the bytes of an address lie while they are read.
+    part : (int, int), optional
+        Of a tar archive or a database, the number of the part to read, from 1, and how many parts
+        there are.
 
     Examples
     --------
@@ -80,6 +85,25 @@ class SourceFile:
     id: str
     kind: Kind
     copy: Path | None = None
+    part: tuple[int, int] | None = None
+
+    def deals_out(self, id: str) -> bool:
+        """Return whether an entry of this archive or database belongs to the part to read.
+
+        The SHA-256 of its id decides, so that a file's place in the archive does not count.
+
+        Parameters
+        ----------
+        id : str
+            The entry's id: its name without suffixes and folders.
+
+        Examples
+        --------
+        >>> parts = [SourceFile(Path("a.tar"), "a", "tar", part=(n, 3)) for n in (1, 2, 3)]
+        >>> [part.deals_out("1bpi_A") for part in parts].count(True)
+        1
+        """
+        return self.part is None or _is_of_part(id, *self.part)
 
     @property
     def local(self) -> Path:
@@ -191,7 +215,11 @@ def of_shard(path: Path | Url, roots: Set[Path | Url], number: int, count: int) 
     else:
         root = next((each for each in path.parents if each in roots), path.parent)
         name = path_text(path.relative_to(root))
-    digest = hashlib.sha256(name.encode()).digest()
+    return _is_of_part(name, number, count)
+
+
+def _is_of_part(name: str, number: int, count: int) -> bool:
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % count == number - 1
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from protalign.core.errors import Failure
 from protalign.core.protein import Protein
 from protalign.reading import (
     ReadOptions,
@@ -20,7 +22,8 @@ from protalign.reading import (
     single,
 )
 from protalign.reading import scan as scanning
-from protalign.reading.archives import read_members
+from protalign.reading.archives import Member, read_members
+from protalign.reading.given import find_given
 
 NAMES = ("1bpi_A.cif", "107l_A.pdb.gz", "1b5m_A.pdb.gz")
 
@@ -103,13 +106,14 @@ def test_bad_members_fail_alone(members: dict[str, bytes], tmp_path: Path) -> No
         "bad/2bad.pdb": b"ATOM  nonsense\n",
         "bad/3bad.pdb.gz": gzip.compress(b"x" * 99)[:-9],
         "bad/with space.pdb": b"ATOM",
+        "bad/with two.pdb": b"ATOM",
         "bad/4bad.cif": b"",
     }
     results = read(pack(tmp_path / "a.tar", bad | members))
     failures = {failure.id: failure for result in results for failure in result.failures}
-    assert failures.keys() == {"2bad", "3bad", "", "4bad"}
+    assert failures.keys() == {"2bad", "3bad", "with space.pdb", "with two.pdb", "4bad"}
     assert all(failure.file == str(tmp_path / "a.tar") for failure in failures.values())
-    assert "with space.pdb" in failures[""].reason
+    assert "with space.pdb" in failures["with space.pdb"].reason
     assert len(proteins_of(results)) == 3
 
 
@@ -197,6 +201,96 @@ def test_hostile_headers_take_no_memory(tmp_path: Path) -> None:
     assert "big.pdb in it: it is larger than" in first.reason  # type: ignore[union-attr]
 
 
+def sized(name: str, size: int, /, **pax: str) -> bytes:
+    """Return a header, with a PAX header before it if keywords of one are given."""
+    header = tarfile.TarInfo(name)
+    header.size, header.pax_headers = size, {key.replace("_", "."): pax[key] for key in pax}
+    return header.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["tar", "tar.gz"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        sized("a.json", 1 << 62),
+        sized("a.pdb", 1 << 62),
+        sized("a.json", -(1 << 40)),
+        sized("a.pdb", 9, size=str(10**30)),
+        sized("a.pdb", 9, size="-5000"),
+        sized("a.json", 9, size=str(1 << 62)),
+    ],
+    ids=["huge", "huge structure", "negative", "PAX huge", "PAX negative", "PAX passed over"],
+)
+def test_a_size_that_is_not_there_ends_the_archive(
+    header: bytes, compress: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    """No loop goes on behind the end of the data: the last word is that it is damaged."""
+    path = tmp_path / ("a.tar" if compress is bytes else "a.tar.gz")
+    path.write_bytes(compress(header + b"a" * 10_240))
+    last = list(read_members(SourceFile(path, "a", "tar"), 1 << 20))[-1]
+    assert isinstance(last, Failure)
+    assert last.id == ""
+    assert last.reason.startswith("its tar data is damaged or ends early")
+
+
+def old_sparse(blocks: int) -> bytes:
+    """Return an old GNU sparse header whose map goes on for so many blocks."""
+    header = tarfile.TarInfo("s.pdb")
+    header.type = tarfile.GNUTYPE_SPARSE
+    raw = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    raw[482] = 1
+    raw[148:156] = b" " * 8
+    raw[148:156] = b"%06o\0 " % sum(raw)
+    entry = b"00000000001\0" * 42
+    return bytes(raw) + (entry + b"\1" + b"\0" * 7) * (blocks - 1) + entry + b"\0" * 8
+
+
+def new_sparse(lines: int) -> bytes:
+    """Return a GNU sparse 1.0 file whose map has so many lines."""
+    data = b"%d\n" % (lines // 2) + b"1\n" * lines
+    data += b"\0" * (-len(data) % 512)
+    return sized("s.pdb", len(data), GNU_sparse_major="1", GNU_sparse_minor="0") + data
+
+
+@pytest.mark.parametrize(
+    "sparse",
+    [
+        old_sparse(8000),
+        new_sparse(2_000_000),
+        sized("s.pdb", 0, GNU_sparse_map="0,1,2,3", GNU_sparse_size="4"),
+        sized("s.pdb", 0, GNU_sparse_size="4", GNU_sparse_offset="0", GNU_sparse_numbytes="1"),
+    ],
+    ids=["old", "1.0", "0.1", "0.0"],
+)
+def test_maps_of_sparse_files_take_no_memory(
+    sparse: bytes, members: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A sparse file of any flavour fails alone, its map is not kept, and the rest is read."""
+    rest = pack(tmp_path / "rest.tar", members).read_bytes()
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(sparse + rest))
+    tracemalloc.start()
+    first, *others = read_members(SourceFile(path, "a", "tar"), 1 << 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(first, Failure)
+    assert first.reason == "s.pdb in it is a sparse file"
+    assert [other.source.id for other in others if isinstance(other, Member)] == [
+        name.split(".")[0] for name in NAMES
+    ]
+    assert peak < 16 << 20
+
+
+def test_headers_before_headers_end_the_archive(tmp_path: Path) -> None:
+    """Thousands of PAX headers in a row are damage, not a traceback."""
+    path = tmp_path / "a.tar.gz"
+    one = sized("a.pdb", 0, comment="x")[:1024]
+    path.write_bytes(gzip.compress(one * 20_000))
+    (failure,) = read_members(SourceFile(path, "a", "tar"), 1 << 20)
+    assert isinstance(failure, Failure)
+    assert failure.reason.startswith("its tar data is damaged or ends early")
+
+
 def test_names_that_lead_out_are_only_names(members: dict[str, bytes], tmp_path: Path) -> None:
     """An id comes from the last part of the name; nothing is opened or written there."""
     data = members["models/1bpi_A.cif"]
@@ -204,3 +298,41 @@ def test_names_that_lead_out_are_only_names(members: dict[str, bytes], tmp_path:
     before = sorted(tmp_path.parent.iterdir())
     assert list(proteins_of(read(path))) == ["1evil", "2evil"]
     assert sorted(tmp_path.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_parts_of_an_archive_have_every_file_once(count: int, sample: Path, tmp_path: Path) -> None:
+    """The archive is in every part, and each of its entries and failures in one."""
+    files = {path.name: path.read_bytes() for path in sorted(sample.glob("*.pdb.gz"))}
+    path = pack(tmp_path / "a.tar", files | {"bad.pdb": b"ATOM", "\udcff.pdb": b"ATOM"})
+    given = find_given([path])
+    seen: list[str] = []
+    hashes = set()
+    for number in range(1, count + 1):
+        results = list(read_sources(given.part(number, count).sources, processes=1))
+        seen += proteins_of(results)
+        seen += [failure.id for result in results for failure in result.failures]
+        hashes |= {result.sha256 for result in results}
+    assert len(hashes) == count
+    whole = read(path)
+    failed = [failure.id for result in whole for failure in result.failures]
+    assert len(failed) == 2
+    assert sorted(seen) == sorted([*proteins_of(whole), *failed])
+
+
+@pytest.mark.parametrize("names", [(), ("inner.tar", "some.fasta", "notes.json")])
+def test_an_archive_without_structures_fails(names: tuple[str, ...], tmp_path: Path) -> None:
+    """Nothing was read, and a line says so."""
+    [result] = read(pack(tmp_path / "a.tar", dict.fromkeys(names, b"x")))
+    [failure] = result.failures
+    assert failure.reason.startswith("it holds no structure file among")
+
+
+@pytest.mark.parametrize(("mode", "packer"), [("w:gz", "gzip"), ("w:xz", "xz"), ("w:bz2", "bzip2")])
+def test_a_compressed_archive_named_tar_is_named(
+    mode: str, packer: str, members: dict[str, bytes], tmp_path: Path
+) -> None:
+    """The line says which program packed it, not that it is damaged."""
+    [result] = read(pack(tmp_path / "a.tar", members, mode))
+    [failure] = result.failures
+    assert failure.reason == f"it is compressed with {packer}, which its name does not say"

@@ -6,6 +6,7 @@ import gzip
 import os
 import random
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ from protalign.reading import (
     scan,
 )
 from protalign.reading.foldcomp import restore
+from protalign.reading.given import find_given
 from protalign.reading.processes import one_by_one
+from protalign.reading.single import read_structure_file
 from tests.reading.test_archives import pack
 
 foldcomp = pytest.importorskip("foldcomp")
@@ -131,19 +134,56 @@ def test_bad_entries_fail_alone(packed: dict[str, bytes], tmp_path: Path) -> Non
     [result] = read(path)
     assert [protein.id for protein in result.proteins] == ["good"]
     assert sorted((each.id, each.reason.partition(":")[0]) for each in result.failures) == [
-        ("", "entry 2 in it"),
-        ("", "entry 9 in it"),
-        ("", "its index is damaged in line 9"),
         ("container", "it is a container of several of Foldcomp's chains, which is not read"),
         ("cut", "its Foldcomp data is damaged"),
+        ("entry 2", "entry 2 in it"),
+        ("entry 9", "entry 9 in it"),
         ("gap", "gap in it lies beyond the end of the data"),
         ("gap", "its chain has a gap or is damaged"),
+        ("line 9 of the index", "its index is damaged in line 9"),
         ("text", "it is not Foldcomp's data"),
     ]
     assert {each.file for each in result.failures} == {str(path)}
 
 
-@pytest.mark.parametrize(("file", "words"), [("lookup", "opened"), ("dbtype", "another kind")])
+def test_parts_of_a_database_have_every_entry_once(
+    packed: dict[str, bytes], tmp_path: Path
+) -> None:
+    """The database is in every part, and each of its entries in one."""
+    given = find_given([database(tmp_path / "db", packed)])
+    seen = [
+        protein.id
+        for number in (1, 2)
+        for result in read_sources(given.part(number, 2).sources, processes=1)
+        for protein in result.proteins
+    ]
+    assert sorted(seen) == sorted(packed)
+
+
+def test_a_missing_library_is_one_failure_that_is_not_remembered(
+    packed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database and a file have no hash then, so both are read once the library is there."""
+    path = database(tmp_path / "db", packed)
+    file = tmp_path / "one.fcz"
+    file.write_bytes(packed["107l_A"])
+    [source], _ = find_sources([file])
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "foldcomp", None)
+        [result] = read(path)
+        single = read_structure_file(source, ReadOptions())
+    for each in (result, single):
+        assert (each.sha256, each.proteins, each.last) == (b"", [], True)
+        assert [f.reason for f in each.failures] == [
+            "the library that reads Foldcomp's files is not installed"
+        ]
+    assert len(read(path)[0].proteins) == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("lookup", "its .lookup file: it cannot be opened"), ("dbtype", "another kind")],
+)
 def test_a_database_that_is_not_one(
     file: str, words: str, packed: dict[str, bytes], tmp_path: Path
 ) -> None:
