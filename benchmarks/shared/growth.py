@@ -13,7 +13,7 @@ PARTS = {
     "fit": "fit, an epoch",
     "verify": "verify",
     "search": "search, 64 queries",
-    "each": "search by residue words, a query of 64",
+    "each": "search by words, a query of 64",
 }
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 
@@ -49,7 +49,7 @@ def draw_growth(
     mpl.rcParams["svg.hashsalt"] = "protalign"
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, axis = pyplot.subplots(figsize=(7, 5), layout="constrained")
     for (part, name), colour in zip(PARTS.items(), _COLOURS, strict=True):
         rows, size = (words, "structures") if part == "each" else (scaling, "proteins")
         if not rows:
@@ -61,6 +61,6 @@ def draw_growth(
     axis.set_title(f"Made-up proteins\n{processor}, {threads} thread(s)")
     axis.grid(which="major", color="#dddddd")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
