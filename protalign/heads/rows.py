@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TypeVar
 
@@ -236,8 +236,8 @@ def _ahead(items: Iterator[T], maker: ThreadPoolExecutor) -> Iterator[T]:
         while (item := coming.result()) is not None:
             coming = maker.submit(next, items, None)
             yield item
-    finally:
-        wait([coming])
+    finally:  # what runs already, runs to its end before the maker's next work
+        coming.cancel()
 
 
 def memory_for_rows(device: torch.device) -> float:

@@ -30,10 +30,13 @@ _TIMED = (8192, 64)
 
 
 def is_quick(vectors: Float32) -> bool:
-    """Return whether products with (n, dim) vectors are quicker than in float32, by trying."""
+    """Return whether products with (n, dim) vectors are quicker than in float32, by trying.
+
+    The vectors that it tries have the same shape, and numbers that are known to be sound.
+    """
     rows, queries = _TIMED
-    exact = vectors[:rows]
-    rounded = torch.tensor(exact).bfloat16()
+    exact = np.ones((min(rows, len(vectors)), vectors.shape[1]), dtype=np.float32)
+    rounded = torch.from_numpy(exact).bfloat16()
     across = torch.ones(exact.shape[1], queries, dtype=torch.bfloat16)
     exactly = across.float().numpy()
     block, exact_block = torch.empty(len(rounded), queries).bfloat16(), exact @ exactly
