@@ -80,8 +80,9 @@ def is_here(path: str | os.PathLike[str]) -> bool:
 
 
 def check_is_one(path: str | os.PathLike[str]) -> None:
-    """Raise StoreError if a store to write to has the name of a pattern."""
+    """Raise StoreError if a store to write to has the name of a pattern, or a signed address."""
     if "://" in str(path):
+        check_unsigned(str(path))
         pattern = is_pattern(path)
     else:
         path = Path(path)
