@@ -208,6 +208,16 @@ def test_verify_wants_a_local_store(tmp_path: Path) -> None:
         verify(tmp_path)
 
 
+def forge(monkeypatch: pytest.MonkeyPatch, column: str, value: int) -> None:
+    """Make stores be written with one value in all rows of a column."""
+    append = Appender.append
+
+    def forged(appender: Appender, name: str, rows: np.typing.ArrayLike) -> None:
+        append(appender, name, [value] * len(np.asarray(rows)) if name == column else rows)
+
+    monkeypatch.setattr(Appender, "append", forged)
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [
@@ -226,12 +236,7 @@ def test_forged_counts_are_no_pairs_of_residues(
     value: int,
 ) -> None:
     """Whoever wrote the store: rows of one protein are never taken for another's."""
-    append = Appender.append
-
-    def forged(appender: Appender, name: str, rows: np.typing.ArrayLike) -> None:
-        append(appender, name, [value] * len(np.asarray(rows)) if name == column else rows)
-
-    monkeypatch.setattr(Appender, "append", forged)
+    forge(monkeypatch, column, value)
     with StoreWriter(tmp_path / "store.zarr", OPTIONS) as writer:
         add_all(writer, [protein for protein in proteins if protein.structure is not None][:4])
     store = EmbeddingStore.open(tmp_path / "store.zarr")
@@ -262,12 +267,7 @@ def test_forged_chains_are_no_rows(
     value: int,
 ) -> None:
     """Chains that do not fit the rows of a complex are never scored."""
-    append = Appender.append
-
-    def forged(appender: Appender, name: str, rows: np.typing.ArrayLike) -> None:
-        append(appender, name, [value] * len(np.asarray(rows)) if name == column else rows)
-
-    monkeypatch.setattr(Appender, "append", forged)
+    forge(monkeypatch, column, value)
     with StoreWriter(tmp_path / "store.zarr", OPTIONS) as writer:
         add_all(writer, [protein for protein in proteins if protein.id == "dimer"])
     store = EmbeddingStore.open(tmp_path / "store.zarr")
