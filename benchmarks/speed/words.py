@@ -8,7 +8,8 @@ Structures beyond real ones are made up, and no residue of them is embedded: the
 out of the words of real structures, the sample's or those of ``--store``, in pieces of 40 residues
 at random places. So words are as frequent as in real ones, and follow one another as there. Lengths
 are log-normal around 300. The queries are sequences of 300 real residues. The words and the scores
-are those of a residue stage fitted on the same real proteins.
+are those of the residue stage of the model that ships, or of one fitted on the proteins of
+``--store``.
 
 "build" writes such an index, checksums and manifest included; beside it stands a plain write of as
 many bytes. Making words of embeddings is measured by itself: ``words/s`` is residue embeddings to
@@ -47,7 +48,9 @@ from protalign import EmbeddingStore, embed
 from protalign.core.arrays import Float32, Int64
 from protalign.core.protein import Modality
 from protalign.heads.inputs import Inputs, read_inputs
+from protalign.heads.model import Model
 from protalign.heads.pairs import Pairs
+from protalign.heads.shipped import shipped_model
 from protalign.residues import PairSums, ResidueStage
 from protalign.residues.words import SAMPLED, ResidueWords
 from protalign.search.word_files import PartWriter, Words, new_index
@@ -146,12 +149,10 @@ class RealWords:
             files = sorted(file for file in SAMPLE.iterdir() if file.suffix != ".md")
             files = files[: options.chains]
             embed(files, path, ["protalign_t6_2M", "proteinmpnn_v_48_020"])
+        shipped = Model.load(shipped_model(), "cpu") if options.store is None else None
         inputs = read_inputs(EmbeddingStore.open(path))
         pairs = Pairs.of(inputs)
-        sums = PairSums(inputs.dims["sequence"], inputs.dims["structure"])
-        for block in inputs.paired_residues(pairs.positions):
-            sums.add_parts(block)
-        stage = sums.stage()
+        stage = fitted(inputs, pairs) if shipped is None else shipped.residue_scorer()
         rows = stage.rows("structure", some_rows(inputs, "structure", pairs.positions, SAMPLED))
         vocabulary = ResidueWords.fit({"structure": rows})
         embeddings = some_rows(inputs, "structure", pairs.positions, 4 * SAMPLED)
@@ -160,6 +161,14 @@ class RealWords:
         words = vocabulary.of("structure", stage.rows("structure", embeddings))
         per_second = len(words) / (clock() - start)
         return cls(vocabulary, words, queries_of(stage, inputs, pairs, options.queries), per_second)
+
+
+def fitted(inputs: Inputs, pairs: Pairs) -> ResidueStage:
+    """Return a residue stage of these proteins alone."""
+    sums = PairSums(inputs.dims["sequence"], inputs.dims["structure"])
+    for block in inputs.paired_residues(pairs.positions):
+        sums.add_parts(block)
+    return sums.stage()
 
 
 def made_up(residues: int, real: Words, rng: np.random.Generator) -> Words:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -17,6 +17,7 @@ from protalign.core.errors import InputError
 from protalign.core.machine import threads_here
 from protalign.core.protein import Modality
 from protalign.core.threads import run_single_threaded
+from protalign.residues.kernels.rough_scores import RoughProfiles
 from protalign.residues.kernels.word_scores import WordProfile, Words
 
 #: K, the words of a modality.
@@ -102,6 +103,10 @@ class ResidueWords:
         if len(query) == 0:
             raise InputError("query: it has no residue rows", "give an array (residues, K)")
         return WordProfile.of(query @ self.centroids[modality].T)
+
+    def rough_profiles(self, modality: Modality, queries: Sequence[Float32]) -> RoughProfiles:
+        """Return what a rough look needs of queries; see ``profile``."""
+        return RoughProfiles([query @ self.centroids[modality].T for query in queries])
 
     @cached_property
     def _ready(self) -> dict[Modality, tuple[Float32, Float32]]:

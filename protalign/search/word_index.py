@@ -18,7 +18,7 @@ from protalign.core.protein import MODALITIES, Modality
 from protalign.core.unfinished import put_back
 from protalign.heads.model import Model
 from protalign.residues import ResidueStage
-from protalign.residues.kernels.word_scores import without_length, word_scores
+from protalign.residues.word_scan import WordScan
 from protalign.residues.words import ResidueWords
 from protalign.search.word_files import (
     AGAIN,
@@ -159,17 +159,17 @@ class WordIndex:
                 f"{self.path}: it has no words of a {against}",
                 "search for a query of the other modality, or embed these in the store",
             )
-        profiles = [self.words.profile(against, query) for query in queries]
         best = [_Best.none() for _ in queries]
+        scan = WordScan(self.words, against, queries)
         first = 0
         for reader in self._parts[against]:
             for begin, end in _pieces(reader.offsets):
                 offsets = reader.offsets[begin : end + 1]
-                words, lengths = reader.words(int(offsets[0]), int(offsets[-1])), np.diff(offsets)
+                words = reader.words(int(offsets[0]), int(offsets[-1]))
                 inside = None if kept is None else kept[first + begin : first + end]
-                for place, profile in enumerate(profiles):
-                    scores = without_length(word_scores(profile, words, offsets), lengths)
-                    best[place] = best[place].joined(reader.rows[begin:end], scores, inside, k)
+                rows = reader.rows[begin:end]
+                for place, (found, scores) in enumerate(scan.scores(words, offsets, k, inside)):
+                    best[place] = best[place].joined(rows[found], scores, k)
             first += reader.part.entries
         return [(each.rows, each.scores) for each in best]
 
@@ -199,10 +199,8 @@ class _Best:
     def none(cls) -> _Best:
         return cls(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
 
-    def joined(self, rows: Int64, scores: Float32, inside: Bool | None, k: int) -> _Best:
+    def joined(self, rows: Int64, scores: Float32, k: int) -> _Best:
         """Return the best k of these and of some later entries."""
-        if inside is not None:
-            rows, scores = rows[inside], scores[inside]
         if len(scores) > k:  # only what reaches the k-th best is sorted
             reached = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
             rows, scores = rows[reached], scores[reached]

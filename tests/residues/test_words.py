@@ -7,7 +7,7 @@ import pytest
 
 from protalign.core.errors import InputError
 from protalign.core.threads import torch_pool
-from protalign.residues.kernels.word_scores import BIAS, HIGHEST, STEPS
+from protalign.residues.kernels.word_scores import HIGHEST, LOWEST, STEPS
 from protalign.residues.words import ResidueWords
 
 
@@ -45,8 +45,8 @@ def test_centroids_are_means_of_rows(words: ResidueWords, rows: np.ndarray) -> N
     np.testing.assert_allclose(words.centroids["structure"], means, atol=0.3)
     query = np.random.default_rng(1).normal(size=(1, 10)).astype(np.float32)
     profile = words.profile("structure", query)
-    steps = profile.scores.reshape(12, -1)[:, 0].astype(int) - BIAS
-    expected = np.clip(STEPS * (query @ words.centroids["structure"].T)[0], -BIAS, HIGHEST)
+    steps = profile.scores.reshape(12, -1)[:, 0].astype(int)
+    expected = np.clip(STEPS * (query @ words.centroids["structure"].T)[0], LOWEST, HIGHEST)
     np.testing.assert_allclose(steps, expected, atol=0.51)
 
 

@@ -7,12 +7,14 @@ target adds to it the score of the residue of the query that fits it best in the
 just beside that block. A segment is a part of a band, with short gaps for nothing and no others.
 MMseqs2 and Foldseek do the like with k-mers and single diagonals before they align.
 
-Every target is scored. A query of some hundred residues has something to say to every word, so
-lists of where each word occurs would all be read, and in a worse order.
+A query of some hundred residues has something to say to every word, so lists of where each word
+occurs would all be read, and in a worse order. Of many targets only those are scored that a rougher
+look chooses (``rough_scores``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -28,13 +30,13 @@ from protalign.residues.kernels.packed import share
 SHIFT = 2
 #: Residues of the query beside a block, on either side, that belong to it too.
 MARGIN = 1
-#: Steps of a score in one nat. Finer ones find no more, and more targets reach a byte's end.
+#: Steps of a score in one nat. Finer ones find no more.
 STEPS = 1.0
-#: Steps below 0 that a score counts as at least, and above 0 at most. A few pairs of residues have
-#: more, far out where no residues were when the stage was fitted.
-BIAS, HIGHEST = 8, 12
-#: Largest number of a byte, and bytes of a line of the processor's cache.
-_BYTE, _LINE = 255, 64
+#: A score is at least and at most this, in steps. A few pairs of residues have more, far out where
+#: no residues were when the stage was fitted.
+LOWEST, HIGHEST = -8, 12
+#: Bytes of a line of the processor's cache.
+_LINE = 64
 #: Words for a thread, at least: fewer are not worth a second thread.
 _THREAD_WORDS = 1 << 18
 #: Parts of the targets for each thread, so that none waits long for the last.
@@ -55,29 +57,25 @@ class WordProfile:
 
     Attributes
     ----------
-    scores : (K * width,) uint8
-        For each word, the best score in each block of the query, and zeros. Scores are in steps,
-        plus ``BIAS``.
+    scores : (K * width,) int8
+        For each word, the best score in each block of the query, and ``LOWEST``, in steps.
     width : int
         Bytes for a word.
     values : int
         Values of the processor in a tile (``word_loops``); a row is whole tiles.
-    highest : int
-        The largest of the scores.
 
     Examples
     --------
     >>> profile = WordProfile.of(np.array([[2.0, -3.0], [-1.0, 4.0]]))
-    >>> profile.width, profile.highest - BIAS
-    (32, 4)
+    >>> profile.width, profile.scores.max()
+    (32, np.int8(4))
     >>> word_scores(profile, np.array([0, 1, 0], np.uint16), np.array([0, 2, 3])).tolist()
     [6, 2]
     """
 
-    scores: npt.NDArray[np.uint8]
+    scores: npt.NDArray[np.int8]
     width: int
     values: int
-    highest: int
 
     @classmethod
     def of(cls, scores: Float32) -> WordProfile:
@@ -86,18 +84,26 @@ class WordProfile:
         n_query, n_words = scores.shape
         size = 1 << SHIFT
         blocks = -(-n_query // size)
-        steps = np.zeros((blocks * size + 2 * MARGIN, n_words), dtype=np.uint8)
-        steps[MARGIN : MARGIN + n_query] = np.clip(np.rint(STEPS * scores), -BIAS, HIGHEST) + BIAS
+        steps = np.full((blocks * size + 2 * MARGIN, n_words), LOWEST, dtype=np.int8)
+        steps[MARGIN : MARGIN + n_query] = np.clip(np.rint(STEPS * scores), LOWEST, HIGHEST)
         near = [steps[first:][: blocks * size : size] for first in range(size + 2 * MARGIN)]
         n_values = -(-blocks // loops.LANES)
         n_tiles = -(-n_values // loops.VALUES[-1])
         values = next(each for each in loops.VALUES if each * n_tiles >= n_values)
         width = n_tiles * values * loops.LANES
-        # A row begins where a line of the cache does, or in its middle: fewer lines are read.
-        memory = np.zeros(n_words * width + _LINE, dtype=np.uint8)
-        flat = memory[-memory.ctypes.data % _LINE :][: n_words * width]
-        flat.reshape(n_words, width)[:, :blocks] = np.maximum.reduce(near).T
-        return cls(flat, width, values, int(steps.max(initial=0)))
+        profile = aligned((n_words, width), LOWEST)
+        profile[:, :blocks] = np.maximum.reduce(near).T
+        return cls(profile.reshape(-1), width, values)
+
+
+def aligned(shape: tuple[int, int], value: int) -> npt.NDArray[np.int8]:
+    """Return an int8 array of a value, each row of which begins with a line of the cache.
+
+    Or in the middle of one, if rows are short: fewer lines are read.
+    """
+    size = shape[0] * shape[1]
+    memory = np.full(size + _LINE, value, dtype=np.int8)
+    return memory[-memory.ctypes.data % _LINE :][:size].reshape(shape)
 
 
 def word_scores(profile: WordProfile, words: Words, offsets: Int64) -> npt.NDArray[np.int32]:
@@ -116,14 +122,55 @@ def word_scores(profile: WordProfile, words: Words, offsets: Int64) -> npt.NDArr
     Returns
     -------
     (n,) int32
-        The scores, in steps, at most 65,535 less a little; 0 for a target without a positive pair.
+        The scores, in steps, at most 65,535; 0 for a target without a positive pair.
     """
     best = np.zeros(len(offsets) - 1, dtype=np.int32)
     targets = np.flatnonzero(np.diff(offsets))
-    _share(profile, words, offsets, targets, np.uint8, best)
-    # A byte that reached its end may stand for more.
-    full = np.flatnonzero(best > _BYTE - profile.highest)
-    _share(profile, words, offsets, full, np.uint16, best)
+    [best[targets]] = scores_of([(profile, targets)], words, offsets)
+    return best
+
+
+def scores_of(
+    wanted: Sequence[tuple[WordProfile, Int64]], words: Words, offsets: Int64
+) -> list[npt.NDArray[np.int32]]:
+    """Score some targets for each of several queries, as ``word_scores`` does.
+
+    Parameters
+    ----------
+    wanted : sequence of (WordProfile, (m,) int64)
+        A query's profile, and its targets, each of at least one residue.
+    words, offsets
+        As for ``word_scores``.
+
+    Returns
+    -------
+    list of (m,) int32
+        The scores of each query's targets.
+    """
+    best = [np.zeros(len(targets), dtype=np.int32) for _, targets in wanted]
+    lengths = [offsets[targets + 1] - offsets[targets] for _, targets in wanted]
+    total = sum(int(each.sum()) for each in lengths)
+    if total == 0:
+        return best
+    longest = max(int(each.max(initial=0)) for each in lengths)
+    n_threads = max(1, min(threads_here(), total // _THREAD_WORDS))
+    size = total / (n_threads * _PARTS) if n_threads > 1 else float(total)
+    parts = iter(
+        [
+            (profile, some, results)
+            for (profile, targets), each, scores in zip(wanted, lengths, best, strict=True)
+            for some, results in zip(*_cut(size, np.cumsum(each), targets, scores), strict=True)
+        ]
+    )  # threads share it: each takes the next part as it has done one
+    loop = _loops().best_segments
+
+    def work(_: int) -> None:
+        leaving = np.empty(((longest - 1) >> SHIFT) + 1, dtype=np.int16)
+        for profile, targets, results in parts:
+            sizes = profile.width, profile.values, SHIFT
+            loop(words, offsets, targets, profile.scores, *sizes, leaving, results)
+
+    share(n_threads, work)
     return best
 
 
@@ -151,32 +198,12 @@ def without_length(scores: npt.NDArray[np.int32], lengths: Int64) -> Float32:
     return (scores - _STEPS_OF_LENGTH * np.log(longer)).astype(np.float32)
 
 
-def _share(
-    profile: WordProfile,
-    words: Words,
-    offsets: Int64,
-    targets: Int64,
-    kind: type[np.uint8] | type[np.uint16],
-    best: npt.NDArray[np.int32],
-) -> None:
-    """Score some targets in threads, each of which takes the next part as it has done one."""
-    if len(targets) == 0:
-        return
-    lengths = offsets[targets + 1] - offsets[targets]
-    ends, longest = np.cumsum(lengths), int(lengths.max())
-    n_threads = max(1, min(threads_here(), int(ends[-1]) // _THREAD_WORDS))
-    n_parts = n_threads * _PARTS if n_threads > 1 else 1
-    cuts = np.searchsorted(ends, np.arange(1, n_parts) * (ends[-1] / n_parts))
-    parts = iter(np.split(targets, cuts))  # threads may share it
-    loop = _loops().best_segments
-    sizes = profile.width, profile.values, SHIFT, BIAS
-
-    def work(_: int) -> None:
-        leaving = np.empty(((longest - 1) >> SHIFT) + 1, dtype=kind)
-        for part in parts:
-            loop(words, offsets, part, profile.scores, *sizes, leaving, best)
-
-    share(n_threads, work)
+def _cut(size: float, ends: Int64, *arrays: npt.NDArray[Any]) -> list[list[npt.NDArray[Any]]]:
+    """Cut arrays of targets into parts of about some residues; ``ends`` are sums of theirs."""
+    total = int(ends[-1]) if len(ends) else 0
+    n_parts = max(1, round(total / size))
+    cuts = np.searchsorted(ends, np.arange(1, n_parts) * (total / n_parts))
+    return [np.split(array, cuts) for array in arrays]
 
 
 @cache

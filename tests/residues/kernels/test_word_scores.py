@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from protalign.residues.kernels import word_scores as scoring
 from protalign.residues.kernels.word_scores import (
-    BIAS,
     HIGHEST,
+    LOWEST,
     MARGIN,
     SHIFT,
     STEPS,
@@ -27,7 +27,7 @@ Words = npt.NDArray[np.uint16]
 
 def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
     """The best segment of a band, as it is defined."""
-    steps = np.clip(np.rint(STEPS * scores), -BIAS, HIGHEST).astype(int)
+    steps = np.clip(np.rint(STEPS * scores), LOWEST, HIGHEST).astype(int)
     size = 2**SHIFT
     ending: dict[int, int] = {}
     best = 0
@@ -58,7 +58,7 @@ def targets(
     st.sampled_from([-3.0, 0.0, 4.0]),
 )
 def test_scores_are_those_of_loops(seed: int, length: int, lengths: list[int], mean: float) -> None:
-    """For all lengths, also of one residue and none; above what a byte holds if the mean is 4."""
+    """For all lengths, also of one residue and none; much if the mean is 4."""
     rng = np.random.default_rng(seed)
     scores = rng.normal(mean, 2.5, (length, WORDS)).astype(np.float32)
     words, offsets = targets(rng, lengths)

@@ -1,0 +1,101 @@
+"""Targets that are sequences of words, compared with several queries in two steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign.core.arrays import Bool, Float32, Int64
+from protalign.core.protein import Modality
+from protalign.residues.kernels.rough_scores import rough_scores
+from protalign.residues.kernels.word_scores import Words, scores_of, without_length
+from protalign.residues.words import ResidueWords
+
+#: The part of the targets that a rough look keeps, and how many it keeps at least for each that is
+#: wanted. At a sixteenth none of 120 queries loses its own structure or the first hit of a full
+#: comparison (benchmarks/quality/words.py); at a hundredth one in 20 does.
+_KEPT, _AT_LEAST = 1 / 16, 20
+#: Bytes have as many values.
+_VALUES = 256
+
+
+class WordScan:
+    """Queries, ready to be compared with targets of the other modality.
+
+    A rough look at all targets keeps some for each query; these are scored. If there are few
+    targets, all are scored. What is found for a query does not depend on the other queries.
+
+    Parameters
+    ----------
+    words : ResidueWords
+        The words that targets are made of.
+    modality : "sequence" or "structure"
+        The targets' modality.
+    queries : sequence of (L, k + 2) float32
+        Rows of proteins of the other modality.
+
+    Raises
+    ------
+    InputError
+        A query has no rows.
+
+    Examples
+    --------
+    >>> words = ResidueWords({"structure": np.eye(3, 5, dtype=np.float32)})
+    >>> query = 9 * np.eye(2, 5, dtype=np.float32) - 3  # two residues that fit words 0 and 1
+    >>> scan = WordScan(words, "structure", [query])
+    >>> [(targets, scores)] = scan.scores(np.array([0, 1, 2], np.uint16), np.array([0, 2, 3]), 1)
+    >>> targets.tolist(), scores.tolist()
+    ([0, 1], [12.0, 0.0])
+    """
+
+    def __init__(self, words: ResidueWords, modality: Modality, queries: Sequence[Float32]) -> None:
+        self._profiles = [words.profile(modality, query) for query in queries]
+        self._rough = words.rough_profiles(modality, queries)
+
+    def scores(
+        self, words: Words, offsets: Int64, k: int, inside: Bool | None = None
+    ) -> list[tuple[Int64, Float32]]:
+        """Score the targets that are likely to be among the best k of each query.
+
+        Parameters
+        ----------
+        words : (R,) uint16
+            Words of n targets, one after another.
+        offsets : (n + 1,) int64
+            Words before each target, and of all.
+        k : int
+            Targets that are wanted, at least 1.
+        inside : (n,) bool, optional
+            The targets to score; default: all.
+
+        Returns
+        -------
+        list of (targets, scores)
+            For each query (m,) int64 targets, ascending, at least k if there are so many, and
+            (m,) float32 scores: ``word_scores`` less what chance adds for the length.
+        """
+        lengths = np.diff(offsets)
+        among = np.arange(len(lengths)) if inside is None else np.flatnonzero(inside)
+        wanted = [among] * len(self._profiles)
+        n_kept = max(round(_KEPT * len(among)), _AT_LEAST * k)
+        if n_kept < len(among):
+            rough = rough_scores(self._rough, words, offsets)
+            wanted = [among[_largest(each[among], n_kept)] for each in rough]
+        filled = [targets[lengths[targets] > 0] for targets in wanted]
+        jobs = list(zip(self._profiles, filled, strict=True))
+        found = []
+        for targets, best in zip(wanted, scores_of(jobs, words, offsets), strict=True):
+            scores = np.zeros(len(targets), dtype=np.int32)
+            scores[lengths[targets] > 0] = best
+            found.append((targets, without_length(scores, lengths[targets])))
+        return found
+
+
+def _largest(scores: npt.NDArray[np.uint8], count: int) -> Int64:
+    """Return the places of the largest scores: ``count``, and all that equal the last of them."""
+    from_above = np.cumsum(np.bincount(scores, minlength=_VALUES)[::-1])
+    least = _VALUES - 1 - int(np.searchsorted(from_above, count))
+    return np.flatnonzero(scores >= least)
