@@ -1,9 +1,10 @@
-"""Codebook pooling: how often each of K residue words occurs in a protein, in E numbers.
+"""Codebook pooling: how often each of 2 K residue words occurs in a protein, in E numbers.
 
 The residues of both encoders are brought into one space, in which a residue's sequence embedding
 lies near its structure embedding (canonical correlation analysis of residues that have both). K
-words, the centres of structure residues there, divide it. A residue is shared among the words
-near it:
+words, the centres of structure residues there, divide it. K more words divide the space of
+neighbourhoods: a residue's mean with those beside it, times a constant. A residue is shared among
+the words near it, and so is its neighbourhood:
 
     p(word | residue) = softmax(w . x - |w|^2 / 2)      times a sharpness, over the K words
 
@@ -32,8 +33,12 @@ from protalign.heads.model import not_finite
 from protalign.heads.pairs import Pairs
 from protalign.residues import PairSums, ResidueStage
 
-#: K, the words.
+#: K, the words of residues, and those of neighbourhoods. Without the latter, Recall@1 of own
+#: structures is 5 percentage points lower.
 WORDS = 1024
+#: Residues of a neighbourhood on each side, and what its mean is multiplied by, so that it is about
+#: as long as a residue. Recall@1 is 2 points lower with 5 on each side; with 2 it is the same.
+_BESIDE, _SPREAD = 3, 1.75
 #: Coordinates of the space of residues; of an encoder with fewer numbers the rest are 0.
 COORDINATES = 48
 #: The softmax's factor. Softer or harder words both find fewer own structures among proteins of
@@ -52,7 +57,7 @@ _ROWS_AT_ONCE = 4096
 
 
 class CodebookHead(PoolingHead):
-    """The frequencies of K residue words, whitened, through a linear layer, to unit length.
+    """The frequencies of residue words, whitened, through a linear layer, to unit length.
 
     New heads have random parameters, and are of little use until ``initialise`` has computed them.
     A protein's frequencies are the same to the last bit in every batch.
@@ -69,11 +74,12 @@ class CodebookHead(PoolingHead):
     """
 
     attends, wants_means, summarises = False, False, True
-    # The mean embedding, the way into the space, the words, the mean roots; and their whitening
-    # while the head is trained.
+    # The mean embedding, the way into the space, the words of residues and of neighbourhoods, the
+    # mean roots; and their whitening while the head is trained.
     mean: Tensor
     projection: Tensor
     words: Tensor
+    around: Tensor
     root: Tensor
     whitening: Tensor | None
 
@@ -84,21 +90,30 @@ class CodebookHead(PoolingHead):
         projection = nn.init.normal_(torch.empty(input_dim, COORDINATES), std=input_dim**-0.5)
         self.register_buffer("projection", projection)
         self.register_buffer("words", nn.init.normal_(torch.empty(WORDS, COORDINATES)))
-        self.register_buffer("root", torch.zeros(WORDS))
+        self.register_buffer("around", nn.init.normal_(torch.empty(WORDS, COORDINATES)))
+        self.register_buffer("root", torch.zeros(2 * WORDS))
         self.register_buffer("whitening", None, persistent=False)
-        self.reduction = nn.Linear(WORDS, embed_dim)
+        self.reduction = nn.Linear(2 * WORDS, embed_dim)
 
     def forward(self, batch: ProteinBatch) -> Tensor:
         """Return (n, E) unit-length vectors in the parameters' dtype."""
         return self._vectors(self.frequencies(batch).sqrt())
 
     def summary(self, batch: ProteinBatch) -> Tensor:
-        """Return (n, PARTS, K) float16 counts of the words in parts of each protein.
+        """Return (n, PARTS, 2 K) float16 counts of the words in parts of each protein.
 
-        Their sum over parts and words is K, so that float16 holds them with little loss.
+        The sum over parts and words of residues is K, so that float16 holds them with little loss;
+        and so it is for neighbourhoods, which may reach into the next part.
         """
         proteins = [
-            torch.stack([self._counts(part) for part in rows.tensor_split(PARTS)])
+            torch.stack(
+                [
+                    torch.cat([_counts(*part) for part in zip(parts, self._codes, strict=True)])
+                    for parts in zip(
+                        *(each.tensor_split(PARTS) for each in self._places(rows)), strict=True
+                    )
+                ]
+            )
             * (WORDS / len(rows))
             for rows in batch.proteins
         ]
@@ -107,33 +122,41 @@ class CodebookHead(PoolingHead):
     def of_summary(self, summary: Tensor) -> Tensor:
         """Return (n, E) unit-length vectors of the words in parts of proteins."""
         counts = summary.to(self.root.dtype).sum(dim=1)
-        total = counts.sum(dim=1, keepdim=True).clamp(min=torch.finfo(counts.dtype).tiny)
+        total = counts[:, :WORDS].sum(dim=1, keepdim=True).clamp(min=torch.finfo(counts.dtype).tiny)
         return self._vectors((counts / total).sqrt())
 
     def frequencies(self, batch: ProteinBatch) -> Tensor:
-        """Return (n, K) frequencies of the words, whose sum over the words is 1."""
-        return torch.stack([self._counts(rows) / len(rows) for rows in batch.proteins])
+        """Return (n, 2 K) frequencies of the words, whose sum over each kind of words is 1."""
+        return torch.stack(
+            [
+                torch.cat(
+                    [_counts(*kind) for kind in zip(self._places(rows), self._codes, strict=True)]
+                )
+                / len(rows)
+                for rows in batch.proteins
+            ]
+        )
 
     def coordinates(self, rows: Tensor) -> Tensor:
         """Return the (R, COORDINATES) coordinates of (R, D) residue embeddings."""
         return (rows.to(self.mean.dtype) - self.mean) @ self.projection
 
-    def _counts(self, rows: Tensor) -> Tensor:
-        """Return (K,): how often each word occurs in (L, D) rows, which are shared among words."""
-        bias = -0.5 * _SHARPNESS * (self.words**2).sum(dim=1)
-        total = torch.zeros_like(bias)
-        for part in torch.split(rows, _ROWS_AT_ONCE):
-            scores = torch.addmm(bias, self.coordinates(part), self.words.T, alpha=_SHARPNESS)
-            total += scores.softmax(dim=1).sum(dim=0)
-        return total
+    @property
+    def _codes(self) -> tuple[Tensor, Tensor]:
+        return self.words, self.around
+
+    def _places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (L, COORDINATES) places of a protein's residues, and of their neighbourhoods."""
+        coordinates = self.coordinates(rows)
+        return coordinates, around(coordinates)
 
     def _vectors(self, roots: Tensor) -> Tensor:
-        """Return the (n, E) vectors of (n, K) square roots of frequencies."""
+        """Return the (n, E) vectors of (n, 2 K) square roots of frequencies."""
         reduced = functional.linear(roots - self.root, self._weight(), self.reduction.bias)
         return functional.normalize(reduced, dim=-1)
 
     def _weight(self) -> Tensor:
-        """Return the (E, K) matrix of the whitening and the linear layer."""
+        """Return the (E, 2 K) matrix of the whitening and the linear layer."""
         weight = self.reduction.weight
         return weight if self.whitening is None else weight @ self.whitening.T
 
@@ -169,14 +192,38 @@ class CodebookHead(PoolingHead):
             _copy(head.mean, stage.means[modality])
             head.projection.zero_()
             _copy(head.projection[:, : len(scale)], stage.projections[modality] * scale)
-        words = _centres(_structure_residues(structure, pairs, generator), generator)
+        residues, neighbourhoods = _structure_residues(structure, pairs, generator)
+        words, words_around = (_centres(each, generator) for each in (residues, neighbourhoods))
         for head in heads:
             _copy(head.words, words)
-        report(f"{len(words):,} words of {stage.n_residues:,} residues")
+            _copy(head.around, words_around)
+        report(f"{len(words) + len(words_around):,} words of {stage.n_residues:,} residues")
         first, second = (
             _roots(head, pairs, column)[pairs.items[:, column]] for column, head in enumerate(heads)
         )
         _reduce(sequence, structure, first, second)
+
+
+def around(coordinates: Tensor) -> Tensor:
+    """Return the (L, d) neighbourhoods of (L, d) residues: means, times a constant.
+
+    A residue near an end has fewer beside it.
+    """
+    size = 2 * _BESIDE + 1
+    means = functional.avg_pool1d(
+        coordinates.T, size, stride=1, padding=_BESIDE, count_include_pad=False
+    )
+    return _SPREAD * means.T
+
+
+def _counts(places: Tensor, words: Tensor) -> Tensor:
+    """Return (K,): how often each word occurs at (L, d) places, which are shared among words."""
+    bias = -0.5 * _SHARPNESS * (words**2).sum(dim=1)
+    total = torch.zeros_like(bias)
+    for part in torch.split(places, _ROWS_AT_ONCE):
+        scores = torch.addmm(bias, part, words.T, alpha=_SHARPNESS)
+        total += scores.softmax(dim=1).sum(dim=0)
+    return total
 
 
 def _stage(pairs: Pairs) -> ResidueStage:
@@ -203,15 +250,23 @@ def _stage(pairs: Pairs) -> ResidueStage:
         raise InputError('pooling="codebook": all embeddings are equal', error.advice) from None
 
 
-def _structure_residues(head: CodebookHead, pairs: Pairs, generator: np.random.Generator) -> Tensor:
-    """Return the (R, COORDINATES) coordinates of randomly drawn structure residues, on the CPU."""
+def _structure_residues(
+    head: CodebookHead, pairs: Pairs, generator: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return (R, COORDINATES) of randomly drawn structure residues, and of their neighbourhoods.
+
+    Both are on the CPU.
+    """
     positions = pairs.positions_of_items(1)
     total = pairs.inputs.lengths("structure")[positions].sum()
-    parts = []
+    residues, neighbourhoods = [], []
     for rows in pairs.inputs.blocks("structure", positions):
-        drawn = generator.random(len(rows.values)) * total < _RESIDUES
-        parts.append(head.coordinates(torch.from_numpy(rows.values[drawn]).to(head.mean.device)))
-    return torch.cat(parts).cpu()
+        for protein in batch_of(rows, head.mean.device).proteins:
+            drawn = torch.from_numpy(generator.random(len(protein)) * total < _RESIDUES)
+            coordinates = head.coordinates(protein)
+            residues.append(coordinates.cpu()[drawn])
+            neighbourhoods.append(around(coordinates).cpu()[drawn])
+    return torch.cat(residues), torch.cat(neighbourhoods)
 
 
 def _centres(points: Tensor, generator: np.random.Generator) -> Tensor:
@@ -238,7 +293,7 @@ def _centres(points: Tensor, generator: np.random.Generator) -> Tensor:
 
 
 def _roots(head: CodebookHead, pairs: Pairs, column: int) -> Float32:
-    """Return the (u, K) roots of frequencies of the pairs' unique items of a modality."""
+    """Return the (u, 2 K) roots of frequencies of the pairs' unique items of a modality."""
     blocks = pairs.inputs.blocks(MODALITIES[column], pairs.positions_of_items(column))
     with torch.no_grad():
         parts = [
@@ -251,7 +306,7 @@ def _roots(head: CodebookHead, pairs: Pairs, column: int) -> Float32:
 def _reduce(
     sequence: CodebookHead, structure: CodebookHead, first: Float32, second: Float32
 ) -> None:
-    """Set what comes after the roots by those of n pairs, (n, K) each.
+    """Set what comes after the roots by those of n pairs, (n, 2 K) each.
 
     Canonical correlation analysis with a ridge: the linear layers begin as the singular vectors of
     the whitened roots' cross-covariance, each times its singular value.
@@ -275,20 +330,25 @@ def _reduce(
 
 
 def _whitened(roots: Float32) -> tuple[Float32, Float32, Float32]:
-    """Whiten (n, K) roots; a ridge keeps the small principal components small.
+    """Whiten (n, F) roots; a ridge keeps the small principal components small.
 
     Returns
     -------
     components : (n, m) float32
-        The whitened principal components, m = min(n, K).
+        The whitened principal components, m = min(n, F).
     scale : (m,) float32
         What each component was multiplied by.
-    to_words : (m, K) float32
+    to_words : (m, F) float32
         The components' directions, of unit length.
     """
     centred = roots - roots.mean(axis=0)
-    _, values, to_words = np.linalg.svd(centred, full_matrices=False)
-    variances = values**2 / len(roots)
+    if len(roots) > roots.shape[1]:  # five times quicker than the singular values of all rows
+        squares, vectors = np.linalg.eigh((centred.T @ centred).astype(np.float64))
+        variances = np.maximum(squares[::-1], 0).astype(np.float32) / len(roots)
+        to_words = np.ascontiguousarray(vectors.T[::-1], dtype=np.float32)
+    else:
+        _, values, to_words = np.linalg.svd(centred, full_matrices=False)
+        variances = values**2 / len(roots)
     ridge = _RIDGE * variances.sum() / roots.shape[1] + np.finfo(np.float32).tiny
     scale = 1 / np.sqrt(variances + ridge)
     return centred @ to_words.T * scale, scale, to_words

@@ -71,18 +71,20 @@ def related(seed: int, lengths: list[int]) -> list[tuple[np.ndarray, np.ndarray]
 def test_frequencies_are_their_definition(
     head: CodebookHead, dtype: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each residue is shared among the words, and a protein is the mean: written as loops."""
+    """Each residue and its neighbourhood are shared among the words, and a protein is the mean."""
     monkeypatch.setattr(codebook, "_ROWS_AT_ONCE", 7)  # longer proteins are read in parts
     arrays = proteins(1, [1, 3, 20], dtype)
-    words = head.words.double().numpy()
     for frequencies, rows in zip(head.frequencies(packed(arrays)), arrays, strict=True):
-        total = np.zeros(len(words))
-        for row in rows.astype(np.float64):
-            x = (row - head.mean.double().numpy()) @ head.projection.double().numpy()
-            distances = [((x - word) ** 2).sum() for word in words]
-            weights = np.exp(-codebook._SHARPNESS / 2 * (np.array(distances) - min(distances)))
-            total += weights / weights.sum()
-        np.testing.assert_allclose(frequencies, total / len(rows), atol=1e-6)
+        centred = rows.astype(np.float64) - head.mean.double().numpy()
+        residues = centred @ head.projection.double().numpy()
+        beside = [residues[max(0, i - 3) : i + 4].mean(axis=0) for i in range(len(residues))]
+        total = []
+        for places, words in ((residues, head.words), (1.75 * np.array(beside), head.around)):
+            distances = ((places[:, None] - words.double().numpy()) ** 2).sum(axis=2)
+            distances -= distances.min(axis=1, keepdims=True)
+            weights = np.exp(-codebook._SHARPNESS / 2 * distances)
+            total.append((weights / weights.sum(axis=1, keepdims=True)).mean(axis=0))
+        np.testing.assert_allclose(frequencies, np.concatenate(total), atol=2e-6)
 
 
 @settings(max_examples=20)
@@ -102,14 +104,21 @@ def test_a_protein_s_vector_is_its_own(seed: int, lengths: list[int]) -> None:
             torch.testing.assert_close(head(alone)[0], vectors[place], atol=1e-6, rtol=0)
 
 
-def test_the_order_of_residues_does_not_matter(head: CodebookHead) -> None:
-    """Words are counted wherever they occur."""
+def test_words_are_counted_wherever_they_occur(head: CodebookHead) -> None:
+    """Read backwards a protein is the same; in another order its residues are, and no more."""
     (rows,) = proteins(2, [90])
     torch.testing.assert_close(head(packed([rows])), head(packed([rows[::-1].copy()])))
+    [mixed] = head.frequencies(packed([np.random.default_rng(0).permutation(rows)]))
+    [given] = head.frequencies(packed([rows]))
+    torch.testing.assert_close(mixed[: codebook.WORDS], given[: codebook.WORDS])
+    assert (mixed - given)[codebook.WORDS :].abs().max() > 1e-3
 
 
 def test_summaries_stand_for_rows(head: CodebookHead) -> None:
-    """A summary gives the rows' vector; without parts at its ends, that of the rows between."""
+    """A summary gives the rows' vector; without parts at its ends, that of the rows between.
+
+    Neighbourhoods there still have residues of the parts left out.
+    """
     arrays = proteins(3, [80, 8, 163])
     with torch.no_grad():
         summary = head.summary(packed(arrays))
@@ -117,8 +126,12 @@ def test_summaries_stand_for_rows(head: CodebookHead) -> None:
             head.of_summary(summary), head(packed(arrays)), atol=1e-3, rtol=0
         )
         summary[:, :2], summary[:, -1:] = 0, 0
-        parts = [np.array_split(rows, codebook.PARTS)[2:-1] for rows in arrays]
-        between = head(packed([np.concatenate(each) for each in parts]))
+        frequencies = []
+        for rows in packed(arrays).proteins:
+            kept = [torch.cat(each.tensor_split(8)[2:-1]) for each in head._places(rows)]
+            counts = [codebook._counts(*kind) for kind in zip(kept, head._codes, strict=True)]
+            frequencies.append(torch.cat(counts) / len(kept[0]))
+        between = head._vectors(torch.stack(frequencies).sqrt())
         torch.testing.assert_close(head.of_summary(summary), between, atol=1e-3, rtol=0)
         nothing = head.of_summary(torch.zeros_like(summary))
         assert nothing.isfinite().all()
@@ -128,7 +141,9 @@ def test_training_begins_at_canonical_correlations() -> None:
     """Before training, coordinate i of one modality goes with coordinate i of the other alone."""
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(30, 6))
-    roots = [(hidden @ rng.normal(size=(6, codebook.WORDS))).astype(np.float32) for _ in range(2)]
+    roots = [
+        (hidden @ rng.normal(size=(6, 2 * codebook.WORDS))).astype(np.float32) for _ in range(2)
+    ]
     heads = [CodebookHead(DIM, 8), CodebookHead(DIM, 8)]
     codebook._reduce(*heads, *roots)
     x, y = (
@@ -141,10 +156,25 @@ def test_training_begins_at_canonical_correlations() -> None:
     assert (np.diff(np.diagonal(products)[:6]) <= 0).all()
 
 
+def test_whitened_roots_do_not_covary() -> None:
+    """With more proteins than words and with fewer; the ridge holds their variances below 1."""
+    rng = np.random.default_rng(0)
+    mixed = rng.normal(size=(40, 40))
+    for count in (30, 400):
+        roots = (rng.normal(size=(count, 40)) @ mixed).astype(np.float32)
+        components, scale, to_words = codebook._whitened(roots)
+        assert components.shape == (count, min(count, 40))
+        covariance = components.T @ components / count
+        np.testing.assert_allclose(covariance, np.diag(np.diagonal(covariance)), atol=1e-4)
+        assert (np.diagonal(covariance) < 1).all()
+        assert (np.diff(scale) >= -1e-6).all()
+        np.testing.assert_allclose(to_words @ to_words.T, np.eye(len(to_words)), atol=1e-4)
+
+
 def test_a_finished_head_is_one_matrix() -> None:
     """Its vectors are those of before, and nothing of the whitening is kept."""
     rng = np.random.default_rng(0)
-    roots = [rng.normal(size=(30, codebook.WORDS)).astype(np.float32) for _ in range(2)]
+    roots = [rng.normal(size=(30, 2 * codebook.WORDS)).astype(np.float32) for _ in range(2)]
     heads = [CodebookHead(DIM, 8), CodebookHead(DIM, 8)]
     codebook._reduce(*heads, *roots)
     batch = packed(proteins(4, [40, 60, 9]))
@@ -156,7 +186,7 @@ def test_a_finished_head_is_one_matrix() -> None:
         torch.testing.assert_close(heads[0](batch), before, atol=1e-5, rtol=0)
     assert heads[0].whitening is None
     assert set(heads[0].state_dict()) == {
-        *("mean", "projection", "words", "root", "reduction.weight", "reduction.bias")
+        *("mean", "projection", "words", "around", "root", "reduction.weight", "reduction.bias")
     }
 
 
