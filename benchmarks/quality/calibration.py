@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
 from protalign.residues.targets import score_targets
 
-EVALUES = (0.01, 0.1, 1.0, 10.0)
+EVALUES = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
+#: Probabilities between which the share of hits that are right is printed.
+PROBABILITIES = (0.2, 0.4, 0.6, 0.95, 1.0)
 
 
 def main() -> None:
@@ -51,6 +54,9 @@ def main() -> None:
         for evalue, figures in run["at"].items():
             print(f"  E <= {evalue}: {figures['false']:.3f} false hits a query, "
                   f"{100 * figures['found']:.1f} % of the relatives")  # fmt: skip
+        for span, figures in run["probable"].items():
+            print(f"  probability {span}: {figures['right']:.2f} of {figures['hits']} are right")
+        print(f"  own structures with E > 1: {run['own_above_1']:.3f}")
         print(f"  probability: centre {run['centre']:.2f}, slope {run['slope']:.3f}")
     if options.json:
         write_json(options.json, {"machine": MACHINE, "runs": runs})
@@ -92,6 +98,13 @@ def measure(store: EmbeddingStore, labels: dict[str, str], seed: int) -> dict[st
         }
         for evalue in EVALUES
     }
+    probability = stage.calibration.probability(excess)
+    probable = {}
+    for least, most in pairwise(PROBABILITIES):
+        some = (probability >= least) & (probability <= most) & other
+        hits = int(some.sum())
+        right = float(same[some].mean()) if hits else float("nan")
+        probable[f"{least} to {most}"] = {"hits": hits, "right": right}
     model = LogisticRegression(C=1e6).fit(excess[other][:, None], same[other])
     slope = float(model.coef_[0, 0])
     return {
@@ -99,6 +112,8 @@ def measure(store: EmbeddingStore, labels: dict[str, str], seed: int) -> dict[st
         "targets": len(label),
         "calibration": stage.calibration.as_dict(),
         "at": at,
+        "probable": probable,
+        "own_above_1": float((np.diag(evalues) > 1).mean()),
         "centre": -float(model.intercept_[0]) / slope,
         "slope": slope,
     }
