@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protalign.core.arrays import Float32
+from protalign.core.errors import InputError
 from protalign.core.ragged import Ragged
 from protalign.core.steps import in_steps
 from protalign.residues import Alignment, align
-from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
-from protalign.residues.kernels.scores import diagonal_scores, local_scores
+from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, diagonals
+from protalign.residues.kernels.scores import both_scores, diagonal_scores, local_scores
 from protalign.residues.proteins import PackedRows, ProteinRows
 from protalign.residues.targets import score_targets
 
@@ -52,6 +56,49 @@ def test_of_equal_diagonals_it_is_the_kernels() -> None:
     query, target = rows, rows[::-1].copy()
     assert align(query, target, "global").target_rows.tolist() == [1]
     assert diagonal_scores(query, Ragged.pack([target]))[1].tolist() == [1]
+
+
+@given(lengths, lengths, seeds)
+def test_the_sums_of_diagonals_are_those_of_plain_steps(n: int, m: int, seed: int) -> None:
+    """To the last bit: pairs are added from the query's end, whichever side is longer."""
+    scores = np.random.default_rng(seed).normal(size=(n, m)).astype(np.float32)
+    offsets, sums = diagonals(scores)
+    assert offsets.tolist() == list(range(1 - n, m))
+    for offset, found in zip(offsets.tolist(), sums, strict=True):
+        total = np.float32(0)
+        for score in np.diagonal(scores, offset)[::-1]:
+            total += score
+        assert found == total
+
+
+@pytest.mark.parametrize("shape", [(20_000, 60), (60, 20_000)])
+def test_a_long_protein_on_a_short_one_takes_no_more_memory_than_their_pairs(
+    shape: tuple[int, int],
+) -> None:
+    """Whichever of the two is the query: 8 bytes a pair, of which the scores are 4."""
+    query, target = (np.ones((n, 4), np.float32) for n in shape)
+    tracemalloc.start()
+    try:
+        assert align(query, target, "global").score == 4 * 60
+        assert tracemalloc.get_traced_memory()[1] < 8 * 20_000 * 60
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("n", "m", "name"), [(0, 1, "query"), (1, 0, "target"), (0, 0, "query")])
+def test_without_rows_there_is_no_diagonal(n: int, m: int, name: str) -> None:
+    """One line says which side has none; the best local alignment is an empty one."""
+    with pytest.raises(InputError, match=f"^{name}: it has no residue rows; give an array"):
+        align(rows(n, 0), rows(m, 1), "global")
+    assert len(align(rows(n, 0), rows(m, 1))) == 0
+
+
+@pytest.mark.parametrize("function", [align, local_scores, both_scores])
+def test_the_usual_gap_costs_are_the_same_everywhere(function: object) -> None:
+    """What ranks and what is shown count gaps alike."""
+    defaults = inspect.signature(function).parameters  # type: ignore[arg-type]
+    assert defaults["gap_open"].default is GAP_OPEN
+    assert defaults["gap_extend"].default is GAP_EXTEND
 
 
 @given(lengths, lengths, seeds)
