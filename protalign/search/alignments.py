@@ -15,7 +15,7 @@ from protalign.core.words import AlignMode
 from protalign.heads.model import Model
 from protalign.residues import Alignment
 from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
-from protalign.residues.chains import joined
+from protalign.residues.chains import ascending, joined
 from protalign.search.residue_rows import ResidueRows
 
 #: Bytes that an alignment takes for each pair of residues: the scores twice, and the tables of the
@@ -200,8 +200,9 @@ def align_proteins(
     if mode == "local":
         whole = aligned(query, target)
     else:
-        diagonals = joined([[each.alignment for each in row] for row in chains])
-        whole = NamedAlignment(query, target, diagonals)
+        lengths = [np.bincount(protein.chain_index) for protein in (query, target)]
+        parts = {(i, j): chains[i][j].alignment for i, j in ascending(scores)}
+        whole = NamedAlignment(query, target, joined(parts, *lengths))
     return ProteinAlignment(
         whole,
         tuple(each for row in chains for each in row),
