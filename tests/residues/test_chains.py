@@ -158,9 +158,9 @@ def test_a_protein_without_rows_has_no_diagonal(chains: list[int]) -> None:
     rows = np.ones((6, 3), np.float32)
     other = ProteinRows(rows, rows, np.array(chains))
     nothing = ProteinRows(rows[:0], rows[:0], np.empty(0, np.int64))
-    with pytest.raises(InputError, match="^target: it has no residue rows; "):
+    with pytest.raises(InputError, match=r"^target: it has no residue rows; "):
         align_rows(other, nothing, "global")
-    with pytest.raises(InputError, match="^query: it has no residue rows; "):
+    with pytest.raises(InputError, match=r"^query: it has no residue rows; "):
         align_rows(nothing, other, "global")
 
 
@@ -191,6 +191,21 @@ def test_chains_are_put_where_aligning_all_pairs_puts_them(
     for name in ("query_rows", "target_rows", "residue_scores"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     assert (found.query_length, found.target_length) == tuple(len(each.local) for each in sides)
+
+
+def test_no_rounding_chooses_among_copies_of_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of equal chains the first is taken, also if a matrix library rounds them differently."""
+
+    def rounded(*given: Any) -> Any:
+        scores, offsets = diagonal_scores(*given)
+        return scores * (1 + 1e-6 * np.arange(scores.size).reshape(scores.shape)), offsets
+
+    monkeypatch.setattr("protalign.residues.chains.diagonal_scores", rounded)
+    one = real_rows([30], 0)
+    twice = np.concatenate([one.local, one.local])
+    dimer = ProteinRows(twice, twice, np.array([30, 30]))
+    assert align_rows(dimer, one, "global").query_rows.tolist() == list(range(30))
+    assert align_rows(one, dimer, "global").target_rows.tolist() == list(range(30))
 
 
 def test_only_chains_that_are_put_on_others_are_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
