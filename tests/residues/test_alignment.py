@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import inspect
 import tracemalloc
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protalign.core.arrays import Float32
+from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import InputError
 from protalign.core.ragged import Ragged
 from protalign.core.steps import in_steps
 from protalign.residues import Alignment, align
 from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, diagonals
+from protalign.residues.calibration import Calibration
 from protalign.residues.kernels.scores import both_scores, diagonal_scores, local_scores
 from protalign.residues.proteins import PackedRows, ProteinRows
-from protalign.residues.targets import score_targets
+from protalign.residues.targets import score_in_blocks, score_targets
 
 
 def rows(n: int, seed: int) -> Float32:
@@ -185,6 +187,55 @@ def test_targets_in_blocks_are_targets_at_once(
     assert found.diagonal.tolist() == want.diagonal.tolist()
     assert found.excess is None
     assert len(steps) >= min(len(several), n * sum(several) // (most + n * max(several, default=0)))
+
+
+def real_targets(n: int, longest: int) -> list[ProteinRows]:
+    """Proteins of one chain, whose products are rounded."""
+    rng = np.random.default_rng(0)
+    return [
+        of_one_chain(*rng.normal(size=(2, length, 50)).astype(np.float32))
+        for length in rng.integers(1, longest, size=n)
+    ]
+
+
+@pytest.mark.parametrize("in_steps_too", [False, True])
+def test_blocks_change_no_bit_of_a_score(
+    monkeypatch: pytest.MonkeyPatch, in_steps_too: bool
+) -> None:
+    """A block has whole groups of those that are scored at once, and each target its place."""
+    query, *proteins = real_targets(90, 80)
+    targets = PackedRows.of(proteins)
+    calibration = Calibration(-10.0, 0.5, 5.0, scale=25.0, n_pairs=1000)
+    want = score_targets(query, targets, calibration)
+    asked: list[int] = []
+
+    def rows_of(places: Int64) -> PackedRows:
+        asked.append(len(places))
+        return targets.take(places)
+
+    monkeypatch.setattr("protalign.residues.targets.RESIDUES_AT_ONCE", 300)
+    with in_steps(lambda: None) if in_steps_too else nullcontext():
+        found = score_in_blocks(query, targets.local.lengths, rows_of, calibration)
+    assert len(asked) > 4
+    assert sum(asked) == len(proteins)
+    for name in ("diagonal", "local", "excess"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(want, name))
+
+
+def test_memory_does_not_grow_with_the_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scoring 640 takes little more beside their rows than scoring 80, also if nobody watches."""
+    monkeypatch.setattr("protalign.residues.targets.RESIDUES_AT_ONCE", 1000)
+    query, *proteins = real_targets(641, 60)
+    peaks = []
+    for count in (80, 80, 640):  # the first time the loops are compiled
+        targets = PackedRows.of(proteins[:count])
+        tracemalloc.start()
+        try:
+            score_targets(query, targets, Calibration(-10.0, 0.5, 5.0, scale=25.0, n_pairs=1000))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[2] < 1.5 * peaks[1]
 
 
 def test_coverage_is_from_the_first_to_the_last_aligned_residue() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,13 @@ import torch
 import protalign
 from protalign import AlignedVectors, EmbeddingStore, Model, ProtAlignEstimator, read_vectors
 from protalign.core.errors import InputError, ModelError
+from protalign.core.protein import Modality
+from protalign.core.ragged import Ragged
+from protalign.core.words import AlignMode
 from protalign.heads.residue_head import _Network
+from protalign.residues.proteins import PackedRows
+from protalign.search.rerank import StoredResidues
+from protalign.stores.store import StoreView
 
 SEQUENCE, STRUCTURE = "protalign_t6_2M", "proteinmpnn_v_48_020"
 
@@ -113,6 +120,70 @@ def test_entries_without_the_modality_come_last(
     hits = protalign.search(query, vectors, model=work / "model", k=40, rerank=40, store=store)
     assert len(hits) == 40
     assert [hit.local_score is None for hit in hits] == [False] * 3 + [True] * 37
+
+
+def test_the_rows_of_few_candidates_are_read_at_once(
+    work: Path, vectors: AlignedVectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are compared; the hits are the same, and come in the same order."""
+    options = {"model": work / "model", "k": 40, "rerank": 40}
+    want = protalign.search("1bpi_A", vectors, **options)
+    sizes: list[int] = []
+    inner = StoredResidues.packed
+
+    def counted(residues: StoredResidues, modality: Modality, ids: list[str]) -> PackedRows:
+        packed = inner(residues, modality, ids)
+        sizes.append(len(packed.local.values))
+        return packed
+
+    monkeypatch.setattr(StoredResidues, "packed", counted)
+    monkeypatch.setattr("protalign.residues.targets.RESIDUES_AT_ONCE", 1000)
+    monkeypatch.setattr("protalign.residues.targets.threads_here", lambda: 1)
+    hits = protalign.search("1bpi_A", vectors, **options)
+    longest = max(hit.length for hit in hits if hit.length)
+    assert len(sizes) > 4
+    assert max(sizes) <= max(1000, 8 * longest)
+    assert [hit.id for hit in hits] == [hit.id for hit in want]
+    for name in ("local_score", "global_score", "evalue", "rank"):
+        found, expected = ([getattr(hit, name) for hit in each] for each in (hits, want))
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 3e38], ids=str)
+@pytest.mark.parametrize("mode", ["local", "global"])
+def test_a_candidate_whose_residues_are_not_finite_is_named(
+    work: Path,
+    vectors: AlignedVectors,
+    monkeypatch: pytest.MonkeyPatch,
+    number: float,
+    mode: AlignMode,
+) -> None:
+    """By its id, with what to do; so is a query of the store. There are no warnings."""
+    with_damaged_rows(monkeypatch, "1bpt_A", number)
+    options = {"model": work / "model", "k": 5, "rerank": 40, "mode": mode}
+    named = r"^1bpt_A: its structure embedding holds NaN, infinity or huge values; embed it again"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match=named):
+            protalign.search("1bpi_A", vectors, **options)
+        with pytest.raises(InputError, match=named):
+            protalign.search("1bpt_A", vectors, query_by="structure", **options)
+
+
+def with_damaged_rows(monkeypatch: pytest.MonkeyPatch, entry: str, number: float) -> None:
+    """Let the structure rows that a store gives for an entry hold a number, as on a bad disk."""
+    inner = StoreView.embeddings
+
+    def damaged(store: StoreView, encoder: str) -> Ragged:
+        rows = inner(store, encoder)
+        if encoder != STRUCTURE or entry not in store.ids:
+            return rows
+        values = rows.values.astype(np.float32)
+        place = int(np.flatnonzero(store.ids == entry)[0])
+        values[rows.offsets[place] + 2, 1] = number
+        return Ragged(values, rows.offsets)
+
+    monkeypatch.setattr(StoreView, "embeddings", damaged)
 
 
 def test_what_is_missing_is_named(work: Path, vectors: AlignedVectors, tmp_path: Path) -> None:
