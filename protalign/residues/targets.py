@@ -19,8 +19,8 @@ from protalign.residues.proteins import PackedRows, ProteinRows
 
 #: Pairs of residues that are scored at once, about: a second.
 PAIRS_AT_ONCE = 30_000_000
-#: Residues of targets that are scored at once, about: each takes 2 kB.
-RESIDUES_AT_ONCE = 1 << 15
+#: Residues of targets that are scored at once, about: each takes 1 kB beside its embedding.
+RESIDUES_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
