@@ -229,18 +229,34 @@ def test_a_length_term_is_asked_for(work: Path, vectors: AlignedVectors) -> None
         protalign.search("1bpi_A", vectors, length_term=2)
 
 
-def test_a_head_makes_the_global_scores(
-    finished: Path, work: Path, vectors: AlignedVectors
-) -> None:
-    """Local scores and E-values stay those of the correlations; each kind of query agrees."""
-    store = EmbeddingStore.open(finished / "store.zarr")
+def model_with_head(work: Path) -> Model:
+    """The model with a head of random numbers."""
     model = Model.load(work / "model")
     stage = model.residue_scorer()
     scales = {modality: np.ones_like(mean) for modality, mean in stage.means.items()}
     network = _Network(stage, scales, np.random.default_rng(0))
     torch.nn.init.normal_(network.sides["sequence"]["outer"], std=0.02)
-    with_head = Model.load(work / "model")
-    with_head.residue_stage = replace(stage, head=network.head({"hidden": 64}))
+    model.residue_stage = replace(stage, head=network.head({"hidden": 64}))
+    return model
+
+
+def test_a_number_that_is_too_large_for_the_head_is_named(
+    work: Path, vectors: AlignedVectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Local rows are scaled down to a limit; those of the head have none, and are checked too."""
+    with_damaged_rows(monkeypatch, "1bpt_A", 1e20)
+    options = {"k": 5, "rerank": 40}
+    protalign.search("1bpi_A", vectors, model=work / "model", **options)
+    with pytest.raises(InputError, match=r"^1bpt_A: its structure embedding holds NaN, infinity"):
+        protalign.search("1bpi_A", vectors, model=model_with_head(work), **options)
+
+
+def test_a_head_makes_the_global_scores(
+    finished: Path, work: Path, vectors: AlignedVectors
+) -> None:
+    """Local scores and E-values stay those of the correlations; each kind of query agrees."""
+    store = EmbeddingStore.open(finished / "store.zarr")
+    model, with_head = Model.load(work / "model"), model_with_head(work)
     given = ["1bpi_A", store["1bpi_A"].embeddings(SEQUENCE)[0]]
     options = {"k": 10, "rerank": 10, "mode": "global"}
     plain = protalign.search("1bpi_A", vectors, model=model, **options)
