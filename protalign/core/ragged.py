@@ -88,6 +88,22 @@ def ranges(start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.N
     return numbers
 
 
+def blocks(lengths: npt.NDArray[np.int64], at_once: int) -> Iterator[slice]:
+    """Yield slices of items, in order, of ``at_once`` rows together at most, or of a single item.
+
+    Examples
+    --------
+    >>> [(part.start, part.stop) for part in blocks(np.array([2, 3, 9, 1, 1]), 5)]
+    [(0, 2), (2, 3), (3, 5)]
+    """
+    ends, first = np.cumsum(lengths), 0
+    while first < len(lengths):
+        before = ends[first] - lengths[first]
+        last = int(np.searchsorted(ends, before + at_once, side="right"))
+        yield slice(first, max(first + 1, last))
+        first = max(first + 1, last)
+
+
 def ascend(numbers: npt.NDArray[np.integer[Any]], *, strictly: bool = False) -> bool:
     """Return whether numbers never fall, or always rise.
 

@@ -424,6 +424,8 @@ class Model(nn.Module):
         ------
         ModelError
             The model has no residue stage, or an embedding has another width.
+        InputError
+            A number is not finite, or a side has no residue and so no diagonal ("global").
 
         Examples
         --------
@@ -448,7 +450,14 @@ class Model(nn.Module):
                     f"the {modality} embeddings: their shape is {values.shape}, not (residues, "
                     f"{self.dims[modality]}); embed with the model's encoder"
                 )
-            rows.append(stage.rows(modality, values, mode))
+            with np.errstate(invalid="ignore", over="ignore"):
+                of_residues = stage.rows(modality, values, mode)
+            if not np.isfinite(of_residues).all():
+                raise InputError(
+                    f"the {modality} embeddings: they hold NaN, infinity or huge values",
+                    "embed them again",
+                )
+            rows.append(of_residues)
         alignment = align(
             rows[0], rows[1], mode, gap_open=gap_open, gap_extend=gap_extend, floor=floor
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protalign.core.arrays import Float32, Int64
+from protalign.core.errors import InputError
 from protalign.core.words import AlignMode
 
 #: Affine gaps in nats: a gap of n residues costs GAP_OPEN + (n - 1) GAP_EXTEND.
@@ -108,6 +109,11 @@ def align(
     Alignment
         Without residues and with score 0 if no pair scores above 0 (local).
 
+    Raises
+    ------
+    InputError
+        A side has no row, and so no diagonal (global).
+
     Examples
     --------
     >>> rows = np.eye(5, dtype=np.float32) * 2
@@ -116,6 +122,9 @@ def align(
     """
     scores = query @ target.T
     if mode == "global":
+        for name, rows in (("query", query), ("target", target)):
+            if not len(rows):
+                raise no_rows(name)
         query_rows, target_rows = _diagonal(scores, floor)
         pairs = scores[query_rows, target_rows]
         total = float(pairs.sum() if floor is None else np.maximum(pairs, floor).sum())
@@ -126,14 +135,25 @@ def align(
     return Alignment(mode, total, query_rows, target_rows, pairs, len(query), len(target))
 
 
+def no_rows(name: str) -> InputError:
+    """Return the error of a protein without residue rows."""
+    return InputError(f"{name}: it has no residue rows", "give an array (residues, K)")
+
+
 def diagonals(scores: Float32) -> tuple[Int64, Float32]:
-    """Return the offsets (target less query) of all diagonals, ascending, and their sums."""
+    """Return the offsets (target less query) of all diagonals, ascending, and their sums.
+
+    Examples
+    --------
+    >>> offsets, sums = diagonals(np.array([[1, 2, 3], [4, 5, 6]], np.float32))
+    >>> offsets.tolist(), sums.tolist()
+    ([-1, 0, 1, 2], [4.0, 6.0, 8.0, 3.0])
+    """
     n_query, n_target = scores.shape
-    # Each row, last first, moves one to the right of the row before: diagonals become columns.
-    padded = np.zeros((n_query, n_query + n_target), dtype=np.float32)
-    padded[:, :n_target] = scores[::-1]
-    width = n_query + n_target - 1
-    sums = padded.reshape(-1)[: n_query * width].reshape(n_query, width).sum(axis=0)
+    sums = np.zeros(n_query + n_target - 1, dtype=np.float32)
+    for row in reversed(range(n_query)):
+        first = n_query - 1 - row
+        sums[first : first + n_target] += scores[row]
     return np.arange(1 - n_query, n_target), sums
 
 

@@ -200,7 +200,9 @@ class Calibration:
 
     def evalue(self, excess: npt.ArrayLike, n_targets: int) -> Float64:
         """Return the hits of this excess that chance gives among ``n_targets``; float64."""
-        evalue: Float64 = n_targets * -np.expm1(-np.exp(-np.asarray(excess, np.float64)))
+        with np.errstate(over="ignore"):  # exp(-excess) may be infinite: chance gives it always
+            rate = np.exp(-np.asarray(excess, np.float64))
+        evalue: Float64 = n_targets * -np.expm1(-rate)
         return evalue
 
     def bits(self, excess: npt.ArrayLike) -> Float64:
@@ -227,7 +229,8 @@ class Calibration:
     def probability(self, excess: npt.ArrayLike) -> Float64:
         """Return the probability that two proteins share a fold; float64, 0 to 1."""
         z = _FOLD_SLOPE * (np.asarray(excess, np.float64) - _FOLD_CENTRE)
-        probability: Float64 = 1 / (1 + np.exp(-z))
+        with np.errstate(over="ignore"):  # far below chance the probability is 0
+            probability: Float64 = 1 / (1 + np.exp(-z))
         return probability
 
     def as_dict(self) -> dict[str, Any]:

@@ -9,12 +9,13 @@ high as it can be. It is 0 if no pair's score is above 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
 
-from protalign.core.arrays import Float32, Float64
+from protalign.core.arrays import Float32, Float64, Int64
+from protalign.core.ragged import Ragged
 from protalign.core.words import AlignMode
 from protalign.residues.alignment import Alignment, align
 from protalign.residues.kernels.packed import PackedTargets, pack
@@ -132,6 +133,11 @@ def align_rows(query: ProteinRows, target: ProteinRows, mode: AlignMode) -> Alig
         The best part of both with the usual gap costs, in which all chains are one; or the best
         diagonal, of several chains their best diagonals (``joined``).
 
+    Raises
+    ------
+    InputError
+        A protein has no row, and so no diagonal (global).
+
     Examples
     --------
     >>> rows = np.eye(5, dtype=np.float32)
@@ -142,26 +148,48 @@ def align_rows(query: ProteinRows, target: ProteinRows, mode: AlignMode) -> Alig
     """
     if mode == "local":
         return align(query.local, target.local)
-    if max(len(query.chains), len(target.chains)) < 2:
+    counts = len(query.chains), len(target.chains)
+    if min(counts) < 1 or max(counts) < 2:
         return align(query.diagonal, target.diagonal, mode)
-    targets = list(target.by_chain)
-    return joined([[align(one, each, mode) for each in targets] for one in query.by_chain])
+    of_query, of_target = query.by_chain, target.by_chain
+    pairs = ascending(_chain_scores(of_query, of_target))
+    parts = {(i, j): align(of_query[i], of_target[j], mode) for i, j in pairs}
+    return joined(parts, of_query.lengths, of_target.lengths)
 
 
-def joined(parts: Sequence[Sequence[Alignment]]) -> Alignment:
+def _chain_scores(query: Ragged, target: Ragged) -> Float64:
+    """Return (c, d) float64: the best diagonal of each chain with each of another protein.
+
+    Copies of a chain are scored once: no rounding decides which of them a chain is put on.
+    """
+    (queries, of_query), (targets, of_target) = _distinct(query), _distinct(target)
+    scores, _ = diagonal_scores(queries, targets)
+    return scores[np.ix_(of_query, of_target)].astype(np.float64)
+
+
+def _distinct(chains: Ragged) -> tuple[Ragged, Int64]:
+    """Return the chains without their copies, and the place of each chain among these."""
+    place: dict[bytes, int] = {}
+    places = np.array([place.setdefault(rows.tobytes(), len(place)) for rows in chains])
+    return chains.take(np.unique(places, return_index=True)[1]), places
+
+
+def joined(
+    parts: Mapping[tuple[int, int], Alignment], query_lengths: Int64, target_lengths: Int64
+) -> Alignment:
     """Return the alignment of two proteins that consists of diagonals of their chains, in order.
 
     Parameters
     ----------
-    parts : n of m of Alignment
-        Each chain of the query with each of the target.
+    parts : mapping
+        Query chain and target chain -> their alignment, of ``ascending`` pairs in this order.
+    query_lengths, target_lengths : (c,) and (d,) int64
+        Rows of each chain.
     """
     score, none = 0.0, np.empty(0, dtype=np.int64)
     query_rows, target_rows, ratios = [none], [none], [np.empty(0, dtype=np.float32)]
-    query_ends = np.cumsum([0, *(row[0].query_length for row in parts)])
-    target_ends = np.cumsum([0, *(part.target_length for part in parts[0])])
-    for i, j in ascending(np.array([[part.score for part in row] for row in parts])):
-        part = parts[i][j]
+    query_ends, target_ends = (np.cumsum([0, *each]) for each in (query_lengths, target_lengths))
+    for (i, j), part in parts.items():
         score += part.score
         query_rows.append(part.query_rows + query_ends[i])
         target_rows.append(part.target_rows + target_ends[j])

@@ -13,10 +13,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from protalign.core.arrays import Float32
+from protalign.core.machine import threads_here
 from protalign.core.protein import MODALITIES, Modality
+from protalign.core.ragged import Ragged, blocks
+from protalign.residues.kernels.packed import share
 
 #: Residues on each side that a residue's row depends on.
 REACH = 2
+#: Residues whose rows are made at once, if no chain is longer: their numbers stay in the cache.
+ROWS_AT_ONCE = 1 << 11
 #: Parameters of one modality, by name.
 _NAMES = ("mean", "projection", "inner", "bias", "outer", "weight")
 
@@ -63,16 +68,45 @@ class ResidueHead:
 
     def rows(self, modality: Modality, embeddings: npt.ArrayLike) -> Float32:
         """Return the (L, k + 2) float32 rows of one chain's (L, D) residue embeddings."""
+        values = np.asarray(embeddings)
+        return self.packed_rows(modality, Ragged(values, np.array([0, len(values)])))
+
+    def packed_rows(self, modality: Modality, chains: Ragged) -> Float32:
+        """Return the rows of several chains' residue embeddings.
+
+        Parameters
+        ----------
+        modality : "sequence" or "structure"
+            The modality of the embeddings.
+        chains : Ragged
+            (R, D) residue embeddings of some chains.
+
+        Returns
+        -------
+        (R, k + 2) float32
+            Those that each chain alone has, but for the last bits: the matrix library rounds
+            products of other sizes differently (by 1e-6 of the largest).
+        """
         arrays = self.parameters[modality]
         named = {name: torch.from_numpy(arrays[name]) for name in _NAMES}
-        values = torch.from_numpy(np.array(embeddings, dtype=np.float32))
-        with torch.inference_mode():
-            coordinates, alone = head_rows(values, named, neighbours_of([len(values)]))
-        rows = np.empty((len(values), coordinates.shape[1] + 2), dtype=np.float32)
-        rows[:, :-2] = coordinates.numpy()
+        rows = np.empty((len(chains.values), len(arrays["weight"]) + 2), dtype=np.float32)
         own, one = (-2, -1) if modality == "sequence" else (-1, -2)
-        rows[:, own] = alone.numpy() + self.constant / 2
         rows[:, one] = 1
+        parts = list(blocks(chains.lengths, ROWS_AT_ONCE))
+        waiting = iter(parts)  # threads may share an iterator written in C
+
+        def work(_: int) -> None:
+            for part in waiting:
+                here = slice(chains.offsets[part.start], chains.offsets[part.stop])
+                values = torch.from_numpy(np.array(chains.values[here], dtype=np.float32))
+                neighbours = neighbours_of(chains.lengths[part].tolist())
+                with torch.inference_mode():
+                    coordinates, alone = head_rows(values, named, neighbours)
+                rows[here, :-2] = coordinates.numpy()
+                rows[here, own] = alone.numpy() + self.constant / 2
+
+        # Torch's own threads would wait for each other in every small operation.
+        share(max(1, min(threads_here(), len(parts))), work)
         return rows
 
     def tensors(self) -> dict[str, Float32]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -160,9 +159,8 @@ class ResidueStage:
         packed = PackedRows(local, local, of_chains)
         if self.head is None or len(embeddings) == 0:
             return packed
-        diagonal = np.empty_like(local.values)
-        for first, last in pairwise(packed.by_chain.offsets.tolist()):
-            diagonal[first:last] = self.rows(modality, embeddings.values[first:last], "global")
+        by_chain = Ragged(embeddings.values, packed.by_chain.offsets)
+        diagonal = self.head.packed_rows(modality, by_chain)
         return PackedRows(local, Ragged(diagonal, embeddings.offsets), of_chains)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +10,17 @@ import numpy as np
 from protalign.core.arrays import Float32, Float64, Int64
 from protalign.core.machine import threads_here
 from protalign.core.ragged import Ragged
-from protalign.core.steps import step, watched
+from protalign.core.steps import step
 from protalign.residues.calibration import Calibration, Chance
 from protalign.residues.chains import ProteinTargets
 from protalign.residues.kernels.packed import LANES
 from protalign.residues.kernels.scores import local_scores
 from protalign.residues.proteins import PackedRows, ProteinRows
 
-#: Pairs of residues that are scored at once, about, in work that is run in steps: a second.
+#: Pairs of residues that are scored at once, about: a second.
 PAIRS_AT_ONCE = 30_000_000
+#: Residues of targets that are scored at once, about: each takes 1 kB beside its embedding.
+RESIDUES_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,8 @@ def score_targets(
 ) -> TargetScores:
     """Score a protein with many others, with the usual gap costs.
 
-    If the thread's work is run in steps, other work may go first between blocks of targets.
+    Targets are scored in blocks, so that memory is bounded. If the thread's work is run in steps,
+    other work may go first between two.
 
     Parameters
     ----------
@@ -87,37 +90,63 @@ def score_targets(
     >>> score_targets(query, PackedRows.of([target])).local.tolist()
     [162.0]
     """
+    return score_in_blocks(
+        query, targets.local.lengths, targets.take, calibration, length_term=length_term
+    )
+
+
+def score_in_blocks(
+    query: ProteinRows,
+    lengths: Int64,
+    rows: Callable[[Int64], PackedRows],
+    calibration: Calibration | None = None,
+    *,
+    length_term: float = 0.0,
+) -> TargetScores:
+    """Score a protein with many others, whose rows are asked for some at a time.
+
+    Parameters
+    ----------
+    query, calibration, length_term
+        As for ``score_targets``.
+    lengths : (n,) int64
+        Rows of each target.
+    rows : callable
+        Given (m,) int64 places of targets, returns their rows in this order.
+    """
     step()
     chance = None if calibration is None else calibration.chance(query.local)
-    pairs = len(query.local) * targets.local.lengths
-    if not watched() or pairs.sum() <= PAIRS_AT_ONCE:
-        return _scores(query, targets, calibration, chance, length_term)
-    # Of similar lengths together, as they are scored, and enough for all threads.
-    order = np.argsort(pairs, kind="stable")
-    least = LANES * threads_here()
     best = TargetScores(
-        np.empty(len(targets), np.float32),
-        np.empty(len(targets), np.float32),
-        None if calibration is None else np.empty(len(targets)),
+        np.empty(len(lengths), np.float32),
+        np.empty(len(lengths), np.float32),
+        None if calibration is None else np.empty(len(lengths)),
     )
-    for items in _blocks(order, pairs[order], least):
+    for items in _blocks(lengths, len(query.local)):
         step()
-        some = _scores(query, targets.take(items), calibration, chance, length_term)
+        some = _scores(query, rows(items), calibration, chance, length_term)
         best.diagonal[items], best.local[items] = some.diagonal, some.local
         if best.excess is not None:
             best.excess[items] = some.excess
     return best
 
 
-def _blocks(order: Int64, pairs: Int64, least: int) -> Iterator[Int64]:
-    """Yield targets in their order, about ``PAIRS_AT_ONCE`` pairs and at least so many at once."""
+def _blocks(lengths: Int64, n_query: int) -> Iterator[Int64]:
+    """Yield places of targets, some at once: longest first, and whole groups, as they are packed.
+
+    So the groups are those of all targets at once, and with them the last bits of scores.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    least = LANES * threads_here()  # enough for all threads
+    most = min(RESIDUES_AT_ONCE, PAIRS_AT_ONCE // max(1, n_query))
     first, total = 0, 0
-    for place, count in enumerate(pairs.tolist()):
-        if total + count > PAIRS_AT_ONCE and place - first >= least:
+    for place in range(0, len(order), LANES):
+        count = int(lengths[order[place : place + LANES]].sum())
+        if total + count > most and place - first >= least:
             yield order[first:place]
             first, total = place, 0
         total += count
-    yield order[first:]
+    if len(order):
+        yield order[first:]
 
 
 def _scores(

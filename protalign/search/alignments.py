@@ -15,8 +15,8 @@ from protalign.core.words import AlignMode
 from protalign.heads.model import Model
 from protalign.residues import Alignment
 from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
-from protalign.residues.chains import joined
-from protalign.search.residue_rows import ResidueRows
+from protalign.residues.chains import ascending, joined
+from protalign.search.residue_rows import ResidueRows, not_finite
 
 #: Bytes that an alignment takes for each pair of residues: the scores twice, and the tables of the
 #: dynamic programming.
@@ -157,7 +157,8 @@ def align_proteins(
     ModelError
         The model has no residue stage, or was fitted on embeddings of another width.
     InputError
-        Both are of one modality, or they are too long for the memory.
+        Both are of one modality, a number of their embeddings is not finite, or they are too long
+        for the memory.
     """
     model.residue_scorer()  # raises if there is none
     check_choice("mode", mode, ("local", "global"))
@@ -169,6 +170,8 @@ def align_proteins(
             raise InputError(
                 f"{protein.id}: it has no residue with a complete backbone", "leave it out"
             )
+        if not np.isfinite(protein.embeddings).all():
+            raise not_finite(protein.id, protein.modality)
     if query.modality == target.modality:
         raise InputError(
             f"{query.id} and {target.id}: both are {query.modality}s",
@@ -200,8 +203,9 @@ def align_proteins(
     if mode == "local":
         whole = aligned(query, target)
     else:
-        diagonals = joined([[each.alignment for each in row] for row in chains])
-        whole = NamedAlignment(query, target, diagonals)
+        lengths = [np.bincount(protein.chain_index) for protein in (query, target)]
+        parts = {(i, j): chains[i][j].alignment for i, j in ascending(scores)}
+        whole = NamedAlignment(query, target, joined(parts, *lengths))
     return ProteinAlignment(
         whole,
         tuple(each for row in chains for each in row),

@@ -116,8 +116,8 @@ def reranked(
     if query is None or not hits:
         return hits
     step()
-    targets = residues.rows(hits[0].against, [hit.id for hit in hits])
-    scored, order, scores = rescored(query, targets, mode, residues.stage, length_term)
+    ids = [hit.id for hit in hits]
+    scored, order, scores = rescored(query, residues, hits[0].against, ids, mode, length_term)
     known, calibration = set(scored), residues.stage.calibration
     best = []
     for position in order:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from protalign.core.arrays import Int64
 from protalign.core.checks import check_between
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
@@ -14,7 +15,8 @@ from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model
 from protalign.residues import ResidueStage
 from protalign.residues.proteins import PackedRows, ProteinRows
-from protalign.residues.targets import TargetScores, score_targets
+from protalign.residues.targets import TargetScores, score_in_blocks
+from protalign.search.residue_rows import not_finite
 from protalign.stores import EmbeddingStore
 
 #: The columns that a second stage adds to a hit.
@@ -52,24 +54,52 @@ class StoredResidues:
     def rows(self, modality: Modality, ids: Sequence[str]) -> list[ProteinRows | None]:
         """Return the rows of each entry, None if it lacks the modality.
 
+        Raise InputError if the store has no embeddings of the model's encoder, or if those of an
+        entry are not finite.
+        """
+        present = np.flatnonzero(self.lengths(modality, ids)).tolist()
+        rows: list[ProteinRows | None] = [None] * len(ids)
+        if present:
+            packed = self.packed(modality, [ids[place] for place in present])
+            for place, each in zip(present, packed, strict=True):
+                rows[place] = each
+        return rows
+
+    def lengths(self, modality: Modality, ids: Sequence[str]) -> Int64:
+        """Return (n,) int64, the rows of each entry: 0 if it lacks the modality.
+
         Raise InputError if the store has no embeddings of the model's encoder.
         """
+        encoder = self._encoder(modality)
+        known = [place for place, entry_id in enumerate(ids) if entry_id in self._store]
+        lengths = np.zeros(len(ids), dtype=np.int64)
+        if known:
+            lengths[known] = self._store[[ids[place] for place in known]].rows(encoder)[1]
+        return lengths
+
+    def packed(self, modality: Modality, ids: Sequence[str]) -> PackedRows:
+        """Return the rows of entries that have the modality.
+
+        Raise InputError if the embeddings of one are not finite.
+        """
+        entries = self._store[list(ids)]
+        embeddings = entries.embeddings(self._encoder(modality))
+        with np.errstate(invalid="ignore", over="ignore"):  # such numbers are named below
+            packed = self.stage.packed_rows(modality, embeddings, entries.chain_rows(modality))
+        finite = np.isfinite(packed.local.values) & np.isfinite(packed.diagonal.values)
+        broken = np.flatnonzero(~finite.all(axis=1))
+        if len(broken):
+            place = int(np.searchsorted(packed.local.offsets, broken[0], side="right")) - 1
+            raise not_finite(ids[place], modality)
+        return packed
+
+    def _encoder(self, modality: Modality) -> str:
         encoder = choose_encoder(self._store, modality, None, self._model.encoders.get(modality))
         if encoder is None:
             raise InputError(
                 f"{self._store.path}: it has no {modality} embeddings", "name another --store"
             )
-        known = [entry_id for entry_id in ids if entry_id in self._store]
-        entries = self._store[known] if known else self._store[:0]
-        present = entries.rows(encoder.name)[1] > 0
-        rows: dict[str, ProteinRows] = {}
-        if present.any():
-            entries = entries[present]
-            packed = self.stage.packed_rows(
-                modality, entries.embeddings(encoder.name), entries.chain_rows(modality)
-            )
-            rows = dict(zip(entries.ids.tolist(), packed, strict=True))
-        return [rows.get(entry_id) for entry_id in ids]
+        return encoder.name
 
 
 def check_length_term(length_term: float, mode: AlignMode | None) -> None:
@@ -87,23 +117,28 @@ def check_length_term(length_term: float, mode: AlignMode | None) -> None:
 
 def rescored(
     query: ProteinRows,
-    targets: Sequence[ProteinRows | None],
+    residues: StoredResidues,
+    modality: Modality,
+    ids: Sequence[str],
     mode: AlignMode,
-    stage: ResidueStage,
     length_term: float = 0.0,
 ) -> tuple[list[int], list[int], TargetScores]:
     """Score a query's candidates by their residues, and order them.
+
+    Rows are read and scored in blocks: memory does not grow with the candidates.
 
     Parameters
     ----------
     query : ProteinRows
         The query's rows.
-    targets : n of ProteinRows or None
-        The candidates' rows.
+    residues : StoredResidues
+        The rows of the candidates.
+    modality : "sequence" or "structure"
+        The candidates' modality.
+    ids : n of str
+        The candidates.
     mode : "local" or "global"
         The score that orders them.
-    stage : ResidueStage
-        Made the rows.
     length_term : float
         Nats that a global score loses for each residue by which the two lengths differ.
 
@@ -114,12 +149,23 @@ def rescored(
     order : list of int
         Positions in ``scored``, best first; of equal ones the earlier candidate first.
     scores : TargetScores
+
+    Raises
+    ------
+    InputError
+        The embeddings of a candidate are not finite.
     """
-    known = {i: rows for i, rows in enumerate(targets) if rows is not None and len(rows.local)}
-    if not known:
+    lengths = residues.lengths(modality, ids)
+    known = np.flatnonzero(lengths)
+    if not len(known):
         empty = np.empty(0, np.float32)
         return [], [], TargetScores(empty, empty, None)
-    packed = PackedRows.of(list(known.values()))
-    scores = score_targets(query, packed, stage.calibration, length_term=length_term)
+    scores = score_in_blocks(
+        query,
+        lengths[known],
+        lambda places: residues.packed(modality, [ids[place] for place in known[places]]),
+        residues.stage.calibration,
+        length_term=length_term,
+    )
     keys = scores.local_order if mode == "local" else scores.diagonal.astype(np.float64)
-    return list(known), np.argsort(-keys, kind="stable").tolist(), scores
+    return known.tolist(), np.argsort(-keys, kind="stable").tolist(), scores

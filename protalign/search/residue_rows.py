@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protalign.core.arrays import Bool, Int64
+from protalign.core.errors import InputError
 from protalign.core.protein import Chain, Modality, Protein, Structure
 from protalign.heads.model import Model
 from protalign.stores import EmbeddingStore
@@ -189,6 +190,14 @@ class ResidueRows:
 
 def _joined(parts: Sequence[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
     return np.concatenate([np.empty(0, dtype=dtype), *parts]).astype(dtype, copy=False)
+
+
+def not_finite(entry_id: str, modality: Modality) -> InputError:
+    """Return the error of an entry whose residues cannot be compared."""
+    return InputError(
+        f"{entry_id}: its {modality} embedding holds NaN, infinity or huge values",
+        "embed it again, or leave it out",
+    )
 
 
 def stored_rows(

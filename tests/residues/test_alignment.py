@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+import tracemalloc
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protalign.core.arrays import Float32
+from protalign.core.arrays import Float32, Int64
+from protalign.core.errors import InputError
 from protalign.core.ragged import Ragged
 from protalign.core.steps import in_steps
 from protalign.residues import Alignment, align
-from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
-from protalign.residues.kernels.scores import diagonal_scores, local_scores
+from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, diagonals
+from protalign.residues.calibration import Calibration
+from protalign.residues.kernels.scores import both_scores, diagonal_scores, local_scores
 from protalign.residues.proteins import PackedRows, ProteinRows
-from protalign.residues.targets import score_targets
+from protalign.residues.targets import score_in_blocks, score_targets
 
 
 def rows(n: int, seed: int) -> Float32:
@@ -52,6 +58,49 @@ def test_of_equal_diagonals_it_is_the_kernels() -> None:
     query, target = rows, rows[::-1].copy()
     assert align(query, target, "global").target_rows.tolist() == [1]
     assert diagonal_scores(query, Ragged.pack([target]))[1].tolist() == [1]
+
+
+@given(lengths, lengths, seeds)
+def test_the_sums_of_diagonals_are_those_of_plain_steps(n: int, m: int, seed: int) -> None:
+    """To the last bit: pairs are added from the query's end, whichever side is longer."""
+    scores = np.random.default_rng(seed).normal(size=(n, m)).astype(np.float32)
+    offsets, sums = diagonals(scores)
+    assert offsets.tolist() == list(range(1 - n, m))
+    for offset, found in zip(offsets.tolist(), sums, strict=True):
+        total = np.float32(0)
+        for score in np.diagonal(scores, offset)[::-1]:
+            total += score
+        assert found == total
+
+
+@pytest.mark.parametrize("shape", [(20_000, 60), (60, 20_000)])
+def test_a_long_protein_on_a_short_one_takes_no_more_memory_than_their_pairs(
+    shape: tuple[int, int],
+) -> None:
+    """Whichever of the two is the query: 8 bytes a pair, of which the scores are 4."""
+    query, target = (np.ones((n, 4), np.float32) for n in shape)
+    tracemalloc.start()
+    try:
+        assert align(query, target, "global").score == 4 * 60
+        assert tracemalloc.get_traced_memory()[1] < 8 * 20_000 * 60
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("n", "m", "name"), [(0, 1, "query"), (1, 0, "target"), (0, 0, "query")])
+def test_without_rows_there_is_no_diagonal(n: int, m: int, name: str) -> None:
+    """One line says which side has none; the best local alignment is an empty one."""
+    with pytest.raises(InputError, match=f"^{name}: it has no residue rows; give an array"):
+        align(rows(n, 0), rows(m, 1), "global")
+    assert len(align(rows(n, 0), rows(m, 1))) == 0
+
+
+@pytest.mark.parametrize("function", [align, local_scores, both_scores])
+def test_the_usual_gap_costs_are_the_same_everywhere(function: object) -> None:
+    """What ranks and what is shown count gaps alike."""
+    defaults = inspect.signature(function).parameters  # type: ignore[arg-type]
+    assert defaults["gap_open"].default is GAP_OPEN
+    assert defaults["gap_extend"].default is GAP_EXTEND
 
 
 @given(lengths, lengths, seeds)
@@ -138,6 +187,55 @@ def test_targets_in_blocks_are_targets_at_once(
     assert found.diagonal.tolist() == want.diagonal.tolist()
     assert found.excess is None
     assert len(steps) >= min(len(several), n * sum(several) // (most + n * max(several, default=0)))
+
+
+def real_targets(n: int, longest: int) -> list[ProteinRows]:
+    """Proteins of one chain, whose products are rounded."""
+    rng = np.random.default_rng(0)
+    return [
+        of_one_chain(*rng.normal(size=(2, length, 50)).astype(np.float32))
+        for length in rng.integers(1, longest, size=n)
+    ]
+
+
+@pytest.mark.parametrize("in_steps_too", [False, True])
+def test_blocks_change_no_bit_of_a_score(
+    monkeypatch: pytest.MonkeyPatch, in_steps_too: bool
+) -> None:
+    """A block has whole groups of those that are scored at once, and each target its place."""
+    query, *proteins = real_targets(90, 80)
+    targets = PackedRows.of(proteins)
+    calibration = Calibration(-10.0, 0.5, 5.0, scale=25.0, n_pairs=1000)
+    want = score_targets(query, targets, calibration)
+    asked: list[int] = []
+
+    def rows_of(places: Int64) -> PackedRows:
+        asked.append(len(places))
+        return targets.take(places)
+
+    monkeypatch.setattr("protalign.residues.targets.RESIDUES_AT_ONCE", 300)
+    with in_steps(lambda: None) if in_steps_too else nullcontext():
+        found = score_in_blocks(query, targets.local.lengths, rows_of, calibration)
+    assert len(asked) > 4
+    assert sum(asked) == len(proteins)
+    for name in ("diagonal", "local", "excess"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(want, name))
+
+
+def test_memory_does_not_grow_with_the_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scoring 640 takes little more beside their rows than scoring 80, also if nobody watches."""
+    monkeypatch.setattr("protalign.residues.targets.RESIDUES_AT_ONCE", 1000)
+    query, *proteins = real_targets(641, 60)
+    peaks = []
+    for count in (80, 80, 640):  # the first time the loops are compiled
+        targets = PackedRows.of(proteins[:count])
+        tracemalloc.start()
+        try:
+            score_targets(query, targets, Calibration(-10.0, 0.5, 5.0, scale=25.0, n_pairs=1000))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[2] < 1.5 * peaks[1]
 
 
 def test_coverage_is_from_the_first_to_the_last_aligned_residue() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,6 +79,17 @@ def test_more_excess_is_rarer_and_likelier_related() -> None:
     assert (evalues <= 7).all()
     assert evalues.min() >= 0
     assert ((probabilities >= 0) & (probabilities <= 1)).all()
+
+
+def test_the_least_excess_warns_of_nothing() -> None:
+    """Far below chance all targets are hits by chance, and none shares the fold."""
+    calibration = Calibration(0.0, 0.0, 0.0, scale=1.0, n_pairs=1000)
+    excess = [-np.inf, -1e308, -2000.0, -800.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert calibration.evalue(excess, 7).tolist() == [7.0] * 4
+        assert calibration.probability(excess)[:3].tolist() == [0.0] * 3
+        assert calibration.bits(excess).tolist() == [0.0] * 4
 
 
 def test_few_pairs_are_refused() -> None:

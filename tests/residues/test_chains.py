@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protalign.core.errors import InputError
 from protalign.core.ragged import Ragged
 from protalign.residues import align
 from protalign.residues.alignment import Alignment
@@ -144,10 +146,80 @@ def test_the_pairs_have_the_sum(n: int, m: int, seed: int) -> None:
 
 def test_nothing_above_zero_is_an_empty_alignment() -> None:
     """Two chains that fit nothing."""
-    none = np.empty(0, np.int64)
-    part = Alignment("global", -1.0, none, none, np.empty(0, np.float32), 3, 4)
-    found = joined([[part], [part]])
+    rows = np.ones((6, 3), np.float32)
+    query = ProteinRows(rows, rows, np.array([2, 4]))
+    found = align_rows(query, ProteinRows(-rows[:4], -rows[:4], np.array([4])), "global")
     assert (len(found), found.score, found.query_length, found.target_length) == (0, 0, 6, 4)
+
+
+@pytest.mark.parametrize("chains", [[2, 4], [6]])
+def test_a_protein_without_rows_has_no_diagonal(chains: list[int]) -> None:
+    """One line, however many chains the other has."""
+    rows = np.ones((6, 3), np.float32)
+    other = ProteinRows(rows, rows, np.array(chains))
+    nothing = ProteinRows(rows[:0], rows[:0], np.empty(0, np.int64))
+    with pytest.raises(InputError, match=r"^target: it has no residue rows; "):
+        align_rows(other, nothing, "global")
+    with pytest.raises(InputError, match=r"^query: it has no residue rows; "):
+        align_rows(nothing, other, "global")
+
+
+def of_all_pairs(query: ProteinRows, target: ProteinRows) -> Alignment:
+    """The alignment of which every pair of chains is aligned first."""
+    every = [[align(one, each, "global") for each in target.by_chain] for one in query.by_chain]
+    pairs = ascending(np.array([[each.score for each in row] for row in every]))
+    return joined({(i, j): every[i][j] for i, j in pairs}, query.chains, target.chains)
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=2, max_size=12),
+    st.lists(st.integers(0, 4), min_size=1, max_size=12),
+    st.integers(0, 10_000),
+)
+def test_chains_are_put_where_aligning_all_pairs_puts_them(
+    of_query: list[int], of_target: list[int], seed: int
+) -> None:
+    """To the last bit, also among copies of a chain: the sums are rounded, and copies are equal."""
+    rng = np.random.default_rng(seed)
+    kinds = [rng.normal(size=(n, 50)).astype(np.float32) for n in rng.integers(5, 60, size=5)]
+    sides = []
+    for chains in (of_query, of_target):
+        rows = np.concatenate([kinds[kind] for kind in chains])
+        sides.append(ProteinRows(rows, rows, np.array([len(kinds[kind]) for kind in chains])))
+    found, expected = align_rows(*sides, "global"), of_all_pairs(*sides)
+    assert found.score == expected.score
+    for name in ("query_rows", "target_rows", "residue_scores"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert (found.query_length, found.target_length) == tuple(len(each.local) for each in sides)
+
+
+def test_no_rounding_chooses_among_copies_of_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of equal chains the first is taken, also if a matrix library rounds them differently."""
+
+    def rounded(*given: Any) -> Any:
+        scores, offsets = diagonal_scores(*given)
+        return scores * (1 + 1e-6 * np.arange(scores.size).reshape(scores.shape)), offsets
+
+    monkeypatch.setattr("protalign.residues.chains.diagonal_scores", rounded)
+    one = real_rows([30], 0)
+    twice = np.concatenate([one.local, one.local])
+    dimer = ProteinRows(twice, twice, np.array([30, 30]))
+    assert align_rows(dimer, one, "global").query_rows.tolist() == list(range(30))
+    assert align_rows(one, dimer, "global").target_rows.tolist() == list(range(30))
+
+
+def test_only_chains_that_are_put_on_others_are_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve chains on eleven are at most eleven alignments, not 132."""
+    query, target = real_rows([20] * 12, 0), real_rows([20] * 11, 1)
+    aligned: list[int] = []
+
+    def counted(*given: Any) -> Alignment:
+        aligned.append(1)
+        return align(*given)
+
+    monkeypatch.setattr("protalign.residues.chains.align", counted)
+    assert len(align_rows(query, target, "global"))
+    assert len(aligned) <= 11
 
 
 def test_a_target_without_rows_is_last() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from dataclasses import replace
 from io import StringIO
 from itertools import pairwise
@@ -19,6 +20,7 @@ from protalign.core.arrays import Int64
 from protalign.core.errors import Failure, InputError, ModelError
 from protalign.core.printing import cell_text
 from protalign.core.protein import SEQUENCE_LETTERS, Backbone, Chain
+from protalign.core.words import AlignMode
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.heads.losses import ContrastiveLoss
 from protalign.heads.model import Model
@@ -366,6 +368,29 @@ def complex_of(
             Chain(name, c.sequence, c.residue_numbers, c.insertion_codes, c.observed, backbone)
         )
     return ResidueRows.of("both", parts[0].modality, chains, np.concatenate(values))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("mode", ["local", "global"])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_protein_that_is_not_finite_is_named(
+    model: Model, store: EmbeddingStore, number: float, mode: AlignMode, side: int
+) -> None:
+    """It is not aligned: neither in an alignment of nonsense, nor in a traceback."""
+    proteins = list(rows(model, store, "1bpi_A"))
+    values = proteins[side].embeddings.astype(np.float32)
+    values[3, 5] = number
+    proteins[side] = replace(proteins[side], embeddings=values)
+    named = f"^1bpi_A: its {proteins[side].modality} embedding holds NaN, infinity or huge values; "
+    with pytest.raises(InputError, match=named):
+        align_proteins(model, proteins[0], proteins[1], mode)
+    alone = f"the {proteins[side].modality} embeddings: they hold NaN"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for wrong in (number, 3e38):
+            values[3, 5] = wrong
+            with pytest.raises(InputError, match=alone):
+                model.align(proteins[0].embeddings, proteins[1].embeddings, mode)
 
 
 def test_what_cannot_be_aligned_is_a_line(model: Model, store: EmbeddingStore) -> None:

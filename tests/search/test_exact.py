@@ -151,6 +151,22 @@ def test_missing_vectors_are_never_found() -> None:
     assert ExactIndex(candidates).nearest(asked, 50)[0].shape == (2, 19)
 
 
+@pytest.mark.parametrize("row", [3, 15_000, 19_999])
+@pytest.mark.parametrize("number", [-np.inf, -3e38, np.inf, np.nan], ids=str)
+def test_what_is_not_finite_comes_first_wherever_it_is(row: int, number: float) -> None:
+    """Among the first rows and long after, for queries that it is infinitely far from too."""
+    vectors = unit_vectors(20_000, 4)
+    asked = np.abs(unit_vectors(3, 4)) + 1
+    vectors[row] = number
+    missing = np.zeros(len(vectors), np.bool_)
+    missing[[5, 15_001]] = True
+    vectors[missing] = -np.inf
+    rows, similarity = ExactIndex(vectors, ~missing).nearest(asked, 10)
+    assert rows[:, 0].tolist() == [row] * 3
+    assert np.isposinf(similarity[:, 0]).all()
+    assert np.isfinite(similarity[:, 1:]).all()
+
+
 def test_queries_that_are_missing_are_told() -> None:
     """An entry that lacks the modality cannot ask."""
     asked = unit_vectors(3, 3)

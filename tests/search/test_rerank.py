@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,13 @@ import torch
 import protalign
 from protalign import AlignedVectors, EmbeddingStore, Model, ProtAlignEstimator, read_vectors
 from protalign.core.errors import InputError, ModelError
+from protalign.core.protein import Modality
+from protalign.core.ragged import Ragged
+from protalign.core.words import AlignMode
 from protalign.heads.residue_head import _Network
+from protalign.residues.proteins import PackedRows
+from protalign.search.rerank import StoredResidues
+from protalign.stores.store import StoreView
 
 SEQUENCE, STRUCTURE = "protalign_t6_2M", "proteinmpnn_v_48_020"
 
@@ -115,6 +122,70 @@ def test_entries_without_the_modality_come_last(
     assert [hit.local_score is None for hit in hits] == [False] * 3 + [True] * 37
 
 
+def test_the_rows_of_few_candidates_are_read_at_once(
+    work: Path, vectors: AlignedVectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are compared; the hits are the same, and come in the same order."""
+    options = {"model": work / "model", "k": 40, "rerank": 40}
+    want = protalign.search("1bpi_A", vectors, **options)
+    sizes: list[int] = []
+    inner = StoredResidues.packed
+
+    def counted(residues: StoredResidues, modality: Modality, ids: list[str]) -> PackedRows:
+        packed = inner(residues, modality, ids)
+        sizes.append(len(packed.local.values))
+        return packed
+
+    monkeypatch.setattr(StoredResidues, "packed", counted)
+    monkeypatch.setattr("protalign.residues.targets.RESIDUES_AT_ONCE", 1000)
+    monkeypatch.setattr("protalign.residues.targets.threads_here", lambda: 1)
+    hits = protalign.search("1bpi_A", vectors, **options)
+    longest = max(hit.length for hit in hits if hit.length)
+    assert len(sizes) > 4
+    assert max(sizes) <= max(1000, 8 * longest)
+    assert [hit.id for hit in hits] == [hit.id for hit in want]
+    for name in ("local_score", "global_score", "evalue", "rank"):
+        found, expected = ([getattr(hit, name) for hit in each] for each in (hits, want))
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 3e38], ids=str)
+@pytest.mark.parametrize("mode", ["local", "global"])
+def test_a_candidate_whose_residues_are_not_finite_is_named(
+    work: Path,
+    vectors: AlignedVectors,
+    monkeypatch: pytest.MonkeyPatch,
+    number: float,
+    mode: AlignMode,
+) -> None:
+    """By its id, with what to do; so is a query of the store. There are no warnings."""
+    with_damaged_rows(monkeypatch, "1bpt_A", number)
+    options = {"model": work / "model", "k": 5, "rerank": 40, "mode": mode}
+    named = r"^1bpt_A: its structure embedding holds NaN, infinity or huge values; embed it again"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match=named):
+            protalign.search("1bpi_A", vectors, **options)
+        with pytest.raises(InputError, match=named):
+            protalign.search("1bpt_A", vectors, query_by="structure", **options)
+
+
+def with_damaged_rows(monkeypatch: pytest.MonkeyPatch, entry: str, number: float) -> None:
+    """Let the structure rows that a store gives for an entry hold a number, as on a bad disk."""
+    inner = StoreView.embeddings
+
+    def damaged(store: StoreView, encoder: str) -> Ragged:
+        rows = inner(store, encoder)
+        if encoder != STRUCTURE or entry not in store.ids:
+            return rows
+        values = rows.values.astype(np.float32)
+        place = int(np.flatnonzero(store.ids == entry)[0])
+        values[rows.offsets[place] + 2, 1] = number
+        return Ragged(values, rows.offsets)
+
+    monkeypatch.setattr(StoreView, "embeddings", damaged)
+
+
 def test_what_is_missing_is_named(work: Path, vectors: AlignedVectors, tmp_path: Path) -> None:
     """A model, a residue stage, a store, the other modality."""
     with pytest.raises(InputError, match="rerank: it needs a model; give"):
@@ -158,18 +229,34 @@ def test_a_length_term_is_asked_for(work: Path, vectors: AlignedVectors) -> None
         protalign.search("1bpi_A", vectors, length_term=2)
 
 
-def test_a_head_makes_the_global_scores(
-    finished: Path, work: Path, vectors: AlignedVectors
-) -> None:
-    """Local scores and E-values stay those of the correlations; each kind of query agrees."""
-    store = EmbeddingStore.open(finished / "store.zarr")
+def model_with_head(work: Path) -> Model:
+    """The model with a head of random numbers."""
     model = Model.load(work / "model")
     stage = model.residue_scorer()
     scales = {modality: np.ones_like(mean) for modality, mean in stage.means.items()}
     network = _Network(stage, scales, np.random.default_rng(0))
     torch.nn.init.normal_(network.sides["sequence"]["outer"], std=0.02)
-    with_head = Model.load(work / "model")
-    with_head.residue_stage = replace(stage, head=network.head({"hidden": 64}))
+    model.residue_stage = replace(stage, head=network.head({"hidden": 64}))
+    return model
+
+
+def test_a_number_that_is_too_large_for_the_head_is_named(
+    work: Path, vectors: AlignedVectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Local rows are scaled down to a limit; those of the head have none, and are checked too."""
+    with_damaged_rows(monkeypatch, "1bpt_A", 1e20)
+    options = {"k": 5, "rerank": 40}
+    protalign.search("1bpi_A", vectors, model=work / "model", **options)
+    with pytest.raises(InputError, match=r"^1bpt_A: its structure embedding holds NaN, infinity"):
+        protalign.search("1bpi_A", vectors, model=model_with_head(work), **options)
+
+
+def test_a_head_makes_the_global_scores(
+    finished: Path, work: Path, vectors: AlignedVectors
+) -> None:
+    """Local scores and E-values stay those of the correlations; each kind of query agrees."""
+    store = EmbeddingStore.open(finished / "store.zarr")
+    model, with_head = Model.load(work / "model"), model_with_head(work)
     given = ["1bpi_A", store["1bpi_A"].embeddings(SEQUENCE)[0]]
     options = {"k": 10, "rerank": 10, "mode": "global"}
     plain = protalign.search("1bpi_A", vectors, model=model, **options)

@@ -21,6 +21,7 @@ from protalign.core.checks import check_between
 from protalign.core.errors import InputError
 from protalign.core.machine import threads_here
 from protalign.core.ragged import Ragged
+from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, no_rows
 from protalign.residues.kernels.packed import LANES, Group, PackedTargets, check_finite, pack, share
 
 #: Scores of a tile, about: 512 KB of float32, which a usual second-level cache holds.
@@ -83,7 +84,11 @@ def diagonal_scores(queries: Queries, targets: Targets, *, floor: float | None =
 
 
 def local_scores(
-    queries: Queries, targets: Targets, *, gap_open: float = 16.0, gap_extend: float = 2.0
+    queries: Queries,
+    targets: Targets,
+    *,
+    gap_open: float = GAP_OPEN,
+    gap_extend: float = GAP_EXTEND,
 ) -> Locals:
     """Score each target by its best local alignment with affine gaps (Smith-Waterman, Gotoh).
 
@@ -132,8 +137,8 @@ def both_scores(
     targets: Targets,
     *,
     floor: float | None = None,
-    gap_open: float = 16.0,
-    gap_extend: float = 2.0,
+    gap_open: float = GAP_OPEN,
+    gap_extend: float = GAP_EXTEND,
 ) -> tuple[Diagonals, Locals]:
     """Return what ``diagonal_scores`` and ``local_scores`` do, from the same products.
 
@@ -326,7 +331,7 @@ def _score(
 def check_query(query: npt.NDArray[np.generic], width: int) -> Float32:
     """Return a query's rows as contiguous float32; raise InputError if they cannot be scored."""
     if query.ndim != 2 or len(query) == 0:
-        raise InputError("query: it has no residue rows", "give an array (residues, K)")
+        raise no_rows("query")
     if query.shape[1] != width:
         raise InputError(
             f"query: its rows have {query.shape[1]} numbers, and the targets' have {width}",

@@ -81,8 +81,8 @@ class ExactIndex:
 
         Notes
         -----
-        Vectors should be finite. An inner product that is not a number counts as infinite, so that
-        it comes first and the caller sees it.
+        Vectors should be finite. An inner product that is not finite, -inf too, counts as infinite,
+        so that it comes first and the caller sees it.
 
         Inner products are summed in one order or another, as it is quicker: candidates whose
         similarities differ by rounding only (1e-7 for unit vectors) may come in either order.
@@ -259,7 +259,8 @@ class _Product:
         block = self._buffer[: stop - start]
         with np.errstate(invalid="ignore", over="ignore"):  # damaged vectors, which come out first
             similarity = np.matmul(self._candidates[start:stop], self._across, out=block)
-        if np.isneginf(threshold).any():  # nothing to beat yet, and -inf would not be returned
+        # A damaged vector is infinitely near some queries and infinitely far from others.
+        if np.isneginf(np.fmin.reduce(similarity, axis=None)):
             similarity[np.isneginf(similarity)] = np.inf
         here = self._present[start:stop]
         if not here.all():
