@@ -1,12 +1,12 @@
-"""Codebook pooling: how often each of 2 K residue words occurs in a protein, in E numbers.
+"""Codebook pooling: how often each of K residue words occurs in a protein, in E numbers.
 
 The residues of both encoders are brought into one space, in which a residue's sequence embedding
-lies near its structure embedding (canonical correlation analysis of residues that have both). K
-words, the centres of structure residues there, divide it. K more words divide the space of
+lies near its structure embedding (canonical correlation analysis of residues that have both).
+Words, the centres of structure residues there, divide it. Fewer words divide the space of
 neighbourhoods: a residue's mean with those beside it, times a constant. A residue is shared among
-the words near it, and so is its neighbourhood:
+the words near it, and so is its neighbourhood among its own:
 
-    p(word | residue) = softmax(w . x - |w|^2 / 2)      times a sharpness, over the K words
+    p(word | residue) = softmax(w . x - |w|^2 / 2)      times a sharpness, over the words of a kind
 
 and a protein is the square root of the mean of p over its residues: the words' frequencies, with
 frequent ones damped. They are whitened with a ridge, and a linear layer, which begins as a
@@ -33,9 +33,9 @@ from protalign.heads.model import not_finite
 from protalign.heads.pairs import Pairs
 from protalign.residues import PairSums, ResidueStage
 
-#: K, the words of residues, and those of neighbourhoods. Without the latter, Recall@1 of own
-#: structures is 5 percentage points lower.
-WORDS = 1024
+#: The words of residues and of neighbourhoods; K is their sum. Without the latter, Recall@1 of own
+#: structures is 5 percentage points lower. 1,024 of them would gain 1 or 2 more.
+WORDS, AROUND = 1024, 384
 #: Residues of a neighbourhood on each side, and what its mean is multiplied by, so that it is about
 #: as long as a residue. Recall@1 is 2 points lower with 5 on each side; with 2 it is the same.
 _BESIDE, _SPREAD = 3, 1.75
@@ -90,20 +90,20 @@ class CodebookHead(PoolingHead):
         projection = nn.init.normal_(torch.empty(input_dim, COORDINATES), std=input_dim**-0.5)
         self.register_buffer("projection", projection)
         self.register_buffer("words", nn.init.normal_(torch.empty(WORDS, COORDINATES)))
-        self.register_buffer("around", nn.init.normal_(torch.empty(WORDS, COORDINATES)))
-        self.register_buffer("root", torch.zeros(2 * WORDS))
+        self.register_buffer("around", nn.init.normal_(torch.empty(AROUND, COORDINATES)))
+        self.register_buffer("root", torch.zeros(WORDS + AROUND))
         self.register_buffer("whitening", None, persistent=False)
-        self.reduction = nn.Linear(2 * WORDS, embed_dim)
+        self.reduction = nn.Linear(WORDS + AROUND, embed_dim)
 
     def forward(self, batch: ProteinBatch) -> Tensor:
         """Return (n, E) unit-length vectors in the parameters' dtype."""
         return self._vectors(self.frequencies(batch).sqrt())
 
     def summary(self, batch: ProteinBatch) -> Tensor:
-        """Return (n, PARTS, 2 K) float16 counts of the words in parts of each protein.
+        """Return (n, PARTS, K) float16 counts of the words in parts of each protein.
 
-        The sum over parts and words of residues is K, so that float16 holds them with little loss;
-        and so it is for neighbourhoods, which may reach into the next part.
+        The sum over parts and words of residues is ``WORDS``, so that float16 holds them with
+        little loss; and so it is for neighbourhoods, which may reach into the next part.
         """
         proteins = [
             torch.stack(
@@ -126,7 +126,7 @@ class CodebookHead(PoolingHead):
         return self._vectors((counts / total).sqrt())
 
     def frequencies(self, batch: ProteinBatch) -> Tensor:
-        """Return (n, 2 K) frequencies of the words, whose sum over each kind of words is 1."""
+        """Return (n, K) frequencies of the words, whose sum over each kind of words is 1."""
         return torch.stack(
             [
                 torch.cat(
@@ -151,12 +151,12 @@ class CodebookHead(PoolingHead):
         return coordinates, around(coordinates)
 
     def _vectors(self, roots: Tensor) -> Tensor:
-        """Return the (n, E) vectors of (n, 2 K) square roots of frequencies."""
+        """Return the (n, E) vectors of (n, K) square roots of frequencies."""
         reduced = functional.linear(roots - self.root, self._weight(), self.reduction.bias)
         return functional.normalize(reduced, dim=-1)
 
     def _weight(self) -> Tensor:
-        """Return the (E, 2 K) matrix of the whitening and the linear layer."""
+        """Return the (E, K) matrix of the whitening and the linear layer."""
         weight = self.reduction.weight
         return weight if self.whitening is None else weight @ self.whitening.T
 
@@ -193,7 +193,8 @@ class CodebookHead(PoolingHead):
             head.projection.zero_()
             _copy(head.projection[:, : len(scale)], stage.projections[modality] * scale)
         residues, neighbourhoods = _structure_residues(structure, pairs, generator)
-        words, words_around = (_centres(each, generator) for each in (residues, neighbourhoods))
+        words = _centres(residues, WORDS, generator)
+        words_around = _centres(neighbourhoods, AROUND, generator)
         for head in heads:
             _copy(head.words, words)
             _copy(head.around, words_around)
@@ -269,12 +270,12 @@ def _structure_residues(
     return torch.cat(residues), torch.cat(neighbourhoods)
 
 
-def _centres(points: Tensor, generator: np.random.Generator) -> Tensor:
-    """Return (WORDS, d) centres of (n, d) points by k-means (Lloyd, 1982).
+def _centres(points: Tensor, count: int, generator: np.random.Generator) -> Tensor:
+    """Return (count, d) centres of (n, d) points by k-means (Lloyd, 1982).
 
     A centre without points moves to a random point, so that it may divide a crowded place.
     """
-    start = generator.choice(len(points), WORDS, replace=len(points) < WORDS)
+    start = generator.choice(len(points), count, replace=len(points) < count)
     centres = points[torch.from_numpy(start)].clone()
     for _ in range(_ROUNDS):
         halves = 0.5 * (centres**2).sum(dim=1)
@@ -284,7 +285,7 @@ def _centres(points: Tensor, generator: np.random.Generator) -> Tensor:
                 for part in torch.split(points, _ROWS_AT_ONCE)
             ]
         )
-        counts = torch.bincount(nearest, minlength=WORDS)
+        counts = torch.bincount(nearest, minlength=count)
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         centres = sums / counts.clamp(min=1)[:, None]
         empty = (counts == 0).nonzero()[:, 0]
@@ -293,7 +294,7 @@ def _centres(points: Tensor, generator: np.random.Generator) -> Tensor:
 
 
 def _roots(head: CodebookHead, pairs: Pairs, column: int) -> Float32:
-    """Return the (u, 2 K) roots of frequencies of the pairs' unique items of a modality."""
+    """Return the (u, K) roots of frequencies of the pairs' unique items of a modality."""
     blocks = pairs.inputs.blocks(MODALITIES[column], pairs.positions_of_items(column))
     with torch.no_grad():
         parts = [
@@ -306,7 +307,7 @@ def _roots(head: CodebookHead, pairs: Pairs, column: int) -> Float32:
 def _reduce(
     sequence: CodebookHead, structure: CodebookHead, first: Float32, second: Float32
 ) -> None:
-    """Set what comes after the roots by those of n pairs, (n, 2 K) each.
+    """Set what comes after the roots by those of n pairs, (n, K) each.
 
     Canonical correlation analysis with a ridge: the linear layers begin as the singular vectors of
     the whitened roots' cross-covariance, each times its singular value.

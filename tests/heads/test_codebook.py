@@ -142,7 +142,8 @@ def test_training_begins_at_canonical_correlations() -> None:
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(30, 6))
     roots = [
-        (hidden @ rng.normal(size=(6, 2 * codebook.WORDS))).astype(np.float32) for _ in range(2)
+        (hidden @ rng.normal(size=(6, codebook.WORDS + codebook.AROUND))).astype(np.float32)
+        for _ in range(2)
     ]
     heads = [CodebookHead(DIM, 8), CodebookHead(DIM, 8)]
     codebook._reduce(*heads, *roots)
@@ -174,7 +175,9 @@ def test_whitened_roots_do_not_covary() -> None:
 def test_a_finished_head_is_one_matrix() -> None:
     """Its vectors are those of before, and nothing of the whitening is kept."""
     rng = np.random.default_rng(0)
-    roots = [rng.normal(size=(30, 2 * codebook.WORDS)).astype(np.float32) for _ in range(2)]
+    roots = [
+        rng.normal(size=(30, codebook.WORDS + codebook.AROUND)).astype(np.float32) for _ in range(2)
+    ]
     heads = [CodebookHead(DIM, 8), CodebookHead(DIM, 8)]
     codebook._reduce(*heads, *roots)
     batch = packed(proteins(4, [40, 60, 9]))

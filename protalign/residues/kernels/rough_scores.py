@@ -112,27 +112,20 @@ def rough_scores(profiles: RoughProfiles, words: Words, offsets: Int64) -> Bytes
     n_parts = n_threads * _PARTS if n_threads > 1 else 1
     ends = np.linspace(offsets[0], offsets[-1], n_parts + 1)[1:-1]
     cuts = [0, *np.searchsorted(offsets, ends).tolist(), len(offsets) - 1]
-    work_left = iter(
-        [
-            (tile, first, last)
-            for tile in profiles.tiles
-            for first, last in pairwise(cuts)
-            if first < last
-        ]
-    )  # threads may share it
+    parts = iter([(first, last) for first, last in pairwise(cuts) if first < last])
     loop = _loops().shared_bests
 
     def work(_: int) -> None:
-        for tile, first, last in work_left:
-            found = np.empty(len(tile.most), dtype=np.int8)
-            each = np.empty((len(tile.queries), last - first), dtype=np.uint8)
-            loop(
-                *(words, offsets[first : last + 1], tile.scores, tile.values, SHIFT),
-                *(tile.most, tile.firsts, tile.lasts, found, each),
-            )
-            for query, scores in zip(tile.queries, each, strict=True):
-                # Parts of one query are in tiles of their own: threads may meet here.
-                np.maximum(best[query, first:last], scores, out=best[query, first:last])
+        for first, last in parts:  # threads may share it
+            for tile in profiles.tiles:
+                found = np.empty(len(tile.most), dtype=np.int8)
+                each = np.empty((len(tile.queries), last - first), dtype=np.uint8)
+                loop(
+                    *(words, offsets[first : last + 1], tile.scores, tile.values, SHIFT),
+                    *(tile.most, tile.firsts, tile.lasts, found, each),
+                )
+                for query, scores in zip(tile.queries, each, strict=True):
+                    np.maximum(best[query, first:last], scores, out=best[query, first:last])
 
     share(n_threads, work)
     return best
