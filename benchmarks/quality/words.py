@@ -36,9 +36,9 @@ from protalign.heads.inputs import read_inputs
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
 from protalign.residues import ResidueStage
-from protalign.residues.kernels.word_scores import without_length, word_scores
 from protalign.residues.proteins import PackedRows
 from protalign.residues.targets import score_targets
+from protalign.residues.word_scan import WordScan
 from protalign.residues.words import SAMPLED, WORDS, ResidueWords
 from protalign.search.word_files import Words
 
@@ -110,9 +110,11 @@ def measure(
     queries = np.sort(rng.permutation(np.flatnonzero(both & is_held_out))[: options.queries])
     scores: dict[str, list[npt.NDArray[Any]]] = {side: [] for side in SIDES}
     for query in rows_of(stage, store, "sequence", queries):
-        profile = words.profile("structure", query.local)
-        by_words = word_scores(profile, target_words, offsets)
-        scores["words"].append(without_length(by_words, np.diff(offsets)))
+        scan = WordScan(words, "structure", [query.local])
+        [(found, by_words)] = scan.scores(target_words, offsets, FIRST[-1])
+        every = np.full(len(offsets) - 1, -np.inf, dtype=np.float32)  # the rough look left it out
+        every[found] = by_words
+        scores["words"].append(every)
         full = score_targets(query, targets, stage.calibration)
         scores["global"].append(full.diagonal)
         scores["local"].append(full.local_order)
