@@ -4,7 +4,7 @@ The global score of two proteins of one chain each is the sum of their best diag
 have no diagonal: a residue that one protein lacks would break it at the next chain. So if either
 protein has several, each chain of one has its best diagonal with each chain of the other. Pairs of
 chains are chosen so that both chains rise from pair to pair, and that the sum of their scores is as
-high as it can be. It is 0 if no pair's score is above 0.
+high as it can be. If no pair's score is above 0, it is the best of them, as for single chains.
 """
 
 from __future__ import annotations
@@ -206,9 +206,10 @@ def joined(
 
 
 def ascending(scores: Float64) -> list[tuple[int, int]]:
-    """Return the pairs with the highest sum of scores above 0, if both rise from pair to pair.
+    """Return the pairs with the highest sum of scores, if both rise from pair to pair.
 
-    ``joined_scores`` has the sum alone, for many proteins.
+    At least one pair, if there are chains; others have scores above 0. ``joined_scores`` has the
+    sum alone, for many proteins.
 
     Examples
     --------
@@ -216,6 +217,8 @@ def ascending(scores: Float64) -> list[tuple[int, int]]:
     [(0, 1)]
     >>> ascending(np.array([[3.0, 9.0], [8.0, 7.0], [-1.0, -1.0]]))
     [(0, 0), (1, 1)]
+    >>> ascending(np.array([[-3.0, -1.0]]))
+    [(0, 1)]
     """
     n, m = scores.shape
     best = np.zeros((n + 1, m + 1))
@@ -232,4 +235,6 @@ def ascending(scores: Float64) -> list[tuple[int, int]]:
         else:
             i, j = i - 1, j - 1
             pairs.append((i, j))
+    if not pairs and scores.size:
+        pairs.append(divmod(int(np.argmax(scores)), m))
     return pairs[::-1]

@@ -138,18 +138,25 @@ def test_the_pairs_have_the_sum(n: int, m: int, seed: int) -> None:
     """The pairs that are shown, and the sum that is ranked by."""
     scores = np.random.default_rng(seed).integers(-3, 6, size=(n, m)).astype(np.float32)
     pairs = ascending(scores.astype(np.float64))
-    assert all(scores[pair] > 0 for pair in pairs)
+    if scores.max(initial=0) > 0:
+        assert all(scores[pair] > 0 for pair in pairs)
+    else:
+        assert [scores[pair] for pair in pairs] == ([scores.max()] if n else [])
     assert all(before[0] < after[0] and before[1] < after[1] for before, after in pairwise(pairs))
     [[best]] = joined_scores(scores, np.array([0, n]), np.array([0, m]))
-    assert best == sum(scores[pair] for pair in pairs)
+    assert best == (sum(scores[pair] for pair in pairs) if n else -np.inf)
 
 
-def test_nothing_above_zero_is_an_empty_alignment() -> None:
-    """Two chains that fit nothing."""
+def test_what_fits_nothing_is_on_one_scale() -> None:
+    """The best diagonal, below 0, whether a protein is one chain or cut into two."""
     rows = np.ones((6, 3), np.float32)
-    query = ProteinRows(rows, rows, np.array([2, 4]))
-    found = align_rows(query, ProteinRows(-rows[:4], -rows[:4], np.array([4])), "global")
-    assert (len(found), found.score, found.query_length, found.target_length) == (0, 0, 6, 4)
+    target = ProteinRows(-rows[:4], -rows[:4], np.array([4]))
+    for chains in ([2, 4], [6]):
+        query = ProteinRows(rows, rows, np.array(chains))
+        found = align_rows(query, target, "global")
+        assert (len(found), found.score, found.query_length, found.target_length) == (1, -3, 6, 4)
+        best, _ = ProteinTargets(PackedRows.of([target])).scores(PackedRows.of([query]))
+        assert best.tolist() == [[-3.0]]
 
 
 @pytest.mark.parametrize("chains", [[2, 4], [6]])

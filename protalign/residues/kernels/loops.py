@@ -129,20 +129,23 @@ def best_ascending(scores: Float32, first_query: Int64, first_target: Int64, bes
     first_query, first_target : (m + 1,) and (n + 1,) int64
         Chains before each protein, and of all.
     best : (m, n) float32
-        The sums, at least 0.
+        The sums; if no score is above 0, the highest.
     """
     sums = np.empty(scores.shape[1] + 1)
     for q in range(len(first_query) - 1):
         for t in range(len(first_target) - 1):
             first, count = first_target[t], first_target[t + 1] - first_target[t]
             sums[: count + 1] = 0
+            highest = -np.inf
             for i in range(first_query[q], first_query[q + 1]):
                 before = 0.0  # the sum of the chains before both
                 for j in range(count):
                     above = sums[j + 1]
-                    sums[j + 1] = max(before + scores[i, first + j], above, sums[j])
+                    score = scores[i, first + j]
+                    sums[j + 1] = max(before + score, above, sums[j])
+                    highest = max(highest, score)
                     before = above
-            best[q, t] = sums[count]
+            best[q, t] = sums[count] if highest > 0 else highest
 
 
 class _Vectors:

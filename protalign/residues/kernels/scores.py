@@ -184,17 +184,16 @@ def joined_scores(scores: Float32, first_query: Int64, first_target: Int64) -> F
     -------
     (m, n) float32
         The highest sum of scores above 0 of pairs of chains, both of which rise from pair to pair;
-        0 if none is above 0, and minus infinity for a target without chains.
+        the highest score if none is above 0, and minus infinity if a protein has no chains.
 
     Examples
     --------
     >>> scores = np.array([[3, 9, -1], [8, 7, -1], [-1, -1, -1]], np.float32)
     >>> joined_scores(scores, np.array([0, 2, 3]), np.array([0, 2, 3, 3])).tolist()
-    [[10.0, 0.0, -inf], [0.0, 0.0, -inf]]
+    [[10.0, -1.0, -inf], [-1.0, -1.0, -inf]]
     """
     best = np.empty((len(first_query) - 1, len(first_target) - 1), dtype=np.float32)
     _loops().best_ascending(scores, first_query, first_target, best)
-    best[:, np.diff(first_target) == 0] = -np.inf
     return best
 
 
