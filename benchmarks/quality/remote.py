@@ -47,11 +47,12 @@ from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.evaluation.baselines import Scorer
 from protalign.evaluation.evaluate import evaluate
 from protalign.evaluation.register import LEAST_TM, register_accuracy
 from protalign.evaluation.remote import remote_homology
 from protalign.evaluation.residues import residue_scores
-from protalign.evaluation.rivals import blosum_alignment, blosum_scores, mmseqs_scores
+from protalign.evaluation.rivals import blosum_alignment, blosum_scores, by_hits, mmseqs_hits
 from protalign.evaluation.test_set import chain_rows, chains_of
 from protalign.heads.inputs import Inputs, read_inputs
 from protalign.heads.model import Model
@@ -151,7 +152,7 @@ class Data:
         in_store = cath[cath["id"].isin(self.domains.ids)]
         self.cath = in_store[in_store["topology"].isin(held_out)].sort_values("id")
         self.queries, self.candidates = self._scop()
-        self._rivals: dict[str, dict[str, npt.NDArray[Any]]] = {}
+        self._rivals: dict[str, dict[str, npt.NDArray[Any] | Scorer]] = {}
 
     def _scop(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the rows of the manifest that are queries and candidates of the SCOPe tasks."""
@@ -225,15 +226,17 @@ class Data:
             "cath": (self.cath, self.cath, "cath", np.eye(len(self.cath), dtype=np.bool_)),
         }
 
-    def rival_scores(self, task: str, wanted: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    def rival_scores(
+        self, task: str, wanted: Sequence[str]
+    ) -> dict[str, npt.NDArray[Any] | Scorer]:
         """Return scorer -> scores that need no model, made once for all seeds."""
         if task not in self._rivals:
             queries, candidates, _, _ = self.tasks()[task]
             left = self.letters(queries["id"], "sequence")
             right = self.letters(candidates["id"], "structure")
             n, m = (np.array([sum(map(len, c)) for c in side]) for side in (left, right))
-            makers: dict[str, Callable[[], npt.NDArray[Any]]] = {
-                "mmseqs": lambda: mmseqs_scores(left, right),
+            makers: dict[str, Callable[[], npt.NDArray[Any] | Scorer]] = {
+                "mmseqs": lambda: by_hits(mmseqs_hits(left, right)),
                 "blosum": lambda: blosum_scores(left, right),
                 "chance": lambda: np.zeros((len(n), len(m))),
                 "length": lambda: -np.abs(n[:, None] - m).astype(float),

@@ -6,7 +6,7 @@ exact; ``protalign.evaluation.ranking`` resolves them in expectation, not by dra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,27 @@ from protalign.core.protein import AMINO_ACIDS, amino_acid_codes
 Scores = npt.NDArray[Any]
 Scorer = Callable[[slice], Scores]
 
+#: Scores held at once: 32 MB of float64.
+SCORES_AT_ONCE = 1 << 22
+#: Scores of one block of queries that are aligned with all candidates.
+ALIGNED_AT_ONCE = 1 << 18
 #: Length of the k-mers that are counted.
 KMER = 3
 #: Score of the same family beside a difference of lengths: more than any such difference.
 _FAMILY_SCORE = 1e9
+
+
+def query_parts(n_queries: int, n_candidates: int, at_once: int) -> Iterator[slice]:
+    """Yield slices of the queries, of at most so many scores and at least one query.
+
+    Examples
+    --------
+    >>> list(query_parts(5, 100, at_once=250))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    step = max(1, at_once // max(1, n_candidates))
+    for start in range(0, n_queries, step):
+        yield slice(start, min(start + step, n_queries))
 
 
 def by_chance(n_candidates: int) -> Scorer:

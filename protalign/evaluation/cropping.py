@@ -72,7 +72,7 @@ def cropped(
         else:
             structure = _cut_structure(entries, entry_id, crop, rng)
             proteins.append(structure)
-            chains.append(tuple(map(_residues_with_rows, structure.kept_chains)))
+            chains.append(tuple(map(_letters_with_rows, structure.kept_chains)))
     encode = OnSameCores(partial(encoders.encode, modality))
     starts = range(0, len(proteins), _PROTEINS_AT_ONCE)
     some = (proteins[start : start + _PROTEINS_AT_ONCE] for start in starts)
@@ -143,7 +143,7 @@ def _cut_chain(chain: Chain, crop: float, rng: np.random.Generator) -> Chain:
     )
 
 
-def _residues_with_rows(chain: Chain) -> str:
+def _letters_with_rows(chain: Chain) -> str:
     """Return the sequence of the residues that have a row of embedding."""
     rows: Sequence[int] = chain.structure_rows.tolist()
     return "".join(chain.sequence[row] for row in rows)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protalign.core.arrays import Float32, Int64
+from protalign.core.arrays import Int64
 from protalign.evaluation.baselines import (
     Scorer,
     by_chance,
@@ -65,7 +65,7 @@ def direction_figures(
     candidates: RetrievalItems,
     pairs: Pairs,
     column: int,
-    slow: Mapping[str, Float32],
+    aligned: Mapping[str, Scorer],
     shared: Shared,
 ) -> dict[str, Any]:
     """Return one direction's part of the report.
@@ -78,8 +78,8 @@ def direction_figures(
         The pairs that they are of.
     column : int
         The queries' column in the pairs: 0 for sequences, 1 for structures.
-    slow : mapping
-        Scorer -> (queries, candidates) scores by alignments.
+    aligned : mapping
+        Name -> scorer by alignments.
     shared : Shared
         What both directions share.
     """
@@ -88,7 +88,7 @@ def direction_figures(
     family = labels.matrices(families_of(candidates.entries, shared.families))
     scorers = {
         "model": by_cosine(queries.vectors, candidates.vectors),
-        **{name: values.__getitem__ for name, values in slow.items()},
+        **aligned,
         **_baselines(queries, candidates, by_family(*family)),
     }
     if shared.cca is not None:

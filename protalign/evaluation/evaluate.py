@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from protalign.core.arrays import Float32
 from protalign.core.checks import check_between, check_whole
 from protalign.core.errors import InputError
 from protalign.core.paths import path_text
@@ -16,6 +15,7 @@ from protalign.core.spread import check_scheduler, spread_over
 from protalign.core.version import __version__
 from protalign.core.words import ClusterMethod
 from protalign.encoders.recorded import RecordedEncoders
+from protalign.evaluation.aligned import aligned_scorers
 from protalign.evaluation.bootstrap import LEVEL
 from protalign.evaluation.cca import CCA
 from protalign.evaluation.cropping import MAX_CROP, cropped
@@ -27,15 +27,9 @@ from protalign.evaluation.labels import (
 )
 from protalign.evaluation.leakage import Leakage
 from protalign.evaluation.register import ALIGNERS, register_figures
-from protalign.evaluation.residues import (
-    CUT_FLOOR,
-    MOST_PAIRS,
-    RESIDUE_SCORERS,
-    residue_scores,
-)
-from protalign.evaluation.rivals import mmseqs_scores
+from protalign.evaluation.residues import MOST_PAIRS, RESIDUE_SCORERS
 from protalign.evaluation.tasks import paired
-from protalign.evaluation.test_set import RetrievalItems, chains_of, retrieval_items
+from protalign.evaluation.test_set import chains_of, retrieval_items
 from protalign.heads.inputs import means_of
 from protalign.heads.model import Model, TrainingRecord, as_model
 from protalign.heads.pairs import Pairs
@@ -216,7 +210,7 @@ def evaluate(
             )
         query_items = first, second
     searched = method_in_words(method) != KMER_FALLBACK
-    slow = _slow_scores(stage, searched, query_items, items, cut=crop is not None)
+    aligned = aligned_scorers(stage, searched, query_items, items, cut=crop is not None)
     left_out = {"cca": cca is None, "mmseqs": not searched}
     register: dict[str, Any] = {}
     if stage is not None and crop is None:
@@ -254,12 +248,12 @@ def evaluate(
             "random_state": random_state,
         },
         "residues": residues_how,
-        "scorers": {k: v for k, v in RESIDUE_SCORERS.items() if k in slow[0]},
+        "scorers": {k: v for k, v in RESIDUE_SCORERS.items() if k in aligned[0]},
         "baselines": {k: v for k, v in BASELINES.items() if not left_out.get(k)},
         "leakage": audit,
         **{
             direction: direction_figures(
-                query_items[column], items[1 - column], pairs, column, slow[column], shared
+                query_items[column], items[1 - column], pairs, column, aligned[column], shared
             )
             for column, direction in enumerate(DIRECTIONS)
         },
@@ -290,33 +284,6 @@ def _residue_stage(
             "smaller part"
         )
     return stage, "all queries against all candidates"
-
-
-def _slow_scores(
-    stage: ResidueStage | None,
-    searched: bool,
-    queries: tuple[RetrievalItems, RetrievalItems],
-    candidates: tuple[RetrievalItems, RetrievalItems],
-    *,
-    cut: bool,
-) -> list[dict[str, Float32]]:
-    """Return each direction's scores by alignments, once for both if no query is cut.
-
-    Scorer -> (queries, candidates): the residue stage, if there is one, and MMseqs2, if wanted.
-    """
-    scores: list[dict[str, Float32]] = []
-    for column in (0, 1) if cut else (0,):
-        mine, theirs = queries[column], candidates[1 - column]
-        found: dict[str, Float32] = {}
-        if stage is not None and mine.residues is not None and theirs.residues is not None:
-            floor = CUT_FLOOR if cut else None
-            found = residue_scores(stage, mine.residues, theirs.residues, floor=floor)
-        if searched:
-            found["mmseqs"] = mmseqs_scores(mine.chains, theirs.chains)
-        scores.append(found)
-    if not cut:  # an alignment has no direction
-        scores.append({name: values.T for name, values in scores[0].items()})
-    return scores
 
 
 def _fitted_cca(trained: Pairs, random_state: int) -> CCA:

@@ -22,11 +22,11 @@ import numpy.typing as npt
 
 from protalign.core.arrays import Bool, Float64, Int64
 from protalign.core.errors import InputError
-from protalign.evaluation.baselines import Scorer, Scores
+from protalign.evaluation.baselines import SCORES_AT_ONCE, Scorer, Scores, query_parts
 from protalign.evaluation.bootstrap import Bootstrap
 from protalign.evaluation.labels import LEVELS, classes_of, scheme_of
 from protalign.evaluation.ranking import expected_recall
-from protalign.evaluation.tasks import SCORES_AT_ONCE, Relation, related
+from protalign.evaluation.tasks import Relation, related
 from protalign.heads.ranks import TIE, RankCounts
 
 #: k of Recall@k.
@@ -237,15 +237,13 @@ def kinship_figures(
         Resamples and seed.
     """
     known = kinship.known[kinship.levels[-1]]
-    n, m = map(len, known)
-    step = max(1, SCORES_AT_ONCE // max(1, m))
     collected: dict[str, list[_Part]] = {level: [] for level in kinship.levels}
-    for start in range(0, n, step):
-        part = slice(start, min(start + step, n))
+    for part in query_parts(len(known[0]), len(known[1]), SCORES_AT_ONCE):
         scores = {name: np.asarray(scorer(part)) for name, scorer in scorers.items()}
         itself = own(part)
         for level in kinship.levels:
-            collected[level].append(_Part.of(scores, *kinship.parts(level, part, itself), start))
+            kin = kinship.parts(level, part, itself)
+            collected[level].append(_Part.of(scores, *kin, part.start))
     labels = np.asarray(units)
     return {
         level: _figures(parts, labels, kinship.known[level][0], resampling)

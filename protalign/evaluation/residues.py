@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 
 from protalign.core.arrays import Float32
 from protalign.core.ragged import Ragged
+from protalign.evaluation.baselines import ALIGNED_AT_ONCE, SCORES_AT_ONCE, query_parts
 from protalign.residues import ResidueStage
 from protalign.residues.calibration import Calibration, Chance
 from protalign.residues.chains import ProteinTargets
@@ -23,8 +27,83 @@ RESIDUE_SCORERS = {
 MOST_PAIRS = 2e11
 #: The least that a pair of residues counts on a diagonal of cut queries, in nats.
 CUT_FLOOR = -1.5
-#: Scores of one block of queries.
-_SCORES_AT_ONCE = 1 << 18
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairScores:
+    """Scores of n proteins of one modality with m of the other, whichever of them are the queries.
+
+    Attributes
+    ----------
+    diagonal, local : (n, m) float32
+        As in ``protalign.residues.targets.TargetScores``.
+    excess : (n, m) float32 or None
+        The calibration's excess without any query's own chance; None without a calibration.
+    """
+
+    diagonal: Float32
+    local: Float32
+    excess: Float32 | None
+
+    @classmethod
+    def of(
+        cls,
+        stage: ResidueStage,
+        proteins: PackedRows,
+        others: PackedRows,
+        *,
+        floor: float | None = None,
+    ) -> Self:
+        """Align every protein with every other; parameters as of ``residue_scores``."""
+        targets, calibration = ProteinTargets(others), stage.calibration
+        shape = len(proteins), len(others)
+        scores = cls(
+            np.empty(shape, dtype=np.float32),
+            np.empty(shape, dtype=np.float32),
+            None if calibration is None else np.empty(shape, dtype=np.float32),
+        )
+        backward = pack(Ragged.pack([rows[::-1] for rows in others.local]))
+        for part in query_parts(*shape, ALIGNED_AT_ONCE):
+            block = proteins.take(np.arange(shape[0])[part])
+            best, local = targets.scores(block, floor=floor)
+            scores.diagonal[part], scores.local[part] = best, local
+            if calibration is not None and scores.excess is not None:
+                by_chance = local_scores(block.local, backward)[0]
+                lengths = block.local.lengths[:, None], others.local.lengths[None, :]
+                scores.excess[part] = calibration.excess(local, by_chance, *lengths)
+        return scores
+
+    @property
+    def transposed(self) -> PairScores:
+        """The same, of the m others with the n proteins."""
+        excess = None if self.excess is None else self.excess.T
+        return PairScores(self.diagonal.T, self.local.T, excess)
+
+    def of_queries(self, stage: ResidueStage, queries: PackedRows) -> dict[str, Float32]:
+        """Return the scores that rank the others if the n proteins are the queries.
+
+        Parameters
+        ----------
+        stage : ResidueStage
+            The stage that gave the scores.
+        queries : PackedRows
+            The rows of the n proteins.
+
+        Returns
+        -------
+        dict
+            As of ``residue_scores``.
+        """
+        scores = {"residues_global": self.diagonal, "residues_local": self.local}
+        if self.excess is None or stage.calibration is None:
+            return scores
+        excess, chance = self.excess, _chances(stage.calibration, queries.local)
+        if chance is not None:
+            excess = np.empty_like(self.excess)
+            for part in query_parts(len(excess), excess.shape[1], SCORES_AT_ONCE):
+                own = Chance(chance.location[part], chance.scale[part])
+                excess[part] = stage.calibration.by_query(self.excess[part], own)
+        return {**scores, "residues_excess": excess}
 
 
 def residue_scores(
@@ -39,7 +118,8 @@ def residue_scores(
     Parameters
     ----------
     stage : ResidueStage
-        The stage that made the rows; its calibration, if it has one, gives the excess.
+        The stage that made the rows; its calibration, if it has one, gives the excess, by each
+        query's own chance.
     queries, candidates : PackedRows
         Rows of n proteins of one modality and of m of the other.
     floor : float, optional
@@ -64,32 +144,11 @@ def residue_scores(
     >>> residue_scores(stage, *rows)["residues_global"].argmax(axis=1).tolist()
     [0, 1, 2, 3, 4, 5, 6, 7]
     """
-    targets = ProteinTargets(candidates)
-    n, m = len(queries), len(candidates)
-    calibration = stage.calibration
-    names = [name for name in RESIDUE_SCORERS if name != "residues_excess" or calibration]
-    scores = {name: np.empty((n, m), dtype=np.float32) for name in names}
-    reversed_targets = None
-    if calibration is not None:
-        reversed_targets = pack(Ragged.pack([rows[::-1] for rows in candidates.local]))
-    step = max(1, _SCORES_AT_ONCE // m)
-    for start in range(0, n, step):
-        part = slice(start, min(start + step, n))
-        block = queries.take(np.arange(n)[part])
-        best, local = targets.scores(block, floor=floor)
-        scores["residues_global"][part], scores["residues_local"][part] = best, local
-        if calibration is not None and reversed_targets is not None:
-            by_chance = local_scores(block.local, reversed_targets)[0]
-            lengths = block.local.lengths[:, None], candidates.local.lengths[None, :]
-            excess = calibration.excess(
-                local, by_chance, *lengths, _chances(calibration, block.local)
-            )
-            scores["residues_excess"][part] = excess
-    return scores
+    return PairScores.of(stage, queries, candidates, floor=floor).of_queries(stage, queries)
 
 
 def _chances(calibration: Calibration, queries: Ragged) -> Chance | None:
-    """Return what chance gives each query, (m, 1) each."""
+    """Return what chance gives each of n queries, (n, 1) each; None without a background."""
     chances = [calibration.chance(query) for query in queries]
     known = [chance for chance in chances if chance is not None]
     if not known:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import sparse
 
 from protalign.core.arrays import Float32, Int64
 from protalign.core.protein import AMINO_ACIDS, amino_acid_codes
 from protalign.core.ragged import Ragged
+from protalign.evaluation.baselines import ALIGNED_AT_ONCE, Scorer, Scores, query_parts
 from protalign.evaluation.test_set import Chains
 from protalign.residues import Alignment, align
 from protalign.residues.kernels.scores import local_scores
@@ -20,14 +22,14 @@ from protalign.splits.mmseqs import HomologyError, find_mmseqs, mmseqs_bits
 
 #: BLAST's gaps with BLOSUM62: 11 to open one, and 1 for each of its residues.
 _GAP_OPEN, _GAP_EXTEND = 11.0 + 1.0, 1.0
-#: Scores of one block of queries.
-_SCORES_AT_ONCE = 1 << 18
 
 
-def mmseqs_scores(
+def mmseqs_hits(
     queries: Sequence[Chains], candidates: Sequence[Chains], sensitivity: float = 7.5
-) -> Float32:
-    """Return MMseqs2's bit scores of all hits.
+) -> sparse.csr_array:
+    """Search with MMseqs2 and return the bit scores of all hits.
+
+    Memory grows with the hits, not with the pairs.
 
     Parameters
     ----------
@@ -38,8 +40,8 @@ def mmseqs_scores(
 
     Returns
     -------
-    (n, m) float32
-        Bits; minus infinity for what the program does not report.
+    (n, m) sparse array of float32
+        Bits of the pairs that the program reports.
 
     Raises
     ------
@@ -52,8 +54,29 @@ def mmseqs_scores(
     query_of, query_chains = _flat(queries)
     target_of, target_chains = _flat(candidates)
     query, target, bits = mmseqs_bits(program, query_chains, target_chains, sensitivity)
-    scores = np.full((len(queries), len(candidates)), -np.inf, dtype=np.float32)
-    np.maximum.at(scores, (query_of[query], target_of[target]), bits)
+    shape = len(queries), len(candidates)
+    pairs, place = np.unique(query_of[query] * shape[1] + target_of[target], return_inverse=True)
+    best = np.zeros(len(pairs), dtype=np.float32)
+    np.maximum.at(best, place.ravel(), bits)
+    return sparse.coo_array((best, np.divmod(pairs, max(1, shape[1]))), shape=shape).tocsr()
+
+
+def by_hits(hits: sparse.csr_array) -> Scorer:
+    """Score the hits of a search by their values, and what it does not report minus infinity.
+
+    Examples
+    --------
+    >>> by_hits(sparse.csr_array(np.array([[0.0, 9.0], [7.0, 0.0]])))(slice(0, 2))
+    array([[-inf,   9.],
+           [  7., -inf]])
+    """
+
+    def scores(part: slice) -> Scores:
+        some = hits[part].tocoo()
+        found: Scores = np.full(some.shape, -np.inf, dtype=some.dtype)
+        found[some.coords] = some.data
+        return found
+
     return scores
 
 
@@ -78,15 +101,14 @@ def blosum_scores(queries: Sequence[Chains], candidates: Sequence[Chains]) -> Fl
     matrix = _blosum62()
     rows = [blosum_rows("".join(chains), side=0) for chains in queries]
     targets = Ragged.pack([matrix[amino_acid_codes("".join(c))] for c in candidates])
-    step = max(1, _SCORES_AT_ONCE // len(candidates))
     parts = [
         local_scores(
-            Ragged.pack(rows[start : start + step]),
+            Ragged.pack(rows[part]),
             targets,
             gap_open=_GAP_OPEN,
             gap_extend=_GAP_EXTEND,
         )[0]
-        for start in range(0, len(rows), step)
+        for part in query_parts(len(rows), len(candidates), ALIGNED_AT_ONCE)
     ]
     return np.concatenate(parts)
 

@@ -20,14 +20,11 @@ import numpy as np
 from scipy import sparse
 
 from protalign.core.arrays import Bool, Int64
-from protalign.evaluation.baselines import Scorer
+from protalign.evaluation.baselines import SCORES_AT_ONCE, Scorer, query_parts
 from protalign.heads.ranks import RankCounts
 
 #: A slice of the queries -> (b, m) bool, the candidates that each is related to.
 Relation = Callable[[slice], Bool]
-
-#: Scores of one scorer held at once: 32 MB of float64.
-SCORES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,9 +99,7 @@ def task_ranks(
         Task -> (relation, (n,) bool: the queries that have a label).
     """
     collected: dict[str, list[tuple[Int64, dict[str, RankCounts]]]] = {}
-    step = max(1, SCORES_AT_ONCE // max(1, n_candidates))
-    for start in range(0, n_queries, step):
-        part = slice(start, min(start + step, n_queries))
+    for part in query_parts(n_queries, n_candidates, SCORES_AT_ONCE):
         scores = {name: scorer(part) for name, scorer in scorers.items()}
         for task, relevant, candidates in _tasks(part, partners, family, classes):
             answerable = (relevant & candidates).any(axis=1)
@@ -115,7 +110,7 @@ def task_ranks(
                 name: RankCounts.of(values[rows], relevant[rows], candidates[rows])
                 for name, values in scores.items()
             }
-            collected.setdefault(task, []).append((start + rows, counts))
+            collected.setdefault(task, []).append((part.start + rows, counts))
     labelled = {task: mask for task, (_, mask) in classes.items()}
     return {
         task: _joined(parts, n_queries, labelled.get(task)) for task, parts in collected.items()

@@ -128,12 +128,12 @@ def chains_of(entries: Entries, ids: Iterable[str], modality: Modality) -> list[
     if modality == "sequence":
         return sequences
     return [
-        _residues_with_rows(chains, entries.store.residue_map(entry_id).sequence_index)
+        _letters_at(chains, entries.store.residue_map(entry_id).sequence_index)
         for entry_id, chains in zip(ids, sequences, strict=True)
     ]
 
 
-def _residues_with_rows(chains: Chains, index: Int64) -> Chains:
+def _letters_at(chains: Chains, index: Int64) -> Chains:
     """Return the residues at positions of the concatenated chains, chain by chain."""
     residues = np.frombuffer("".join(chains).encode("ascii"), dtype=np.uint8)[index]
     ends = np.searchsorted(index, np.cumsum([len(chain) for chain in chains]))

@@ -194,8 +194,13 @@ class Calibration:
         expected = self.intercept + self.length_weight * lengths
         expected = expected + self.reversed_weight * np.asarray(reversed_scores, np.float64)
         excess: Float64 = (np.asarray(scores, np.float64) - expected) / self.scale
-        if chance is None:
-            return excess
+        return excess if chance is None else self.by_query(excess, chance)
+
+    def by_query(self, excess: npt.ArrayLike, chance: Chance) -> Float64:
+        """Return the excess by the queries' own ``chance`` of an excess without it; float64.
+
+        Without it an excess is the same whichever protein of a pair is the query.
+        """
         return (chance.excess(excess) - self.query_start) / self.query_scale
 
     def evalue(self, excess: npt.ArrayLike, n_targets: int) -> Float64:

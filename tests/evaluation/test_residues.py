@@ -8,7 +8,7 @@ import pytest
 from protalign.core.arrays import Float32
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.evaluation.residues import residue_scores
-from protalign.evaluation.rivals import blosum_rows, blosum_scores, mmseqs_scores
+from protalign.evaluation.rivals import blosum_rows, blosum_scores, by_hits, mmseqs_hits
 from protalign.evaluation.test_set import RetrievalItems, retrieval_items
 from protalign.heads.pairs import Pairs
 from protalign.residues import align
@@ -36,11 +36,12 @@ def rows_of(items: RetrievalItems) -> PackedRows:
 def test_every_score_is_that_of_one_alignment(
     fitted: ProtAlignEstimator, items: tuple[RetrievalItems, RetrievalItems]
 ) -> None:
-    """Both modes of ``align``; the excess is that of the calibration, from either side."""
+    """Both modes of ``align``; without a background the excess is one from either side."""
     stage = fitted.model_.residue_stage
     assert stage is not None
     calibration = stage.calibration
     assert calibration is not None
+    assert calibration.background is None
     sequences, structures = map(rows_of, items)
     assert sequences.local.lengths.tolist() == items[0].lengths.tolist()
     scores = residue_scores(stage, sequences, structures)
@@ -85,7 +86,8 @@ PROTEIN, OTHER = "MKVLAAGIVGLCHWERTYPDNQ" * 2, "GSHMASWPLEDNCYFTRQIKVA" * 2
 def bits(items: tuple[RetrievalItems, RetrievalItems]) -> Float32:
     """MMseqs2's bits of the eight entries, then of the two proteins: it takes seconds to start."""
     queries = [*items[0].chains, (PROTEIN, "G"), (OTHER,)]
-    return mmseqs_scores(queries, [*items[1].chains, (OTHER,), (PROTEIN,)])
+    hits = mmseqs_hits(queries, [*items[1].chains, (OTHER,), (PROTEIN,)])
+    return by_hits(hits)(slice(0, len(queries)))
 
 
 def test_sequence_searches_find_the_own_letters(
@@ -113,7 +115,7 @@ def test_what_a_search_does_not_report_is_minus_infinity(
     assert scores[0, 1] > 0
     assert scores[1, 0] > 0
     assert scores[0, 0] == -np.inf or scores[0, 0] < scores[0, 1]
-    assert (mmseqs_scores([("",)], [(PROTEIN,)]) == -np.inf).all()
+    assert mmseqs_hits([("",)], [(PROTEIN,)]).nnz == 0
     monkeypatch.setattr("protalign.evaluation.rivals.find_mmseqs", lambda: None)
     with pytest.raises(HomologyError, match="MMseqs2: not found"):
-        mmseqs_scores([(PROTEIN,)], [(OTHER,)])
+        mmseqs_hits([(PROTEIN,)], [(OTHER,)])

@@ -15,6 +15,7 @@ from protalign.core.arrays import Float64, Int64
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
+from protalign.residues.alignment import align
 from protalign.residues.background import Background, CompactRows
 from protalign.residues.calibration import Calibration, Chance
 
@@ -174,7 +175,7 @@ def test_compact_rows_are_nearly_the_rows(seed: int, modality: Modality, size: f
 
 
 def test_a_query_is_aligned_with_the_other_modality() -> None:
-    """Its rows show which it is; without a background there is no tail of its own."""
+    """Forwards and backwards. Its rows show which it is; no background, no tail of its own."""
     rng = np.random.default_rng(0)
     proteins = {
         modality: CompactRows.of(modality, rows_of_proteins(rng, modality, lengths))
@@ -185,6 +186,11 @@ def test_a_query_is_aligned_with_the_other_modality() -> None:
     query[:, -1] = 1
     assert background.scores(query)[2].tolist() == [6, 7, 8]
     assert background.scores(query[:, ::-1])[2].tolist() == [4, 5]
+    scores, reversed_scores, _ = background.scores(query)
+    for place, rows in enumerate(proteins["structure"].rows()):
+        assert scores[place] == pytest.approx(align(query, rows).score, rel=1e-5)
+        assert reversed_scores[place] == pytest.approx(align(query, rows[::-1]).score, rel=1e-5)
+    assert not np.allclose(scores, reversed_scores)
     calibration = Calibration.fit(*unrelated(1000, 0))
     assert calibration.chance(query) is None
     again = Background.of_tensors(background.tensors(), 6)

@@ -1,0 +1,69 @@
+"""Scorers that align: the residue stage, and MMseqs2 as its rival."""
+
+from __future__ import annotations
+
+from protalign.core.arrays import Float32
+from protalign.evaluation.baselines import Scorer
+from protalign.evaluation.residues import CUT_FLOOR, PairScores, residue_scores
+from protalign.evaluation.rivals import by_hits, mmseqs_hits
+from protalign.evaluation.test_set import RetrievalItems
+from protalign.residues import ResidueStage
+from protalign.residues.proteins import PackedRows
+
+#: Sequences and structures.
+Sides = tuple[RetrievalItems, RetrievalItems]
+
+
+def aligned_scorers(
+    stage: ResidueStage | None, searched: bool, queries: Sides, candidates: Sides, *, cut: bool
+) -> tuple[dict[str, Scorer], dict[str, Scorer]]:
+    """Return each direction's scorers: of sequences as queries, and of structures.
+
+    Whole proteins are aligned once for both directions.
+
+    Parameters
+    ----------
+    stage : ResidueStage or None
+        Scores residues; the items have rows of it.
+    searched : bool
+        MMseqs2 is wanted as well.
+    queries, candidates : two of RetrievalItems
+        The sequences and the structures, as queries and as candidates.
+    cut : bool
+        The queries are cut; else they are the candidates.
+
+    Raises
+    ------
+    HomologyError
+        MMseqs2 is missing or failed.
+    """
+    both: tuple[dict[str, Scorer], dict[str, Scorer]] = ({}, {})
+    if stage is not None:
+        for scorers, scores in zip(both, _residues(stage, queries, candidates, cut), strict=True):
+            scorers |= {name: values.__getitem__ for name, values in scores.items()}
+    if searched:
+        hits = mmseqs_hits(queries[0].chains, candidates[1].chains)
+        back = mmseqs_hits(queries[1].chains, candidates[0].chains) if cut else hits.T.tocsr()
+        both[0]["mmseqs"], both[1]["mmseqs"] = by_hits(hits), by_hits(back)
+    return both
+
+
+def _residues(
+    stage: ResidueStage, queries: Sides, candidates: Sides, cut: bool
+) -> list[dict[str, Float32]]:
+    """Return the residue stage's scores of each direction."""
+    (sequences, structures), others = map(_rows, (queries, candidates))
+    if cut:
+        return [
+            residue_scores(stage, sequences, others[1], floor=CUT_FLOOR),
+            residue_scores(stage, structures, others[0], floor=CUT_FLOOR),
+        ]
+    scores = PairScores.of(stage, sequences, structures)
+    return [scores.of_queries(stage, sequences), scores.transposed.of_queries(stage, structures)]
+
+
+def _rows(sides: Sides) -> tuple[PackedRows, PackedRows]:
+    sequences, structures = (side.residues for side in sides)
+    if sequences is None or structures is None:
+        raise ValueError("the items have no rows of the residue stage")
+    return sequences, structures

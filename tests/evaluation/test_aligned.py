@@ -1,0 +1,89 @@
+"""Scorers that align, in both directions, against searches of one query at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from protalign.core.protein import MODALITIES
+from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.evaluation.aligned import Sides, aligned_scorers
+from protalign.evaluation.residues import CUT_FLOOR, residue_scores
+from protalign.evaluation.test_set import retrieval_items
+from protalign.heads.pairs import Pairs
+from protalign.residues import ResidueStage
+from protalign.residues.background import Background, CompactRows
+from protalign.residues.targets import score_targets
+from protalign.stores import EmbeddingStore
+
+N = 10
+
+
+@pytest.fixture(scope="module")
+def stage(store: EmbeddingStore, fitted: ProtAlignEstimator) -> ResidueStage:
+    """A stage whose calibration has a background: twelve other proteins."""
+    model = fitted.model_
+    stage = model.residue_scorer()
+    assert stage.calibration is not None
+    pairs = Pairs.of(model.inputs(store[20:32]))
+    rows = {}
+    for column, modality in enumerate(MODALITIES):
+        (block,) = pairs.inputs.blocks(modality, pairs.positions_of_items(column))
+        rows[modality] = CompactRows.of(
+            modality, replace(block, values=stage.rows(modality, block.values))
+        )
+    calibration = replace(
+        stage.calibration, background=Background(rows), query_start=0.5, query_scale=1.5
+    )
+    return replace(stage, calibration=calibration)
+
+
+@pytest.fixture(scope="module")
+def sides(store: EmbeddingStore, fitted: ProtAlignEstimator, stage: ResidueStage) -> Sides:
+    """Sequences and structures of ten entries."""
+    pairs = Pairs.of(fitted.model_.inputs(store[:N]))
+    retrieval = fitted.model_.retrieval_set(pairs)
+    return retrieval_items(store[:N], pairs, (retrieval.sequence, retrieval.structure), stage)
+
+
+def matrices(
+    stage: ResidueStage, queries: Sides, candidates: Sides, *, cut: bool
+) -> list[dict[str, npt.NDArray[np.float32]]]:
+    """All scores of each direction."""
+    both = aligned_scorers(stage, False, queries, candidates, cut=cut)
+    return [
+        {name: scorer(slice(0, len(side.ids))) for name, scorer in scorers.items()}
+        for side, scorers in zip(queries, both, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_each_query_ranks_by_its_own_chance(stage: ResidueStage, sides: Sides, cut: bool) -> None:
+    """As a search for it does, also if structures are the queries, whole or cut."""
+    found = matrices(stage, sides, sides, cut=cut)
+    for column, scores in enumerate(found):
+        queries, candidates = sides[column].residues, sides[1 - column].residues
+        assert queries is not None
+        assert candidates is not None
+        for query, excess in zip(queries, scores["residues_excess"], strict=True):
+            alone = score_targets(query, candidates, stage.calibration)
+            assert alone.excess is not None
+            np.testing.assert_allclose(excess, alone.excess, rtol=1e-3, atol=1e-3)
+
+
+def test_pairs_of_cut_queries_count_the_floor_at_least(stage: ResidueStage, sides: Sides) -> None:
+    """On diagonals, in both directions; whole queries have no floor."""
+    found = {cut: matrices(stage, sides, sides, cut=cut) for cut in (False, True)}
+    for column in (0, 1):
+        queries, candidates = sides[column].residues, sides[1 - column].residues
+        assert queries is not None
+        assert candidates is not None
+        for cut, floor in ((False, None), (True, CUT_FLOOR)):
+            expected = residue_scores(stage, queries, candidates, floor=floor)["residues_global"]
+            diagonal = found[cut][column]["residues_global"]
+            np.testing.assert_allclose(diagonal, expected, rtol=1e-4, atol=1e-2)
+        whole, cut_scores = (found[cut][column]["residues_global"] for cut in (False, True))
+        assert (cut_scores - whole).max() > 1
