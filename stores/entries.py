@@ -168,6 +168,15 @@ class EntryLog(Log):
         length = np.where(item >= 0, self._sequence_length[item], 0).astype(np.int64)
         return np.zeros(len(rows), dtype=np.int64), length
 
+    def item_hashes(self, modality: Modality, rows: Int64) -> npt.NDArray[np.uint8]:
+        """Return (n, 32) uint8: the hash of each entry's item; of an entry without one zeros."""
+        items = self.item(modality, rows)
+        hashes = np.zeros((len(rows), 32), dtype=np.uint8)
+        present = items >= 0
+        some = items[present]
+        hashes[present] = self._arrays.gather(f"{modality}s/hash", some, np.ones_like(some))
+        return hashes
+
     def code(self, modality: Modality, rows: Int64) -> Int64:
         """Return (n,) int64: the same number for entries with the same rows, -1 for none.
 

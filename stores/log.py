@@ -63,6 +63,23 @@ class Log(ABC):
         """Return (offset, length), (n,) int64 each: an entry's rows within its item's rows."""
 
     @abstractmethod
+    def item_hashes(self, modality: Modality, rows: Int64) -> npt.NDArray[np.uint8]:
+        """Return (n, 32) uint8: the hash of each entry's item; of an entry without one zeros."""
+
+    def each_content(
+        self, modality: Modality, rows: Int64, at_once: int = _IDS_AT_ONCE
+    ) -> Iterator[bytes]:
+        """Yield what tells the contents of some entries apart, of ``at_once`` entries together.
+
+        Of each entry: the hash of its item, and its span there as two little-endian int64.
+        """
+        for begin in range(0, len(rows), at_once):
+            some = rows[begin : begin + at_once]
+            span = np.stack(self.span(modality, some), axis=1).astype("<i8")
+            hashes = self.item_hashes(modality, some)
+            yield np.concatenate([hashes, span.view(np.uint8)], axis=1).tobytes()
+
+    @abstractmethod
     def code(self, modality: Modality, rows: Int64) -> Int64:
         """Return (n,) int64: the same number for entries with the same rows, -1 for none."""
 

@@ -172,6 +172,9 @@ def _is_repeated(points: Float64) -> Bool:
     last bit would decide between them.
     """
     squares = (points**2).sum(axis=1)
-    distances = squares[:, None] + squares - 2 * points @ points.T
-    repeated: Bool = np.triu(distances <= _SAME * squares.mean(), 1).any(axis=0)
+    same, repeated = _SAME * squares.mean(), np.zeros(len(points), dtype=np.bool_)
+    for start in range(0, len(points), _ROWS_AT_ONCE):
+        block = slice(start, start + _ROWS_AT_ONCE)
+        distances = squares[block, None] + squares - 2 * points[block] @ points.T
+        repeated |= np.triu(distances <= same, start + 1).any(axis=0)
     return repeated

@@ -99,9 +99,11 @@ def with_annotations(hits: list[list[Hit]], store: EmbeddingStore) -> list[list[
 
 def n_targets(hits: list[Hit], targets: AlignedVectors, words: WordSearch | None) -> int:
     """Return the number of entries among which a query's hits were found."""
-    if words is None:
-        return len(targets)
-    return words.n_targets(hits[0].against) if hits else 0
+    if not hits:
+        return 0
+    if words is None:  # entries without the modality cannot be hits
+        return int(targets.present(hits[0].against).sum())
+    return words.n_targets(hits[0].against)
 
 
 def reranked(

@@ -288,7 +288,8 @@ def _write(
                 lengths = each.lengths[here]
                 writer.add(each.rows[here], lengths, checked(words, [lengths.sum()], np.uint16))
                 progress.add(len(words))
-            parts[modality] = writer.finish(store.log.each_id(each.rows))
+            contents = store.log.each_content(modality, each.rows)
+            parts[modality] = writer.finish(store.log.each_id(each.rows), contents)
 
 
 def _blocks(lengths: Int64) -> Iterator[slice]:

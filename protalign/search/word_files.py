@@ -73,6 +73,9 @@ class StoredPart:
         CRC-32C of the entries' rows in the store's log, and of the words before each entry.
     words : tuple of int
         CRC-32C of each ``BLOCK`` words.
+    contents_sha256 : str, optional
+        Hex digest of what the store records of the entries' contents (``Log.each_content``), in
+        order. None in an index of an earlier version, which does not have it.
     """
 
     entries: int
@@ -81,6 +84,7 @@ class StoredPart:
     rows: int
     offsets: int
     words: tuple[int, ...]
+    contents_sha256: str | None = None
 
     @classmethod
     def of_dict(cls, value: Mapping[str, Any]) -> StoredPart:
@@ -90,15 +94,18 @@ class StoredPart:
         words = tuple(_checksum(number) for number in value["words"])
         if len(words) != -(-residues // BLOCK):
             raise ValueError("its checksums are not those of its residues")
-        digest = value["ids_sha256"]
-        if not isinstance(digest, str):
+        digests = value["ids_sha256"], value.get("contents_sha256", "")
+        if not all(isinstance(digest, str) for digest in digests):
             raise TypeError("a digest is not text")
         checksums = _checksum(value["rows"]), _checksum(value["offsets"])
-        return cls(entries, residues, digest, *checksums, words)
+        return cls(entries, residues, digests[0], *checksums, words, digests[1] or None)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return {**vars(self), "words": list(self.words)}
+        value = {**vars(self), "words": list(self.words)}
+        if self.contents_sha256 is None:
+            del value["contents_sha256"]
+        return value
 
 
 @dataclass(frozen=True)
@@ -311,8 +318,11 @@ class PartWriter:
                 self._close_block()
             data = data[len(part) :]
 
-    def finish(self, ids: Iterable[str]) -> StoredPart:
-        """Write the other files; return what the manifest says of all. ``ids`` are the entries'."""
+    def finish(self, ids: Iterable[str], contents: Iterable[bytes] | None = None) -> StoredPart:
+        """Write the other files; return what the manifest says of all.
+
+        ``ids`` and ``contents`` (``Log.each_content``) are the entries', in order.
+        """
         if self._filled:
             self._close_block()
         rows = np.concatenate(self._rows)
@@ -327,6 +337,7 @@ class PartWriter:
             ids_sha256=ids_digest(ids),
             **checksum,
             words=tuple(self._checksums),
+            contents_sha256=None if contents is None else contents_digest(contents),
         )
 
     def _close_block(self) -> None:
@@ -393,6 +404,14 @@ def ids_digest(ids: Iterable[str]) -> str:
     while some := list(islice(rest, _IDS_AT_ONCE)):
         digest.update((between + "\n".join(some)).encode("utf-8"))
         between = "\n"
+    return digest.hexdigest()
+
+
+def contents_digest(contents: Iterable[bytes]) -> str:
+    """Return the hex digest of entries' contents in their order (``Log.each_content``)."""
+    digest = hashlib.sha256()
+    for some in contents:
+        digest.update(some)
     return digest.hexdigest()
 
 

@@ -25,6 +25,7 @@ from protalign.search.word_files import (
     BLOCK,
     MANIFEST,
     PartReader,
+    contents_digest,
     ids_digest,
     read_centroids,
     read_manifest,
@@ -119,6 +120,14 @@ class WordIndex:
                     raise InputError(
                         f"{self.path}: its {modality} entries are not those of {store.path}",
                         "name the store that it was made from, or build it again",
+                    )
+                digest = reader.part.contents_sha256
+                if digest and digest != contents_digest(store.log.each_content(modality, rows)):
+                    raise InputError(
+                        f"{self.path}: entries of {store.path} have the same ids but other "
+                        f"{modality}s than when it was built",
+                        "remove the folder and build it again, or name the store that it was made "
+                        "from",
                     )
 
     def nearest(

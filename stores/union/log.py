@@ -148,6 +148,11 @@ class UnionLog(Log):
         self._filled(both, rows, lambda log, own: np.stack(log.span(modality, own), axis=1))
         return both[:, 0].copy(), both[:, 1].copy()
 
+    def item_hashes(self, modality: Modality, rows: Int64) -> npt.NDArray[np.uint8]:
+        """Return (n, 32) uint8: the hash of each entry's item; of an entry without one zeros."""
+        hashes = np.empty((len(rows), 32), dtype=np.uint8)
+        return self._filled(hashes, rows, lambda log, own: log.item_hashes(modality, own))
+
     def firsts(self, modality: Modality) -> Int64:
         """Return (items,) int64: for each item of all stores the first one of equal content."""
         if modality not in self._firsts:

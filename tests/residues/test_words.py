@@ -8,7 +8,7 @@ import pytest
 from protalign.core.errors import InputError
 from protalign.core.threads import torch_pool
 from protalign.residues.kernels.word_scores import HIGHEST, LOWEST, STEPS
-from protalign.residues.words import ResidueWords
+from protalign.residues.words import ResidueWords, _is_repeated
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +83,10 @@ def test_a_query_has_residues(words: ResidueWords) -> None:
     """A query without any is an error in one line."""
     with pytest.raises(InputError, match="no residue rows"):
         words.profile("structure", np.empty((0, 10), np.float32))
+
+
+def test_a_repeated_centroid_is_found_in_any_block() -> None:
+    """Only the first of equal ones stays, however far away the others are."""
+    points = np.random.default_rng(0).normal(size=(2500, 6))
+    points[2000], points[1500], points[2400] = points[3], points[1400], points[3]
+    assert np.flatnonzero(_is_repeated(points)).tolist() == [1500, 2000, 2400]

@@ -19,6 +19,7 @@ import pytest
 import protalign
 from protalign import EmbeddingStore, Model, ProtAlignEstimator
 from protalign.core.annotation import Annotation
+from protalign.core.digests import sealed
 from protalign.core.errors import InputError, ModelError, StoreError
 from protalign.core.files import json_text
 from protalign.core.protein import MODALITIES, Modality, Protein
@@ -229,7 +230,7 @@ def test_hits_are_those_of_a_second_stage_on_everything(
         assert (hit.length, hit.against) == (other.length, other.against)
         for name in ("cosine", "local_score", "global_score"):
             assert getattr(hit, name) == pytest.approx(getattr(other, name), abs=1e-4)
-        assert hit.evalue == pytest.approx(other.evalue * len(hits) / len(store), rel=1e-3)
+        assert hit.evalue == pytest.approx(other.evalue, rel=1e-3)
 
 
 def test_hits_of_an_index_are_described_by_its_store(
@@ -477,3 +478,36 @@ def test_a_digest_of_ids_does_not_show_how_they_were_read(count: int) -> None:
     """Some ids at a time, out of any iterable: the digest is that of all in one text."""
     ids = [f"é{number}" for number in range(count)]
     assert ids_digest(iter(ids)) == hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def test_a_store_that_was_built_again_with_the_same_ids_is_refused(
+    chains: list[Protein], model: Model, tmp_path: Path
+) -> None:
+    """Its proteins are others: their words are not those of the index."""
+    path = tmp_path / "store.zarr"
+    index_store(model, EmbeddingStore.open(build(path, chains[:3])), tmp_path / "i", n_words=WORDS)
+    shutil.rmtree(path)
+    names = [chain.id for chain in chains[:3]]
+    other = [replace(p, id=name) for p, name in zip(chains[3:6], names, strict=True)]
+    store = EmbeddingStore.open(build(path, other))
+    with pytest.raises(InputError, match="have the same ids but other sequences than"):
+        index_store(model, store, tmp_path / "i")
+    with pytest.raises(InputError, match="have the same ids but other sequences than"):
+        protalign.search(names[0], index=tmp_path / "i", model=model)
+
+
+def test_an_index_without_a_digest_of_contents_is_read(
+    changed: Path, model: Model, store: EmbeddingStore
+) -> None:
+    """Earlier versions wrote none; what is added has one."""
+    manifest = changed / "index.json"
+    value = json.loads(manifest.read_text())
+    del value["sha256"]
+    for part in value["segments"]["segment-0"].values():
+        del part["contents_sha256"]
+    manifest.write_text(json_text(sealed(value)))
+    assert verify_index(changed) == []
+    before = contents(changed)
+    assert index_store(model, store, changed).residues == 0
+    assert contents(changed) == before
+    everything(changed, model, store)
