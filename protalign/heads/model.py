@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ from protalign.heads.poolings import pooling_head
 from protalign.heads.ranks import RetrievalSet
 from protalign.heads.seeded import sizes_only
 from protalign.residues import Alignment, ResidueStage, align
-from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
+from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, check_gap_costs
 from protalign.residues.head import ResidueHead
 from protalign.stores import EncoderInfo
 
@@ -425,7 +425,8 @@ class Model(nn.Module):
         ModelError
             The model has no residue stage, or an embedding has another width.
         InputError
-            A number is not finite, or a side has no residue and so no diagonal ("global").
+            The mode or a cost is none, a number is not finite, or a side has no residue and so no
+            diagonal ("global").
 
         Examples
         --------
@@ -441,6 +442,9 @@ class Model(nn.Module):
         (10, 20)
         """
         stage = self.residue_scorer()
+        check_choice("mode", mode, get_args(AlignMode))
+        check_choice("query_by", query_by, MODALITIES)
+        check_gap_costs(gap_open, gap_extend)
         target_by: Modality = "structure" if query_by == "sequence" else "sequence"
         rows = []
         for embeddings, modality in ((query, query_by), (target, target_by)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,6 +134,13 @@ def align(
         pairs = scores[query_rows, target_rows]
         total = float(pairs.sum()) - _gap_costs(query_rows, target_rows, gap_open, gap_extend)
     return Alignment(mode, total, query_rows, target_rows, pairs, len(query), len(target))
+
+
+def check_gap_costs(gap_open: float, gap_extend: float) -> None:
+    """Raise InputError if a cost of gaps is not a number from 0 to 1,000."""
+    for name, cost in (("gap_open", gap_open), ("gap_extend", gap_extend)):
+        if not (math.isfinite(cost) and 0 <= cost <= 1000):
+            raise InputError(f"{name}={cost:g}: not a cost", "give a number from 0 to 1000")
 
 
 def no_rows(name: str) -> InputError:

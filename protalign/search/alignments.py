@@ -14,7 +14,7 @@ from protalign.core.machine import free_memory
 from protalign.core.words import AlignMode
 from protalign.heads.model import Model
 from protalign.residues import Alignment
-from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
+from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, check_gap_costs
 from protalign.residues.chains import ascending, joined
 from protalign.search.residue_rows import ResidueRows, not_finite
 
@@ -162,9 +162,7 @@ def align_proteins(
     """
     model.residue_scorer()  # raises if there is none
     check_choice("mode", mode, ("local", "global"))
-    for name, cost in (("gap_open", gap_open), ("gap_extend", gap_extend)):
-        if not (math.isfinite(cost) and 0 <= cost <= 1000):
-            raise InputError(f"{name}={cost:g}: not a cost", "give a number from 0 to 1000")
+    check_gap_costs(gap_open, gap_extend)
     for protein in (query, target):
         if not len(protein):
             raise InputError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from protalign.core.checks import check_choice, check_whole
+from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.words import Against, AlignMode
 from protalign.search.comparison import HitFilters
@@ -60,4 +61,9 @@ class SearchOptions:
         by_residues = bool(self.rerank) or by_words
         check_length_term(self.length_term, self.mode if by_residues else None)
         if not by_residues:
+            if self.mode == "global":
+                raise InputError(
+                    "mode 'global': without a second stage vectors are compared, not residues",
+                    "compare these (--rerank 200), or leave it out",
+                )
             refuse_without_residues(self.wanted)

@@ -76,15 +76,16 @@ class WordSearch:
         self.index.check_is_of(self.store)
         #: Modality -> (n,) bool: the index's entries that the store has today.
         self._current: dict[Modality, Bool] = {}
-        missing = 0
+        absent: list[Int64] = []
         for modality in self.index.modalities:
             rows = self.index.entry_rows(modality)
             self._current[modality] = np.isin(rows, self.store.entry_rows)
-            missing += len(np.setdiff1d(self._embedded(modality), rows))
+            absent.append(np.setdiff1d(self._embedded(modality), rows))
+        missing = len(np.unique(np.concatenate(absent)))
         if missing:
             warnings.warn(
-                f"{self.index.path}: {counted(missing, 'entry', 'entries')} of the store are not "
-                "in it and cannot be found; run `protalign index` again",
+                f"{self.index.path}: it lacks {counted(missing, 'entry', 'entries')} of the store, "
+                "which cannot be found; run `protalign index` again",
                 stacklevel=3,
             )
 

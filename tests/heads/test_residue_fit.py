@@ -6,12 +6,13 @@ import json
 import shutil
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from protalign import EmbeddingStore, Model, ProtAlignEstimator
-from protalign.core.errors import ModelError
+from protalign.core.errors import InputError, ModelError
 from protalign.core.protein import MODALITIES
 from protalign.heads.inputs import PairInputs, read_inputs
 from protalign.heads.pairs import Pairs
@@ -98,6 +99,25 @@ def test_without_paired_residues_there_is_none() -> None:
         assert model.residue_stage is None
         with pytest.raises(ModelError, match="has no residue stage; fit it again"):
             model.align(np.zeros((3, 6)), np.zeros((3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mode": "glbal"}, "did you mean 'global'"),
+        ({"query_by": "structures"}, "did you mean 'structure'"),
+        ({"gap_open": -1}, "gap_open=-1: not a cost"),
+        ({"gap_extend": float("nan")}, "gap_extend=nan: not a cost"),
+    ],
+)
+def test_what_is_no_alignment_is_refused(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, arguments: dict[str, Any], message: str
+) -> None:
+    """Each in one line, and not as a local alignment."""
+    names = [next(n for n, e in store.encoders.items() if e.modality == m) for m in MODALITIES]
+    query, target = (store[[0]].embeddings(name).values for name in names)
+    with pytest.raises(InputError, match=message):
+        fitted.model_.align(query, target, **arguments)
 
 
 def test_it_is_saved_with_the_model(

@@ -116,7 +116,7 @@ def test_an_index_that_is_added_to_is_that_of_the_whole_store(
     assert (report.is_new, report.added) == (False, {"sequence": 0, "structure": 0})
     assert contents(tmp_path / "index") == before
     store = grow()
-    with pytest.warns(UserWarning, match="6 entries of the store are not in it"):
+    with pytest.warns(UserWarning, match="it lacks 3 entries of the store"):
         protalign.search(str(store.ids[0]), index=tmp_path / "index", model=model)
     report = index_store(model, store, tmp_path / "index")
     assert report.added == {"sequence": 3, "structure": 3}
@@ -197,7 +197,7 @@ def test_entries_that_the_store_has_no_longer_are_no_hits(
     index_store(model, EmbeddingStore.open(path), tmp_path / "index", n_words=WORDS)
     file.write_text("later")
     store = EmbeddingStore.open(build(path, [replace(chains[9], id="changing", source=str(file))]))
-    with pytest.warns(UserWarning, match="2 entries of the store are not in it"):
+    with pytest.warns(UserWarning, match="it lacks 1 entry of the store"):
         hits = protalign.search(
             chains[0].id, index=tmp_path / "index", model=model, store=store, k=40
         )
