@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -174,20 +174,61 @@ def classes_of(
     >>> classes_of([["a"], ["b"]], {"a": "b.1.1.1", "b": "b.2"}, "scop", "superfamily").of
     [frozenset({'b.1.1'}), frozenset()]
     """
-    depth, form = LEVELS[scheme][level], _CODES[scheme]
     return Labels(
         [
             frozenset(
-                ".".join(parts[:depth])
-                for entry_id in ids
-                for code in re.split(r"[,;\s]+", codes.get(entry_id, ""))
-                if form.fullmatch(code)
-                and len(parts := code.split(".")) >= depth
-                and parts[depth - 1] != "0"
+                classes[level] for classes in _classes(ids, codes, scheme) if level in classes
             )
             for ids in items
         ]
     )
+
+
+def open_classes_of(
+    items: Sequence[Sequence[str]],
+    codes: Mapping[str, str],
+    scheme: str,
+    level: str,
+    wider: str,
+) -> Labels:
+    """Return the classes at a wider level of those codes that have none at ``level``.
+
+    Parameters
+    ----------
+    items, codes, scheme, level
+        As of ``classes_of``.
+    wider : str
+        The level of the classes.
+
+    Examples
+    --------
+    >>> codes = {"a": "b.1.1.1", "b": "b.1, c.1.1.1"}
+    >>> open_classes_of([["a"], ["b"]], codes, "scop", "superfamily", "fold").of
+    [frozenset(), frozenset({'b.1'})]
+    """
+    return Labels(
+        [
+            frozenset(
+                classes[wider]
+                for classes in _classes(ids, codes, scheme)
+                if wider in classes and level not in classes
+            )
+            for ids in items
+        ]
+    )
+
+
+def _classes(ids: Sequence[str], codes: Mapping[str, str], scheme: str) -> Iterator[dict[str, str]]:
+    """Yield level -> class of each code of some entries; levels without one are missing."""
+    for entry_id in ids:
+        for code in re.split(r"[,;\s]+", codes.get(entry_id, "")):
+            if _CODES[scheme].fullmatch(code):
+                parts = code.split(".")
+                yield {
+                    level: ".".join(parts[:depth])
+                    for level, depth in LEVELS[scheme].items()
+                    if len(parts) >= depth and parts[depth - 1] != "0"
+                }
 
 
 def scheme_of(codes: Iterable[str]) -> str:

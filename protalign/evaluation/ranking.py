@@ -2,6 +2,8 @@
 
 A baseline such as "same family" gives many candidates one score. Its figures are expectations over
 all orders of the ties, every order as likely, and are computed without drawing any.
+
+What a search does not report is not found: no recall at any k, and no reciprocal rank.
 """
 
 from __future__ import annotations
@@ -26,18 +28,21 @@ def expected_recall(counts: RankCounts, k: int) -> Float64:
         irrelevant = np.maximum(counts.tied - drawn, 0)
         passed = irrelevant / np.maximum(irrelevant + counts.relevant, 1)
         missed *= np.where(drawn < k - counts.above, passed, 1.0)
-    return 1.0 - missed
+    return np.where(counts.relevant > 0, 1.0 - missed, 0.0)
 
 
 def expected_reciprocal_rank(counts: RankCounts) -> Float64:
-    """Return (n,) expectations of 1 / rank."""
+    """Return (n,) expectations of 1 / rank, 0 for what is not found."""
     kinds, kind_of_query = _kinds(counts)
     expected = [float(pmf @ (1.0 / ranks)) for ranks, pmf in map(_rank_distribution, kinds)]
-    return np.array(expected)[kind_of_query]
+    return np.where(counts.relevant > 0, np.array(expected)[kind_of_query], 0.0)
 
 
 def median_rank(counts: RankCounts) -> float:
-    """Return the median rank over queries and orders of ties; of two middle ranks, their mean."""
+    """Return the median rank over queries and orders of ties; of two middle ranks, their mean.
+
+    What is not found is behind all others.
+    """
     kinds, kind_of_query = _kinds(counts)
     mass = np.zeros(max(above + tied for above, tied, _ in kinds) + 2)
     for kind, n_queries in zip(kinds, np.bincount(kind_of_query), strict=True):
@@ -61,6 +66,7 @@ def _rank_distribution(kind: tuple[int, int, int]) -> tuple[Int64, Float64]:
     above, tied, relevant = kind
     passed = np.arange(tied + 1)  # irrelevant candidates before the first relevant one
     remaining = tied - passed
-    stops = relevant / (remaining + relevant)
+    first = max(relevant, 1)  # what is not found is behind those that are counted
+    stops = first / (remaining + first)
     reaches = np.concatenate([[1.0], np.cumprod(1.0 - stops[:-1])])
     return above + 1 + passed, reaches * stops

@@ -3,7 +3,8 @@
 Levels go from the nearest (a SCOPe family, a CATH superfamily) to the widest (fold, topology). At
 each level the query's relatives are the candidates that share its class there and not the next
 nearer one: another family of its superfamily, another superfamily of its fold. Nearer relatives
-are not ranked.
+are not ranked, and neither are candidates that may be relatives at the level or nearer ones: those
+that share a wider class, and whose code, or the query's, ends there.
 
 Sensitivity up to the first false positive is the measure of Foldseek's benchmark on SCOPe40 (van
 Kempen et al., Nat Biotechnol 42, 243, 2024): the share of a query's relatives with a higher score
@@ -24,7 +25,7 @@ from protalign.core.arrays import Bool, Float64, Int64
 from protalign.core.errors import InputError
 from protalign.evaluation.baselines import SCORES_AT_ONCE, Scorer, Scores, query_parts
 from protalign.evaluation.bootstrap import Bootstrap
-from protalign.evaluation.labels import LEVELS, classes_of, scheme_of
+from protalign.evaluation.labels import LEVELS, classes_of, open_classes_of, scheme_of
 from protalign.evaluation.ranking import expected_recall
 from protalign.evaluation.tasks import Relation, related
 from protalign.heads.ranks import TIE, RankCounts
@@ -82,11 +83,15 @@ class Kinship:
         Level -> Relation: both have the same class.
     known : dict
         Level -> ((n,) bool, (m,) bool): the queries and candidates with a class at all.
+    undecided : dict
+        Level but the widest -> relations: both have the same class at the next wider level, and the
+        code of one of the two has none at this level.
     """
 
     levels: tuple[str, ...]
     shared: Mapping[str, Relation]
     known: Mapping[str, tuple[Bool, Bool]]
+    undecided: Mapping[str, tuple[Relation, Relation]]
 
     @classmethod
     def of(
@@ -107,14 +112,22 @@ class Kinship:
         scheme : "scop" or "cath"
             The classification.
         """
-        shared, known = {}, {}
+        shared, known, undecided = {}, {}, {}
         levels = tuple(reversed(LEVELS[scheme]))
-        for level in levels:
-            both = [classes_of(items, codes, scheme, level) for items in (queries, candidates)]
-            shared[level] = related(*both[0].matrices(both[1]))
-            n, m = (np.array([bool(own) for own in each.of], dtype=np.bool_) for each in both)
+        both = queries, candidates
+        for place, level in enumerate(levels):
+            of = [classes_of(items, codes, scheme, level) for items in both]
+            shared[level] = related(*of[0].matrices(of[1]))
+            n, m = (np.array([bool(own) for own in each.of], dtype=np.bool_) for each in of)
             known[level] = n, m
-        return cls(levels, shared, known)
+            if place:
+                nearer = levels[place - 1]
+                ends = [open_classes_of(items, codes, scheme, nearer, level) for items in both]
+                undecided[nearer] = (
+                    related(*of[0].matrices(ends[1])),
+                    related(*ends[0].matrices(of[1])),
+                )
+        return cls(levels, shared, known, undecided)
 
     def parts(self, level: str, part: slice, own: Bool) -> tuple[Bool, Bool, Bool]:
         """Return some queries' relatives at a level, the candidates of other folds, and all ranked.
@@ -135,14 +148,17 @@ class Kinship:
         place, widest = self.levels.index(level), self.levels[-1]
         at_level = self.shared[level](part) & ~own
         classified = self.known[widest][0][part, None] & self.known[widest][1] & ~own
-        ranked = classified
+        ranked = classified.copy()
+        for wider in self.levels[place:-1]:  # may share the class at this level
+            ranked &= at_level | ~self._undecided(wider, part)
         if place:
             nearer = self.levels[place - 1]
-            distinguished = self.known[nearer][0][part, None] & self.known[nearer][1]
-            remote = distinguished & ~self.shared[nearer](part)
-            ranked = ranked & (remote | ~at_level) & ~self.shared[nearer](part)
-        relatives = at_level & ranked
-        return relatives, classified & ~self.shared[widest](part), ranked
+            ranked &= ~self.shared[nearer](part) & ~self._undecided(nearer, part)
+        return at_level & ranked, classified & ~self.shared[widest](part), ranked
+
+    def _undecided(self, level: str, part: slice) -> Bool:
+        one, other = self.undecided[level]
+        return one(part) | other(part)
 
 
 def remote_homology(
@@ -268,9 +284,7 @@ class _Part:
         for name, all_scores in scores.items():
             mine = all_scores[rows]
             counts = RankCounts.of(mine, relatives, ranked)
-            # A candidate that is not reported is not found, wherever it would stand.
-            found = (relatives & np.isfinite(mine)).any(axis=1)
-            values[name] = {f"recall_at_{k}": expected_recall(counts, k) * found for k in REMOTE_KS}
+            values[name] = {f"recall_at_{k}": expected_recall(counts, k) for k in REMOTE_KS}
             values[name]["sensitivity"] = sensitivity(mine, relatives, others)
         return cls(start + rows, values)
 

@@ -24,7 +24,8 @@ class RankCounts:
 
     This is the one definition of a rank: ``ranks`` reads it with ties lost, and the baselines of
     ``protalign.evaluation`` in expectation over the orders of ties. Other relevant candidates of a
-    query do not compete with the best one.
+    query do not compete with the best one. A score of minus infinity means that a search did not
+    report the candidate. If none of a query's is reported, it is behind all others.
 
     Attributes
     ----------
@@ -33,7 +34,7 @@ class RankCounts:
     tied : (n,) int64
         Irrelevant candidates with its score, up to ``TIE``.
     relevant : (n,) int64
-        Relevant candidates with its score, at least 1.
+        Relevant candidates with its score, at least 1; 0 if none is reported.
     """
 
     above: Int64
@@ -57,7 +58,8 @@ class RankCounts:
         Parameters
         ----------
         scores : (n, m) array of float
-            The candidates' scores for each query; higher is better.
+            The candidates' scores for each query; higher is better, minus infinity for what is not
+            reported.
         relevant : (n, m) bool
             The candidates that answer a query; every query needs one.
         candidates : (n, m) bool, optional
@@ -75,11 +77,12 @@ class RankCounts:
         if not relevant.any(axis=1).all():
             raise ValueError("every query needs at least one candidate that belongs to it")
         best = np.where(relevant, scores, -np.inf).max(axis=1)[:, None]
-        reached = scores >= best - TIE
-        above = np.count_nonzero(others & (scores > best + TIE), axis=1)
+        reported = best > -np.inf
+        reached = reported & (scores >= best - TIE)
+        above = np.count_nonzero(others & ((scores > best + TIE) | ~reported), axis=1)
         return cls(
             above=above,
-            tied=np.count_nonzero(others & reached, axis=1) - above,
+            tied=np.count_nonzero(others & (reached | ~reported), axis=1) - above,
             relevant=np.count_nonzero(relevant & reached, axis=1),
         )
 

@@ -146,11 +146,14 @@ def test_what_is_cut(finished: Path) -> None:
         rng = np.random.default_rng(0)
         cut = cropped(side, modality, entries, model, encoders, 0.3, rng)
         assert (cut.lengths < side.lengths).any()
+        lost: list[tuple[int, int]] = []
         for cut_chains, chains, length in zip(cut.chains, side.chains, cut.lengths, strict=True):
             for part, chain in zip(cut_chains, chains, strict=True):
                 start = chain.index(part)
                 assert start <= 0.3 * len(chain) >= len(chain) - start - len(part)
+                lost.append((start, len(chain) - start - len(part)))
             assert length == sum(map(len, cut_chains))
+        assert all(any(ends) for ends in zip(*lost, strict=True))  # first ends, and last ones
         assert not np.allclose(cut.vectors, side.vectors)
         uncut = cropped(side, modality, entries, model, encoders, 1e-9, rng)
         np.testing.assert_allclose(uncut.vectors, side.vectors, atol=5e-3)  # float16 in the store

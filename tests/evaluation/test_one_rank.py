@@ -5,6 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from protalign.evaluation.baselines import by_cosine
+from protalign.evaluation.ranking import (
+    expected_recall,
+    expected_reciprocal_rank,
+    median_rank,
+)
+from protalign.evaluation.remote import remote_homology
 from protalign.evaluation.summary import retrieval_figures
 from protalign.evaluation.tasks import paired, task_ranks
 from protalign.heads.ranks import RankCounts, RetrievalSet, mean_reciprocal_rank, ranks
@@ -31,3 +37,29 @@ def test_ranks_agree_with_ties_and_shared_structures() -> None:
     assert by_task.tolist() == by_matrix.tolist() == by_ranks.tolist()
     retrieval = RetrievalSet(sequences, structures, pairs)
     assert retrieval_figures(retrieval)["mrr"] == mean_reciprocal_rank(by_task)
+
+
+def test_what_a_search_does_not_report_is_not_found() -> None:
+    """In both kinds of tasks, although it ties with all others that are not reported."""
+    scores = np.full((1, 40), -np.inf)
+    scores[0, 1] = 9.0
+    own = np.zeros((1, 40), dtype=bool)
+    own[0, 0] = True
+    counts = RankCounts.of(scores, own)
+    assert counts.ranks().tolist() == [40]
+    assert [float(expected_recall(counts, k)[0]) for k in (1, 10, 50)] == [0, 0, 0]
+    assert expected_reciprocal_rank(counts).tolist() == [0]
+    assert median_rank(counts) == 40
+    labels = ["a.1.1.1", *["b.1.1.1"] * 39]
+    remote = remote_homology({"it": scores}, ["a.1.1.1"], labels, n_bootstrap=0)
+    assert remote["family"]["it"]["recall_at_5"]["value"] == 0
+
+
+def test_a_family_s_only_member_is_no_question_within_it() -> None:
+    """Such a query is left out, since it has nothing to mistake for its partner."""
+    pairs = np.array([(0, 0), (1, 1), (2, 2)])
+    family = paired(np.array([(0, 0), (0, 1), (1, 0), (1, 1), (2, 2)]), 3, 3)
+    scorer = by_cosine(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32))
+    found = task_ranks(3, 3, {"model": scorer}, paired(pairs, 3, 3), family, {})
+    assert found["within_family"].queries.tolist() == [0, 1]
+    assert found["within_family"].left_out == {"alone": 1, "unlabelled": 0}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,12 @@ def by_loops(
                 if own[q, c] or not named(code, widest) or not named(query, widest):
                     continue
                 same = named(code, depth) == named(query, depth) != ""
+                if not same and any(
+                    named(code, wider) == named(query, wider)
+                    and not (named(code, next_nearer) and named(query, next_nearer))
+                    for (_, next_nearer), (_, wider) in pairwise(depths[place:])
+                ):
+                    continue  # it may be a relative
                 if nearer is not None:
                     if named(code, nearer) == named(query, nearer) != "":
                         continue
@@ -80,11 +86,8 @@ def test_figures_are_those_of_plain_loops() -> None:
 
         def code() -> str:
             numbers = [*rng.integers(1, 3, size=2), rng.integers(0, 3)]
-            return (
-                ""
-                if rng.random() < 0.1
-                else ".".join([rng.choice(list(first)), *map(str, numbers)])
-            )
+            parts = [rng.choice(list(first)), *map(str, numbers)]
+            return "" if rng.random() < 0.1 else ".".join(parts[: rng.choice([2, 3, 4, 4, 4])])
 
         queries, candidates = [code() for _ in range(n)], [code() for _ in range(m)]
         queries[0] = candidates[0] = "a.1.1.1" if scheme == "scop" else "1.1.1.1"
@@ -142,6 +145,23 @@ def test_scores_may_be_functions_and_their_order_is_all_that_counts() -> None:
         assert figures["matrix"] == figures["function"] == figures["changed"]
         interval = figures["matrix"]["sensitivity"]
         assert interval["low"] <= interval["value"] <= interval["high"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "level"), [("b.1", "superfamily"), ("b.1.1", "family"), ("b.1", "family")]
+)
+def test_what_may_be_a_relative_is_not_ranked(ends: str, level: str) -> None:
+    """A code that ends above the level is neither right nor wrong, whatever else is known."""
+    relative = {"superfamily": "b.1.1.2", "family": "b.1.1.1"}[level]
+    candidates = [f"{ends}, c.1.1.1", relative, "d.1.1.1"]
+    report = remote_homology(
+        {"it": np.array([[3.0, 2.0, 1.0]])}, ["b.1.1.1"], candidates, n_bootstrap=0
+    )
+    assert report[level]["it"]["recall_at_1"]["value"] == 1
+    ends_above = remote_homology(
+        {"it": np.array([[3.0, 2.0, 1.0]])}, ["b.1.1.1"], ["b.2", *candidates[1:]], n_bootstrap=0
+    )
+    assert ends_above[level]["it"]["recall_at_1"]["value"] == 0  # of another fold
 
 
 def test_perfect_and_useless_scores() -> None:
