@@ -118,7 +118,7 @@ def main() -> None:
     data = Data(options)
     report: dict[str, Any] = {"machine": MACHINE, "crop": options.crop, "seeds": []}
     for seed in range(options.seeds):
-        model = data.model(seed, options.epochs, options.residue_head)
+        model = data.model(seed, options)
         say(start, f"seed {seed}: fitted")
         figures: dict[str, Any] = {}
         report["seeds"].append(figures)
@@ -171,13 +171,17 @@ class Data:
         domains = self.domains[~np.isin(self.domains.ids, sorted(held_out))]
         return Joined([read_inputs(chains), read_inputs(domains)])
 
-    def model(self, seed: int, epochs: int | None, residue_head: bool) -> Model:
+    def model(self, seed: int, options: argparse.Namespace) -> Model:
         """Fit a model."""
-        few: dict[str, Any] = (
-            {} if epochs is None else {"max_epochs": epochs, "early_stopping": False}
-        )
+        few: dict[str, Any] = {}
+        if options.epochs is not None:
+            few = {"max_epochs": options.epochs, "early_stopping": False}
         estimator = ProtAlignEstimator(
-            random_state=seed, residue_head=residue_head, verbose=True, **few
+            pooling=options.pooling,
+            random_state=seed,
+            residue_head=options.residue_head,
+            verbose=True,
+            **few,
         )
         model = estimator.fit(self.training()).model_
         model.residue_scorer()  # says so if there is none
@@ -431,6 +435,7 @@ def parse() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=Path, required=True, help=words)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="train heads so long only, and leave them out")
+    parser.add_argument("--pooling", default="attention", help="as of `protalign fit`")
     parser.add_argument("--residue-head", action="store_true", help="as of `protalign fit`")
     parser.add_argument("--crop", type=float, default=0.2, help="0: no cut queries")
     parser.add_argument("--sequence-weights", help="weights for the cut queries")
