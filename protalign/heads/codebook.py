@@ -2,9 +2,9 @@
 
 The residues of both encoders are brought into one space, in which a residue's sequence embedding
 lies near its structure embedding (canonical correlation analysis of residues that have both).
-Words, the centres of structure residues there, divide it. Fewer words divide the space of
-neighbourhoods: a residue's mean with those beside it, times a constant. A residue is shared among
-the words near it, and so is its neighbourhood among its own:
+Words, the centres of structure residues there, divide it. A second, smaller set of words divides
+the space of neighbourhoods: a residue's mean with those beside it, times a constant. A residue is
+shared among the words near it, and so is its neighbourhood among its own:
 
     p(word | residue) = softmax(w . x - |w|^2 / 2)      times a sharpness, over the words of a kind
 
@@ -148,7 +148,7 @@ class CodebookHead(PoolingHead):
     def _places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return (L, COORDINATES) places of a protein's residues, and of their neighbourhoods."""
         coordinates = self.coordinates(rows)
-        return coordinates, around(coordinates)
+        return coordinates, neighbourhoods(coordinates)
 
     def _vectors(self, roots: Tensor) -> Tensor:
         """Return the (n, E) vectors of (n, K) square roots of frequencies."""
@@ -192,9 +192,9 @@ class CodebookHead(PoolingHead):
             _copy(head.mean, stage.means[modality])
             head.projection.zero_()
             _copy(head.projection[:, : len(scale)], stage.projections[modality] * scale)
-        residues, neighbourhoods = _structure_residues(structure, pairs, generator)
+        residues, beside = _structure_residues(structure, pairs, generator)
         words = _centres(residues, WORDS, generator)
-        words_around = _centres(neighbourhoods, AROUND, generator)
+        words_around = _centres(beside, AROUND, generator)
         for head in heads:
             _copy(head.words, words)
             _copy(head.around, words_around)
@@ -205,10 +205,11 @@ class CodebookHead(PoolingHead):
         _reduce(sequence, structure, first, second)
 
 
-def around(coordinates: Tensor) -> Tensor:
+def neighbourhoods(coordinates: Tensor) -> Tensor:
     """Return the (L, d) neighbourhoods of (L, d) residues: means, times a constant.
 
-    A residue near an end has fewer beside it.
+    A residue near an end has fewer beside it. Chains follow one another: heads do not know where
+    one ends.
     """
     size = 2 * _BESIDE + 1
     means = functional.avg_pool1d(
@@ -260,14 +261,14 @@ def _structure_residues(
     """
     positions = pairs.positions_of_items(1)
     total = pairs.inputs.lengths("structure")[positions].sum()
-    residues, neighbourhoods = [], []
+    residues, beside = [], []
     for rows in pairs.inputs.blocks("structure", positions):
         for protein in batch_of(rows, head.mean.device).proteins:
             drawn = torch.from_numpy(generator.random(len(protein)) * total < _RESIDUES)
             coordinates = head.coordinates(protein)
             residues.append(coordinates.cpu()[drawn])
-            neighbourhoods.append(around(coordinates).cpu()[drawn])
-    return torch.cat(residues), torch.cat(neighbourhoods)
+            beside.append(neighbourhoods(coordinates).cpu()[drawn])
+    return torch.cat(residues), torch.cat(beside)
 
 
 def _centres(points: Tensor, count: int, generator: np.random.Generator) -> Tensor:

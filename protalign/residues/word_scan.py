@@ -14,8 +14,8 @@ from protalign.residues.kernels.word_scores import Words, scores_of, without_len
 from protalign.residues.words import ResidueWords
 
 #: The part of the targets that a rough look keeps, and how many it keeps at least for each that is
-#: wanted. At a sixteenth none of 120 queries loses its own structure or the first hit of a full
-#: comparison (benchmarks/quality/words.py); at a hundredth one in 20 does.
+#: wanted. Without it as many of 120 queries find the first hit of a full comparison among their 200
+#: best (benchmarks/quality/words.py).
 _KEPT, _AT_LEAST = 1 / 16, 20
 #: Bytes have as many values.
 _VALUES = 256
@@ -24,8 +24,9 @@ _VALUES = 256
 class WordScan:
     """Queries, ready to be compared with targets of the other modality.
 
-    A rough look at all targets keeps some for each query; these are scored. If there are few
-    targets, all are scored. What is found for a query does not depend on the other queries.
+    A rough look at all targets keeps some for each query, a sixteenth and those that equal the last
+    of them; these are scored. So some of the best may be missing, rarely the first. If there are
+    few targets, all are scored. What is found for a query does not depend on the other queries.
 
     Parameters
     ----------

@@ -106,7 +106,7 @@ class ResidueWords:
 
     def rough_profiles(self, modality: Modality, queries: Sequence[Float32]) -> RoughProfiles:
         """Return what a rough look needs of queries; see ``profile``."""
-        return RoughProfiles([query @ self.centroids[modality].T for query in queries])
+        return RoughProfiles(query @ self.centroids[modality].T for query in queries)
 
     @cached_property
     def _ready(self) -> dict[Modality, tuple[Float32, Float32]]:

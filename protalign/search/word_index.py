@@ -137,7 +137,10 @@ class WordIndex:
         k: int,
         kept: Bool | None = None,
     ) -> list[tuple[Int64, Float32]]:
-        """Find the entries whose words fit each query best.
+        """Find entries whose words fit each query best.
+
+        Among many entries a rough look chooses those that are scored (``WordScan``): some of the
+        best may be missing, rarely the first.
 
         Parameters
         ----------

@@ -246,6 +246,25 @@ def test_a_seed_gives_a_model() -> None:
     assert not torch.equal(first["sequence.words"], other["sequence.words"])
 
 
+def test_words_of_neighbourhoods_are_places_of_some(
+    model: ProtAlignEstimator, store: EmbeddingStore
+) -> None:
+    """Both modalities have the same; they lie nearer to neighbourhoods than to residues."""
+    heads = model.model_.sequence, model.model_.structure
+    assert torch.equal(heads[0].around, heads[1].around)
+    name = next(n for n, e in store.encoders.items() if e.modality == "structure")
+    given = store[store.has_structure][::2]
+    rows = [torch.from_numpy(each.astype(np.float32)) for each in given.embeddings(name)]
+    with torch.no_grad():
+        residues, around = (
+            torch.cat(each) for each in zip(*map(heads[1]._places, rows), strict=True)
+        )
+    to_around, to_residues = (
+        torch.cdist(heads[1].around, each).min(dim=1).values for each in (around, residues)
+    )
+    assert (to_around < to_residues).float().mean() > 0.9
+
+
 def test_a_warm_start_keeps_the_words(model: ProtAlignEstimator, store: EmbeddingStore) -> None:
     """Training continues where it ended: the words stay, and only the last layer moves."""
     again = copy.deepcopy(model).set_params(warm_start=True, max_epochs=5)

@@ -53,7 +53,7 @@ def test_the_best_are_those_of_all(
     ):
         profile = words.profile("structure", query)
         every = without_length(word_scores(profile, target_words, offsets), np.diff(offsets))
-        assert 40 <= len(found) < COUNT  # 20 for each of the two that are wanted, or a sixteenth
+        assert COUNT // 16 <= len(found) < COUNT // 2  # a sixteenth, and those that are equal
         assert (np.diff(found) > 0).all()
         assert own in found
         assert every.argmax() in found
@@ -85,6 +85,7 @@ def test_only_wanted_targets_are_found(
             target_words, offsets, k, inside
         )
         assert inside[found].all()
+        assert len(found) >= min(20 * k, inside.sum())
         assert (len(found) == inside.sum()) == (k == 500)
 
 

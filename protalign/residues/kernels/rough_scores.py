@@ -9,7 +9,7 @@ it has where a block ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -70,8 +70,8 @@ class RoughProfiles:
 
     Parameters
     ----------
-    scores : sequence of (L, K) float32
-        Each query's scores with each word, in nats, at least one row.
+    scores : iterable of (L, K) float32
+        Each query's scores with each word, in nats, at least one row. They are read one by one.
 
     Examples
     --------
@@ -81,9 +81,9 @@ class RoughProfiles:
     [[3, 0]]
     """
 
-    def __init__(self, scores: Sequence[Float32]) -> None:
-        self.n_queries = len(scores)
+    def __init__(self, scores: Iterable[Float32]) -> None:
         self.tiles = [_tile(parts) for parts in _shared(_parts(scores))]
+        self.n_queries = 1 + max((tile.queries[-1] for tile in self.tiles), default=-1)
 
 
 def rough_scores(profiles: RoughProfiles, words: Words, offsets: Int64) -> Bytes:
@@ -131,7 +131,7 @@ def rough_scores(profiles: RoughProfiles, words: Words, offsets: Int64) -> Bytes
     return best
 
 
-def _parts(scores: Sequence[Float32]) -> Iterator[tuple[int, Int8]]:
+def _parts(scores: Iterable[Float32]) -> Iterator[tuple[int, Int8]]:
     """Yield (query, (K, columns) scores) of parts of queries that fit into a tile."""
     for query, each in enumerate(scores):
         blocks = _block_scores(each)

@@ -97,9 +97,9 @@ class WordProfile:
 
 
 def aligned(shape: tuple[int, int], value: int) -> npt.NDArray[np.int8]:
-    """Return an int8 array of a value, each row of which begins with a line of the cache.
+    """Return an int8 array of a value; rows of whole lines of the cache begin with one.
 
-    Or in the middle of one, if rows are short: fewer lines are read.
+    Others may begin in the middle of one, where their length leaves them: fewer lines are read.
     """
     size = shape[0] * shape[1]
     memory = np.full(size + _LINE, value, dtype=np.int8)
@@ -114,8 +114,8 @@ def word_scores(profile: WordProfile, words: Words, offsets: Int64) -> npt.NDArr
     profile : WordProfile
         The query's.
     words : (R,) uint16
-        Words of n targets, one after another, also memory-mapped; each below the profile's number
-        of words, which is not checked here.
+        Words of n targets, one after another, contiguous, also memory-mapped; each below the
+        profile's number of words, which is not checked here.
     offsets : (n + 1,) int64
         Words before each target, and of all.
 
