@@ -25,7 +25,7 @@ from protalign.core.files import json_text
 from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.estimator.export import export_vectors
 from protalign.residues.words import ResidueWords
-from protalign.search import WordIndex, index_store
+from protalign.search import WordIndex, index_store, word_index
 from protalign.search.word_files import PartReader, PartWriter, ids_digest, new_index
 from protalign.search.word_index import verify_index
 from protalign.stores.format.lock import StoreLock
@@ -101,6 +101,27 @@ def test_it_holds_the_words_of_every_residue(
     assert {len(words) for words in index.words.centroids.values()} <= set(range(20, WORDS + 1))
     check_words(index, model, store)
     assert verify_index(folder) == []
+
+
+def test_entries_are_kept_in_every_segment_and_piece(
+    grown: tuple[Path, Callable[[], EmbeddingStore]],
+    model: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each entry alone is found as itself, wherever it lies."""
+    path, grow = grown
+    index_store(model, EmbeddingStore.open(path), tmp_path / "index", n_words=WORDS)
+    index_store(model, grow(), tmp_path / "index")
+    index = WordIndex(tmp_path / "index")
+    monkeypatch.setattr(word_index, "_WORDS_AT_ONCE", 1)
+    rows = index.entry_rows("structure")
+    assert len(rows) == 11
+    query = index.words.centroids["structure"][:40]
+    for place, row in enumerate(rows):
+        kept = np.arange(len(rows)) == place
+        [(found, _)] = index.nearest("structure", [query], 5, kept)
+        assert found.tolist() == [row]
 
 
 def test_an_index_that_is_added_to_is_that_of_the_whole_store(
