@@ -90,8 +90,9 @@ def align(
     """Align a sequence with a structure, residue by residue.
 
     Shows which residues of the one belong to which of the other, how well each of them fits, and
-    with --mode global where the register slips. --out gets the alignments as text, m8, A3M, FASTA and JSON, a table
-    of the residues, and the structure with each residue's log-likelihood ratio as its B-factor.
+    with --mode global where the register slips. --out gets the alignments as text, m8, A3M, FASTA
+    and JSON, a table of the residues, and the structure with each residue's log-likelihood ratio as
+    its B-factor.
 
     \b
     Examples:
