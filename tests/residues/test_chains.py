@@ -30,9 +30,7 @@ def protein(lengths: list[int], seed: int, with_head: bool = False) -> ProteinRo
 
 
 def of_plain_steps(query: ProteinRows, target: ProteinRows, floor: float | None) -> float:
-    """Every choice of pairs of chains that rise in both is tried."""
-    if len(query.chains) == len(target.chains) == 1:
-        return align(query.diagonal, target.diagonal, "global", floor=floor).score
+    """Every choice of at least one pair of chains, that rise in both, is tried."""
     scores = [
         [align(one, other, "global", floor=floor).score for other in target.by_chain]
         for one in query.by_chain
@@ -40,7 +38,7 @@ def of_plain_steps(query: ProteinRows, target: ProteinRows, floor: float | None)
     n, m = len(query.chains), len(target.chains)
     return max(
         sum(scores[i][j] for i, j in zip(of_query, of_target, strict=True))
-        for count in range(min(n, m) + 1)
+        for count in range(1, min(n, m) + 1)
         for of_query in combinations(range(n), count)
         for of_target in combinations(range(m), count)
     )
