@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from protalign.core.arrays import Int64
 from protalign.core.checks import check_whole
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
+from protalign.core.ragged import blocks
 from protalign.core.spread import Spread, checked, spread_over
 from protalign.core.threads import OnSameCores
 from protalign.core.unfinished import put_back
@@ -279,28 +280,17 @@ def _write(
     """Write a segment, some thousand residues at a time."""
     store = wording.store
     for modality, each in added.items():
-        blocks = list(_blocks(each.lengths))
-        parts_of = (StorePart(StoreView(store, each.rows[here])) for here in blocks)
+        places = list(blocks(each.lengths, _RESIDUES_AT_ONCE))
+        parts_of = (StorePart(StoreView(store, each.rows[here])) for here in places)
         tasks = ((modality, each.encoder, part) for part in parts_of)
         with PartWriter(folder, modality) as writer:
             found = spread.map(OnSameCores(wording), tasks)
-            for here, words in zip(blocks, found, strict=True):
+            for here, words in zip(places, found, strict=True):
                 lengths = each.lengths[here]
                 writer.add(each.rows[here], lengths, checked(words, [lengths.sum()], np.uint16))
                 progress.add(len(words))
             contents = store.log.each_content(modality, each.rows)
             parts[modality] = writer.finish(store.log.each_id(each.rows), contents)
-
-
-def _blocks(lengths: Int64) -> Iterator[slice]:
-    """Yield slices of entries of some thousand residues together."""
-    ends, first = np.cumsum(lengths), 0
-    while first < len(lengths):
-        before = ends[first] - lengths[first]
-        end = np.searchsorted(ends, before + _RESIDUES_AT_ONCE, side="right")
-        here = slice(first, max(first + 1, int(end)))
-        yield here
-        first = here.stop
 
 
 def _report(

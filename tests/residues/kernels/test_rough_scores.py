@@ -20,9 +20,9 @@ from protalign.residues.kernels.rough_scores import (
     RoughProfiles,
     rough_scores,
 )
+from tests.helpers.words import random_words
 
 WORDS = 9
-Words = npt.NDArray[np.uint16]
 
 
 def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
@@ -45,14 +45,6 @@ def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
     return best
 
 
-def targets(
-    rng: np.random.Generator, lengths: Sequence[int]
-) -> tuple[Words, npt.NDArray[np.int64]]:
-    """Words of some targets by chance."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return rng.integers(0, WORDS, offsets[-1]).astype(np.uint16), offsets
-
-
 @settings(max_examples=30)
 @given(
     st.integers(0, 2**32 - 1),
@@ -66,7 +58,7 @@ def test_scores_are_those_of_loops(
     """For all lengths, also of one residue and none; up to a byte's end if the mean is 9."""
     rng = np.random.default_rng(seed)
     scores = [rng.normal(mean, 2.5, (length, WORDS)).astype(np.float32) for length in queries]
-    words, offsets = targets(rng, lengths)
+    words, offsets = random_words(rng, lengths, WORDS)
     found = rough_scores(RoughProfiles(scores), words, offsets)
     assert found.shape == (len(queries), len(lengths))
     parts = np.split(words, offsets[1:-1]) if lengths else []
@@ -79,7 +71,7 @@ def test_queries_of_several_tiles_do_not_touch() -> None:
     rng = np.random.default_rng(0)
     lengths = [300, 700, 64, 65, 1, 1200, 300, 8, 900]  # about three tiles
     scores = [rng.normal(0, 2.5, (length, WORDS)).astype(np.float32) for length in lengths]
-    words, offsets = targets(rng, [40, 0, 300, 7])
+    words, offsets = random_words(rng, [40, 0, 300, 7], WORDS)
     together = RoughProfiles(scores)
     assert len(together.tiles) > 1
     found = rough_scores(together, words, offsets)
@@ -93,7 +85,7 @@ def test_a_long_query_has_parts() -> None:
     scores = rng.normal(-6, 1, (5000, WORDS)).astype(np.float32)
     own = rng.integers(0, WORDS, 60)
     scores[4000 + np.arange(60), own] = 6.0
-    words, offsets = targets(rng, [50])
+    words, offsets = random_words(rng, [50], WORDS)
     words, offsets = np.concatenate([words, own]).astype(np.uint16), np.append(offsets, 110)
     found = rough_scores(RoughProfiles([scores]), words, offsets)[0]
     assert len(RoughProfiles([scores]).tiles) == 3
@@ -105,7 +97,7 @@ def test_a_part_of_the_targets_scores_as_it_does_among_all(monkeypatch: pytest.M
     """Offsets may begin anywhere in the words, and threads share the targets."""
     rng = np.random.default_rng(2)
     profiles = RoughProfiles([rng.normal(0, 2, (n, WORDS)).astype(np.float32) for n in (40, 3000)])
-    words, offsets = targets(rng, rng.integers(0, 60, 50).tolist())
+    words, offsets = random_words(rng, rng.integers(0, 60, 50).tolist(), WORDS)
     whole = rough_scores(profiles, words, offsets)
     assert rough_scores(profiles, words, offsets[20:31]).tolist() == whole[:, 20:30].tolist()
     monkeypatch.setattr(looking, "_THREAD_WORDS", 1)

@@ -20,9 +20,9 @@ from protalign.residues.kernels.word_scores import (
     WordProfile,
     word_scores,
 )
+from tests.helpers.words import random_words
 
 WORDS = 11
-Words = npt.NDArray[np.uint16]
 
 
 def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
@@ -42,14 +42,6 @@ def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
     return best
 
 
-def targets(
-    rng: np.random.Generator, lengths: Sequence[int]
-) -> tuple[Words, npt.NDArray[np.int64]]:
-    """Words of some targets by chance."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return rng.integers(0, WORDS, offsets[-1]).astype(np.uint16), offsets
-
-
 @settings(max_examples=30)
 @given(
     st.integers(0, 2**32 - 1),
@@ -61,7 +53,7 @@ def test_scores_are_those_of_loops(seed: int, length: int, lengths: list[int], m
     """For all lengths, also of one residue and none; much if the mean is 4."""
     rng = np.random.default_rng(seed)
     scores = rng.normal(mean, 2.5, (length, WORDS)).astype(np.float32)
-    words, offsets = targets(rng, lengths)
+    words, offsets = random_words(rng, lengths, WORDS)
     given = word_scores(WordProfile.of(scores), words, offsets)
     parts = np.split(words, offsets[1:-1]) if len(lengths) else []
     assert given.tolist() == [best_segment(scores, part.tolist()) for part in parts]
@@ -72,7 +64,7 @@ def test_scores_are_those_of_loops(seed: int, length: int, lengths: list[int], m
 def test_scores_of_long_queries_are_those_of_loops(length: int) -> None:
     """Queries of several values, and of several tiles, in bytes and in larger numbers."""
     rng = np.random.default_rng(length)
-    words, offsets = targets(rng, [1, 4, 5, 38])
+    words, offsets = random_words(rng, [1, 4, 5, 38], WORDS)
     own = rng.integers(0, WORDS, length)
     # Parts of the query, some over the end of a value or a tile.
     fitting = [own[first : first + 60] for first in (100, 360, 480, 994, length - 60)]
@@ -91,7 +83,7 @@ def test_a_part_of_the_targets_scores_as_it_does_among_all() -> None:
     """Offsets may begin anywhere in the words, and threads share the targets."""
     rng = np.random.default_rng(0)
     profile = WordProfile.of(rng.normal(5, 2, (40, WORDS)).astype(np.float32))
-    words, offsets = targets(rng, rng.integers(0, 60, 50).tolist())
+    words, offsets = random_words(rng, rng.integers(0, 60, 50).tolist(), WORDS)
     whole = word_scores(profile, words, offsets)
     assert word_scores(profile, words, offsets[20:31]).tolist() == whole[20:30].tolist()
     assert whole.max() > 255  # some are more than a byte holds
@@ -101,7 +93,7 @@ def test_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if there are more parts than targets."""
     rng = np.random.default_rng(1)
     profile = WordProfile.of(rng.normal(-1, 2, (30, WORDS)).astype(np.float32))
-    words, offsets = targets(rng, [0, 50, 0, 0, 31, 7, 0])
+    words, offsets = random_words(rng, [0, 50, 0, 0, 31, 7, 0], WORDS)
     alone = word_scores(profile, words, offsets)
     monkeypatch.setattr(scoring, "_THREAD_WORDS", 1)
     monkeypatch.setattr(scoring, "threads_here", lambda: 2)
