@@ -149,8 +149,9 @@ class Kinship:
         at_level = self.shared[level](part) & ~own
         classified = self.known[widest][0][part, None] & self.known[widest][1] & ~own
         ranked = classified.copy()
-        for wider in self.levels[place:-1]:  # may share the class at this level
-            ranked &= at_level | ~self._undecided(wider, part)
+        for wider in self.levels[place:-1]:  # may share the class at this level, or a nearer one
+            decided = ~self._undecided(wider, part)
+            ranked &= decided if place else at_level | decided  # no class is nearer than the first
         if place:
             nearer = self.levels[place - 1]
             ranked &= ~self.shared[nearer](part) & ~self._undecided(nearer, part)

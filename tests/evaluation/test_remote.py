@@ -164,6 +164,19 @@ def test_what_may_be_a_relative_is_not_ranked(ends: str, level: str) -> None:
     assert ends_above[level]["it"]["recall_at_1"]["value"] == 0  # of another fold
 
 
+def test_another_domain_may_make_a_relative_a_nearer_one() -> None:
+    """A superfamily's other family is not ranked if other domains may be of one family."""
+    query = "a.1.1.1, b.1.1.1"
+    for other, n_queries in (("a.1.1.2, b.1", 0), ("a.1.1.2, b.2", 1)):
+        report = remote_homology({"it": np.array([[1.0]])}, [query], [other], n_bootstrap=0)
+        assert report["superfamily"]["n_queries"] == n_queries
+    report = remote_homology(
+        {"it": np.array([[1.0, 2.0]])}, [query], ["a.1.1.1, b.1", "c.1.1.1, b.1"], n_bootstrap=0
+    )
+    assert report["family"]["n_queries"] == 1  # of one family, whatever the other domains are
+    assert report["family"]["it"]["recall_at_1"]["value"] == 1
+
+
 def test_perfect_and_useless_scores() -> None:
     """Scores that know the classes find all relatives first; their opposite finds none."""
     labels = [f"{c}.{f}.{s}.{a}" for c in "ab" for f in "12" for s in "12" for a in "12"]
