@@ -19,7 +19,8 @@ def aligned_scorers(
 ) -> tuple[dict[str, Scorer], dict[str, Scorer]]:
     """Return each direction's scorers: of sequences as queries, and of structures.
 
-    Whole proteins are aligned once for both directions.
+    The residue stage aligns whole proteins once for both directions. MMseqs2 searches in each: its
+    prefilter and its correction for composition depend on the query.
 
     Parameters
     ----------
@@ -42,9 +43,9 @@ def aligned_scorers(
         for scorers, scores in zip(both, _residues(stage, queries, candidates, cut), strict=True):
             scorers |= {name: values.__getitem__ for name, values in scores.items()}
     if searched:
-        hits = mmseqs_hits(queries[0].chains, candidates[1].chains)
-        back = mmseqs_hits(queries[1].chains, candidates[0].chains) if cut else hits.T.tocsr()
-        both[0]["mmseqs"], both[1]["mmseqs"] = by_hits(hits), by_hits(back)
+        for column, scorers in enumerate(both):
+            hits = mmseqs_hits(queries[column].chains, candidates[1 - column].chains)
+            scorers["mmseqs"] = by_hits(hits)
     return both
 
 

@@ -12,6 +12,7 @@ from protalign.core.protein import MODALITIES
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.evaluation.aligned import Sides, aligned_scorers
 from protalign.evaluation.residues import CUT_FLOOR, residue_scores
+from protalign.evaluation.rivals import mmseqs_hits
 from protalign.evaluation.test_set import retrieval_items
 from protalign.heads.pairs import Pairs
 from protalign.residues import ResidueStage
@@ -72,6 +73,25 @@ def test_each_query_ranks_by_its_own_chance(stage: ResidueStage, sides: Sides, c
             alone = score_targets(query, candidates, stage.calibration)
             assert alone.excess is not None
             np.testing.assert_allclose(excess, alone.excess, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_mmseqs_searches_in_each_direction(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, cut: bool
+) -> None:
+    """Of all proteins: hits of structures' letters are not those of sequences turned round."""
+    pairs = Pairs.of(fitted.model_.inputs(store))
+    retrieval = fitted.model_.retrieval_set(pairs)
+    sides = retrieval_items(store, pairs, (retrieval.sequence, retrieval.structure))
+    both = aligned_scorers(None, True, sides, sides, cut=cut)
+    found = [
+        scorers["mmseqs"](slice(0, len(side.ids)))
+        for side, scorers in zip(sides, both, strict=True)
+    ]
+    for column, scores in enumerate(found):
+        hits = mmseqs_hits(sides[column].chains, sides[1 - column].chains)
+        np.testing.assert_array_equal(np.where(np.isfinite(scores), scores, 0), hits.toarray())
+    assert (found[0] != found[1].T).any()
 
 
 def test_pairs_of_cut_queries_count_the_floor_at_least(stage: ResidueStage, sides: Sides) -> None:
