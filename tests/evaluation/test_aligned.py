@@ -75,6 +75,19 @@ def test_each_query_ranks_by_its_own_chance(stage: ResidueStage, sides: Sides, c
             np.testing.assert_allclose(excess, alone.excess, rtol=1e-3, atol=1e-3)
 
 
+def test_queries_in_several_blocks_have_the_scores_of_one(
+    stage: ResidueStage, sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three queries at once, and one at last; each by its own chance."""
+    whole = matrices(stage, sides, sides, cut=False)
+    monkeypatch.setattr("protalign.evaluation.residues.ALIGNED_AT_ONCE", 3 * N)
+    monkeypatch.setattr("protalign.evaluation.residues.SCORES_AT_ONCE", 3 * N)
+    for scores, expected in zip(matrices(stage, sides, sides, cut=False), whole, strict=True):
+        assert scores.keys() == expected.keys()
+        for name, values in scores.items():
+            np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize("cut", [False, True])
 def test_mmseqs_searches_in_each_direction(
     store: EmbeddingStore, fitted: ProtAlignEstimator, cut: bool

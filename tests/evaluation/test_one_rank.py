@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from protalign.evaluation.baselines import by_cosine
 from protalign.evaluation.ranking import (
@@ -12,7 +13,7 @@ from protalign.evaluation.ranking import (
 )
 from protalign.evaluation.remote import remote_homology
 from protalign.evaluation.summary import retrieval_figures
-from protalign.evaluation.tasks import paired, task_ranks
+from protalign.evaluation.tasks import TaskRanks, paired, task_ranks
 from protalign.heads.ranks import RankCounts, RetrievalSet, mean_reciprocal_rank, ranks
 
 
@@ -63,3 +64,23 @@ def test_a_family_s_only_member_is_no_question_within_it() -> None:
     found = task_ranks(3, 3, {"model": scorer}, paired(pairs, 3, 3), family, {})
     assert found["within_family"].queries.tolist() == [0, 1]
     assert found["within_family"].left_out == {"alone": 1, "unlabelled": 0}
+
+
+def test_tasks_in_several_blocks_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block's queries keep their places and their ranks."""
+    rng = np.random.default_rng(0)
+    vectors = [rng.normal(size=(9, 4)).astype(np.float32) for _ in range(2)]
+    own, family = np.stack([np.arange(9)] * 2, axis=1), np.argwhere(rng.random((9, 9)) < 0.4)
+
+    def found() -> dict[str, TaskRanks]:
+        return task_ranks(
+            9, 9, {"model": by_cosine(*vectors)}, paired(own, 9, 9), paired(family, 9, 9), {}
+        )
+
+    whole = found()
+    monkeypatch.setattr("protalign.evaluation.tasks.SCORES_AT_ONCE", 20)
+    for task, part in found().items():
+        assert part.queries.tolist() == whole[task].queries.tolist()
+        ranks = (each.counts["model"].ranks().tolist() for each in (part, whole[task]))
+        assert next(ranks) == next(ranks)
+        assert part.left_out == whole[task].left_out

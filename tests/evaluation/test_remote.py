@@ -177,6 +177,20 @@ def test_another_domain_may_make_a_relative_a_nearer_one() -> None:
     assert report["family"]["it"]["recall_at_1"]["value"] == 1
 
 
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_queries_in_several_blocks_have_the_figures_of_one(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Each block's figures are of its own queries, units and labels."""
+    rng = np.random.default_rng(0)
+    labels = [f"a.{rng.integers(1, 3)}.{rng.integers(1, 3)}.{rng.integers(1, 4)}" for _ in range(9)]
+    scores = rng.normal(size=(9, 9))
+    whole = remote_homology({"it": scores}, labels, labels, n_bootstrap=20)
+    monkeypatch.setattr("protalign.evaluation.remote.SCORES_AT_ONCE", at_once)
+    assert remote_homology({"it": scores}, labels, labels, n_bootstrap=20) == whole
+    assert whole["superfamily"]["n_queries"] > 2
+
+
 def test_perfect_and_useless_scores() -> None:
     """Scores that know the classes find all relatives first; their opposite finds none."""
     labels = [f"{c}.{f}.{s}.{a}" for c in "ab" for f in "12" for s in "12" for a in "12"]
