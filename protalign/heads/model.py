@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from protalign.core.arrays import Float32, Int64
-from protalign.core.checks import check_choice, check_whole
+from protalign.core.checks import check_between, check_choice, check_whole
 from protalign.core.devices import resolve_device
 from protalign.core.encoder_record import EncoderRecord, check_record, is_count, is_word
 from protalign.core.errors import InputError, ModelError
@@ -410,7 +410,7 @@ class Model(nn.Module):
         gap_open, gap_extend : float
             Costs in nats of a gap's first residue and of each further one; "local" only.
         floor : float, optional
-            The least that a pair counts, in nats; "global" only.
+            The least that a pair counts, in nats, 0 or below; "global" only.
         n_targets : int
             The size of the search that the E-value is for.
 
@@ -425,8 +425,8 @@ class Model(nn.Module):
         ModelError
             The model has no residue stage, or an embedding has another width.
         InputError
-            The mode or a cost is none, a number is not finite, or a side has no residue and so no
-            diagonal ("global").
+            The mode, a cost or the floor is none, a number is not finite, or a side has no residue
+            and so no diagonal ("global").
 
         Examples
         --------
@@ -445,10 +445,13 @@ class Model(nn.Module):
         check_choice("mode", mode, get_args(AlignMode))
         check_choice("query_by", query_by, MODALITIES)
         check_gap_costs(gap_open, gap_extend)
+        if floor is not None:
+            check_between("floor", floor, -np.inf, 0, closed=True)
         target_by: Modality = "structure" if query_by == "sequence" else "sequence"
         rows = []
         for embeddings, modality in ((query, query_by), (target, target_by)):
-            values = np.asarray(embeddings, dtype=np.float32)
+            with np.errstate(over="ignore"):  # such numbers are named below
+                values = np.asarray(embeddings, dtype=np.float32)
             if values.ndim != 2 or values.shape[1] != self.dims[modality]:
                 raise ModelError(
                     f"the {modality} embeddings: their shape is {values.shape}, not (residues, "

@@ -9,6 +9,7 @@ from dataclasses import replace
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import gemmi
 import numpy as np
@@ -387,10 +388,11 @@ def test_a_protein_that_is_not_finite_is_named(
     alone = f"the {proteins[side].modality} embeddings: they hold NaN"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for wrong in (number, 3e38):
-            values[3, 5] = wrong
+        for wrong in (number, 3e38, 1e300):  # the last is too large for float32
+            embeddings = [protein.embeddings.astype(np.float64) for protein in proteins]
+            embeddings[side][3, 5] = wrong
             with pytest.raises(InputError, match=alone):
-                model.align(proteins[0].embeddings, proteins[1].embeddings, mode)
+                model.align(*embeddings, mode)
 
 
 def test_what_cannot_be_aligned_is_a_line(model: Model, store: EmbeddingStore) -> None:
@@ -412,6 +414,26 @@ def test_what_cannot_be_aligned_is_a_line(model: Model, store: EmbeddingStore) -
     )
     with pytest.raises(ModelError, match="20"):
         align_proteins(model, other, structure)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "best"}, "mode='best'"),
+        ({"query_by": "letters"}, "query_by='letters'"),
+        ({"gap_open": -1.0}, "gap_open=-1: not a cost"),
+        ({"gap_extend": float("nan")}, "gap_extend=nan: not a cost"),
+        ({"mode": "global", "floor": float("nan")}, "floor=nan: out of range"),
+        ({"mode": "global", "floor": 1.0}, "floor=1.0: out of range"),
+    ],
+)
+def test_a_model_refuses_what_is_no_option(
+    model: Model, store: EmbeddingStore, options: dict[str, Any], message: str
+) -> None:
+    """In a line, also if nobody has looked at the options before."""
+    sequence, structure = rows(model, store, "1bpi_A")
+    with pytest.raises(InputError, match=message):
+        model.align(sequence.embeddings, structure.embeddings, **options)
 
 
 @pytest.fixture(scope="module")
