@@ -76,7 +76,7 @@ class WordSearch:
         self.index.check_is_of(self.store)
         #: Modality -> (n,) bool: the index's entries that the store has today.
         self._current: dict[Modality, Bool] = {}
-        absent: list[Int64] = []
+        absent = [np.empty(0, dtype=np.int64)]
         for modality in self.index.modalities:
             rows = self.index.entry_rows(modality)
             self._current[modality] = np.isin(rows, self.store.entry_rows)

@@ -26,7 +26,14 @@ from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.estimator.export import export_vectors
 from protalign.residues.words import ResidueWords
 from protalign.search import WordIndex, index_store, word_index
-from protalign.search.word_files import PartReader, PartWriter, ids_digest, new_index
+from protalign.search.word_files import (
+    IndexManifest,
+    PartReader,
+    PartWriter,
+    ids_digest,
+    new_index,
+    read_manifest,
+)
 from protalign.search.word_index import verify_index
 from protalign.stores.format.lock import StoreLock
 from tests.helpers.commands import contents
@@ -445,6 +452,16 @@ def test_a_forged_number_is_refused(changed: Path, key: str, number: object) -> 
 def test_a_forged_manifest_is_refused(changed: Path, place: str, value: object) -> None:
     """Names, versions and shapes."""
     assert ";" in forged(changed, lambda manifest: manifest.update({place: value}))
+
+
+def test_a_manifest_without_words_ends_in_one_line(
+    changed: Path, model: Model, store: EmbeddingStore
+) -> None:
+    """It is whole by its digest, but nothing can be searched."""
+    manifest = IndexManifest(read_manifest(changed).provenance, {}, {})
+    (changed / "index.json").write_text(manifest.text())
+    with pytest.raises(InputError, match="it has no words of a structure"):
+        everything(changed, model, store)
 
 
 def test_a_forged_array_is_refused(changed: Path) -> None:
