@@ -116,6 +116,11 @@ def test_what_a_search_does_not_report_is_minus_infinity(
     assert scores[1, 0] > 0
     assert scores[0, 0] == -np.inf or scores[0, 0] < scores[0, 1]
     assert mmseqs_hits([("",)], [(PROTEIN,)]).nnz == 0
+    part = PROTEIN[:32]
+    queries = [(PROTEIN,), (part,), (PROTEIN, part), (part, PROTEIN)]
+    whole, less, *several = mmseqs_hits(queries, [(PROTEIN,)]).toarray()[:, 0]
+    assert whole > less > 0
+    assert several == [whole, whole]  # the best pair of chains counts, whichever is first
     monkeypatch.setattr("protalign.evaluation.rivals.find_mmseqs", lambda: None)
     with pytest.raises(HomologyError, match="MMseqs2: not found"):
         mmseqs_hits([(PROTEIN,)], [(OTHER,)])
