@@ -63,7 +63,7 @@ class SearchOptions:
         if not by_residues:
             if self.mode == "global":
                 raise InputError(
-                    "mode 'global': without a second stage vectors are compared, not residues",
+                    "mode='global': without a second stage vectors are compared, not residues",
                     "compare these (--rerank 200), or leave it out",
                 )
             refuse_without_residues(self.wanted)

@@ -61,6 +61,17 @@ def test_a_wrong_search_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("option", "param"),
+    [('"mode": "global"', "mode"), ('"mode": "best"', "mode"), ('"length_term": 2', "length_term")],
+)
+def test_the_field_at_fault_is_named(served: TestClient, option: str, param: str) -> None:
+    """As the request calls it."""
+    body = f'{{"fasta": "ACDE", {option}}}'.encode()
+    answer = served.post("/v1/search", content=body, headers=JSON)
+    check_error(answer, 422, param=param)
+
+
+@pytest.mark.parametrize(
     ("files", "status", "words"),
     [
         ([("a.pdb", b"nothing")], 422, "a.pdb"),
