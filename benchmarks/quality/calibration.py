@@ -1,12 +1,20 @@
-"""E-values of local alignments on folds that the residue stage was not fitted on.
+"""E-values and probabilities of local alignments on folds that the residue stage did not see.
 
-    python benchmarks/quality/calibration.py domains.zarr --labels cath.csv --json figures.json
+    python benchmarks/quality/calibration.py domains.zarr --labels cath.csv
+    python benchmarks/quality/calibration.py chains.zarr --labels scop.csv --column scop --level 2 \
+        --one-of c30 --train domains.zarr
 
-The store has sequences and structures of domains; the table has their ids and a column with the
-label (default: topology). A third of the labels is held out, by a seed; the residue stage is fitted
-on all other entries of the store. Every held-out sequence is aligned with every held-out structure.
+The store has sequences and structures; the table has their ids and a column with the label
+(default: topology). A third of the labels is held out, by a seed, and the residue stage is fitted
+on all other entries of the store; with --train it is fitted on another store, and all entries with
+a label are held out. Every held-out sequence is aligned with every held-out structure, and each is
+a query once.
+
 A false hit is one of another label. It prints false hits and found relatives a query at several
-E-values, and the logistic function of the excess that gives the probability of the same label.
+E-values; the relatives and own structures that are found where a tenth of the queries, or each, has
+a false hit; and how many hits of several probabilities are right. With --tm it superimposes so
+many pairs of each of several excesses, and prints how many have a TM-score of at least 0.5 by the
+shorter protein, whatever their labels, and the function of the excess that gives the probability.
 """
 
 from __future__ import annotations
@@ -14,11 +22,13 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
 
@@ -26,16 +36,26 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.shared.measuring import MACHINE
 from protalign import EmbeddingStore
+from protalign.core.arrays import Float64
 from protalign.core.files import write_json
 from protalign.core.protein import MODALITIES
 from protalign.heads.inputs import read_inputs
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
 from protalign.residues.targets import score_targets
+from protalign.search.queries import stored_backbone
+from protalign.search.superposition import structural_alignment
+from protalign.stores import Entries
 
 EVALUES = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 #: Probabilities between which the share of hits that are right is printed.
-PROBABILITIES = (0.2, 0.4, 0.6, 0.95, 1.0)
+PROBABILITIES = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
+#: False hits a query at which found own structures and relatives are counted.
+RATES = (0.1, 1.0)
+#: Excesses between which pairs are superimposed.
+EXCESSES = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 14.0, 20.0, np.inf)
+#: A TM-score of two proteins that share a fold, at least.
+SAME_FOLD = 0.5
 
 
 def main() -> None:
@@ -43,80 +63,161 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--column", default="topology")
+    parser.add_argument("--level", type=int, help="parts of a label that count: 2 of a.1.1.2: a.1")
+    parser.add_argument("--one-of", help="a column of clusters: one entry of each is held out")
+    parser.add_argument("--train", help="a store to fit on; then all labels are held out")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tm", type=int, default=0, help="pairs of each excess to superimpose")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    labels = labels_of(options.labels, options.column)
-    store = EmbeddingStore.open(options.store)
-    runs = [measure(store, labels, seed) for seed in range(options.seeds)]
-    for seed, run in enumerate(runs):
-        print(f"seed {seed}: {run['queries']} queries, {run['targets']} targets")
-        for evalue, figures in run["at"].items():
-            print(f"  E <= {evalue}: {figures['false']:.3f} false hits a query, "
-                  f"{100 * figures['found']:.1f} % of the relatives")  # fmt: skip
-        for span, figures in run["probable"].items():
-            print(f"  probability {span}: {figures['right']:.2f} of {figures['hits']} are right")
-        print(f"  own structures with E > 1: {run['own_above_1']:.3f}")
-        print(f"  probability: centre {run['centre']:.2f}, slope {run['slope']:.3f}")
+    runs = [run for seed in range(options.seeds) for run in measure(options, seed)]
+    for run in runs:
+        print_run(run)
     if options.json:
         write_json(options.json, {"machine": MACHINE, "runs": runs})
 
 
-def labels_of(path: Path, column: str) -> dict[str, str]:
-    """Return id -> label."""
-    with path.open(encoding="utf-8") as file:
-        return {row["id"]: row[column] for row in csv.DictReader(file)}
+def print_run(run: dict[str, Any]) -> None:
+    """Print the figures of one seed and one kind of query."""
+    print(f"seed {run['seed']}, each {run['query']}: {run['queries']} queries and targets")
+    for evalue, figures in run["at"].items():
+        print(f"  E <= {evalue}: {figures['false']:.3f} false hits a query, "
+              f"{100 * figures['found']:.1f} % of the relatives")  # fmt: skip
+    for rate, figures in run["rates"].items():
+        print(f"  {rate} false hits a query: {100 * figures['own']:.1f} % of own structures, "
+              f"{100 * figures['found']:.1f} % of the relatives")  # fmt: skip
+    for span, figures in run["probable"].items():
+        print(f"  probability {span}: {figures['right']:.2f} of {figures['hits']} are right")
+    print(f"  own structures with E > 1: {run['own_above_1']:.3f}")
+    print(f"  a relative comes first: {run['first']:.3f}")
+    for span, figures in run["alike"].items():
+        print(f"  excess {span}: {figures['alike']:.2f} of {figures['pairs']} are alike, "
+              f"by the probability {figures['probability']:.2f}")  # fmt: skip
+    if run["alike"]:
+        print(f"  probability: centre {run['centre']:.2f}, power {run['power']:.2f}")
 
 
-def measure(store: EmbeddingStore, labels: dict[str, str], seed: int) -> dict[str, Any]:
-    """Fit on two thirds of the labels and measure on the rest."""
+def measure(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
+    """Fit on some entries and measure on others, by queries of each modality."""
     rng = np.random.default_rng(seed)
-    names = sorted(set(labels.values()))
-    held_out = set(rng.permutation(names)[: len(names) // 3].tolist())
-    is_held_out = np.array([labels.get(i) in held_out for i in store.ids.tolist()])
-    stage = fit_residue_stage(Pairs.of(read_inputs(store[~is_held_out])), rng)
+    train, entries, label = split(options, rng)
+    stage = fit_residue_stage(Pairs.of(read_inputs(train)), rng)
     assert stage is not None
-    assert stage.calibration is not None
-    entries = store[is_held_out]
+    calibration = stage.calibration
+    assert calibration is not None
     inputs = read_inputs(entries)
     everyone = np.arange(len(entries))
     rows = {}
     for modality in MODALITIES:
         embeddings = inputs.rows(modality, everyone)
         rows[modality] = stage.packed_rows(modality, embeddings, entries.chain_rows(modality))
-    excess = np.stack(
-        [score_targets(q, rows["structure"], stage.calibration).excess for q in rows["sequence"]]
-    )
-    label = np.array([labels[i] for i in entries.ids.tolist()])
+    runs = []
+    for query, target in (MODALITIES, MODALITIES[::-1]):
+        found = [score_targets(each, rows[target], calibration).excess for each in rows[query]]
+        excess = np.stack([each for each in found if each is not None])
+        figures = figures_of(excess, calibration.evalue(excess, len(label)), label)
+        probability = calibration.probability(excess)
+        figures["probable"] = probable(probability, label)
+        figures |= alike(excess, probability, entries, options.tm, rng)
+        fitted = {"seed": seed, "query": query, "calibration": calibration.as_dict()}
+        runs.append(fitted | figures)
+    return runs
+
+
+def split(
+    options: argparse.Namespace, rng: np.random.Generator
+) -> tuple[Entries, Entries, npt.NDArray[np.str_]]:
+    """Return the entries to fit on, those to measure on, and the labels of these."""
+    store = EmbeddingStore.open(options.store)
+    labels, clusters = {}, {}
+    with options.labels.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            labels[row["id"]] = ".".join(row[options.column].split(".")[: options.level])
+            clusters[row["id"]] = row[options.one_of] if options.one_of else row["id"]
+    label = np.array([labels.get(i, "") for i in store.ids.tolist()])
+    usable = (label != "") & store.has_sequence & store.has_structure
+    if options.train:
+        train, held_out = EmbeddingStore.open(options.train)[:], usable
+    else:
+        names = np.unique(label[label != ""])
+        chosen = rng.permutation(names)[: len(names) // 3]
+        train, held_out = store[~np.isin(label, chosen)], usable & np.isin(label, chosen)
+    places = np.flatnonzero(held_out)
+    of = [clusters[i] for i in store.ids[places].tolist()]
+    places = np.sort(places[np.unique(of, return_index=True)[1]])
+    return train, store[places], label[places]
+
+
+def figures_of(excess: Float64, evalues: Float64, label: npt.NDArray[np.str_]) -> dict[str, Any]:
+    """Return what is found of (n, n) queries and targets, and what of it is false."""
     same = label[:, None] == label
     other = ~np.eye(len(label), dtype=np.bool_)
-    evalues = stage.calibration.evalue(excess, len(label))
-    at = {
-        str(evalue): {
-            "false": float(((evalues <= evalue) & ~same).sum() / len(label)),
-            "found": float(((evalues <= evalue) & same & other).sum() / (same & other).sum()),
-        }
-        for evalue in EVALUES
+    relatives, n = same & other, len(label)
+    false = np.sort(excess[~same])[::-1]
+    rates = {}
+    for rate in RATES:
+        least = false[round(rate * n)]
+        own, found = np.diag(excess) > least, excess[relatives] > least
+        rates[str(rate)] = {"own": float(own.mean()), "found": float(found.mean())}
+    first = np.where(other, excess, -np.inf).argmax(axis=1)
+    return {
+        "queries": n,
+        "at": {
+            str(evalue): {
+                "false": float(((evalues <= evalue) & ~same).sum() / n),
+                "found": float((evalues[relatives] <= evalue).mean()),
+            }
+            for evalue in EVALUES
+        },
+        "rates": rates,
+        "own_above_1": float((np.diag(evalues) > 1).mean()),
+        "first": float(same[np.arange(n), first][relatives.any(axis=1)].mean()),
     }
-    probability = stage.calibration.probability(excess)
-    probable = {}
+
+
+def probable(probability: Float64, label: npt.NDArray[np.str_]) -> dict[str, dict[str, float]]:
+    """Return how many of the hits of several probabilities are right."""
+    same = label[:, None] == label
+    other = ~np.eye(len(label), dtype=np.bool_)
+    figures = {}
     for least, most in pairwise(PROBABILITIES):
         some = (probability >= least) & (probability <= most) & other
-        hits = int(some.sum())
-        right = float(same[some].mean()) if hits else float("nan")
-        probable[f"{least} to {most}"] = {"hits": hits, "right": right}
-    model = LogisticRegression(C=1e6).fit(excess[other][:, None], same[other])
-    slope = float(model.coef_[0, 0])
-    return {
-        "queries": len(label),
-        "targets": len(label),
-        "calibration": stage.calibration.as_dict(),
-        "at": at,
-        "probable": probable,
-        "own_above_1": float((np.diag(evalues) > 1).mean()),
-        "centre": -float(model.intercept_[0]) / slope,
-        "slope": slope,
-    }
+        right = float(same[some].mean()) if some.any() else float("nan")
+        figures[f"{least} to {most}"] = {"hits": int(some.sum()), "right": right}
+    return figures
+
+
+def alike(
+    excess: Float64, probability: Float64, entries: Entries, count: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return the share of pairs of several excesses whose TM-score shows one fold."""
+    figures: dict[str, dict[str, float]] = {}
+    x, y = [], []
+    other = ~np.eye(len(excess), dtype=np.bool_)
+    for least, most in pairwise(EXCESSES):
+        pairs = rng.permutation(np.argwhere((excess >= least) & (excess < most) & other))[:count]
+        if len(pairs) == 0:
+            continue
+        found = [same_fold(entries, pair) for pair in pairs.tolist()]
+        x += np.log(excess[tuple(pairs.T)]).tolist()
+        y += found
+        expected = float(probability[tuple(pairs.T)].mean())
+        figures[f"{least:g} to {most:g}"] = {
+            "pairs": len(pairs), "alike": float(np.mean(found)), "probability": expected
+        }  # fmt: skip
+    if not figures:
+        return {"alike": {}}
+    model = LogisticRegression(C=1e6).fit(np.array(x)[:, None], y)
+    power = float(model.coef_[0, 0])
+    centre = float(np.exp(-model.intercept_[0] / power))
+    return {"alike": figures, "centre": centre, "power": power}
+
+
+def same_fold(entries: Entries, pair: Sequence[int]) -> bool:
+    """Return whether the TM-score by the shorter of two entries is that of one fold."""
+    backbones = [stored_backbone(entries.store, str(entries.ids[place])) for place in pair]
+    one, other = sorted((each for each in backbones if each is not None), key=len)
+    return structural_alignment(one, other)[0] >= SAME_FOLD
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+#: Residues of a protein of usual size: for figures that depend on the length.
+_USUAL_LENGTH = 150
+
 
 def model_card(config: Mapping[str, Any]) -> str:
     """Return the README.md of a saved model, in Markdown."""
@@ -72,6 +75,12 @@ def _encoder_line(modality: str, encoder: Mapping[str, Any]) -> str:
     )
 
 
+def _nats(calibration: Mapping[str, float]) -> float:
+    """Return the scale of chance's scores for two proteins of the usual length."""
+    spread: float = _USUAL_LENGTH ** (2 * calibration.get("length_power", 0))
+    return calibration["scale"] * spread
+
+
 def _residue_section(facts: Mapping[str, Any] | None) -> str:
     if facts is None:
         return """
@@ -84,7 +93,8 @@ None: the residues of the training proteins were unpaired or too few.
         "not calibrated, so alignments have no E-value"
         if calibration is None
         else f"calibrated on {calibration['n_pairs']:,} pairs of different training proteins; "
-        f"chance falls by a factor of e in {calibration['scale']:.3g} nats of a local score"
+        f"chance falls by a factor of e in {_nats(calibration):.3g} nats of a local score of two "
+        f"proteins of {_USUAL_LENGTH} residues"
     )
     return f"""
 ## Residue stage

@@ -27,13 +27,23 @@ _RELATED = 1e-5
 #: 1,248 chains a superfamily's other families were first for 30 of 100 queries, with this limit for
 #: 41 (benchmarks/quality/remote.py, ESM2-8M).
 _HIGHEST_REVERSED = 1.0
+#: The spread of chance's scores grows as this power of the product of both lengths: as the square
+#: root of their geometric mean. If it were the same for all lengths, large proteins would have most
+#: of the false hits: the own structure came before a false hit of one query in ten for 87 and 80 of
+#: 100 sequences of CATH's domains and SCOPe's chains, and with this power for 93 and 94
+#: (benchmarks/quality/calibration.py).
+_LENGTH_POWER = 0.25
 #: Fits, each without the relatives that the last one found.
 _ROUNDS = 5
-#: Probability that two proteins of one excess share a fold: a logistic function's centre and
-#: slope. Fits on CATH domains of topologies that the stage was not fitted on gave 5.7 and 0.79
-#: with ESM2-8M, 6.7 and 0.59 with the encoder that ships (benchmarks/quality/calibration.py, means
-#: of three and of two choices of topologies): these lie between.
-_FOLD_CENTRE, _FOLD_SLOPE = 6.4, 0.65
+#: A shorter protein counts as one of so many residues: of few residues chance is unknown. Without
+#: this any two peptides of 1 to 5 residues would be relatives.
+_LEAST_LENGTH = 30
+#: Excess at which half of the pairs share a fold, and the power of the excess by which the odds
+#: rise. Of pairs of SCOPe's chains and of CATH's domains that a stage was not fitted on, 4 of 100
+#: had a TM-score of 0.5 or more at an excess of 2.5, 25 at 5.5, 55 at 9, 76 at 17 and all above 20:
+#: means of four sets (benchmarks/quality/calibration.py --tm). Classes of SCOPe or CATH would not
+#: do: how many pairs of one excess share one differs tenfold between the two.
+_FOLD_CENTRE, _FOLD_POWER = 8.3, 2.3
 
 
 @dataclass(frozen=True)
@@ -56,10 +66,11 @@ class Chance:
         scale = (high - low) / np.log((1 - _QUERY[0]) / (1 - _QUERY[1]))
         return cls(low, np.maximum(scale, np.finfo(np.float32).tiny))
 
-    def excess(self, excess: npt.ArrayLike) -> Float64:
+    def excess(self, excess: npt.ArrayLike, added_scale: float = 0.0) -> Float64:
         """Return the excess of scores of this query over this chance, in units of its scale."""
-        above: Float64 = (np.asarray(excess, np.float64) - self.location) / self.scale
-        return above
+        above = np.asarray(excess, np.float64) - self.location
+        by_scale: Float64 = above / (self.scale + added_scale)
+        return by_scale
 
 
 @dataclass(frozen=True)
@@ -70,11 +81,12 @@ class Calibration:
     fits every helix. The same query aligned with the reversed target has both, and nothing of a
     relationship. So an unrelated pair's expected score is linear in the reversed score and in the
     logarithm of the lengths, and what is above it has an exponential tail (Karlin and Altschul;
-    reversed sequences as a null model: Karplus et al. 2005).
+    reversed sequences as a null model: Karplus et al. 2005), which is wider for longer proteins.
 
     The tail differs from query to query: a fold of many look-alikes gets high scores from all of
     them. So a query is also aligned with a background of training proteins, and an excess counts
-    by the tail of these scores.
+    by the tail of these scores. It is known of few proteins, so its scale is averaged with the
+    usual one.
 
     Attributes
     ----------
@@ -82,7 +94,8 @@ class Calibration:
         The expected score: ``intercept + reversed_weight * reversed score + length_weight *
         ln(query length * target length)``, in nats of score.
     scale : float
-        Nats of score above the expected one in which chance falls by a factor of e.
+        Chance falls by a factor of e in this, times ``(query length * target length) **
+        length_power``, nats of score.
     n_pairs : int
         Unrelated pairs that it was fitted on.
     background : Background or None
@@ -91,6 +104,14 @@ class Calibration:
     query_start, query_scale : float
         Where chance begins by a query's own tail, and its scale, which make up for the tail being
         known of few proteins; fitted on the pairs.
+    length_power : float
+        See ``scale``; 0 in models of before.
+    start : float
+        Where chance begins above the expected score, in units of the lengths' product to that
+        power; 0 in models of before.
+    added_scale : float
+        The usual scale of a query's own tail, which is added to each query's; 0 in models of
+        before.
 
     Examples
     --------
@@ -108,6 +129,9 @@ class Calibration:
     background: Background | None = field(default=None, compare=False)
     query_start: float = 0.0
     query_scale: float = 1.0
+    length_power: float = 0.0
+    start: float = 0.0
+    added_scale: float = 0.0
 
     @classmethod
     def fit(
@@ -132,18 +156,24 @@ class Calibration:
             There are fewer than ``MIN_PAIRS`` pairs.
         """
         y = np.asarray(scores, dtype=np.float64)
-        lengths = np.log(np.asarray(query_lengths, np.float64) * np.asarray(target_lengths))
-        X = np.stack([np.ones_like(y), np.asarray(reversed_scores, np.float64), lengths], axis=1)
+        lengths = _product(query_lengths, target_lengths)
+        spread = lengths**_LENGTH_POWER
+        by_chance = np.asarray(reversed_scores, np.float64)
+        X = np.stack([np.ones_like(y), by_chance, np.log(lengths)], axis=1)
         # Scores with reversed targets hold no relatives: far above all of them is one.
-        by_chance = X[:, 1]
         keep = y < 2 * np.quantile(by_chance, 0.995) if len(y) else y > 0
-        weights, scale, n_pairs = _fit_tail(y, X, keep)
+        weights, start, scale, n_pairs = _fit_tail(y, X, spread, keep)
         intercept, of_reversed, of_lengths = map(float, weights)
         if of_reversed > _HIGHEST_REVERSED:
             of_reversed = _HIGHEST_REVERSED
-            weights, scale, n_pairs = _fit_tail(y - of_reversed * by_chance, X[:, [0, 2]], keep)
+            rest = y - of_reversed * by_chance
+            weights, start, scale, n_pairs = _fit_tail(rest, X[:, [0, 2]], spread, keep)
             intercept, of_lengths = map(float, weights)
-        return cls(intercept, of_reversed, of_lengths, scale, n_pairs)
+        return cls(
+            *(intercept, of_reversed, of_lengths, scale, n_pairs),
+            length_power=_LENGTH_POWER,
+            start=start,
+        )
 
     def with_background(
         self, background: Background, excess: npt.ArrayLike, chance: Chance
@@ -164,11 +194,14 @@ class Calibration:
         InputError
             There are fewer than ``MIN_PAIRS`` pairs.
         """
-        above = chance.excess(excess)
-        everything = np.ones(len(above), dtype=np.bool_)
-        weights, scale, _ = _fit_tail(above, np.ones((len(above), 1)), everything)
-        start = float(weights[0])
-        return replace(self, background=background, query_start=start, query_scale=scale)
+        usual = float(np.median(chance.scale)) if np.size(chance.scale) else 0.0
+        above = chance.excess(excess, usual)
+        one = np.ones(len(above))
+        weights, start, scale, _ = _fit_tail(above, one[:, None], one, one > 0)
+        start += float(weights[0])
+        return replace(
+            self, background=background, query_start=start, query_scale=scale, added_scale=usual
+        )
 
     def chance(self, query: Float32) -> Chance | None:
         """Align a query's (L, k + 2) rows with the background; None without one."""
@@ -190,10 +223,11 @@ class Calibration:
         Chance gives an excess of x or more to a share exp(-x) of unrelated pairs. With the query's
         own ``chance`` that holds for each query.
         """
-        lengths = np.log(np.asarray(query_lengths, np.float64) * np.asarray(target_lengths))
-        expected = self.intercept + self.length_weight * lengths
+        lengths = _product(query_lengths, target_lengths)
+        expected = self.intercept + self.length_weight * np.log(lengths)
         expected = expected + self.reversed_weight * np.asarray(reversed_scores, np.float64)
-        excess: Float64 = (np.asarray(scores, np.float64) - expected) / self.scale
+        above = (np.asarray(scores, np.float64) - expected) / lengths**self.length_power
+        excess: Float64 = (above - self.start) / self.scale
         return excess if chance is None else self.by_query(excess, chance)
 
     def by_query(self, excess: npt.ArrayLike, chance: Chance) -> Float64:
@@ -201,7 +235,8 @@ class Calibration:
 
         Without it an excess is the same whichever protein of a pair is the query.
         """
-        return (chance.excess(excess) - self.query_start) / self.query_scale
+        above = chance.excess(excess, self.added_scale)
+        return (above - self.query_start) / self.query_scale
 
     def evalue(self, excess: npt.ArrayLike, n_targets: int) -> Float64:
         """Return the hits of this excess that chance gives among ``n_targets``; float64."""
@@ -232,42 +267,62 @@ class Calibration:
         return bits
 
     def probability(self, excess: npt.ArrayLike) -> Float64:
-        """Return the probability that two proteins share a fold; float64, 0 to 1."""
-        z = _FOLD_SLOPE * (np.asarray(excess, np.float64) - _FOLD_CENTRE)
-        with np.errstate(over="ignore"):  # far below chance the probability is 0
-            probability: Float64 = 1 / (1 + np.exp(-z))
+        """Return the probability that two proteins share a fold; float64, 0 to 1.
+
+        That is a TM-score of 0.5 or more by the length of the shorter (Xu and Zhang 2010).
+
+        Examples
+        --------
+        >>> calibration = Calibration(0.0, 0.0, 0.0, scale=1.0, n_pairs=1000)
+        >>> calibration.probability([-1, 2.5, 8.3, 40]).round(2).tolist()
+        [0.0, 0.06, 0.5, 0.97]
+        """
+        above = np.maximum(np.asarray(excess, np.float64), 0) / _FOLD_CENTRE
+        with np.errstate(divide="ignore", over="ignore"):  # the odds may be 0 or infinite
+            probability: Float64 = 1 / (1 + above**-_FOLD_POWER)
         return probability
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers, without the background's rows, as JSON values."""
-        return {name: getattr(self, name) for name in (*_NUMBERS, *_OF_QUERIES, "n_pairs")}
+        return {name: getattr(self, name) for name in (*_NUMBERS, *_LATER, "n_pairs")}
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any], background: Background | None = None) -> Self:
         """Build it from ``as_dict``; raise KeyError, TypeError or ValueError if it is damaged."""
         numbers = {name: float(values[name]) for name in _NUMBERS}
-        # Models of before have no background.
-        numbers |= {name: float(values[name]) for name in _OF_QUERIES if name in values}
+        # Models of before lack some.
+        numbers |= {name: float(values[name]) for name in _LATER if name in values}
         if not np.isfinite(list(numbers.values())).all():
             raise ValueError("the calibration holds NaN or infinity")
         if not (numbers["scale"] > 0 and numbers.get("query_scale", 1) > 0):
             raise ValueError("the calibration's scale is not above 0")
+        if numbers.get("added_scale", 0) < 0 or not 0 <= numbers.get("length_power", 0) <= 1:
+            raise ValueError("the calibration's tail is damaged")
         return cls(**numbers, n_pairs=int(values["n_pairs"]), background=background)
 
 
 _NUMBERS = ("intercept", "reversed_weight", "length_weight", "scale")
-_OF_QUERIES = ("query_start", "query_scale")
+_LATER = ("query_start", "query_scale", "length_power", "start", "added_scale")
 
 
-def _fit_tail(y: Float64, X: Float64, keep: Bool) -> tuple[Float64, float, int]:
-    """Fit what is expected of y by X (n, m), and the scale of the tail above it.
+def _product(query_lengths: npt.ArrayLike, target_lengths: npt.ArrayLike) -> Float64:
+    """Return the products of the lengths that count."""
+    query, target = (np.maximum(n, _LEAST_LENGTH) for n in (query_lengths, target_lengths))
+    product: Float64 = np.asarray(query, np.float64) * target
+    return product
+
+
+def _fit_tail(
+    y: Float64, X: Float64, spread: Float64, keep: Bool
+) -> tuple[Float64, float, float, int]:
+    """Fit what is expected of y by X (n, m), and the tail above it, in units of (n,) ``spread``.
 
     Returns
     -------
     weights : (m,) float64
-        ``X @ weights`` is where chance begins; the first column of X is ones.
-    scale : float
-        Chance falls by a factor of e in it.
+        ``X @ weights`` is expected.
+    start, scale : float
+        Where chance begins above that; it falls by a factor of e in ``scale``.
     n_pairs : int
         Those that it was fitted on, without those that look related.
 
@@ -280,11 +335,10 @@ def _fit_tail(y: Float64, X: Float64, keep: Bool) -> tuple[Float64, float, int]:
                 "fit on more proteins of different families",
             )
         weights: Float64 = np.asarray(np.linalg.lstsq(X[keep], y[keep], rcond=None)[0])
-        above = y - X @ weights
+        above = (y - X @ weights) / spread
         first, last = np.quantile(above[keep], [1 - share for share in _TAIL])
         scale = float(max((last - first) / np.log(_TAIL[0] / _TAIL[1]), np.finfo(np.float64).tiny))
         # The tail is _TAIL[0] exp(-(above - first) / scale): where it is 1, chance begins.
-        start = first + scale * np.log(_TAIL[0])
+        start = float(first + scale * np.log(_TAIL[0]))
         keep = above - start < -scale * np.log(_RELATED)
-    weights[0] += start
-    return weights, scale, int(keep.sum())
+    return weights, start, scale, int(keep.sum())

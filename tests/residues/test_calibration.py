@@ -21,12 +21,15 @@ from protalign.residues.calibration import Calibration, Chance
 
 
 def unrelated(n: int, seed: int) -> tuple[Float64, Float64, Int64, Int64]:
-    """Gumbel scores that grow with lengths and with what the reversed score shows."""
+    """Gumbel scores that grow with lengths and with what the reversed score shows.
+
+    Their spread grows as the square root of the lengths' geometric mean.
+    """
     rng = np.random.default_rng(seed)
     lengths = rng.integers(50, 400, size=(2, n))
     bias = rng.normal(30, 10, size=n)
     expected = 4 * np.log(lengths.prod(axis=0)) + bias
-    scores = expected + rng.gumbel(scale=12, size=n)
+    scores = expected + lengths.prod(axis=0) ** 0.25 * rng.gumbel(size=n)
     return scores, bias + rng.normal(0, 3, n), lengths[0], lengths[1]
 
 
@@ -37,6 +40,28 @@ def test_an_e_value_is_a_number_of_hits() -> None:
     for evalue in (10, 1, 0.1):
         hits = np.count_nonzero(evalues <= evalue) / 400
         assert evalue / 1.5 < hits < evalue * 1.5
+
+
+def test_long_proteins_have_as_many_false_hits_as_short_ones() -> None:
+    """At E = 1 each third of the pairs, by length, has about a third of the hits."""
+    calibration = Calibration.fit(*unrelated(20_000, 0))
+    pairs = unrelated(400_000, 1)
+    hits = calibration.evalue(calibration.excess(*pairs), 1000) <= 1
+    lengths = pairs[2] * pairs[3]
+    for third in np.array_split(np.argsort(lengths), 3):
+        assert 0.7 < hits[third].mean() / hits.mean() < 1.4
+
+
+def test_models_of_before_keep_their_e_values() -> None:
+    """Without the numbers that came later an excess is in units of one scale for all lengths."""
+    old = {"intercept": -10.0, "reversed_weight": 0.5, "length_weight": 5.0, "scale": 25.0}
+    old |= {"query_start": 0.5, "query_scale": 2.0}
+    calibration = Calibration.of_dict({**old, "n_pairs": 10_000})
+    expected = -10 + 0.5 * 60 + 5 * np.log(150 * 180)
+    plain = calibration.excess(400.0, 60.0, 150, 180)
+    assert plain == pytest.approx((400 - expected) / 25)
+    chance = Chance(np.array(1.0), np.array(0.4))
+    assert calibration.by_query(plain, chance) == pytest.approx(((plain - 1) / 0.4 - 0.5) / 2)
 
 
 def test_what_chance_gives_counts_once() -> None:
@@ -106,7 +131,9 @@ def test_it_comes_back_from_json() -> None:
     calibration = Calibration.fit(*unrelated(1000, 0))
     values = json.loads(json.dumps(calibration.as_dict()))
     assert Calibration.of_dict(values) == calibration
-    for damage in ({"scale": 0.0}, {"intercept": float("nan")}, {"scale": float("inf")}):
+    damages = [{"scale": 0.0}, {"intercept": float("nan")}, {"scale": float("inf")}]
+    damages += [{"added_scale": -1.0}, {"length_power": 2.0}, {"start": float("nan")}]
+    for damage in damages:
         with pytest.raises(ValueError, match="calibration"):
             Calibration.of_dict(values | damage)
 
@@ -134,7 +161,7 @@ def test_every_query_has_its_own_tail() -> None:
         hits.append((per_query[order[:100]].mean(), per_query[order[-100:]].mean()))
     assert hits[0][0] < 0.1
     assert hits[0][1] > 2
-    assert all(0.5 < rate < 2 for rate in hits[1])
+    assert all(0.4 < rate < 2 for rate in hits[1])
 
 
 def test_relatives_in_the_background_change_little() -> None:
@@ -205,3 +232,11 @@ def test_a_query_is_aligned_with_the_other_modality() -> None:
     ):
         with pytest.raises(ValueError, match="rows are damaged"):
             Background.of_tensors({**background.tensors(), **damage}, 6)
+
+
+def test_peptides_are_no_relatives_by_their_length() -> None:
+    """A score of 0 of two residues is no rarer than that of two of 30."""
+    calibration = Calibration.fit(*unrelated(20_000, 0))
+    few, more = (calibration.excess(0.0, 0.0, n, n) for n in (1, 30))
+    assert few == more
+    assert calibration.evalue(few, 1) > 0.5
