@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from protalign.cli.hit_options import (
     MinTm,
     OrderMode,
     SuperposeFolder,
+    number_or_all,
     with_page,
 )
 from protalign.cli.options import (
@@ -74,12 +75,12 @@ def easy_search(
     ] = None,
     k: HitsPerQuery = 50,
     rerank: Annotated[
-        int,
+        Any,
         typer.Option(
-            min=1,
-            metavar="<int>",
+            parser=number_or_all(1),
+            metavar="<int>|all",
             help="Compare this many targets of the nearest vectors with a query residue by "
-            "residue.",
+            "residue; all: every target, which takes much longer.",
         ),
     ] = 200,
     mode: OrderMode = "local",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,13 +18,27 @@ from protalign.cli.console import (
 )
 from protalign.core.errors import InputError
 from protalign.core.printing import table_cell
-from protalign.core.words import AlignMode, counted
+from protalign.core.words import AlignMode, Rerank, counted
 
 if TYPE_CHECKING:
     from protalign.search.hit_list import Hits
 
 #: The forms in which hits are printed.
 Format = Literal["table", "tsv", "json"]
+
+
+def number_or_all(least: int) -> Callable[[str], Rerank]:
+    """Return a parser of ``--rerank``: a number of candidates, or "all"."""
+
+    def parse(text: str) -> Rerank:
+        if text == "all":
+            return "all"
+        if not str(text).isdecimal() or int(text) < least:
+            raise typer.BadParameter(f"{text!r}: give all, or a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
 
 HitsPerQuery = Annotated[int, typer.Option("-k", min=1, metavar="<int>", help="Hits per query.")]
 OrderMode = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ from protalign.cli.hit_options import (
     SuperposeFolder,
     TmScore,
     chosen_format,
+    number_or_all,
     with_page,
 )
 from protalign.cli.options import AsJson, Device, SequenceWeights, StructureWeights, given_weights
@@ -77,12 +78,13 @@ def search(
         typer.Option(help="Vector to query with, if the query is an id or a Parquet file."),
     ] = "sequence",
     rerank: Annotated[
-        int,
+        Any,
         typer.Option(
-            min=0,
-            metavar="<int>",
+            parser=number_or_all(0),
+            metavar="<int>|all",
             help="Compare this many nearest entries with the query residue by residue and print "
-            "the best of them. Needs --model and the store. 0: do not; with --index 200.",
+            "the best of them; all: every entry, which takes much longer. Needs --model and the "
+            "store. 0: do not; with --index 200.",
         ),
     ] = 0,
     mode: OrderMode = "local",

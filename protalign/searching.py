@@ -22,7 +22,7 @@ from protalign.core.checks import check_whole, first_few
 from protalign.core.errors import Failure, InputError, ModelError, StoreError, StoreInUseError
 from protalign.core.paths import may_exist, path_text
 from protalign.core.protein import MODALITIES, Modality
-from protalign.core.words import AlignMode, counted
+from protalign.core.words import AlignMode, Rerank, counted
 from protalign.embedding import EmbedReport, EmbedReporter, EncoderChoice, embed
 from protalign.encoders.recorded import spec_of
 from protalign.estimator.export import export_vectors
@@ -102,7 +102,7 @@ def easy_search(
     cache: str | os.PathLike[str] = CACHE,
     db: str | os.PathLike[str] | None = None,
     k: int = 50,
-    rerank: int = 200,
+    rerank: Rerank = 200,
     mode: AlignMode = "local",
     length_term: float = 0.0,
     query_by: Modality = "structure",
@@ -137,8 +137,9 @@ def easy_search(
         as ``targets`` from then on.
     k : int
         Hits per query, at most.
-    rerank : int
-        Compare this many of the nearest targets with a query residue by residue, at least ``k``.
+    rerank : int or "all"
+        Compare this many of the nearest targets with a query residue by residue, at least ``k``; or
+        all of them, as for ``protalign.search``.
     mode, length_term, tm_score, min_score, min_cov, min_tm, columns, superpose
         As for ``protalign.search``.
     max_evalue : float, optional
@@ -211,7 +212,7 @@ def easy_search(
         model=model,
         k=k,
         query_by=query_by,
-        rerank=max(k, rerank),
+        rerank="all" if rerank == "all" else max(k, rerank),
         mode=mode,
         length_term=length_term,
         tm_score=tm_score,

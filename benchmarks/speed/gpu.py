@@ -289,7 +289,7 @@ def measure_training(clock: Clock, limits: Limits, sizes: Sizes) -> tuple[dict[s
 @contextmanager
 def pooling_by(*, fused: bool) -> Iterator[None]:
     """Train with the fused kernels, or with plain torch, on any device."""
-    with patch.object(training_rows, "fused_pooling_on", lambda device: fused):
+    with patch.object(training_rows, "runs_triton", lambda device: fused):
         yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.util import find_spec
 from typing import TypeVar
 
 import torch
@@ -16,6 +17,9 @@ Item = TypeVar("Item")
 Output = TypeVar("Output")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+#: The oldest GPUs that Triton supports.
+_CAPABILITY = (8, 0)
 
 #: Memory that torch's threads and matrix multiplications take for themselves, measured on a CPU.
 WORKSPACE_BYTES = 24 * 2**20
@@ -62,6 +66,16 @@ def _check_cuda(device: torch.device) -> None:
         raise InputError(
             f"device {str(device)!r}: it does not exist", f"the last one is cuda:{last}"
         )
+
+
+@cache
+def runs_triton(device: torch.device) -> bool:
+    """Return whether a device can run Triton's kernels."""
+    return (
+        device.type == "cuda"
+        and find_spec("triton") is not None
+        and torch.cuda.get_device_capability(device) >= _CAPABILITY
+    )
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -71,6 +71,10 @@ class Ragged:
         """Return some items, at least one, in their order."""
         return Ragged.pack([self[item] for item in items.tolist()])
 
+    def backward(self) -> Ragged:
+        """Return the items, at least one, each with its last row first."""
+        return Ragged.pack([rows[::-1] for rows in self])
+
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         return (self[index] for index in range(len(self)))
 

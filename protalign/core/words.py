@@ -40,6 +40,8 @@ AlignMode = Literal["local", "global"]
 AlignFormat = Literal["text", "m8", "a3m", "fasta", "json"]
 #: The forms in which notes and failures are printed.
 NotesFormat = Literal["text", "tsv", "csv"]
+#: The entries that a second stage compares with a query: so many candidates, or all of them.
+Rerank = int | Literal["all"]
 #: The vectors that a query is compared with; "other" are those of the other modality.
 Against = Literal["other", "sequence", "structure"]
 

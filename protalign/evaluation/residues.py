@@ -62,7 +62,7 @@ class PairScores:
             np.empty(shape, dtype=np.float32),
             None if calibration is None else np.empty(shape, dtype=np.float32),
         )
-        backward = pack(Ragged.pack([rows[::-1] for rows in others.local]))
+        backward = pack(others.local.backward())
         for part in query_parts(*shape, ALIGNED_AT_ONCE):
             block = proteins.take(np.arange(shape[0])[part])
             best, local = targets.scores(block, floor=floor)

@@ -123,10 +123,9 @@ def _calibration(
         unrelated = [i for i in chosen if (item, pairs.items[subset[1][i], 1]) not in own]
         if not unrelated:
             continue
-        targets = [structure[i] for i in unrelated]
-        backward = Ragged.pack([target[::-1] for target in targets])
-        scores = local_scores(rows, Ragged.pack(targets))[0], local_scores(rows, backward)[0]
-        aligned.add(rows, *scores, backward.lengths)
+        targets = Ragged.pack([structure[i] for i in unrelated])
+        scores = local_scores(rows, targets)[0], local_scores(rows, targets.backward())[0]
+        aligned.add(rows, *scores, targets.lengths)
         if background is not None:
             of_background.add(rows, *background.scores(rows))
     if not aligned.scores:

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from protalign.core.arrays import Int64
+from protalign.core.devices import runs_triton
 from protalign.core.machine import usable_memory
 from protalign.core.protein import MODALITIES
 from protalign.core.ragged import Ragged
 from protalign.heads.distributed import current
 from protalign.heads.kernels.batch import ProteinBatch, batch_of
-from protalign.heads.kernels.fused import RangeBatch, fused_pooling_on
+from protalign.heads.kernels.fused import RangeBatch
 from protalign.heads.kernels.packed import PackedBatch, moved, tensor
 from protalign.heads.order import LEAST_WINDOW, Blocks, Order
 from protalign.heads.pairs import Pairs
@@ -147,7 +148,7 @@ class Rows:
             yield sequence, structure
 
     def _batch(self, rows: Sequence[torch.Tensor], lengths: Int64) -> ProteinBatch:
-        if self.device.type == "cpu" and not fused_pooling_on(self.device):
+        if self.device.type == "cpu" and not runs_triton(self.device):
             return PackedBatch.of(rows, lengths)  # none is copied
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         return batch_of(Ragged(torch.cat(list(rows)).numpy(), offsets), self.device)
@@ -190,7 +191,7 @@ class _Held:
     def batches(self, items: Sequence[Int64]) -> Iterator[ProteinBatch]:
         """Yield a batch for each array of items, in order; items may repeat. No row is copied."""
         lengths = [self._lengths[own] for own in items]
-        if fused_pooling_on(self._values.device):
+        if runs_triton(self._values.device):
             yield from RangeBatch.several(
                 self._values, [self._starts[own] for own in items], lengths
             )

@@ -152,7 +152,7 @@ class Background:
         packed: dict[Modality, tuple[PackedTargets, PackedTargets]] = {}
         for modality, proteins in self.proteins.items():
             rows = proteins.rows()
-            packed[modality] = pack(rows), pack(Ragged.pack([each[::-1] for each in rows]))
+            packed[modality] = pack(rows), pack(rows.backward())
         return packed
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:

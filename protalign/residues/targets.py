@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from protalign.core.arrays import Float32, Float64, Int64
 from protalign.core.machine import threads_here
-from protalign.core.ragged import Ragged
 from protalign.core.steps import step
 from protalign.residues.calibration import Calibration, Chance
 from protalign.residues.chains import ProteinTargets
 from protalign.residues.kernels.packed import LANES
 from protalign.residues.kernels.scores import local_scores
 from protalign.residues.proteins import PackedRows, ProteinRows
+
+Floating = TypeVar("Floating", bound=np.floating[Any])
 
 #: Pairs of residues that are scored at once, about: a second.
 PAIRS_AT_ONCE = 30_000_000
@@ -130,6 +133,16 @@ def score_in_blocks(
     return best
 
 
+def less_length_term(
+    scores: npt.NDArray[Floating], length_term: float, query_lengths: Int64 | int, lengths: Int64
+) -> npt.NDArray[Floating]:
+    """Return global scores less what a length term takes off, of lengths that broadcast to them."""
+    taken = np.abs(lengths - query_lengths).astype(scores.dtype)
+    taken *= length_term
+    less: npt.NDArray[Floating] = scores - taken
+    return less
+
+
 def _blocks(lengths: Int64, n_query: int) -> Iterator[Int64]:
     """Yield places of targets, some at once: longest first, and whole groups, as they are packed.
 
@@ -159,10 +172,9 @@ def _scores(
     [best], [local] = ProteinTargets(targets).scores(PackedRows.of([query]))
     n, lengths = len(query.local), targets.local.lengths
     if length_term:
-        best = best - np.float32(length_term) * np.abs(lengths - n).astype(np.float32)
+        best = less_length_term(best, length_term, n, lengths)
     if calibration is None:
         return TargetScores(best, local, None)
-    reversed_targets = Ragged.pack([rows[::-1] for rows in targets.local])
-    by_chance = local_scores(query.local, reversed_targets)[0]
+    by_chance = local_scores(query.local, targets.local.backward())[0]
     excess = calibration.excess(local, by_chance, n, lengths, chance)
     return TargetScores(best, local, excess)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import torch
 
+from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import Failure
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.steps import step
@@ -15,66 +18,107 @@ from protalign.residues.proteins import ProteinRows
 from protalign.search.hit import Hit
 from protalign.search.index import Index
 from protalign.search.queries import Queries
-from protalign.search.rerank import StoredResidues, rescored
+from protalign.search.rerank import Entries, StoredResidues, best_of_all, rescored
+from protalign.search.search_options import SearchOptions
 from protalign.search.word_search import WordSearch
 from protalign.stores import AlignedVectors, EmbeddingStore
+
+#: The modality that a query of a modality is compared with.
+OTHER: Mapping[Modality, Modality] = {"sequence": "structure", "structure": "sequence"}
 
 
 def nearest(queries: Queries, index: Index, k: int, against: Against) -> list[list[Hit]]:
     """Return the hits of each query, best first."""
-    other: dict[Modality, Modality] = {"sequence": "structure", "structure": "sequence"}
-    kinds = [other[m] if against == "other" else against for m in queries.modality]
-    targets = index.vectors
+    kinds = [OTHER[m] if against == "other" else against for m in queries.modality]
     hits: list[list[Hit]] = [[] for _ in queries.ids]
     for kind in MODALITIES:
         indices = [position for position, each in enumerate(kinds) if each == kind]
         if not indices:
             continue
         rows, cosines = index.search(queries.vectors[indices], k, against=kind)
-        for position, row, cosine in zip(indices, rows.tolist(), cosines.tolist(), strict=True):
-            about = targets.annotations_at(row)
-            found = np.maximum(np.array(row, dtype=np.int64), 0)
-            names, lengths = targets.ids_at(found).tolist(), targets.lengths_at(found)
-            hits[position] = [
-                Hit(
-                    queries.ids[position],
-                    place + 1,
-                    str(names[place]),
-                    c,
-                    lengths[place],
-                    kind,
-                    **about[place].as_dict(),
-                )
-                for place, (r, c) in enumerate(zip(row, cosine, strict=True))
-                if r >= 0  # an approximate index may find fewer
-            ]
+        for position, row, cosine in zip(indices, rows, cosines, strict=True):
+            found = row >= 0  # an approximate index may find fewer
+            query = queries.ids[position]
+            hits[position] = _of_vectors(query, index.vectors, kind, row[found], cosine[found])
     return hits
+
+
+def _of_vectors(
+    query: str, targets: AlignedVectors, kind: Modality, rows: Int64, cosines: Float32
+) -> list[Hit]:
+    """Return hits at some rows of the vectors."""
+    about = targets.annotations_at(rows.tolist())
+    names, lengths = targets.ids_at(rows).tolist(), targets.lengths_at(rows)
+    return [
+        Hit(query, rank, str(name), cosine, length, kind, **known.as_dict())
+        for rank, (name, cosine, length, known) in enumerate(
+            zip(names, cosines.tolist(), lengths, about, strict=True), start=1
+        )
+    ]
 
 
 def by_words(queries: Queries, words: WordSearch, count: int) -> list[list[Hit]]:
     """Return the candidates of each query by its words; their cosines are not known yet."""
     hits: list[list[Hit]] = [[] for _ in queries.ids]
-    for query, rows in zip(queries.ids, queries.residues, strict=True):
+    for kind, asking in _asking(queries).items():
+        found = words.candidates(kind, [rows.local for _, rows in asking], count)
+        for (position, _), ids in zip(asking, found, strict=True):
+            hits[position] = _of_words(queries.ids[position], words, kind, ids)
+    return hits
+
+
+def _of_words(query: str, words: WordSearch, kind: Modality, ids: list[str]) -> list[Hit]:
+    """Return hits without cosines."""
+    return [
+        Hit(query, rank, entry_id, math.nan, length, kind)
+        for rank, (entry_id, length) in enumerate(
+            zip(ids, words.lengths(ids).tolist(), strict=True), start=1
+        )
+    ]
+
+
+def by_residues(
+    queries: Queries,
+    targets: AlignedVectors | WordSearch,
+    residues: StoredResidues,
+    options: SearchOptions,
+    count: int,
+    device: torch.device,
+) -> list[list[Hit]]:
+    """Return the candidates of each query by its residues: every entry is compared with it."""
+    hits: list[list[Hit]] = [[] for _ in queries.ids]
+    asked = options.mode, options.length_term, device
+    for kind, asking in _asking(queries).items():
+        if isinstance(targets, WordSearch):
+            entries = Entries(targets.entry_rows(kind), targets.store.log.ids_at)
+        else:
+            entries = Entries(np.flatnonzero(targets.present(kind)), targets.ids_at)
+        rows = [each for _, each in asking]
+        found = best_of_all(rows, residues, kind, entries, count, *asked)
+        for (position, _), places in zip(asking, found, strict=True):
+            query = queries.ids[position]
+            if isinstance(targets, WordSearch):
+                hits[position] = _of_words(query, targets, kind, entries.ids(places))
+            else:
+                at = entries.rows[places]
+                cosines = targets.vectors_at(kind, at) @ queries.vectors[position]
+                hits[position] = _of_vectors(query, targets, kind, at, cosines)
+    return hits
+
+
+def _asking(queries: Queries) -> dict[Modality, list[tuple[int, ProteinRows]]]:
+    """Return the queries that have residues, by the modality that these are compared with.
+
+    Those that have none are failures.
+    """
+    asking: dict[Modality, list[tuple[int, ProteinRows]]] = {}
+    for position, (query, rows) in enumerate(zip(queries.ids, queries.residues, strict=True)):
         if rows is None:
             advice = "give the protein's file, or name its store"
             queries.failures.append(Failure(query, "", "its residues are unknown", advice))
-    for kind in MODALITIES:
-        asking = [
-            (position, rows)
-            for position, rows in enumerate(queries.residues)
-            if rows is not None and queries.modality[position] != kind
-        ]
-        if not asking:
-            continue
-        found = words.candidates(kind, [rows.local for _, rows in asking], count)
-        for (position, _), ids in zip(asking, found, strict=True):
-            hits[position] = [
-                Hit(queries.ids[position], rank, entry_id, math.nan, length, kind)
-                for rank, (entry_id, length) in enumerate(
-                    zip(ids, words.lengths(ids).tolist(), strict=True), start=1
-                )
-            ]
-    return hits
+        else:
+            asking.setdefault(OTHER[queries.modality[position]], []).append((position, rows))
+    return asking
 
 
 def with_cosines(hits: list[list[Hit]], queries: Queries, words: WordSearch) -> list[list[Hit]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from protalign.core.protein import Modality
-from protalign.core.words import Against, AlignMode
+from protalign.core.words import Against, AlignMode, Rerank
 from protalign.search.comparison import HitFilters
 from protalign.search.hit import Hit as Hit
 from protalign.search.hit_columns import parse_columns
@@ -30,7 +30,7 @@ def search(
     k: int = 5,
     against: Against = "other",
     query_by: Modality = "sequence",
-    rerank: int = 0,
+    rerank: Rerank = 0,
     mode: AlignMode = "local",
     length_term: float = 0.0,
     tm_score: bool = False,
@@ -68,9 +68,11 @@ def search(
         The vectors that are ranked. "other": structures for a sequence, sequences for a structure.
     query_by : "sequence" or "structure"
         The vector to query with if a query has both.
-    rerank : int
+    rerank : int or "all"
         Compare this many of the nearest entries with the query residue by residue, and give the
-        best ``k`` of them; 0: no second stage, or of an index's entries 200. It needs the model,
+        best ``k`` of them; 0: no second stage, or of an index's entries 200. "all": every entry, so
+        that no vector decides what is found. It takes much longer, reads the residues of the whole
+        store once for 64 queries, and keeps the best 200, or ``k``. A second stage needs the model,
         its store, and candidates of the other modality.
     mode : "local" or "global"
         The residues' score that orders the hits of a second stage: the best local alignment, which
@@ -98,7 +100,9 @@ def search(
     weights : mapping, optional
         Modality -> weights file of the model's encoder, if it is not found by itself.
     device : str
-        "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
+        "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps": where queries are
+        embedded, and where the global scores of ``rerank="all"`` find the best. Hits and their
+        scores do not depend on the latter.
 
     Returns
     -------

@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from protalign.core.arrays import Int64
 from protalign.core.checks import check_between
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
+from protalign.core.ragged import blocks
 from protalign.core.words import AlignMode
 from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model
 from protalign.residues import ResidueStage
 from protalign.residues.proteins import PackedRows, ProteinRows
-from protalign.residues.targets import TargetScores, score_in_blocks
+from protalign.residues.scan import best_targets
+from protalign.residues.targets import RESIDUES_AT_ONCE, TargetScores, score_in_blocks
 from protalign.search.residue_rows import not_finite
 from protalign.stores import EmbeddingStore
 
+#: Queries that are compared with all entries together, while the store is read once.
+_QUERIES_AT_ONCE = 64
+#: Entries whose ids and lengths are looked up at once.
+_ENTRIES_AT_ONCE = 1 << 14
+
 #: The columns that a second stage adds to a hit.
 RESIDUE_COLUMNS = ("local_score", "evalue", "probability", "global_score")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entries:
+    """Entries of a modality that are searched, by their places.
+
+    Attributes
+    ----------
+    rows : (n,) int64
+        Where they are in the vectors, or in the store's log.
+    ids_at : callable
+        Given (m,) int64 of such rows, returns an object array of their ids.
+
+    Examples
+    --------
+    >>> ids = np.array(["1a30", "3ebp", "1bcu"], dtype=object)
+    >>> Entries(np.array([0, 2]), ids.take).ids(np.array([1]))
+    ['1bcu']
+    """
+
+    rows: Int64
+    ids_at: Callable[[Int64], npt.NDArray[np.object_]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def ids(self, places: Int64) -> list[str]:
+        """Return the ids at (m,) int64 places."""
+        return [str(entry_id) for entry_id in self.ids_at(self.rows[places])]
 
 
 class StoredResidues:
@@ -93,6 +132,20 @@ class StoredResidues:
             raise not_finite(ids[place], modality)
         return packed
 
+    def blocks(self, modality: Modality, entries: Entries) -> Iterator[tuple[Int64, PackedRows]]:
+        """Yield the rows of the entries that have the modality, some at a time, and their places.
+
+        Raise InputError if the embeddings of one are not finite.
+        """
+        for first in range(0, len(entries), _ENTRIES_AT_ONCE):
+            places = np.arange(first, min(first + _ENTRIES_AT_ONCE, len(entries)))
+            ids = entries.ids(places)
+            lengths = self.lengths(modality, ids)
+            known = np.flatnonzero(lengths)
+            for part in blocks(lengths[known], RESIDUES_AT_ONCE):
+                some = known[part]
+                yield places[some], self.packed(modality, [ids[place] for place in some])
+
     def _encoder(self, modality: Modality) -> str:
         encoder = choose_encoder(self._store, modality, None, self._model.encoders.get(modality))
         if encoder is None:
@@ -113,6 +166,55 @@ def check_length_term(length_term: float, mode: AlignMode | None) -> None:
             f"length_term={length_term:g}: only global scores have a length term",
             'order the hits by them (rerank, and mode="global")',
         )
+
+
+def best_of_all(
+    queries: Sequence[ProteinRows],
+    residues: StoredResidues,
+    modality: Modality,
+    entries: Entries,
+    count: int,
+    mode: AlignMode,
+    length_term: float = 0.0,
+    device: torch.device | None = None,
+) -> list[Int64]:
+    """Compare queries with every entry, and return the candidates that ``rescored`` is to order.
+
+    Parameters
+    ----------
+    queries : sequence of ProteinRows
+        Their rows.
+    residues : StoredResidues
+        The rows of the entries. They are read once for 64 queries, some at a time.
+    modality : "sequence" or "structure"
+        The entries' modality.
+    entries : Entries
+        The entries.
+    count, mode, length_term, device
+        As for ``best_targets``.
+
+    Returns
+    -------
+    list of (c,) int64
+        Places in ``entries``: for each query those that can be among the best ``count``.
+
+    Raises
+    ------
+    InputError
+        The embeddings of an entry or a query are not finite.
+    """
+    best = []
+    for first in range(0, len(queries), _QUERIES_AT_ONCE):
+        best += best_targets(
+            PackedRows.of(queries[first : first + _QUERIES_AT_ONCE]),
+            residues.blocks(modality, entries),
+            count,
+            mode,
+            residues.stage.calibration,
+            length_term=length_term,
+            device=device,
+        )
+    return best
 
 
 def rescored(

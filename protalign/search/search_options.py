@@ -8,7 +8,7 @@ from typing import get_args
 from protalign.core.checks import check_choice, check_whole
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
-from protalign.core.words import Against, AlignMode
+from protalign.core.words import Against, AlignMode, Rerank
 from protalign.search.comparison import HitFilters
 from protalign.search.rerank import check_length_term
 from protalign.search.wanted import Wanted, refuse_without_residues
@@ -36,7 +36,7 @@ class SearchOptions:
     k: int = 5
     against: Against = "other"
     query_by: Modality = "sequence"
-    rerank: int = 0
+    rerank: Rerank = 0
     mode: AlignMode = "local"
     length_term: float = 0.0
     tm_score: bool = False
@@ -48,7 +48,10 @@ class SearchOptions:
         check_choice("against", self.against, ("other", *MODALITIES))
         check_choice("query_by", self.query_by, MODALITIES)
         check_whole("k", self.k, 1)
-        check_whole("rerank", self.rerank, 0)
+        if isinstance(self.rerank, str):
+            check_choice("rerank", self.rerank, get_args(get_args(Rerank)[1]))
+        else:
+            check_whole("rerank", self.rerank, 0)
         check_choice("mode", self.mode, get_args(AlignMode))
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from protalign.core.devices import resolve_device
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.core.words import Against, AlignMode
@@ -18,6 +19,8 @@ from protalign.heads.model import Model, as_model
 from protalign.reading import ReadOptions
 from protalign.residues import ResidueStage
 from protalign.search.candidates import (
+    OTHER,
+    by_residues,
     by_words,
     n_targets,
     nearest,
@@ -59,8 +62,6 @@ from protalign.search.word_index import WordIndex
 from protalign.search.word_search import CANDIDATES, WordSearch
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 from protalign.stores.union.paths import StorePaths
-
-_OTHER: Mapping[Modality, Modality] = {"sequence": "structure", "structure": "sequence"}
 
 
 class Searcher:
@@ -309,7 +310,10 @@ class Searcher:
                 "search against the other modality",
             )
         hits = candidates
-        if hits is None:
+        if hits is None and residues is not None and options.rerank == "all":
+            targets, device = self.words or self.vectors, resolve_device(self._device)
+            hits = by_residues(queries, targets, residues, options, self.count(options), device)
+        elif hits is None:
             hits = self.candidates(queries, options.against, self.count(options))
         if residues is not None:
             hits = self._in_order(hits, queries, residues, options)
@@ -349,7 +353,7 @@ class Searcher:
         (about,) = entry.annotations_at([0])
         hits = []
         for place, modality in enumerate(queries.modality):
-            kind = _OTHER[modality]
+            kind = OTHER[modality]
             if not entry.candidates(kind)[1][0]:
                 kind = modality
             cosine = float(entry.candidates(kind)[0][0] @ queries.vectors[place])
@@ -369,10 +373,11 @@ class Searcher:
         return bool(options.rerank) or self.words is not None
 
     def count(self, options: SearchOptions) -> int:
-        """Return the number of a query's candidates."""
-        if self.words is not None:
-            return max(options.k, options.rerank or CANDIDATES)
-        return max(options.k, options.rerank)
+        """Return the number of a query's candidates, of which a second stage orders the best."""
+        count = options.rerank
+        if count == "all" or (self.words is not None and not count):
+            count = CANDIDATES
+        return max(options.k, count)
 
     def _store_for(self, options: SearchOptions) -> EmbeddingStore | None:
         needs = options.tm_score or options.wanted.that_need("coordinates")

@@ -166,7 +166,7 @@ def test_a_protein_without_rows_is_refused() -> None:
 def use_fused_kernels(monkeypatch: pytest.MonkeyPatch, *, use: bool) -> None:
     """Choose the kind of every batch, on any device."""
     for module in (batches, training_rows):
-        monkeypatch.setattr(module, "fused_pooling_on", lambda device: use)
+        monkeypatch.setattr(module, "runs_triton", lambda device: use)
 
 
 @pytest.mark.slow

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from protalign.core.devices import runs_triton
 from protalign.core.ragged import Ragged
-from protalign.heads.kernels.fused import RangeBatch, fused_pooling_on
+from protalign.heads.kernels.fused import RangeBatch
 from protalign.heads.kernels.packed import PackedBatch
 
 #: Both offer the same: ``lengths``, ``proteins``, ``rows``, ``attention_heads``, …
@@ -33,7 +34,7 @@ def batch_of(rows: Ragged, device: torch.device) -> ProteinBatch:
     ValueError
         A protein has no row.
     """
-    if fused_pooling_on(device):
+    if runs_triton(device):
         return RangeBatch.from_ragged(rows, device)
     return PackedBatch.from_ragged(rows, device)
 

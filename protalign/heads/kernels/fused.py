@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,6 @@ from protalign.core.arrays import Int64
 from protalign.core.ragged import Ragged
 from protalign.heads.kernels.packed import moved
 
-#: The oldest GPUs that Triton supports.
-_CAPABILITY = (8, 0)
 #: Warps of all programs on one multiprocessor: each thread takes 255 registers, the most it can.
 _WARPS = 8
 #: Most columns of a warp: their sums for all heads of a program stay in its registers.
@@ -128,16 +125,6 @@ class RangeBatch:
         _, scores, normaliser = _forward(weight.detach(), self)
         lengths = torch.from_numpy(self.lengths).to(scores.device)
         return scores.sub_(torch.repeat_interleave(normaliser, lengths, dim=0)).exp_()
-
-
-@cache
-def fused_pooling_on(device: torch.device) -> bool:
-    """Return whether a device can run the fused kernels."""
-    return (
-        device.type == "cuda"
-        and find_spec("triton") is not None
-        and torch.cuda.get_device_capability(device) >= _CAPABILITY
-    )
 
 
 class FusedAttentionPooling(torch.autograd.Function):

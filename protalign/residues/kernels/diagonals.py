@@ -33,18 +33,14 @@ class DeviceDiagonals:
         Rows of m queries, each of at least one residue.
     device : torch.device
         The GPU.
-    floor : float, optional
-        Score of a residue pair at least. Default: no floor.
     """
 
-    def __init__(
-        self, queries: Sequence[Float32], device: torch.device, floor: float | None = None
-    ) -> None:
+    def __init__(self, queries: Sequence[Float32], device: torch.device) -> None:
         packed = Ragged.pack(queries)
         self._rows = torch.from_numpy(packed.values).to(device)
         self._offsets = torch.from_numpy(packed.offsets).to(device)
         self._norms = _norms(self._rows, self._offsets)
-        self._device, self._floor = device, floor
+        self._device = device
 
     def scores(self, targets: Ragged) -> tuple[Float32, Float32]:
         """Score targets by their best diagonals, nearly as the processor does.
@@ -52,7 +48,7 @@ class DeviceDiagonals:
         Parameters
         ----------
         targets : Ragged
-            Rows (R, K) of n proteins: float16, float32 or int8.
+            Rows (R, K) of n proteins: float16 or float32.
 
         Returns
         -------
@@ -67,14 +63,11 @@ class DeviceDiagonals:
             A row has a number that is not finite.
         """
         rows = torch.from_numpy(np.array(targets.values)).to(self._device)
-        if rows.dtype == torch.int8:
-            rows = rows.half()
-        offsets = torch.from_numpy(np.array(targets.offsets)).to(self._device)
-        norms = _norms(rows, offsets)
-        if not torch.isfinite(norms).all():
+        if not torch.isfinite(rows).all():
             raise not_finite("targets")
-        scores, _ = best_diagonals(self._rows, self._offsets, rows, offsets, self._floor)
-        error = _ERROR * self._norms[:, None] * norms
+        offsets = torch.from_numpy(np.array(targets.offsets)).to(self._device)
+        scores, _ = best_diagonals(self._rows, self._offsets, rows, offsets)
+        error = _ERROR * self._norms[:, None] * _norms(rows, offsets)
         return scores.cpu().numpy(), error.cpu().numpy()
 
 
