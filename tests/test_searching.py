@@ -12,6 +12,7 @@ import pytest
 
 import protalign
 from protalign.core.errors import InputError
+from protalign.core.words import Rerank
 from protalign.heads.model import Model
 from protalign.searching import STORE, VECTORS, easy_search
 from protalign.stores import EmbeddingStore
@@ -85,14 +86,16 @@ def test_a_sequence_finds_its_structure_and_nothing_is_embedded_twice(
     assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
+@pytest.mark.parametrize("rerank", [10, "all"])
 def test_it_gives_what_the_steps_by_hand_give(
-    finished: Path, sample: Path, model: Model, tmp_path: Path
+    finished: Path, sample: Path, model: Model, tmp_path: Path, rerank: Rerank
 ) -> None:
     """A search of exported vectors by a file: the same hits, scores and E-values."""
     query = sample / "107l_A.pdb.gz"
-    hits = easy_search(query, finished / "store.zarr", model=model, cache=tmp_path, k=4, rerank=10)
+    store = finished / "store.zarr"
+    hits = easy_search(query, store, model=model, cache=tmp_path, k=4, rerank=rerank)
     by_hand = protalign.search(
-        str(query), finished / "vectors.parquet", model=finished / "model", k=4, rerank=10
+        str(query), finished / "vectors.parquet", model=finished / "model", k=4, rerank=rerank
     )
     assert [hit.id for hit in hits] == [hit.id for hit in by_hand]
     for one, other in zip(hits, by_hand, strict=True):

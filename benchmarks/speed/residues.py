@@ -44,11 +44,13 @@ from benchmarks.shared.measuring import (
     times_faster,
     write,
 )
-from protalign.core.arrays import Float32
-from protalign.core.ragged import Ragged
+from protalign.core.arrays import Float32, Int64
+from protalign.core.ragged import Ragged, blocks
 from protalign.residues.kernels.packed import pack
-from protalign.residues.kernels.scan import DiagonalScan
 from protalign.residues.kernels.scores import both_scores, diagonal_scores, local_scores
+from protalign.residues.proteins import PackedRows, ProteinRows
+from protalign.residues.scan import best_targets
+from protalign.residues.targets import RESIDUES_AT_ONCE
 
 #: Numbers of a row, and the costs of gaps.
 WIDTH, GAP_OPEN, GAP_EXTEND = 50, 16, 2
@@ -201,14 +203,24 @@ def scan(options: argparse.Namespace) -> dict[str, Any]:
     _, database = proteins(options, options.scanned)
     rng = np.random.default_rng(1)
     lengths = rng.choice(database.lengths, options.queries)
-    queries = Ragged.pack([whole_rows(rng, int(length), 1) for length in lengths])
-    searched = DiagonalScan(database.values, database.offsets)
-    together = searched.nearest(queries, 10)
-    alone = [searched.nearest(Ragged.pack([query]), 10) for query in list(queries)[:3]]
-    same = np.mean([a.targets[0] == b for a, b in zip(alone, together.targets, strict=False)])
+    queries = [of_one_chain(whole_rows(rng, int(length), 1)) for length in lengths]
+    parts = [
+        (
+            np.arange(part.start, part.stop),
+            PackedRows.of([of_one_chain(database[i]) for i in range(part.start, part.stop)]),
+        )
+        for part in blocks(database.lengths, RESIDUES_AT_ONCE)
+    ]
+
+    def best(queries: list[ProteinRows]) -> list[Int64]:
+        return best_targets(PackedRows.of(queries), parts, 10, "global")
+
+    together = best(queries)
+    alone = [best([query])[0] for query in queries[:3]]
+    same = np.mean([np.array_equal(a, b) for a, b in zip(alone, together, strict=False)])
     sides: dict[str, Callable[[], object]] = {
-        "together": lambda: searched.nearest(queries, 10),
-        "alone": lambda: searched.nearest(Ragged.pack([queries[0]]), 10),
+        "together": lambda: best(queries),
+        "alone": lambda: best(queries[:1]),
     }
     seconds = take_turns(sides, min(3, options.turns), threads=options.threads)
     median = {name: statistics.median(values) for name, values in seconds.items()}
@@ -220,6 +232,12 @@ def scan(options: argparse.Namespace) -> dict[str, Any]:
         "scan_ratio": len(queries) * times_faster(seconds, "alone", "together"),
         "scan_same": float(same),
     }
+
+
+def of_one_chain(rows: Float32) -> ProteinRows:
+    """Return a protein's rows, in float32 as a residue stage makes them."""
+    rows = rows.astype(np.float32)
+    return ProteinRows(rows, rows, np.array([len(rows)]))
 
 
 def summary(row: dict[str, Any], options: argparse.Namespace) -> Summary:

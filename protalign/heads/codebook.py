@@ -264,10 +264,11 @@ def _structure_residues(
     residues, beside = [], []
     for rows in pairs.inputs.blocks("structure", positions):
         for protein in batch_of(rows, head.mean.device).proteins:
-            drawn = torch.from_numpy(generator.random(len(protein)) * total < _RESIDUES)
+            drawn = np.flatnonzero(generator.random(len(protein)) * total < _RESIDUES)
+            places = torch.from_numpy(drawn).to(protein.device)
             coordinates = head.coordinates(protein)
-            residues.append(coordinates.cpu()[drawn])
-            beside.append(neighbourhoods(coordinates).cpu()[drawn])
+            residues.append(coordinates[places].cpu())
+            beside.append(neighbourhoods(coordinates)[places].cpu())
     return torch.cat(residues), torch.cat(beside)
 
 

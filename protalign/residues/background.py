@@ -37,7 +37,7 @@ class CompactRows:
         A row's first k numbers, in steps.
     steps : (k,) float32
         The size of a step of each coordinate.
-    alone : (R,) float16
+    alone : (R,) float32
         What each residue counts by itself: the one of a row's last two numbers that is not 1.
 
     Examples
@@ -53,16 +53,16 @@ class CompactRows:
     modality: Modality
     coordinates: Ragged
     steps: Float32
-    alone: npt.NDArray[np.float16]
+    alone: Float32
 
     @classmethod
     def of(cls, modality: Modality, rows: Ragged) -> Self:
         """Round the (R, k + 2) rows of some proteins."""
         values = rows.values[:, :-2]
-        steps = (np.abs(values).max(axis=0, initial=0) / _LARGEST).astype(np.float32)
-        steps[steps == 0] = 1
+        steps = np.abs(values).max(axis=0, initial=0) / np.float32(_LARGEST)
+        steps = np.maximum(steps, np.finfo(np.float32).tiny)  # a column may be 0
         whole = np.rint(values / steps).astype(np.int8)
-        alone = rows.values[:, _alone(modality)].astype(np.float16)
+        alone = rows.values[:, _alone(modality)].astype(np.float32)
         return cls(modality, Ragged(whole, rows.offsets), steps, alone)
 
     def rows(self) -> Ragged:
@@ -94,7 +94,7 @@ class CompactRows:
         if not all(np.isfinite(array).all() for array in (steps, alone)):
             raise ValueError(problem)
         coordinates = Ragged(values.astype(np.int8), offsets)
-        return cls(modality, coordinates, steps.astype(np.float32), alone.astype(np.float16))
+        return cls(modality, coordinates, steps.astype(np.float32), alone.astype(np.float32))
 
 
 _KEPT = ("coordinates", "steps", "alone", "lengths")

@@ -33,6 +33,7 @@ def test_every_part_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         *("pooling kernels", "pooling head", "pooling head"),
         "training",
         "esm2_t6_8M_UR50D",
+        "search of 3 proteins by best diagonals",
         "ProteinMPNN's encoder",
     ]
     by_part = {row["part"]: row for row in report["rows"][1:]}
@@ -40,6 +41,7 @@ def test_every_part_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     training = by_part["training"]
     losses = zip(training["losses"], training["plain_losses"], strict=True)
     assert max(abs(fused - plain) for fused, plain in losses) < 1e-5
+    assert by_part["scan"]["same"] == 1
     assert by_part["esm2_t6_8M_UR50D"]["smallest_cosine"] > 0.999
 
 

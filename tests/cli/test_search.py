@@ -177,7 +177,7 @@ def test_a_sequence_with_a_stored_id_has_no_coordinates(work: Path, tmp_path: Pa
 
 
 def test_a_second_stage_orders_by_residues(work: Path) -> None:
-    """--rerank prints both scores and the E-value; --mode chooses the order."""
+    """--rerank prints both scores and the E-value; --mode chooses the order; all is every entry."""
     first = str(read_vectors(work / "vectors.parquet").ids[0])
     model = ("--model", work / "model")
     hits = search(work, first, *model, "--rerank", 12, "-k", 12)
@@ -188,6 +188,10 @@ def test_a_second_stage_orders_by_residues(work: Path) -> None:
     hits = search(work, first, *model, "--rerank", 12, "-k", 12, "--mode", "global")
     scores = [hit["global_score"] for hit in hits]
     assert scores == sorted(scores, reverse=True)
+    every = search(work, first, *model, "--rerank", "all", "-k", 12, "--mode", "global")
+    assert [hit["id"] for hit in every] == [hit["id"] for hit in hits]
+    wrong = run("search", first, "--vectors", work / "vectors.parquet", "--rerank", "every", code=2)
+    assert "'every': give all, or a whole number of at least 0" in wrong.stderr
     assert "needs a model" in refused(work, first, "--rerank", 5)
     table = run("search", first, *model, "--rerank", 3, "--vectors", work / "vectors.parquet")
     assert "evalue" in table.stdout.splitlines()[0]

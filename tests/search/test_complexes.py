@@ -16,6 +16,7 @@ from protalign.evaluation.residues import residue_scores
 from protalign.evaluation.test_set import retrieval_items
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_head import _Network
+from protalign.residues import scan
 from protalign.search import index_store
 from protalign.search.alignments import align_proteins
 from protalign.search.residue_rows import stored_rows
@@ -131,6 +132,31 @@ def test_a_search_scores_as_align_does(
         "dimer",
         "trimer",
     }
+
+
+@pytest.mark.parametrize(("head", "on_gpu"), [(False, False), (True, False), (True, True)])
+def test_the_best_of_all_are_found_by_the_same_score(
+    complexes: EmbeddingStore,
+    vectors: AlignedVectors,
+    models: list[Model],
+    monkeypatch: pytest.MonkeyPatch,
+    head: bool,
+    on_gpu: bool,
+) -> None:
+    """A scan that keeps three of them, on a processor, or on a GPU, which is interpreted here."""
+    monkeypatch.setattr("protalign.search.searcher.CANDIDATES", 3)
+    device = "cpu"
+    if on_gpu:
+        monkeypatch.setattr(scan, "runs_triton", lambda device: True)
+        monkeypatch.setattr(scan, "Correlation", None)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    hits = search(
+        "dimer", vectors, model=models[head], k=3, rerank="all", mode="global", device=device
+    )
+    every = search("dimer", vectors, model=models[head], k=99, rerank=99, mode="global")
+    assert len(every) == len(complexes) == 8
+    expected = [hit.global_score for hit in every]
+    assert [hit.global_score for hit in hits] == pytest.approx(expected[:3], **ROUNDING)
 
 
 def test_an_index_of_words_scores_as_align_does(
