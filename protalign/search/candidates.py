@@ -18,7 +18,7 @@ from protalign.residues.proteins import ProteinRows
 from protalign.search.hit import Hit
 from protalign.search.index import Index
 from protalign.search.queries import Queries
-from protalign.search.rerank import Entries, StoredResidues, best_of_all, rescored
+from protalign.search.rerank import SearchedEntries, StoredResidues, best_of_all, rescored
 from protalign.search.search_options import SearchOptions
 from protalign.search.word_search import WordSearch
 from protalign.stores import AlignedVectors, EmbeddingStore
@@ -90,9 +90,9 @@ def by_residues(
     asked = options.mode, options.length_term, device
     for kind, asking in _asking(queries).items():
         if isinstance(targets, WordSearch):
-            entries = Entries(targets.entry_rows(kind), targets.store.log.ids_at)
+            entries = SearchedEntries(targets.entry_rows(kind), targets.store.log.ids_at)
         else:
-            entries = Entries(np.flatnonzero(targets.present(kind)), targets.ids_at)
+            entries = SearchedEntries(np.flatnonzero(targets.present(kind)), targets.ids_at)
         rows = [each for _, each in asking]
         found = best_of_all(rows, residues, kind, entries, count, *asked)
         for (position, _), places in zip(asking, found, strict=True):

@@ -34,7 +34,7 @@ RESIDUE_COLUMNS = ("local_score", "evalue", "probability", "global_score")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Entries:
+class SearchedEntries:
     """Entries of a modality that are searched, by their places.
 
     Attributes
@@ -47,7 +47,7 @@ class Entries:
     Examples
     --------
     >>> ids = np.array(["1a30", "3ebp", "1bcu"], dtype=object)
-    >>> Entries(np.array([0, 2]), ids.take).ids(np.array([1]))
+    >>> SearchedEntries(np.array([0, 2]), ids.take).ids(np.array([1]))
     ['1bcu']
     """
 
@@ -132,7 +132,9 @@ class StoredResidues:
             raise not_finite(ids[place], modality)
         return packed
 
-    def blocks(self, modality: Modality, entries: Entries) -> Iterator[tuple[Int64, PackedRows]]:
+    def blocks(
+        self, modality: Modality, entries: SearchedEntries
+    ) -> Iterator[tuple[Int64, PackedRows]]:
         """Yield the rows of the entries that have the modality, some at a time, and their places.
 
         Raise InputError if the embeddings of one are not finite.
@@ -172,7 +174,7 @@ def best_of_all(
     queries: Sequence[ProteinRows],
     residues: StoredResidues,
     modality: Modality,
-    entries: Entries,
+    entries: SearchedEntries,
     count: int,
     mode: AlignMode,
     length_term: float = 0.0,
@@ -188,7 +190,7 @@ def best_of_all(
         The rows of the entries. They are read once for 64 queries, some at a time.
     modality : "sequence" or "structure"
         The entries' modality.
-    entries : Entries
+    entries : SearchedEntries
         The entries.
     count, mode, length_term, device
         As for ``best_targets``.

@@ -49,7 +49,7 @@ class SearchOptions:
         check_choice("query_by", self.query_by, MODALITIES)
         check_whole("k", self.k, 1)
         if isinstance(self.rerank, str):
-            check_choice("rerank", self.rerank, get_args(get_args(Rerank)[1]))
+            check_choice("rerank", self.rerank, ("all",))
         else:
             check_whole("rerank", self.rerank, 0)
         check_choice("mode", self.mode, get_args(AlignMode))

@@ -91,7 +91,7 @@ class WordSearch:
 
     def n_targets(self, modality: Modality) -> int:
         """Return the entries that are searched for a query of the other modality."""
-        return len(self.entry_rows(modality))
+        return int(self._current[modality].sum()) if modality in self._current else 0
 
     def entry_rows(self, modality: Modality) -> Int64:
         """Return (n,) int64: these entries' rows in the store's log."""

@@ -17,6 +17,7 @@ from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Backbone, Chain, Modality, Protein
 from protalign.reading.fasta import parse_sequence
 from protalign.reading.structure_writer import StructureText, backbone_text, fits_pdb
+from protalign.search.candidates import OTHER
 from protalign.search.comparison import HitFilters
 from protalign.search.hit_columns import parse_columns
 from protalign.search.queries import Queries
@@ -35,7 +36,6 @@ from protalign.serve.settings import Limits, Settings, residues_that_fit
 log = logging.getLogger("protalign.serve")
 
 Result = TypeVar("Result")
-_OTHER: dict[Modality, Modality] = {"sequence": "structure", "structure": "sequence"}
 
 
 @dataclass(eq=False)
@@ -277,11 +277,11 @@ class Service:
         queries = await self._queries(asked, form.query_by, library, residues=False)
 
         def work() -> Response:
-            kind = _OTHER[queries.modality[0]] if form.against == "other" else form.against
+            kind = OTHER[queries.modality[0]] if form.against == "other" else form.against
             subset = library.searcher.vectors.select(form.hits)
             values, present = subset.candidates(kind)
-            vectors = np.where(present[:, None], values, subset.candidates(_OTHER[kind])[0])
-            kinds = [kind if has else _OTHER[kind] for has in present.tolist()]
+            vectors = np.where(present[:, None], values, subset.candidates(OTHER[kind])[0])
+            kinds = [kind if has else OTHER[kind] for has in present.tolist()]
             return json_response(
                 {
                     "queries": _points(library, queries.ids, queries.modality, queries.vectors),

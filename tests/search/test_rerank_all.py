@@ -17,6 +17,7 @@ from protalign.residues import scan
 from protalign.residues.proteins import PackedRows
 from protalign.search import Hit, index_store
 from protalign.search.rerank import StoredResidues
+from tests.helpers.estimator_stores import build, read
 from tests.search.test_rerank import model_with_head, with_damaged_rows
 
 #: Without a GPU, the kernel of one is interpreted.
@@ -167,12 +168,10 @@ def test_an_index_of_words_may_be_passed_over(
 
 
 def test_entries_that_the_store_lacks_are_no_hits(
-    finished: Path, tmp_path: Path, vectors: AlignedVectors, sample: Path
+    model: Model, tmp_path: Path, vectors: AlignedVectors, sample: Path
 ) -> None:
     """Nothing is known of their residues."""
-    store = tmp_path / "few.zarr"
-    encoders = ["protalign_t6_2M", "proteinmpnn_v_48_020"]
-    protalign.embed(sorted(sample.glob("*.pdb.gz"))[:3], store, encoders)
+    store = build(tmp_path / "few.zarr", read(sample)[:3])
     ids = EmbeddingStore.open(store).ids.tolist()
     hits = protalign.search(ids[0], vectors, model=model, k=40, rerank="all", store=store)
     assert sorted(hit.id for hit in hits) == sorted(ids)
