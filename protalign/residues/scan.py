@@ -69,6 +69,7 @@ def best_targets(
 
     Examples
     --------
+    >>> from protalign.residues.proteins import ProteinRows
     >>> rows, chain = np.eye(3, dtype=np.float32), np.array([3])
     >>> query, other = ProteinRows(rows, rows, chain), ProteinRows(-rows, -rows, chain)
     >>> blocks = [(np.array([0, 1]), PackedRows.of([other, query]))]
