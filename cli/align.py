@@ -90,9 +90,8 @@ def align(
     """Align a sequence with a structure, residue by residue.
 
     Shows which residues of the one belong to which of the other, how well each of them fits, and
-    with --mode global where the register slips. --out gets the alignments as text, m8, A3M, FASTA
-    and JSON, a table of the residues, and the structure with each residue's log-likelihood ratio as
-    its B-factor.
+    where the register slips. --out gets the alignments as text, m8, A3M, FASTA and JSON, a table of
+    the residues, and the structure with each residue's log-likelihood ratio as its B-factor.
 
     \b
     Examples:
@@ -124,7 +123,7 @@ def align(
         device=device,
     )
     if out is not None and results.alignments:
-        write_folder(results, out)
+        results = write_folder(results, out)
     if as_json or output == "json":
         print_json(results.as_dict())
     else:

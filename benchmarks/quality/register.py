@@ -6,6 +6,7 @@
     python benchmarks/quality/register.py domains.zarr --sequence-encoder esm2_t6_8M_UR50D \
         --sequence-weights WEIGHTS
     python benchmarks/quality/register.py              # the sample alone, by the model that ships
+    python benchmarks/quality/register.py --mode local # the same, aligned with gaps
 
 A residue stage is fitted on the store's proteins without --proteins of them, which are tested, and
 so are the chains of examples/sample with a complete backbone. The store's structure embeddings are
@@ -13,8 +14,8 @@ read; sequences are embedded by the encoder named. Without a store the sample is
 stage of the model that ships, so that nothing else is needed. In each protein a stretch of --length
 residues is shifted by 1, 2 or 3 residues, twice: its letters become those further on in the
 sequence, as in a model whose register slips there. The whole changed sequence is embedded and put
-on the unchanged backbone, residue by residue. A shift counts as found if a slip of the same shift
-has half of the stretch or more.
+on the unchanged backbone, residue by residue, or with --mode local as a local alignment has them. A
+shift counts as found if a slip of the same shift has half of the stretch or more.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's
 
 from benchmarks.shared.measuring import MACHINE, SAMPLE
 from protalign import EmbeddingStore, Model
-from protalign.core.arrays import Float32
+from protalign.core.arrays import Float32, Int64
+from protalign.core.words import AlignMode
 from protalign.encoders import Encoder, EncoderSpec, load_encoder
 from protalign.heads.shipped import shipped_model
 from protalign.reading import ReadOptions, find_sources, read_sources
-from protalign.residues import PairSums, ResidueStage
-from protalign.residues.register import LEAST_GAIN, check_register
+from protalign.residues import PairSums, ResidueStage, align
+from protalign.residues.register import LEAST_GAIN, Stretch, check_register, find_stretches
 
 GAINS = (12.0, LEAST_GAIN, 36.0, 48.0)
 SHIFTS = (-3, -2, -1, 1, 2, 3)
@@ -67,16 +69,17 @@ def main() -> None:
         EncoderSpec(options.sequence_encoder, weights=options.sequence_weights or "", device="cpu")
     )
     report: dict[str, Any] = {"encoder": encoder.name, "machine": MACHINE, "seed": options.seed}
+    report["mode"] = options.mode
     if options.store is None:
         stage = Model.load(shipped_model(), "cpu").residue_scorer()
     else:
         stage, held_out = fitted(options.store, encoder, options.proteins, rng)
         say(start, f"fitted on {stage.n_residues:,} residues")
-        report["held-out"] = measured(held_out, stage, encoder, options.length, rng)
+        report["held-out"] = measured(held_out, stage, encoder, options, rng)
         say(start, f"held-out: {json.dumps(report['held-out'], indent=2)}")
     sample = of_sample(stage, encoder)
     rng = np.random.default_rng(options.seed)
-    report["sample"] = measured(sample, stage, encoder, options.length, rng)
+    report["sample"] = measured(sample, stage, encoder, options, rng)
     say(start, f"sample: {json.dumps(report['sample'], indent=2)}")
     if options.out is not None:
         options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -88,6 +91,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sequence-encoder", default=SHIPPED)
     parser.add_argument("--sequence-weights")
     parser.add_argument("--proteins", type=int, default=300, help="proteins held out and tested")
+    parser.add_argument("--mode", choices=("global", "local"), default="global")
     parser.add_argument("--length", type=int, default=20, help="residues that are shifted")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the figures here too")
@@ -165,10 +169,14 @@ def encoded(encoder: Encoder, items: list[tuple[str, ...]]) -> list[Float32]:
 
 
 def measured(
-    cases: list[Case], stage: ResidueStage, encoder: Encoder, length: int, rng: np.random.Generator
+    cases: list[Case],
+    stage: ResidueStage,
+    encoder: Encoder,
+    options: argparse.Namespace,
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Return the rates of right and wrong findings at each least gain."""
-    changed = []
+    length, mode, changed = options.length, options.mode, []
     for case in [*cases, *cases]:
         shift = int(rng.choice(SHIFTS))
         first = int(rng.integers(3, len(case.letters) - length - 3))
@@ -180,12 +188,12 @@ def measured(
     residues = sum(len(case.letters) for case in cases)
     report: dict[str, Any] = {"proteins": len(cases), "shifts": len(changed), "residues": residues}
     for gain in GAINS:
-        right = [slips(case.sequence, case.structure, gain) for case in cases]
+        right = [slips(case.sequence, case.structure, mode, gain) for case in cases]
         found, ends = [], []
         for (case, first, shift, _), sequence in zip(changed, sequences, strict=True):
             same = [
                 slip
-                for slip in slips(sequence, case.structure, gain)
+                for slip in slips(sequence, case.structure, mode, gain)
                 if slip.shift == shift
                 and min(slip.last + 1, first + length) - max(slip.first, first) >= length / 2
             ]
@@ -202,16 +210,25 @@ def measured(
                 for n in (1, 2, 3)
             },
             "proteins with a slip that is none": share([bool(each) for each in right]),
-            "residues in one": round(sum(len(s) for each in right for s in each) / residues, 4),
+            "residues in one": round(
+                sum(s.last - s.first + 1 for each in right for s in each) / residues, 4
+            ),
             "error of an end, median and 90 %": np.percentile(ends, [50, 90]).tolist(),
         }
     report["verdicts"] = verdicts(cases)
     return report
 
 
-def slips(sequence: Float32, structure: Float32, gain: float) -> tuple[Any, ...]:
-    pairs = np.arange(len(sequence))
-    return check_register(sequence, structure, pairs, pairs, least_gain=gain).slips
+def slips(
+    sequence: Float32, structure: Float32, mode: AlignMode, gain: float
+) -> tuple[Stretch, ...]:
+    """Return the slips of a sequence on its backbone, in rows of the structure."""
+    pairs: tuple[Int64, Int64] = np.arange(len(sequence)), np.arange(len(sequence))
+    if mode == "local":
+        found = align(sequence, structure)
+        pairs = found.query_rows, found.target_rows
+    register = check_register(sequence, structure, *pairs, least_gain=gain)
+    return find_stretches(sequence, structure, *pairs, register, least_gain=gain)
 
 
 def verdicts(cases: list[Case]) -> dict[str, dict[str, float]]:

@@ -38,6 +38,9 @@ class Alignment:
         Hits of this score that a search of this size finds by chance; None if it is unknown.
     probability : float or None
         Probability that the two share a fold; None if it is unknown.
+    global_score : float or None
+        The score of the same two in "global" mode, in nats; None if it was not computed. It is not
+        comparable with a local alignment's ``score``, which is another sum, maybe of other rows.
 
     Examples
     --------
@@ -56,6 +59,7 @@ class Alignment:
     target_length: int
     evalue: float | None = None
     probability: float | None = None
+    global_score: float | None = None
 
     def __len__(self) -> int:
         return len(self.query_rows)

@@ -25,6 +25,8 @@ MAX_SHIFT = 3
 #: Nats by which another diagonal must be better over a window. benchmarks/quality/register.py
 #: measured it: one protein of 20 in its right register has a window above it.
 LEAST_GAIN = 24.0
+#: Pairs of the longest stretch that an alignment may leave its diagonal for (``without_excursions``).
+EXCURSION = 40
 #: Ratios count at least and at most this: one residue must not decide about a window.
 BOUNDS = (-4.0, 10.0)
 #: Mean ratio of a window. Above the first, 94 % of the windows of right pairs and 1 % of those of
@@ -56,6 +58,29 @@ class Slip:
 
     def __len__(self) -> int:
         return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A slip by the residues of the backbone, also one that the alignment follows with gaps.
+
+    Attributes
+    ----------
+    first, last : int
+        Rows of the structure, on the diagonal on which the alignment goes on.
+    shift : int
+        The sequence's residues fit the backbone this many residues further on; negative for back.
+    gain : float
+        Nats that the stretch gains there.
+    followed : bool
+        Whether the alignment has left its diagonal for it, with a gap out and a gap back.
+    """
+
+    first: int
+    last: int
+    shift: int
+    gain: float
+    followed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +187,112 @@ def check_register(
             if column != max_shift and bounded[first : last + 1, column].mean() >= 0
         ),
     )
+
+
+def find_stretches(
+    sequence: Float32,
+    structure: Float32,
+    sequence_rows: Int64,
+    structure_rows: Int64,
+    register: Register,
+    *,
+    least_gain: float = LEAST_GAIN,
+) -> tuple[Stretch, ...]:
+    """Return the slips of an alignment, also those that it follows with gaps, in order.
+
+    Where it has left a diagonal and come back, what ``check_register`` finds on the diagonal that
+    it left counts: the same slip that an alignment without gaps has.
+
+    Parameters
+    ----------
+    sequence, structure, sequence_rows, structure_rows, least_gain
+        As for ``check_register``.
+    register : Register
+        What it returned for them.
+
+    Examples
+    --------
+    >>> rows = 6 * np.eye(60, dtype=np.float32)
+    >>> sequence = rows.copy()
+    >>> sequence[20:40] = rows[22:42]  # two residues too early on the backbone
+    >>> pairs = np.r_[:40, 42:60], np.r_[:20, 22:60]  # as a local alignment has them
+    >>> register = check_register(sequence, rows, *pairs)
+    >>> register.slips, find_stretches(sequence, rows, *pairs, register)
+    ((), (Stretch(first=20, last=39, shift=2, gain=200.0, followed=True),))
+    """
+    found = [
+        Stretch(
+            int(structure_rows[slip.first]), int(structure_rows[slip.last]), slip.shift, slip.gain
+        )
+        for slip in register.slips
+    ]
+    query, target, left = without_excursions(sequence_rows, structure_rows)
+    if left.any():
+        own = check_register(sequence, structure, query, target, least_gain=least_gain)
+        followed = [
+            Stretch(int(target[slip.first]), int(target[slip.last]), slip.shift, slip.gain, True)
+            for slip in own.slips
+            if left[slip.first : slip.last + 1].any()
+        ]
+        found = followed + [
+            each
+            for each in found
+            if all(each.last < other.first or each.first > other.last for other in followed)
+        ]
+    return tuple(sorted(found, key=lambda stretch: stretch.first))
+
+
+def without_excursions(query_rows: Int64, target_rows: Int64) -> tuple[Int64, Int64, Bool]:
+    """Return an alignment that stays on its diagonal where it left it and came back.
+
+    A local alignment follows a slip of the register with two gaps: out to a diagonal beside its
+    own, and back. ``check_register`` finds such a slip on the diagonal that was left.
+
+    Parameters
+    ----------
+    query_rows, target_rows : (n,) int64
+        The aligned rows, ascending.
+
+    Returns
+    -------
+    query_rows, target_rows : (m,) int64
+        The pairs, with those of the left diagonal in place of each stretch of at most
+        ``EXCURSION`` pairs that lies at most ``MAX_SHIFT`` residues off the diagonal before it,
+        which is also the one after it.
+    replaced : (m,) bool
+        Those in place of such a stretch.
+
+    Examples
+    --------
+    >>> query, target = np.arange(9), np.array([0, 1, 2, 5, 6, 7, 8, 9, 10])
+    >>> without_excursions(query, target)[1].tolist()  # it does not come back
+    [0, 1, 2, 5, 6, 7, 8, 9, 10]
+    >>> query, target = np.array([0, 1, 2, 3, 4, 7, 8]), np.array([0, 1, 2, 5, 6, 7, 8])
+    >>> without_excursions(query, target)[1].tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    """
+    kept = np.ones(len(query_rows), dtype=np.bool_)
+    rows, others = [query_rows[:0]], [target_rows[:0]]
+    for first, end in _excursions(target_rows - query_rows):
+        kept[first:end] = False
+        for side, every in ((query_rows, rows), (target_rows, others)):
+            every.append(np.arange(side[first - 1] + 1, side[end]))
+    left, also = np.concatenate(rows), np.concatenate(others)
+    query, target = np.r_[query_rows[kept], left], np.r_[target_rows[kept], also]
+    order = np.argsort(query, kind="stable")
+    return query[order], target[order], order >= np.count_nonzero(kept)
+
+
+def _excursions(diagonal: Int64) -> Iterator[tuple[int, int]]:
+    """Yield the first pair off a diagonal and the first that is back on it."""
+    done = 0
+    for first in (np.flatnonzero(np.diff(diagonal)) + 1).tolist():
+        own = diagonal[first - 1]
+        next_ones = diagonal[first : first + EXCURSION + 1]
+        off = int(np.argmax(next_ones == own))
+        if first >= done and off and (np.abs(next_ones[:off] - own) <= MAX_SHIFT).all():
+            done = first + off
+            yield first, done
 
 
 def _window_sums(values: npt.NDArray[Any], window: int) -> tuple[Float64, Int64]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from protalign.core.errors import Failure, InputError
@@ -16,7 +17,7 @@ from protalign.core.words import AlignFormat, AlignMode
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.heads.model import Model, as_model
 from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
-from protalign.search.alignment_formats import a3m, as_dict, blocks, fasta, m8
+from protalign.search.alignment_formats import a3m, as_dict, blocks, fasta, m8, other_score
 from protalign.search.alignments import ProteinAlignment, align_proteins
 from protalign.search.residue_rows import ResidueRows
 from protalign.search.residue_support import (
@@ -35,6 +36,35 @@ SCHEMA, SCHEMA_VERSION = "protalign alignments", 1
 TEXT, M8, JSON = "alignments.txt", "alignments.m8", "alignments.json"
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A file of one alignment in a folder of alignments.
+
+    Attributes
+    ----------
+    file : str
+        Its name in the folder.
+    form : str
+        "a3m", "fasta", "fit" (the table of the structure's residues) or "structure".
+    query, target : str
+        The names of the two that are aligned in it: ids, or those of chains.
+    """
+
+    file: str
+    form: str
+    query: str
+    target: str
+
+    def as_dict(self) -> dict[str, str]:
+        """Return JSON values."""
+        return {
+            "file": self.file,
+            "format": self.form,
+            "query": self.query,
+            "target": self.target,
+        }
+
+
 @dataclass(frozen=True, eq=False)
 class AlignResults:
     """Alignments of some queries with some targets.
@@ -47,11 +77,14 @@ class AlignResults:
         Proteins that could not be read, and pairs that could not be aligned.
     settings : dict
         The model and the options, as JSON values.
+    files : tuple of tuple of WrittenFile
+        For each of the alignments its files, in the folder that they were written to; empty before.
     """
 
     alignments: tuple[tuple[ProteinAlignment, ResidueSupport], ...]
     failures: tuple[Failure, ...]
     settings: Mapping[str, Any]
+    files: tuple[tuple[WrittenFile, ...], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON document; docs/alignments.md has its schema."""
@@ -65,8 +98,11 @@ class AlignResults:
                     "chains": [as_dict(each) for each in aligned.chains],
                     "matched": [[each.query.name, each.target.name] for each in aligned.matched],
                     "fit": support.as_dict(),
+                    "files": [file.as_dict() for file in files],
                 }
-                for aligned, support in self.alignments
+                for (aligned, support), files in zip(
+                    self.alignments, self.files or ((),) * len(self.alignments), strict=True
+                )
             ],
             "failures": [asdict(failure) for failure in self.failures],
         }
@@ -179,11 +215,17 @@ def _text(aligned: ProteinAlignment, support: ResidueSupport) -> str:
     lines = []
     if aligned.chains:
         best = set(map(id, aligned.matched))
-        lines.append("query, target, pairs, score in nats (* each chain on the one it fits best):")
+        local = other_score(aligned.whole.alignment) is not None
+        scores = "score and global score" if local else "score"
+        lines.append(
+            f"query, target, pairs, {scores} in nats (* each chain on the one it fits best):"
+        )
         for each in aligned.all:
             star = " *" if id(each) in best else ""
             names = printable(f"{each.query.name}  {each.target.name}")
-            lines.append(f"  {names}  {len(each):,}  {each.alignment.score:.1f}{star}")
+            other = other_score(each.alignment)
+            shown = f"{each.alignment.score:.1f}" + ("" if other is None else f"  {other:.1f}")
+            lines.append(f"  {names}  {len(each):,}  {shown}{star}")
         lines.append("")
     lines += [blocks(each) for each in aligned.matched]
     if not aligned.matched:
@@ -196,12 +238,17 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     check_replaceable(path, JSON, SCHEMA, "a folder of alignments")
 
 
-def write_folder(results: AlignResults, path: str | os.PathLike[str]) -> None:
+def write_folder(results: AlignResults, path: str | os.PathLike[str]) -> AlignResults:
     """Write a folder of the alignments; it appears whole or not at all.
 
     It holds all alignments as text, m8 and JSON, and for each ``query_target.a3m`` and ``.fasta``,
     ``query_target.fit.tsv`` and the structure with the ratios as B-factors. A folder of alignments
     at the path is replaced.
+
+    Returns
+    -------
+    AlignResults
+        The results with their ``files``, as the folder's JSON document has them.
 
     Raises
     ------
@@ -210,15 +257,29 @@ def write_folder(results: AlignResults, path: str | os.PathLike[str]) -> None:
     """
     check_folder(path)
     with new_folder(path) as folder:
+        taken: set[str] = set()
+        files = tuple(_write_files(*each, folder, taken) for each in results.alignments)
+        written = replace(results, files=files)
         forms: dict[str, AlignFormat] = {TEXT: "text", M8: "m8", JSON: "json"}
         for name, form in forms.items():
-            (folder / name).write_text(shown(results, form), encoding="utf-8")
-        taken: set[str] = set()
-        for aligned, support in results.alignments:
-            for each in aligned.all:
-                base = file_stem([each.query.name, each.target.name], taken)
-                for suffix, write in ((".a3m", a3m), (".fasta", fasta)):
-                    if len(each):
-                        (folder / f"{base}{suffix}").write_text(write(each), encoding="utf-8")
-                if each is aligned.whole:
-                    write_support(support, folder / base)
+            (folder / name).write_text(shown(written, form), encoding="utf-8")
+    return written
+
+
+def _write_files(
+    aligned: ProteinAlignment, support: ResidueSupport, folder: Path, taken: set[str]
+) -> tuple[WrittenFile, ...]:
+    """Write the files of one result, under names that are not taken; return them."""
+    files = []
+    for each in aligned.all:
+        base = file_stem([each.query.name, each.target.name], taken)
+        paths = {}
+        for form, write in (("a3m", a3m), ("fasta", fasta)):
+            if len(each):
+                paths[form] = folder / f"{base}.{form}"
+                paths[form].write_text(write(each), encoding="utf-8")
+        if each is aligned.whole:
+            (paths["fit"], paths["structure"]), _ = write_support(support, folder / base)
+        names = each.query.name, each.target.name
+        files += [WrittenFile(path.name, form, *names) for form, path in paths.items()]
+    return tuple(files)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from protalign.core.printing import printable, table_cell
+from protalign.residues import Alignment
 from protalign.search.alignments import NamedAlignment
 from protalign.search.residue_rows import ResidueRows
 
@@ -126,15 +127,19 @@ def blocks(alignment: NamedAlignment) -> str:
     """
     found = alignment.alignment
     score = f"score {found.score:.1f} nats ({alignment.bits:.1f} bits)"
+    diagonal = other_score(found)
+    also = [] if diagonal is None else [f"global score {diagonal:.1f} nats"]
     lines = [f"{_described(alignment.query)} on {_described(alignment.target)}"]
     if not len(alignment):
-        return "\n".join([*lines, f"{found.mode} alignment: no part of the two fits", ""])
+        nothing = ", ".join(["no part of the two fits", *also])
+        return "\n".join([*lines, f"{found.mode} alignment: {nothing}", ""])
     facts = [
         score,
         *([] if found.evalue is None else [f"E-value {found.evalue:.2g}"]),
         *([] if found.probability is None else [f"same fold {found.probability:.0%}"]),
         f"{len(alignment):,} pairs, {alignment.identical / len(alignment):.0%} of them identical",
         f"{found.query_coverage:.0%} of the query, {found.target_coverage:.0%} of the target",
+        *also,
     ]
     lines += [f"{found.mode} alignment: {', '.join(facts)}", LEGEND, ""]
     ratios = dict(zip(found.query_rows.tolist(), found.residue_scores.tolist(), strict=True))
@@ -162,6 +167,11 @@ def blocks(alignment: NamedAlignment) -> str:
     return "\n".join(lines)
 
 
+def other_score(alignment: Alignment) -> float | None:
+    """Return the global score that is shown beside a local one; None in global mode."""
+    return None if alignment.mode == "global" else alignment.global_score
+
+
 def mark(ratio: float) -> str:
     """Return the mark of a pair's log-likelihood ratio in nats.
 
@@ -182,6 +192,7 @@ def as_dict(alignment: NamedAlignment) -> dict[str, Any]:
         "mode": found.mode,
         "score": found.score,
         "bits": alignment.bits,
+        "global_score": found.global_score,
         "evalue": found.evalue,
         "probability": found.probability,
         "query_coverage": found.query_coverage,

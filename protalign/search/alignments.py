@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from protalign.core.arrays import Float64
 from protalign.core.checks import check_choice
 from protalign.core.errors import InputError
 from protalign.core.machine import free_memory
@@ -152,6 +154,11 @@ def align_proteins(
     gap_open, gap_extend : float
         Costs in nats of a gap's first residue and of each further one; "local" only.
 
+    Returns
+    -------
+    ProteinAlignment
+        Its alignments know their ``global_score``, in either mode.
+
     Raises
     ------
     ModelError
@@ -177,7 +184,7 @@ def align_proteins(
         )
     check_memory(query.id, target.id, len(query), len(target))
 
-    def aligned(one: ResidueRows, other: ResidueRows) -> NamedAlignment:
+    def aligned(one: ResidueRows, other: ResidueRows, mode: AlignMode) -> NamedAlignment:
         found = model.align(
             one.embeddings,
             other.embeddings,
@@ -188,27 +195,62 @@ def align_proteins(
         )
         return NamedAlignment(one, other, found)
 
-    if len(query.chains) == len(target.chains) == 1:
-        whole = aligned(query, target)
-        return ProteinAlignment(whole, (), (whole,))
-    targets = [target.chain(index) for index in range(len(target.chains))]
-    chains = [
-        [aligned(query.chain(index), other) for other in targets]
-        for index in range(len(query.chains))
-    ]
-    scores = np.array([[each.alignment.score for each in row] for row in chains])
-    matched = zip(*linear_sum_assignment(np.maximum(scores, 0), maximize=True), strict=True)
+    whole, chains = diagonals = _whole_and_chains(query, target, "global", aligned)
     if mode == "local":
-        whole = aligned(query, target)
-    else:
-        lengths = [np.bincount(protein.chain_index) for protein in (query, target)]
-        parts = {(i, j): chains[i][j].alignment for i, j in ascending(scores)}
-        whole = NamedAlignment(query, target, joined(parts, *lengths))
+        whole, chains = _whole_and_chains(query, target, mode, aligned)
+    whole = _with_global_score(whole, diagonals[0])
+    if not chains:
+        return ProteinAlignment(whole, (), (whole,))
+    chains = {pair: _with_global_score(each, diagonals[1][pair]) for pair, each in chains.items()}
+    scores = _scores(chains)
+    matched = zip(*linear_sum_assignment(np.maximum(scores, 0), maximize=True), strict=True)
     return ProteinAlignment(
         whole,
-        tuple(each for row in chains for each in row),
-        tuple(chains[i][j] for i, j in matched if scores[i, j] > 0),
+        tuple(chains.values()),
+        tuple(chains[int(i), int(j)] for i, j in matched if scores[i, j] > 0),
     )
+
+
+#: Query chain and target chain -> their alignment, in order.
+_Chains = dict[tuple[int, int], NamedAlignment]
+
+
+def _whole_and_chains(
+    query: ResidueRows,
+    target: ResidueRows,
+    mode: AlignMode,
+    aligned: Callable[[ResidueRows, ResidueRows, AlignMode], NamedAlignment],
+) -> tuple[NamedAlignment, _Chains]:
+    """Return the wholes' alignment and that of each chain with each; none if both have one."""
+    if len(query.chains) == len(target.chains) == 1:
+        return aligned(query, target, mode), {}
+    queries, targets = (
+        [protein.chain(index) for index in range(len(protein.chains))]
+        for protein in (query, target)
+    )
+    chains = {
+        (i, j): aligned(one, other, mode)
+        for i, one in enumerate(queries)
+        for j, other in enumerate(targets)
+    }
+    if mode == "local":
+        return aligned(query, target, mode), chains
+    lengths = [np.bincount(protein.chain_index) for protein in (query, target)]
+    parts = {pair: chains[pair].alignment for pair in ascending(_scores(chains))}
+    return NamedAlignment(query, target, joined(parts, *lengths)), chains
+
+
+def _scores(chains: _Chains) -> Float64:
+    """Return (c, d) float64: the score of each chain with each."""
+    last_query, last_target = max(chains)
+    scores = [each.alignment.score for each in chains.values()]
+    return np.array(scores).reshape(last_query + 1, last_target + 1)
+
+
+def _with_global_score(found: NamedAlignment, diagonal: NamedAlignment) -> NamedAlignment:
+    """Return an alignment that knows the score of the same two in global mode."""
+    alignment = replace(found.alignment, global_score=diagonal.alignment.score)
+    return replace(found, alignment=alignment)
 
 
 def check_memory(query: str, target: str, query_length: int, target_length: int) -> None:

@@ -19,6 +19,31 @@ from protalign.stores import EmbeddingStore
 _NO_CODE = ord(" ")
 
 
+@dataclass(frozen=True, slots=True)
+class IncompleteResidue:
+    """A residue that the coordinates hold without a complete backbone: a structure has no row of it.
+
+    Attributes
+    ----------
+    before : int
+        Rows before it.
+    chain : str
+        The author's name of its chain.
+    number : int
+        The author's number.
+    insertion_code : str
+        "" for none.
+    letter : str
+        Its one-letter code.
+    """
+
+    before: int
+    chain: str
+    number: int
+    insertion_code: str
+    letter: str
+
+
 @dataclass(frozen=True, eq=False)
 class ResidueRows:
     """The residue embeddings of one modality of a protein, and the residue of each row.
@@ -52,6 +77,9 @@ class ResidueRows:
         The SHA-256 of that file when it was read, 32 bytes; empty if unknown.
     part_index : int
         The chain's place in the protein, if these are the rows of one chain of several; else -1.
+    incomplete : tuple of IncompleteResidue
+        The residues that a structure has no row of, in order; empty for the rows of one chain of
+        several, and for a sequence.
 
     Examples
     --------
@@ -74,6 +102,7 @@ class ResidueRows:
     source: str = ""
     source_sha256: bytes = b""
     part_index: int = -1
+    incomplete: tuple[IncompleteResidue, ...] = ()
 
     def __post_init__(self) -> None:
         columns = (self.letters, self.chain_index, self.residue_numbers, self.insertion_codes)
@@ -127,6 +156,7 @@ class ResidueRows:
             structure,
             source,
             source_sha256,
+            incomplete=_incomplete(chains) if modality == "structure" else (),
         )
 
     @property
@@ -177,7 +207,7 @@ class ResidueRows:
             strict=True,
         )
         return [
-            (self.chains[chain], number if seen else None, "" if code == _NO_CODE else chr(code))
+            (self.chains[chain], number if seen else None, _code(code))
             for chain, number, code, seen in columns
         ]
 
@@ -186,6 +216,27 @@ class ResidueRows:
         chain, number, code = self.residues[row]
         text = "?" if number is None else f"{number}{code}"
         return f"{chain}:{text}" if chain else text
+
+
+def _code(code: int) -> str:
+    return "" if code == _NO_CODE else chr(code)
+
+
+def _incomplete(chains: Sequence[Chain]) -> tuple[IncompleteResidue, ...]:
+    """Return the residues that are in the coordinates and have no row of a structure."""
+    found, before = [], 0
+    for chain in chains:
+        rows = chain.structure_rows
+        for place in np.setdiff1d(np.flatnonzero(chain.observed), rows).tolist():
+            residue = (
+                int(chain.residue_numbers[place]),
+                _code(int(chain.insertion_codes[place])),
+                chain.sequence[place],
+            )
+            earlier = before + int(np.searchsorted(rows, place))
+            found.append(IncompleteResidue(earlier, chain.id, *residue))
+        before += len(rows)
+    return tuple(found)
 
 
 def _joined(parts: Sequence[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:

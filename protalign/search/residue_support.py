@@ -7,7 +7,7 @@ register slips (``protalign.residues.register``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ from protalign.core.printing import printable, table_cell
 from protalign.heads.model import Model
 from protalign.reading.structure_writer import ResidueKey, with_suffixes, write_values
 from protalign.residues import ResidueStage
-from protalign.residues.register import Register, check_register
+from protalign.residues.register import Register, Stretch, check_register, find_stretches
 from protalign.search.alignments import ProteinAlignment
-from protalign.search.residue_rows import ResidueRows, stored_rows
+from protalign.search.residue_rows import IncompleteResidue, ResidueRows, stored_rows
 from protalign.stores import Entries
 
 #: The verdict about a residue of the structure that no residue of the sequence is aligned with.
 UNALIGNED = "unaligned"
+#: The verdict about a residue without a complete backbone, which no encoder of structures reads.
+INCOMPLETE = "incomplete"
 #: The columns of ``table``.
 COLUMNS = (
     *("chain", "number", "icode", "letter"),
@@ -36,26 +38,6 @@ COLUMNS = (
 )
 #: The suffix of a table's file.
 TABLE_SUFFIX = ".fit.tsv"
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """A stretch of a backbone whose sequence fits better some residues further on.
-
-    Attributes
-    ----------
-    first, last : int
-        Rows of the structure.
-    shift : int
-        Residues further on; negative for back.
-    gain : float
-        Nats that the stretch gains there.
-    """
-
-    first: int
-    last: int
-    shift: int
-    gain: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +60,7 @@ class ResidueSupport:
     gain : (n,) float32
         Nats by which it is better over the window; NaN for none.
     verdicts : tuple of str
-        "supported", "unclear", "unsupported", "shifted" or "unaligned".
+        "supported", "unclear", "unsupported", "shifted" or "unaligned", of each row.
     stretches : tuple of Stretch
         Those that are shifted, in order.
     """
@@ -94,11 +76,12 @@ class ResidueSupport:
     stretches: tuple[Stretch, ...]
 
     def counts(self) -> dict[str, int]:
-        """Return the number of residues of each verdict that occurs."""
+        """Return the number of residues of each verdict that occurs; also of "incomplete"."""
+        verdicts = (*self.verdicts, *[INCOMPLETE] * len(self.structure.incomplete))
         return {
-            verdict: self.verdicts.count(verdict)
-            for verdict in ("supported", "unclear", "unsupported", "shifted", UNALIGNED)
-            if verdict in self.verdicts
+            verdict: verdicts.count(verdict)
+            for verdict in ("supported", "unclear", "unsupported", "shifted", UNALIGNED, INCOMPLETE)
+            if verdict in verdicts
         }
 
     def values(self) -> dict[ResidueKey, float]:
@@ -121,6 +104,7 @@ class ResidueSupport:
                     "last": _residue(self.structure, stretch.last),
                     "shift": stretch.shift,
                     "gain": round(stretch.gain, 2),
+                    "followed": stretch.followed,
                 }
                 for stretch in self.stretches
             ],
@@ -216,17 +200,16 @@ def _supported(
         if not len(q):
             continue
         chain = np.flatnonzero(structure.chain_index == structure.chain_index[t[0]])
-        register: Register = check_register(
-            embedded[0], embedded[1][chain[0] : chain[-1] + 1], q, t - chain[0]
-        )
+        rows = embedded[0], embedded[1][chain[0] : chain[-1] + 1], q, t - chain[0]
+        register: Register = check_register(*rows)
         sequence_rows[t] = q
         ratios[t], support[t] = register.ratios, register.support
         shift[t], gain[t] = register.shift, register.gain
         for row, verdict in zip(t.tolist(), register.verdicts, strict=True):
             verdicts[row] = verdict
         stretches += [
-            Stretch(int(t[slip.first]), int(t[slip.last]), slip.shift, slip.gain)
-            for slip in register.slips
+            replace(each, first=each.first + int(chain[0]), last=each.last + int(chain[0]))
+            for each in find_stretches(*rows, register)
         ]
     return ResidueSupport(
         sequence,
@@ -242,9 +225,15 @@ def _supported(
 
 
 def table(support: ResidueSupport) -> str:
-    """Return a TSV table with a line for each residue of the structure; see ``COLUMNS``."""
+    """Return a TSV table with a line for each residue of the structure; see ``COLUMNS``.
+
+    Residues without a complete backbone have a line without numbers.
+    """
     lines = ["\t".join(COLUMNS)]
+    incomplete = list(support.structure.incomplete)
     for row, verdict in enumerate(support.verdicts):
+        while incomplete and incomplete[0].before <= row:
+            lines.append(_incomplete_line(incomplete.pop(0)))
         q = int(support.sequence_rows[row])
         cells = _cells(support.structure, row) + (
             _cells(support.sequence, q) if q >= 0 else [""] * 4
@@ -259,12 +248,13 @@ def table(support: ResidueSupport) -> str:
         else:
             cells += [""] * 4
         lines.append("\t".join([*cells, verdict]))
+    lines += map(_incomplete_line, incomplete)
     return "\n".join(lines) + "\n"
 
 
 def sentences(support: ResidueSupport) -> list[str]:
     """Return what the support says in a few lines: shares of the verdicts, then shifted parts."""
-    n = len(support.structure)
+    n = len(support.structure) + len(support.structure.incomplete)
     shares = ", ".join(f"{name} {count / n:.0%}" for name, count in support.counts().items())
     lines = [printable(f"residues of {support.structure.name}: {shares}")]
     for stretch in support.stretches:
@@ -274,6 +264,7 @@ def sentences(support: ResidueSupport) -> list[str]:
             f"register: the sequence on {ends[0]} to {ends[1]} fits {abs(stretch.shift)} "
             f"{'residue' if abs(stretch.shift) == 1 else 'residues'} {where} "
             f"(gain {stretch.gain:.0f} nats)"
+            + ("; a gap out and a gap back follow it" if stretch.followed else "")
         )
     return lines
 
@@ -398,6 +389,16 @@ def _cells(rows: ResidueRows, row: int) -> list[str]:
         table_cell(code),
         rows.letters[row],
     ]
+
+
+def _incomplete_line(residue: IncompleteResidue) -> str:
+    cells = [
+        table_cell(residue.chain),
+        str(residue.number),
+        table_cell(residue.insertion_code),
+        residue.letter,
+    ]
+    return "\t".join([*cells, *[""] * (len(COLUMNS) - len(cells) - 1), INCOMPLETE])
 
 
 def _residue(rows: ResidueRows, row: int) -> dict[str, Any]:

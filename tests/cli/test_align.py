@@ -73,6 +73,56 @@ def test_a_shifted_stretch_is_found_in_the_files(
     assert run(*words, "--format", "m8", "--mode", "global").stdout.splitlines() == [line]
 
 
+def test_a_shift_is_found_behind_gaps(finished: Path, sample: Path, tmp_path: Path) -> None:
+    """A local alignment follows it with two gaps; it is reported as in global mode."""
+    letters = EmbeddingStore.open(finished / "store.zarr").sequence("1a2p_A")[0]
+    query, target = tmp_path / "query.fasta", sample / "1a2p_A.pdb.gz"
+    query.write_text(f">built\n{shifted(letters, 44, 20, 2)}\n")
+    (local,), (straight,) = (
+        align(finished, query, target, "--mode", mode)["results"] for mode in ("local", "global")
+    )
+    assert local["whole"]["gap_openings"] == 2
+    assert "shifted" not in local["fit"]["verdicts"]
+    (slip,), (expected,) = local["fit"]["shifted"], straight["fit"]["shifted"]
+    assert slip == {**expected, "followed": True}
+    assert not expected["followed"]
+    assert local["whole"]["global_score"] == straight["whole"]["score"]
+    text = run("align", query, target, "--model", finished / "model").stdout
+    assert "fits 2 residues further on" in text
+    assert "; a gap out and a gap back follow it\n" in text
+    assert f"global score {straight['whole']['score']:.1f} nats" in text
+
+
+def test_the_document_names_each_file(finished: Path, sample: Path, tmp_path: Path) -> None:
+    """Ids that give one name, or lead out of the folder, have files that results tell apart."""
+    query, out = tmp_path / "query.fasta", tmp_path / "out"
+    letters = "RPDFCLEPPYTGPCKARIIRYFYNAKAG"
+    ids = ["../../a/b", "..=..=a_b", ".._.._a_b", "x" * 200]
+    query.write_text("".join(f">{each}\n{letters[place:]}\n" for place, each in enumerate(ids)))
+    words = ("align", query, sample / "1bpi_A.cif", "--model", finished / "model", "--out", out)
+    document = json.loads(run(*words, "--json").stdout)
+    assert json.loads((out / JSON).read_text()) == document
+    results = document["results"]
+    assert [{file["query"] for file in each["files"]} for each in results] == [{i} for i in ids]
+    named = [file["file"] for each in results for file in each["files"]]
+    assert sorted([*named, TEXT, M8, JSON]) == sorted(path.name for path in out.iterdir())
+    assert set(tmp_path.iterdir()) == {query, out}
+    for result in results:
+        files = {file["format"]: out / file["file"] for file in result["files"]}
+        assert set(files) == {"a3m", "fasta", "fit", "structure"}
+        lines = files["a3m"].read_text().splitlines()
+        assert lines[1] == letters[results.index(result) :]
+        with files["fit"].open(newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        shown = [row["ratio"] for row in rows if row["ratio"]]
+        expected = [f"{ratio:.3f}" for ratio in result["whole"]["ratios"]]
+        assert [float(each) for each in shown] == pytest.approx(
+            list(map(float, expected)), abs=2e-3
+        )
+        assert gemmi.read_structure(str(files["structure"]))[0]["A"]
+    assert align(finished, query, sample / "1bpi_A.cif")["results"][0]["files"] == []
+
+
 def test_ids_of_a_store_need_no_encoder(finished: Path) -> None:
     """Rows come from the store; the modality of the query can be chosen."""
     store = finished / "store.zarr"
@@ -122,6 +172,9 @@ def test_each_chain_of_a_complex(finished: Path, sample: Path, tmp_path: Path) -
         *("--model", finished / "model"),
     ).stdout
     assert "complex_C  " in text
+    whole = result["whole"]
+    assert f"  {whole['score']:.1f}  {whole['global_score']:.1f}" in text
+    assert "query, target, pairs, score and global score in nats (*" in text
     assert "C:1 " in text
 
 

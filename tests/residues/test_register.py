@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protalign.core.arrays import Float32
-from protalign.residues.register import BOUNDS, WINDOW, check_register
+from protalign.residues import align
+from protalign.residues.register import (
+    BOUNDS,
+    EXCURSION,
+    MAX_SHIFT,
+    WINDOW,
+    check_register,
+    find_stretches,
+    without_excursions,
+)
 
 
 def chain(length: int, seed: int = 0, fit: float = 6.0) -> Float32:
@@ -94,3 +104,79 @@ def test_windows_are_as_loops_have_them() -> None:
         assert register.support[place] == pytest.approx(np.mean(chosen), abs=1e-4)
         assert register.shift[place] == best
         assert register.gain[place] == pytest.approx(sums[best], abs=1e-3)
+
+
+@given(
+    shift=st.sampled_from([-3, -2, -1, 1, 2, 3]),
+    first=st.integers(12, 60),
+    length=st.integers(15, 30),
+    seed=st.integers(0, 1000),
+)
+def test_a_slip_that_a_local_alignment_follows_is_found(
+    shift: int, first: int, length: int, seed: int
+) -> None:
+    """Its gaps put the stretch where it fits; it is reported as without gaps, and as followed."""
+    structure = chain(110, seed)
+    sequence = structure.copy()
+    sequence[first : first + length] = structure[first + shift : first + shift + length]
+    pairs = np.arange(110)
+    expected = find_stretches(
+        *(sequence, structure, pairs, pairs), check_register(sequence, structure, pairs, pairs)
+    )
+    found = align(sequence, structure)
+    rows = sequence, structure, found.query_rows, found.target_rows
+    assert found.gap_openings == 2
+    register = check_register(*rows)
+    assert register.slips == ()
+    (stretch,) = find_stretches(*rows, register)
+    assert stretch.followed
+    assert not expected[0].followed
+    assert (stretch.first, stretch.last, stretch.shift) == (
+        expected[0].first,
+        expected[0].last,
+        shift,
+    )
+    assert stretch.gain == pytest.approx(expected[0].gain)
+
+
+def steps(*runs: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return pairs in runs of a length on a diagonal, as close together as they can be."""
+    query, target = [0], [0]
+    for length, diagonal in runs:
+        begin = max(query[-1] + 1, target[-1] + 1 - diagonal)
+        query += range(begin, begin + length)
+        target += range(begin + diagonal, begin + length + diagonal)
+    return np.array(query[1:]), np.array(target[1:])
+
+
+@pytest.mark.parametrize("shift", [-MAX_SHIFT, 1, MAX_SHIFT])
+@pytest.mark.parametrize("length", [1, EXCURSION])
+def test_an_excursion_is_straightened(shift: int, length: int) -> None:
+    """What lies between its two ends is paired on the diagonal; all others stay."""
+    query, target = steps((9, 2), (length, 2 + shift), (9, 2))
+    straight, also, replaced = without_excursions(query, target)
+    np.testing.assert_array_equal(straight, np.arange(query[0], query[-1] + 1))
+    np.testing.assert_array_equal(also, straight + 2)
+    assert not replaced[:9].any()
+    assert replaced[9:-9].all()
+    assert not replaced[-9:].any()
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [(9, 2)],
+        [(9, 0), (9, 2)],
+        [(9, 0), (9, 2), (9, 1)],
+        [(9, 0), (9, MAX_SHIFT + 1), (9, 0)],
+        [(9, 0), (9, 2), (9, MAX_SHIFT + 1), (9, 0)],
+        [(9, 0), (EXCURSION + 1, 2), (9, 0)],
+    ],
+)
+def test_what_is_no_excursion_stays(runs: list[tuple[int, int]]) -> None:
+    """A gap that nothing takes back, a diagonal too far away, a stretch that is too long."""
+    query, target = steps(*runs)
+    same = without_excursions(query, target)
+    np.testing.assert_array_equal(same[0], query)
+    np.testing.assert_array_equal(same[1], target)
+    assert not same[2].any()

@@ -330,6 +330,23 @@ def test_each_chain_with_each(model: Model, store: EmbeddingStore) -> None:
     assert as_dict(aligned.matched[0])["query"]["chain"] == "A"
 
 
+def test_a_local_alignment_knows_the_global_score(model: Model, store: EmbeddingStore) -> None:
+    """It is the score of global mode: of the whole, and of each chain with each."""
+    names = ["1a2p_A", "1bpi_A"]
+    complexes = [complex_of(model, store, names, place, lacking=7 * place) for place in (0, 1)]
+    for query, target in (complexes, rows(model, store, "1bpi_A")):
+        local, diagonal = (align_proteins(model, query, target, m) for m in ("local", "global"))
+        assert len(local.all) == len(diagonal.all)
+        for one, other in zip(local.all, diagonal.all, strict=True):
+            assert one.alignment.mode == "local"
+            assert one.alignment.global_score == other.alignment.score
+            assert other.alignment.global_score == other.alignment.score
+            score = f"global score {other.alignment.score:.1f} nats"
+            assert score in blocks(one)
+            assert "global score" not in blocks(other)
+            assert as_dict(one)["global_score"] == other.alignment.score
+
+
 def test_the_whole_survives_residues_that_one_lacks(model: Model, store: EmbeddingStore) -> None:
     """Each chain keeps its own diagonal: that of the whole would break at the second chain."""
     names = ["1a2p_A", "1bpi_A"]
@@ -463,6 +480,25 @@ def test_the_table_has_each_residue_of_the_structure(supported: ResidueSupport) 
         supported.ratios[supported.sequence_rows >= 0],
         atol=1e-3,
     )
+
+
+def test_the_table_has_residues_without_a_backbone(model: Model, store: EmbeddingStore) -> None:
+    """Those that lack an atom are lines without numbers, in their place; counts have them too."""
+    query = complex_of(model, store, ["1a2p_A", "1bpi_A"], 0)
+    structure = complex_of(model, store, ["1a2p_A", "1bpi_A"], 1, lacking=7)
+    support = support_of(model, align_proteins(model, query, structure, "global"))
+    lines = list(csv.DictReader(StringIO(table(support)), delimiter="\t"))
+    every = [residue for row in range(len(query)) for residue in [query.residues[row]]]
+    assert [(line["chain"], int(line["number"]), line["icode"]) for line in lines] == every
+    assert [line["letter"] for line in lines] == list(query.letters)
+    first = [line["chain"] for line in lines].count("A")
+    incomplete = [place for place, line in enumerate(lines) if line["verdict"] == "incomplete"]
+    assert incomplete == list(range(first - 7, first))
+    for place in incomplete:
+        assert not any(lines[place][name] for name in COLUMNS[4:-1])
+    assert support.counts()["incomplete"] == 7
+    assert sum(support.counts().values()) == len(lines)
+    assert structure.chain(0).incomplete == ()
 
 
 def test_ratios_are_b_factors(supported: ResidueSupport, tmp_path: Path) -> None:
