@@ -12,7 +12,7 @@ from protalign.cli.console import (
     print_failures,
     print_json,
     quick_imports,
-    refuse_unused,
+    refuse_beside,
 )
 from protalign.cli.options import (
     AsJson,
@@ -104,7 +104,7 @@ def align(
     if as_json and output not in (None, "json"):
         raise InputError(f"--format {output}: contradicts --json", "give one of the two")
     if mode == "global":
-        refuse_unused(context, ["gap_open", "gap_extend"], "--mode local")
+        refuse_beside(context, ["gap_open", "gap_extend"], "--mode global")
     with quick_imports():
         from protalign.search.align_files import align_texts, check_folder, shown, write_folder
 

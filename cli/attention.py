@@ -13,7 +13,7 @@ from protalign.cli.console import (
     print_failures,
     print_json,
     quick_imports,
-    refuse_unused,
+    refuse_beside,
     shown_path,
 )
 from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, StorePath
@@ -76,7 +76,7 @@ def attention(
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: it is not a folder", "name a folder for the files")
     if fit:
-        refuse_unused(context, ["head", "of"], "attention")
+        refuse_beside(context, ["head", "of"], "--fit")
     with quick_imports():
         from protalign.estimator.attention_files import write_attention
         from protalign.heads.model import Model

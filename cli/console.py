@@ -66,11 +66,19 @@ def quick_imports() -> Iterator[None]:
 
 def refuse_unused(context: typer.Context, names: Sequence[str], wants: str) -> None:
     """Raise InputError if an option was given that has no effect without ``wants``."""
+    advice = "give one of these, or leave it out" if " or " in wants else "give both or neither"
+    _refuse(context, names, f"has no effect without {wants}", advice)
+
+
+def refuse_beside(context: typer.Context, names: Sequence[str], other: str) -> None:
+    """Raise InputError if an option was given that has no effect beside ``other``."""
+    _refuse(context, names, f"has no effect with {other}", "leave one of the two out")
+
+
+def _refuse(context: typer.Context, names: Sequence[str], problem: str, advice: str) -> None:
     for name in names:
         if is_given(context, name):
-            raise InputError(
-                f"--{name.replace('_', '-')}: has no effect without {wants}", "give both or neither"
-            )
+            raise InputError(f"--{name.replace('_', '-')}: {problem}", advice)
 
 
 def refuse_torchrun(command: str) -> None:

@@ -19,7 +19,7 @@ from protalign.cli.console import (
     print_json,
     print_notes,
     quick_imports,
-    refuse_unused,
+    refuse_beside,
 )
 from protalign.cli.options import (
     AsJson,
@@ -140,12 +140,12 @@ def embed(
     Exit code: 0 if nothing failed, 3 if some inputs failed (the others are embedded), 2 for wrong
     usage.
     """
-    for encoder, names in (
-        (sequence_encoder, ["sequence_weights", "sequence_name", "layer"]),
-        (structure_encoder, ["structure_weights", "structure_name"]),
+    for option, encoder, names in (
+        ("sequence", sequence_encoder, ["sequence_weights", "sequence_name", "layer"]),
+        ("structure", structure_encoder, ["structure_weights", "structure_name"]),
     ):
         if encoder == "none":
-            refuse_unused(context, names, "an encoder")
+            refuse_beside(context, names, f"--{option}-encoder none")
     if not paths and not lists:
         raise InputError("nothing to read", "name files, folders, addresses or --list")
     if sequence_encoder == structure_encoder == "none":

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from protalign.cli.console import USAGE, Interrupted, on_ctrl_c, print_json, quick_imports
+from protalign.cli.console import (
+    USAGE,
+    Interrupted,
+    on_ctrl_c,
+    print_json,
+    quick_imports,
+    refuse_beside,
+)
 from protalign.cli.options import (
     AsJson,
     Device,
@@ -40,6 +47,7 @@ _WAIT = 1.0
 
 
 def fit(
+    context: typer.Context,
     store: StoreList,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write the model to.")],
     loss: Annotated[
@@ -48,12 +56,14 @@ def fit(
     temperature: Annotated[
         float, typer.Option(help="Similarities are divided by this temperature.")
     ] = 0.07,
-    bias: Annotated[float, typer.Option(help="SigLIP's bias when training starts.")] = -10.0,
+    bias: Annotated[
+        float, typer.Option(help="--loss siglip: its bias when training starts.")
+    ] = -10.0,
     learnable_temperature: Annotated[
         bool, typer.Option("--learnable-temperature", help="Learn the temperature as well.")
     ] = False,
     embed_dim: Annotated[int, typer.Option(help="Length of the vectors.")] = 128,
-    heads: Annotated[int, typer.Option(help="Attention heads per modality.")] = 4,
+    heads: Annotated[int, typer.Option(help="--pooling attention: heads per modality.")] = 4,
     pooling: Annotated[
         str,
         typer.Option(
@@ -109,6 +119,12 @@ def fit(
       protalign fit 'shards/*.zarr' --out model/
     """
     with _one_of_all() as first:
+        if pooling in POOLINGS and pooling != "attention":
+            refuse_beside(context, ["heads"], f"--pooling {pooling}")
+        if loss != "siglip":
+            refuse_beside(context, ["bias"], f"--loss {loss}")
+        if quiet:
+            refuse_beside(context, ["verbose"], "--quiet")
         if split is not None and (ids is not None or validation_ids is not None):
             raise InputError(
                 "--split: cannot be combined with --ids or --validation-ids",

@@ -64,7 +64,7 @@ TmScore = Annotated[
     typer.Option(
         "--tm-score",
         help="Superpose each hit on the query and print the TM-score, normalised by the "
-        "query's length.",
+        "query's length. Needs queries with coordinates.",
     ),
 ]
 MaxEvalue = Annotated[

@@ -21,9 +21,6 @@ from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
 
-#: Words of each modality, unless another number is asked for.
-_WORDS = 1024
-
 
 def index(
     context: typer.Context,
@@ -60,7 +57,7 @@ def index(
             max=65_535,
             metavar="<int>",
             help="Words of each modality, of a new index of words: more are slower and find a "
-            "little more. Default: 1,024.",
+            "little more. Default: 1,024; an index that exists keeps its own.",
             show_default=False,
         ),
     ] = None,
@@ -102,15 +99,16 @@ def index(
 
         EmbeddingStore.open(store)  # what is not there, or is no store, is the mistake
         raise InputError("--model: it is missing", "name the model whose words index the store")
-    _index_words(store, model, out, words or _WORDS, seed, scheduler, quiet, as_json)
+    given = seed if is_given(context, "seed") else None
+    _index_words(store, model, out, words, given, scheduler, quiet, as_json)
 
 
 def _index_words(
     store: list[str],
     model: Path,
     out: Path,
-    words: int,
-    seed: int,
+    words: int | None,
+    seed: int | None,
     scheduler: str | None,
     quiet: bool,
     as_json: bool,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from protalign.cli.console import quick_imports
+from protalign.cli.console import quick_imports, refuse_unused
 from protalign.cli.hit_options import (
     FormatOutput,
     Header,
@@ -33,6 +33,7 @@ from protalign.core.words import Against, Modality
 
 
 def search(
+    context: typer.Context,
     queries: Annotated[
         list[str],
         typer.Argument(
@@ -135,9 +136,17 @@ def search(
     form = chosen_format(output, as_json)
     output_of = HitOutput(with_page(out, html), format_output, header, superpose, form)
     with quick_imports():
+        from protalign.search.comparison import HitFilters
         from protalign.search.hits import search as find_hits
+        from protalign.search.wanted import Wanted
 
+    if model is None:
+        refuse_unused(context, ["sequence_weights", "structure_weights", "device"], "--model")
     asked = output_of.check([*queries, vectors, index, model, *(store or [])])
+    by_words = index is not None and vectors is None
+    wanted = Wanted(asked["columns"] or (), HitFilters(min_tm=min_tm), asked["superpose"], tm_score)
+    if not (rerank or by_words or wanted.that_need("coordinates")):
+        refuse_unused(context, ["store"], "--tm-score, --superpose, --rerank or an index of words")
     hits = find_hits(
         queries,
         vectors,

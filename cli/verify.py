@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from protalign.cli.console import SOME_FAILED, human_bytes, print_json
 from protalign.cli.options import AsJson, Scheduler
-from protalign.core.errors import InputError
+from protalign.core.errors import InputError, ProtAlignError
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
+
+if TYPE_CHECKING:
+    from protalign.stores import EmbeddingStore
 
 #: The document of each kind of folder but a store, the kind, and files that only it has.
 _DOCUMENTS = {
@@ -44,13 +48,24 @@ def verify(
             "found from now on, and any that are missing; only if the store is whole.",
         ),
     ] = False,
+    store: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="<path>",
+            help="Of an index of words: the store that it was made from, to compare its entries "
+            "with. Default: the recorded one, if it is here. Several times, or a quoted pattern, "
+            "for several stores.",
+            show_default=False,
+        ),
+    ] = None,
     scheduler: Scheduler = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a store, vectors, a model or an index for damage.
 
     Reads everything and compares it with the checksums and counts that were written. Names the
-    damaged ids of a store. Changes nothing, unless --upgrade is given.
+    damaged ids of a store. An index of words is also compared with its store, if that is here.
+    Changes nothing, unless --upgrade is given.
 
     \b
     Examples:
@@ -62,6 +77,10 @@ def verify(
     wrong usage.
     """
     others = [path for path in map(Path, paths) if _is_no_store(path)]
+    if store and not (len(paths) == 1 and Path(paths[0], "index.json").is_file()):
+        raise InputError(
+            f"--store: {path_text(paths[0])} is not an index of words", "leave the option out"
+        )
     if not others:
         _verify_stores(paths, upgrade, scheduler, as_json)
         return
@@ -72,7 +91,7 @@ def verify(
         raise InputError(f"--upgrade: {name} is not a store", "leave the option out")
     if scheduler is not None:
         raise InputError(f"--scheduler: {name} is not a store", "leave the option out")
-    _verify_file(path, as_json)
+    _verify_file(path, store, as_json)
 
 
 def _is_no_store(path: Path) -> bool:
@@ -113,11 +132,16 @@ def _verify_stores(paths: list[str], upgrade: bool, scheduler: str | None, as_js
         raise typer.Exit(SOME_FAILED)
 
 
-def _verify_file(path: Path, as_json: bool) -> None:
+def _verify_file(path: Path, store: list[str] | None, as_json: bool) -> None:
     """Verify vectors, a model or an index, whose damage is not traced to ids."""
     check: Callable[[Path], list[str]]
+    also: dict[str, str | None] = {}
+    whole = "it is whole"
     if (path / "index.json").is_file():
-        from protalign.search.word_index import verify_index as check
+        compared, why = _store_of(path, store)
+        check, name = _index_check(compared), None if compared is None else str(compared.path)
+        also = {"store": name}
+        whole += f", and its entries are those of {name}" if name else f"; {why}"
     elif (path / "vector-index.json").is_file():
         from protalign.search.vector_index import verify_vector_index as check
     elif (path / "config.json").is_file():
@@ -127,9 +151,29 @@ def _verify_file(path: Path, as_json: bool) -> None:
     missing = _without_document(path)
     problems = [missing] if missing else check(path)
     if as_json:
-        print_json({"path": path_text(path), "ok": not problems, "problems": problems})
+        print_json({"path": path_text(path), "ok": not problems, "problems": problems, **also})
     else:
-        for problem in problems or [f"{path}: it is whole"]:
+        for problem in problems or [f"{path}: {whole}"]:
             print(printable(problem))
     if problems:
         raise typer.Exit(SOME_FAILED)
+
+
+def _index_check(store: EmbeddingStore | None) -> Callable[[Path], list[str]]:
+    from protalign.search.word_index import verify_index
+
+    return partial(verify_index, store=store)
+
+
+def _store_of(path: Path, given: list[str] | None) -> tuple[EmbeddingStore | None, str]:
+    """Return the store to compare an index with; or None, and why it is not compared."""
+    from protalign.search.word_index import recorded_store
+    from protalign.stores import EmbeddingStore
+
+    if given:
+        return EmbeddingStore.open(given), ""
+    try:
+        store = recorded_store(path)
+    except ProtAlignError as error:
+        return None, f"its store was not compared: {error}"
+    return store, "its store is not here, and was not compared (--store)"

@@ -187,7 +187,7 @@ def easy_search(
     if reporter is not None:
         reporter.say(f"model: {name}; {quality}")
     filters = HitFilters(max_evalue, min_score, min_cov, min_tm)
-    wanted = Wanted(parse_columns(columns), filters, superpose)
+    wanted = Wanted(parse_columns(columns), filters, superpose, tm_score)
     if model.residue_scorer().calibration is None:
         refuse_uncalibrated(wanted)
     elif max_evalue is None:

@@ -24,13 +24,15 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     )
 
 
-def check_whole(name: str, value: object, least: int) -> None:
-    """Raise InputError unless ``value`` is a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise InputError(
-            f"{name}={value!r}: not a whole number of at least {least}",
-            f"give a whole number of at least {least}",
-        )
+def check_whole(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Raise InputError unless ``value`` is a whole number from ``least`` to ``most``, if given."""
+    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if is_whole and value >= least and (most is None or value <= most):  # type: ignore[operator]
+        return
+    allowed = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+    raise InputError(
+        f"{name}={value!r}: not a whole number {allowed}", f"give a whole number {allowed}"
+    )
 
 
 def check_between(

@@ -25,7 +25,7 @@ MAX_SHIFT = 3
 #: Nats by which another diagonal must be better over a window. benchmarks/quality/register.py
 #: measured it: one protein of 20 in its right register has a window above it.
 LEAST_GAIN = 24.0
-#: Pairs of the longest stretch that an alignment may leave its diagonal for (``without_excursions``).
+#: Pairs of the longest stretch for which an alignment leaves its diagonal and comes back.
 EXCURSION = 40
 #: Ratios count at least and at most this: one residue must not decide about a window.
 BOUNDS = (-4.0, 10.0)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from protalign.core.arrays import Bool, Float32, Float64
+from protalign.core.checks import check_whole
 from protalign.core.errors import InputError
 from protalign.core.machine import threads_here
 from protalign.core.protein import Modality
@@ -22,6 +23,8 @@ from protalign.residues.kernels.word_scores import WordProfile, Words
 
 #: K, the words of a modality.
 WORDS = 1024
+#: K at most: a word is a uint16.
+MOST_WORDS = 65_535
 #: Residues of a modality that the centroids are computed from, at most.
 SAMPLED = 150_000
 #: Residues that k-means looks at in one step, and its rounds, at most.
@@ -72,10 +75,16 @@ class ResidueWords:
         rows : mapping
             Modality -> (R, k + 2), rows of some residues (``ResidueStage.rows``), at least one.
         n_words : int
-            K; fewer if there are fewer different residues.
+            K, from 1 to ``MOST_WORDS``; fewer if there are fewer different residues.
         seed : int
             The same seed gives the same words.
+
+        Raises
+        ------
+        InputError
+            ``n_words`` is too few or too many.
         """
+        check_whole("n_words", n_words, 1, MOST_WORDS)
         centroids = {
             m: _centroids(np.asarray(r, np.float32), n_words, seed) for m, r in rows.items()
         }

@@ -23,6 +23,7 @@ M8_COLUMNS = (
 BLOCK = 60
 #: How well a pair fits in ``blocks``: a pair of at least so many nats has this mark.
 MARKS = ((3.0, "|"), (1.0, ":"), (0.0, "."), (-float("inf"), " "))
+_GLOBAL = "the best diagonal, without gaps; not comparable with the local score"
 LEGEND = "between the lines: | at least 3 nats, : 1 to 3, . 0 to 1, nothing below 0"
 
 
@@ -128,20 +129,19 @@ def blocks(alignment: NamedAlignment) -> str:
     found = alignment.alignment
     score = f"score {found.score:.1f} nats ({alignment.bits:.1f} bits)"
     diagonal = other_score(found)
-    also = [] if diagonal is None else [f"global score {diagonal:.1f} nats"]
+    also = [] if diagonal is None else [f"global score {diagonal:.1f} nats: {_GLOBAL}"]
     lines = [f"{_described(alignment.query)} on {_described(alignment.target)}"]
     if not len(alignment):
-        nothing = ", ".join(["no part of the two fits", *also])
-        return "\n".join([*lines, f"{found.mode} alignment: {nothing}", ""])
+        nothing = f"{found.mode} alignment: no part of the two fits"
+        return "\n".join([*lines, nothing, *also, ""])
     facts = [
         score,
         *([] if found.evalue is None else [f"E-value {found.evalue:.2g}"]),
         *([] if found.probability is None else [f"same fold {found.probability:.0%}"]),
         f"{len(alignment):,} pairs, {alignment.identical / len(alignment):.0%} of them identical",
         f"{found.query_coverage:.0%} of the query, {found.target_coverage:.0%} of the target",
-        *also,
     ]
-    lines += [f"{found.mode} alignment: {', '.join(facts)}", LEGEND, ""]
+    lines += [f"{found.mode} alignment: {', '.join(facts)}", *also, LEGEND, ""]
     ratios = dict(zip(found.query_rows.tolist(), found.residue_scores.tolist(), strict=True))
     cut = list(_cut(alignment))
     ends = [

@@ -83,7 +83,8 @@ def search(
         differ; 2 is a good value. It tells candidates apart by their length alone, which is a
         different thing from their residues. "global" only; 0: do not.
     tm_score : bool
-        Superpose each hit on its query and give the TM-score.
+        Superpose each hit on its query and give the TM-score; None for a query or an entry without
+        coordinates. Refused if no query has any.
     max_evalue, min_score, min_cov, min_tm : float, optional
         Give only hits with at most this E-value and at least this score (in nats, of ``mode``),
         coverage of both proteins (0 to 1) and TM-score (by the query's length). A hit whose number

@@ -21,7 +21,7 @@ _NO_CODE = ord(" ")
 
 @dataclass(frozen=True, slots=True)
 class IncompleteResidue:
-    """A residue that the coordinates hold without a complete backbone: a structure has no row of it.
+    """A residue of the coordinates without a complete backbone: a structure has no row of it.
 
     Attributes
     ----------

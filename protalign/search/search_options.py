@@ -57,7 +57,7 @@ class SearchOptions:
     @property
     def wanted(self) -> Wanted:
         """The columns, filters and superpositions that a search may be unable to give."""
-        return Wanted(self.columns, self.filters, self.superpose)
+        return Wanted(self.columns, self.filters, self.superpose, self.tm_score)
 
     def check(self, *, by_words: bool) -> None:
         """Raise InputError if a search by vectors, or by words, could never give what is asked."""

@@ -380,7 +380,7 @@ class Searcher:
         return max(options.k, count)
 
     def _store_for(self, options: SearchOptions) -> EmbeddingStore | None:
-        needs = options.tm_score or options.wanted.that_need("coordinates")
+        needs = options.wanted.that_need("coordinates")
         return self.store if needs or self._by_residues(options) else None
 
     def _residues_for(self, options: SearchOptions) -> StoredResidues | None:

@@ -32,11 +32,14 @@ class Wanted:
         What the hits must have.
     superpose : bool
         Whether the hits are to be superposed on their queries.
+    tm_score : bool
+        Whether their TM-scores are to be printed.
     """
 
     columns: tuple[str, ...] = ()
     filters: HitFilters = field(default_factory=HitFilters)
     superpose: bool = False
+    tm_score: bool = False
 
     def that_need(self, *needs: Need) -> list[str]:
         """Return the columns and the filters that have one of these needs.
@@ -48,7 +51,9 @@ class Wanted:
         """
         names = [name for name in self.columns if COLUMNS[name].need in needs]
         names += [name for name in self.filters.names if _OF_FILTERS[name] in needs]
-        return names + (["superpose"] if self.superpose and "coordinates" in needs else [])
+        if "coordinates" in needs:
+            names += [name for name in ("superpose", "tm_score") if getattr(self, name)]
+        return names
 
     def refuse(self, needs: Sequence[Need], reason: str, advice: str) -> None:
         """Raise InputError, with the names of what cannot be given, if anything needs these."""

@@ -22,7 +22,7 @@ from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model
 from protalign.heads.provenance import provenance_of
 from protalign.residues import ResidueStage
-from protalign.residues.words import SAMPLED, WORDS, ResidueWords
+from protalign.residues.words import MOST_WORDS, SAMPLED, WORDS, ResidueWords
 from protalign.search.word_files import (
     PartWriter,
     StoredPart,
@@ -68,8 +68,8 @@ def index_store(
     store: EmbeddingStore,
     path: str | os.PathLike[str],
     *,
-    n_words: int = WORDS,
-    seed: int = 0,
+    n_words: int | None = None,
+    seed: int | None = None,
     scheduler: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> IndexReport:
@@ -87,10 +87,12 @@ def index_store(
         The store; entries count for each modality that is embedded.
     path : str or path
         The index's folder.
-    n_words : int
-        Words of each modality, from 1 to 65,535; of a new index only.
-    seed : int
-        Chooses the residues that the words are made of.
+    n_words : int, optional
+        Words of each modality, from 1 to 65,535. Default: of a new index 1,024, else those that the
+        index was built with, and no other number.
+    seed : int, optional
+        Chooses the residues that the words are made of. Default: of a new index 0, else the one
+        that the index was built with, and no other.
     scheduler : str, optional
         Address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers find each
         residue's word. They must see the store under the same path. Default: this process.
@@ -104,8 +106,8 @@ def index_store(
     Raises
     ------
     InputError
-        Something else is at the path, the index is of another store, or the store has no
-        embeddings.
+        Something else is at the path, the index is of another store or was built with another
+        number of words or another seed, or the store has no embeddings.
     ModelError
         The index is another model's, the model has no residue stage, or the store was embedded by
         other encoders.
@@ -130,7 +132,8 @@ def index_store(
     >>> [hit.id for hit in search("1bpi_A", index=f"{folder}/index", model=model, k=1)]
     ['1bpi_A']
     """
-    check_whole("n_words", n_words, 1)
+    if n_words is not None:
+        check_whole("n_words", n_words, 1, MOST_WORDS)
     with spread_over(scheduler) as spread:
         return _index(model, store, path, (n_words, seed), spread, _Progress(on_progress))
 
@@ -139,11 +142,11 @@ def _index(
     model: Model,
     store: EmbeddingStore,
     path: str | os.PathLike[str],
-    new: tuple[int, int],
+    given: tuple[int | None, int | None],
     spread: Spread,
     progress: _Progress,
 ) -> IndexReport:
-    """Add to the index at a path, or build one; ``new`` is the number of its words, and a seed."""
+    """Add to the index at a path, or build one, with a number of words and a seed if given."""
     folder = Path(path).absolute()
     put_back(folder)
     stage = model.residue_scorer()
@@ -159,6 +162,7 @@ def _index(
             clear_unfinished(folder, index._manifest)
             index.check_made_by(model)
             index.check_is_of(store)
+            index.check_built_with(*given)
             known = {m: index.entry_rows(m) for m in index.modalities}
             for modality in encoders.keys() - known.keys():
                 raise InputError(
@@ -180,11 +184,18 @@ def _index(
             f"{store.path}: none of its entries has embeddings", "run `protalign embed` to the end"
         )
     progress.total = sum(int(each.lengths.sum()) for each in added.values())
-    n_words, seed = new
+    n_words, seed = (
+        default if each is None else int(each)
+        for each, default in zip(given, (WORDS, 0), strict=True)
+    )
     rng = np.random.default_rng(seed)
     samples = {m: stage.rows(m, _sample(store, each, rng)) for m, each in added.items()}
     words = ResidueWords.fit(samples, n_words, seed)
-    provenance = provenance_of(model, store, encoders) | {"stage_sha256": stage_sha256(stage)}
+    provenance = provenance_of(model, store, encoders) | {
+        "stage_sha256": stage_sha256(stage),
+        "n_words": n_words,
+        "seed": seed,
+    }
     with new_index(folder, provenance, words) as (segment, parts):
         _write(_Wording(stage, words, store), spread, added, segment, parts, progress)
     return _report(True, added, {})

@@ -38,14 +38,14 @@ from protalign.core.untrusted import (
     read_json,
     whole_number,
 )
-from protalign.residues.words import ResidueWords
+from protalign.residues.words import MOST_WORDS, ResidueWords
 
 FORMAT, FORMAT_VERSION = "protalign-index", "1.0"
 MANIFEST = "index.json"
 #: Words with one checksum: 8 MB, which are checked when they are first read.
 BLOCK = 1 << 22
-#: Words of a modality, and numbers of a residue's row, at most.
-_MOST_WORDS, _MOST_NUMBERS = 65_535, 1 << 16
+#: Numbers of a residue's row, at most.
+_MOST_NUMBERS = 1 << 16
 #: Entries and residues of a segment, at most: none holds as many.
 _MOST_ENTRIES, _MOST_RESIDUES = 1 << 36, 1 << 48
 AGAIN = "remove the folder and build the index again with `protalign index`"
@@ -181,7 +181,7 @@ def read_manifest(path: str | os.PathLike[str]) -> IndexManifest:
 def _manifest(value: Mapping[str, Any]) -> IndexManifest:
     centroids: dict[Modality, tuple[int, int, int]] = {}
     for modality, (count, width, checksum) in value["centroids"].items():
-        numbers = whole_number(count, 1, _MOST_WORDS), whole_number(width, 3, _MOST_NUMBERS)
+        numbers = whole_number(count, 1, MOST_WORDS), whole_number(width, 3, _MOST_NUMBERS)
         centroids[_modality(modality)] = *numbers, _checksum(checksum)
     segments: dict[str, dict[Modality, StoredPart]] = {}
     for name, parts in value["segments"].items():

@@ -20,6 +20,7 @@ from protalign.heads.model import Model
 from protalign.residues import ResidueStage
 from protalign.residues.word_scan import WordScan
 from protalign.residues.words import ResidueWords
+from protalign.search.provenance import store_paths
 from protalign.search.word_files import (
     AGAIN,
     BLOCK,
@@ -31,6 +32,7 @@ from protalign.search.word_files import (
     read_manifest,
 )
 from protalign.stores import EmbeddingStore
+from protalign.stores.union.paths import is_here
 
 #: Words that all queries read before the next ones are looked at: 64 MB.
 _WORDS_AT_ONCE = 8 * BLOCK
@@ -108,6 +110,28 @@ class WordIndex:
                 f"{self.path}: the residue stage of another model made its words; search with that "
                 "model, or build an index with this one (`protalign index`)"
             )
+
+    def check_built_with(self, n_words: int | None, seed: int | None) -> None:
+        """Raise InputError if it was built with another number of words, or another seed.
+
+        None, and what an index of an earlier version does not record, is not compared; but such an
+        index has at most the words that were asked for.
+        """
+        most = max(len(centroids) for centroids in self.words.centroids.values())
+        recorded, known_seed = (self.provenance.get(name) for name in ("n_words", "seed"))
+        if not isinstance(recorded, int):
+            recorded = most if n_words is None else max(n_words, most)
+        if n_words not in (None, recorded):
+            raise self._built_otherwise(f"{recorded:,} words", f"{n_words:,}", "n_words (--words)")
+        if isinstance(known_seed, int) and seed not in (None, known_seed):
+            raise self._built_otherwise(f"seed {known_seed}", f"{seed}", "seed (--seed)")
+
+    def _built_otherwise(self, built_with: str, asked: str, option: str) -> InputError:
+        return InputError(
+            f"{self.path}: it was built with {built_with}, not {asked}, and what is added gets the "
+            "same words",
+            f"leave {option} out, or name another folder for a new index",
+        )
 
     def check_is_of(self, store: EmbeddingStore) -> None:
         """Raise InputError if it was made from another store."""
@@ -231,7 +255,7 @@ def _pieces(offsets: Int64) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def verify_index(path: str | os.PathLike[str]) -> list[str]:
+def verify_index(path: str | os.PathLike[str], store: EmbeddingStore | None = None) -> list[str]:
     """Return what is wrong with an index, one line each; nothing if it is whole.
 
     Reads all of it and compares it with its checksums.
@@ -240,12 +264,38 @@ def verify_index(path: str | os.PathLike[str]) -> list[str]:
     ----------
     path : str or path
         The index's folder.
+    store : EmbeddingStore, optional
+        The store that it was made from (``recorded_store``): whether its entries are still those
+        of the index.
     """
     try:
         index = WordIndex(path)
     except InputError as error:
         return [str(error)]
-    return index.problems()
+    problems = index.problems()
+    if store is not None:
+        try:
+            index.check_is_of(store)
+        except InputError as error:
+            problems += [str(error)] if str(error) not in problems else []
+    return problems
+
+
+def recorded_store(path: str | os.PathLike[str]) -> EmbeddingStore | None:
+    """Return the store that an index was made from, by its recorded path.
+
+    None if the index is damaged, or the store is not a folder of this machine.
+
+    Raises
+    ------
+    ProtAlignError
+        The store cannot be opened.
+    """
+    try:
+        paths = store_paths(WordIndex(path).provenance)
+    except InputError:
+        return None
+    return EmbeddingStore.open(paths) if paths and all(map(is_here, paths)) else None
 
 
 def stage_sha256(stage: ResidueStage) -> str:

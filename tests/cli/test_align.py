@@ -210,9 +210,11 @@ def test_wrong_usage_is_one_line(finished: Path, sample: Path, tmp_path: Path) -
         finished, "1bpi_B", structure, "--store", finished / "store.zarr"
     )
     assert "contradicts --json" in refused(finished, letters, structure, "--json", "--format", "m8")
-    assert "has no effect without --mode local" in refused(
-        finished, letters, structure, "--mode", "global", "--gap-open", "3"
-    )
+    for option in ("--gap-open", "--gap-extend"):
+        line = refused(finished, letters, structure, "--mode", "global", option, "3")
+        assert line == (
+            f"protalign: {option}: has no effect with --mode global; leave one of the two out"
+        )
     assert "gap_open=-3: not a cost" in refused(finished, letters, structure, "--gap-open", "-3")
     assert "it has no structure" in refused(finished, letters, structure, "--query-by", "structure")
     (tmp_path / "mine").mkdir()
@@ -253,4 +255,4 @@ def test_attention_writes_the_fit(finished: Path, sample: Path, tmp_path: Path) 
     assert [entry["id"] for entry in document["files"]] == ["1a2p_A", "1bpi_A"]
     assert all(entry["all_atoms"] for entry in document["files"])
     assert "2 failed" in run(*words, "--fit", code=3).stderr
-    assert "has no effect without attention" in run(*words, "--fit", "--head", 1, code=2).stderr
+    assert "--head: has no effect with --fit" in run(*words, "--fit", "--head", 1, code=2).stderr

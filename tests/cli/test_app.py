@@ -110,17 +110,60 @@ CLUSTERS = "--by cluster or --validation cluster"
         ("evaluate store.zarr --model model --split s.csv --family-column c", "--families"),
         ("evaluate store.zarr --model model --split s.csv --sequence-weights w.pt", "--crop"),
         ("evaluate store.zarr --model model --split s.csv --structure-weights w.pt", "--crop"),
-        ("embed . --out s.zarr --sequence-encoder none --sequence-weights w.pt", "an encoder"),
-        ("embed . --out s.zarr --sequence-encoder none --layer 3", "an encoder"),
-        ("embed . --out s.zarr --structure-encoder none --structure-name mpnn", "an encoder"),
+        (
+            "search 1abc --vectors v.parquet --device cpu",
+            "--model",
+        ),
+        (
+            "search 1abc --vectors v.parquet --sequence-weights w.pt",
+            "--model",
+        ),
+        (
+            "search 1abc --vectors v.parquet --store s.zarr",
+            "--tm-score, --superpose, --rerank or an index of words",
+        ),
+        (
+            "search 1abc --vectors v.parquet --index i --store s.zarr",
+            "--tm-score, --superpose, --rerank or an index of words",
+        ),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(tmp_path: Path, words: str, wants: str) -> None:
     """Rather than leave a user to think that it was heeded."""
     done = run(*words.split(), code=2, cwd=tmp_path)
     option = words.split()[-2]
+    advice = "give one of these, or leave it out" if " or " in wants else "give both or neither"
+    assert done.stderr == f"protalign: {option}: has no effect without {wants}; {advice}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "other"),
+    [
+        ("embed . --out s.zarr --sequence-encoder none --sequence-weights w.pt", ""),
+        ("embed . --out s.zarr --sequence-encoder none --layer 3", ""),
+        ("embed . --out s.zarr --structure-encoder none --structure-name mpnn", ""),
+        ("fit s.zarr --out model --pooling codebook --heads 3", ""),
+        ("fit s.zarr --out model --pooling mean-linear --heads 4", ""),
+        ("fit s.zarr --out model --bias 3", "--loss clip"),
+        ("fit s.zarr --out model --loss clip --bias 3", ""),
+        ("fit s.zarr --out model --verbose --quiet", ""),
+        ("align q t --model model --mode global --gap-extend 3", ""),
+        ("attention s.zarr 1abc --model model --out o --fit --of sequence", ""),
+    ],
+)
+def test_options_that_do_nothing_beside_another_are_refused(
+    tmp_path: Path, words: str, other: str
+) -> None:
+    """The line names both: one of them is given by hand, or is the default."""
+    *_, option, value = words.split()
+    other = other or " ".join(words.split()[-4:-2])
+    if value == "--quiet":
+        option, other = "--verbose", "--quiet"
+    elif "--fit" in words:
+        other = "--fit"
+    done = run(*words.split(), code=2, cwd=tmp_path)
     assert done.stderr == (
-        f"protalign: {option}: has no effect without {wants}; give both or neither\n"
+        f"protalign: {option}: has no effect with {other}; leave one of the two out\n"
     )
 
 

@@ -71,3 +71,19 @@ def test_mistakes_are_one_line(finished: Path, indexed: Path, tmp_path: Path) ->
         assert done.stdout == ""
         assert len(done.stderr.splitlines()) == 1
         assert "; " in done.stderr
+
+
+def test_an_index_keeps_its_number_of_words(finished: Path, tmp_path: Path) -> None:
+    """Another number, or another seed, is refused: what is added gets the words that it has."""
+    path = tmp_path / "index"
+    words = ("index", finished / "store.zarr", "--model", finished / "model", "--out", path)
+    run(*words, "--words", 7, "--seed", 1)
+    before = (path / "index.json").read_bytes()
+    for option, built_with in ((("--words", 5), "7 words"), (("--words", 8), "7 words"),
+                               (("--seed", 0), "seed 1")):  # fmt: skip
+        (line,) = run(*words, *option, code=2).stderr.splitlines()
+        assert f"{path}: it was built with {built_with}, not {option[1]}, and " in line
+        assert f"({option[0]}) out, or name another folder for a new index" in line
+    for same in ((), ("--words", 7), ("--seed", 1)):
+        assert "nothing is new" in run(*words, *same).stdout
+    assert (path / "index.json").read_bytes() == before

@@ -131,8 +131,16 @@ def test_tm_scores_of_hits(work: Path, tmp_path: Path) -> None:
         assert hit["tm_score"] == pytest.approx(tm_score(*backbones))
     query = tmp_path / "query.fasta"
     query.write_text(f">new\n{store.sequence(entry)[0]}\n")
-    hits = search(work, query, "--model", work / "model", "-k", 1, "--tm-score")
-    assert hits[0]["tm_score"] is None
+    by_file = (query, "--model", work / "model", "-k", 1)
+    line = refused(work, *by_file, "--tm-score")
+    assert line == (
+        "protalign: tm_score: the queries have no coordinates; search with structure files or ids, "
+        "or leave it out"
+    )
+    assert refused(work, "MKVLAAGIVGLCAKAYLV", *by_file[1:], "--tm-score") == line
+    scores = [hit["tm_score"] for hit in search(work, entry, *by_file, "--tm-score")]
+    assert scores[0] is None
+    assert scores[1] is not None
     line = refused(work, entry, "--tm-score", "--store", tmp_path / "gone.zarr")
     assert "name it with --store" in line
 

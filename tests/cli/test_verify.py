@@ -89,3 +89,34 @@ def test_what_is_none_of_these(tmp_path: Path) -> None:
     """A folder without a store, or nothing at all, is one line and exit code 2."""
     assert "is not a ProtAlign store" in run("verify", tmp_path, code=2).stderr
     assert "does not exist" in run("verify", tmp_path / "nothing", code=2).stderr
+
+
+def test_an_index_is_compared_with_its_store(finished: Path, tmp_path: Path) -> None:
+    """That which is recorded, if it is here, or that which is named; the output says which."""
+    store, moved, index = (tmp_path / name for name in ("store.zarr", "moved.zarr", "index"))
+    shutil.copytree(finished / "store.zarr", store)
+    run("index", store, "--model", finished / "model", "--out", index, "--words", 8, "-q")
+    same = f"{index}: it is whole, and its entries are those of {{}}\n"
+    assert run("verify", index).stdout == same.format(store)
+    assert json.loads(run("verify", index, "--json").stdout)["store"] == str(store)
+    store.rename(moved)
+    text = run("verify", index).stdout
+    assert text == f"{index}: it is whole; its store is not here, and was not compared (--store)\n"
+    assert json.loads(run("verify", index, "--json").stdout)["store"] is None
+    assert run("verify", index, "--store", moved).stdout == same.format(moved)
+
+    fasta = tmp_path / "other.fasta"
+    fasta.write_text("".join(f">{entry}\nMKVLAAGIVG\n" for entry in EmbeddingStore.open(moved).ids))
+    run("embed", fasta, "--out", store, "--sequence-encoder", "protalign_t6_2M",
+        "--structure-encoder", "none")  # fmt: skip
+    for words in ((), ("--store", store)):
+        problem = run("verify", index, *words, code=3).stdout
+        assert f"{store} have the same ids but other sequences than when it was built" in problem
+    shutil.rmtree(store)
+    store.mkdir()
+    (store / "zarr.json").write_text("{")
+    text = run("verify", index).stdout
+    assert text.startswith(f"{index}: it is whole; its store was not compared: {store}")
+    run("verify", index, "--store", tmp_path / "nothing", code=2)
+    (line,) = run("verify", moved, "--store", moved, code=2).stderr.splitlines()
+    assert line.endswith(f"--store: {moved} is not an index of words; leave the option out")

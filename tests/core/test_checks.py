@@ -40,6 +40,12 @@ def test_checks_name_the_value_and_the_remedy() -> None:
         check_whole("k", 0, 1)
     with pytest.raises(InputError, match=r"^k=True: "):
         check_whole("k", True, 1)
+    check_whole("k", 9, 1, 9)
+    for wrong in (0, 10, 2.0):
+        with pytest.raises(
+            InputError, match=rf"^k={wrong}: not a whole number from 1 to 9; give a"
+        ):
+            check_whole("k", wrong, 1, 9)
     with pytest.raises(InputError, match=r"^tau=0: out of range; give a number above 0 and below"):
         check_between("tau", 0, 0, 1)
 

@@ -341,7 +341,7 @@ def test_a_local_alignment_knows_the_global_score(model: Model, store: Embedding
             assert one.alignment.mode == "local"
             assert one.alignment.global_score == other.alignment.score
             assert other.alignment.global_score == other.alignment.score
-            score = f"global score {other.alignment.score:.1f} nats"
+            score = f"\nglobal score {other.alignment.score:.1f} nats: the best diagonal"
             assert score in blocks(one)
             assert "global score" not in blocks(other)
             assert as_dict(one)["global_score"] == other.alignment.score

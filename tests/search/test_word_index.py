@@ -534,6 +534,37 @@ def test_a_store_that_was_built_again_with_the_same_ids_is_refused(
         protalign.search(names[0], index=tmp_path / "i", model=model)
 
 
+def test_an_index_keeps_its_words(changed: Path, model: Model, store: EmbeddingStore) -> None:
+    """Another number or seed is refused, and one that no index can have before anything is read."""
+    before = contents(changed)
+    for given, built_with in (
+        ({"n_words": WORDS - 1}, f"{WORDS} words, not {WORDS - 1}"),
+        ({"n_words": WORDS + 1}, f"{WORDS} words, not {WORDS + 1}"),
+        ({"seed": 1}, "seed 0, not 1"),
+    ):
+        with pytest.raises(InputError, match=f"it was built with {built_with}, and .*; leave"):
+            index_store(model, store, changed, **given)
+    with pytest.raises(InputError, match="n_words=65536: not a whole number from 1 to 65,535"):
+        index_store(model, store, changed, n_words=65_536)
+    assert index_store(model, store, changed, n_words=WORDS, seed=0).residues == 0
+    assert contents(changed) == before
+
+
+def test_an_index_that_does_not_say_how_it_was_built(
+    changed: Path, model: Model, store: EmbeddingStore
+) -> None:
+    """Of earlier versions: fewer words than it has are refused; more may have been asked for."""
+    manifest = changed / "index.json"
+    value = json.loads(manifest.read_text())
+    del value["sha256"], value["provenance"]["n_words"], value["provenance"]["seed"]
+    manifest.write_text(json_text(sealed(value)))
+    most = max(map(len, WordIndex(changed).words.centroids.values()))
+    with pytest.raises(InputError, match=f"it was built with {most} words, not {most - 1}"):
+        index_store(model, store, changed, n_words=most - 1)
+    for given in ({"n_words": most}, {"n_words": most + 1}, {"seed": 5}):
+        assert index_store(model, store, changed, **given).residues == 0
+
+
 def test_an_index_without_a_digest_of_contents_is_read(
     changed: Path, model: Model, store: EmbeddingStore
 ) -> None:
