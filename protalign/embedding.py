@@ -449,8 +449,7 @@ def _scan(
             writer.add(
                 path_text(result.source.path),
                 result.sha256,
-                result.proteins,
-                result.failures,
+                result.records,
                 last=result.last,
             )
             for protein in result.proteins:

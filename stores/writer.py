@@ -194,11 +194,10 @@ class StoreWriter:
         self,
         source_path: str,
         sha256: bytes,
-        proteins: Sequence[Protein],
-        failures: Sequence[Failure] = (),
+        records: Sequence[Protein | Failure],
         last: bool = True,
     ) -> list[Failure]:
-        """Add the proteins and failures of a file, or of a part of it.
+        """Add the proteins and failures of a file, or of a part of it, in its order.
 
         Parameters
         ----------
@@ -207,10 +206,8 @@ class StoreWriter:
         sha256 : bytes
             The SHA-256 of its bytes, or ``b""`` if the file cannot be opened: then its failures
             are kept, and the entries of an earlier version stay.
-        proteins : sequence of Protein
-            The proteins read from it.
-        failures : sequence of Failure
-            The records that could not be read.
+        records : sequence of Protein or Failure
+            The proteins read from it, and the records that could not be read.
         last : bool
             Whether this is the last part of the file.
 
@@ -220,19 +217,23 @@ class StoreWriter:
             The failures that the store itself adds: ids that are already taken.
         """
         if not sha256:
-            for failure in failures:
-                self.add_failure(failure)
+            for record in records:
+                if isinstance(record, Failure):
+                    self.add_failure(record)
             return []
         source = self._source_row(source_path, sha256)
         reading = self._readings.setdefault(source, _Reading())
         refused = []
-        for protein in proteins:
-            refusal = self._add_protein(protein, source, source_path, reading)
-            if refusal is not None:
-                refused.append(refusal)
-        for failure in [*failures, *refused]:
-            self.add_failure(failure)
-            reading.failures.add(failure.id)
+        for record in records:
+            failure: Failure | None
+            if isinstance(record, Failure):
+                failure = record
+            else:
+                failure = self._add_protein(record, source, source_path, reading)
+                refused += [] if failure is None else [failure]
+            if failure is not None:
+                self.add_failure(failure)
+                reading.failures.add(failure.id)
         if last:
             self._resolve(source_path, reading.failures)
             del self._readings[source]

@@ -57,7 +57,8 @@ def read_fasta(
     Yields
     ------
     Protein or Failure
-        One for each record, in order. A Failure without an id is about the whole file.
+        One for each record, in order. A Failure without an id is about the whole file; a record
+        without an id is "record 3", by its place.
 
     Examples
     --------
@@ -126,15 +127,14 @@ def _records(text: io.TextIOBase, file: str) -> Iterator[Protein | Failure]:
         id = header.split(maxsplit=1)[0] if header.strip() else ""
         try:
             if not is_id(id):
-                raise InputError(
-                    f"record {count} has no usable id", "begin its header with a printable word"
-                )
+                raise InputError("it has no usable id", "begin its header with a printable word")
             if id in seen:
                 raise InputError("its id is in this file twice", "give each record its own id")
             seen.add(id)
             chain = Chain.from_sequence(parse_sequence(letters))
         except InputError as error:
-            yield Failure(id if is_id(id) else "", file, error.reason, error.advice)
+            named = id if is_id(id) else f"record {count}"  # which is not an id: it has a space
+            yield Failure(named, file, error.reason, error.advice)
         else:
             notes = _notes(letters, chain.sequence)
             yield Protein(id, file, (chain,), notes=notes, annotation=header_annotation(header))

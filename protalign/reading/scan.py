@@ -85,9 +85,8 @@ def read_source(source: SourceFile, options: ReadOptions | None = None) -> Sourc
     if source.kind not in CONTAINERS and not apart:
         return read_structure_file(source, options)
     blocks = list(read_sources([source], options, processes=1))
-    proteins = [protein for block in blocks for protein in block.proteins]
-    failures = [failure for block in blocks for failure in block.failures]
-    return SourceResult(source, blocks[-1].sha256, proteins, failures)
+    records = [record for block in blocks for record in block.records]
+    return SourceResult(source, blocks[-1].sha256, records)
 
 
 def read_sources(
@@ -282,11 +281,8 @@ def _read_blocks(
     else:
         records = _records_of(source)
     for record in records:
-        if isinstance(record, Failure):
-            block.failures.append(record)
-        else:
-            block.proteins.append(record)
-        if len(block.proteins) + len(block.failures) >= size:
+        block.records.append(record)
+        if len(block.records) >= size:
             yield block
             block = SourceResult(source, sha256, last=False)
     yield replace(block, last=True)
@@ -351,8 +347,7 @@ def _parse_members(
             read.append(member)
             continue
         result = parsed(member.source, member.name, member.data, b"", options)
-        read += result.proteins
-        read += result.failures
+        read += result.records
     return read
 
 
@@ -363,12 +358,12 @@ def _died(member: tuple[Member | Failure]) -> list[Protein | Failure]:
 
 
 def _without_duplicates(result: SourceResult, first_of: dict[str, str]) -> SourceResult:
-    proteins, failures = [], list(result.failures)
-    for protein in result.proteins:
-        first = first_of.get(protein.id)
-        if first is None:
-            first_of[protein.id] = protein.source
-            proteins.append(protein)
-        else:
-            failures.append(taken(protein.id, protein.source, first))
-    return replace(result, proteins=proteins, failures=failures)
+    records: list[Protein | Failure] = []
+    for record in result.records:
+        if isinstance(record, Protein) and record.id in first_of:
+            records.append(taken(record.id, record.source, first_of[record.id]))
+            continue
+        if isinstance(record, Protein):
+            first_of[record.id] = record.source
+        records.append(record)
+    return replace(result, records=records)

@@ -49,9 +49,7 @@ class SourceResult:
     sha256 : bytes
         SHA-256 (32 bytes) of the file as it is on disk; empty if the file cannot be opened, or if
         memory did not suffice to read it.
-    proteins : list of Protein
-        In the order of the file.
-    failures : list of Failure
+    records : list of Protein or Failure
         In the order of the file.
     skipped : bool
         The caller's ``skip`` accepted the file: nothing was read but its hash.
@@ -70,10 +68,19 @@ class SourceResult:
 
     source: SourceFile
     sha256: bytes
-    proteins: list[Protein] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
+    records: list[Protein | Failure] = field(default_factory=list)
     skipped: bool = False
     last: bool = True
+
+    @property
+    def proteins(self) -> list[Protein]:
+        """The proteins, in the order of the file."""
+        return [record for record in self.records if isinstance(record, Protein)]
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The failures, in the order of the file."""
+        return [record for record in self.records if isinstance(record, Failure)]
 
 
 def read_structure_file(
@@ -92,7 +99,7 @@ def read_structure_file(
         sha256 = hashlib.sha256(data).digest()
         content = unpack(data, source.path.name, min(most, room))
         del data
-        return SourceResult(source, sha256, read_structure(source, content, options))
+        return SourceResult(source, sha256, [*read_structure(source, content, options)])
     except TooLargeError as error:
         if error.limit < room:
             raise
@@ -141,11 +148,11 @@ def read_content(
     id, kind = split_name(name)
     if kind is None or kind in CONTAINERS or kind in IN_OWN_PROCESS:
         failure = Failure("", name, "its suffix is unknown", STRUCTURE_SUFFIXES)
-        return SourceResult(SourceFile(Path(name), id, "pdb"), b"", failures=[failure])
+        return SourceResult(SourceFile(Path(name), id, "pdb"), b"", [failure])
     source = SourceFile(Path(name), id, kind)
     if not is_id(id):
         reason = "its name cannot be an id: it is empty, or has white space"
-        return SourceResult(source, b"", failures=[Failure("", name, reason, "rename the file")])
+        return SourceResult(source, b"", [Failure("", name, reason, "rename the file")])
     return parsed(source, name, data, hashlib.sha256(data).digest(), options, most)
 
 
@@ -161,7 +168,7 @@ def parsed(
     try:
         content = unpack(data, name, min(most, room_for(source.kind)))
         return SourceResult(
-            source, sha256, read_structure(source, content, options or ReadOptions())
+            source, sha256, [*read_structure(source, content, options or ReadOptions())]
         )
     except TooLargeError as error:
         if error.limit < most:
@@ -204,4 +211,4 @@ def unexpected(error: Exception) -> tuple[str, str]:
 def failed(source: SourceFile, sha256: bytes, reason: str, advice: str) -> SourceResult:
     """Return the result of a file that cannot be used."""
     failure = Failure(source.id, path_text(source.path), reason, advice)
-    return SourceResult(source, sha256, failures=[failure])
+    return SourceResult(source, sha256, [failure])

@@ -87,7 +87,7 @@ def build(
             file = Path(protein.source)
             content = file.read_bytes() if file.is_file() else protein.source.encode()
             sha256 = hashlib.sha256(content).digest()
-            assert writer.add(protein.source, sha256, [protein], []) == []
+            assert writer.add(protein.source, sha256, [protein]) == []
         writer.commit()
         writer.plan("one_hot", sequence_encoder, 1024, 4096)
         writer.plan(PROTEINMPNN, structure, 1024, 4096)

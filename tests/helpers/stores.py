@@ -82,7 +82,7 @@ def add_all(writer: StoreWriter, proteins: Sequence[Protein]) -> None:
     for protein in proteins:
         sha256 = digest(protein.source)
         if not writer.source_is_current(protein.source, sha256):
-            assert writer.add(protein.source, sha256, [protein], []) == []
+            assert writer.add(protein.source, sha256, [protein]) == []
 
 
 def plan_both(writer: StoreWriter) -> None:

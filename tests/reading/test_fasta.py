@@ -57,7 +57,7 @@ def test_letters_that_are_understood(tmp_path: Path, written: str, read_as: str)
         (">bad\n", "the record is empty"),
         (">bad\n*\n", "the record is empty"),
         (">bad\nM\n", "it has only one residue"),
-        (">\nMKVL\n", "record 2 has no usable id"),
+        (">\nMKVL\n", "it has no usable id"),
         (">first\nMKVL\n", "its id is in this file twice"),
     ],
 )
@@ -70,6 +70,7 @@ def test_bad_record_fails_alone(tmp_path: Path, record: str, reason: str) -> Non
     assert isinstance(failure, Failure)
     assert failure.reason == reason
     assert failure.advice
+    assert failure.id == ("record 2" if record.startswith(">\n") else record[1:].split()[0])
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,21 @@ def test_record_with_a_structures_id_fails_and_names_its_file(
     assert failure.reason.endswith("1vqb_A.pdb.gz")
 
 
+def test_failures_of_a_fasta_file_are_in_its_order(tmp_path: Path) -> None:
+    """Records that fail by themselves, without an id, and with an id that an earlier file has."""
+    (tmp_path / "a.fasta").write_text(">x1\nMKVL\n>x2\nMKVL\n")
+    (tmp_path / "b.fasta").write_text(
+        ">\nMKVL\n>x1\nMKVL\n>b2\nMK2V\n>good\nMKVI\n>x2\nMKVL\n>b3\nM\n>\nMKVL\n>good\nMK\n"
+    )
+    sources, _ = find_sources([tmp_path])
+    expected = ["record 1", "x1", "b2", "x2", "b3", "record 7", "good"]
+    for block in (2, 100):
+        results = list(read_sources(sources, block=block))
+        failures = [failure for result in results for failure in result.failures]
+        assert [failure.id for failure in failures] == expected
+        assert [p.id for result in results for p in result.proteins] == ["x1", "x2", "good"]
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_known_files_are_hashed_and_not_read(mixed: list[SourceFile], processes: int) -> None:
     """``skip`` sees every file's hash; what it accepts comes back empty and marked."""

@@ -27,7 +27,7 @@ def make_store(path: Path, proteins: dict[str, tuple[str, ...]]) -> EmbeddingSto
             Protein(name, "all.fasta", tuple(Chain.from_sequence(s) for s in sequences))
             for name, sequences in proteins.items()
         ]
-        writer.add("all.fasta", b"0" * 32, found, [])
+        writer.add("all.fasta", b"0" * 32, found)
         writer.commit()
     return EmbeddingStore.open(path)
 

@@ -111,7 +111,7 @@ def test_replaced_entries_do_not_count(pair: Path) -> None:
     """A file that was read again in its own store has its new entry only."""
     changed = replace(sequence_only("a", "WWWWW"), source="a.fasta")
     with StoreWriter(pair / "a.zarr", OPTIONS) as writer:
-        assert writer.add("a.fasta", bytes(32), [changed], []) == []
+        assert writer.add("a.fasta", bytes(32), [changed]) == []
         writer.commit()
         writer.plan("one_hot", ONE_HOT, BATCH_ROWS, CHUNK_ROWS)
         writer.plan("from_centre", CENTRE, BATCH_ROWS, CHUNK_ROWS)

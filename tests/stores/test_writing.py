@@ -162,6 +162,21 @@ def test_duplicate_ids_are_failures(
     assert [f.file for f in store.failures] == ["y.fasta", "z.fasta"]
 
 
+def test_failures_are_in_the_order_of_the_file(path: Path, tmp_path: Path) -> None:
+    """Records whose id another file has stand between those that cannot be read."""
+    first, second = tmp_path / "x.fasta", str(tmp_path / "y.fasta")
+    first.write_text(">a\nACDE\n")
+    bad = [Failure(name, second, "it has only one residue", "leave it out") for name in "bdf"]
+    taken = [sequence_only(name, "ACDE") for name in "ac"]
+    records = [bad[0], taken[0], bad[1], sequence_only("e", "GGG"), taken[1], bad[2]]
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add(str(first), digest("1"), taken)
+        refused = writer.add(second, digest("2"), records)
+        assert [failure.id for failure in refused] == ["a", "c"]
+        assert [failure.id for failure in writer.failures] == list("badcf")
+    assert [failure.id for failure in EmbeddingStore.open(path).failures] == list("badcf")
+
+
 def test_a_file_that_is_gone_keeps_no_id(path: Path) -> None:
     """An id is free again once its file was deleted or renamed."""
     with StoreWriter(path, OPTIONS) as writer:
@@ -197,7 +212,7 @@ def test_failures_are_kept_once_and_resolved(path: Path) -> None:
     failure = Failure("a", "x.pdb", "truncated", "fetch it again")
     for _ in range(2):
         with StoreWriter(path, OPTIONS) as writer:
-            writer.add("x.pdb", digest("1"), [], [failure])
+            writer.add("x.pdb", digest("1"), [failure])
     assert EmbeddingStore.open(path).failures == [failure]
     before = tree(path)
     with StoreWriter(path, OPTIONS) as writer:
@@ -372,7 +387,7 @@ def test_a_file_that_cannot_be_opened_leaves_the_index_whole(path: Path, tmp_pat
     first, second = (Protein(i, f"/data/{i}", (Chain.from_sequence("ACDE"),)) for i in ("a", "b"))
     with StoreWriter(path, OPTIONS) as writer:
         writer.add(first.source, b"1" * 32, [first])
-        writer.add(failure.file, b"", [], [failure])
+        writer.add(failure.file, b"", [failure])
         writer.add(second.source, b"2" * 32, [second])
     assert verify(path).ok
     with StoreWriter(path, OPTIONS) as writer:
