@@ -49,7 +49,9 @@ class SearchForm(QueryForm):
     length_term: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0, description="Nats that a global score loses for each residue of different length."
     )
-    tm_score: bool = Field(False, description="Superpose each hit on its query.")
+    tm_score: bool = Field(
+        False, description="Superpose each hit on its query. Refused if no query has coordinates."
+    )
     max_evalue: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     min_score: Number | None = None
     min_cov: Annotated[float, Field(ge=0, le=1)] | None = None
