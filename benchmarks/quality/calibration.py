@@ -70,9 +70,11 @@ def main() -> None:
     parser.add_argument("--tm", type=int, default=0, help="pairs of each excess to superimpose")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    runs = [run for seed in range(options.seeds) for run in measure(options, seed)]
-    for run in runs:
-        print_run(run)
+    runs = []
+    for seed in range(options.seeds):
+        for run in measure(options, seed):
+            print_run(run)
+            runs.append(run)
     if options.json:
         write_json(options.json, {"machine": MACHINE, "runs": runs})
 

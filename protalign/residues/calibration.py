@@ -41,7 +41,7 @@ _LEAST_LENGTH = 30
 #: Excess at which half of the pairs share a fold, and the power of the excess by which the odds
 #: rise. Of pairs of SCOPe's chains and of CATH's domains that a stage was not fitted on, 4 of 100
 #: had a TM-score of 0.5 or more at an excess of 2.5, 25 at 5.5, 55 at 9, 76 at 17 and all above 20:
-#: means of four sets (benchmarks/quality/calibration.py --tm). Classes of SCOPe or CATH would not
+#: means of three sets (benchmarks/quality/calibration.py --tm). Classes of SCOPe or CATH would not
 #: do: how many pairs of one excess share one differs tenfold between the two.
 _FOLD_CENTRE, _FOLD_POWER = 8.3, 2.3
 
