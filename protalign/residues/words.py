@@ -114,8 +114,14 @@ class ResidueWords:
         return WordProfile.of(query @ self.centroids[modality].T)
 
     def rough_profiles(self, modality: Modality, queries: Sequence[Float32]) -> RoughProfiles:
-        """Return what a rough look needs of queries; see ``profile``."""
-        return RoughProfiles(query @ self.centroids[modality].T for query in queries)
+        """Return what a rough look needs of queries; see ``profile``.
+
+        The words far from the mean tell most: the log-likelihood ratio of the same residue to two
+        residues that have nothing to do with each other is large there.
+        """
+        centroids = self.centroids[modality]
+        telling = np.square(centroids[:, :-2]).sum(axis=1)
+        return RoughProfiles((query @ centroids.T for query in queries), telling)
 
     @cached_property
     def _ready(self) -> dict[Modality, tuple[Float32, Float32]]:

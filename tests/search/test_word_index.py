@@ -290,7 +290,7 @@ def test_of_equal_segments_that_of_the_shorter_entry_is_first(tmp_path: Path) ->
     query = 9 * np.eye(2, 5, dtype=np.float32) - 3
     [(rows, scores)] = WordIndex(tmp_path / "index").nearest("structure", [query], k=4)
     assert rows.tolist() == [2, 3, 1, 0]
-    assert scores.tolist() == pytest.approx([12, 12, 12 - 30 * np.log(1.2), 12 - 30 * np.log(4)])
+    assert scores.tolist() == pytest.approx([6, 6, 6 - 15 * np.log(1.2), 6 - 15 * np.log(4)])
 
 
 def test_few_candidates_hold_the_own_structure(

@@ -14,8 +14,6 @@ from protalign.residues.kernels import word_scores as scoring
 from protalign.residues.kernels.word_scores import (
     HIGHEST,
     LOWEST,
-    MARGIN,
-    SHIFT,
     STEPS,
     WordProfile,
     word_scores,
@@ -26,18 +24,18 @@ WORDS = 11
 
 
 def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
-    """The best segment of a band, as it is defined."""
+    """The best segment of a band, as it is defined.
+
+    Blocks have four residues, those of the query one more on each side.
+    """
     steps = np.clip(np.rint(STEPS * scores), LOWEST, HIGHEST).astype(int)
-    size = 2**SHIFT
     ending: dict[int, int] = {}
     best = 0
     for position, word in enumerate(words):
-        for block in range(-(-len(scores) // size)):
-            beside = range(block * size - MARGIN, (block + 1) * size + MARGIN)
-            inside = [residue for residue in beside if 0 <= residue < len(scores)]
-            band = position // size - block
-            fitting = max(int(steps[residue, word]) for residue in inside)
-            ending[band] = max(0, ending.get(band, 0) + fitting)
+        for block in range(-(-len(scores) // 4)):
+            band = position // 4 - block
+            fitting = steps[max(0, 4 * block - 1) : 4 * block + 5, word].max()
+            ending[band] = max(0, ending.get(band, 0) + int(fitting))
             best = max(best, ending[band])
     return best
 
@@ -82,11 +80,25 @@ def test_scores_of_long_queries_are_those_of_loops(length: int) -> None:
 def test_a_part_of_the_targets_scores_as_it_does_among_all() -> None:
     """Offsets may begin anywhere in the words, and threads share the targets."""
     rng = np.random.default_rng(0)
-    profile = WordProfile.of(rng.normal(5, 2, (40, WORDS)).astype(np.float32))
-    words, offsets = random_words(rng, rng.integers(0, 60, 50).tolist(), WORDS)
+    profile = WordProfile.of(rng.normal(7, 2, (100, WORDS)).astype(np.float32))
+    words, offsets = random_words(rng, rng.integers(0, 120, 50).tolist(), WORDS)
     whole = word_scores(profile, words, offsets)
     assert word_scores(profile, words, offsets[20:31]).tolist() == whole[20:30].tolist()
-    assert whole.max() > 255  # some are more than a byte holds
+    large = whole > 255  # more than a byte holds
+    assert 10 < large.sum() < 40
+    assert (large[1:] & ~large[:-1]).any() and (~large[1:] & large[:-1]).any()
+
+
+def test_words_may_lie_apart_in_memory() -> None:
+    """A column of a table of words scores as its copy does."""
+    rng = np.random.default_rng(2)
+    profile = WordProfile.of(rng.normal(0, 2, (40, WORDS)).astype(np.float32))
+    words, offsets = random_words(rng, [30, 50], WORDS)
+    apart = np.stack([words, words[::-1]], axis=1)[:, 0]
+    assert not apart.flags.c_contiguous
+    assert word_scores(profile, apart, offsets).tolist() == word_scores(
+        profile, words, offsets
+    ).tolist()
 
 
 def test_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
