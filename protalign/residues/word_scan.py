@@ -22,13 +22,13 @@ from protalign.residues.words import ResidueWords
 #: The part of the targets that a rough look keeps, and how many it keeps at least for each that is
 #: wanted. Without it as many of 120 queries find the first hit of a full comparison among their 200
 #: best (benchmarks/quality/words.py).
-_KEPT, _AT_LEAST = 1 / 32, 20
+_KEPT, _AT_LEAST = 1 / 64, 8
 
 
 class WordScan:
     """Queries, ready to be compared with targets of the other modality.
 
-    A rough look at all targets keeps some for each query, a thirty-second part and those that equal the last
+    A rough look at all targets keeps some for each query, one in 64 and those that equal the last
     of them; these are scored. So some of the best may be missing, rarely the first. If there are
     few targets, all are scored. What is found for a query does not depend on the other queries.
 
@@ -57,8 +57,7 @@ class WordScan:
     """
 
     def __init__(self, words: ResidueWords, modality: Modality, queries: Sequence[Float32]) -> None:
-        self._profiles = [words.profile(modality, query) for query in queries]
-        self._rough = words.rough_profiles(modality, queries)
+        self._profiles, self._rough = words.profiles(modality, queries)
 
     def scores(
         self, words: Words, offsets: Int64, k: int, inside: Bool | None = None

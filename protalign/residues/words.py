@@ -18,7 +18,7 @@ from protalign.core.errors import InputError
 from protalign.core.machine import threads_here
 from protalign.core.protein import Modality
 from protalign.core.threads import run_single_threaded
-from protalign.residues.kernels.rough_scores import RoughProfiles
+from protalign.residues.kernels.rough_scores import RoughProfiles, rough_blocks
 from protalign.residues.kernels.word_scores import WordProfile, Words
 
 #: K, the words of a modality.
@@ -109,19 +109,38 @@ class ResidueWords:
         InputError
             The query has no rows.
         """
-        if len(query) == 0:
-            raise InputError("query: it has no residue rows", "give an array (residues, K)")
-        return WordProfile.of(query @ self.centroids[modality].T)
+        return WordProfile.of(self.scores(modality, query))
 
-    def rough_profiles(self, modality: Modality, queries: Sequence[Float32]) -> RoughProfiles:
-        """Return what a rough look needs of queries; see ``profile``.
+    def profiles(
+        self, modality: Modality, queries: Sequence[Float32]
+    ) -> tuple[list[WordProfile], RoughProfiles]:
+        """Return what scores and a rough look need of queries; see ``profile``.
 
         The words far from the mean tell most: the log-likelihood ratio of the same residue to two
-        residues that have nothing to do with each other is large there.
+        residues that have nothing to do with each other is large there. Products are small, so
+        each thread makes those of some queries.
         """
-        centroids = self.centroids[modality]
-        telling = np.square(centroids[:, :-2]).sum(axis=1)
-        return RoughProfiles((query @ centroids.T for query in queries), telling)
+        profiles: list[WordProfile | None] = [None] * len(queries)
+        blocks = [np.empty((0, 0), dtype=np.int8)] * len(queries)
+        places = iter(range(len(queries)))
+
+        def prepare(_: int) -> None:
+            for place in places:  # threads share it
+                scores = self.scores(modality, queries[place])
+                profiles[place] = WordProfile.of(scores)
+                blocks[place] = rough_blocks(scores)
+
+        run_single_threaded(max(1, min(threads_here(), len(queries))), prepare)
+        telling = np.square(self.centroids[modality][:, :-2]).sum(axis=1)
+        return [each for each in profiles if each is not None], RoughProfiles(blocks, telling)
+
+    def scores(self, modality: Modality, query: Float32) -> Float32:
+        """Return (L, K) float32, the scores of a query's residues with each word; see ``profile``."""
+        if len(query) == 0:
+            raise InputError("query: it has no residue rows", "give an array (residues, K)")
+        words = torch.from_numpy(self.centroids[modality])
+        scores: Float32 = (torch.from_numpy(np.ascontiguousarray(query)) @ words.T).numpy()
+        return scores
 
     @cached_property
     def _ready(self) -> dict[Modality, tuple[Float32, Float32]]:

@@ -10,7 +10,7 @@ ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,6 +23,7 @@ from protalign.residues.kernels.packed import share
 from protalign.residues.kernels.word_scores import (
     Int8,
     Words,
+    added_by_chance,
     compiled_loops,
     contiguous,
     striped,
@@ -35,6 +36,8 @@ STEPS = 0.5
 LOWEST, HIGHEST = -4, 6
 #: Residues of the query beside a block, on either side, that belong to it too.
 MARGIN = 1
+#: Steps that chance adds to a score for each factor of e in a target's length.
+_STEPS_OF_LENGTH = 4.0
 #: Words of a thread's part, at least, and parts for each thread.
 _THREAD_WORDS, _PARTS = 1 << 18, 8
 
@@ -73,35 +76,32 @@ class RoughProfiles:
 
     Parameters
     ----------
-    scores : iterable of (L, K) float32
-        Each query's scores with each word, in nats, at least one row. They are read one by one.
+    queries : sequence of (blocks, K) int8
+        Each query's scores, of ``rough_blocks``.
     telling : (K,) float32
         How much a word tells: of four residues of a target the one with the largest number counts;
         of equal ones the later word.
 
     Examples
     --------
-    >>> profiles = RoughProfiles([np.array([[2.0, -3.0]] * 8)], np.array([1.0, 2.0]))
+    >>> blocks = rough_blocks(np.array([[2.0, -3.0]] * 8))
+    >>> profiles = RoughProfiles([blocks], np.array([1.0, 2.0]))
     >>> words, offsets = np.array([0, 0, 0, 0, 0, 0, 1], np.uint16), np.array([0, 5, 7])
     >>> rough_scores(profiles, words, offsets, np.arange(2)).tolist()
     [[2, 0]]
     """
 
-    def __init__(self, scores: Iterable[Float32], telling: Float32) -> None:
+    def __init__(self, queries: Sequence[Int8], telling: Float32) -> None:
         order = np.argsort(telling, kind="stable")
         self.ranks = np.empty(len(order), dtype=np.uint16)
         self.ranks[order] = np.arange(len(order))
-        self.n_queries = 0
-        parts: list[_Part] = []
-        for each in scores:
-            blocks = _block_scores(each)[:, order]
-            most = _most_columns()
-            parts += [
-                _Part(self.n_queries, blocks[first : first + most])
-                for first in range(0, len(blocks), most)
-            ]
-            self.n_queries += 1
-        self.tiles = [_tile(each) for each in _shared(parts)]
+        self.n_queries, most = len(queries), _most_columns()
+        parts = [
+            _Part(query, blocks[first : first + most])
+            for query, blocks in enumerate(queries)
+            for first in range(0, len(blocks), most)
+        ]
+        self.tiles = [_tile(each, order) for each in _shared(parts)]
 
 
 def rough_scores(profiles: RoughProfiles, words: Words, offsets: Int64, targets: Int64) -> Bytes:
@@ -122,7 +122,7 @@ def rough_scores(profiles: RoughProfiles, words: Words, offsets: Int64, targets:
     Returns
     -------
     (q, m) uint8
-        Scores in steps, at most 255; 0 for a target without residues.
+        Scores in steps, less what chance adds for a target's length: at least 0, at most 255.
     """
     best = np.zeros((profiles.n_queries, len(targets)), dtype=np.uint8)
     ends = np.cumsum(offsets[targets + 1] - offsets[targets])
@@ -151,10 +151,13 @@ def _look(
     ends = np.zeros(len(targets) + 1, dtype=np.int64)
     chosen = np.empty(int((-(-lengths // loops.ONE_OF)).sum()), dtype=np.uint16)
     loops.most_telling(words, offsets, targets, profiles.ranks, chosen, ends)
+    by_chance = np.rint(added_by_chance(lengths, _STEPS_OF_LENGTH)).astype(np.uint8)
     found = np.empty(loops.LANES, dtype=np.int8)
     for tile in profiles.tiles:
-        lanes = tile.queries, tile.firsts, tile.lasts
-        loops.shared_bests(chosen, ends, tile.scores, tile.values, tile.most, *lanes, found, best)
+        lanes = tile.most, tile.queries, tile.firsts, tile.lasts
+        loops.shared_bests(
+            chosen, ends, tile.scores, tile.values, *lanes, by_chance, found, best
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,8 +172,20 @@ class _Part:
         return -(-len(self.blocks) // values)
 
 
-def _block_scores(scores: Float32) -> Int8:
-    """Return the (blocks, K) scores of the query's blocks, in steps."""
+def rough_blocks(scores: Float32) -> Int8:
+    """Return the (blocks, K) int8 scores of a query's blocks, in steps.
+
+    Parameters
+    ----------
+    scores : (L, K) float32
+        Its scores with each word, in nats, at least one row.
+
+    Examples
+    --------
+    >>> rough_blocks(np.array([[2.0, -3.0]] * 9))
+    array([[ 1, -2],
+           [ 1, -2]], dtype=int8)
+    """
     loops = compiled_loops()
     size = loops.ROUGH_BLOCK * loops.ONE_OF
     blocks = -(-len(scores) // size)
@@ -207,8 +222,8 @@ def _shared(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
         left = others
 
 
-def _tile(parts: list[_Part]) -> _Tile:
-    """Lay the parts of some queries side by side."""
+def _tile(parts: list[_Part], order: Int64) -> _Tile:
+    """Lay the parts of some queries side by side, and the words in an order."""
     loops = compiled_loops()
     values = next(
         each for each in loops.VALUES if sum(part.lanes(each) for part in parts) <= loops.LANES
@@ -221,4 +236,4 @@ def _tile(parts: list[_Part]) -> _Tile:
     most = np.full(loops.LANES, 127, dtype=np.int8)
     most[firsts] = loops.EMPTY
     queries = np.array([part.query for part in parts], dtype=np.int64)
-    return _Tile(queries, firsts, lasts, striped(columns, values), most, values)
+    return _Tile(queries, firsts, lasts, striped(columns[:, order], values), most, values)

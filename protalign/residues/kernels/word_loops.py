@@ -83,7 +83,7 @@ def best_of_tile(
         if j is the first of its block: ending[c] = ending[c - 1], or what comes in for the first
         score = profile[words[begin + j] * width + column + place of c]
         ending[c] = max(min(ending[c] + score, largest), smallest)
-        best = max(best, ending[c])
+        if j is the last of its block: best = max(best, ending[c])
 
     The result is best - smallest.
     """
@@ -102,7 +102,7 @@ def _best_of_tile(context: Any, builder: Any, signature: Any, arguments: Any) ->
     kind = _BYTE if signature.args[7].dtype == types.int8 else _HALF
     words, profile = builder.gep(words, [begin]), builder.gep(profile, [column])
     coming_in = partial(_from_before, builder, leaving)
-    tile = _Tile(builder, kind, words, length, profile, width, BLOCK, coming_in, at_each_word=True)
+    tile = _Tile(builder, kind, words, length, profile, width, BLOCK, coming_in)
 
     def best(count: int) -> Any:
         found = tile.call("vector.reduce.smax", tile.loop(count), result=kind)
@@ -187,7 +187,7 @@ def _bests_of_shared_tile(context: Any, builder: Any, signature: Any, arguments:
 
     def write(count: int) -> None:
         width = ir.Constant(_INT, count * LANES)
-        tile = _Tile(builder, _BYTE, words, length, profile, width, ROUGH_BLOCK, coming_in, at_each_word=False)
+        tile = _Tile(builder, _BYTE, words, length, profile, width, ROUGH_BLOCK, coming_in)
         builder.store(tile.loop(count), tile.value_at(found, 0), align=1)
 
     _by_count(builder, values, write)
@@ -199,8 +199,7 @@ class _Tile:
     """What is known of a tile, of which a loop is written.
 
     ``block`` is the words of a block of the target. ``coming_in`` writes what becomes the first
-    value in a new one, of the tile, the block's number and the last value. ``at_each_word`` says
-    whether a segment counts wherever it ends, or by what it has where a block ends.
+    value in a new one, of the tile, the block's number and the last value.
     """
 
     builder: Any
@@ -211,7 +210,6 @@ class _Tile:
     width: Any
     block: int
     coming_in: Callable[[_Tile, Any, Any], Any]
-    at_each_word: bool
 
     def loop(self, count: int) -> Any:
         """Write the loop for some values; return the best of each lane."""
@@ -231,8 +229,7 @@ class _Tile:
         first = builder.mul(number, ir.Constant(_INT, self.block))
         for place in range(self.block):
             now = self._added(now, builder.add(first, ir.Constant(_INT, place)))
-            if self.at_each_word or place == self.block - 1:
-                best = self._better(best, now)
+        best = self._better(best, now)
         following = builder.add(number, one)
         _join(begin, [number, *before], [zero, *[self.empty] * (count + 1)])
         _join(block, [number, *before], [following, *now, best])
@@ -248,15 +245,14 @@ class _Tile:
         moved = self._moved(whole, ending[:-1])
         builder.branch(residue)
         builder.position_at_end(residue)
-        position, bands = builder.phi(_INT), self._phis(count + 1)
-        now = self._added(bands[:-1], position)
-        best = self._better(bands[-1], now) if self.at_each_word else bands[-1]
+        position, bands = builder.phi(_INT), self._phis(count)
+        now = self._added(bands, position)
         following = builder.add(position, one)
-        _join(rest, [position, *bands], [first, *moved, ending[-1]])
-        _join(residue, [position, *bands], [following, *now, best])
+        _join(rest, [position, *bands], [first, *moved])
+        _join(residue, [position, *bands], [following, *now])
         builder.cbranch(builder.icmp_signed("<", following, self.length), residue, ended)
         builder.position_at_end(ended)
-        best = best if self.at_each_word else self._better(best, now)
+        best = self._better(ending[-1], now)
         builder.branch(done)
 
         builder.position_at_end(done)
@@ -403,6 +399,7 @@ def shared_bests(
     queries: Int64,
     firsts: Int64,
     lasts: Int64,
+    by_chance: Bytes,
     found: Int8,
     best: Bytes,
 ) -> None:
@@ -422,6 +419,8 @@ def shared_bests(
         127, or ``EMPTY`` for a lane that is the first of its part.
     queries, firsts, lasts : (parts,) int64
         The query of each part, its first lane, and the one after its last.
+    by_chance : (n,) uint8
+        What each target's scores are reduced by.
     found : (LANES,) int8
         Memory.
     best : (q, n) uint8
@@ -436,7 +435,8 @@ def shared_bests(
             for lane in range(firsts[part] + 1, lasts[part]):
                 highest = max(highest, found[lane])
             query = queries[part]
-            best[query, target] = max(int(best[query, target]), int(highest) - EMPTY)
+            score = int(highest) - EMPTY - int(by_chance[target])
+            best[query, target] = max(int(best[query, target]), score)
 
 
 @_compiled

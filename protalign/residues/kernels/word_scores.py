@@ -4,7 +4,8 @@ A word stands for the residues near it, so the score of a query's residue and a 
 up in a table, the query's profile. Both proteins are cut into blocks of four residues. A band is
 all pairs of blocks that are equally far apart, some neighbouring diagonals: each residue of a
 target adds to it the score of the residue of the query that fits it best in the block there, or
-just beside that block. A segment is a part of a band, with short gaps for nothing and no others.
+just beside that block. A segment is a part of a band, with short gaps for nothing and no others,
+and counts by what it has where a block of the target ends.
 MMseqs2 and Foldseek do the like with k-mers and single diagonals before they align.
 
 A query of some hundred residues has something to say to every word, so lists of where each word
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protalign.core.arrays import Float32, Int64
+from protalign.core.arrays import Float32, Float64, Int64
 from protalign.core.machine import threads_here
 from protalign.residues.kernels.packed import share
 
@@ -211,8 +212,12 @@ def without_length(scores: npt.NDArray[np.int32], lengths: Int64) -> Float32:
     >>> without_length(np.array([90, 90, 90], np.int32), np.array([20, 50, 136])).round().tolist()
     [90.0, 90.0, 75.0]
     """
-    longer = np.maximum(lengths, _FROM_LENGTH) / _FROM_LENGTH
-    return (scores - _STEPS_OF_LENGTH * np.log(longer)).astype(np.float32)
+    return (scores - added_by_chance(lengths, _STEPS_OF_LENGTH)).astype(np.float32)
+
+
+def added_by_chance(lengths: Int64, steps: float) -> Float64:
+    """Return what chance adds to scores for targets' lengths, if so much for each factor of e."""
+    return steps * np.log(np.maximum(lengths, _FROM_LENGTH) / _FROM_LENGTH)
 
 
 def _cut(size: float, ends: Int64, *arrays: npt.NDArray[Any]) -> list[list[npt.NDArray[Any]]]:

@@ -16,6 +16,7 @@ from protalign.residues.kernels.rough_scores import (
     LOWEST,
     STEPS,
     RoughProfiles,
+    rough_blocks,
     rough_scores,
 )
 from tests.helpers.words import random_words
@@ -26,13 +27,20 @@ TELLING = np.array([3.0, 1.0, 4.0, 1.5, 5.0, 9.0, 2.0, 6.0, 5.0], dtype=np.float
 ORDER = np.argsort(TELLING, kind="stable").tolist()
 
 
+def profiles_of(scores: Sequence[npt.NDArray[np.float32]]) -> RoughProfiles:
+    """The profiles of queries by their scores with each word."""
+    return RoughProfiles([rough_blocks(each) for each in scores], TELLING)
+
+
 def every(offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """All targets."""
     return np.arange(len(offsets) - 1)
 
 
 def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
-    """The best segment of a band that ends with a block, as it is defined; no more than 255.
+    """The best segment of a band that ends with a block, less what chance adds for the length.
+
+    It is at most 255 before, and at least 0 after.
 
     Blocks have eight residues, those of the query one more on each side. Of four residues of the
     target the most telling word counts.
@@ -52,7 +60,8 @@ def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
             ending[band] = min(255, max(0, ending.get(band, 0) + steps[block, word]))
             if number % 2 or number + 1 == len(fours):
                 best = max(best, ending[band])
-    return best
+    by_chance = round(4 * np.log(max(len(words), 50) / 50))
+    return max(0, best - by_chance)
 
 
 @settings(max_examples=30)
@@ -69,7 +78,7 @@ def test_scores_are_those_of_loops(
     rng = np.random.default_rng(seed)
     scores = [rng.normal(mean, 2.5, (length, WORDS)).astype(np.float32) for length in queries]
     words, offsets = random_words(rng, lengths, WORDS)
-    found = rough_scores(RoughProfiles(scores, TELLING), words, offsets, every(offsets))
+    found = rough_scores(profiles_of(scores), words, offsets, every(offsets))
     assert found.shape == (len(queries), len(lengths))
     parts = np.split(words, offsets[1:-1]) if lengths else []
     for each, row in zip(scores, found, strict=True):
@@ -81,9 +90,9 @@ def test_scores_end_with_a_byte() -> None:
     scores = np.full((900, WORDS), 12.0, dtype=np.float32)
     words, offsets = random_words(np.random.default_rng(4), [160, 168, 172, 400], WORDS)
     for count in (300, 600, 900):  # residues of the query
-        profiles = RoughProfiles([scores[:count]], TELLING)
+        profiles = profiles_of([scores[:count]])
         [found] = rough_scores(profiles, words, offsets, every(offsets))
-        assert found.tolist() == [240, 252, 255, 255]
+        assert found.tolist() == [240 - 5, 252 - 5, 255 - 5, 255 - 8]
 
 
 def test_queries_of_several_tiles_do_not_touch() -> None:
@@ -92,11 +101,11 @@ def test_queries_of_several_tiles_do_not_touch() -> None:
     lengths = [300, 700, 64, 65, 1, 1200, 300, 8, 900]  # about three tiles
     scores = [rng.normal(0, 2.5, (length, WORDS)).astype(np.float32) for length in lengths]
     words, offsets = random_words(rng, [40, 0, 300, 7], WORDS)
-    together = RoughProfiles(scores, TELLING)
+    together = profiles_of(scores)
     assert len(together.tiles) > 1
     found = rough_scores(together, words, offsets, every(offsets))
     for each, row in zip(scores, found, strict=True):
-        alone = rough_scores(RoughProfiles([each], TELLING), words, offsets, every(offsets))
+        alone = rough_scores(profiles_of([each]), words, offsets, every(offsets))
         assert row.tolist() == alone[0].tolist()
 
 
@@ -108,10 +117,10 @@ def test_a_long_query_has_parts() -> None:
     scores[3900 + np.arange(96), own] = 6.0
     words, offsets = random_words(rng, [50], WORDS)
     words, offsets = np.concatenate([words, own]).astype(np.uint16), np.append(offsets, 146)
-    profiles = RoughProfiles([scores], TELLING)
+    profiles = profiles_of([scores])
     found = rough_scores(profiles, words, offsets, every(offsets))[0]
     assert len(profiles.tiles) == 3
-    alone = RoughProfiles([scores[2048:4096]], TELLING)
+    alone = profiles_of([scores[2048:4096]])
     part = rough_scores(alone, words, offsets, every(offsets))[0]
     assert found[1] == part[1] > 2 * found[0]
 
@@ -120,7 +129,7 @@ def test_some_targets_score_as_they_do_among_all(monkeypatch: pytest.MonkeyPatch
     """Offsets may begin anywhere in the words, some targets are wanted, and threads share them."""
     rng = np.random.default_rng(2)
     scores = [rng.normal(0, 2, (n, WORDS)).astype(np.float32) for n in (40, 3000)]
-    profiles = RoughProfiles(scores, TELLING)
+    profiles = profiles_of(scores)
     words, offsets = random_words(rng, rng.integers(0, 60, 50).tolist(), WORDS)
     whole = rough_scores(profiles, words, offsets, every(offsets))
     part = offsets[20:31]
@@ -137,7 +146,7 @@ def test_some_targets_score_as_they_do_among_all(monkeypatch: pytest.MonkeyPatch
 def test_words_may_lie_apart_in_memory() -> None:
     """A column of a table of words scores as its copy does."""
     rng = np.random.default_rng(3)
-    profiles = RoughProfiles([rng.normal(0, 2, (40, WORDS)).astype(np.float32)], TELLING)
+    profiles = profiles_of([rng.normal(0, 2, (40, WORDS)).astype(np.float32)])
     words, offsets = random_words(rng, [30, 50], WORDS)
     apart = np.stack([words, words[::-1]], axis=1)[:, 0]
     assert not apart.flags.c_contiguous

@@ -24,7 +24,7 @@ WORDS = 11
 
 
 def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
-    """The best segment of a band, as it is defined.
+    """The best segment of a band that ends with a block, as it is defined.
 
     Blocks have four residues, those of the query one more on each side.
     """
@@ -36,7 +36,8 @@ def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
             band = position // 4 - block
             fitting = steps[max(0, 4 * block - 1) : 4 * block + 5, word].max()
             ending[band] = max(0, ending.get(band, 0) + int(fitting))
-            best = max(best, ending[band])
+            if position % 4 == 3 or position + 1 == len(words):
+                best = max(best, ending[band])
     return best
 
 
