@@ -77,7 +77,7 @@ class WordIndex:
     >>> query = 9 * np.eye(2, 5, dtype=np.float32) - 3  # two residues that fit words 0 and 1
     >>> [(rows, scores)] = index.nearest("structure", [query], k=1)
     >>> rows.tolist(), scores.tolist()
-    ([1], [6.0])
+    ([1], [4.0])
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 
 from protalign.residues.kernels import rough_scores as looking
 from protalign.residues.kernels.rough_scores import (
-    HIGHEST,
-    LOWEST,
-    STEPS,
     RoughProfiles,
     rough_blocks,
     rough_scores,
@@ -43,13 +40,13 @@ def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
     It is at most 255 before, and at least 0 after.
 
     Blocks have eight residues, those of the query one more on each side. Of four residues of the
-    target the most telling word counts.
+    target the most telling word counts. A step is two nats; a pair has -8 to 12 nats.
     """
-    ratios = np.exp(np.clip(scores.astype(float), LOWEST / STEPS, HIGHEST / STEPS))
+    ratios = np.exp(np.clip(scores.astype(float), -8, 12))
     blocks = [
         ratios[max(0, start - 1) : start + 9].mean(axis=0) for start in range(0, len(scores), 8)
     ]
-    steps = np.rint(STEPS * np.log(blocks)).astype(int)
+    steps = np.rint(0.5 * np.log(blocks)).astype(int)
     fours = [words[first : first + 4] for first in range(0, len(words), 4)]
     ending: dict[int, int] = {}
     best = 0
@@ -141,6 +138,15 @@ def test_some_targets_score_as_they_do_among_all(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(looking, "threads_here", lambda: 2)
     assert rough_scores(profiles, words, offsets, every(offsets)).tolist() == whole.tolist()
     assert rough_scores(profiles, words, offsets, some).tolist() == whole[:, some].tolist()
+
+
+def test_a_pair_has_8_to_12_nats() -> None:
+    """At least -8, at most 12, for each of the words that are read."""
+    scores = np.tile(np.array([30.0, -30.0], dtype=np.float32), (60, 1))
+    profiles = RoughProfiles([rough_blocks(scores)], np.ones(2, dtype=np.float32))
+    words = np.repeat(np.array([0, 1, 0], dtype=np.uint16), [16, 8, 24])
+    found = rough_scores(profiles, words, np.array([0, 48]), np.arange(1))
+    assert found.tolist() == [[(4 * 12 - 2 * 8 + 6 * 12) / 2]]
 
 
 def test_words_may_lie_apart_in_memory() -> None:

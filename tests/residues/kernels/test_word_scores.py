@@ -11,13 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protalign.residues.kernels import word_scores as scoring
-from protalign.residues.kernels.word_scores import (
-    HIGHEST,
-    LOWEST,
-    STEPS,
-    WordProfile,
-    word_scores,
-)
+from protalign.residues.kernels.word_scores import WordProfile, word_scores
 from tests.helpers.words import random_words
 
 WORDS = 11
@@ -26,9 +20,10 @@ WORDS = 11
 def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
     """The best segment of a band that ends with a block, as it is defined.
 
-    Blocks have four residues, those of the query one more on each side.
+    Blocks have four residues, those of the query one more on each side. A step is two nats; a pair
+    has -8 to 12 nats.
     """
-    steps = np.clip(np.rint(STEPS * scores), LOWEST, HIGHEST).astype(int)
+    steps = np.clip(np.rint(0.5 * scores), -4, 6).astype(int)
     ending: dict[int, int] = {}
     best = 0
     for position, word in enumerate(words):
@@ -46,10 +41,10 @@ def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
     st.integers(0, 2**32 - 1),
     st.integers(1, 75),
     st.lists(st.integers(0, 90), max_size=6),
-    st.sampled_from([-3.0, 0.0, 4.0]),
+    st.sampled_from([-3.0, 0.0, 9.0]),
 )
 def test_scores_are_those_of_loops(seed: int, length: int, lengths: list[int], mean: float) -> None:
-    """For all lengths, also of one residue and none; much if the mean is 4."""
+    """For all lengths, also of one residue and none; much if the mean is 9."""
     rng = np.random.default_rng(seed)
     scores = rng.normal(mean, 2.5, (length, WORDS)).astype(np.float32)
     words, offsets = random_words(rng, lengths, WORDS)
@@ -90,6 +85,14 @@ def test_a_part_of_the_targets_scores_as_it_does_among_all() -> None:
     assert (large[1:] & ~large[:-1]).any() and (~large[1:] & large[:-1]).any()
 
 
+def test_a_pair_has_8_to_12_nats() -> None:
+    """At least -8, at most 12: one pair neither ends a segment nor makes one."""
+    scores = np.tile(np.array([30.0, -30.0], dtype=np.float32), (40, 1))
+    words = np.repeat(np.array([0, 1, 0], dtype=np.uint16), [8, 4, 8])
+    [score] = word_scores(WordProfile.of(scores), words, np.array([0, 20]))
+    assert score == (8 * 12 - 4 * 8 + 8 * 12) / 2
+
+
 def test_words_may_lie_apart_in_memory() -> None:
     """A column of a table of words scores as its copy does."""
     rng = np.random.default_rng(2)
@@ -120,7 +123,7 @@ def test_a_band_forgives_a_short_gap_and_no_long_one() -> None:
     words = residues.astype(np.uint16)
     profile = WordProfile.of(scores)
     whole = word_scores(profile, words, np.array([0, 60]))[0]
-    assert whole == 4 * STEPS * 60
+    assert whole == 2 * 60
     one, ten = (np.insert(words, 30, [words[29]] * count) for count in (1, 10))
     assert word_scores(profile, one, np.array([0, 61]))[0] >= whole
     assert word_scores(profile, ten, np.array([0, 70]))[0] <= 0.8 * whole
