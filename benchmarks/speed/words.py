@@ -46,7 +46,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.shared.made_up import lengths
 from benchmarks.shared.measuring import ROOT, SAMPLE, Summary, arguments, read_bandwidth, write
 from protalign import EmbeddingStore, embed
-from protalign.core.arrays import Float32, Int64
+from protalign.core.arrays import Float32, Int64, Words
 from protalign.core.protein import Modality
 from protalign.heads.inputs import Inputs, read_inputs
 from protalign.heads.model import Model
@@ -54,7 +54,7 @@ from protalign.heads.pairs import Pairs
 from protalign.heads.shipped import shipped_model
 from protalign.residues import PairSums, ResidueStage
 from protalign.residues.words import SAMPLED, ResidueWords
-from protalign.search.word_files import PartWriter, Words, new_index
+from protalign.search.word_files import PartWriter, new_index
 
 #: Residues of a piece that a made-up structure is put together from.
 PIECE = 40

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from protalign.core.arrays import Bool, Float32, Int64
-from protalign.core.protein import Modality
+from protalign.core.arrays import Bool, Bytes, Float32, Int64, Words
 from protalign.core.machine import threads_here
+from protalign.core.protein import Modality
 from protalign.residues.kernels.packed import share
-from protalign.residues.kernels.rough_scores import Bytes, rough_scores
+from protalign.residues.kernels.rough_scores import rough_scores
 from protalign.residues.kernels.word_scores import (
-    Words,
     compiled_loops,
     scores_of,
     without_length,

@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from protalign.core.arrays import Bool, Float32, Float64
+from protalign.core.arrays import Bool, Float32, Float64, Words
 from protalign.core.checks import check_whole
 from protalign.core.errors import InputError
 from protalign.core.machine import threads_here
 from protalign.core.protein import Modality
 from protalign.core.threads import run_single_threaded
 from protalign.residues.kernels.rough_scores import RoughProfiles, rough_blocks
-from protalign.residues.kernels.word_scores import WordProfile, Words
+from protalign.residues.kernels.word_scores import WordProfile
 
 #: K, the words of a modality.
 WORDS = 1024
@@ -135,7 +135,7 @@ class ResidueWords:
         return [each for each in profiles if each is not None], RoughProfiles(blocks, telling)
 
     def scores(self, modality: Modality, query: Float32) -> Float32:
-        """Return (L, K) float32, the scores of a query's residues with each word; see ``profile``."""
+        """Return a query's (L, K) float32 scores with each word, in nats; see ``profile``."""
         if len(query) == 0:
             raise InputError("query: it has no residue rows", "give an array (residues, K)")
         words = torch.from_numpy(self.centroids[modality])

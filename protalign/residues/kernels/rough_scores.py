@@ -15,14 +15,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-from protalign.core.arrays import Float32, Int64
+from protalign.core.arrays import Bytes, Float32, Int8, Int64, Words
 from protalign.core.machine import threads_here
 from protalign.residues.kernels.packed import share
 from protalign.residues.kernels.word_scores import (
-    Int8,
-    Words,
     added_by_chance,
     compiled_loops,
     contiguous,
@@ -40,8 +37,6 @@ MARGIN = 1
 _STEPS_OF_LENGTH = 4.0
 #: Words of a thread's part, at least, and parts for each thread.
 _THREAD_WORDS, _PARTS = 1 << 18, 8
-
-Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,9 +150,7 @@ def _look(
     found = np.empty(loops.LANES, dtype=np.int8)
     for tile in profiles.tiles:
         lanes = tile.most, tile.queries, tile.firsts, tile.lasts
-        loops.shared_bests(
-            chosen, ends, tile.scores, tile.values, *lanes, by_chance, found, best
-        )
+        loops.shared_bests(chosen, ends, tile.scores, tile.values, *lanes, by_chance, found, best)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,7 +206,9 @@ def _shared(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
     loops = compiled_loops()
     left = sorted(parts, key=lambda part: -len(part.blocks))
     while left:
-        room, tile, others = loops.LANES, [], []
+        tile: list[_Part] = []
+        others: list[_Part] = []
+        room = loops.LANES
         for part in left:
             lanes = part.lanes(loops.VALUES[-1])
             (tile if lanes <= room else others).append(part)

@@ -31,9 +31,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from protalign.core.arrays import Int64
+from protalign.core.arrays import Bytes, Int8, Int64, Words
 from protalign.residues.kernels.loops import compiled
-from protalign.residues.kernels.word_scores import Words
 
 #: Bands of one value.
 LANES = 32
@@ -46,9 +45,7 @@ ONE_OF = 4
 #: Stands for a score of 0 in a byte.
 EMPTY = -(1 << 7)
 
-Bytes = npt.NDArray[np.uint8]
 Int32 = npt.NDArray[np.int32]
-Int8 = npt.NDArray[np.int8]
 Int16 = npt.NDArray[np.int16]
 
 #: The same in 16 bits, and the largest score that a byte holds.
@@ -312,9 +309,7 @@ class _Tile:
 
     def moved_by_a_lane(self, before: Any, value: Any) -> Any:
         """Return a value's lanes in the places of the next ones, after the last one of another."""
-        lanes = ir.Constant(
-            ir.VectorType(_SHORT_INT, LANES), list(range(LANES - 1, 2 * LANES - 1))
-        )
+        lanes = ir.Constant(ir.VectorType(_SHORT_INT, LANES), list(range(LANES - 1, 2 * LANES - 1)))
         return self.builder.shuffle_vector(before, value, lanes)
 
     def value_at(self, bytes_: Any, number: int) -> Any:

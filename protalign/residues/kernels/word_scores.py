@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protalign.core.arrays import Float32, Float64, Int64
+from protalign.core.arrays import Float32, Float64, Int8, Int64, Words
 from protalign.core.machine import threads_here
 from protalign.residues.kernels.packed import share
 
@@ -46,9 +46,6 @@ _PARTS = 8
 #: targets keep it, the first hit of a full scan is not among the first 200 of 200,000 for 7 and 11
 #: of 100 queries; else for none and 2 (benchmarks/quality/words.py, two encoders).
 _STEPS_OF_LENGTH, _FROM_LENGTH = 15.0, 50
-
-Words = npt.NDArray[np.uint16]
-Int8 = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

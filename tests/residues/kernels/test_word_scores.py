@@ -82,7 +82,8 @@ def test_a_part_of_the_targets_scores_as_it_does_among_all() -> None:
     assert word_scores(profile, words, offsets[20:31]).tolist() == whole[20:30].tolist()
     large = whole > 255  # more than a byte holds
     assert 10 < large.sum() < 40
-    assert (large[1:] & ~large[:-1]).any() and (~large[1:] & large[:-1]).any()
+    assert (large[1:] & ~large[:-1]).any()
+    assert (~large[1:] & large[:-1]).any()
 
 
 def test_a_pair_has_8_to_12_nats() -> None:
@@ -100,9 +101,10 @@ def test_words_may_lie_apart_in_memory() -> None:
     words, offsets = random_words(rng, [30, 50], WORDS)
     apart = np.stack([words, words[::-1]], axis=1)[:, 0]
     assert not apart.flags.c_contiguous
-    assert word_scores(profile, apart, offsets).tolist() == word_scores(
-        profile, words, offsets
-    ).tolist()
+    assert (
+        word_scores(profile, apart, offsets).tolist()
+        == word_scores(profile, words, offsets).tolist()
+    )
 
 
 def test_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
