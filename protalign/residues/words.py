@@ -138,8 +138,11 @@ class ResidueWords:
         """Return a query's (L, K) float32 scores with each word, in nats; see ``profile``."""
         if len(query) == 0:
             raise InputError("query: it has no residue rows", "give an array (residues, K)")
-        words = torch.from_numpy(self.centroids[modality])
-        scores: Float32 = (torch.from_numpy(np.ascontiguousarray(query)) @ words.T).numpy()
+        rows, words = (
+            torch.from_numpy(np.array(each, dtype=np.float32))  # torch warns of what is read-only
+            for each in (query, self.centroids[modality])
+        )
+        scores: Float32 = (rows @ words.T).numpy()
         return scores
 
     @cached_property

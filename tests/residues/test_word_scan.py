@@ -76,7 +76,7 @@ def test_other_queries_change_nothing(
 def test_only_wanted_targets_are_found(
     words: ResidueWords, targets: tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]
 ) -> None:
-    """Others do not take their places."""
+    """Others do not take their places: what is found is what is found among these alone."""
     target_words, offsets = targets
     inside = np.zeros(COUNT, dtype=bool)
     inside[5:2000:3] = True
@@ -88,6 +88,10 @@ def test_only_wanted_targets_are_found(
         assert inside[found].all()
         assert len(found) >= min(8 * k, inside.sum())
         assert (len(found) == inside.sum()) == (k == 500)
+        alone = [target_words[offsets[i] : offsets[i + 1]] for i in np.flatnonzero(inside)]
+        ends = np.cumsum([0, *(len(each) for each in alone)])
+        [(same, _)] = WordScan(words, "structure", [query]).scores(np.concatenate(alone), ends, k)
+        assert found.tolist() == np.flatnonzero(inside)[same].tolist()
 
 
 @pytest.mark.parametrize(("k", "kept"), [(2, 50), (25, 200)])
