@@ -103,5 +103,5 @@ def _largest(scores: Bytes, count: int) -> list[Int64]:
         for row in rows:  # threads may share it
             found[row] = largest(scores[row], count)
 
-    share(min(threads_here(), len(scores)), work)
+    share(max(1, min(threads_here(), len(scores))), work)
     return found
