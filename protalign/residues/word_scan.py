@@ -20,7 +20,8 @@ from protalign.residues.words import ResidueWords
 
 #: The part of the targets that a rough look keeps, and how many it keeps at least for each that is
 #: wanted. If all are scored, as many of 120 queries find the first hit of a full comparison among
-#: their 200 best of 1,000,000 (benchmarks/quality/words.py --made-up 1000000 --queries 60 --seeds 2).
+#: their 200 best of 1,000,000 (benchmarks/quality/words.py --made-up 1000000 --queries 60
+#: --seeds 2).
 _KEPT, _AT_LEAST = 1 / 64, 8
 
 

@@ -42,9 +42,9 @@ _THREAD_WORDS = 1 << 18
 _PARTS = 8
 
 #: Steps that chance adds to a score for each factor of e in a target's length, and the residues
-#: from which it does. If long targets keep it, the first hit of a full comparison is among the first
-#: 200 of 1,000,000 for 83 and 98 % of queries; else for 95 and 100 % (benchmarks/quality/words.py
-#: --made-up 1000000 --queries 60 --seeds 2).
+#: from which it does. If long targets keep it, the first hit of a full comparison is among the
+#: first 200 of 1,000,000 for 83 and 98 % of queries; else for 95 and 100 %
+#: (benchmarks/quality/words.py --made-up 1000000 --queries 60 --seeds 2).
 _STEPS_OF_LENGTH, _FROM_LENGTH = 15.0, 50
 
 
