@@ -74,17 +74,17 @@ def read_reports() -> list[dict[str, Any]]:
 
 
 def draw(path: Path) -> None:
-    """Draw the growth of cost as the newest results of scaling.py have it."""
+    """Draw the growth of cost as the newest results of scaling.py have it.
+
+    Those of a machine on which words.py was run too come first: the figure shows both.
+    """
     reports = sorted(read_reports(), key=lambda report: str(report["date"]))
-    newest = [report for report in reports if report["benchmark"] == "scaling"][-1]
-    words = [
-        report["rows"]
-        for report in reports
-        if report["benchmark"] == "words" and _machine(report) == _machine(newest)
-    ]
+    words = {_machine(each): each["rows"] for each in reports if each["benchmark"] == "words"}
+    scaling = [each for each in reports if each["benchmark"] == "scaling"]
+    newest = sorted(scaling, key=lambda each: _machine(each) in words)[-1]
     threads = newest["settings"]["threads"]
     processor = newest["machine"]["processor"]
-    draw_growth(newest["rows"], words[-1] if words else [], processor, threads, path)
+    draw_growth(newest["rows"], words.get(_machine(newest), []), processor, threads, path)
 
 
 def page() -> str:

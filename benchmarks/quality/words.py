@@ -9,6 +9,7 @@ words are made of all other entries of the store. Held-out sequences are compare
 structure of the store, by words and in full: by the best diagonal ("global"), and by local
 alignment ("local"). It prints how often the own structure is among the first n, and how often the
 first hit of the full comparison is among the first n by words, which is what a second stage needs.
+"scores of all" has no rough look before, and "with length" keeps what chance adds for the length.
 ``--made-up`` adds structures to those compared by words: pieces of entries that are not held out,
 as in benchmarks/speed/words.py. The full comparison does not see them.
 """
@@ -29,21 +30,23 @@ from benchmarks.quality.calibration import labels_of
 from benchmarks.shared.measuring import MACHINE
 from benchmarks.speed.words import blocks
 from protalign import EmbeddingStore
-from protalign.core.arrays import Int64
+from protalign.core.arrays import Int64, Words
 from protalign.core.files import write_json
 from protalign.core.protein import Modality
 from protalign.heads.inputs import read_inputs
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
 from protalign.residues import ResidueStage
+from protalign.residues.kernels.word_scores import without_length, word_scores
 from protalign.residues.proteins import PackedRows
 from protalign.residues.targets import score_targets
 from protalign.residues.word_scan import WordScan
 from protalign.residues.words import SAMPLED, WORDS, ResidueWords
-from protalign.search.word_files import Words
 
 FIRST = (1, 20, 50, 100, 200)
-SIDES = ("words", "global", "local")
+#: Those of all targets show what a rough look, and what the correction for lengths, is worth.
+BY_WORDS = ("words", "scores of all", "with length")
+SIDES = (*BY_WORDS, "global", "local")
 
 
 def main() -> None:
@@ -66,9 +69,9 @@ def main() -> None:
         print(
             f"seed {seed}: {run['queries']} queries, {run['targets']:,} structures, % among first"
         )
-        print(f"{'':>30}" + "".join(f"{n:>8}" for n in FIRST))
+        print(f"{'':>36}" + "".join(f"{n:>8}" for n in FIRST))
         for name, shares in run["shares"].items():
-            print(f"{name:>30}" + "".join(f"{100 * share:8.1f}" for share in shares), flush=True)
+            print(f"{name:>36}" + "".join(f"{100 * share:8.1f}" for share in shares), flush=True)
     if options.json:
         write_json(options.json, {"machine": MACHINE, "runs": runs})
 
@@ -114,15 +117,18 @@ def measure(
         [(found, by_words)] = scan.scores(target_words, offsets, FIRST[-1])
         every = np.full(len(offsets) - 1, -np.inf, dtype=np.float32)  # the rough look left it out
         every[found] = by_words
-        scores["words"].append(every)
+        profile = words.profile("structure", query.local)
+        plain = word_scores(profile, target_words, offsets)
         full = score_targets(query, targets, stage.calibration)
-        scores["global"].append(full.diagonal)
-        scores["local"].append(full.local_order)
+        of_sides = every, without_length(plain, np.diff(offsets)), plain
+        for side, each in zip(SIDES, (*of_sides, full.diagonal, full.local_order), strict=True):
+            scores[side].append(each)
     own = np.searchsorted(structures, queries)
     ranks = {f"own structure, {side}": ranks_of(scores[side], own) for side in SIDES}
     for side in ("global", "local"):
         best = np.array([each.argmax() for each in scores[side]])
-        ranks[f"first hit of {side}, words"] = ranks_of(scores["words"], best)
+        for by in BY_WORDS:
+            ranks[f"first hit of {side}, {by}"] = ranks_of(scores[by], best)
     return {
         "queries": len(queries),
         "targets": len(offsets) - 1,

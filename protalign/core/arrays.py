@@ -9,3 +9,7 @@ Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+Int8 = npt.NDArray[np.int8]
+Bytes = npt.NDArray[np.uint8]
+#: Words of residues, by their numbers.
+Words = npt.NDArray[np.uint16]

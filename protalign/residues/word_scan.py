@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from protalign.core.arrays import Bool, Float32, Int64
+from protalign.core.arrays import Bool, Bytes, Float32, Int64, Words
+from protalign.core.machine import threads_here
 from protalign.core.protein import Modality
+from protalign.residues.kernels.packed import share
 from protalign.residues.kernels.rough_scores import rough_scores
-from protalign.residues.kernels.word_scores import Words, scores_of, without_length
+from protalign.residues.kernels.word_scores import (
+    compiled_loops,
+    scores_of,
+    without_length,
+)
 from protalign.residues.words import ResidueWords
 
 #: The part of the targets that a rough look keeps, and how many it keeps at least for each that is
-#: wanted. Without it as many of 120 queries find the first hit of a full comparison among their 200
-#: best (benchmarks/quality/words.py).
-_KEPT, _AT_LEAST = 1 / 16, 20
-#: Bytes have as many values.
-_VALUES = 256
+#: wanted. If all are scored, as many of 120 queries find the first hit of a full comparison among
+#: their 200 best of 1,000,000 (benchmarks/quality/words.py --made-up 1000000 --queries 60
+#: --seeds 2).
+_KEPT, _AT_LEAST = 1 / 64, 8
 
 
 class WordScan:
     """Queries, ready to be compared with targets of the other modality.
 
-    A rough look at all targets keeps some for each query, a sixteenth and those that equal the last
+    A rough look at all targets keeps some for each query, one in 64 and those that equal the last
     of them; these are scored. So some of the best may be missing, rarely the first. If there are
     few targets, all are scored. What is found for a query does not depend on the other queries.
 
@@ -49,12 +53,11 @@ class WordScan:
     >>> scan = WordScan(words, "structure", [query])
     >>> [(targets, scores)] = scan.scores(np.array([0, 1, 2], np.uint16), np.array([0, 2, 3]), 1)
     >>> targets.tolist(), scores.tolist()
-    ([0, 1], [12.0, 0.0])
+    ([0, 1], [6.0, 0.0])
     """
 
     def __init__(self, words: ResidueWords, modality: Modality, queries: Sequence[Float32]) -> None:
-        self._profiles = [words.profile(modality, query) for query in queries]
-        self._rough = words.rough_profiles(modality, queries)
+        self._profiles, self._rough = words.profiles(modality, queries)
 
     def scores(
         self, words: Words, offsets: Int64, k: int, inside: Bool | None = None
@@ -83,20 +86,23 @@ class WordScan:
         wanted = [among] * len(self._profiles)
         n_kept = max(round(_KEPT * len(among)), _AT_LEAST * k)
         if n_kept < len(among):
-            rough = rough_scores(self._rough, words, offsets)
-            wanted = [among[_largest(each[among], n_kept)] for each in rough]
-        filled = [targets[lengths[targets] > 0] for targets in wanted]
-        jobs = list(zip(self._profiles, filled, strict=True))
-        found = []
-        for targets, best in zip(wanted, scores_of(jobs, words, offsets), strict=True):
-            scores = np.zeros(len(targets), dtype=np.int32)
-            scores[lengths[targets] > 0] = best
-            found.append((targets, without_length(scores, lengths[targets])))
-        return found
+            rough = rough_scores(self._rough, words, offsets, among)
+            wanted = [among[places] for places in _largest(rough, n_kept)]
+        jobs = list(zip(self._profiles, wanted, strict=True))
+        return [
+            (targets, without_length(scores, lengths[targets]))
+            for targets, scores in zip(wanted, scores_of(jobs, words, offsets), strict=True)
+        ]
 
 
-def _largest(scores: npt.NDArray[np.uint8], count: int) -> Int64:
-    """Return the places of the largest scores: ``count``, and all that equal the last of them."""
-    from_above = np.cumsum(np.bincount(scores, minlength=_VALUES)[::-1])
-    least = _VALUES - 1 - int(np.searchsorted(from_above, count))
-    return np.flatnonzero(scores >= least)
+def _largest(scores: Bytes, count: int) -> list[Int64]:
+    """Return the places of each row's largest: ``count``, and all that equal the last of them."""
+    found: list[Int64] = [np.empty(0, dtype=np.int64)] * len(scores)
+    largest, rows = compiled_loops().largest, iter(range(len(scores)))
+
+    def work(_: int) -> None:
+        for row in rows:  # threads may share it
+            found[row] = largest(scores[row], count)
+
+    share(max(1, min(threads_here(), len(scores))), work)
+    return found

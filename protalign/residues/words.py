@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from protalign.core.arrays import Bool, Float32, Float64
+from protalign.core.arrays import Bool, Float32, Float64, Words
 from protalign.core.checks import check_whole
 from protalign.core.errors import InputError
 from protalign.core.machine import threads_here
 from protalign.core.protein import Modality
 from protalign.core.threads import run_single_threaded
-from protalign.residues.kernels.rough_scores import RoughProfiles
-from protalign.residues.kernels.word_scores import WordProfile, Words
+from protalign.residues.kernels.rough_scores import RoughProfiles, rough_blocks
+from protalign.residues.kernels.word_scores import WordProfile
 
 #: K, the words of a modality.
 WORDS = 1024
@@ -109,13 +109,41 @@ class ResidueWords:
         InputError
             The query has no rows.
         """
+        return WordProfile.of(self.scores(modality, query))
+
+    def profiles(
+        self, modality: Modality, queries: Sequence[Float32]
+    ) -> tuple[list[WordProfile], RoughProfiles]:
+        """Return what scores and a rough look need of queries; see ``profile``.
+
+        The words far from the mean tell most: the log-likelihood ratio of the same residue to two
+        residues that have nothing to do with each other is large there. Products are small, so
+        each thread makes those of some queries.
+        """
+        profiles: list[WordProfile | None] = [None] * len(queries)
+        blocks = [np.empty((0, 0), dtype=np.int8)] * len(queries)
+        places = iter(range(len(queries)))
+
+        def prepare(_: int) -> None:
+            for place in places:  # threads share it
+                scores = self.scores(modality, queries[place])
+                profiles[place] = WordProfile.of(scores)
+                blocks[place] = rough_blocks(scores)
+
+        run_single_threaded(max(1, min(threads_here(), len(queries))), prepare)
+        telling = np.square(self.centroids[modality][:, :-2]).sum(axis=1)
+        return [each for each in profiles if each is not None], RoughProfiles(blocks, telling)
+
+    def scores(self, modality: Modality, query: Float32) -> Float32:
+        """Return a query's (L, K) float32 scores with each word, in nats; see ``profile``."""
         if len(query) == 0:
             raise InputError("query: it has no residue rows", "give an array (residues, K)")
-        return WordProfile.of(query @ self.centroids[modality].T)
-
-    def rough_profiles(self, modality: Modality, queries: Sequence[Float32]) -> RoughProfiles:
-        """Return what a rough look needs of queries; see ``profile``."""
-        return RoughProfiles(query @ self.centroids[modality].T for query in queries)
+        rows, words = (
+            torch.from_numpy(np.array(each, dtype=np.float32))  # torch warns of what is read-only
+            for each in (query, self.centroids[modality])
+        )
+        scores: Float32 = (rows @ words.T).numpy()
+        return scores
 
     @cached_property
     def _ready(self) -> dict[Modality, tuple[Float32, Float32]]:

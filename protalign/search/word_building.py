@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from protalign.core.arrays import Int64
+from protalign.core.arrays import Int64, Words
 from protalign.core.checks import check_whole
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
@@ -26,7 +26,6 @@ from protalign.residues.words import MOST_WORDS, SAMPLED, WORDS, ResidueWords
 from protalign.search.word_files import (
     PartWriter,
     StoredPart,
-    Words,
     clear_unfinished,
     is_index,
     new_index,

@@ -22,9 +22,8 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-import numpy.typing as npt
 
-from protalign.core.arrays import Float32, Int64
+from protalign.core.arrays import Float32, Int64, Words
 from protalign.core.digests import sealed, unsealed
 from protalign.core.errors import InputError
 from protalign.core.files import json_text, new_folder, write_text
@@ -55,8 +54,6 @@ _MISFITS = (LookupError, TypeError, ValueError, AttributeError)
 
 #: Ids that are joined at once for a digest.
 _IDS_AT_ONCE = 1 << 16
-
-Words = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True)

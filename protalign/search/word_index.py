@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.checks import check_whole
 from protalign.core.errors import InputError, ModelError
 from protalign.core.protein import MODALITIES, Modality
+from protalign.core.ragged import blocks
 from protalign.core.unfinished import put_back
 from protalign.heads.model import Model
 from protalign.residues import ResidueStage
@@ -34,8 +35,12 @@ from protalign.search.word_files import (
 from protalign.stores import EmbeddingStore
 from protalign.stores.union.paths import is_here
 
-#: Words that all queries read before the next ones are looked at: 64 MB.
-_WORDS_AT_ONCE = 8 * BLOCK
+#: Words that some queries read before the next ones are looked at, 64 MB, and how many an entry
+#: counts for at least: 128 queries need a byte for each of a million entries.
+_WORDS_AT_ONCE, _LEAST_WORDS = 8 * BLOCK, 32
+#: Residues of the queries that read together, and how many a query counts for at least. More are
+#: no quicker, and a residue needs 0.5 kB.
+_RESIDUES_AT_ONCE, _LEAST_RESIDUES = 1 << 16, 1 << 9
 
 
 class WordIndex:
@@ -72,7 +77,7 @@ class WordIndex:
     >>> query = 9 * np.eye(2, 5, dtype=np.float32) - 3  # two residues that fit words 0 and 1
     >>> [(rows, scores)] = index.nearest("structure", [query], k=1)
     >>> rows.tolist(), scores.tolist()
-    ([1], [12.0])
+    ([1], [4.0])
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -164,7 +169,7 @@ class WordIndex:
         """Find entries whose words fit each query best.
 
         Among many entries a rough look chooses those that are scored (``WordScan``): some of the
-        best may be missing, rarely the first.
+        best may be missing, rarely the first. Memory does not grow with the number of queries.
 
         Parameters
         ----------
@@ -195,17 +200,28 @@ class WordIndex:
                 f"{self.path}: it has no words of a {against}",
                 "search for a query of the other modality, or embed these in the store",
             )
+        lengths = np.array([len(query) for query in queries], dtype=np.int64)
+        found: list[tuple[Int64, Float32]] = []
+        for part in blocks(np.maximum(lengths, _LEAST_RESIDUES), _RESIDUES_AT_ONCE):
+            found += self._nearest(against, queries[part], k, kept)
+        return found
+
+    def _nearest(
+        self, against: Modality, queries: Sequence[Float32], k: int, kept: Bool | None
+    ) -> list[tuple[Int64, Float32]]:
+        """Find the entries for queries that read together."""
         best = [_Best.none() for _ in queries]
         scan = WordScan(self.words, against, queries)
         first = 0
         for reader in self._parts[against]:
-            for begin, end in _pieces(reader.offsets):
-                offsets = reader.offsets[begin : end + 1]
+            lengths = np.maximum(np.diff(reader.offsets), _LEAST_WORDS)
+            for part in blocks(lengths, _WORDS_AT_ONCE):
+                offsets = reader.offsets[part.start : part.stop + 1]
                 words = reader.words(int(offsets[0]), int(offsets[-1]))
-                inside = None if kept is None else kept[first + begin : first + end]
-                rows = reader.rows[begin:end]
-                for place, (found, scores) in enumerate(scan.scores(words, offsets, k, inside)):
-                    best[place] = best[place].joined(rows[found], scores, k)
+                inside = None if kept is None else kept[first + part.start : first + part.stop]
+                rows = reader.rows[part]
+                for place, (entries, scores) in enumerate(scan.scores(words, offsets, k, inside)):
+                    best[place] = best[place].joined(rows[entries], scores, k)
             first += reader.part.entries
         return [(each.rows, each.scores) for each in best]
 
@@ -243,16 +259,6 @@ class _Best:
         rows, scores = np.concatenate([self.rows, rows]), np.concatenate([self.scores, scores])
         order = np.argsort(-scores, kind="stable")[:k]
         return _Best(rows[order], scores[order])
-
-
-def _pieces(offsets: Int64) -> Iterator[tuple[int, int]]:
-    """Yield (first, last) entries of about ``_WORDS_AT_ONCE`` words."""
-    first = 0
-    while first < len(offsets) - 1:
-        end = np.searchsorted(offsets, offsets[first] + _WORDS_AT_ONCE, side="right")
-        last = max(first + 1, int(end) - 1)
-        yield first, last
-        first = last
 
 
 def verify_index(path: str | os.PathLike[str], store: EmbeddingStore | None = None) -> list[str]:

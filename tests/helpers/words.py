@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Words = npt.NDArray[np.uint16]
+from protalign.core.arrays import Words
 
 
 def random_words(

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from protalign.core.errors import InputError
+from protalign.residues.kernels.rough_scores import rough_scores
 from protalign.residues.kernels.word_scores import without_length, word_scores
 from protalign.residues.word_scan import WordScan
 from protalign.residues.words import ResidueWords
@@ -53,7 +54,7 @@ def test_the_best_are_those_of_all(
     ):
         profile = words.profile("structure", query)
         every = without_length(word_scores(profile, target_words, offsets), np.diff(offsets))
-        assert COUNT // 16 <= len(found) < COUNT // 2  # a sixteenth, and those that are equal
+        assert COUNT // 64 <= len(found) < COUNT // 4
         assert (np.diff(found) > 0).all()
         assert own in found
         assert every.argmax() in found
@@ -75,7 +76,7 @@ def test_other_queries_change_nothing(
 def test_only_wanted_targets_are_found(
     words: ResidueWords, targets: tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]
 ) -> None:
-    """Others do not take their places."""
+    """Others do not take their places: what is found is what is found among these alone."""
     target_words, offsets = targets
     inside = np.zeros(COUNT, dtype=bool)
     inside[5:2000:3] = True
@@ -85,8 +86,47 @@ def test_only_wanted_targets_are_found(
             target_words, offsets, k, inside
         )
         assert inside[found].all()
-        assert len(found) >= min(20 * k, inside.sum())
+        assert len(found) >= min(8 * k, inside.sum())
         assert (len(found) == inside.sum()) == (k == 500)
+        alone = [target_words[offsets[i] : offsets[i + 1]] for i in np.flatnonzero(inside)]
+        ends = np.cumsum([0, *(len(each) for each in alone)])
+        [(same, _)] = WordScan(words, "structure", [query]).scores(np.concatenate(alone), ends, k)
+        assert found.tolist() == np.flatnonzero(inside)[same].tolist()
+
+
+@pytest.mark.parametrize(("k", "kept"), [(2, 50), (25, 200)])
+def test_a_rough_look_keeps_a_share_of_the_targets(words: ResidueWords, k: int, kept: int) -> None:
+    """One in 64, and eight at least for each that is wanted: those that fit the query best."""
+    own = np.random.default_rng(2).integers(0, K - 1, 240)
+    fitting = np.repeat(np.arange(29, 5, -1), 25)  # blocks of eight residues
+    parts = [np.r_[own[: 8 * n], np.full(240 - 8 * n, K - 1)] for n in fitting]
+    parts += [np.full(8, K - 1)] * 2600
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+    scan = WordScan(words, "structure", queries(words, [own.astype(np.uint16)]))
+    [(found, _)] = scan.scores(np.concatenate(parts).astype(np.uint16), offsets, k)
+    assert found.tolist() == list(range(kept))
+
+
+def test_what_equals_the_last_is_kept_too(
+    words: ResidueWords, targets: tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]
+) -> None:
+    """A place among the targets never decides."""
+    target_words, offsets = targets
+    given = queries(words, [target_words[:60], target_words[900:1000]])
+    profiles = words.profiles("structure", given)[1]
+    rough = rough_scores(profiles, target_words, offsets, np.arange(COUNT))
+    scan = WordScan(words, "structure", given)
+    for scores, (found, _) in zip(rough, scan.scores(target_words, offsets, 2), strict=True):
+        assert found.tolist() == np.flatnonzero(scores >= np.sort(scores)[-47]).tolist()
+        assert len(found) > 47
+
+
+def test_equal_targets_are_all_kept(words: ResidueWords) -> None:
+    """Of targets that are the same none is left out for its place."""
+    target_words, offsets = np.tile(np.arange(60, dtype=np.uint16), 500), 60 * np.arange(501)
+    given = [*queries(words, [target_words[:60]]), np.zeros((9, 250), dtype=np.float32)]
+    for found, _ in WordScan(words, "structure", given).scores(target_words, offsets, 1):
+        assert found.tolist() == list(range(500))
 
 
 def test_few_targets_are_all_scored(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -277,11 +278,39 @@ def test_hits_of_an_index_are_described_by_its_store(
     }
 
 
+def test_memory_does_not_grow_with_the_queries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are compared some at a time, and find what they find alone."""
+    rng = np.random.default_rng(0)
+    words = ResidueWords({"structure": rng.normal(size=(40, 12)).astype(np.float32)})
+    lengths = rng.integers(10, 60, 2000)
+    with new_index(tmp_path / "index", {"stage_sha256": "", "store": {}}, words) as made:
+        segment, parts = made
+        with PartWriter(segment, "structure") as writer:
+            writer.add(np.arange(2000), lengths, rng.integers(0, 40, lengths.sum()))
+        parts["structure"] = writer.finish([str(number) for number in range(2000)])
+    index = WordIndex(tmp_path / "index")
+    queries = [rng.normal(size=(n, 12)).astype(np.float32) for n in rng.integers(1, 90, 400)]
+    monkeypatch.setattr(word_index, "_RESIDUES_AT_ONCE", 10_000)
+    peaks, found = [], []
+    for count in (40, 40, 400):  # the first also reads the index
+        tracemalloc.start()
+        found = index.nearest("structure", queries[:count], 3)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.5 * peaks[1]
+    for place in (0, 39, 40, 399):
+        [(rows, scores)] = index.nearest("structure", queries[place : place + 1], 3)
+        assert found[place][0].tolist() == rows.tolist()
+        assert found[place][1].tolist() == scores.tolist()
+
+
 def test_of_equal_segments_that_of_the_shorter_entry_is_first(tmp_path: Path) -> None:
     """A long one has it by chance more often; entries of at most 50 residues count alike."""
     words = ResidueWords({"structure": np.eye(3, 5, dtype=np.float32)})
     lengths = np.array([200, 60, 40, 20])
-    targets = [np.r_[0, 1, np.full(length - 2, 2)] for length in lengths]
+    targets = [np.r_[0, 1, 0, 1, np.full(length - 4, 2)] for length in lengths]
     with new_index(tmp_path / "index", {"stage_sha256": "", "store": {}}, words) as made:
         segment, parts = made
         with PartWriter(segment, "structure") as writer:
@@ -290,7 +319,7 @@ def test_of_equal_segments_that_of_the_shorter_entry_is_first(tmp_path: Path) ->
     query = 9 * np.eye(2, 5, dtype=np.float32) - 3
     [(rows, scores)] = WordIndex(tmp_path / "index").nearest("structure", [query], k=4)
     assert rows.tolist() == [2, 3, 1, 0]
-    assert scores.tolist() == pytest.approx([12, 12, 12 - 30 * np.log(1.2), 12 - 30 * np.log(4)])
+    assert scores.tolist() == pytest.approx([12, 12, 12 - 15 * np.log(1.2), 12 - 15 * np.log(4)])
 
 
 def test_few_candidates_hold_the_own_structure(

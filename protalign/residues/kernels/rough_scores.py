@@ -2,41 +2,41 @@
 
 It chooses the targets that ``word_scores`` compares with a query. Bands are twice as wide: blocks
 have eight residues, and a block's score with a word is the logarithm of the mean likelihood ratio
-of its residues, which unrelated residues do not raise as they raise the best of eight. The bands of
-several queries lie side by side, and one instruction works on all of them. A segment counts by what
-it has where a block ends.
+of its residues, which unrelated residues do not raise as they raise the best of eight. Of each four
+residues of a target only the word that tells most is read. The bands of several queries lie side
+by side, and one instruction works on all of them. A segment counts by what it has where a block
+ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from protalign.core.arrays import Float32, Int64
+from protalign.core.arrays import Bytes, Float32, Int8, Int64, Words
 from protalign.core.machine import threads_here
 from protalign.residues.kernels.packed import share
-from protalign.residues.kernels.word_scores import Words, aligned
+from protalign.residues.kernels.word_scores import (
+    added_by_chance,
+    compiled_loops,
+    contiguous,
+    striped,
+)
 
 #: Steps of a score in one nat: fewer than those of ``word_scores``, since the best of many like
 #: proteins must not all reach a byte's end.
 STEPS = 0.5
 #: A score is at least and at most this, in steps.
 LOWEST, HIGHEST = -4, 6
-#: Logarithm of the residues in a block.
-SHIFT = 3
 #: Residues of the query beside a block, on either side, that belong to it too.
 MARGIN = 1
+#: Steps that chance adds to a score for each factor of e in a target's length.
+_STEPS_OF_LENGTH = 4.0
 #: Words of a thread's part, at least, and parts for each thread.
 _THREAD_WORDS, _PARTS = 1 << 18, 8
-
-Bytes = npt.NDArray[np.uint8]
-Int8 = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,19 +45,20 @@ class _Tile:
 
     Attributes
     ----------
-    queries : list of int
+    queries : (parts,) int64
         The query of each part.
     firsts, lasts : (parts,) int64
-        Its first column, and the one after its last.
-    scores : (K * width,) int8
-        For each word, the scores of the columns, in steps.
-    most : (width,) int8
-        127, or -128 for a part's first column.
+        Its first lane, and the one after its last.
+    scores : (K * values * LANES,) int8
+        For each word, in the order of their ranks, the scores of the columns (``striped``), in
+        steps.
+    most : (LANES,) int8
+        127, or -128 for a part's first lane.
     values : int
-        Values of the processor (``word_loops``): the width is as many lanes.
+        Values of the processor (``word_loops``).
     """
 
-    queries: list[int]
+    queries: Int64
     firsts: Int64
     lasts: Int64
     scores: Int8
@@ -70,24 +71,36 @@ class RoughProfiles:
 
     Parameters
     ----------
-    scores : iterable of (L, K) float32
-        Each query's scores with each word, in nats, at least one row. They are read one by one.
+    queries : sequence of (blocks, K) int8
+        Each query's scores, of ``rough_blocks``.
+    telling : (K,) float32
+        How much a word tells: of four residues of a target the one with the largest number counts;
+        of equal ones the later word.
 
     Examples
     --------
-    >>> profiles = RoughProfiles([np.array([[2.0, -3.0]] * 8)])
-    >>> words, offsets = np.array([0, 0, 0, 1], np.uint16), np.array([0, 3, 4])
-    >>> rough_scores(profiles, words, offsets).tolist()
-    [[3, 0]]
+    >>> blocks = rough_blocks(np.array([[2.0, -3.0]] * 8))
+    >>> profiles = RoughProfiles([blocks], np.array([1.0, 2.0]))
+    >>> words, offsets = np.array([0, 0, 0, 0, 0, 0, 1], np.uint16), np.array([0, 5, 7])
+    >>> rough_scores(profiles, words, offsets, np.arange(2)).tolist()
+    [[2, 0]]
     """
 
-    def __init__(self, scores: Iterable[Float32]) -> None:
-        self.tiles = [_tile(parts) for parts in _shared(_parts(scores))]
-        self.n_queries = 1 + max((tile.queries[-1] for tile in self.tiles), default=-1)
+    def __init__(self, queries: Sequence[Int8], telling: Float32) -> None:
+        order = np.argsort(telling, kind="stable")
+        self.ranks = np.empty(len(order), dtype=np.uint16)
+        self.ranks[order] = np.arange(len(order))
+        self.n_queries, most = len(queries), _most_columns()
+        parts = [
+            _Part(query, blocks[first : first + most])
+            for query, blocks in enumerate(queries)
+            for first in range(0, len(blocks), most)
+        ]
+        self.tiles = [_tile(each, order) for each in _shared(parts)]
 
 
-def rough_scores(profiles: RoughProfiles, words: Words, offsets: Int64) -> Bytes:
-    """Score each target roughly for each query.
+def rough_scores(profiles: RoughProfiles, words: Words, offsets: Int64, targets: Int64) -> Bytes:
+    """Score some targets roughly for each query.
 
     Parameters
     ----------
@@ -98,50 +111,76 @@ def rough_scores(profiles: RoughProfiles, words: Words, offsets: Int64) -> Bytes
         of words, which is not checked here.
     offsets : (n + 1,) int64
         Words before each target, and of all.
+    targets : (m,) int64
+        The targets to score.
 
     Returns
     -------
-    (q, n) uint8
-        Scores in steps, at most 255; 0 for a target without residues.
+    (q, m) uint8
+        Scores in steps, less what chance adds for a target's length: at least 0, at most 255.
     """
-    best = np.zeros((profiles.n_queries, len(offsets) - 1), dtype=np.uint8)
-    total = int(offsets[-1] - offsets[0])
-    if total == 0:
-        return best
+    best = np.zeros((profiles.n_queries, len(targets)), dtype=np.uint8)
+    ends = np.cumsum(offsets[targets + 1] - offsets[targets])
+    total = int(ends[-1]) if len(ends) else 0
     n_threads = max(1, min(threads_here(), total // _THREAD_WORDS))
     n_parts = n_threads * _PARTS if n_threads > 1 else 1
-    ends = np.linspace(offsets[0], offsets[-1], n_parts + 1)[1:-1]
-    cuts = [0, *np.searchsorted(offsets, ends).tolist(), len(offsets) - 1]
-    parts = iter([(first, last) for first, last in pairwise(cuts) if first < last])
-    loop = _loops().shared_bests
+    cuts = np.searchsorted(ends, np.linspace(0, total, n_parts + 1)[1:-1]).tolist()
+    bounds = pairwise([0, *cuts, len(targets)])
+    parts = iter([(first, last) for first, last in bounds if first < last])
+    words = contiguous(words)
 
     def work(_: int) -> None:
         for first, last in parts:  # threads may share it
-            for tile in profiles.tiles:
-                found = np.empty(len(tile.most), dtype=np.int8)
-                each = np.empty((len(tile.queries), last - first), dtype=np.uint8)
-                loop(
-                    *(words, offsets[first : last + 1], tile.scores, tile.values, SHIFT),
-                    *(tile.most, tile.firsts, tile.lasts, found, each),
-                )
-                for query, scores in zip(tile.queries, each, strict=True):
-                    np.maximum(best[query, first:last], scores, out=best[query, first:last])
+            _look(profiles, words, offsets, targets[first:last], best[:, first:last])
 
     share(n_threads, work)
     return best
 
 
-def _parts(scores: Iterable[Float32]) -> Iterator[tuple[int, Int8]]:
-    """Yield (query, (K, columns) scores) of parts of queries that fit into a tile."""
-    for query, each in enumerate(scores):
-        blocks = _block_scores(each)
-        for first in range(0, len(blocks), _most()):
-            yield query, blocks[first : first + _most()].T
+def _look(
+    profiles: RoughProfiles, words: Words, offsets: Int64, targets: Int64, best: Bytes
+) -> None:
+    """Score some targets in this thread."""
+    loops = compiled_loops()
+    lengths = offsets[targets + 1] - offsets[targets]
+    ends = np.zeros(len(targets) + 1, dtype=np.int64)
+    chosen = np.empty(int((-(-lengths // loops.ONE_OF)).sum()), dtype=np.uint16)
+    loops.most_telling(words, offsets, targets, profiles.ranks, chosen, ends)
+    by_chance = np.rint(added_by_chance(lengths, _STEPS_OF_LENGTH)).astype(np.uint8)
+    found = np.empty(loops.LANES, dtype=np.int8)
+    for tile in profiles.tiles:
+        lanes = tile.most, tile.queries, tile.firsts, tile.lasts
+        loops.shared_bests(chosen, ends, tile.scores, tile.values, *lanes, by_chance, found, best)
 
 
-def _block_scores(scores: Float32) -> Int8:
-    """Return the (blocks, K) scores of the query's blocks, in steps."""
-    size = 1 << SHIFT
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """A part of a query that fits into a tile: (blocks, K) int8 scores."""
+
+    query: int
+    blocks: Int8
+
+    def lanes(self, values: int) -> int:
+        """Return the lanes of a tile that it takes."""
+        return -(-len(self.blocks) // values)
+
+
+def rough_blocks(scores: Float32) -> Int8:
+    """Return the (blocks, K) int8 scores of a query's blocks, in steps.
+
+    Parameters
+    ----------
+    scores : (L, K) float32
+        Its scores with each word, in nats, at least one row.
+
+    Examples
+    --------
+    >>> rough_blocks(np.array([[2.0, -3.0]] * 9))
+    array([[ 1, -2],
+           [ 1, -2]], dtype=int8)
+    """
+    loops = compiled_loops()
+    size = loops.ROUGH_BLOCK * loops.ONE_OF
     blocks = -(-len(scores) // size)
     ratios = np.zeros((blocks * size + 2 * MARGIN, scores.shape[1]), dtype=np.float32)
     inside = slice(MARGIN, MARGIN + len(scores))
@@ -156,49 +195,40 @@ def _block_scores(scores: Float32) -> Int8:
     return steps
 
 
-def _shared(parts: Iterable[tuple[int, Int8]]) -> Iterator[list[tuple[int, Int8]]]:
-    """Yield the parts of each tile, as many as have room."""
-    tile: list[tuple[int, Int8]] = []
-    room = _most()
-    for query, scores in parts:
-        if _columns(scores) > room:
-            yield tile
-            tile, room = [], _most()
-        tile.append((query, scores))
-        room -= _columns(scores)
-    if tile:
-        yield tile
-
-
-def _most() -> int:
+def _most_columns() -> int:
     """Return the columns of a tile, at most."""
-    loops = _loops()
+    loops = compiled_loops()
     return int(loops.VALUES[-1] * loops.LANES)
 
 
-def _columns(scores: Int8) -> int:
-    """Return the columns of a part: a multiple of ``QUERY_LANES``."""
-    each = int(_loops().QUERY_LANES)
-    return int(-(-scores.shape[1] // each) * each)
+def _shared(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
+    """Yield the parts of each tile: the longest first, and shorter ones where they have room."""
+    loops = compiled_loops()
+    left = sorted(parts, key=lambda part: -len(part.blocks))
+    while left:
+        tile: list[_Part] = []
+        others: list[_Part] = []
+        room = loops.LANES
+        for part in left:
+            lanes = part.lanes(loops.VALUES[-1])
+            (tile if lanes <= room else others).append(part)
+            room -= lanes if lanes <= room else 0
+        yield tile
+        left = others
 
 
-def _tile(parts: list[tuple[int, Int8]]) -> _Tile:
-    """Lay the parts of some queries side by side."""
-    loops = _loops()
-    lasts = np.cumsum([_columns(scores) for _, scores in parts])
+def _tile(parts: list[_Part], order: Int64) -> _Tile:
+    """Lay the parts of some queries side by side, and the words in an order."""
+    loops = compiled_loops()
+    values = next(
+        each for each in loops.VALUES if sum(part.lanes(each) for part in parts) <= loops.LANES
+    )
+    lasts = np.cumsum([part.lanes(values) for part in parts])
     firsts = np.concatenate([[0], lasts[:-1]])
-    values = next(each for each in loops.VALUES if each * loops.LANES >= lasts[-1])
-    profile = aligned((len(parts[0][1]), values * loops.LANES), LOWEST)
-    for first, (_, scores) in zip(firsts, parts, strict=True):
-        profile[:, first : first + scores.shape[1]] = scores
-    most = np.full(profile.shape[1], 127, dtype=np.int8)
-    most[firsts] = loops.ROUGH_EMPTY
-    return _Tile([query for query, _ in parts], firsts, lasts, profile.reshape(-1), most, values)
-
-
-@cache
-def _loops() -> Any:
-    """Return the compiled loops; numba takes a second to import."""
-    from protalign.residues.kernels import word_loops
-
-    return word_loops
+    columns = np.full((loops.LANES * values, parts[0].blocks.shape[1]), LOWEST, dtype=np.int8)
+    for first, part in zip(firsts * values, parts, strict=True):
+        columns[first : first + len(part.blocks)] = part.blocks
+    most = np.full(loops.LANES, 127, dtype=np.int8)
+    most[firsts] = loops.EMPTY
+    queries = np.array([part.query for part in parts], dtype=np.int64)
+    return _Tile(queries, firsts, lasts, striped(columns[:, order], values), most, values)

@@ -1,14 +1,19 @@
 """The innermost loops over words of residues, which numba compiles when they are first called.
 
-A band is one number: the best segment that ends at this residue of the target. 32 neighbouring
-bands are one value of the processor. Sums of its numbers stop at the smallest and the largest
-number that there are: the smallest, ``EMPTY`` for 16 bits and ``ROUGH_EMPTY`` for eight, stands for
-a score of 0, below which no segment falls, so that one instruction adds a score and begins anew.
+A band is one number: the best segment that ends at this residue of the target. 32 bands are one
+value of the processor. Sums of its numbers stop at the smallest and the largest number that there
+are: the smallest, -128 in a byte, stands for a score of 0, below which no segment falls, so that
+one instruction adds a score and begins anew. A byte is quickest. A target whose score it cannot
+hold is scored again in 16 bits.
+
 Up to eight values are a tile: the bands of this residue and of neighbouring blocks of the query.
 They stay in registers, their scores lie side by side, and the processor works on one while the next
 step of another has to wait. From a block of the target to the next, all bands move by one block of
-the query. Numba has no such values, so the loops over a tile, ``best_of_tile`` and
-``bests_of_shared_tile``, are written in LLVM's instructions.
+the query. So that most move without an instruction, neighbours lie in different values: lane l of
+value v has column l * values + v, a value takes the place of the one before, and only the first is
+made anew, of the last one's lanes (Farrar 2007, doi:10.1093/bioinformatics/btl582). Numba has no
+such values, so the loops over a tile, ``best_of_tile`` and ``bests_of_shared_tile``, are written in
+LLVM's instructions.
 
 The loops are in a file of their own, because numba compiles them anew if it has changed.
 """
@@ -26,24 +31,25 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from protalign.core.arrays import Int64
+from protalign.core.arrays import Bytes, Int8, Int64, Words
 from protalign.residues.kernels.loops import compiled
 
 #: Bands of one value.
 LANES = 32
 #: Values that a tile may have: each takes time to compile, and more than eight leave the registers.
 VALUES = (1, 2, 3, 4, 6, 8)
-#: The bands of a query in a tile that several share are a multiple of this.
-QUERY_LANES = 8
-#: Stand for a score of 0.
-EMPTY, ROUGH_EMPTY = -(1 << 15), -(1 << 7)
+#: Words of a target's block, and those that a rough look reads.
+BLOCK, ROUGH_BLOCK = 4, 2
+#: A rough look reads one word of as many.
+ONE_OF = 4
+#: Stands for a score of 0 in a byte.
+EMPTY = -(1 << 7)
 
-Bytes = npt.NDArray[np.uint8]
 Int32 = npt.NDArray[np.int32]
-Words = npt.NDArray[np.uint16]
-Int8 = npt.NDArray[np.int8]
 Int16 = npt.NDArray[np.int16]
 
+#: The same in 16 bits, and the largest score that a byte holds.
+_EMPTY_16, _MOST = -(1 << 15), 255
 _INT, _SHORT_INT, _HALF, _BYTE = (ir.IntType(bits) for bits in (64, 32, 16, 8))
 
 _compiled = partial(compiled, no_nan=False)
@@ -59,46 +65,60 @@ def best_of_tile(
     width: Any,
     column: Any,
     values: Any,
-    shift: Any,
     leaving: Any,
 ) -> Any:
-    """Return the best segment of a target in a tile, and ``EMPTY``.
+    """Return the best segment of a target in a tile.
 
     In a compiled function the arguments are the words; where the target begins among them, and its
-    residues, at least one; the profile, and the bytes of one of its rows; the tile's first column,
-    and its values, one of ``VALUES``; the logarithm of the residues in a block; and for each block
-    of the target the int16 band that comes into the tile. Those are ``EMPTY`` for a query's first
-    blocks. They become the bands that leave the tile, which the next columns take. For each residue
-    j, and column c of the tile, from the last to the first:
+    residues; the profile, and the bytes of one of its rows; the tile's first byte there, and its
+    values, one of ``VALUES``; and for each block of the target the band that comes into the tile,
+    int8 or int16, which decides the numbers of the bands. Those that come in are the smallest
+    number that there is for a query's first blocks. They become the bands that leave the tile,
+    which the next tile takes. For each residue j, and column c of the tile, from the last to the
+    first:
 
         if j is the first of its block: ending[c] = ending[c - 1], or what comes in for the first
-        score = profile[words[begin + j] * width + column + c]
-        ending[c] = max(min(ending[c] + score, 32,767), EMPTY)
-        best = max(best, ending[c])
+        score = profile[words[begin + j] * width + column + place of c]
+        ending[c] = max(min(ending[c] + score, largest), smallest)
+        if j is the last of its block: best = max(best, ending[c])
+
+    The result is best - smallest.
     """
     whole = types.intp
-    arguments = (words, whole, whole, profile, whole, whole, whole, whole, leaving)
-    return types.int16(*arguments), _best_of_tile
+    arguments = (words, whole, whole, profile, whole, whole, whole, leaving)
+    return types.intp(*arguments), _best_of_tile
 
 
 def _best_of_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     """Write the instructions of ``best_of_tile``: a loop for each number of values."""
     words, profile, leaving = (
         context.make_array(signature.args[place])(context, builder, arguments[place]).data
-        for place in (0, 3, 8)
+        for place in (0, 3, 7)
     )
-    begin, length, _, width, column, values, shift = arguments[1:8]
+    begin, length, _, width, column, values = arguments[1:7]
+    kind = _BYTE if signature.args[7].dtype == types.int8 else _HALF
     words, profile = builder.gep(words, [begin]), builder.gep(profile, [column])
-    tile = _Tile(builder, _HALF, words, length, profile, width, shift, leaving)
+    coming_in = partial(_from_before, builder, leaving)
+    tile = _Tile(builder, kind, words, length, profile, width, BLOCK, coming_in)
 
     def best(count: int) -> Any:
-        return tile.call("vector.reduce.smax", tile.loop(count), result=_HALF)
+        found = tile.call("vector.reduce.smax", tile.loop(count), result=kind)
+        return builder.sub(builder.sext(found, _INT), ir.Constant(_INT, tile.smallest))
 
     results = _by_count(builder, values, best)
-    result = builder.phi(_HALF)
+    result = builder.phi(_INT)
     for value, block in results:
         result.add_incoming(value, block)
     return result
+
+
+def _from_before(builder: Any, leaving: Any, tile: _Tile, block: Any, last: Any) -> Any:
+    """Move the last value by a lane: one comes in from the tile before, and one leaves."""
+    lane, place = ir.Constant(_SHORT_INT, LANES - 1), builder.gep(leaving, [block])
+    coming = builder.load(place)
+    builder.store(builder.extract_element(last, lane), place)
+    before = builder.insert_element(ir.Constant(last.type, ir.Undefined), coming, lane)
+    return tile.moved_by_a_lane(before, last)
 
 
 def _by_count(builder: Any, values: Any, write: Callable[[int], Any]) -> list[tuple[Any, Any]]:
@@ -127,27 +147,25 @@ def bests_of_shared_tile(
     length: Any,
     profile: Any,
     values: Any,
-    shift: Any,
     most: Any,
     found: Any,
 ) -> Any:
     """Find the best segments of a target for the queries of a tile; return nothing.
 
-    In a compiled function the arguments are the words; where the target begins among them, and its
-    residues, at least one; the profile; the tile's values, one of ``VALUES``; the logarithm of the
-    residues in a block; for each column 127, or ``ROUGH_EMPTY`` if it is a query's first; and
-    memory for the results, an int8 for each column. For each residue j, and column c of the tile,
-    from the last to the first:
+    In a compiled function the arguments are the words; where the target begins among them, and how
+    many it has; the profile; the tile's values, one of ``VALUES``; for each lane 127, or ``EMPTY``
+    if it is a query's first; and memory for the results, an int8 for each lane. For each word j,
+    and column c of the tile, from the last to the first:
 
-        if j is the first of its block: ending[c] = min(ending[c - 1], most[c])
-        score = profile[words[begin + j] * values * LANES + c]
-        ending[c] = max(min(ending[c] + score, 127), ROUGH_EMPTY)
-        if j is the last of its block: best[c] = max(best[c], ending[c])
+        if j is the first of its block: ending[c] = ending[c - 1], or EMPTY for a query's first
+        score = profile[words[begin + j] * values * LANES + place of c]
+        ending[c] = max(min(ending[c] + score, 127), EMPTY)
+        if j is the last of its block: best[lane of c] = max(best[lane of c], ending[c])
 
-    Each result is the best of the ``QUERY_LANES`` columns that it is one of, and ``ROUGH_EMPTY``.
+    Each result is the best of a lane, and ``EMPTY`` for a score of 0.
     """
     whole = types.intp
-    arguments = (words, whole, whole, profile, whole, whole, most, found)
+    arguments = (words, whole, whole, profile, whole, most, found)
     return types.void(*arguments), _bests_of_shared_tile
 
 
@@ -155,27 +173,31 @@ def _bests_of_shared_tile(context: Any, builder: Any, signature: Any, arguments:
     """Write the instructions of ``bests_of_shared_tile``: a loop for each number of values."""
     words, profile, most, found = (
         context.make_array(signature.args[place])(context, builder, arguments[place]).data
-        for place in (0, 3, 6, 7)
+        for place in (0, 3, 5, 6)
     )
-    begin, length, _, values, shift = arguments[1:6]
+    begin, length, _, values = arguments[1:5]
     words = builder.gep(words, [begin])
+
+    def coming_in(tile: _Tile, _: Any, last: Any) -> Any:
+        most_of_lanes = builder.load(tile.value_at(most, 0), align=1)
+        return tile.call("smin", tile.moved_by_a_lane(tile.empty, last), most_of_lanes)
 
     def write(count: int) -> None:
         width = ir.Constant(_INT, count * LANES)
-        tile = _SharedTile(builder, _BYTE, words, length, profile, width, shift, most)
-        for number, best in enumerate(tile.loop(count)):
-            for apart in (1, 2, 4):  # to the best of each eight
-                other = tile.shuffled(best, best, [lane ^ apart for lane in range(LANES)])
-                best = tile.call("smax", best, other)
-            builder.store(best, tile.value_at(found, number), align=1)
+        tile = _Tile(builder, _BYTE, words, length, profile, width, ROUGH_BLOCK, coming_in)
+        builder.store(tile.loop(count), tile.value_at(found, 0), align=1)
 
     _by_count(builder, values, write)
     return context.get_dummy_value()
 
 
 @dataclass
-class _Lanes:
-    """What is known of a tile, of which a loop is written."""
+class _Tile:
+    """What is known of a tile, of which a loop is written.
+
+    ``block`` is the words of a block of the target. ``coming_in`` writes what becomes the first
+    value in a new one, of the tile, the block's number and the last value.
+    """
 
     builder: Any
     kind: Any
@@ -183,34 +205,60 @@ class _Lanes:
     length: Any
     profile: Any
     width: Any
-    shift: Any
+    block: int
+    coming_in: Callable[[_Tile, Any, Any], Any]
 
-    @property
-    def vector(self) -> Any:
-        """The type of one value."""
-        return ir.VectorType(self.kind, LANES)
+    def loop(self, count: int) -> Any:
+        """Write the loop for some values; return the best of each lane."""
+        builder, zero, one = self.builder, ir.Constant(_INT, 0), ir.Constant(_INT, 1)
+        begin = builder.block
+        block, left, rest, residue, ended, done = (
+            builder.append_basic_block(name)
+            for name in ("block", "left", "rest", "residue", "ended", "done")
+        )
+        whole = builder.udiv(self.length, ir.Constant(_INT, self.block))
+        builder.cbranch(builder.icmp_signed(">", whole, zero), block, left)
 
-    def call(self, name: str, *values: Any, result: Any = None) -> Any:
-        """Call one of LLVM's functions for vectors."""
-        function = f"llvm.{name}.v{LANES}i{self.kind.width}"
-        known = self.builder.module.globals.get(function)
-        if known is None:
-            arguments = [value.type for value in values]
-            declared = ir.FunctionType(self.vector if result is None else result, arguments)
-            known = ir.Function(self.builder.module, declared, function)
-        return self.builder.call(known, values)
+        builder.position_at_end(block)  # the whole blocks
+        number, before = builder.phi(_INT), self._phis(count + 1)
+        *now, best = before
+        now = self._moved(number, now)
+        first = builder.mul(number, ir.Constant(_INT, self.block))
+        for place in range(self.block):
+            now = self._added(now, builder.add(first, ir.Constant(_INT, place)))
+        best = self._better(best, now)
+        following = builder.add(number, one)
+        _join(begin, [number, *before], [zero, *[self.empty] * (count + 1)])
+        _join(block, [number, *before], [following, *now, best])
+        builder.cbranch(builder.icmp_signed("<", following, whole), block, left)
 
-    def shuffled(self, one: Any, other: Any, lanes: Sequence[int]) -> Any:
-        """Return a value of some lanes of two."""
-        mask = ir.Constant(ir.VectorType(_SHORT_INT, LANES), list(lanes))
-        return self.builder.shuffle_vector(one, other, mask)
+        builder.position_at_end(left)  # what a block has that is not whole
+        ending = self._phis(count + 1)
+        _join(begin, ending, [self.empty] * (count + 1))
+        _join(block, ending, [*now, best])
+        first = builder.mul(whole, ir.Constant(_INT, self.block))
+        builder.cbranch(builder.icmp_signed("<", first, self.length), rest, done)
+        builder.position_at_end(rest)
+        moved = self._moved(whole, ending[:-1])
+        builder.branch(residue)
+        builder.position_at_end(residue)
+        position, bands = builder.phi(_INT), self._phis(count)
+        now = self._added(bands, position)
+        following = builder.add(position, one)
+        _join(rest, [position, *bands], [first, *moved])
+        _join(residue, [position, *bands], [following, *now])
+        builder.cbranch(builder.icmp_signed("<", following, self.length), residue, ended)
+        builder.position_at_end(ended)
+        best = self._better(ending[-1], now)
+        builder.branch(done)
 
-    def value_at(self, bytes_: Any, number: Any) -> Any:
-        """Return the pointer to a value of bytes, by its number."""
-        pointer = self.builder.gep(bytes_, [ir.Constant(_INT, number * LANES)])
-        return self.builder.bitcast(pointer, ir.VectorType(_BYTE, LANES).as_pointer())
+        builder.position_at_end(done)
+        [result] = self._phis(1)
+        _join(left, [result], [ending[-1]])
+        _join(ended, [result], [best])
+        return result
 
-    def added(self, endings: Sequence[Any], residue: Any) -> list[Any]:
+    def _added(self, endings: Sequence[Any], residue: Any) -> list[Any]:
         """Add the scores of a residue's word to what ends before."""
         builder, added = self.builder, []
         word = builder.load(builder.gep(self.words, [residue]), align=2)
@@ -222,127 +270,56 @@ class _Lanes:
             added.append(self.call("sadd.sat", ending, scores))
         return added
 
-    def phis(self, count: int) -> list[Any]:
-        """Return variables for some values."""
-        return [self.builder.phi(self.vector) for _ in range(count)]
+    def _moved(self, block: Any, ending: Sequence[Any]) -> list[Any]:
+        """Move all bands by a column."""
+        return [self.coming_in(self, block, ending[-1]), *ending[:-1]]
+
+    def _better(self, best: Any, values: Sequence[Any]) -> Any:
+        """Return the best of each lane: pairs first, since each step waits for the last one."""
+        values = list(values)
+        while len(values) > 1:
+            pairs = zip(values[::2], values[1::2], strict=False)
+            values = [self.call("smax", *pair) for pair in pairs] + values[len(values) & ~1 :]
+        return self.call("smax", best, *values)
+
+    @property
+    def vector(self) -> Any:
+        """The type of one value."""
+        return ir.VectorType(self.kind, LANES)
+
+    @property
+    def smallest(self) -> int:
+        """What stands for a score of 0."""
+        return EMPTY if self.kind is _BYTE else _EMPTY_16
 
     @property
     def empty(self) -> Any:
         """A value of scores of 0."""
-        return ir.Constant(self.vector, [ROUGH_EMPTY if self.kind is _BYTE else EMPTY] * LANES)
+        return ir.Constant(self.vector, [self.smallest] * LANES)
 
+    def call(self, name: str, *values: Any, result: Any = None) -> Any:
+        """Call one of LLVM's functions for vectors."""
+        function = f"llvm.{name}.v{LANES}i{self.kind.width}"
+        known = self.builder.module.globals.get(function)
+        if known is None:
+            arguments = [value.type for value in values]
+            declared = ir.FunctionType(self.vector if result is None else result, arguments)
+            known = ir.Function(self.builder.module, declared, function)
+        return self.builder.call(known, values)
 
-class _Blocks:
-    """The places of a loop over blocks, and in each over its residues."""
+    def moved_by_a_lane(self, before: Any, value: Any) -> Any:
+        """Return a value's lanes in the places of the next ones, after the last one of another."""
+        lanes = ir.Constant(ir.VectorType(_SHORT_INT, LANES), list(range(LANES - 1, 2 * LANES - 1)))
+        return self.builder.shuffle_vector(before, value, lanes)
 
-    def __init__(self, builder: Any, length: Any, shift: Any) -> None:
-        self._builder, self._length, self._shift = builder, length, shift
-        self.before = builder.block
-        self.block, self.residue, self.ended, self.after = (
-            builder.append_basic_block(name) for name in ("block", "residue", "ended", "done")
-        )
-        builder.branch(self.block)
-        builder.position_at_end(self.block)
-        self.number = builder.phi(_INT)
+    def value_at(self, bytes_: Any, number: int) -> Any:
+        """Return the pointer to a value of bytes, by its number."""
+        pointer = self.builder.gep(bytes_, [ir.Constant(_INT, number * LANES)])
+        return self.builder.bitcast(pointer, ir.VectorType(_BYTE, LANES).as_pointer())
 
-    def enter_residues(self) -> None:
-        """End what is done before a block's residues."""
-        builder, one = self._builder, ir.Constant(_INT, 1)
-        self._first = builder.shl(self.number, self._shift)
-        last = builder.add(self._first, builder.shl(one, self._shift))
-        self._is_whole = builder.icmp_signed("<", last, self._length)
-        self._last = builder.select(self._is_whole, last, self._length)
-        builder.branch(self.residue)
-        builder.position_at_end(self.residue)
-        self.position = builder.phi(_INT)
-
-    def leave_residues(self) -> None:
-        """End what is done for a residue."""
-        builder = self._builder
-        following = builder.add(self.position, ir.Constant(_INT, 1))
-        _join(self.block, [self.position], [self._first])
-        _join(self.residue, [self.position], [following])
-        go_on = builder.icmp_signed("<", following, self._last)
-        builder.cbranch(go_on, self.residue, self.ended)
-        builder.position_at_end(self.ended)
-
-    def leave(self) -> None:
-        """End what is done after a block's residues."""
-        builder = self._builder
-        following = builder.add(self.number, ir.Constant(_INT, 1))
-        _join(self.before, [self.number], [ir.Constant(_INT, 0)])
-        _join(self.ended, [self.number], [following])
-        builder.cbranch(self._is_whole, self.block, self.after)
-        builder.position_at_end(self.after)
-
-
-@dataclass
-class _Tile(_Lanes):
-    """A tile of one query, whose other columns may be in other tiles."""
-
-    leaving: Any
-
-    def loop(self, count: int) -> Any:
-        """Write the loop for some values; return the best of each lane, of which one is wanted."""
-        blocks = _Blocks(self.builder, self.length, self.shift)
-        ending, [best] = self.phis(count), self.phis(1)
-        moved = self._moved(blocks.number, ending)
-        blocks.enter_residues()
-        bands, [highest] = self.phis(count), self.phis(1)
-        now = self.added(bands, blocks.position)
-        higher = highest
-        for each in now:
-            higher = self.call("smax", higher, each)
-        _join(blocks.block, [*bands, highest], [*moved, best])
-        _join(blocks.residue, [*bands, highest], [*now, higher])
-        blocks.leave_residues()
-        _join(blocks.before, [*ending, best], [self.empty] * (count + 1))
-        _join(blocks.ended, [*ending, best], [*now, higher])
-        blocks.leave()
-        return higher
-
-    def _moved(self, block: Any, ending: Sequence[Any]) -> list[Any]:
-        """Move all bands by a lane: one comes in from the tile before, and one leaves."""
-        builder, last = self.builder, ir.Constant(_SHORT_INT, LANES - 1)
-        place = builder.gep(self.leaving, [block])
-        coming = builder.load(place)
-        builder.store(builder.extract_element(ending[-1], last), place)
-        nothing = ir.Constant(self.vector, ir.Undefined)
-        before = [builder.insert_element(nothing, coming, last), *ending[:-1]]
-        lanes = range(LANES - 1, 2 * LANES - 1)
-        return [self.shuffled(*pair, lanes) for pair in zip(before, ending, strict=True)]
-
-
-@dataclass
-class _SharedTile(_Lanes):
-    """A tile of several queries."""
-
-    most: Any
-
-    def loop(self, count: int) -> list[Any]:
-        """Write the loop for some values; return the best of each lane of each."""
-        blocks = _Blocks(self.builder, self.length, self.shift)
-        ending, best = self.phis(count), self.phis(count)
-        moved = self._moved(ending)
-        blocks.enter_residues()
-        bands = self.phis(count)
-        now = self.added(bands, blocks.position)
-        _join(blocks.block, bands, moved)
-        _join(blocks.residue, bands, now)
-        blocks.leave_residues()
-        better = [self.call("smax", *pair) for pair in zip(best, now, strict=True)]
-        _join(blocks.before, [*ending, *best], [self.empty] * (2 * count))
-        _join(blocks.ended, [*ending, *best], [*now, *better])
-        blocks.leave()
-        return better
-
-    def _moved(self, ending: Sequence[Any]) -> list[Any]:
-        """Move all bands by a lane; none comes in for a query's first."""
-        lanes, moved = range(LANES - 1, 2 * LANES - 1), []
-        for number, pair in enumerate(zip([self.empty, *ending[:-1]], ending, strict=True)):
-            most = self.builder.load(self.value_at(self.most, number), align=1)
-            moved.append(self.call("smin", self.shuffled(*pair, lanes), most))
-        return moved
+    def _phis(self, count: int) -> list[Any]:
+        """Return variables for some values."""
+        return [self.builder.phi(self.vector) for _ in range(count)]
 
 
 def _join(block: Any, phis: Sequence[Any], values: Sequence[Any]) -> None:
@@ -359,8 +336,8 @@ def best_segments(
     profile: Int8,
     width: int,
     values: int,
-    shift: int,
-    leaving: Int16,
+    leaving: Int8,
+    leaving_16: Int16,
     best: Int32,
 ) -> None:
     """Find the best segment of some targets.
@@ -372,32 +349,39 @@ def best_segments(
     offsets : (n + 1,) int64
         Where each target begins, and the end of all.
     targets : (m,) int64
-        The targets to score, each of at least one residue.
+        The targets to score.
     profile : (K * width,) int8
         See ``protalign.residues.kernels.word_scores``.
     width : int
         Bytes of a word's row: whole tiles.
     values : int
         Values of a tile, one of ``VALUES``.
-    shift : int
-        Logarithm of the residues in a block.
-    leaving : (blocks,) int16
+    leaving, leaving_16 : (blocks,) int8 and int16
         Memory for a number of each block of the longest target.
     best : (m,) int32
-        The results, at most 65,535.
+        The results, at most 65,535; 0 for a target without residues.
     """
     columns = values * LANES
+    in_a_byte = True  # as the score of the target before: large ones often follow one another
     for place in range(len(targets)):
         begin = offsets[targets[place]]
         length = offsets[targets[place] + 1] - begin
-        leaving[: ((length - 1) >> shift) + 1] = EMPTY
-        found = EMPTY
-        for column in range(0, width, columns):
-            tile = best_of_tile(
-                words, begin, length, profile, width, column, values, shift, leaving
-            )
-            found = max(found, int(tile))
-        best[place] = found - EMPTY
+        blocks = (length + BLOCK - 1) // BLOCK
+        found = 0
+        if in_a_byte:
+            leaving[:blocks] = EMPTY
+            for column in range(0, width, columns):
+                tile = best_of_tile(words, begin, length, profile, width, column, values, leaving)
+                found = max(found, tile)
+        if not in_a_byte or found == _MOST:  # or more
+            leaving_16[:blocks] = _EMPTY_16
+            for column in range(0, width, columns):
+                tile = best_of_tile(
+                    words, begin, length, profile, width, column, values, leaving_16
+                )
+                found = max(found, tile)
+        in_a_byte = found < _MOST
+        best[place] = found
 
 
 @_compiled
@@ -406,10 +390,11 @@ def shared_bests(
     offsets: Int64,
     profile: Int8,
     values: int,
-    shift: int,
     most: Int8,
+    queries: Int64,
     firsts: Int64,
     lasts: Int64,
+    by_chance: Bytes,
     found: Int8,
     best: Bytes,
 ) -> None:
@@ -425,26 +410,100 @@ def shared_bests(
         See ``protalign.residues.kernels.rough_scores``.
     values : int
         Values of the tile, one of ``VALUES``.
-    shift : int
-        Logarithm of the residues in a block.
-    most : (values * LANES,) int8
-        127, or ``ROUGH_EMPTY`` for a column that is the first of its part.
-    firsts, lasts : (parts,) int64
-        The first column of each part, and the one after its last: multiples of ``QUERY_LANES``.
-    found : (values * LANES,) int8
+    most : (LANES,) int8
+        127, or ``EMPTY`` for a lane that is the first of its part.
+    queries, firsts, lasts : (parts,) int64
+        The query of each part, its first lane, and the one after its last.
+    by_chance : (n,) uint8
+        What each target's scores are reduced by.
+    found : (LANES,) int8
         Memory.
-    best : (parts, n) uint8
-        The results, 0 for a target without residues.
+    best : (q, n) uint8
+        The results, 0 at first: what is more takes its place.
     """
     for target in range(len(offsets) - 1):
         begin = offsets[target]
         length = offsets[target + 1] - begin
-        if length == 0:
-            best[:, target] = 0
-            continue
-        bests_of_shared_tile(words, begin, length, profile, values, shift, most, found)
+        bests_of_shared_tile(words, begin, length, profile, values, most, found)
         for part in range(len(firsts)):
-            highest = int(found[firsts[part]])
-            for column in range(firsts[part] + QUERY_LANES, lasts[part], QUERY_LANES):
-                highest = max(highest, int(found[column]))
-            best[part, target] = highest - ROUGH_EMPTY
+            highest = found[firsts[part]]
+            for lane in range(firsts[part] + 1, lasts[part]):
+                highest = max(highest, found[lane])
+            query = queries[part]
+            score = int(highest) - EMPTY - int(by_chance[target])
+            best[query, target] = max(int(best[query, target]), score)
+
+
+@_compiled
+def most_telling(
+    words: Words, offsets: Int64, targets: Int64, ranks: Words, chosen: Words, ends: Int64
+) -> None:
+    """Choose the most telling one of each ``ONE_OF`` words of some targets.
+
+    Parameters
+    ----------
+    words : (R,) uint16
+        Words of all targets, one after another.
+    offsets : (n + 1,) int64
+        Where each target begins, and the end of all.
+    targets : (m,) int64
+        The targets.
+    ranks : (K,) uint16
+        Each word's place among the words, if those that tell more come later.
+    chosen : (C,) uint16
+        The ranks of the chosen words, one target after another: of its first ``ONE_OF`` words, of
+        the next, and of what is left.
+    ends : (m + 1,) int64
+        Where each target begins in them, and the end of all; the first is 0 already.
+    """
+    end = 0
+    for place in range(len(targets)):
+        begin, last = offsets[targets[place]], offsets[targets[place] + 1]
+        whole = (last - begin) // ONE_OF
+        left = begin + whole * ONE_OF
+        groups = words[begin:left].reshape(whole, ONE_OF)
+        of_groups = chosen[end : end + whole]
+        for group in range(whole):
+            most = ranks[groups[group, 0]]
+            for other in range(1, ONE_OF):
+                most = max(most, ranks[groups[group, other]])
+            of_groups[group] = most
+        end += whole
+        if left < last:
+            most = ranks[words[left]]
+            for other in range(left + 1, last):
+                most = max(most, ranks[words[other]])
+            chosen[end] = most
+            end += 1
+        ends[place + 1] = end
+
+
+@_compiled
+def largest(scores: Bytes, count: int) -> Int64:
+    """Return the places of the largest scores: ``count``, and all that equal the last of them.
+
+    Parameters
+    ----------
+    scores : (n,) uint8
+        The scores.
+    count : int
+        How many, at least 1; there are as many.
+
+    Returns
+    -------
+    (m,) int64
+        The places, ascending.
+    """
+    how_often = np.zeros(256, dtype=np.int64)
+    for score in scores:
+        how_often[score] += 1
+    least, n_found = 255, how_often[255]
+    while n_found < count:
+        least -= 1
+        n_found += how_often[least]
+    places = np.empty(n_found + 1, dtype=np.int64)  # one more: what is not found is written too
+    found = 0
+    for place in range(len(scores)):
+        places[found] = place
+        found += scores[place] >= least
+    return places[:n_found]

@@ -4,7 +4,8 @@ A word stands for the residues near it, so the score of a query's residue and a 
 up in a table, the query's profile. Both proteins are cut into blocks of four residues. A band is
 all pairs of blocks that are equally far apart, some neighbouring diagonals: each residue of a
 target adds to it the score of the residue of the query that fits it best in the block there, or
-just beside that block. A segment is a part of a band, with short gaps for nothing and no others.
+just beside that block. A segment is a part of a band, with short gaps for nothing and no others,
+and counts by what it has where a block of the target ends.
 MMseqs2 and Foldseek do the like with k-mers and single diagonals before they align.
 
 A query of some hundred residues has something to say to every word, so lists of where each word
@@ -22,19 +23,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protalign.core.arrays import Float32, Int64
+from protalign.core.arrays import Float32, Float64, Int8, Int64, Words
 from protalign.core.machine import threads_here
 from protalign.residues.kernels.packed import share
 
-#: Logarithm of the residues in a block.
-SHIFT = 2
 #: Residues of the query beside a block, on either side, that belong to it too.
 MARGIN = 1
-#: Steps of a score in one nat. Finer ones find no more.
-STEPS = 1.0
+#: Steps of a score in one nat. Finer ones find no more, and a byte holds fewer scores.
+STEPS = 0.5
 #: A score is at least and at most this, in steps. A few pairs of residues have more, far out where
 #: no residues were when the stage was fitted.
-LOWEST, HIGHEST = -8, 12
+LOWEST, HIGHEST = -4, 6
 #: Bytes of a line of the processor's cache.
 _LINE = 64
 #: Words for a thread, at least: fewer are not worth a second thread.
@@ -43,12 +42,10 @@ _THREAD_WORDS = 1 << 18
 _PARTS = 8
 
 #: Steps that chance adds to a score for each factor of e in a target's length, and the residues
-#: from which it does: the median of unrelated targets and their best in 1,000 grow alike. If long
-#: targets keep it, the first hit of a full scan is not among the first 200 of 200,000 for 7 and 11
-#: of 100 queries; else for none and 2 (benchmarks/quality/words.py, two encoders).
-_STEPS_OF_LENGTH, _FROM_LENGTH = 30.0, 50
-
-Words = npt.NDArray[np.uint16]
+#: from which it does. If long targets keep it, the first hit of a full comparison is among the
+#: first 200 of 1,000,000 for 83 and 98 % of queries; else for 95 and 100 %
+#: (benchmarks/quality/words.py --made-up 1000000 --queries 60 --seeds 2).
+_STEPS_OF_LENGTH, _FROM_LENGTH = 15.0, 50
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +55,8 @@ class WordProfile:
     Attributes
     ----------
     scores : (K * width,) int8
-        For each word, the best score in each block of the query, and ``LOWEST``, in steps.
+        For each word, the best score in each block of the query, and ``LOWEST``, in steps; in the
+        order of ``striped``.
     width : int
         Bytes for a word.
     values : int
@@ -68,21 +66,21 @@ class WordProfile:
     --------
     >>> profile = WordProfile.of(np.array([[2.0, -3.0], [-1.0, 4.0]]))
     >>> profile.width, profile.scores.max()
-    (32, np.int8(4))
+    (32, np.int8(2))
     >>> word_scores(profile, np.array([0, 1, 0], np.uint16), np.array([0, 2, 3])).tolist()
-    [6, 2]
+    [3, 1]
     """
 
-    scores: npt.NDArray[np.int8]
+    scores: Int8
     width: int
     values: int
 
     @classmethod
     def of(cls, scores: Float32) -> WordProfile:
         """Build it of a query's (L, K) scores with each word, in nats."""
-        loops = _loops()
+        loops = compiled_loops()
         n_query, n_words = scores.shape
-        size = 1 << SHIFT
+        size = loops.BLOCK
         blocks = -(-n_query // size)
         steps = np.full((blocks * size + 2 * MARGIN, n_words), LOWEST, dtype=np.int8)
         steps[MARGIN : MARGIN + n_query] = np.clip(np.rint(STEPS * scores), LOWEST, HIGHEST)
@@ -90,20 +88,34 @@ class WordProfile:
         n_values = -(-blocks // loops.LANES)
         n_tiles = -(-n_values // loops.VALUES[-1])
         values = next(each for each in loops.VALUES if each * n_tiles >= n_values)
-        width = n_tiles * values * loops.LANES
-        profile = aligned((n_words, width), LOWEST)
-        profile[:, :blocks] = np.maximum.reduce(near).T
-        return cls(profile.reshape(-1), width, values)
+        columns = np.full((n_tiles * loops.LANES * values, n_words), LOWEST, dtype=np.int8)
+        columns[:blocks] = np.maximum.reduce(near)
+        return cls(striped(columns, values), len(columns), values)
 
 
-def aligned(shape: tuple[int, int], value: int) -> npt.NDArray[np.int8]:
-    """Return an int8 array of a value; rows of whole lines of the cache begin with one.
+def striped(columns: Int8, values: int) -> Int8:
+    """Return the scores of a tile's columns, or of several tiles', as the loops read them.
 
-    Others may begin in the middle of one, where their length leaves them: fewer lines are read.
+    Parameters
+    ----------
+    columns : (tiles * LANES * values, K) int8
+        Each column's scores with each word.
+    values : int
+        Values of a tile.
+
+    Returns
+    -------
+    (K * columns,) int8
+        Of each word the tiles, of each the values, and of each of those its lanes: lane l of value
+        v has column l * values + v. Rows of whole lines of the cache begin with one. Others may
+        begin in the middle of one, where their length leaves them: fewer lines are read.
     """
-    size = shape[0] * shape[1]
-    memory = np.full(size + _LINE, value, dtype=np.int8)
-    return memory[-memory.ctypes.data % _LINE :][:size].reshape(shape)
+    memory = np.empty(columns.size + _LINE, dtype=np.int8)
+    scores: Int8 = memory[-memory.ctypes.data % _LINE :][: columns.size]
+    lanes = compiled_loops().LANES
+    of_tiles = columns.reshape(-1, lanes, values, columns.shape[1])
+    scores.reshape(-1, len(of_tiles), values, lanes)[:] = of_tiles.transpose(3, 0, 2, 1)
+    return scores
 
 
 def word_scores(profile: WordProfile, words: Words, offsets: Int64) -> npt.NDArray[np.int32]:
@@ -114,8 +126,8 @@ def word_scores(profile: WordProfile, words: Words, offsets: Int64) -> npt.NDArr
     profile : WordProfile
         The query's.
     words : (R,) uint16
-        Words of n targets, one after another, contiguous, also memory-mapped; each below the
-        profile's number of words, which is not checked here.
+        Words of n targets, one after another, also memory-mapped; each below the profile's number
+        of words, which is not checked here.
     offsets : (n + 1,) int64
         Words before each target, and of all.
 
@@ -124,9 +136,7 @@ def word_scores(profile: WordProfile, words: Words, offsets: Int64) -> npt.NDArr
     (n,) int32
         The scores, in steps, at most 65,535; 0 for a target without a positive pair.
     """
-    best = np.zeros(len(offsets) - 1, dtype=np.int32)
-    targets = np.flatnonzero(np.diff(offsets))
-    [best[targets]] = scores_of([(profile, targets)], words, offsets)
+    [best] = scores_of([(profile, np.arange(len(offsets) - 1))], words, offsets)
     return best
 
 
@@ -138,7 +148,7 @@ def scores_of(
     Parameters
     ----------
     wanted : sequence of (WordProfile, (m,) int64)
-        A query's profile, and its targets, each of at least one residue.
+        A query's profile, and its targets.
     words, offsets
         As for ``word_scores``.
 
@@ -162,16 +172,21 @@ def scores_of(
             for some, results in zip(*_cut(size, np.cumsum(each), targets, scores), strict=True)
         ]
     )  # threads share it: each takes the next part as it has done one
-    loop = _loops().best_segments
+    loops, words = compiled_loops(), contiguous(words)
 
     def work(_: int) -> None:
-        leaving = np.empty(((longest - 1) >> SHIFT) + 1, dtype=np.int16)
+        leaving = [np.empty(-(-longest // loops.BLOCK), dtype) for dtype in (np.int8, np.int16)]
         for profile, targets, results in parts:
-            sizes = profile.width, profile.values, SHIFT
-            loop(words, offsets, targets, profile.scores, *sizes, leaving, results)
+            sizes = profile.width, profile.values
+            loops.best_segments(words, offsets, targets, profile.scores, *sizes, *leaving, results)
 
     share(n_threads, work)
     return best
+
+
+def contiguous(words: Words) -> Words:
+    """Return words as the loops read them: one after another in memory; copied only if needed."""
+    return np.ascontiguousarray(words, dtype=np.uint16)
 
 
 def without_length(scores: npt.NDArray[np.int32], lengths: Int64) -> Float32:
@@ -192,10 +207,14 @@ def without_length(scores: npt.NDArray[np.int32], lengths: Int64) -> Float32:
     Examples
     --------
     >>> without_length(np.array([90, 90, 90], np.int32), np.array([20, 50, 136])).round().tolist()
-    [90.0, 90.0, 60.0]
+    [90.0, 90.0, 75.0]
     """
-    longer = np.maximum(lengths, _FROM_LENGTH) / _FROM_LENGTH
-    return (scores - _STEPS_OF_LENGTH * np.log(longer)).astype(np.float32)
+    return (scores - added_by_chance(lengths, _STEPS_OF_LENGTH)).astype(np.float32)
+
+
+def added_by_chance(lengths: Int64, steps: float) -> Float64:
+    """Return what chance adds to scores for targets' lengths, if so much for each factor of e."""
+    return steps * np.log(np.maximum(lengths, _FROM_LENGTH) / _FROM_LENGTH)
 
 
 def _cut(size: float, ends: Int64, *arrays: npt.NDArray[Any]) -> list[list[npt.NDArray[Any]]]:
@@ -207,7 +226,7 @@ def _cut(size: float, ends: Int64, *arrays: npt.NDArray[Any]) -> list[list[npt.N
 
 
 @cache
-def _loops() -> Any:
+def compiled_loops() -> Any:
     """Return the compiled loops; numba takes a second to import."""
     from protalign.residues.kernels import word_loops
 

@@ -11,34 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protalign.residues.kernels import word_scores as scoring
-from protalign.residues.kernels.word_scores import (
-    HIGHEST,
-    LOWEST,
-    MARGIN,
-    SHIFT,
-    STEPS,
-    WordProfile,
-    word_scores,
-)
+from protalign.residues.kernels.word_scores import WordProfile, word_scores
 from tests.helpers.words import random_words
 
 WORDS = 11
 
 
 def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
-    """The best segment of a band, as it is defined."""
-    steps = np.clip(np.rint(STEPS * scores), LOWEST, HIGHEST).astype(int)
-    size = 2**SHIFT
+    """The best segment of a band that ends with a block, as it is defined.
+
+    Blocks have four residues, those of the query one more on each side. A step is two nats; a pair
+    has -8 to 12 nats.
+    """
+    steps = np.clip(np.rint(0.5 * scores), -4, 6).astype(int)
     ending: dict[int, int] = {}
     best = 0
     for position, word in enumerate(words):
-        for block in range(-(-len(scores) // size)):
-            beside = range(block * size - MARGIN, (block + 1) * size + MARGIN)
-            inside = [residue for residue in beside if 0 <= residue < len(scores)]
-            band = position // size - block
-            fitting = max(int(steps[residue, word]) for residue in inside)
-            ending[band] = max(0, ending.get(band, 0) + fitting)
-            best = max(best, ending[band])
+        for block in range(-(-len(scores) // 4)):
+            band = position // 4 - block
+            fitting = steps[max(0, 4 * block - 1) : 4 * block + 5, word].max()
+            ending[band] = max(0, ending.get(band, 0) + int(fitting))
+            if position % 4 == 3 or position + 1 == len(words):
+                best = max(best, ending[band])
     return best
 
 
@@ -47,10 +41,10 @@ def best_segment(scores: npt.NDArray[np.float32], words: Sequence[int]) -> int:
     st.integers(0, 2**32 - 1),
     st.integers(1, 75),
     st.lists(st.integers(0, 90), max_size=6),
-    st.sampled_from([-3.0, 0.0, 4.0]),
+    st.sampled_from([-3.0, 0.0, 9.0]),
 )
 def test_scores_are_those_of_loops(seed: int, length: int, lengths: list[int], mean: float) -> None:
-    """For all lengths, also of one residue and none; much if the mean is 4."""
+    """For all lengths, also of one residue and none; much if the mean is 9."""
     rng = np.random.default_rng(seed)
     scores = rng.normal(mean, 2.5, (length, WORDS)).astype(np.float32)
     words, offsets = random_words(rng, lengths, WORDS)
@@ -82,11 +76,35 @@ def test_scores_of_long_queries_are_those_of_loops(length: int) -> None:
 def test_a_part_of_the_targets_scores_as_it_does_among_all() -> None:
     """Offsets may begin anywhere in the words, and threads share the targets."""
     rng = np.random.default_rng(0)
-    profile = WordProfile.of(rng.normal(5, 2, (40, WORDS)).astype(np.float32))
-    words, offsets = random_words(rng, rng.integers(0, 60, 50).tolist(), WORDS)
+    profile = WordProfile.of(rng.normal(7, 2, (100, WORDS)).astype(np.float32))
+    words, offsets = random_words(rng, rng.integers(0, 120, 50).tolist(), WORDS)
     whole = word_scores(profile, words, offsets)
     assert word_scores(profile, words, offsets[20:31]).tolist() == whole[20:30].tolist()
-    assert whole.max() > 255  # some are more than a byte holds
+    large = whole > 255  # more than a byte holds
+    assert 10 < large.sum() < 40
+    assert (large[1:] & ~large[:-1]).any()
+    assert (~large[1:] & large[:-1]).any()
+
+
+def test_a_pair_has_8_to_12_nats() -> None:
+    """At least -8, at most 12: one pair neither ends a segment nor makes one."""
+    scores = np.tile(np.array([30.0, -30.0], dtype=np.float32), (40, 1))
+    words = np.repeat(np.array([0, 1, 0], dtype=np.uint16), [8, 4, 8])
+    [score] = word_scores(WordProfile.of(scores), words, np.array([0, 20]))
+    assert score == (8 * 12 - 4 * 8 + 8 * 12) / 2
+
+
+def test_words_may_lie_apart_in_memory() -> None:
+    """A column of a table of words scores as its copy does."""
+    rng = np.random.default_rng(2)
+    profile = WordProfile.of(rng.normal(0, 2, (40, WORDS)).astype(np.float32))
+    words, offsets = random_words(rng, [30, 50], WORDS)
+    apart = np.stack([words, words[::-1]], axis=1)[:, 0]
+    assert not apart.flags.c_contiguous
+    assert (
+        word_scores(profile, apart, offsets).tolist()
+        == word_scores(profile, words, offsets).tolist()
+    )
 
 
 def test_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +125,7 @@ def test_a_band_forgives_a_short_gap_and_no_long_one() -> None:
     words = residues.astype(np.uint16)
     profile = WordProfile.of(scores)
     whole = word_scores(profile, words, np.array([0, 60]))[0]
-    assert whole == 4 * STEPS * 60
+    assert whole == 2 * 60
     one, ten = (np.insert(words, 30, [words[29]] * count) for count in (1, 10))
     assert word_scores(profile, one, np.array([0, 61]))[0] >= whole
     assert word_scores(profile, ten, np.array([0, 70]))[0] <= 0.8 * whole
