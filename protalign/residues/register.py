@@ -290,7 +290,7 @@ def _excursions(diagonal: Int64) -> Iterator[tuple[int, int]]:
         own = diagonal[first - 1]
         next_ones = diagonal[first : first + EXCURSION + 1]
         off = int(np.argmax(next_ones == own))
-        if first >= done and off and (np.abs(next_ones[:off] - own) <= MAX_SHIFT).all():
+        if first > done and off and (np.abs(next_ones[:off] - own) <= MAX_SHIFT).all():
             done = first + off
             yield first, done
 

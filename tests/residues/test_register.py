@@ -180,3 +180,13 @@ def test_what_is_no_excursion_stays(runs: list[tuple[int, int]]) -> None:
     np.testing.assert_array_equal(same[0], query)
     np.testing.assert_array_equal(same[1], target)
     assert not same[2].any()
+
+
+def test_two_excursions_close_together_are_both_straightened() -> None:
+    """The way between them is on the diagonal that was left, not an excursion from the others."""
+    query, target = steps((9, 0), (20, 1), (20, 0), (20, 1), (9, 0))
+    straight, also, replaced = without_excursions(query, target)
+    np.testing.assert_array_equal(straight, np.arange(query[0], query[-1] + 1))
+    np.testing.assert_array_equal(also, straight)
+    between = (straight >= query[29]) & (straight <= query[48])
+    assert not replaced[between].any()
