@@ -77,10 +77,11 @@ def verify(
     wrong usage.
     """
     others = [path for path in map(Path, paths) if _is_no_store(path)]
-    if store and not (len(paths) == 1 and Path(paths[0], "index.json").is_file()):
-        raise InputError(
-            f"--store: {path_text(paths[0])} is not an index of words", "leave the option out"
-        )
+    for each in paths if store else ():
+        if not Path(each, "index.json").is_file():
+            raise InputError(
+                f"--store: {path_text(each)} is not an index of words", "leave the option out"
+            )
     if not others:
         _verify_stores(paths, upgrade, scheduler, as_json)
         return

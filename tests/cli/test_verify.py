@@ -120,3 +120,5 @@ def test_an_index_is_compared_with_its_store(finished: Path, tmp_path: Path) -> 
     run("verify", index, "--store", tmp_path / "nothing", code=2)
     (line,) = run("verify", moved, "--store", moved, code=2).stderr.splitlines()
     assert line.endswith(f"--store: {moved} is not an index of words; leave the option out")
+    (line,) = run("verify", index, index, "--store", moved, code=2).stderr.splitlines()
+    assert line.endswith(f"{index}: only stores are checked together; check it alone")
