@@ -64,6 +64,18 @@ def test_models_of_before_keep_their_e_values() -> None:
     assert calibration.by_query(plain, chance) == pytest.approx(((plain - 1) / 0.4 - 0.5) / 2)
 
 
+def test_a_query_counts_by_its_own_and_the_usual_tail() -> None:
+    """Few proteins may show a tail that is too narrow: the usual scale is added to each query's."""
+    calibration = Calibration(
+        -10.0, 0.5, 5.0, scale=25.0, n_pairs=10_000, query_start=0.5, query_scale=2.0,
+        added_scale=1.1,
+    )  # fmt: skip
+    chance = Chance(np.array([1.0, 1.0]), np.array([0.4, 0.9]))
+    expected = [((7 - 1) / scale - 0.5) / 2 for scale in (0.4 + 1.1, 0.9 + 1.1)]
+    assert calibration.by_query([7.0, 7.0], chance) == pytest.approx(expected)
+    assert Calibration.of_dict(calibration.as_dict()) == calibration
+
+
 def test_what_chance_gives_counts_once() -> None:
     """Scores that grow twice as fast as those with reversed targets give the weight 1, not 2.
 
