@@ -164,6 +164,7 @@ def test_every_query_has_its_own_tail() -> None:
     of_pairs = Chance(np.repeat(chance.location, 150), np.repeat(chance.scale, 150))
     background = Background({})
     own_tails = one_tail.with_background(background, one_tail.excess(*scores(1)), of_pairs)
+    assert own_tails.added_scale == np.median(chance.scale)
     assert own_tails.background is background
     hits = []
     for calibration, of_queries in ((one_tail, None), (own_tails, of_pairs)):
