@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from protalign.cli.console import SOME_FAILED, human_bytes, print_json
 from protalign.cli.options import AsJson, Scheduler
-from protalign.core.errors import InputError, ProtAlignError
+from protalign.core.errors import InputError, ProtAlignError, StoreError
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
-
-if TYPE_CHECKING:
-    from protalign.stores import EmbeddingStore
 
 #: The document of each kind of folder but a store, the kind, and files that only it has.
 _DOCUMENTS = {
@@ -139,8 +136,7 @@ def _verify_file(path: Path, store: list[str] | None, as_json: bool) -> None:
     also: dict[str, str | None] = {}
     whole = "it is whole"
     if (path / "index.json").is_file():
-        compared, why = _store_of(path, store)
-        check, name = _index_check(compared), None if compared is None else str(compared.path)
+        check, name, why = _index_check(path, store)
         also = {"store": name}
         whole += f", and its entries are those of {name}" if name else f"; {why}"
     elif (path / "vector-index.json").is_file():
@@ -160,21 +156,25 @@ def _verify_file(path: Path, store: list[str] | None, as_json: bool) -> None:
         raise typer.Exit(SOME_FAILED)
 
 
-def _index_check(store: EmbeddingStore | None) -> Callable[[Path], list[str]]:
-    from protalign.search.word_index import verify_index
+def _index_check(
+    path: Path, given: list[str] | None
+) -> tuple[Callable[[Path], list[str]], str | None, str]:
+    """Return what checks an index of words, its store's path, or None and why it is not compared.
 
-    return partial(verify_index, store=store)
-
-
-def _store_of(path: Path, given: list[str] | None) -> tuple[EmbeddingStore | None, str]:
-    """Return the store to compare an index with; or None, and why it is not compared."""
-    from protalign.search.word_index import recorded_store
+    A damaged store hides nothing of the index. If it was named, it is a problem.
+    """
+    from protalign.search.word_index import recorded_store, verify_index
     from protalign.stores import EmbeddingStore
+    from protalign.stores.union.paths import is_here
 
-    if given:
-        return EmbeddingStore.open(given), ""
+    why = "its store is not here, and was not compared (--store)"
     try:
-        store = recorded_store(path)
+        store = EmbeddingStore.open(given) if given else recorded_store(path)
     except ProtAlignError as error:
-        return None, f"its store was not compared: {error}"
-    return store, "its store is not here, and was not compared (--store)"
+        why = f"its store was not compared: {error}"
+        if given:
+            if not (isinstance(error, StoreError) and all(map(is_here, given))):
+                raise
+            return lambda path: [*verify_index(path), f"{path}: {why}"], None, why
+        store = None
+    return partial(verify_index, store=store), None if store is None else str(store.path), why

@@ -103,19 +103,15 @@ class _Scorer(Protocol):
 class _Local:
     def __init__(self, queries: PackedRows, calibration: Calibration | None) -> None:
         self._queries, self._calibration = queries.local, calibration
-        if calibration is not None:
-            self._chances = [calibration.chance(rows) for rows in queries.local]
 
     def bounds(self, targets: PackedRows) -> tuple[Float64, Float64]:
         scores = local_scores(self._queries, targets.local)[0].astype(np.float64)
-        calibration = self._calibration
-        if calibration is not None:
+        if self._calibration is not None:
             by_chance = local_scores(self._queries, targets.local.backward())[0]
-            for place, chance in enumerate(self._chances):
-                lengths = self._queries.lengths[place], targets.local.lengths
-                scores[place] = calibration.excess(
-                    scores[place], by_chance[place], *lengths, chance
-                )
+            # The query's own chance, which takes long to know, orders its targets no other way.
+            scores = self._calibration.excess(
+                scores, by_chance, self._queries.lengths[:, None], targets.local.lengths
+            )
         return scores, scores
 
 

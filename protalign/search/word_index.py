@@ -13,7 +13,7 @@ import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.checks import check_whole
-from protalign.core.errors import InputError, ModelError
+from protalign.core.errors import InputError, ModelError, StoreError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import blocks
 from protalign.core.unfinished import put_back
@@ -284,6 +284,8 @@ def verify_index(path: str | os.PathLike[str], store: EmbeddingStore | None = No
             index.check_is_of(store)
         except InputError as error:
             problems += [str(error)] if str(error) not in problems else []
+        except StoreError as error:
+            problems.append(f"{path}: its store was not compared: {error}")
     return problems
 
 

@@ -122,3 +122,18 @@ def test_an_index_is_compared_with_its_store(finished: Path, tmp_path: Path) -> 
     assert line.endswith(f"--store: {moved} is not an index of words; leave the option out")
     (line,) = run("verify", index, index, "--store", moved, code=2).stderr.splitlines()
     assert line.endswith(f"{index}: only stores are checked together; check it alone")
+
+
+def test_a_damaged_store_hides_nothing_of_an_index(finished: Path, tmp_path: Path) -> None:
+    """Both are named, with exit code 3: what was asked for cannot be answered."""
+    store, index = tmp_path / "store.zarr", tmp_path / "index"
+    shutil.copytree(finished / "store.zarr", store)
+    run("index", store, "--model", finished / "model", "--out", index, "--words", 8, "-q")
+    words = next(index.glob("*/*words*"))
+    words.write_bytes(words.read_bytes()[:-1])
+    for ids in (store / "entries" / "id").rglob("c.*"):
+        ids.write_bytes(bytes(byte ^ 1 for byte in ids.read_bytes()))
+    for named in ((), ("--store", store)):
+        problems = json.loads(run("verify", index, "--json", *named, code=3).stdout)["problems"]
+        assert any(words.name in problem for problem in problems)
+        assert not named or any("its store was not compared" in problem for problem in problems)

@@ -226,11 +226,11 @@ def test_entries_that_the_store_has_no_longer_are_no_hits(
     index_store(model, EmbeddingStore.open(path), tmp_path / "index", n_words=WORDS)
     file.write_text("later")
     store = EmbeddingStore.open(build(path, [replace(chains[9], id="changing", source=str(file))]))
-    with pytest.warns(UserWarning, match="it lacks 1 entry of the store"):
-        hits = protalign.search(
-            chains[0].id, index=tmp_path / "index", model=model, store=store, k=40
-        )
-    assert {hit.id for hit in hits} == {chain.id for chain in chains[:8]}
+    asked: dict[str, Any] = {"model": model, "store": store, "k": 40}
+    for rerank in (200, "all"):
+        with pytest.warns(UserWarning, match="it lacks 1 entry of the store"):
+            hits = protalign.search(chains[0].id, index=tmp_path / "index", rerank=rerank, **asked)
+        assert sorted(hit.id for hit in hits) == sorted(chain.id for chain in chains[:8])
 
 
 def reranked(store: EmbeddingStore, model: Model, tmp_path: Path, query: str, **how: Any) -> Any:
