@@ -119,7 +119,6 @@ def processor_name() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-@cache
 def processor_has_amx() -> bool:
     """Return whether the processor multiplies bfloat16 matrices in hardware (AMX; Linux tells)."""
     return "amx_bf16" in _processor_flags()

@@ -90,4 +90,3 @@ def test_the_processors_dtypes(
         assert machine.processor_has_amx() == ("amx_bf16" in line)
     finally:
         machine._processor_flags.cache_clear()
-        machine.processor_has_amx.cache_clear()
