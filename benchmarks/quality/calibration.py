@@ -44,7 +44,6 @@ from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
 from protalign.residues.targets import score_targets
 from protalign.search.queries import stored_backbone
-from protalign.search.superposition import structural_alignment
 from protalign.stores import Entries
 
 EVALUES = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
@@ -216,10 +215,14 @@ def alike(
 
 
 def same_fold(entries: Entries, pair: Sequence[int]) -> bool:
-    """Return whether the TM-score by the shorter of two entries is that of one fold."""
+    """Return whether TM-align's score, by the shorter of two entries, is that of one fold."""
+    from tmtools import tm_align  # GPL-3: nothing else of the project calls it
+
     backbones = [stored_backbone(entries.store, str(entries.ids[place])) for place in pair]
-    one, other = sorted((each for each in backbones if each is not None), key=len)
-    return structural_alignment(one, other)[0] >= SAME_FOLD
+    traces = [each[:, 1].astype(np.float64) for each in backbones if each is not None]
+    one, other = sorted(traces, key=len)
+    found = tm_align(one, other, "A" * len(one), "A" * len(other))
+    return bool(found.tm_norm_chain1 >= SAME_FOLD)
 
 
 if __name__ == "__main__":
