@@ -37,7 +37,7 @@ class Alignment:
     evalue : float or None
         Hits of this score that a search of this size finds by chance; None if it is unknown.
     probability : float or None
-        Probability that the two share a fold; None if it is unknown.
+        Probability that the two share a fold, a TM-score of 0.5 or more; None if it is unknown.
     global_score : float or None
         The score of the same two in "global" mode, in nats; None if it was not computed. It is not
         comparable with a local alignment's ``score``, which is another sum, maybe of other rows.
