@@ -41,7 +41,7 @@ _LEAST_LENGTH = 30
 #: Excess at which half of the pairs share a fold, and the power of the excess by which the odds
 #: rise. Fits on pairs of CATH's domains that a stage was not fitted on gave 6.0 and 9.8, and powers
 #: of 2.8 and 2.1, for two choices of topologies (benchmarks/quality/calibration.py --tm 60).
-#: Classes would not do: how many pairs of one excess share one of CATH's or SCOPe's differs tenfold.
+#: Classes would not do: how many pairs of one excess share one of CATH's or SCOPe's varies much.
 _FOLD_CENTRE, _FOLD_POWER = 8.3, 2.3
 
 
