@@ -171,7 +171,7 @@ def test_a_candidate_whose_residues_are_not_finite_is_named(
 
 
 def with_damaged_rows(monkeypatch: pytest.MonkeyPatch, entry: str, number: float) -> None:
-    """Let the structure rows that a store gives for an entry begin with a number, as on a bad disk."""
+    """Let the structure rows that a store gives for an entry begin with a number: a bad disk."""
     inner = StoreView.embeddings
 
     def damaged(store: StoreView, encoder: str) -> Ragged:
