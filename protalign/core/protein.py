@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,6 +15,8 @@ from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.words import Modality as Modality
 
 MODALITIES: tuple[Modality, Modality] = ("sequence", "structure")
+#: The modality that a protein of a modality is compared with.
+OTHER: Mapping[Modality, Modality] = {"sequence": "structure", "structure": "sequence"}
 
 #: The two directions of retrieval, as reports name them.
 DIRECTIONS = ("sequence_to_structure", "structure_to_sequence")

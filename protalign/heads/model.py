@@ -19,7 +19,7 @@ from protalign.core.checks import check_between, check_choice, check_whole
 from protalign.core.devices import resolve_device
 from protalign.core.encoder_record import EncoderRecord, check_record, is_count, is_word
 from protalign.core.errors import InputError, ModelError
-from protalign.core.protein import MODALITIES, Modality
+from protalign.core.protein import MODALITIES, OTHER, Modality
 from protalign.core.ragged import Ragged
 from protalign.core.version import __version__
 from protalign.core.words import AlignMode
@@ -447,9 +447,8 @@ class Model(nn.Module):
         check_gap_costs(gap_open, gap_extend)
         if floor is not None:
             check_between("floor", floor, -np.inf, 0, closed=True)
-        target_by: Modality = "structure" if query_by == "sequence" else "sequence"
         rows = []
-        for embeddings, modality in ((query, query_by), (target, target_by)):
+        for embeddings, modality in ((query, query_by), (target, OTHER[query_by])):
             with np.errstate(over="ignore"):  # such numbers are named below
                 values = np.asarray(embeddings, dtype=np.float32)
             if values.ndim != 2 or values.shape[1] != self.dims[modality]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 
 from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import Failure
-from protalign.core.protein import MODALITIES, Modality
+from protalign.core.protein import MODALITIES, OTHER, Modality
 from protalign.core.steps import step
 from protalign.core.words import Against, AlignMode
 from protalign.residues.proteins import ProteinRows
@@ -22,9 +21,6 @@ from protalign.search.rerank import SearchedEntries, StoredResidues, best_of_all
 from protalign.search.search_options import SearchOptions
 from protalign.search.word_search import WordSearch
 from protalign.stores import AlignedVectors, EmbeddingStore
-
-#: The modality that a query of a modality is compared with.
-OTHER: Mapping[Modality, Modality] = {"sequence": "structure", "structure": "sequence"}
 
 
 def nearest(queries: Queries, index: Index, k: int, against: Against) -> list[list[Hit]]:

@@ -18,7 +18,7 @@ from protalign.core.checks import did_you_mean
 from protalign.core.errors import Failure, InputError
 from protalign.core.files import sha256
 from protalign.core.paths import path_of
-from protalign.core.protein import MODALITIES, Chain, Modality, Protein
+from protalign.core.protein import MODALITIES, OTHER, Chain, Modality, Protein
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.heads.model import Model
 from protalign.reading import ReadOptions, find_sources, read_sources
@@ -229,9 +229,8 @@ def stored_queries(
     """
     subset = vectors.select(ids)
     values, present = subset.candidates(modality)
-    other: Modality = "structure" if modality == "sequence" else "sequence"
     names = [str(entry_id) for entry_id in ids]
-    kinds = [modality if has_it else other for has_it in present.tolist()]
+    kinds = [modality if has_it else OTHER[modality] for has_it in present.tolist()]
     rows: list[ProteinRows | None] = [None] * len(names)
     for kind in MODALITIES:
         if residues is None:
@@ -245,7 +244,7 @@ def stored_queries(
         names,
         kinds,
         [None] * len(ids) if subset.lengths is None else subset.lengths.tolist(),
-        np.where(present[:, None], values, subset.candidates(other)[0]),
+        np.where(present[:, None], values, subset.candidates(OTHER[modality])[0]),
         [None if store is None else StoredProtein(store, name) for name in names],
         rows,
     )

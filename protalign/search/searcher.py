@@ -12,14 +12,13 @@ import numpy as np
 
 from protalign.core.devices import resolve_device
 from protalign.core.errors import InputError
-from protalign.core.protein import MODALITIES, Modality, Protein
+from protalign.core.protein import MODALITIES, OTHER, Modality, Protein
 from protalign.core.words import Against, AlignMode
 from protalign.encoders.recorded import RecordedEncoders
 from protalign.heads.model import Model, as_model
 from protalign.reading import ReadOptions
 from protalign.residues import ResidueStage
 from protalign.search.candidates import (
-    OTHER,
     by_residues,
     by_words,
     n_targets,

@@ -18,7 +18,7 @@ from protalign.core.digests import sealed, unsealed
 from protalign.core.errors import InputError
 from protalign.core.files import check_replaceable, has_schema, json_text, new_folder
 from protalign.core.machine import usable_memory
-from protalign.core.protein import MODALITIES, Modality
+from protalign.core.protein import MODALITIES, OTHER, Modality
 from protalign.core.untrusted import read_json, whole_number
 from protalign.search.cell_building import Progress, build_cells, building_bytes
 from protalign.search.cells import AGAIN, Cells, arrays_of, damaged
@@ -155,8 +155,7 @@ def index_vectors(
             report = _reported(modality, on_progress)
             cells, checksums = build_cells(folder, modality, *both, report)
             rescored = RescoredCells(Path(out), cells, (1, 1), *both)
-            other: Modality = "structure" if modality == "sequence" else "sequence"
-            others = some_vectors(vectors, other)
+            others = some_vectors(vectors, OTHER[modality])
             nprobe, recall = fitting_nprobe(rescored, exact_of(*both), others, report)
             digest, n_cells = vectors.digest(modality), len(cells.centroids)
             modalities[modality] = CellsRecord(count, n_cells, nprobe, recall, digest, checksums)

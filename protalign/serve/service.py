@@ -14,10 +14,9 @@ import numpy as np
 from starlette.responses import Response
 
 from protalign.core.errors import InputError
-from protalign.core.protein import MODALITIES, Backbone, Chain, Modality, Protein
+from protalign.core.protein import MODALITIES, OTHER, Backbone, Chain, Modality, Protein
 from protalign.reading.fasta import parse_sequence
 from protalign.reading.structure_writer import StructureText, backbone_text, fits_pdb
-from protalign.search.candidates import OTHER
 from protalign.search.comparison import HitFilters
 from protalign.search.hit_columns import parse_columns
 from protalign.search.queries import Queries
