@@ -3,8 +3,8 @@
 A band is one number: the best segment that ends at this residue of the target. 32 bands are one
 value of the processor. Sums of its numbers stop at the smallest and the largest number that there
 are: the smallest, -128 in a byte, stands for a score of 0, below which no segment falls, so that
-one instruction adds a score and begins anew. A byte is quickest. A target whose score it cannot
-hold is scored again in 16 bits.
+one instruction adds a score and begins anew. A byte is quickest. A target for which a sum may have
+stopped at a byte's largest number is scored again in 16 bits.
 
 Up to eight values are a tile: the bands of this residue and of neighbouring blocks of the query.
 They stay in registers, their scores lie side by side, and the processor works on one while the next
@@ -42,14 +42,14 @@ VALUES = (1, 2, 3, 4, 6, 8)
 BLOCK, ROUGH_BLOCK = 4, 2
 #: A rough look reads one word of as many.
 ONE_OF = 4
-#: Stands for a score of 0 in a byte.
-EMPTY = -(1 << 7)
+#: Stands for a score of 0 in a byte, and the largest score that a byte holds.
+EMPTY, MOST = -(1 << 7), 255
 
 Int32 = npt.NDArray[np.int32]
 Int16 = npt.NDArray[np.int16]
 
-#: The same in 16 bits, and the largest score that a byte holds.
-_EMPTY_16, _MOST = -(1 << 15), 255
+#: The same in 16 bits.
+_EMPTY_16 = -(1 << 15)
 _INT, _SHORT_INT, _HALF, _BYTE = (ir.IntType(bits) for bits in (64, 32, 16, 8))
 
 _compiled = partial(compiled, no_nan=False)
@@ -336,6 +336,7 @@ def best_segments(
     profile: Int8,
     width: int,
     values: int,
+    most: int,
     leaving: Int8,
     leaving_16: Int16,
     best: Int32,
@@ -356,6 +357,8 @@ def best_segments(
         Bytes of a word's row: whole tiles.
     values : int
         Values of a tile, one of ``VALUES``.
+    most : int
+        If all bands end their blocks with less, none was more than ``MOST`` in one.
     leaving, leaving_16 : (blocks,) int8 and int16
         Memory for a number of each block of the longest target.
     best : (m,) int32
@@ -373,14 +376,14 @@ def best_segments(
             for column in range(0, width, columns):
                 tile = best_of_tile(words, begin, length, profile, width, column, values, leaving)
                 found = max(found, tile)
-        if not in_a_byte or found == _MOST:  # or more
+        if not in_a_byte or found >= most:  # a sum may have stopped at the largest number
             leaving_16[:blocks] = _EMPTY_16
             for column in range(0, width, columns):
                 tile = best_of_tile(
                     words, begin, length, profile, width, column, values, leaving_16
                 )
                 found = max(found, tile)
-        in_a_byte = found < _MOST
+        in_a_byte = found < most
         best[place] = found
 
 

@@ -173,11 +173,12 @@ def scores_of(
         ]
     )  # threads share it: each takes the next part as it has done one
     loops, words = compiled_loops(), contiguous(words)
+    most = loops.MOST + (loops.BLOCK - 1) * LOWEST  # a block that reaches a byte's end may fall yet
 
     def work(_: int) -> None:
         leaving = [np.empty(-(-longest // loops.BLOCK), dtype) for dtype in (np.int8, np.int16)]
         for profile, targets, results in parts:
-            sizes = profile.width, profile.values
+            sizes = profile.width, profile.values, most
             loops.best_segments(words, offsets, targets, profile.scores, *sizes, *leaving, results)
 
     share(n_threads, work)

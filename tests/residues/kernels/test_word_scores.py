@@ -86,6 +86,20 @@ def test_a_part_of_the_targets_scores_as_it_does_among_all() -> None:
     assert (~large[1:] & large[:-1]).any()
 
 
+@pytest.mark.parametrize("fitting", range(40, 46))
+@pytest.mark.parametrize("others", range(5))
+def test_a_score_does_not_depend_on_the_targets_before(fitting: int, others: int) -> None:
+    """Also if a band has more than a byte holds in the middle of a block, and less at its end."""
+    scores = np.tile(np.array([30.0, -30.0], dtype=np.float32), (200, 1))
+    profile = WordProfile.of(scores)
+    words = np.repeat(np.array([0, 1], dtype=np.uint16), [fitting, others])
+    alone = word_scores(profile, words, np.array([0, len(words)])).tolist()
+    assert alone == [best_segment(scores, words.tolist())]
+    large = np.zeros(60, dtype=np.uint16)
+    both = np.concatenate([large, words])
+    assert word_scores(profile, both, np.array([0, 60, len(both)])).tolist() == [360, *alone]
+
+
 def test_a_pair_has_8_to_12_nats() -> None:
     """At least -8, at most 12: one pair neither ends a segment nor makes one."""
     scores = np.tile(np.array([30.0, -30.0], dtype=np.float32), (40, 1))
