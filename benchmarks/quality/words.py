@@ -17,6 +17,7 @@ as in benchmarks/speed/words.py. The full comparison does not see them.
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
 
-from benchmarks.quality.calibration import labels_of
 from benchmarks.shared.measuring import MACHINE
 from benchmarks.speed.words import blocks
 from protalign import EmbeddingStore
@@ -74,6 +74,12 @@ def main() -> None:
             print(f"{name:>36}" + "".join(f"{100 * share:8.1f}" for share in shares), flush=True)
     if options.json:
         write_json(options.json, {"machine": MACHINE, "runs": runs})
+
+
+def labels_of(path: Path, column: str) -> dict[str, str]:
+    """Return id -> label."""
+    with path.open(encoding="utf-8") as file:
+        return {row["id"]: row[column] for row in csv.DictReader(file)}
 
 
 def rows_of(
