@@ -179,8 +179,10 @@ def sort_queries(
             elif isinstance(query, str) and _SEQUENCE.fullmatch(text):
                 result.sequences.append(text)
             else:
+                has_ids = "vectors" if isinstance(known, AlignedVectors) else "store"
                 raise InputError(
-                    f"{text[:60]!r}: not an id of the vectors, and no file or folder has this name",
+                    f"{text[:60]!r}: not an id of the {has_ids}, and no file or folder has this "
+                    "name",
                     _similar(text, known) or "give an id, a file, or a sequence of 10 letters",
                 )
         elif _is_embedding(query):

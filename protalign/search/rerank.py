@@ -21,7 +21,7 @@ from protalign.residues import ResidueStage
 from protalign.residues.proteins import PackedRows, ProteinRows
 from protalign.residues.scan import best_targets
 from protalign.residues.targets import RESIDUES_AT_ONCE, TargetScores, score_in_blocks
-from protalign.search.residue_rows import not_finite
+from protalign.search.residue_rows import check_finite_rows
 from protalign.stores import EmbeddingStore
 
 #: Queries that are compared with all entries together, while the store is read once.
@@ -126,10 +126,7 @@ class StoredResidues:
         with np.errstate(invalid="ignore", over="ignore"):  # such numbers are named below
             packed = self.stage.packed_rows(modality, embeddings, entries.chain_rows(modality))
         finite = np.isfinite(packed.local.values) & np.isfinite(packed.diagonal.values)
-        broken = np.flatnonzero(~finite.all(axis=1))
-        if len(broken):
-            place = int(np.searchsorted(packed.local.offsets, broken[0], side="right")) - 1
-            raise not_finite(ids[place], modality)
+        check_finite_rows(finite, packed.local.offsets, ids, modality)
         return packed
 
     def blocks(

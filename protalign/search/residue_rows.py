@@ -251,6 +251,26 @@ def not_finite(entry_id: str, modality: Modality) -> InputError:
     )
 
 
+def check_finite_rows(finite: Bool, offsets: Int64, ids: Sequence[str], modality: Modality) -> None:
+    """Raise InputError, which names the entry, if residue rows of entries are not finite.
+
+    Parameters
+    ----------
+    finite : (R, K) bool
+        Which numbers of the rows are finite; the entries' rows are one after another.
+    offsets : (n + 1,) int64
+        Rows before each entry.
+    ids : sequence of str
+        The entries' ids.
+    modality : "sequence" or "structure"
+        Theirs.
+    """
+    broken = np.flatnonzero(~finite.all(axis=1))
+    if len(broken):
+        place = int(np.searchsorted(offsets, broken[0], side="right")) - 1
+        raise not_finite(ids[place], modality)
+
+
 def stored_rows(
     model: Model, store: EmbeddingStore, entry_id: str, modality: Modality
 ) -> ResidueRows | None:

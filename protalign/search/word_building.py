@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from protalign.core.arrays import Int64, Words
+from protalign.core.arrays import Float32, Int64, Words
 from protalign.core.checks import check_whole
 from protalign.core.errors import InputError
 from protalign.core.protein import MODALITIES, Modality
@@ -23,6 +22,7 @@ from protalign.heads.model import Model
 from protalign.heads.provenance import provenance_of
 from protalign.residues import ResidueStage
 from protalign.residues.words import MOST_WORDS, SAMPLED, WORDS, ResidueWords
+from protalign.search.residue_rows import check_finite_rows
 from protalign.search.word_files import (
     PartWriter,
     StoredPart,
@@ -188,7 +188,10 @@ def _index(
         for each, default in zip(given, (WORDS, 0), strict=True)
     )
     rng = np.random.default_rng(seed)
-    samples = {m: stage.rows(m, _sample(store, each, rng)) for m, each in added.items()}
+    samples = {
+        m: _rows(stage, m, each.encoder, _sample(store, each, rng), SAMPLED)
+        for m, each in added.items()
+    }
     words = ResidueWords.fit(samples, n_words, seed)
     provenance = provenance_of(model, store, encoders) | {
         "stage_sha256": stage_sha256(stage),
@@ -243,17 +246,28 @@ def _new_entries(
     return added
 
 
-def _sample(
-    store: EmbeddingStore, added: _Added, rng: np.random.Generator
-) -> npt.NDArray[np.generic]:
-    """Return the embeddings of up to ``SAMPLED`` residues, of whole proteins by chance."""
+def _sample(store: EmbeddingStore, added: _Added, rng: np.random.Generator) -> StoreView:
+    """Return entries drawn by chance that have ``SAMPLED`` residues, or all."""
     _, first = np.unique(added.starts, return_index=True)  # entries may share their embeddings
     order = rng.permutation(first)
     count = int(np.searchsorted(np.cumsum(added.lengths[order]), SAMPLED)) + 1
     some = order[:count]
-    some = some[np.argsort(added.starts[some])]
-    rows = store.encoders.rows(added.encoder)
-    return rows.gather(added.starts[some], added.lengths[some])[:SAMPLED]
+    return StoreView(store, added.rows[some[np.argsort(added.starts[some])]])
+
+
+def _rows(
+    stage: ResidueStage,
+    modality: Modality,
+    encoder: str,
+    entries: StoreView,
+    most: int | None = None,
+) -> Float32:
+    """Return the rows of the first residues of some entries; raise InputError if not finite."""
+    embeddings = entries.embeddings(encoder)
+    with np.errstate(invalid="ignore", over="ignore"):  # such numbers are named below
+        rows = stage.rows(modality, embeddings.values[:most])
+    check_finite_rows(np.isfinite(rows), embeddings.offsets, entries.ids, modality)
+    return rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -270,13 +284,7 @@ class _Wording:
     def __call__(self, task: tuple[Modality, str, StorePart]) -> Words:
         modality, encoder, part = task
         entries = part.of(self.store)
-        rows = self.stage.rows(modality, entries.embeddings(encoder).values)
-        if not np.isfinite(rows).all():
-            raise InputError(
-                f"{self.store.path}: {modality} embeddings hold NaN or infinity",
-                "`protalign verify` names the entries",
-            )
-        return self.words.of(modality, rows)
+        return self.words.of(modality, _rows(self.stage, modality, encoder, entries))
 
 
 def _write(

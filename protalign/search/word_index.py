@@ -28,6 +28,7 @@ from protalign.search.word_files import (
     MANIFEST,
     PartReader,
     contents_digest,
+    damaged,
     ids_digest,
     read_centroids,
     read_manifest,
@@ -102,9 +103,18 @@ class WordIndex:
         return sum(reader.part.entries for reader in self._parts.get(modality, []))
 
     def entry_rows(self, modality: Modality) -> Int64:
-        """Return (n,) int64: each entry's row in the store's log of entries."""
-        rows = [reader.rows for reader in self._parts.get(modality, [])]
-        return np.concatenate([np.empty(0, dtype=np.int64), *rows])
+        """Return (n,) int64: each entry's row in the store's log of entries.
+
+        Raises
+        ------
+        InputError
+            The index is damaged.
+        """
+        parts = [reader.rows for reader in self._parts.get(modality, [])]
+        rows = np.concatenate([np.empty(0, dtype=np.int64), *parts])
+        if len(parts) > 1 and len(np.unique(rows)) < len(rows):  # a part's own are different
+            raise damaged(self.path, f"two segments have words of the same {modality}")
+        return rows
 
     def check_made_by(self, model: Model) -> None:
         """Raise ModelError if another model's residue stage made the words."""
@@ -139,8 +149,9 @@ class WordIndex:
         )
 
     def check_is_of(self, store: EmbeddingStore) -> None:
-        """Raise InputError if it was made from another store."""
+        """Raise InputError if it was made from another store, or names an entry twice."""
         for modality, readers in self._parts.items():
+            self.entry_rows(modality)
             for reader in readers:
                 rows = reader.rows
                 known = rows.max() < len(store.log)
@@ -169,7 +180,8 @@ class WordIndex:
         """Find entries whose words fit each query best.
 
         Among many entries a rough look chooses those that are scored (``WordScan``): some of the
-        best may be missing, rarely the first. Memory does not grow with the number of queries.
+        best may be missing, rarely the first. Memory does not grow with the number of queries. An
+        entry's chains are one after another, and a segment may go from one to the next.
 
         Parameters
         ----------

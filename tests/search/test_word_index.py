@@ -39,6 +39,7 @@ from protalign.search.word_index import verify_index
 from protalign.stores.format.lock import StoreLock
 from tests.helpers.commands import contents
 from tests.helpers.estimator_stores import PROTEINMPNN, build, read
+from tests.search.test_rerank import with_damaged_rows
 
 ENCODERS: dict[Modality, str] = {"sequence": "one_hot", "structure": PROTEINMPNN}
 WORDS = 40
@@ -209,6 +210,30 @@ def test_a_link_leads_nothing_elsewhere(
     assert verify_index(tmp_path / "index") == []
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, 3e38], ids=str)
+def test_an_entry_whose_residues_are_not_finite_is_named(
+    grown: tuple[Path, Callable[[], EmbeddingStore]],
+    chains: list[Protein],
+    model: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: float,
+) -> None:
+    """When words are made of it, and when it is added; what was there stays."""
+    path, grow = grown
+    index_store(model, EmbeddingStore.open(path), tmp_path / "index", n_words=WORDS)
+    store, before = grow(), contents(tmp_path / "index")
+    with_damaged_rows(monkeypatch, chains[9].id, number)
+    problem = f"^{chains[9].id}: its structure embedding holds NaN, infinity or huge values; embed"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for folder in ("new", "index"):
+            with pytest.raises(InputError, match=problem):
+                index_store(model, store, tmp_path / folder, n_words=WORDS)
+    assert not (tmp_path / "new").exists()
+    assert contents(tmp_path / "index") == before
+
+
 def test_one_process_adds_at_a_time(changed: Path, model: Model, store: EmbeddingStore) -> None:
     """A second one is told."""
     with StoreLock(changed), pytest.raises(StoreError, match="being written to by another"):
@@ -367,7 +392,7 @@ def test_mistakes_are_one_line(
         protalign.search("1a2p_A", index=folder)
     with pytest.raises(InputError, match="residue by residue"):
         protalign.search("1a2p_A", index=folder, model=model, against="sequence")
-    with pytest.raises(InputError, match="not an id"):
+    with pytest.raises(InputError, match="'nothing': not an id of the store, and no file"):
         protalign.search("nothing", index=folder, model=model)
     with pytest.raises(InputError, match="it does not exist; name a folder"):
         protalign.search("1a2p_A", index=tmp_path / "nothing", model=model)
@@ -527,6 +552,22 @@ def test_a_forged_array_is_refused(changed: Path) -> None:
     words = np.frombuffer(part.with_suffix(".words").read_bytes(), "<u2").copy()
     words[7] = 65_535
     assert "words that the index has not" in forge("words", "words", words.tobytes())
+
+
+def test_an_entry_in_two_segments_is_refused(
+    changed: Path, model: Model, store: EmbeddingStore
+) -> None:
+    """Each segment is whole, but their entries would be hits twice."""
+    shutil.copytree(changed / "segment-0", changed / "segment-1")
+    manifest = read_manifest(changed)
+    twice = manifest.with_segment("segment-1", manifest.segments["segment-0"])
+    (changed / "index.json").write_text(twice.text())
+    problem = "damaged \\(two segments have words of the same sequence\\); remove the folder"
+    with pytest.raises(InputError, match=problem):
+        everything(changed, model, store)
+    with pytest.raises(InputError, match=problem):
+        index_store(model, store, changed)
+    assert len(verify_index(changed, store)) == 1
 
 
 def test_rows_beyond_the_store_are_refused(

@@ -54,7 +54,7 @@ def test_scores_are_those_of_loops(seed: int, length: int, lengths: list[int], m
     assert given.dtype == np.int32
 
 
-@pytest.mark.parametrize("length", [128, 129, 500, 700, 1025, 1100])
+@pytest.mark.parametrize("length", [128, 129, 500, 700, 1024, 1025, 1100])
 def test_scores_of_long_queries_are_those_of_loops(length: int) -> None:
     """Queries of several values, and of several tiles, in bytes and in larger numbers."""
     rng = np.random.default_rng(length)
