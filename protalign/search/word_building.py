@@ -266,7 +266,7 @@ def _rows(
     embeddings = entries.embeddings(encoder)
     with np.errstate(invalid="ignore", over="ignore"):  # such numbers are named below
         rows = stage.rows(modality, embeddings.values[:most])
-    check_finite_rows(np.isfinite(rows), embeddings.offsets, entries.ids, modality)
+    check_finite_rows(np.isfinite(rows), embeddings.offsets, entries.ids.tolist(), modality)
     return rows
 
 
