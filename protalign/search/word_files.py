@@ -270,8 +270,10 @@ def read_centroids(path: Path, manifest: IndexManifest) -> ResidueWords:
     for modality, (count, width, checksum) in manifest.centroids.items():
         data = _checked_bytes(path, f"{modality}.centroids", 4 * count * width, checksum)
         values = np.frombuffer(data, dtype="<f4").astype(np.float32).reshape(count, width)
-        if not np.isfinite(values).all():
-            raise damaged(path, f"{modality}.centroids has numbers that are not finite")
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = np.square(values).sum(axis=1)  # else products were not finite
+        if not np.isfinite(squares).all():
+            raise damaged(path, f"{modality}.centroids has numbers that are not finite, or huge")
         centroids[modality] = values
     return ResidueWords(centroids)
 

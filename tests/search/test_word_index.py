@@ -554,6 +554,24 @@ def test_a_forged_array_is_refused(changed: Path) -> None:
     assert "words that the index has not" in forge("words", "words", words.tobytes())
 
 
+@pytest.mark.parametrize("number", [np.nan, -np.inf, 3e38], ids=str)
+def test_forged_centroids_are_refused(changed: Path, number: float) -> None:
+    """Scores with them would be no numbers."""
+    import google_crc32c
+
+    manifest, file = read_manifest(changed), changed / "structure.centroids"
+    values = np.frombuffer(file.read_bytes(), "<f4").copy()
+    values[5] = number
+    file.write_bytes(values.tobytes())
+    *shape, _ = manifest.centroids["structure"]
+    checksum = google_crc32c.value(values.tobytes())
+    centroids = {**manifest.centroids, "structure": (*shape, checksum)}
+    written = replace(manifest, centroids=centroids)
+    (changed / "index.json").write_text(written.text())
+    with pytest.raises(InputError, match=r"structure\.centroids has numbers that are not finite"):
+        WordIndex(changed)
+
+
 def test_an_entry_in_two_segments_is_refused(
     changed: Path, model: Model, store: EmbeddingStore
 ) -> None:
