@@ -93,6 +93,16 @@ def test_a_query_has_residues(words: ResidueWords) -> None:
         words.profile("structure", np.empty((0, 10), np.float32))
 
 
+def test_words_far_from_the_mean_tell_most() -> None:
+    """By all numbers but the last two: a rough look ranks the words by that."""
+    centroids = np.zeros((4, 6), dtype=np.float32)
+    centroids[:, :-2] = np.array([[-3.0], [1.0], [4.0], [-2.0]])
+    centroids[:, -2:] = np.array([[0.0], [90.0], [-10.0], [50.0]])
+    words = ResidueWords({"structure": centroids})
+    _, rough = words.profiles("structure", [np.ones((3, 6), dtype=np.float32)])
+    assert rough.ranks.tolist() == [2, 0, 3, 1]
+
+
 def test_a_repeated_centroid_is_found_in_any_block() -> None:
     """Only the first of equal ones stays, however far away the others are."""
     points = np.random.default_rng(0).normal(size=(2500, 6))
