@@ -26,7 +26,7 @@ from protalign.reading.fasta import parse_sequence
 from protalign.residues import ResidueStage
 from protalign.residues.proteins import ProteinRows
 from protalign.search.rerank import StoredResidues
-from protalign.search.residue_rows import StoredProtein, has_coordinates
+from protalign.search.residue_rows import StoredProtein, has_coordinates, positions
 from protalign.search.superposition import backbone_of
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 from protalign.stores.vectors.folder import is_vector_folder
@@ -390,7 +390,8 @@ def protein_queries(
         if stage is not None:
             for index, embeddings in zip(indices, rows, strict=True):
                 chains = proteins[index].chain_rows(kind)
-                residues[index] = stage.protein_rows(kind, embeddings, chains)
+                made = stage.protein_rows(kind, embeddings, chains)
+                residues[index] = made.placed(positions(proteins[index].chains, kind))
     return Queries(
         [protein.id for protein in proteins],
         modality,

@@ -417,6 +417,14 @@ def test_what_cannot_be_aligned_is_a_line(model: Model, store: EmbeddingStore) -
     sequence, structure = rows(model, store, "1bpi_A")
     with pytest.raises(InputError, match="both are sequences"):
         align_proteins(model, sequence, sequence)
+    for positions in ([0, 1], np.zeros(len(structure)), np.arange(len(structure))[::-1]):
+        with pytest.raises(InputError, match=r"^target_positions: not 58 ascending numbers, "):
+            model.align(
+                sequence.embeddings,
+                structure.embeddings,
+                "global",
+                target_positions=np.asarray(positions),
+            )
     with pytest.raises(InputError, match="gap_open=-1: not a cost"):
         align_proteins(model, sequence, structure, gap_open=-1)
     with pytest.raises(InputError, match="gap_extend=nan: not a cost"):
