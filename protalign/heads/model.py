@@ -190,7 +190,8 @@ class Model(nn.Module):
         Raises
         ------
         ModelError
-            The folder is missing, damaged or of a newer format.
+            The folder is missing, damaged, of a newer format, or has a part of an earlier one that
+            this version does not read.
         """
         return model_files.read_steadily(path, cls._read).to(resolve_device(device))
 
@@ -201,6 +202,14 @@ class Model(nn.Module):
             with sizes_only():  # the sizes are the file's
                 model = cls._of_config(config)
             tensors = model_files.read_weights(folder, config, model.state_dict())
+            for modality in MODALITIES:
+                shapes = {
+                    name.removeprefix(f"{modality}."): tuple(tensor.shape)
+                    for name, tensor in tensors.items()
+                    if name.startswith(f"{modality}.")
+                }
+                if model.head(modality).is_earlier(shapes):
+                    raise model_files.earlier(folder, f"{model.pooling} head")
             model.load_state_dict(tensors, assign=True)
             model.float()
             if config.get("residues") is not None:
@@ -547,6 +556,8 @@ class Model(nn.Module):
             check_whole("hidden", head["hidden"], 1)
             n_numbers += ResidueHead.n_numbers(self.dims, components, head["hidden"])
         tensors = model_files.read_residues(folder, config, n_numbers)
+        if any(name.startswith("background.rows.") for name in tensors):  # now they are compact
+            raise model_files.earlier(folder, "background of E-values")
         stage = ResidueStage.of_tensors({k: v.numpy() for k, v in tensors.items()}, facts)
         if any(len(stage.means[modality]) != self.dims[modality] for modality in MODALITIES):
             raise ValueError("the residue stage is of embeddings of other widths")
