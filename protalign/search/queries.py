@@ -145,6 +145,11 @@ class SortedQueries:
         return bool(self.files or self.sequences or self.proteins or self.embeddings)
 
     @property
+    def have_modalities(self) -> bool:
+        """Whether any of them may be of both modalities, so that one must be chosen."""
+        return bool(self.embeddings or self.ids or self.tables)
+
+    @property
     def may_have_coordinates(self) -> bool:
         """Whether the coordinates of any of them may be known."""
         return bool(self.files or self.proteins or self.ids or self.tables)
