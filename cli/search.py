@@ -75,9 +75,14 @@ def search(
         ),
     ] = "other",
     query_by: Annotated[
-        Modality,
-        typer.Option(help="Vector to query with, if the query is an id or a Parquet file."),
-    ] = "sequence",
+        Modality | None,
+        typer.Option(
+            help="Vector to query with, if the query is an id or vectors of another file. Default: "
+            "sequence. Refused if all queries are files of proteins or sequences: a file is "
+            "compared by its backbone if it has one.",
+            show_default=False,
+        ),
+    ] = None,
     rerank: Annotated[
         Any,
         typer.Option(

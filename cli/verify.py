@@ -55,14 +55,23 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="<path>",
+            help="Of an index of vectors: the vectors that it was made of, to compare with what it "
+            "records of them. Default: they are not compared.",
+            show_default=False,
+        ),
+    ] = None,
     scheduler: Scheduler = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a store, vectors, a model or an index for damage.
 
     Reads everything and compares it with the checksums and counts that were written. Names the
-    damaged ids of a store. An index of words is also compared with its store, if that is here.
-    Changes nothing, unless --upgrade is given.
+    damaged ids of a store. An index of words is also compared with its store, if that is here, and
+    one of vectors with its --vectors. Changes nothing, unless --upgrade is given.
 
     \b
     Examples:
@@ -79,6 +88,13 @@ def verify(
             raise InputError(
                 f"--store: {path_text(each)} is not an index of words", "leave the option out"
             )
+    for each in paths if vectors else ():
+        if not Path(each, "vector-index.json").is_file():
+            raise InputError(
+                f"--vectors: {path_text(each)} is not an index of vectors", "leave the option out"
+            )
+    if vectors is not None and not vectors.exists():
+        raise InputError(f"{path_text(vectors)}: it does not exist", "name the index's vectors")
     if not others:
         _verify_stores(paths, upgrade, scheduler, as_json)
         return
@@ -89,7 +105,7 @@ def verify(
         raise InputError(f"--upgrade: {name} is not a store", "leave the option out")
     if scheduler is not None:
         raise InputError(f"--scheduler: {name} is not a store", "leave the option out")
-    _verify_file(path, store, as_json)
+    _verify_file(path, store, vectors, as_json)
 
 
 def _is_no_store(path: Path) -> bool:
@@ -130,7 +146,7 @@ def _verify_stores(paths: list[str], upgrade: bool, scheduler: str | None, as_js
         raise typer.Exit(SOME_FAILED)
 
 
-def _verify_file(path: Path, store: list[str] | None, as_json: bool) -> None:
+def _verify_file(path: Path, store: list[str] | None, vectors: Path | None, as_json: bool) -> None:
     """Verify vectors, a model or an index, whose damage is not traced to ids."""
     check: Callable[[Path], list[str]]
     also: dict[str, str | None] = {}
@@ -140,7 +156,15 @@ def _verify_file(path: Path, store: list[str] | None, as_json: bool) -> None:
         also = {"store": name}
         whole += f", and its entries are those of {name}" if name else f"; {why}"
     elif (path / "vector-index.json").is_file():
-        from protalign.search.vector_index import verify_vector_index as check
+        from protalign.search.vector_index import verify_vector_index
+
+        check = partial(verify_vector_index, vectors=vectors)
+        also = {"vectors": None if vectors is None else path_text(vectors)}
+        whole += (
+            "; its vectors were not compared (--vectors)"
+            if vectors is None
+            else f", and its vectors are those of {path_text(vectors)}"
+        )
     elif (path / "config.json").is_file():
         from protalign.heads.model_check import verify_model as check
     else:

@@ -191,6 +191,30 @@ class Entries(ABC):
         """
         return self.store.log.chain_rows(check_modality(modality), self.entry_rows)
 
+    def row_positions(self, modality: Modality) -> list[Int64]:
+        """Return, for each entry, the positions in its sequence of the residues that have a row.
+
+        Parameters
+        ----------
+        modality : "sequence" or "structure"
+            The modality of the embedding. All of the entries have it.
+
+        Returns
+        -------
+        list of (rows,) int64
+            Positions count from 0 through all chains. A structure has a row for each residue with
+            a complete backbone.
+        """
+        lengths, rows = self.lengths, self.entry_rows
+        found: list[Int64] = [np.arange(length) for length in lengths.tolist()]
+        if check_modality(modality) == "structure":
+            # Of a structure that lacks nothing no coordinates are read.
+            lacking = np.flatnonzero(self.store.log.span(modality, rows)[1] != lengths)
+            of_lacking = self.store.sequence_rows(rows[lacking])
+            for place, positions in zip(lacking.tolist(), of_lacking, strict=True):
+                found[place] = positions
+        return found
+
     def encoder_for(self, modality: Modality, name: str | None = None) -> EncoderInfo:
         """Return the named encoder, or the only one of the modality.
 

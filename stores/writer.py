@@ -48,10 +48,10 @@ ENTRY_COLUMNS = (
 
 @dataclass
 class _Reading:
-    """A source that is being read: the ids read so far, and the ids that failed."""
+    """A source that is being read: the ids read so far, and the ids that failed, in order."""
 
     ids: set[str] = field(default_factory=set)
-    failures: set[str] = field(default_factory=set)
+    failures: list[str] = field(default_factory=list)
 
 
 class StoreWriter:
@@ -233,7 +233,7 @@ class StoreWriter:
                 refused += [] if failure is None else [failure]
             if failure is not None:
                 self.add_failure(failure)
-                reading.failures.add(failure.id)
+                reading.failures.append(failure.id)
         if last:
             self._resolve(source_path, reading.failures)
             del self._readings[source]
@@ -253,11 +253,19 @@ class StoreWriter:
         if known.pop(failure.id, None) is not None:
             self._log_failure(Failure(failure.id, failure.file, reason="", advice=""))
 
-    def _resolve(self, source_path: str, still: set[str]) -> None:
-        """Take back the file's failures that did not occur when it was read this time."""
-        for failure in list(self._failures.get(source_path, {}).values()):
-            if failure.id not in still:
+    def _resolve(self, source_path: str, still: list[str]) -> None:
+        """Take back the file's failures that did not occur when it was read this time.
+
+        Those that did are logged again if the file now has them in another order.
+        """
+        known = self._failures.get(source_path, {})
+        in_order = [entry_id for entry_id in dict.fromkeys(still) if entry_id in known]
+        for entry_id in known.keys() - in_order:
+            self.forget_failure(known[entry_id])
+        if list(known) != in_order:
+            for failure in [known[entry_id] for entry_id in in_order]:
                 self.forget_failure(failure)
+                self.add_failure(failure)
 
     def _forget_failures_before_move(self, source: int | None) -> None:
         """Take back the failures under the path that a file had before it was moved."""

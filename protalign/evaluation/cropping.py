@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from protalign.core.arrays import Float32
+from protalign.core.arrays import Float32, Int64
 from protalign.core.protein import Backbone, Chain, Modality, Structure
 from protalign.core.spread import Here, Spread, checked
 from protalign.core.threads import OnSameCores
@@ -19,6 +19,7 @@ from protalign.evaluation.test_set import Chains, RetrievalItems, chain_rows
 from protalign.heads.inputs import PairInputs, means_of
 from protalign.heads.model import Model
 from protalign.residues.proteins import PackedRows
+from protalign.search.residue_rows import positions
 from protalign.stores import Entries
 
 #: The largest share that each end may lose: a residue must remain between them.
@@ -64,15 +65,18 @@ def cropped(
     """
     proteins: list[Any] = []
     chains: list[Chains] = []
+    places: list[Int64] = []
     for entry_id in items.ids:
         if modality == "sequence":
             cut = tuple(_cut(chain, crop, rng) for chain in entries.store.sequence(entry_id))
             proteins.append(cut)
             chains.append(cut)
+            places.append(np.arange(sum(map(len, cut))))
         else:
             structure = _cut_structure(entries, entry_id, crop, rng)
             proteins.append(structure)
             chains.append(tuple(map(_letters_with_rows, structure.kept_chains)))
+            places.append(positions(structure.kept_chains, modality))
     encode = OnSameCores(partial(encoders.encode, modality))
     starts = range(0, len(proteins), _PROTEINS_AT_ONCE)
     some = (proteins[start : start + _PROTEINS_AT_ONCE] for start in starts)
@@ -98,7 +102,7 @@ def cropped(
                     stage.protein_rows(modality, each, chain_rows(cut))
                     for each, cut in zip(rows, chains, strict=True)
                 ]
-            )
+            ).placed(places)
         ),
     )
 

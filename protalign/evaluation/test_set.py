@@ -13,7 +13,7 @@ from protalign.heads.inputs import means_of
 from protalign.heads.pairs import Pairs
 from protalign.residues import ResidueStage
 from protalign.residues.proteins import PackedRows
-from protalign.stores import Entries
+from protalign.stores import Entries, StoreView
 
 #: The sequences of a protein's chains, one-letter codes.
 Chains = tuple[str, ...]
@@ -81,8 +81,7 @@ def retrieval_items(
             sharing[item].append(entry_id)
         residues = None
         if stage is not None:
-            chains = entries[ids].chain_rows(modality)
-            residues = _rows(stage, pairs, modality, positions, chains)
+            residues = _rows(stage, pairs, modality, positions, entries[ids])
         items.append(
             RetrievalItems(
                 ids=ids,
@@ -98,14 +97,14 @@ def retrieval_items(
 
 
 def _rows(
-    stage: ResidueStage, pairs: Pairs, modality: Modality, positions: Int64, chains: list[Int64]
+    stage: ResidueStage, pairs: Pairs, modality: Modality, positions: Int64, entries: StoreView
 ) -> PackedRows:
     """Return the residue stage's rows of some entries, block by block: embeddings are wide."""
-    blocks = pairs.inputs.blocks(modality, positions)
+    blocks, chains = pairs.inputs.blocks(modality, positions), entries.chain_rows(modality)
     proteins = zip((rows for block in blocks for rows in block), chains, strict=True)
     return PackedRows.of(
         [stage.protein_rows(modality, rows, lengths) for rows, lengths in proteins]
-    )
+    ).placed(entries.row_positions(modality))
 
 
 def chain_rows(chains: Chains) -> Int64:

@@ -17,7 +17,7 @@ A trained head keeps the whitening and the layer as one matrix.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -165,6 +165,16 @@ class CodebookHead(PoolingHead):
         """Make one matrix of the whitening and the trained layer; see ``PoolingHead.finish``."""
         self.reduction.weight.copy_(self._weight())
         self.whitening = None
+
+    def is_earlier(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Return whether a codebook has other words than now; see ``PoolingHead.is_earlier``.
+
+        Earlier ones had no words of neighbourhoods, or more, and kept the whitening.
+        """
+        if not shapes.keys() >= {"words", "root"}:
+            return False
+        words = {name: tuple(getattr(self, name).shape) for name in ("words", "around")}
+        return "whitening" in shapes or any(shapes.get(name) != words[name] for name in words)
 
     @classmethod
     def initialise(

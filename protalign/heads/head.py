@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
@@ -88,6 +88,16 @@ class PoolingHead(nn.Module, ABC):
 
         Kinds that train the parameters that they keep do nothing.
         """
+
+    def is_earlier(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Return whether saved parameters are of this kind, but of a form of earlier versions.
+
+        Parameters
+        ----------
+        shapes : mapping of str to tuple of int
+            Name of a saved parameter -> its shape.
+        """
+        return False
 
     @abstractmethod
     def forward(self, batch: ProteinBatch) -> Tensor:

@@ -34,7 +34,9 @@ from protalign.heads.ranks import RetrievalSet
 from protalign.heads.seeded import sizes_only
 from protalign.residues import Alignment, ResidueStage, align
 from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, check_gap_costs
+from protalign.residues.chains import align_rows
 from protalign.residues.head import ResidueHead
+from protalign.residues.proteins import ProteinRows
 from protalign.stores import EncoderInfo
 
 #: What a config with wrong or missing entries raises, and parameters that do not fit it.
@@ -188,7 +190,8 @@ class Model(nn.Module):
         Raises
         ------
         ModelError
-            The folder is missing, damaged or of a newer format.
+            The folder is missing, damaged, of a newer format, or has a part of an earlier one that
+            this version does not read.
         """
         return model_files.read_steadily(path, cls._read).to(resolve_device(device))
 
@@ -199,6 +202,14 @@ class Model(nn.Module):
             with sizes_only():  # the sizes are the file's
                 model = cls._of_config(config)
             tensors = model_files.read_weights(folder, config, model.state_dict())
+            for modality in MODALITIES:
+                shapes = {
+                    name.removeprefix(f"{modality}."): tuple(tensor.shape)
+                    for name, tensor in tensors.items()
+                    if name.startswith(f"{modality}.")
+                }
+                if model.head(modality).is_earlier(shapes):
+                    raise model_files.earlier(folder, f"{model.pooling} head")
             model.load_state_dict(tensors, assign=True)
             model.float()
             if config.get("residues") is not None:
@@ -393,6 +404,8 @@ class Model(nn.Module):
         gap_extend: float = GAP_EXTEND,
         floor: float | None = None,
         n_targets: int = 1,
+        query_positions: Int64 | None = None,
+        target_positions: Int64 | None = None,
     ) -> Alignment:
         """Align the residues of a sequence with those of a structure.
 
@@ -413,6 +426,9 @@ class Model(nn.Module):
             The least that a pair counts, in nats, 0 or below; "global" only.
         n_targets : int
             The size of the search that the E-value is for.
+        query_positions, target_positions : (L,) and (L',) int64, optional
+            The residues' positions in the whole chains, ascending; "global" only. A residue that
+            is left out keeps its place on a diagonal and counts 0. Default: none is left out.
 
         Returns
         -------
@@ -425,8 +441,8 @@ class Model(nn.Module):
         ModelError
             The model has no residue stage, or an embedding has another width.
         InputError
-            The mode, a cost or the floor is none, a number is not finite, or a side has no residue
-            and so no diagonal ("global").
+            The mode, a cost or the floor is none, a number is not finite, a side has no residue
+            and so no diagonal ("global"), or positions do not ascend or are of another number.
 
         Examples
         --------
@@ -464,11 +480,13 @@ class Model(nn.Module):
                     "embed them again",
                 )
             rows.append(of_residues)
-        alignment = align(
-            rows[0], rows[1], mode, gap_open=gap_open, gap_extend=gap_extend, floor=floor
-        )
+        if mode == "global":
+            one = _one_chain("query", rows[0], query_positions)
+            other = _one_chain("target", rows[1], target_positions)
+            return align_rows(one, other, mode, floor=floor)
+        alignment = align(rows[0], rows[1], gap_open=gap_open, gap_extend=gap_extend)
         usual = (gap_open, gap_extend) == (GAP_OPEN, GAP_EXTEND)
-        if mode != "local" or stage.calibration is None or not usual or 0 in map(len, rows):
+        if stage.calibration is None or not usual or 0 in map(len, rows):
             return alignment
         by_chance = align(rows[0], rows[1][::-1]).score
         lengths = len(rows[0]), len(rows[1])
@@ -538,6 +556,8 @@ class Model(nn.Module):
             check_whole("hidden", head["hidden"], 1)
             n_numbers += ResidueHead.n_numbers(self.dims, components, head["hidden"])
         tensors = model_files.read_residues(folder, config, n_numbers)
+        if any(name.startswith("background.rows.") for name in tensors):  # now they are compact
+            raise model_files.earlier(folder, "background of E-values")
         stage = ResidueStage.of_tensors({k: v.numpy() for k, v in tensors.items()}, facts)
         if any(len(stage.means[modality]) != self.dims[modality] for modality in MODALITIES):
             raise ValueError("the residue stage is of embeddings of other widths")
@@ -631,6 +651,20 @@ def _check_encoder(encoder: Any, modality: Modality) -> None:
         raise ValueError(f"the {modality} encoder has another modality, or no name")
     if not all(map(is_count, counts)):
         raise ValueError(f"the {modality} encoder's items are not counts")
+
+
+def _one_chain(name: str, rows: Float32, positions: Int64 | None) -> ProteinRows:
+    """Return the rows of a chain's residues, at their positions if they are given."""
+    chains = np.array([len(rows)] if len(rows) else [], dtype=np.int64)
+    protein = ProteinRows(rows, rows, chains)
+    if positions is None:
+        return protein
+    if np.shape(positions) != (len(rows),) or (np.diff(positions) < 1).any():
+        raise InputError(
+            f"{name}_positions: not {len(rows)} ascending numbers, one for each residue",
+            "give the positions of the embedded residues in the whole chain",
+        )
+    return protein.placed(np.asarray(positions, dtype=np.int64))
 
 
 def as_model(value: Any) -> Model:

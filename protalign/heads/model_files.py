@@ -222,6 +222,11 @@ def _unreadable(folder: Path, error: InputError) -> ModelError:
     return _damaged(folder, error.reason.removeprefix(f"{folder}{os.sep}"))
 
 
+def earlier(folder: Path, part: str) -> ModelError:
+    """Return the error for a part in a form that this version reads no more."""
+    return ModelError(f"{folder}: its {part} is of an earlier version of ProtAlign; {_AGAIN}")
+
+
 def _damaged(folder: Path, problem: str) -> ModelError:
     return ModelError(f"{folder}: damaged ({problem}); {_AGAIN}")
 

@@ -5,16 +5,20 @@ have no diagonal: a residue that one protein lacks would break it at the next ch
 protein has several, each chain of one has its best diagonal with each chain of the other. Pairs of
 chains are chosen so that both chains rise from pair to pair, and that the sum of their scores is as
 high as it can be. If no pair's score is above 0, it is the best of them, as for single chains.
+
+A residue that a chain lacks in its middle counts 0 and keeps its place, so that a diagonal goes on
+behind it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from protalign.core.arrays import Float32, Float64, Int64
+from protalign.core.arrays import Bool, Float32, Float64, Int64
 from protalign.core.ragged import Ragged
 from protalign.core.words import AlignMode
 from protalign.residues.alignment import Alignment, align
@@ -49,7 +53,7 @@ class ProteinTargets:
 
     def __init__(self, rows: PackedRows) -> None:
         self._rows = rows
-        self._several = np.flatnonzero(np.diff(rows.first_chain) > 1)
+        self._several = np.flatnonzero(_by_chain(rows))
         self._one = rows.local is rows.diagonal
 
     @cached_property
@@ -67,7 +71,7 @@ class ProteinTargets:
 
     @cached_property
     def _chains_of_several(self) -> _Chains:
-        """The chains of those that have several."""
+        """The chains of those that have several, or lack a residue."""
         return _Chains(self._rows.take(self._several))
 
     def scores(self, queries: PackedRows, *, floor: float | None = None) -> tuple[Float32, Float32]:
@@ -88,7 +92,7 @@ class ProteinTargets:
             Scores of the best local alignments, in which all chains are one, with the usual gaps.
         """
         best, local = (np.empty((len(queries), len(self._rows)), np.float32) for _ in range(2))
-        several = np.diff(queries.first_chain) > 1
+        several = _by_chain(queries)
         for score, some in ((self._of_one_chain, ~several), (self._of_several, several)):
             places = np.flatnonzero(some)
             if len(places):
@@ -110,6 +114,12 @@ class ProteinTargets:
         return self._chains.scores(queries, floor), local_scores(queries.local, self._local)[0]
 
 
+def _by_chain(rows: PackedRows) -> Bool:
+    """Return (n,) bool: the proteins whose diagonals are not those of their packed rows."""
+    by_chain: Bool = (np.diff(rows.first_chain) > 1) | rows.lacking
+    return by_chain
+
+
 class _Chains:
     """The chains of some proteins, laid out to be scored."""
 
@@ -122,7 +132,9 @@ class _Chains:
         return joined_scores(by_chain, queries.first_chain, self._first)
 
 
-def align_rows(query: ProteinRows, target: ProteinRows, mode: AlignMode) -> Alignment:
+def align_rows(
+    query: ProteinRows, target: ProteinRows, mode: AlignMode, *, floor: float | None = None
+) -> Alignment:
     """Align two proteins' residue rows, of one chain or of several.
 
     Parameters
@@ -131,7 +143,10 @@ def align_rows(query: ProteinRows, target: ProteinRows, mode: AlignMode) -> Alig
         Rows of one modality and of the other.
     mode : "local" or "global"
         The best part of both with the usual gap costs, in which all chains are one; or the best
-        diagonal, of several chains their best diagonals (``joined``).
+        diagonal, of several chains their best diagonals (``joined``). A residue without a row is
+        not aligned, but a diagonal goes on behind it.
+    floor : float, optional
+        The least that a pair of residues counts on a diagonal, in nats. Default: no floor.
 
     Raises
     ------
@@ -149,21 +164,41 @@ def align_rows(query: ProteinRows, target: ProteinRows, mode: AlignMode) -> Alig
     if mode == "local":
         return align(query.local, target.local)
     counts = len(query.chains), len(target.chains)
-    if min(counts) < 1 or max(counts) < 2:
-        return align(query.diagonal, target.diagonal, mode)
+    complete = query.skipped is None and target.skipped is None
+    if min(counts) < 1 or (max(counts) < 2 and complete):
+        return align(query.diagonal, target.diagonal, mode, floor=floor)
     of_query, of_target = query.by_chain, target.by_chain
-    pairs = ascending(_chain_scores(of_query, of_target))
-    parts = {(i, j): align(of_query[i], of_target[j], mode) for i, j in pairs}
-    return joined(parts, of_query.lengths, of_target.lengths)
+    pairs = ascending(_chain_scores(of_query, of_target, floor))
+    query_places, target_places = query.places, target.places
+    parts = {
+        (i, j): _of_rows(
+            align(of_query[i], of_target[j], mode, floor=floor), query_places[i], target_places[j]
+        )
+        for i, j in pairs
+    }
+    return joined(parts, query.chains, target.chains)
 
 
-def _chain_scores(query: Ragged, target: Ragged) -> Float64:
+def _of_rows(found: Alignment, query_places: Int64, target_places: Int64) -> Alignment:
+    """Return a diagonal without the residues that have no row, which count 0."""
+    inside = np.isin(found.query_rows, query_places) & np.isin(found.target_rows, target_places)
+    return replace(
+        found,
+        query_rows=np.searchsorted(query_places, found.query_rows[inside]),
+        target_rows=np.searchsorted(target_places, found.target_rows[inside]),
+        residue_scores=found.residue_scores[inside],
+        query_length=len(query_places),
+        target_length=len(target_places),
+    )
+
+
+def _chain_scores(query: Ragged, target: Ragged, floor: float | None) -> Float64:
     """Return (c, d) float64: the best diagonal of each chain with each of another protein.
 
     Copies of a chain are scored once: no rounding decides which of them a chain is put on.
     """
     (queries, of_query), (targets, of_target) = _distinct(query), _distinct(target)
-    scores, _ = diagonal_scores(queries, targets)
+    scores, _ = diagonal_scores(queries, targets, floor=floor)
     return scores[np.ix_(of_query, of_target)].astype(np.float64)
 
 

@@ -1,14 +1,14 @@
-"""The residue rows of proteins, which know where a chain ends."""
+"""The residue rows of proteins, which know where a chain ends and where it lacks rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
-from protalign.core.arrays import Float32, Int64
+from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.ragged import Ragged, ascend, ranges
 
 
@@ -22,6 +22,9 @@ class ProteinRows:
         The rows for local alignments, and those for diagonals: one array if the stage has no head.
     chains : (c,) int64
         Rows of each chain, in order: at least one each, L together.
+    skipped : (L,) int64 or None
+        Residues of a row's chain that have no row and lie between this row and the one before it;
+        None if there are none. A structure has no row of a residue without a complete backbone.
 
     Examples
     --------
@@ -34,11 +37,37 @@ class ProteinRows:
     local: Float32
     diagonal: Float32
     chains: Int64
+    skipped: Int64 | None = None
 
     @property
     def by_chain(self) -> Ragged:
-        """The rows for diagonals, of each chain."""
-        return Ragged(self.diagonal, _ends(self.chains))
+        """The rows for diagonals, of each chain; a residue that is skipped has a row of zeros."""
+        return _with_skipped(Ragged(self.diagonal, _ends(self.chains)), self.skipped)
+
+    @property
+    def places(self) -> list[Int64]:
+        """For each chain the places of its rows in ``by_chain``."""
+        steps = np.ones(len(self.diagonal), np.int64)
+        if self.skipped is not None:
+            steps += self.skipped
+        return [np.cumsum(chain) - 1 for chain in np.split(steps, _ends(self.chains)[1:-1])]
+
+    def placed(self, positions: Int64) -> ProteinRows:
+        """Return the rows if they are of residues at some positions of the chains' sequences.
+
+        Parameters
+        ----------
+        positions : (L,) int64
+            The position of each row's residue, ascending; they may count through all chains.
+
+        Examples
+        --------
+        >>> rows = np.ones((3, 1), dtype=np.float32)
+        >>> protein = ProteinRows(rows, rows, np.array([3])).placed(np.array([5, 6, 8]))
+        >>> protein.by_chain[0][:, 0].tolist()
+        [1.0, 1.0, 0.0, 1.0]
+        """
+        return replace(self, skipped=_skipped(positions, self.chains))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +80,8 @@ class PackedRows:
         Each protein's rows, as in ``ProteinRows``: one object if the stage has no head.
     chains : (c,) int64
         Rows of each chain, at least one each, of one protein after another.
+    skipped : (R,) int64 or None
+        As in ``ProteinRows``, for the rows of all.
 
     Examples
     --------
@@ -63,6 +94,7 @@ class PackedRows:
     local: Ragged
     diagonal: Ragged
     chains: Int64
+    skipped: Int64 | None = None
 
     def __post_init__(self) -> None:
         ends = _ends(self.chains)
@@ -72,29 +104,59 @@ class PackedRows:
             raise ValueError("a protein has different numbers of rows for the two modes")
         if ends[-1] != self.local.offsets[-1]:
             raise ValueError("the chains have more rows than the proteins")
+        if self.skipped is not None and len(self.skipped) != ends[-1]:
+            raise ValueError("the numbers of skipped residues are not those of the rows")
 
     def __len__(self) -> int:
         return len(self.local)
 
     def __iter__(self) -> Iterator[ProteinRows]:
-        first = self.first_chain
+        first, lacking = self.first_chain, self.lacking
         for place, local in enumerate(self.local):
             diagonal = local if self.diagonal is self.local else self.diagonal[place]
-            yield ProteinRows(local, diagonal, self.chains[first[place] : first[place + 1]])
+            chains = self.chains[first[place] : first[place + 1]]
+            skipped = None
+            if self.skipped is not None and lacking[place]:
+                skipped = self.skipped[self.local.offsets[place] : self.local.offsets[place + 1]]
+            yield ProteinRows(local, diagonal, chains, skipped)
 
     @classmethod
     def of(cls, proteins: Sequence[ProteinRows]) -> Self:
         """Pack the rows of some proteins, at least one."""
         local = Ragged.pack([rows.local for rows in proteins])
         chains = np.concatenate([rows.chains for rows in proteins])
+        skipped = None
+        if any(rows.skipped is not None for rows in proteins):
+            skipped = np.concatenate([_none_or(rows.skipped, len(rows.local)) for rows in proteins])
         if all(rows.local is rows.diagonal for rows in proteins):
-            return cls(local, local, chains)
-        return cls(local, Ragged.pack([rows.diagonal for rows in proteins]), chains)
+            return cls(local, local, chains, skipped)
+        diagonal = Ragged.pack([rows.diagonal for rows in proteins])
+        return cls(local, diagonal, chains, skipped)
+
+    def placed(self, positions: Sequence[Int64]) -> PackedRows:
+        """Return the rows if each protein's are of residues at some positions.
+
+        Parameters
+        ----------
+        positions : n of (L,) int64
+            As for ``ProteinRows.placed``.
+        """
+        joined = np.concatenate([np.empty(0, np.int64), *positions])
+        return replace(self, skipped=_skipped(joined, self.chains))
 
     @property
     def by_chain(self) -> Ragged:
-        """The rows for diagonals, of each chain of all proteins."""
-        return Ragged(self.diagonal.values, _ends(self.chains))
+        """The rows for diagonals, of each chain of all proteins, as in ``ProteinRows``."""
+        return _with_skipped(Ragged(self.diagonal.values, _ends(self.chains)), self.skipped)
+
+    @property
+    def lacking(self) -> Bool:
+        """(n,) bool: the proteins that lack a row within a chain."""
+        if self.skipped is None:
+            return np.zeros(len(self), dtype=np.bool_)
+        before = np.concatenate([[0], np.cumsum(self.skipped)])
+        lacking: Bool = np.diff(before[self.local.offsets]) > 0
+        return lacking
 
     @property
     def first_chain(self) -> Int64:
@@ -110,9 +172,39 @@ class PackedRows:
             local,
             local if self.diagonal is self.local else self.diagonal.take(items),
             self.chains[ranges(first[items], np.diff(first)[items])],
+            None
+            if self.skipped is None
+            else self.skipped[ranges(self.local.offsets[items], self.local.lengths[items])],
         )
 
 
 def _ends(lengths: Int64) -> Int64:
     """Return (c + 1,) int64: rows before each chain, and of all."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _none_or(skipped: Int64 | None, length: int) -> Int64:
+    """Return the numbers of skipped residues before so many rows."""
+    return np.zeros(length, np.int64) if skipped is None else skipped
+
+
+def _skipped(positions: Int64, chains: Int64) -> Int64 | None:
+    """Return the residues between each row and the one before it in its chain; None if none."""
+    skipped: Int64 = np.diff(positions, prepend=0) - 1
+    skipped[_ends(chains)[:-1]] = 0
+    if (skipped < 0).any():
+        raise ValueError("the rows of a chain do not ascend")
+    return skipped if skipped.any() else None
+
+
+def _with_skipped(chains: Ragged, skipped: Int64 | None) -> Ragged:
+    """Return the rows of chains with zeros for residues that are skipped.
+
+    A product with zeros is a log-likelihood ratio of 0: nothing is known of such a residue.
+    """
+    if skipped is None:
+        return chains
+    before = np.concatenate([[0], np.cumsum(skipped)])
+    values = np.zeros((len(skipped) + before[-1], chains.dim), dtype=chains.values.dtype)
+    values[np.arange(len(skipped)) + before[1:]] = chains.values
+    return Ragged(values, chains.offsets + before[chains.offsets])

@@ -190,6 +190,8 @@ def align_proteins(
             other.embeddings,
             mode,
             query_by=query.modality,
+            query_positions=one.positions,
+            target_positions=other.positions,
             gap_open=gap_open,
             gap_extend=gap_extend,
         )

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from protalign.core.arrays import Int64
 from protalign.core.checks import check_between
 from protalign.core.errors import InputError
-from protalign.core.protein import Chain, Modality, Protein
+from protalign.core.protein import Protein
 from protalign.core.steps import step
 from protalign.core.words import AlignMode
 from protalign.residues.chains import align_rows
@@ -21,7 +20,7 @@ from protalign.search.alignments import NamedAlignment, check_memory
 from protalign.search.hit import Hit
 from protalign.search.queries import Queries
 from protalign.search.rerank import StoredResidues
-from protalign.search.residue_rows import ResidueRows, StoredProtein
+from protalign.search.residue_rows import ResidueRows, StoredProtein, positions
 from protalign.search.superposition import Superposition, backbone_of, superimpose
 from protalign.stores import EmbeddingStore
 
@@ -258,16 +257,6 @@ def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
     if len(kept) >= KEPT:
         del kept[next(iter(kept))]
     kept[key] = value
-
-
-def positions(chains: Sequence[Chain], modality: Modality) -> Int64:
-    """Return (rows,) int64: the position of each row of a modality in the chains' sequences.
-
-    Positions count from 0 through all chains, one after another.
-    """
-    starts = np.cumsum([0, *(len(chain) for chain in chains)])[:-1].tolist()
-    parts = [start + chain.rows(modality) for start, chain in zip(starts, chains, strict=True)]
-    return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64)
 
 
 def whole_sequence(protein: Protein) -> ResidueRows:

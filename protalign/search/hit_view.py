@@ -13,10 +13,10 @@ from protalign.reading.structure_writer import (
     backbone_text,
     fits_pdb,
 )
-from protalign.search.comparison import Comparison, positions
+from protalign.search.comparison import Comparison
 from protalign.search.hit import Hit
 from protalign.search.hit_columns import COLUMNS, values
-from protalign.search.residue_rows import has_coordinates
+from protalign.search.residue_rows import has_coordinates, positions
 from protalign.search.superposition import Superposition
 
 #: The name and the version of the schema of the document (docs/formats.md).

@@ -29,7 +29,7 @@ def search(
     model: Any = None,
     k: int = 5,
     against: Against = "other",
-    query_by: Modality = "sequence",
+    query_by: Modality | None = None,
     rerank: Rerank = 0,
     mode: AlignMode = "local",
     length_term: float = 0.0,
@@ -66,8 +66,10 @@ def search(
         Hits per query, at least 1.
     against : "other", "sequence" or "structure"
         The vectors that are ranked. "other": structures for a sequence, sequences for a structure.
-    query_by : "sequence" or "structure"
-        The vector to query with if a query has both.
+    query_by : "sequence" or "structure", optional
+        The vector to query with if a query has both, as ids and other files' vectors may; default:
+        "sequence". It is refused if all queries are files, sequences or ``Protein`` objects: those
+        are compared by their backbone if they have one, else by their letters.
     rerank : int or "all"
         Compare this many of the nearest entries with the query residue by residue, and give the
         best ``k`` of them; 0: no second stage, or of an index's entries 200. "all": every entry, so
@@ -116,7 +118,8 @@ def search(
     ------
     InputError
         A query is not an id, a file or a sequence; a model is needed; the vectors or the index
-        are missing or do not fit together; the search cannot give a column or a filter.
+        are missing or do not fit together; the search cannot give a column or a filter;
+        ``query_by`` has nothing to choose.
     ModelError
         The vectors or the index are another model's; the model has no residue stage.
     WeightsError

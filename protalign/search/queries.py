@@ -26,7 +26,7 @@ from protalign.reading.fasta import parse_sequence
 from protalign.residues import ResidueStage
 from protalign.residues.proteins import ProteinRows
 from protalign.search.rerank import StoredResidues
-from protalign.search.residue_rows import StoredProtein, has_coordinates
+from protalign.search.residue_rows import StoredProtein, has_coordinates, positions
 from protalign.search.superposition import backbone_of
 from protalign.stores import AlignedVectors, EmbeddingStore, read_vectors
 from protalign.stores.vectors.folder import is_vector_folder
@@ -143,6 +143,11 @@ class SortedQueries:
     def needs_model(self) -> bool:
         """Whether any of them must be embedded or pooled."""
         return bool(self.files or self.sequences or self.proteins or self.embeddings)
+
+    @property
+    def have_modalities(self) -> bool:
+        """Whether any of them may be of both modalities, so that one must be chosen."""
+        return bool(self.embeddings or self.ids or self.tables)
 
     @property
     def may_have_coordinates(self) -> bool:
@@ -392,7 +397,8 @@ def protein_queries(
         if stage is not None:
             for index, embeddings in zip(indices, rows, strict=True):
                 chains = proteins[index].chain_rows(kind)
-                residues[index] = stage.protein_rows(kind, embeddings, chains)
+                made = stage.protein_rows(kind, embeddings, chains)
+                residues[index] = made.placed(positions(proteins[index].chains, kind))
     return Queries(
         [protein.id for protein in proteins],
         modality,

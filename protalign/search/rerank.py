@@ -125,6 +125,7 @@ class StoredResidues:
         embeddings = entries.embeddings(self._encoder(modality))
         with np.errstate(invalid="ignore", over="ignore"):  # such numbers are named below
             packed = self.stage.packed_rows(modality, embeddings, entries.chain_rows(modality))
+        packed = packed.placed(entries.row_positions(modality))
         finite = np.isfinite(packed.local.values) & np.isfinite(packed.diagonal.values)
         check_finite_rows(finite, packed.local.offsets, ids, modality)
         return packed

@@ -69,6 +69,8 @@ class ResidueRows:
         ASCII; 32 (space) for none.
     observed : (n,) bool
         Whether the coordinates hold the residue; True for all of a FASTA record's.
+    positions : (n,) int64
+        The position of each row's residue in the chains' sequences, one after another.
     structure : Structure or None
         The complex that the chains are of; None for a FASTA record.
     source : str
@@ -98,6 +100,7 @@ class ResidueRows:
     residue_numbers: npt.NDArray[np.int32]
     insertion_codes: npt.NDArray[np.uint8]
     observed: Bool
+    positions: Int64
     structure: Structure | None = None
     source: str = ""
     source_sha256: bytes = b""
@@ -105,8 +108,9 @@ class ResidueRows:
     incomplete: tuple[IncompleteResidue, ...] = ()
 
     def __post_init__(self) -> None:
-        columns = (self.letters, self.chain_index, self.residue_numbers, self.insertion_codes)
-        lengths = {len(column) for column in (*columns, self.observed, self.embeddings)}
+        residues = (self.letters, self.residue_numbers, self.insertion_codes, self.observed)
+        rows = (self.chain_index, self.positions, self.embeddings)
+        lengths = {len(column) for column in (*residues, *rows)}
         if len(lengths) != 1:
             raise ValueError(f"{self.id}: rows of different numbers {sorted(lengths)}")
 
@@ -153,6 +157,7 @@ class ResidueRows:
             _joined([chain.residue_numbers[kept] for chain, kept in pairs], np.int32),
             _joined([chain.insertion_codes[kept] for chain, kept in pairs], np.uint8),
             _joined([chain.observed[kept] for chain, kept in pairs], np.bool_),
+            positions(chains, modality),
             structure,
             source,
             source_sha256,
@@ -186,6 +191,7 @@ class ResidueRows:
             self.residue_numbers[kept],
             self.insertion_codes[kept],
             self.observed[kept],
+            self.positions[kept],
             self.structure,
             self.source,
             self.source_sha256,
@@ -220,6 +226,16 @@ class ResidueRows:
 
 def _code(code: int) -> str:
     return "" if code == _NO_CODE else chr(code)
+
+
+def positions(chains: Sequence[Chain], modality: Modality) -> Int64:
+    """Return (rows,) int64: the position of each row of a modality in the chains' sequences.
+
+    Positions count from 0 through all chains, one after another.
+    """
+    starts = np.cumsum([0, *(len(chain) for chain in chains)])[:-1].tolist()
+    parts = [start + chain.rows(modality) for start, chain in zip(starts, chains, strict=True)]
+    return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64)
 
 
 def _incomplete(chains: Sequence[Chain]) -> tuple[IncompleteResidue, ...]:

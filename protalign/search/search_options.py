@@ -35,7 +35,7 @@ class SearchOptions:
 
     k: int = 5
     against: Against = "other"
-    query_by: Modality = "sequence"
+    query_by: Modality | None = None
     rerank: Rerank = 0
     mode: AlignMode = "local"
     length_term: float = 0.0
@@ -46,7 +46,8 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         check_choice("against", self.against, ("other", *MODALITIES))
-        check_choice("query_by", self.query_by, MODALITIES)
+        if self.query_by is not None:
+            check_choice("query_by", self.query_by, MODALITIES)
         check_whole("k", self.k, 1)
         if isinstance(self.rerank, str):
             check_choice("rerank", self.rerank, ("all",))

@@ -211,6 +211,13 @@ class Searcher:
         by_kind = sort_queries(queries, known)
         targets = self.vectors if self.words is None else self.words.vectors(by_kind.ids)
         opened = self._store_for(options)
+        if options.query_by is not None and not by_kind.have_modalities:
+            raise InputError(
+                f"query_by={options.query_by!r}: it is for ids and vectors, and all queries are "
+                "files or sequences",
+                "leave it out: a file is compared by its backbone if it has one",
+            )
+        query_by = options.query_by or "sequence"
         if not by_kind.may_have_coordinates:
             refuse_without_coordinates(options.wanted)
         if by_kind.needs_model and self._given_model is None:
@@ -219,8 +226,8 @@ class Searcher:
         if by_kind.needs_model or by_residues:
             self.model  # noqa: B018  # refuses another model's vectors
         residues = self._residues_for(options)
-        parts = self._embedded(by_kind, options.query_by, residues)
-        parts.append(stored_queries(targets, by_kind.ids, options.query_by, opened, residues))
+        parts = self._embedded(by_kind, query_by, residues)
+        parts.append(stored_queries(targets, by_kind.ids, query_by, opened, residues))
         for table in by_kind.tables:
             check_same_model(table, targets)
             of_table = None if opened is None else coordinates_of(table, targets, opened)
@@ -228,7 +235,7 @@ class Searcher:
             if by_residues and of_table is not None:
                 rows = StoredResidues(self.model, of_table)
             ids = table.ids.tolist()
-            parts.append(stored_queries(table, ids, options.query_by, of_table, rows))
+            parts.append(stored_queries(table, ids, query_by, of_table, rows))
         return self.find(Queries.joined(parts, targets.dim), options)
 
     def pooled(self, proteins: Sequence[Protein], *, residues: bool = False) -> Queries:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from protalign.core.digests import sealed, unsealed
-from protalign.core.errors import InputError
+from protalign.core.errors import InputError, ProtAlignError
 from protalign.core.files import check_replaceable, has_schema, json_text, new_folder
 from protalign.core.machine import usable_memory
 from protalign.core.protein import MODALITIES, OTHER, Modality
@@ -209,21 +209,8 @@ class VectorIndex(Index):
         self.path = Path(path)
         self.record = read_record(self.path)
         super().__init__(vectors if isinstance(vectors, AlignedVectors) else read_vectors(vectors))
-        shape = self.record.entries, self.record.dim
-        for modality in MODALITIES:
-            cells, present = self.record.modalities.get(modality), self.vectors.present(modality)
-            if cells is None and not present.any():
-                continue
-            if (
-                cells is None
-                or shape != (len(self.vectors), self.vectors.dim)
-                or cells.count != np.count_nonzero(present)
-                or cells.vectors != self.vectors.digest(modality)
-            ):
-                raise InputError(
-                    f"{path}: it is an index of other vectors",
-                    "name the vectors that it was made of, or build it again",
-                )
+        _check_is_of(self.path, self.record, self.vectors)
+        for modality, cells in self.record.modalities.items():
             opened = _opened(self.path, modality, cells, self.record.dim)
             both = self.vectors.candidates(modality)
             self._built[modality] = RescoredCells(self.path, opened, cells.nprobe, *both)
@@ -264,15 +251,22 @@ def read_record(path: Path) -> VectorIndexRecord:
         raise damaged(path, f"{DOCUMENT}: {' '.join(str(error).split())[:200]}") from None
 
 
-def verify_vector_index(path: str | os.PathLike[str]) -> list[str]:
+def verify_vector_index(
+    path: str | os.PathLike[str],
+    vectors: AlignedVectors | str | os.PathLike[str] | None = None,
+) -> list[str]:
     """Return what is wrong with an index of vectors, one line each; nothing if it is whole.
 
-    Reads all of it. Its vectors are not needed.
+    Reads all of it.
 
     Parameters
     ----------
     path : str or path
         The index's folder.
+    vectors : AlignedVectors, str or path, optional
+        The vectors that it was made of, or their Parquet file or folder, to compare their numbers
+        and digests with those that it records. It does not record where they are; default: they
+        are not compared.
     """
     folder = Path(path)
     try:
@@ -285,7 +279,32 @@ def verify_vector_index(path: str | os.PathLike[str]) -> list[str]:
             _check(folder, modality, cells, record)
         except InputError as error:
             problems.append(str(error))
+    if vectors is not None:
+        try:
+            given = vectors if isinstance(vectors, AlignedVectors) else read_vectors(vectors)
+            _check_is_of(folder, record, given)
+        except ProtAlignError as error:
+            problems.append(str(error))
     return problems
+
+
+def _check_is_of(path: Path, record: VectorIndexRecord, vectors: AlignedVectors) -> None:
+    """Raise InputError unless an index was made of these vectors."""
+    shape = record.entries, record.dim
+    for modality in MODALITIES:
+        cells, present = record.modalities.get(modality), vectors.present(modality)
+        if cells is None and not present.any():
+            continue
+        if (
+            cells is None
+            or shape != (len(vectors), vectors.dim)
+            or cells.count != np.count_nonzero(present)
+            or cells.vectors != vectors.digest(modality)
+        ):
+            raise InputError(
+                f"{path}: it is an index of other vectors",
+                "name the vectors that it was made of, or build it again",
+            )
 
 
 def _check(folder: Path, modality: Modality, record: CellsRecord, index: VectorIndexRecord) -> None:

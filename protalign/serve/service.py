@@ -18,7 +18,7 @@ from protalign.core.protein import MODALITIES, OTHER, Backbone, Chain, Modality,
 from protalign.reading.fasta import parse_sequence
 from protalign.reading.structure_writer import StructureText, backbone_text, fits_pdb
 from protalign.search.comparison import HitFilters
-from protalign.search.hit_columns import parse_columns
+from protalign.search.hit_columns import COLUMNS, parse_columns
 from protalign.search.queries import Queries
 from protalign.search.residue_rows import StoredProtein, stored_chains
 from protalign.search.search_options import SearchOptions
@@ -121,11 +121,14 @@ class Service:
             candidates = await self.compute.candidates(library, queries, options.against, count)
 
         def finish() -> Response:
-            with self.metrics.stage("rank"):
-                hits = searcher.find(queries, options, candidates)
-            with self.metrics.stage("answer"):
-                inputs = [asked.inputs[each] for each in queries.ids]
-                return hits_response(hits, media_type, inputs)
+            try:
+                with self.metrics.stage("rank"):
+                    hits = searcher.find(queries, options, candidates)
+                with self.metrics.stage("answer"):
+                    inputs = [asked.inputs[each] for each in queries.ids]
+                    return hits_response(hits, media_type, inputs)
+            except InputError as error:
+                raise ApiError.of(error, _field(error)) from None
 
         return await self._run(finish, shared=True)
 
@@ -160,7 +163,7 @@ class Service:
             )
             options.check(by_words=False)
         except InputError as error:
-            raise ApiError.of(error, error.reason.split(":")[0].split("=")[0]) from None
+            raise ApiError.of(error, _field(error)) from None
         return options
 
     async def align(self, form: AlignForm, uploads: Sequence[Upload]) -> Response:
@@ -424,6 +427,19 @@ class Service:
             return await self.compute.run(work, shared=shared)
         except InputError as error:
             raise ApiError.of(error) from None
+
+
+def _field(error: InputError) -> str | None:
+    """Return the field of a search that an error begins with; None if it begins with none.
+
+    Columns that cannot be given are those of the field ``columns``.
+    """
+    things = error.reason.partition(": ")[0].split(", ")
+    names = [thing.partition("=")[0] for thing in things]
+    fields = SearchForm.model_fields.keys()
+    if not all(name in fields or name in COLUMNS for name in names):
+        return None
+    return names[0] if names[0] in fields else "columns"
 
 
 def _points(

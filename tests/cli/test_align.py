@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,36 @@ def test_a_shift_is_found_behind_gaps(finished: Path, sample: Path, tmp_path: Pa
     assert "fits 2 residues further on" in text
     assert "; a gap out and a gap back follow it\n" in text
     assert f"global score {straight['whole']['score']:.1f} nats" in text
+
+
+def test_a_diagonal_goes_on_behind_residues_without_a_backbone(
+    finished: Path, sample: Path, tmp_path: Path
+) -> None:
+    """Three residues in the middle lack O: only they are not aligned, and the rest still is."""
+    lines = gzip.decompress((sample / "1a2p_A.pdb.gz").read_bytes()).decode().splitlines()
+    numbers = {" 50 ", " 51 ", " 52 "}
+    kept = [
+        line
+        for line in lines
+        if not (line.startswith("ATOM") and line[12:16] == " O  " and line[23:27] in numbers)
+    ]
+    assert len(lines) - len(kept) == 3
+    target = tmp_path / "lacking.pdb"
+    target.write_text("\n".join(kept))
+    (whole,), (result,) = (
+        align(finished, "1a2p_A", each, "--store", finished / "store.zarr", "--mode", "global")[
+            "results"
+        ]
+        for each in (sample / "1a2p_A.pdb.gz", target)
+    )
+    rows = EmbeddingStore.open(finished / "store.zarr").residue_map("1a2p_A").residue_numbers
+    numbers_of = {}
+    for name, each in (("whole", whole["whole"]), ("lacking", result["whole"])):
+        numbers_of[name] = each["target_residues"]["numbers"]
+        assert each["query_residues"]["numbers"] == numbers_of[name]
+    assert numbers_of["whole"] == rows.tolist()
+    assert numbers_of["lacking"] == [n for n in rows.tolist() if n not in (50, 51, 52)]
+    assert result["whole"]["score"] > 0.8 * whole["whole"]["score"]
 
 
 def test_the_document_names_each_file(finished: Path, sample: Path, tmp_path: Path) -> None:

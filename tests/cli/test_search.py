@@ -41,6 +41,19 @@ def refused(work: Path, *words: object) -> str:
     return line
 
 
+def test_a_file_has_one_modality(work: Path, sample: Path, tmp_path: Path) -> None:
+    """What to query with can be chosen of ids and vectors; of files alone it is refused."""
+    entry = str(read_vectors(work / "vectors.parquet").ids[0])
+    structure, fasta, model = sample / "1bpi_A.cif", tmp_path / "query.fasta", work / "model"
+    fasta.write_text(">one\nRPDFCLEPPYTGPCKARIIRYFYNAKAG\n")
+    for by in ("sequence", "structure"):
+        for queries in ([structure], [fasta], ["RPDFCLEPPYTGPCKA"], [structure, fasta]):
+            line = refused(work, *queries, "--model", model, "--query-by", by)
+            assert f"query_by='{by}': it is for ids and vectors, and all queries are files" in line
+        hits = search(work, entry, structure, "--model", model, "--query-by", by, "-k", 2)
+        assert {hit["query"] for hit in hits} == {entry, "1bpi_A_A"}  # --per chain
+
+
 def test_an_id_needs_no_model(work: Path) -> None:
     """Cosines are those of the file's vectors, lengths those of the hits."""
     vectors = read_vectors(work / "vectors.parquet")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from protalign import EmbeddingStore
+from protalign import EmbeddingStore, read_vectors
+from protalign.stores import VectorBatch, write_vectors
 from tests.helpers.commands import run
 
 
@@ -122,6 +123,38 @@ def test_an_index_is_compared_with_its_store(finished: Path, tmp_path: Path) -> 
     assert line.endswith(f"--store: {moved} is not an index of words; leave the option out")
     (line,) = run("verify", index, index, "--store", moved, code=2).stderr.splitlines()
     assert line.endswith(f"{index}: only stores are checked together; check it alone")
+
+
+def test_an_index_is_compared_with_its_vectors(finished: Path, tmp_path: Path) -> None:
+    """Those that are named: it does not record where they are, and the output says so."""
+    vectors, index = tmp_path / "vectors", tmp_path / "index"
+    few = finished / "store.zarr", "--model", finished / "model", "-q"
+    run("export", *few, "--out", vectors)
+    run("index", vectors, "--out", index, "-q")
+    alone = run("verify", index).stdout
+    assert alone == f"{index}: it is whole; its vectors were not compared (--vectors)\n"
+    assert json.loads(run("verify", index, "--json").stdout)["vectors"] is None
+    same = f"{index}: it is whole, and its vectors are those of {{}}\n"
+    for its_own in (vectors, finished / "vectors.parquet"):
+        assert run("verify", index, "--vectors", its_own).stdout == same.format(its_own)
+    document = json.loads(run("verify", index, "--vectors", vectors, "--json").stdout)
+    assert (document["ok"], document["vectors"]) == (True, str(vectors))
+
+    every = read_vectors(finished / "vectors.parquet")
+    others = (
+        VectorBatch(every.ids.tolist(), every.sequence, every.structure[:, ::-1]),
+        VectorBatch(every.ids[1:].tolist(), every.sequence[1:], every.structure[1:]),
+    )
+    for number, other in enumerate(others):
+        path = tmp_path / f"{number}.parquet"
+        write_vectors(path, [other], dim=every.dim, metadata={})
+        problem = run("verify", index, "--vectors", path, code=3).stdout
+        assert problem.startswith(f"{index}: it is an index of other vectors; ")
+    (tmp_path / "1.parquet").write_bytes(b"PAR1")
+    assert "1.parquet" in run("verify", index, "--vectors", tmp_path / "1.parquet", code=3).stdout
+    run("verify", index, "--vectors", tmp_path / "nothing", code=2)
+    (line,) = run("verify", vectors, "--vectors", vectors, code=2).stderr.splitlines()
+    assert line.endswith(f"--vectors: {vectors} is not an index of vectors; leave the option out")
 
 
 def test_a_damaged_store_hides_nothing_of_an_index(finished: Path, tmp_path: Path) -> None:

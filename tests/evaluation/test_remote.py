@@ -127,6 +127,25 @@ def test_ties_with_the_first_false_positive_are_an_expectation(
     assert found[0] == pytest.approx(np.mean(shares))
 
 
+@pytest.mark.parametrize(
+    ("scores", "relative", "expected"),
+    [
+        ([0.5 + 6e-7, 0.5], [True, False], 1 / 2),
+        ([0.5 - 6e-7, 0.5], [True, False], 1 / 2),
+        ([0.5, 0.5, 0.5 - 6e-7], [True, False, False], 1 / 3),
+        ([0.5 + 3e-6, 0.5], [True, False], 1),
+        ([0.5 - 3e-6, 0.5], [True, False], 0),
+        ([0.5, 0.5, 0.5 - 3e-6], [True, False, False], 1 / 2),
+    ],
+)
+def test_scores_that_rounding_tells_apart_are_ties(
+    scores: list[float], relative: list[bool], expected: float
+) -> None:
+    """Closer than 1e-6, on either side of the first false positive; further ones are not."""
+    relatives = np.array([relative])
+    assert sensitivity(np.array([scores]), relatives, ~relatives) == pytest.approx(expected)
+
+
 def test_scores_may_be_functions_and_their_order_is_all_that_counts() -> None:
     """A function of a slice gives what its matrix does; a monotone change changes nothing."""
     rng = np.random.default_rng(1)

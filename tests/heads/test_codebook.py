@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protalign.core.errors import InputError
+from protalign.core.errors import InputError, ModelError
 from protalign.core.protein import MODALITIES
 from protalign.core.ragged import Ragged
 from protalign.estimator.estimator import ProtAlignEstimator
@@ -21,6 +21,7 @@ from protalign.heads.inputs import PairInputs
 from protalign.heads.kernels.packed import PackedBatch
 from protalign.heads.losses import ContrastiveLoss
 from protalign.heads.model import Model
+from protalign.heads.model_files import write_model
 from protalign.heads.pairs import Pairs
 from protalign.heads.seeded import seeded
 from protalign.heads.summaries import Summaries
@@ -234,6 +235,33 @@ def test_it_comes_back_from_a_file(
         np.testing.assert_array_equal(again.model_.vectors(store, modality), vectors)
     with pytest.raises(InputError, match="it has no attention"):
         again.attention(store)
+
+
+@pytest.mark.parametrize("form", ["no neighbourhoods", "as many as words", "whitening"])
+def test_a_codebook_of_an_earlier_version_is_named(
+    model: ProtAlignEstimator, tmp_path: Path, form: str
+) -> None:
+    """It is whole, and not damaged: one line says that it must be fitted again."""
+    changed = copy.deepcopy(model.model_)
+    tensors = changed.state_dict()
+    for modality in MODALITIES:
+        words = tensors[f"{modality}.words"]
+        if form == "no neighbourhoods":
+            del tensors[f"{modality}.around"]
+            tensors[f"{modality}.root"] = tensors[f"{modality}.root"][: len(words)]
+        elif form == "as many as words":
+            tensors[f"{modality}.around"] = words.clone()
+            tensors[f"{modality}.root"] = torch.zeros(2 * len(words))
+        else:
+            tensors[f"{modality}.whitening"] = torch.eye(4)
+    folder = tmp_path / "model"
+    write_model(folder, changed.description(), tensors, {})
+    with pytest.raises(ModelError) as caught:
+        Model.load(folder)
+    assert str(caught.value) == (
+        f"{folder}: its codebook head is of an earlier version of ProtAlign; "
+        "fit and save the model again"
+    )
 
 
 def test_a_seed_gives_a_model() -> None:

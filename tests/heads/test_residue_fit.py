@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from protalign import EmbeddingStore, Model, ProtAlignEstimator
 from protalign.core.errors import InputError, ModelError
 from protalign.core.protein import MODALITIES
 from protalign.heads.inputs import PairInputs, read_inputs
+from protalign.heads.model_files import write_model
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
 from protalign.residues.kernels.scores import diagonal_scores
@@ -192,6 +194,21 @@ def test_many_proteins_leave_a_background(tmp_path: Path) -> None:
         chance = loaded.residue_scorer().calibration.chance(rows)
         assert chance is not None
         assert 0 < chance.scale < np.inf
+
+
+def test_a_background_of_an_earlier_version_is_named(tmp_path: Path) -> None:
+    """It was kept as rows of float16: the model is whole, and must be fitted again."""
+    rng = np.random.default_rng(0)
+    pairs = [(each, each[:, ::-1]) for each in rng.normal(size=(12, 20, 6))]
+    model = ProtAlignEstimator(max_epochs=1, embed_dim=4, n_heads=1, device="cpu").fit(pairs).model_
+    arrays: dict[str, Any] = dict(model.residue_scorer().tensors())
+    for modality in MODALITIES:
+        arrays[f"background.rows.{modality}"] = np.ones((4, 8), np.float16)
+        arrays[f"background.lengths.{modality}"] = np.array([4])
+    folder, tensors = tmp_path / "model", {n: torch.from_numpy(a) for n, a in arrays.items()}
+    write_model(folder, model.description(), model.state_dict(), tensors)
+    with pytest.raises(ModelError, match="its background of E-values is of an earlier version"):
+        Model.load(folder)
 
 
 def test_embeddings_of_another_width_are_refused(fitted: ProtAlignEstimator) -> None:

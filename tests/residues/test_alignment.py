@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import tracemalloc
 from contextlib import nullcontext
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 
 from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import InputError
+from protalign.core.machine import threads_here
 from protalign.core.ragged import Ragged
 from protalign.core.steps import in_steps
 from protalign.residues import Alignment, align
+from protalign.residues import targets as in_targets
 from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, diagonals
 from protalign.residues.calibration import Calibration
+from protalign.residues.kernels.packed import LANES
 from protalign.residues.kernels.scores import both_scores, diagonal_scores, local_scores
 from protalign.residues.proteins import PackedRows, ProteinRows
 from protalign.residues.targets import score_in_blocks, score_targets
@@ -187,6 +191,24 @@ def test_targets_in_blocks_are_targets_at_once(
     assert found.diagonal.tolist() == want.diagonal.tolist()
     assert found.excess is None
     assert len(steps) >= min(len(several), n * sum(several) // (most + n * max(several, default=0)))
+
+
+@given(st.integers(0, 2000), st.integers(1, 1000), st.integers(0, 10_000))
+def test_blocks_are_whole_groups_of_lanes(count: int, n_query: int, seed: int) -> None:
+    """Longest first, each as large as it may be: a group is never cut, nor counted twice."""
+    lengths = np.random.default_rng(seed).integers(0, 400, count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_targets, "RESIDUES_AT_ONCE", 30_000)
+        patch.setattr(in_targets, "PAIRS_AT_ONCE", 10_000_000)
+        found = list(in_targets._blocks(lengths, n_query))
+    most, least = min(30_000, 10_000_000 // n_query), LANES * threads_here()
+    order = np.argsort(-lengths, kind="stable")
+    assert np.concatenate([order[:0], *found]).tolist() == order.tolist()
+    assert all(map(len, found))
+    for block, following in pairwise(found):
+        assert len(block) % LANES == 0
+        assert len(block) == least or (len(block) > least and lengths[block].sum() <= most)
+        assert lengths[block].sum() + lengths[following[:LANES]].sum() > most
 
 
 def real_targets(n: int, longest: int) -> list[ProteinRows]:

@@ -29,6 +29,12 @@ def protein(lengths: list[int], seed: int, with_head: bool = False) -> ProteinRo
     return ProteinRows(local, other if with_head else local, np.array(lengths))
 
 
+def with_gaps(protein: ProteinRows, seed: int) -> ProteinRows:
+    """The protein if some of its rows have residues before them that have none."""
+    steps = np.random.default_rng(seed).choice([1, 1, 1, 2, 5], len(protein.local))
+    return protein.placed(np.cumsum(steps))
+
+
 def of_plain_steps(query: ProteinRows, target: ProteinRows, floor: float | None) -> float:
     """Every choice of at least one pair of chains, that rise in both, is tried."""
     scores = [
@@ -50,6 +56,7 @@ def of_plain_steps(query: ProteinRows, target: ProteinRows, floor: float | None)
     st.integers(0, 10_000),
     st.booleans(),
     st.sampled_from([None, -2.0]),
+    st.booleans(),
 )
 def test_the_score_is_that_of_plain_steps(
     of_queries: list[list[int]],
@@ -57,10 +64,14 @@ def test_the_score_is_that_of_plain_steps(
     seed: int,
     with_head: bool,
     floor: float | None,
+    gaps: bool,
 ) -> None:
-    """Proteins of one chain and of several, in one call; local scores know no chains."""
+    """Proteins of one chain and of several, in one call; local scores know no chains and gaps."""
     queries = [protein(each, seed + i, with_head) for i, each in enumerate(of_queries)]
     targets = [protein(each, seed + 50 + i, with_head) for i, each in enumerate(of_targets)]
+    if gaps:
+        queries[0] = with_gaps(queries[0], seed)
+        targets[1:] = [with_gaps(each, seed + i) for i, each in enumerate(targets[1:])]
     packed = PackedRows.of(targets)
     assert (packed.local is packed.diagonal) != with_head
     best, local = ProteinTargets(packed).scores(PackedRows.of(queries), floor=floor)
@@ -129,6 +140,32 @@ def test_a_residue_that_is_missing_moves_no_other_chain() -> None:
     assert best[2, 2] == pytest.approx(2 * own[:30].sum(), rel=1e-6)
     assert best[1, 3] == pytest.approx(own[:30].sum(), rel=1e-6)
     assert best[0, 3] == pytest.approx(own[:30].sum(), rel=1e-6)  # the chains are turned round
+
+
+def test_a_diagonal_goes_on_behind_residues_that_have_no_row() -> None:
+    """Of either side, in any chain; the residues at a chain's ends move nothing either."""
+    whole = real_rows([30, 20], 3)
+    kept = np.delete(np.arange(50), [0, 10, 11, 12, 29, 30, 40])
+    rows = whole.local[kept]
+    lacking = ProteinRows(rows, rows, np.array([25, 18])).placed(kept)
+    other = ProteinRows(rows[:25], rows[:25], np.array([25])).placed(kept[:25])
+    own = np.square(rows).sum(axis=1)
+    for chain, expected in ((lacking, kept), (other, kept[:25])):
+        for query, target in ((whole, chain), (chain, whole)):
+            best, _ = ProteinTargets(PackedRows.of([target])).scores(PackedRows.of([query]))
+            assert best[0, 0] == pytest.approx(own[: len(expected)].sum(), rel=1e-6)
+            found = align_rows(query, target, "global")
+            assert found.score == pytest.approx(own[: len(expected)].sum(), rel=1e-6)
+            pairs = found.query_rows.tolist(), found.target_rows.tolist()
+            assert sorted(pairs, key=max) == [list(range(len(expected))), expected.tolist()]
+    assert len(align_rows(lacking, lacking, "global")) == len(kept)
+
+
+@pytest.mark.parametrize("positions", [[0, 1, 1, 2], [0, 2, 1, 3]])
+def test_rows_that_do_not_ascend_are_refused(positions: list[int]) -> None:
+    """Two rows are not of one residue."""
+    with pytest.raises(ValueError, match="ascend"):
+        real_rows([4], 0).placed(np.array(positions))
 
 
 @given(st.integers(0, 4), st.integers(1, 5), st.integers(0, 10_000))
@@ -201,8 +238,8 @@ def test_chains_are_put_where_aligning_all_pairs_puts_them(
 def test_no_rounding_chooses_among_copies_of_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of equal chains the first is taken, also if a matrix library rounds them differently."""
 
-    def rounded(*given: Any) -> Any:
-        scores, offsets = diagonal_scores(*given)
+    def rounded(*given: Any, **floor: Any) -> Any:
+        scores, offsets = diagonal_scores(*given, **floor)
         return scores * (1 + 1e-6 * np.arange(scores.size).reshape(scores.shape)), offsets
 
     monkeypatch.setattr("protalign.residues.chains.diagonal_scores", rounded)
@@ -218,9 +255,9 @@ def test_only_chains_that_are_put_on_others_are_aligned(monkeypatch: pytest.Monk
     query, target = real_rows([20] * 12, 0), real_rows([20] * 11, 1)
     aligned: list[int] = []
 
-    def counted(*given: Any) -> Alignment:
+    def counted(*given: Any, **floor: Any) -> Alignment:
         aligned.append(1)
-        return align(*given)
+        return align(*given, **floor)
 
     monkeypatch.setattr("protalign.residues.chains.align", counted)
     assert len(align_rows(query, target, "global"))
@@ -242,7 +279,9 @@ def test_a_target_without_rows_is_last() -> None:
 def test_packed_proteins_are_those_that_were_packed() -> None:
     """One by one, and some of them in another order."""
     proteins = [protein([3, 2], 0, True), protein([4], 1, True), protein([1, 1, 6], 2, True)]
+    proteins[2] = proteins[2].placed(np.array([0, 1, 2, 3, 6, 7, 8, 10]))
     packed = PackedRows.of(proteins)
+    assert packed.lacking.tolist() == [False, False, True]
     for found, expected in (
         (list(packed), proteins),
         (packed.take(np.array([2, 0])), proteins[::-2]),
@@ -251,6 +290,9 @@ def test_packed_proteins_are_those_that_were_packed() -> None:
             np.testing.assert_array_equal(one.local, other.local)
             np.testing.assert_array_equal(one.diagonal, other.diagonal)
             assert one.chains.tolist() == other.chains.tolist()
+            assert np.array_equal(one.skipped, other.skipped)
+            for chain, same in zip(one.by_chain, other.by_chain, strict=True):
+                np.testing.assert_array_equal(chain, same)
     (alone,) = PackedRows.of([protein([3, 2], 0)])
     assert alone.local is alone.diagonal
 

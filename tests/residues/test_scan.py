@@ -35,11 +35,14 @@ def on_any_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def protein(rows: np.ndarray, rng: np.random.Generator) -> ProteinRows:
-    """A protein of up to three chains, whose rows differ for the two modes."""
+    """A protein of up to three chains, maybe with gaps, whose rows differ for the two modes."""
     n_chains = int(rng.integers(1, min(3, len(rows)) + 1))
     cuts = np.sort(rng.choice(np.arange(1, len(rows)), n_chains - 1, replace=False))
     chains = np.diff([0, *cuts, len(rows)]).astype(np.int64)
-    return ProteinRows(rows[:, ::-1].copy(), rows, chains)
+    made = ProteinRows(rows[:, ::-1].copy(), rows, chains)
+    if rng.random() < 0.5:
+        return made
+    return made.placed(np.cumsum(rng.choice([1, 1, 1, 4], len(rows))))
 
 
 def some_at_a_time(targets: list[ProteinRows], at_once: int) -> Iterator[tuple[Int64, PackedRows]]:

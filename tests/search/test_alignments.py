@@ -388,6 +388,20 @@ def complex_of(
     return ResidueRows.of("both", parts[0].modality, chains, np.concatenate(values))
 
 
+def test_residues_without_a_row_know_the_rows_before_them() -> None:
+    """Those of all chains before theirs count too."""
+    chains = []
+    for name, lacking in (("A", [1]), ("B", [0, 2])):
+        chain = _with_backbone("MKVLA")
+        assert chain.backbone is not None
+        coordinates = chain.backbone.coordinates.copy()
+        coordinates[lacking] = np.nan
+        chains.append(replace(chain, id=name, backbone=Backbone(coordinates)))
+    structure = ResidueRows.of("two", "structure", chains, np.zeros((7, 1), np.float32))
+    found = [(each.before, each.chain, each.letter) for each in structure.incomplete]
+    assert found == [(1, "A", "K"), (4, "B", "M"), (5, "B", "V")]
+
+
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("mode", ["local", "global"])
 @pytest.mark.parametrize("side", [0, 1])
@@ -417,6 +431,14 @@ def test_what_cannot_be_aligned_is_a_line(model: Model, store: EmbeddingStore) -
     sequence, structure = rows(model, store, "1bpi_A")
     with pytest.raises(InputError, match="both are sequences"):
         align_proteins(model, sequence, sequence)
+    for positions in ([0, 1], np.zeros(len(structure)), np.arange(len(structure))[::-1]):
+        with pytest.raises(InputError, match=r"^target_positions: not 58 ascending numbers, "):
+            model.align(
+                sequence.embeddings,
+                structure.embeddings,
+                "global",
+                target_positions=np.asarray(positions),
+            )
     with pytest.raises(InputError, match="gap_open=-1: not a cost"):
         align_proteins(model, sequence, structure, gap_open=-1)
     with pytest.raises(InputError, match="gap_extend=nan: not a cost"):

@@ -56,7 +56,10 @@ def proteins(sample: Path) -> dict[str, Protein]:
     chains = {protein.id: protein for protein in read(sample)}
     made = [complex_of(name, *(chains[i] for i in ids)) for name, ids in COMPLEXES.items()]
     every = {protein.id: protein for protein in made}
-    return every | {"lacking": lacking(every["dimer"], "lacking")}
+    return every | {
+        "lacking": lacking(every["dimer"], "lacking"),
+        "one lacking": lacking(every["monomer"], "one lacking"),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +130,8 @@ def test_a_search_scores_as_align_does(
     if query_by == "sequence" and not head:
         # The homodimer's structure was encoded as a whole, so that its score is another one.
         assert scores["homodimer", "monomer"] == pytest.approx(own, **ROUNDING)
+        # The diagonal goes on behind seven residues without a backbone: 81 of 108 are behind them.
+        assert scores["monomer", "one lacking"] > 0.77 * own
         assert scores["dimer", "lacking"] > own  # both chains count
     assert {hit.query for hit in hits if hit.rank == 1 and hit.id == hit.query} >= {
         "dimer",
@@ -154,7 +159,7 @@ def test_the_best_of_all_are_found_by_the_same_score(
         "dimer", vectors, model=models[head], k=3, rerank="all", mode="global", device=device
     )
     every = search("dimer", vectors, model=models[head], k=99, rerank=99, mode="global")
-    assert len(every) == len(complexes) == 8
+    assert len(every) == len(complexes) == 9
     expected = [hit.global_score for hit in every]
     assert [hit.global_score for hit in hits] == pytest.approx(expected[:3], **ROUNDING)
 

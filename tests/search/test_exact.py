@@ -167,6 +167,25 @@ def test_what_is_not_finite_comes_first_wherever_it_is(row: int, number: float) 
     assert np.isfinite(similarity[:, 1:]).all()
 
 
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize("is_missing", [False, True])
+def test_nan_beside_it_hides_nothing_that_is_infinitely_far(
+    is_missing: bool, rounded: bool
+) -> None:
+    """Of a missing entry, or of another damaged one, in the same block."""
+    vectors = unit_vectors(200, 4)
+    asked = np.abs(unit_vectors(3, 4)) + 1
+    vectors[20], vectors[21] = np.nan, -3e38
+    present = np.ones(len(vectors), np.bool_)
+    present[20] = not is_missing
+    sizes = ALWAYS_ROUNDED if rounded else ExactSizes(rounded=None)
+    rows, similarity = ExactIndex(vectors, present, sizes).nearest(asked, 5)
+    damaged = [21] if is_missing else [20, 21]
+    assert rows[:, : len(damaged)].tolist() == [damaged] * 3
+    assert np.isposinf(similarity[:, : len(damaged)]).all()
+    assert np.isfinite(similarity[:, len(damaged) :]).all()
+
+
 def test_queries_that_are_missing_are_told() -> None:
     """An entry that lacks the modality cannot ask."""
     asked = unit_vectors(3, 3)

@@ -31,7 +31,6 @@ from protalign.residues.calibration import Calibration
 from protalign.search import Hits, hit_page
 from protalign.search.alignment_formats import M8_COLUMNS
 from protalign.search.alignments import NamedAlignment
-from protalign.search.comparison import positions
 from protalign.search.hit_columns import (
     COLUMNS,
     HitTable,
@@ -40,7 +39,7 @@ from protalign.search.hit_columns import (
     parse_columns,
 )
 from protalign.search.hit_files import check_files, form_of, write_table
-from protalign.search.residue_rows import ResidueRows
+from protalign.search.residue_rows import ResidueRows, positions
 from tests.conftest import REPOSITORY
 
 QUERIES = ["1a2p_A", "1bpi_A"]

@@ -62,11 +62,22 @@ def test_a_wrong_search_is_refused(
 
 @pytest.mark.parametrize(
     ("option", "param"),
-    [('"mode": "global"', "mode"), ('"mode": "best"', "mode"), ('"length_term": 2', "length_term")],
+    [
+        ('"mode": "global"', "mode"),
+        ('"mode": "best"', "mode"),
+        ('"length_term": 2', "length_term"),
+        ('"tm_score": true', "tm_score"),
+        ('"min_tm": 0.5', "min_tm"),
+        ('"min_tm": 0.5, "columns": "query,rmsd"', "columns"),
+        ('"max_evalue": 1', "max_evalue"),
+        ('"columns": "query,qaln,evalue"', "columns"),
+        ('"columns": "query,nothing"', "columns"),
+        ('"rerank": 5, "against": "sequence"', "rerank"),
+    ],
 )
 def test_the_field_at_fault_is_named(served: TestClient, option: str, param: str) -> None:
     """As the request calls it."""
-    body = f'{{"fasta": "ACDE", {option}}}'.encode()
+    body = f'{{"fasta": "ACDEFGHIKLMNPQ", {option}}}'.encode()
     answer = served.post("/v1/search", content=body, headers=JSON)
     check_error(answer, 422, param=param)
 

@@ -207,6 +207,31 @@ def test_a_file_in_parts_counts_when_its_last_part_is_in(path: Path, empty: Path
     assert tree(path) == tree(whole)
 
 
+def test_failures_are_in_the_order_of_a_file_that_changed(path: Path) -> None:
+    """Those that are left from before, and new ones before and between them."""
+    failed = {each: Failure(each, "x.fasta", f"{each} is broken", "mend it") for each in "abcdef"}
+    other = Failure("o", "o.fasta", "broken", "mend it")
+
+    def read(ids: str, content: str) -> None:
+        with StoreWriter(path, OPTIONS) as writer:
+            writer.add("x.fasta", digest(content), [failed[each] for each in ids[:2]], last=False)
+            writer.commit()
+            writer.add("x.fasta", digest(content), [failed[each] for each in ids[2:]])
+            expected = [failed[each] for each in ids]
+            assert [f for f in writer.failures if f.file == "x.fasta"] == expected
+        assert [f for f in EmbeddingStore.open(path).failures if f.file == "x.fasta"] == expected
+
+    read("ace", "1")
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("o.fasta", digest("o"), [other])
+    for number, ids in enumerate(["bcef", "fcb", "cab"]):
+        read(ids, f"changed {number}")
+    assert other in EmbeddingStore.open(path).failures
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("x.fasta", digest("whole"), [sequence_only("a", "MK")])
+    assert EmbeddingStore.open(path).failures == [other]
+
+
 def test_failures_are_kept_once_and_resolved(path: Path) -> None:
     """A repeated failure is not appended; a file read without it takes it back."""
     failure = Failure("a", "x.pdb", "truncated", "fetch it again")
