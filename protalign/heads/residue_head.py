@@ -6,7 +6,7 @@ is scored with each structure, and with a few random ones, on the best diagonal 
 loss is the symmetric cross entropy of these scores. So groups need no clusters of sequences: every
 pair of encoders has them, and so has a machine without MMseqs2.
 
-Half of the sequences lose up to a fifth at each end. Their embeddings are cut, not made again: a
+Three in ten sequences lose up to a fifth at each end. Their embeddings are cut, not made again: a
 stand-in, since the encoder is not at hand.
 """
 
@@ -49,16 +49,19 @@ _NEAREST = 40
 _HARD = 0.5
 #: Means that are compared with all others at once.
 _AT_ONCE = 1024
-#: Passes over the pairs.
-EPOCHS = 5
+#: Passes over the pairs. Of 808 validation chains 85.4, 86.9 and 85.6 % are told from their
+#: look-alikes (three seeds), with 5 passes 85.5 and 85.3 % (two of them).
+EPOCHS = 10
 #: Of what begins at random, and of what the stage has fitted.
 _LEARNING_RATE, _FITTED_RATE = 1e-3, 2e-4
 _WEIGHT_DECAY, _WARM_UP = 0.01, 20
 #: Scores are multiplied by the best of these at the start, by the loss of some batches; it is
 #: learned then. If it is too high, training makes the scores smaller and not better.
 _SHARPNESSES, _TRIED = (0.05, 0.02, 0.01, 0.005), 2
-#: The part of the sequences that is cut, and the part that an end loses at most.
-_CUT, _CUT_BY = 0.5, 0.2
+#: The part of the sequences that is cut, and the part that an end loses at most. If half of them
+#: are cut, 84.5 % of whole validation chains are told from their look-alikes, with this part 85.4 %
+#: (two seeds, 5 passes); of cut ones 75.2 and 74.8 %.
+_CUT, _CUT_BY = 0.3, 0.2
 #: Weight of the contrast of single residues, and residues of a batch that it takes.
 _CONTRAST, _CONTRASTED = 0.05, 1024
 
