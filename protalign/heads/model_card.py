@@ -7,6 +7,8 @@ from typing import Any
 
 #: Residues of a protein of usual size: for figures that depend on the length.
 _USUAL_LENGTH = 150
+#: The part of the sequences that a residue head's training cuts, if the model does not say it.
+_CUT_BEFORE = 0.5
 
 
 def model_card(config: Mapping[str, Any]) -> str:
@@ -119,8 +121,9 @@ def _head_line(head: Mapping[str, Any] | None) -> str:
     if head is None:
         return "no head trained on hard negatives: both modes use the correlations' rows"
     line = (
-        f"a head trained on hard negatives ({head['pairs']:,} pairs and their look-alikes, half of "
-        f"the sequences cut at the ends, epoch {head['epochs']} kept) makes the rows of the "
+        f"a head trained on hard negatives ({head['pairs']:,} pairs and their look-alikes, "
+        f"{head.get('cut', _CUT_BEFORE):.0%} of the sequences cut at the ends, "
+        f"epoch {head['epochs']} kept) makes the rows of the "
         "global mode; the local mode uses the correlations' rows"
     )
     if head["best"] is None:

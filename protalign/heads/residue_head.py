@@ -119,7 +119,8 @@ def fit_residue_head(
             report(f"residue head: validation MRR {at_start:.4f} without it")
         for epoch, loss in enumerate(_epochs(network, training, epochs, generator), start=1):
             line = f"residue head, epoch {epoch}: loss {loss:.4f}"
-            facts = {"epochs": epoch, "pairs": len(training.pairs), "without": None, "best": None}
+            of_training = {"epochs": epoch, "pairs": len(training.pairs), "cut": _CUT}
+            facts = {**of_training, "without": None, "best": None}
             if score is None:
                 best = network.head(facts)
             else:

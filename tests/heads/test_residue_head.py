@@ -18,6 +18,7 @@ from protalign.core.errors import ModelError
 from protalign.core.protein import MODALITIES
 from protalign.heads import model_files, residue_head
 from protalign.heads.inputs import PairInputs
+from protalign.heads.model_card import model_card
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
 from protalign.heads.residue_head import fit_residue_head
@@ -167,7 +168,11 @@ def test_it_is_saved_with_the_model(with_head: ProtAlignEstimator, tmp_path: Pat
     np.testing.assert_allclose(two.diagonal[:8], first, rtol=1e-5, atol=1e-5)
     assert (two.diagonal[8:10] != packed.diagonal[8:10]).any()  # it has no neighbours before it
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "- a head trained on hard negatives (60 pairs and their look-alikes" in card
+    line = "- a head trained on hard negatives (60 pairs and their look-alikes, {}% of the"
+    assert line.format(30) in card
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    del config["residues"]["head"]["cut"]  # as in models of before, of which half were cut
+    assert line.format(50) in model_card(config)
     assert ProtAlignEstimator.load(tmp_path / "model").residue_head
 
 
