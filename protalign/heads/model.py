@@ -19,6 +19,7 @@ from protalign.core.checks import check_between, check_choice, check_whole
 from protalign.core.devices import resolve_device
 from protalign.core.encoder_record import EncoderRecord, check_record, is_count, is_word
 from protalign.core.errors import InputError, ModelError
+from protalign.core.machine import free_memory
 from protalign.core.protein import MODALITIES, OTHER, Modality
 from protalign.core.ragged import Ragged
 from protalign.core.version import __version__
@@ -427,8 +428,9 @@ class Model(nn.Module):
         n_targets : int
             The size of the search that the E-value is for.
         query_positions, target_positions : (L,) and (L',) int64, optional
-            The residues' positions in the whole chains, ascending; "global" only. A residue that
-            is left out keeps its place on a diagonal and counts 0. Default: none is left out.
+            The residues' positions in the whole chains, ascending from 0 on; "global" only. A
+            residue that is left out keeps its place on a diagonal and counts 0. Default: none is
+            left out.
 
         Returns
         -------
@@ -442,7 +444,8 @@ class Model(nn.Module):
             The model has no residue stage, or an embedding has another width.
         InputError
             The mode, a cost or the floor is none, a number is not finite, a side has no residue
-            and so no diagonal ("global"), or positions do not ascend or are of another number.
+            and so no diagonal ("global"), or positions do not ascend, are of another number, or lie
+            so far apart that the diagonals take more memory than is free.
 
         Examples
         --------
@@ -483,6 +486,7 @@ class Model(nn.Module):
         if mode == "global":
             one = _one_chain("query", rows[0], query_positions)
             other = _one_chain("target", rows[1], target_positions)
+            _check_memory(one, other)
             return align_rows(one, other, mode, floor=floor)
         alignment = align(rows[0], rows[1], gap_open=gap_open, gap_extend=gap_extend)
         usual = (gap_open, gap_extend) == (GAP_OPEN, GAP_EXTEND)
@@ -659,12 +663,35 @@ def _one_chain(name: str, rows: Float32, positions: Int64 | None) -> ProteinRows
     protein = ProteinRows(rows, rows, chains)
     if positions is None:
         return protein
-    if np.shape(positions) != (len(rows),) or (np.diff(positions) < 1).any():
+    numbers = np.asarray(positions)
+    whole = numbers.dtype.kind in "iu" or not numbers.size
+    ascending = numbers.astype(np.int64) if whole else numbers
+    shape = (len(rows),)
+    if not whole or numbers.shape != shape or (np.diff(ascending, prepend=-1) < 1).any():
         raise InputError(
-            f"{name}_positions: not {len(rows)} ascending numbers, one for each residue",
+            f"{name}_positions: not {len(rows)} ascending numbers from 0, one for each residue",
             "give the positions of the embedded residues in the whole chain",
         )
-    return protein.placed(np.asarray(positions, dtype=np.int64))
+    return protein.placed(ascending)
+
+
+def _check_memory(query: ProteinRows, target: ProteinRows) -> None:
+    """Raise InputError if diagonals with all residues that are left out take too much memory."""
+    both = query, target
+    if all(rows.skipped is None for rows in both):
+        return
+    n, m = (
+        len(rows.diagonal) + (0 if rows.skipped is None else sum(rows.skipped.tolist()))
+        for rows in both
+    )
+    # Rows of zeros, and the pairs' numbers twice.
+    needed = 4 * query.diagonal.shape[1] * (n + m) + 8 * n * m
+    if needed > free_memory():
+        raise InputError(
+            f"query_positions and target_positions: chains of {n:,} and {m:,} residues take "
+            f"{needed / 1e9:.1f} GB to align, more than is free",
+            "give the positions of residues that lie closer",
+        )
 
 
 def as_model(value: Any) -> Model:

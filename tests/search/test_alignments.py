@@ -431,14 +431,17 @@ def test_what_cannot_be_aligned_is_a_line(model: Model, store: EmbeddingStore) -
     sequence, structure = rows(model, store, "1bpi_A")
     with pytest.raises(InputError, match="both are sequences"):
         align_proteins(model, sequence, sequence)
-    for positions in ([0, 1], np.zeros(len(structure)), np.arange(len(structure))[::-1]):
-        with pytest.raises(InputError, match=r"^target_positions: not 58 ascending numbers, "):
-            model.align(
-                sequence.embeddings,
-                structure.embeddings,
-                "global",
-                target_positions=np.asarray(positions),
-            )
+    both, every = (sequence.embeddings, structure.embeddings), np.arange(len(structure))
+    far = every.copy()
+    far[-1] = np.iinfo(np.int64).max
+    for positions in (
+        *([0, 1], np.zeros(len(structure)), every[::-1], every + 0.5, every * np.nan),
+        *(every[::-1].astype(np.uint32), [*every[:-1], every[-2]], every.astype(str), every - 1),
+    ):
+        with pytest.raises(InputError, match=r"^target_positions: not 58 ascending numbers from 0"):
+            model.align(*both, "global", target_positions=np.asarray(positions))
+    with pytest.raises(InputError, match=r"residues take [\d.]+ GB to align, more than is free; "):
+        model.align(*both, "global", target_positions=far)
     with pytest.raises(InputError, match="gap_open=-1: not a cost"):
         align_proteins(model, sequence, structure, gap_open=-1)
     with pytest.raises(InputError, match="gap_extend=nan: not a cost"):
