@@ -201,7 +201,7 @@ def remote_homology(
     Raises
     ------
     InputError
-        No label is a code, or a matrix has another shape.
+        No label is a code, a matrix has another shape, or scores have the name of a count.
 
     Examples
     --------
@@ -218,17 +218,24 @@ def remote_homology(
     kinship = Kinship.of([[c] for c in queries], [[c] for c in candidates], codes, scheme)
     shape = (len(queries), len(candidates))
     itself = np.zeros(shape, dtype=np.bool_) if own is None else own
-    scorers = {}
-    for name, values in {**scores, "own": itself}.items():
+    for name in ("n_queries", "left_out"):
+        if name in scores:
+            raise InputError(
+                f"{name}: the figures have an entry of this name", "give the scores another name"
+            )
+    for name, values in (*scores.items(), ("own", itself)):
         if not callable(values) and np.shape(values) != shape:
             raise InputError(
                 f"{name}: its shape is {np.shape(values)}, not {shape}",
                 "give a row for each query and a column for each candidate",
             )
-        scorers[name] = values if callable(values) else values.__getitem__
-    is_itself = scorers.pop("own")
+    scorers = {
+        name: values if callable(values) else values.__getitem__ for name, values in scores.items()
+    }
     bootstrap = list(queries) if units is None else units
-    return kinship_figures(scorers, kinship, is_itself, bootstrap, (n_bootstrap, random_state))
+    return kinship_figures(
+        scorers, kinship, itself.__getitem__, bootstrap, (n_bootstrap, random_state)
+    )
 
 
 def kinship_figures(

@@ -108,6 +108,24 @@ def test_figures_are_those_of_plain_loops() -> None:
     check()
 
 
+def test_every_name_of_scores_has_its_figures() -> None:
+    """That of another argument too; one of a count of the report is refused."""
+    labels = ["b.1.1.1", "b.1.1.2", "b.1.2.1"]
+    right, wrong = np.array([[9, 5, 1], [5, 9, 1], [1, 2, 9]]), np.array([[9, 1, 5]] * 3)
+    own = np.eye(3, dtype=np.bool_)
+    both = remote_homology({"own": right, "it": wrong}, labels, labels, own=own, n_bootstrap=0)
+    for name, scores in (("own", right), ("it", wrong)):
+        alone = remote_homology({"one": scores}, labels, labels, own=own, n_bootstrap=0)
+        for level, figures in both.items():
+            assert figures.get(name) == alone[level].get("one")
+    assert "own" in both["superfamily"]
+    with pytest.raises(InputError, match=r"^own: its shape is \(2, 2\), not \(3, 3\); "):
+        remote_homology({"own": right}, labels, labels, own=own[:2, :2])
+    for name in ("n_queries", "left_out"):
+        with pytest.raises(InputError, match=f"^{name}: the figures have an entry of this name; "):
+            remote_homology({name: right}, labels, labels)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 10**6))
 def test_ties_with_the_first_false_positive_are_an_expectation(
