@@ -23,8 +23,8 @@ from protalign.residues.kernels.word_scores import WordProfile
 
 #: K, the words of a modality.
 WORDS = 1024
-#: K at most: a word is a uint16.
-MOST_WORDS = 65_535
+#: K at least, since one word tells nothing, and at most: a word is a uint16.
+LEAST_WORDS, MOST_WORDS = 2, 65_535
 #: Residues of a modality that the centroids are computed from, at most.
 SAMPLED = 150_000
 #: Residues that k-means looks at in one step, and its rounds, at most.
@@ -75,7 +75,7 @@ class ResidueWords:
         rows : mapping
             Modality -> (R, k + 2), rows of some residues (``ResidueStage.rows``), at least one.
         n_words : int
-            K, from 1 to ``MOST_WORDS``; fewer if there are fewer different residues.
+            K, from ``LEAST_WORDS`` to ``MOST_WORDS``; fewer if there are fewer different residues.
         seed : int
             The same seed gives the same words.
 
@@ -84,7 +84,7 @@ class ResidueWords:
         InputError
             ``n_words`` is too few or too many.
         """
-        check_whole("n_words", n_words, 1, MOST_WORDS)
+        check_whole("n_words", n_words, LEAST_WORDS, MOST_WORDS)
         centroids = {
             m: _centroids(np.asarray(r, np.float32), n_words, seed) for m, r in rows.items()
         }

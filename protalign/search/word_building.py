@@ -21,7 +21,7 @@ from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model
 from protalign.heads.provenance import provenance_of
 from protalign.residues import ResidueStage
-from protalign.residues.words import MOST_WORDS, SAMPLED, WORDS, ResidueWords
+from protalign.residues.words import LEAST_WORDS, MOST_WORDS, SAMPLED, WORDS, ResidueWords
 from protalign.search.residue_rows import check_finite_rows
 from protalign.search.word_files import (
     PartWriter,
@@ -87,7 +87,7 @@ def index_store(
     path : str or path
         The index's folder.
     n_words : int, optional
-        Words of each modality, from 1 to 65,535. Default: of a new index 1,024, else those that the
+        Words of each modality, from 2 to 65,535. Default: of a new index 1,024, else those that the
         index was built with, and no other number.
     seed : int, optional
         Chooses the residues that the words are made of. Default: of a new index 0, else the one
@@ -132,7 +132,7 @@ def index_store(
     ['1bpi_A']
     """
     if n_words is not None:
-        check_whole("n_words", n_words, 1, MOST_WORDS)
+        check_whole("n_words", n_words, LEAST_WORDS, MOST_WORDS)
     with spread_over(scheduler) as spread:
         return _index(model, store, path, (n_words, seed), spread, _Progress(on_progress))
 

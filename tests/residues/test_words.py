@@ -64,10 +64,10 @@ def test_few_residues_have_few_words() -> None:
     assert len(np.unique(words.of("sequence", rows))) == 3
 
 
-@pytest.mark.parametrize("n_words", [0, 65_536, 10.0])
+@pytest.mark.parametrize("n_words", [0, 1, 65_536, 10.0])
 def test_words_are_as_many_as_their_type_can_tell_apart(n_words: int) -> None:
-    """From 1 to 65,535; more would be one word without a warning."""
-    problem = f"^n_words={n_words}: not a whole number from 1 to 65,535; give a whole number"
+    """From 2 to 65,535; one tells nothing, and more would be one word without a warning."""
+    problem = f"^n_words={n_words}: not a whole number from 2 to 65,535; give a whole number"
     with pytest.raises(InputError, match=problem):
         ResidueWords.fit({"sequence": np.eye(6, dtype=np.float32)}, n_words=n_words)
 
