@@ -199,9 +199,12 @@ class Data:
         """Return the residue rows of some entries."""
         stage = model.residue_scorer()
         joined = Joined([read_inputs(store) for store in (self.chains, self.casf, self.domains)])
-        embeddings = joined.rows(modality, self.positions(ids))
+        entries = self.positions(ids)
         chains = [chain_rows(letters) for letters in self.letters(ids, modality)]
-        return stage.packed_rows(modality, embeddings, chains)
+        rows = stage.packed_rows(modality, joined.rows(modality, entries), chains)
+        if modality == "sequence":
+            return rows
+        return rows.placed([each for each in joined.sequence_rows(entries) if each is not None])
 
     def vectors(self, model: Model, ids: Sequence[str], modality: Modality) -> npt.NDArray[Any]:
         """Return the model's vectors of some entries."""

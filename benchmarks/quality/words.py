@@ -88,7 +88,8 @@ def rows_of(
     """Return the rows of some entries."""
     entries = store[positions]
     embeddings = read_inputs(entries).rows(modality, np.arange(len(entries)))
-    return stage.packed_rows(modality, embeddings, entries.chain_rows(modality))
+    packed = stage.packed_rows(modality, embeddings, entries.chain_rows(modality))
+    return packed.placed(entries.row_positions(modality))
 
 
 def measure(
