@@ -258,9 +258,9 @@ class StoreWriter:
 
         Those that did are logged again if the file now has them in another order.
         """
-        known = self._failures.get(source_path, {})
-        in_order = [entry_id for entry_id in dict.fromkeys(still) if entry_id in known]
-        for entry_id in known.keys() - in_order:
+        known, occurred = self._failures.get(source_path, {}), dict.fromkeys(still)
+        in_order = [entry_id for entry_id in occurred if entry_id in known]
+        for entry_id in [entry_id for entry_id in known if entry_id not in occurred]:
             self.forget_failure(known[entry_id])
         if list(known) != in_order:
             for failure in [known[entry_id] for entry_id in in_order]:
