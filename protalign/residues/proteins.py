@@ -190,6 +190,8 @@ def _none_or(skipped: Int64 | None, length: int) -> Int64:
 
 def _skipped(positions: Int64, chains: Int64) -> Int64 | None:
     """Return the residues between each row and the one before it in its chain; None if none."""
+    if len(positions) != chains.sum():
+        raise ValueError("the positions are not as many as the rows")
     skipped: Int64 = np.diff(positions, prepend=0) - 1
     skipped[_ends(chains)[:-1]] = 0
     if (skipped < 0).any():

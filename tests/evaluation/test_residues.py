@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from protalign.core.arrays import Float32
+from protalign.core.protein import Backbone, Protein, Structure
+from protalign.encoders.recorded import RecordedEncoders
 from protalign.estimator.estimator import ProtAlignEstimator
+from protalign.evaluation.cropping import cropped
 from protalign.evaluation.residues import residue_scores
 from protalign.evaluation.rivals import blosum_rows, blosum_scores, by_hits, mmseqs_hits
 from protalign.evaluation.test_set import RetrievalItems, retrieval_items
@@ -15,6 +21,7 @@ from protalign.residues import align
 from protalign.residues.proteins import PackedRows, ProteinRows
 from protalign.splits.mmseqs import HomologyError
 from protalign.stores import EmbeddingStore
+from tests.helpers.estimator_stores import build, read
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +63,34 @@ def test_every_score_is_that_of_one_alignment(
         local, by_chance = align(query, target).score, align(query, target[::-1]).score
         excess = calibration.excess(local, by_chance, len(query), len(target))
         assert scores["residues_excess"][q, t] == pytest.approx(float(excess), abs=0.05)
+
+
+def test_residues_without_a_row_keep_their_places(
+    fitted: ProtAlignEstimator, sample: Path, tmp_path: Path
+) -> None:
+    """Those of a store's structures, and those of structures that are cut."""
+    files = [sample / f"{name}.pdb.gz" for name in ("1a2p_A", "1bp2_A")]
+    whole, other = (protein for file in files for protein in read(file))
+    (chain,) = whole.chains
+    assert chain.backbone is not None
+    coordinates = chain.backbone.coordinates.copy()
+    coordinates[[0, *range(50, 55)]] = np.nan
+    chains = (replace(chain, backbone=Backbone(coordinates)),)
+    lacking = Protein("lacking", "lacking.pdb", chains, Structure(chains, (0,)))
+    entries = EmbeddingStore.open(build(tmp_path / "store.zarr", [other, lacking]))
+    model = fitted.model_
+    pairs = Pairs.of(model.inputs(entries))
+    retrieval = model.retrieval_set(pairs)
+    vectors = retrieval.sequence, retrieval.structure
+    sides = retrieval_items(entries, pairs, vectors, model.residue_stage)
+    encoders, rng = RecordedEncoders(model.encoders, device="cpu"), np.random.default_rng(0)
+    cut = cropped(sides[1], "structure", entries, model, encoders, 1e-9, rng)
+    assert rows_of(sides[0]).skipped is None
+    for items in (sides[1], cut):
+        skipped = rows_of(items).skipped
+        assert skipped is not None
+        assert np.flatnonzero(skipped).tolist() == [len(other) + 49]
+        assert skipped.max() == 5
 
 
 def test_chains_of_cut_queries_have_diagonals_of_their_own(

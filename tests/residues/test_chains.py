@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -274,6 +275,48 @@ def test_a_target_without_rows_is_last() -> None:
         assert best[0, 0] == -np.inf
         assert best[0, 1] > 0
         assert local[0, 0] == 0
+
+
+@pytest.mark.parametrize("lengths", [([6], [9]), ([6, 4], [5, 7]), ([5], [4, 3, 8])])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_floor_counts_in_what_is_shown(lengths: tuple[list[int], list[int]], gaps: bool) -> None:
+    """The diagonals that are aligned have the score that is ranked by, with a floor as without."""
+    gained = []
+    for seed in range(20):
+        query, target = (protein(each, seed + 40 * i) for i, each in enumerate(lengths))
+        if gaps:
+            query, target = with_gaps(query, seed), with_gaps(target, seed + 1)
+        scores = []
+        for floor in (None, -0.3):
+            found = align_rows(query, target, "global", floor=floor)
+            packed = ProteinTargets(PackedRows.of([target]))
+            best, _ = packed.scores(PackedRows.of([query]), floor=floor)
+            assert found.score == pytest.approx(float(best[0, 0]), rel=1e-5, abs=1e-5)
+            scores.append(found.score)
+        gained.append(scores[1] - scores[0])
+    assert min(gained) >= 0 < max(gained)
+
+
+def test_proteins_are_placed_together_as_one_by_one() -> None:
+    """Positions begin anew in each protein; none is skipped before a chain's first row."""
+    proteins = [protein([3, 2], 0), protein([4], 1), protein([2, 1], 2)]
+    positions = [np.array(each) for each in ([2, 3, 6, 9, 10], [1, 2, 3, 4], [0, 5, 7])]
+    together = PackedRows.of(proteins).placed(positions)
+    placed = [each.placed(at) for each, at in zip(proteins, positions, strict=True)]
+    assert together.skipped is not None
+    assert together.skipped.tolist() == [0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4, 0]
+    assert [each.skipped is None for each in placed] == [False, True, False]
+    assert together.lacking.tolist() == [True, False, True]
+    for one, packed in zip(placed, together, strict=True):
+        assert np.array_equal(one.skipped, packed.skipped)
+        assert [len(each) for each in one.by_chain] == [len(each) for each in packed.by_chain]
+    assert [len(chain) for chain in together.by_chain] == [5, 2, 4, 6, 1]
+    complete = [np.arange(5), np.arange(4), np.array([7, 8, 30])]
+    assert PackedRows.of(proteins).placed(complete).skipped is None
+    with pytest.raises(ValueError, match="skipped residues are not those of the rows"):
+        replace(together, skipped=np.zeros(11, dtype=np.int64))
+    with pytest.raises(ValueError, match="not as many as the rows"):
+        PackedRows.of(proteins).placed([np.arange(5), np.array([0, 2, 3]), np.arange(3)])
 
 
 def test_packed_proteins_are_those_that_were_packed() -> None:

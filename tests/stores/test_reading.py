@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -19,10 +20,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from protalign.core.errors import InputError, StoreError
-from protalign.core.protein import MODALITIES, Protein
+from protalign.core.protein import MODALITIES, Backbone, Protein, Structure
 from protalign.stores import EmbeddingStore, Entries, StoreWriter
 from tests.helpers.one_hot import from_centre, one_hot
-from tests.helpers.stores import OPTIONS, sequence_only
+from tests.helpers.stores import OPTIONS, build, sequence_only
 
 
 def _remote(scheme: str, path: Path) -> Entries:
@@ -214,6 +215,46 @@ def test_chains_have_the_rows_of_their_residues(entries: Entries, proteins: list
         ]
         assert max(map(len, found)) == 2
         assert entries[:0].chain_rows(modality) == []
+
+
+def without_backbones(protein: Protein, name: str, residues: list[int]) -> Protein:
+    """The protein if its last chain lacks the oxygens of some residues."""
+    *others, last = protein.chains
+    assert last.backbone is not None
+    coordinates = last.backbone.coordinates.copy()
+    coordinates[residues, 3] = np.nan
+    chains = (*others, replace(last, backbone=Backbone(coordinates)))
+    return Protein(name, f"{name}.pdb", chains, Structure(chains, tuple(range(len(chains)))))
+
+
+def test_rows_have_the_positions_of_their_residues(
+    tmp_path: Path, proteins: list[Protein], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through all chains; coordinates are read of structures alone that lack a residue."""
+    dimer = next(protein for protein in proteins if protein.id == "dimer")
+    some = [
+        proteins[0],
+        without_backbones(dimer, "two", [0, 5, 6, 30]),
+        dimer,
+        without_backbones(proteins[1], "one", [0, 7, len(proteins[1]) - 1]),
+    ]
+    store = EmbeddingStore.open(build(tmp_path / "store.zarr", some))[::-1]
+    read, asked = EmbeddingStore.sequence_rows, []
+
+    def counted(store: EmbeddingStore, rows: np.ndarray) -> list[np.ndarray]:
+        asked.append(len(rows))
+        return read(store, rows)
+
+    monkeypatch.setattr(EmbeddingStore, "sequence_rows", counted)
+    every = [list(range(len(protein))) for protein in reversed(some)]
+    assert [rows.tolist() for rows in store.row_positions("sequence")] == every
+    assert not any(asked)
+    first = len(dimer.chains[0])
+    for place, lacking in ((0, [0, 7, len(some[3]) - 1]), (2, [first + n for n in (0, 5, 6, 30)])):
+        every[place] = [row for row in every[place] if row not in lacking]
+    assert [rows.tolist() for rows in store.row_positions("structure")] == every
+    assert sum(asked) == 2
+    assert store[:0].row_positions("structure") == []
 
 
 def test_index_errors(entries: Entries) -> None:
