@@ -444,8 +444,9 @@ class Model(nn.Module):
             The model has no residue stage, or an embedding has another width.
         InputError
             The mode, a cost or the floor is none, a number is not finite, a side has no residue
-            and so no diagonal ("global"), or positions do not ascend, are of another number, or lie
-            so far apart that the diagonals take more memory than is free.
+            and so no diagonal ("global"), or positions are not whole, are below 0, do not ascend,
+            are of another number, or lie so far apart that the diagonals take more memory than is
+            free.
 
         Examples
         --------
@@ -669,7 +670,8 @@ def _one_chain(name: str, rows: Float32, positions: Int64 | None) -> ProteinRows
     shape = (len(rows),)
     if not whole or numbers.shape != shape or (np.diff(ascending, prepend=-1) < 1).any():
         raise InputError(
-            f"{name}_positions: not {len(rows)} ascending numbers from 0, one for each residue",
+            f"{name}_positions: not {len(rows)} ascending whole numbers from 0, one for each "
+            "residue",
             "give the positions of the embedded residues in the whole chain",
         )
     return protein.placed(ascending)
@@ -684,7 +686,7 @@ def _check_memory(query: ProteinRows, target: ProteinRows) -> None:
         len(rows.diagonal) + (0 if rows.skipped is None else sum(rows.skipped.tolist()))
         for rows in both
     )
-    # Rows of zeros, and the pairs' numbers twice.
+    # The rows, and the pairs' numbers: twice, since a floor makes a copy.
     needed = 4 * query.diagonal.shape[1] * (n + m) + 8 * n * m
     if needed > free_memory():
         raise InputError(

@@ -435,10 +435,10 @@ def test_what_cannot_be_aligned_is_a_line(model: Model, store: EmbeddingStore) -
     far = every.copy()
     far[-1] = np.iinfo(np.int64).max
     for positions in (
-        *([0, 1], np.zeros(len(structure)), every[::-1], every + 0.5, every * np.nan),
+        *([0, 1], np.zeros(len(structure)), every[::-1], every * 1.0, every + 0.5, every * np.nan),
         *(every[::-1].astype(np.uint32), [*every[:-1], every[-2]], every.astype(str), every - 1),
     ):
-        with pytest.raises(InputError, match=r"^target_positions: not 58 ascending numbers from 0"):
+        with pytest.raises(InputError, match=r"^target_positions: not 58 ascending whole numbers "):
             model.align(*both, "global", target_positions=np.asarray(positions))
     with pytest.raises(InputError, match=r"residues take [\d.]+ GB to align, more than is free; "):
         model.align(*both, "global", target_positions=far)
