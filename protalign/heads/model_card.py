@@ -7,7 +7,7 @@ from typing import Any
 
 #: Residues of a protein of usual size: for figures that depend on the length.
 _USUAL_LENGTH = 150
-#: The part of the sequences that a residue head's training cuts, if the model does not say it.
+#: The part of the sequences that was cut in the training of residue heads that do not record it.
 _CUT_BEFORE = 0.5
 
 

@@ -14,8 +14,8 @@ from protalign.residues.stage import ResidueStage
 
 #: Coordinates kept. 16 lose 2 % of Recall@1, 8 lose 12 %; more than 48 gain nothing for own
 #: structures. For relatives 64 gain nothing, and 96 something, for twice the work: of 46 queries 30
-#: have another family of the superfamily among the first five, with 48 26; of 225 domains 124 have
-#: one of the topology first, with 48 121 (one seed; ESM2-8M, fine-tuned on another task).
+#: have another family of the superfamily among the first five (26 with 48 coordinates), and of 225
+#: domains 124 have one of the topology first (121). One seed; ESM2-8M, fine-tuned on another task.
 COMPONENTS = 48
 #: The largest root mean square of a residue's coordinates. Of 544 CATH domains of held-out
 #: topologies, the share of relatives above chance before the first false positive was 5.3 % without
