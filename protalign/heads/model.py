@@ -19,7 +19,6 @@ from protalign.core.checks import check_between, check_choice, check_whole
 from protalign.core.devices import resolve_device
 from protalign.core.encoder_record import EncoderRecord, check_record, is_count, is_word
 from protalign.core.errors import InputError, ModelError
-from protalign.core.machine import free_memory
 from protalign.core.protein import MODALITIES, OTHER, Modality
 from protalign.core.ragged import Ragged
 from protalign.core.version import __version__
@@ -37,7 +36,7 @@ from protalign.residues import Alignment, ResidueStage, align
 from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, check_gap_costs
 from protalign.residues.chains import align_rows
 from protalign.residues.head import ResidueHead
-from protalign.residues.proteins import ProteinRows
+from protalign.residues.proteins import check_room, one_chain
 from protalign.stores import EncoderInfo
 
 #: What a config with wrong or missing entries raises, and parameters that do not fit it.
@@ -485,9 +484,9 @@ class Model(nn.Module):
                 )
             rows.append(of_residues)
         if mode == "global":
-            one = _one_chain("query", rows[0], query_positions)
-            other = _one_chain("target", rows[1], target_positions)
-            _check_memory(one, other)
+            one = one_chain("query", rows[0], query_positions)
+            other = one_chain("target", rows[1], target_positions)
+            check_room(one, other)
             return align_rows(one, other, mode, floor=floor)
         alignment = align(rows[0], rows[1], gap_open=gap_open, gap_extend=gap_extend)
         usual = (gap_open, gap_extend) == (GAP_OPEN, GAP_EXTEND)
@@ -656,44 +655,6 @@ def _check_encoder(encoder: Any, modality: Modality) -> None:
         raise ValueError(f"the {modality} encoder has another modality, or no name")
     if not all(map(is_count, counts)):
         raise ValueError(f"the {modality} encoder's items are not counts")
-
-
-def _one_chain(name: str, rows: Float32, positions: Int64 | None) -> ProteinRows:
-    """Return the rows of a chain's residues, at their positions if they are given."""
-    chains = np.array([len(rows)] if len(rows) else [], dtype=np.int64)
-    protein = ProteinRows(rows, rows, chains)
-    if positions is None:
-        return protein
-    numbers = np.asarray(positions)
-    whole = numbers.dtype.kind in "iu" or not numbers.size
-    ascending = numbers.astype(np.int64) if whole else numbers
-    shape = (len(rows),)
-    if not whole or numbers.shape != shape or (np.diff(ascending, prepend=-1) < 1).any():
-        raise InputError(
-            f"{name}_positions: not {len(rows)} ascending whole numbers from 0, one for each "
-            "residue",
-            "give the positions of the embedded residues in the whole chain",
-        )
-    return protein.placed(ascending)
-
-
-def _check_memory(query: ProteinRows, target: ProteinRows) -> None:
-    """Raise InputError if diagonals with all residues that are left out take too much memory."""
-    both = query, target
-    if all(rows.skipped is None for rows in both):
-        return
-    n, m = (
-        len(rows.diagonal) + (0 if rows.skipped is None else sum(rows.skipped.tolist()))
-        for rows in both
-    )
-    # The rows, and the pairs' numbers: twice, since a floor makes a copy.
-    needed = 4 * query.diagonal.shape[1] * (n + m) + 8 * n * m
-    if needed > free_memory():
-        raise InputError(
-            f"query_positions and target_positions: chains of {n:,} and {m:,} residues take "
-            f"{needed / 1e9:.1f} GB to align, more than is free",
-            "give the positions of residues that lie closer",
-        )
 
 
 def as_model(value: Any) -> Model:

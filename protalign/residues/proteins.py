@@ -9,6 +9,8 @@ from typing import Self
 import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Int64
+from protalign.core.errors import InputError
+from protalign.core.machine import free_memory
 from protalign.core.ragged import Ragged, ascend, ranges
 
 
@@ -175,6 +177,70 @@ class PackedRows:
             None
             if self.skipped is None
             else self.skipped[ranges(self.local.offsets[items], self.local.lengths[items])],
+        )
+
+
+def one_chain(name: str, rows: Float32, positions: Int64 | None) -> ProteinRows:
+    """Return the rows of a chain's residues, at their positions if they are given.
+
+    Parameters
+    ----------
+    name : str
+        The chain, for the error.
+    rows : (L, K) float32
+        Its rows, for both modes.
+    positions : (L,) integers, optional
+        The residues' positions in the whole chain, ascending from 0 on.
+
+    Raises
+    ------
+    InputError
+        The positions are not whole, are below 0, do not ascend, or are of another number.
+
+    Examples
+    --------
+    >>> one_chain("query", np.ones((2, 3), np.float32), np.array([0, 2])).skipped.tolist()
+    [0, 1]
+    """
+    chains = np.array([len(rows)] if len(rows) else [], dtype=np.int64)
+    protein = ProteinRows(rows, rows, chains)
+    if positions is None:
+        return protein
+    numbers = np.asarray(positions)
+    whole = numbers.dtype.kind in "iu" or not numbers.size
+    ascending = numbers.astype(np.int64) if whole else numbers
+    shape = (len(rows),)
+    if not whole or numbers.shape != shape or (np.diff(ascending, prepend=-1) < 1).any():
+        raise InputError(
+            f"{name}_positions: not {len(rows)} ascending whole numbers from 0, one for each "
+            "residue",
+            "give the positions of the embedded residues in the whole chain",
+        )
+    return protein.placed(ascending)
+
+
+def check_room(query: ProteinRows, target: ProteinRows) -> None:
+    """Raise InputError if diagonals with all residues that are left out take too much memory.
+
+    Parameters
+    ----------
+    query, target : ProteinRows
+        As ``one_chain`` gives them. If none is left out, nothing is checked.
+    """
+    both = query, target
+    if all(rows.skipped is None for rows in both):
+        return
+    n, m = (
+        len(rows.diagonal) + (0 if rows.skipped is None else sum(rows.skipped.tolist()))
+        for rows in both
+    )
+    # The rows, and the pairs' numbers: twice, since a floor makes a copy.
+    needed = 4 * query.diagonal.shape[1] * (n + m) + 8 * n * m
+    if needed > free_memory():
+        raise InputError(
+            f"query_positions and target_positions: chains of {n:,} and {m:,} residues take "
+            f"{needed / 1e9:.1f} GB to align, more than is free",
+            "give the positions of residues that lie closer",
         )
 
 
