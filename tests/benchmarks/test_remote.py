@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 
 from protalign.core.protein import MODALITIES
+from protalign.evaluation.remote import remote_homology
 from protalign.heads.inputs import read_inputs
 from protalign.stores import EmbeddingStore
 from tests.helpers.programs import program
 
 program("benchmarks/quality")
 
-from benchmarks.quality.remote import Joined, mean_and_deviation, related_pairs
+from benchmarks.quality.remote import Joined, as_written, mean_and_deviation, related_pairs
 
 
 def test_joined_entries_are_those_of_one_store(store: EmbeddingStore) -> None:
@@ -50,6 +51,23 @@ def test_pairs_are_related_at_their_level_only(depth: int) -> None:
     assert len(set(kinds)) == len(kinds)
     if depth < 4:
         assert all(len(kind) == 2 for kind in kinds)
+
+
+def test_a_family_0_counts_if_codes_are_compared_as_written() -> None:
+    """b.1.1.0 is no family, so nothing is left to rank; as written it is another one than b.1.1.2.
+
+    Numbers that only end in 0 stay.
+    """
+    assert as_written(["b.1.1.10", "b.0.20.1", "c.0"])[0] == "b.1.1.10"
+    codes = ["b.1.1.2", "b.1.1.0", "b.1.1.0", "c.1.1.1"]
+    scores = np.array([[9, 3, 2, 1], [3, 9, 4, 1], [2, 4, 9, 1], [1, 1, 1, 9]])
+
+    def queries(of: list[str]) -> dict[str, int]:
+        found = remote_homology({"mine": scores}, of, of, own=np.eye(4) > 0, n_bootstrap=0)
+        return {level: figures["n_queries"] for level, figures in found.items()}
+
+    assert queries(codes) == {"family": 0, "superfamily": 0, "fold": 0}
+    assert queries(as_written(codes)) == {"family": 2, "superfamily": 3, "fold": 0}
 
 
 def test_deviations_need_two_values() -> None:
