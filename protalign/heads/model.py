@@ -33,10 +33,10 @@ from protalign.heads.poolings import pooling_head
 from protalign.heads.ranks import RetrievalSet
 from protalign.heads.seeded import sizes_only
 from protalign.residues import Alignment, ResidueStage, align
-from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, check_gap_costs
+from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, check_gap_costs, check_memory
 from protalign.residues.chains import align_rows
 from protalign.residues.head import ResidueHead
-from protalign.residues.proteins import check_room, one_chain
+from protalign.residues.proteins import one_chain
 from protalign.stores import EncoderInfo
 
 #: What a config with wrong or missing entries raises, and parameters that do not fit it.
@@ -444,8 +444,8 @@ class Model(nn.Module):
         InputError
             The mode, a cost or the floor is none, a number is not finite, a side has no residue
             and so no diagonal ("global"), or positions are not whole, are below 0, do not ascend,
-            are of another number, or lie so far apart that the diagonals take more memory than is
-            free.
+            are of another number, or the pairs of residues, also of those between the positions,
+            take more memory than is free.
 
         Examples
         --------
@@ -486,8 +486,9 @@ class Model(nn.Module):
         if mode == "global":
             one = one_chain("query", rows[0], query_positions)
             other = one_chain("target", rows[1], target_positions)
-            check_room(one, other)
+            check_memory("query", "target", one.n_residues, other.n_residues)
             return align_rows(one, other, mode, floor=floor)
+        check_memory("query", "target", *map(len, rows))
         alignment = align(rows[0], rows[1], gap_open=gap_open, gap_extend=gap_extend)
         usual = (gap_open, gap_extend) == (GAP_OPEN, GAP_EXTEND)
         if stage.calibration is None or not usual or 0 in map(len, rows):

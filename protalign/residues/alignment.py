@@ -9,12 +9,18 @@ import numpy as np
 
 from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import InputError
+from protalign.core.machine import free_memory
 from protalign.core.words import AlignMode
 
 #: Affine gaps in nats: a gap of n residues costs GAP_OPEN + (n - 1) GAP_EXTEND.
 GAP_OPEN, GAP_EXTEND = 16.0, 2.0
 #: Dynamic programming counts in whole numbers of this many to a nat.
 _UNITS = 256
+#: Bytes that an alignment takes for each pair of residues: the scores twice, and the tables of the
+#: dynamic programming.
+_BYTES_PER_PAIR = 32
+#: Bytes for each residue: its row of about 50 float32, twice.
+_BYTES_PER_RESIDUE = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +151,26 @@ def check_gap_costs(gap_open: float, gap_extend: float) -> None:
     for name, cost in (("gap_open", gap_open), ("gap_extend", gap_extend)):
         if not (math.isfinite(cost) and 0 <= cost <= 1000):
             raise InputError(f"{name}={cost:g}: not a cost", "give a number from 0 to 1000")
+
+
+def check_memory(query: str, target: str, query_length: int, target_length: int) -> None:
+    """Raise InputError if an alignment of two proteins takes more memory than is free.
+
+    Parameters
+    ----------
+    query, target : str
+        Their names, for the error.
+    query_length, target_length : int
+        Their residues; on diagonals also those without rows between the others.
+    """
+    needed = _BYTES_PER_PAIR * query_length * target_length
+    needed += _BYTES_PER_RESIDUE * (query_length + target_length)
+    if needed > free_memory():
+        raise InputError(
+            f"{query} and {target}: {query_length:,} and {target_length:,} residues take "
+            f"{needed / 1e9:.1f} GB to align, more than is free",
+            "align single chains or domains",
+        )
 
 
 def no_rows(name: str) -> InputError:

@@ -10,7 +10,6 @@ import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.errors import InputError
-from protalign.core.machine import free_memory
 from protalign.core.ragged import Ragged, ascend, ranges
 
 
@@ -40,6 +39,12 @@ class ProteinRows:
     diagonal: Float32
     chains: Int64
     skipped: Int64 | None = None
+
+    @property
+    def n_residues(self) -> int:
+        """The rows, and the residues between them that have none."""
+        # Whole numbers of Python: positions of a user may be too far apart for an int64.
+        return len(self.diagonal) + (0 if self.skipped is None else sum(self.skipped.tolist()))
 
     @property
     def by_chain(self) -> Ragged:
@@ -217,31 +222,6 @@ def one_chain(name: str, rows: Float32, positions: Int64 | None) -> ProteinRows:
             "give the positions of the embedded residues in the whole chain",
         )
     return protein.placed(ascending)
-
-
-def check_room(query: ProteinRows, target: ProteinRows) -> None:
-    """Raise InputError if diagonals with all residues that are left out take too much memory.
-
-    Parameters
-    ----------
-    query, target : ProteinRows
-        As ``one_chain`` gives them. If none is left out, nothing is checked.
-    """
-    both = query, target
-    if all(rows.skipped is None for rows in both):
-        return
-    n, m = (
-        len(rows.diagonal) + (0 if rows.skipped is None else sum(rows.skipped.tolist()))
-        for rows in both
-    )
-    # The rows, and the pairs' numbers: twice, since a floor makes a copy.
-    needed = 4 * query.diagonal.shape[1] * (n + m) + 8 * n * m
-    if needed > free_memory():
-        raise InputError(
-            f"query_positions and target_positions: chains of {n:,} and {m:,} residues take "
-            f"{needed / 1e9:.1f} GB to align, more than is free",
-            "give the positions of residues that lie closer",
-        )
 
 
 def _ends(lengths: Int64) -> Int64:

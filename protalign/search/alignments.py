@@ -12,17 +12,12 @@ from scipy.optimize import linear_sum_assignment
 from protalign.core.arrays import Float64
 from protalign.core.checks import check_choice
 from protalign.core.errors import InputError
-from protalign.core.machine import free_memory
 from protalign.core.words import AlignMode
 from protalign.heads.model import Model
 from protalign.residues import Alignment
-from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, check_gap_costs
+from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, check_gap_costs, check_memory
 from protalign.residues.chains import ascending, joined
 from protalign.search.residue_rows import ResidueRows, not_finite
-
-#: Bytes that an alignment takes for each pair of residues: the scores twice, and the tables of the
-#: dynamic programming.
-_BYTES_PER_PAIR = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,14 +248,3 @@ def _with_global_score(found: NamedAlignment, diagonal: NamedAlignment) -> Named
     """Return an alignment that knows the score of the same two in global mode."""
     alignment = replace(found.alignment, global_score=diagonal.alignment.score)
     return replace(found, alignment=alignment)
-
-
-def check_memory(query: str, target: str, query_length: int, target_length: int) -> None:
-    """Raise InputError if an alignment of two proteins takes more memory than is free."""
-    needed = _BYTES_PER_PAIR * query_length * target_length
-    if needed > free_memory():
-        raise InputError(
-            f"{query} and {target}: {query_length:,} and {target_length:,} residues take "
-            f"{needed / 1e9:.1f} GB to align, more than is free",
-            "align single chains or domains",
-        )

@@ -15,8 +15,9 @@ from protalign.core.errors import InputError
 from protalign.core.protein import Protein
 from protalign.core.steps import step
 from protalign.core.words import AlignMode
+from protalign.residues.alignment import check_memory
 from protalign.residues.chains import align_rows
-from protalign.search.alignments import NamedAlignment, check_memory
+from protalign.search.alignments import NamedAlignment
 from protalign.search.hit import Hit
 from protalign.search.queries import Queries
 from protalign.search.rerank import StoredResidues
