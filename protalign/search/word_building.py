@@ -163,13 +163,13 @@ def _index(
             index.check_is_of(store)
             index.check_built_with(*given)
             known = {m: index.entry_rows(m) for m in index.modalities}
-            for modality in encoders.keys() - known.keys():
+            added = _new_entries(store, encoders, known)
+            for modality in added.keys() - known.keys():
                 raise InputError(
                     f"{path}: it has no words of a {modality}, which the store had not when it was "
                     "built",
                     "remove the folder and build it again",
                 )
-            added = _new_entries(store, encoders, known)
             progress.total = sum(int(each.lengths.sum()) for each in added.values())
             if added:
                 with new_segment(folder, index._manifest) as (segment, parts):

@@ -26,7 +26,7 @@ from protalign.core.files import json_text
 from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.estimator.export import export_vectors
 from protalign.residues.words import ResidueWords
-from protalign.search import WordIndex, index_store, word_index
+from protalign.search import WordIndex, index_store, word_building, word_files, word_index
 from protalign.search.word_files import (
     IndexManifest,
     PartReader,
@@ -38,7 +38,7 @@ from protalign.search.word_files import (
 from protalign.search.word_index import verify_index
 from protalign.stores.format.lock import StoreLock
 from tests.helpers.commands import contents
-from tests.helpers.estimator_stores import PROTEINMPNN, build, read
+from tests.helpers.estimator_stores import PROTEINMPNN, build, read, sequence_only
 from tests.search.test_rerank import with_damaged_rows
 
 ENCODERS: dict[Modality, str] = {"sequence": "one_hot", "structure": PROTEINMPNN}
@@ -87,12 +87,14 @@ def grown(
 
 
 def check_words(index: WordIndex, model: Model, store: EmbeddingStore) -> None:
-    """Every entry of the store has the words of its residues."""
+    """Every entry of the store has the words of its residues, in the order of the embeddings."""
     stage = model.residue_scorer()
     for modality in MODALITIES:
         entries = store[store.rows(ENCODERS[modality])[1] > 0]
         assert sorted(index.entry_rows(modality)) == sorted(entries.entry_rows)
+        begins = dict(zip(entries.entry_rows, entries.rows(ENCODERS[modality])[0], strict=True))
         for reader in index._parts[modality]:
+            assert (np.diff([begins[row] for row in reader.rows]) >= 0).all()
             words = np.split(reader.words(), reader.offsets[1:-1])
             for row, own in zip(reader.rows, words, strict=True):
                 entry = store[[str(store.log.ids_at(np.array([row]))[0])]]
@@ -108,8 +110,97 @@ def test_it_holds_the_words_of_every_residue(
     assert index.modalities == MODALITIES
     assert [index.n_entries(m) for m in MODALITIES] == [43, 42]
     assert {len(words) for words in index.words.centroids.values()} <= set(range(20, WORDS + 1))
+    starts = store.rows(ENCODERS["structure"])[0]
+    assert (np.diff(starts[starts >= 0]) < 0).any()  # not in the order of their entries
     check_words(index, model, store)
     assert verify_index(folder) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing of the store is missing
+        protalign.search("1a2p_A", index=folder, model=model)
+
+
+def test_words_are_made_of_residues_drawn_by_chance(
+    small: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of as many as may be, and no more; the seed draws them. An empty folder is filled."""
+    drawn: list[dict[Modality, Any]] = []
+
+    def noted(rows: dict[Modality, Any], n_words: int, seed: int) -> ResidueWords:
+        drawn.append(rows)
+        return real(rows, n_words, seed)
+
+    real = ResidueWords.fit
+    monkeypatch.setattr(ResidueWords, "fit", noted)
+    monkeypatch.setattr(word_building, "SAMPLED", 150)
+    store = EmbeddingStore.open(small)
+    for place, seed in enumerate([0, 0, 1]):
+        (tmp_path / str(place)).mkdir()
+        index_store(model, store, tmp_path / str(place), n_words=WORDS, seed=seed)
+    assert [len(rows[m]) for rows in drawn for m in MODALITIES] == [150] * 6
+    once, again, others = ({row.tobytes() for row in rows["structure"]} for rows in drawn)
+    assert once == again != others
+
+
+def test_progress_counts_the_residues_of_both_modalities(
+    small: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It rises from block to block, and ends with all, which the report says too."""
+    monkeypatch.setattr(word_building, "_RESIDUES_AT_ONCE", 100)
+    store = EmbeddingStore.open(small)
+    calls: list[tuple[int, int]] = []
+
+    def keep(done: int, total: int) -> None:
+        calls.append((done, total))
+
+    report = index_store(model, store, tmp_path / "index", n_words=WORDS, on_progress=keep)
+    assert report.residues == sum(int(store.rows(name)[1].sum()) for name in ENCODERS.values())
+    done = [each for each, _ in calls]
+    assert len(done) > 4
+    assert done == sorted(set(done))
+    assert {total for _, total in calls} == {done[-1]} == {report.residues}
+
+
+def test_each_block_of_words_has_a_checksum(
+    small: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks go on from one part of the entries to the next; damage names its block."""
+    monkeypatch.setattr(word_files, "BLOCK", 100)
+    monkeypatch.setattr(word_building, "_RESIDUES_AT_ONCE", 150)
+    store = EmbeddingStore.open(small)
+    index_store(model, store, tmp_path / "index", n_words=WORDS)
+    check_words(WordIndex(tmp_path / "index"), model, store)
+    assert verify_index(tmp_path / "index") == []
+    file = tmp_path / "index" / "segment-0" / "structure.words"
+    before = file.read_bytes()
+    ends = range(199, len(before) + 199, 200)  # a word is two bytes
+    assert len(ends) > 3
+    for block, end in enumerate(ends):
+        flipped = bytearray(before)
+        flipped[min(end, len(before) - 1)] ^= 1
+        file.write_bytes(flipped)
+        (problem,) = verify_index(tmp_path / "index")
+        assert f"block {block} of segment-0/structure.words is not as written" in problem
+
+
+def test_an_index_of_sequences_grows_until_there_are_structures(
+    chains: list[Protein], model: Model, tmp_path: Path
+) -> None:
+    """An encoder that has embedded nothing yet stops nobody; words of structures cannot be added.
+
+    The words are made when the index is built, and it was built without any.
+    """
+    alone = [sequence_only(f"f{n}", chain.sequences[0]) for n, chain in enumerate(chains[:3])]
+    store, index = tmp_path / "store.zarr", tmp_path / "index"
+    index_store(model, EmbeddingStore.open(build(store, alone[:2])), index, n_words=WORDS)
+    report = index_store(model, EmbeddingStore.open(store), index)
+    assert (report.added, report.entries) == ({"sequence": 0}, {"sequence": 2})
+    report = index_store(model, EmbeddingStore.open(build(store, alone[2:])), index)
+    assert (report.added, report.entries) == ({"sequence": 1}, {"sequence": 3})
+    opened = EmbeddingStore.open(build(store, chains[3:4]))
+    before = contents(index)
+    with pytest.raises(InputError, match="it has no words of a structure, which the store had not"):
+        index_store(model, opened, index)
+    assert contents(index) == before
 
 
 def test_entries_are_kept_in_every_segment_and_piece(
@@ -243,7 +334,10 @@ def test_one_process_adds_at_a_time(changed: Path, model: Model, store: Embeddin
 def test_entries_that_the_store_has_no_longer_are_no_hits(
     small: Path, chains: list[Protein], model: Model, tmp_path: Path
 ) -> None:
-    """A file that was read again has new entries; the old ones' words are passed over."""
+    """A file that was read again has new entries; the old ones' words are passed over.
+
+    An E-value counts those alone that are searched.
+    """
     path = Path(shutil.copytree(small, tmp_path / "changed.zarr"))
     file = tmp_path / "changing.pdb"
     file.write_text("once")
@@ -256,6 +350,11 @@ def test_entries_that_the_store_has_no_longer_are_no_hits(
         with pytest.warns(UserWarning, match="it lacks 1 entry of the store"):
             hits = protalign.search(chains[0].id, index=tmp_path / "index", rerank=rerank, **asked)
         assert sorted(hit.id for hit in hits) == sorted(chain.id for chain in chains[:8])
+    index_store(model, store, tmp_path / "index")
+    more = protalign.search(chains[0].id, index=tmp_path / "index", **asked)
+    assert {hit.id: hit.evalue for hit in more if hit.id != "changing"} == {
+        hit.id: pytest.approx(hit.evalue * 9 / 8) for hit in hits
+    }
 
 
 def reranked(store: EmbeddingStore, model: Model, tmp_path: Path, query: str, **how: Any) -> Any:
@@ -345,6 +444,26 @@ def test_of_equal_segments_that_of_the_shorter_entry_is_first(tmp_path: Path) ->
     [(rows, scores)] = WordIndex(tmp_path / "index").nearest("structure", [query], k=4)
     assert rows.tolist() == [2, 3, 1, 0]
     assert scores.tolist() == pytest.approx([12, 12, 12 - 15 * np.log(1.2), 12 - 15 * np.log(4)])
+    with pytest.raises(InputError, match="k=0: not a whole number of at least 1"):
+        WordIndex(tmp_path / "index").nearest("structure", [query], k=0)
+
+
+@pytest.mark.parametrize("at_once", [1, 64, 10_000])
+def test_of_equal_entries_the_first_are_the_hits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """However many of them are looked at together: they are found again by the next search."""
+    words = ResidueWords({"structure": np.eye(3, 5, dtype=np.float32)})
+    with new_index(tmp_path / "index", {"stage_sha256": "", "store": {}}, words) as made:
+        segment, parts = made
+        with PartWriter(segment, "structure") as writer:
+            writer.add(np.arange(7), np.full(7, 4), np.tile([0, 1, 0, 1], 7))
+        parts["structure"] = writer.finish(list("abcdefg"))
+    monkeypatch.setattr(word_index, "_WORDS_AT_ONCE", at_once)
+    query = 9 * np.eye(2, 5, dtype=np.float32) - 3
+    [(rows, scores)] = WordIndex(tmp_path / "index").nearest("structure", [query], k=3)
+    assert rows.tolist() == [0, 1, 2]
+    assert len(set(scores.tolist())) == 1
 
 
 def test_few_candidates_hold_the_own_structure(
@@ -412,12 +531,19 @@ def test_mistakes_are_one_line(
         {"largest": None},
         {"largest": 0.9 * stage.largest},
         {"correlations": stage.correlations * np.float32(0.9)},
+        *({name: shrunk(stage, name, m)} for name in ("means", "projections") for m in MODALITIES),
     ):
         another.residue_stage = replace(stage, **changes)  # type: ignore[arg-type]
         with pytest.raises(ModelError, match="the residue stage of another model made its words"):
             protalign.search("1a2p_A", index=folder, model=another)
     with pytest.raises(ModelError, match="the residue stage of another model made its words"):
         index_store(another, store, folder)
+
+
+def shrunk(stage: Any, name: str, modality: Modality) -> dict[Modality, Any]:
+    """A stage's arrays of one name, of which one is a little smaller."""
+    arrays: dict[Modality, Any] = getattr(stage, name)
+    return {**arrays, modality: np.float32(0.9) * arrays[modality]}
 
 
 def everything(path: Path, model: Model, store: EmbeddingStore) -> None:
@@ -508,6 +634,15 @@ def test_a_forged_manifest_is_refused(changed: Path, place: str, value: object) 
     assert ";" in forged(changed, lambda manifest: manifest.update({place: value}))
 
 
+def test_a_later_minor_version_is_read(changed: Path) -> None:
+    """It only has more than this version knows of."""
+    manifest = changed / "index.json"
+    value = json.loads(manifest.read_text())
+    del value["sha256"]
+    manifest.write_text(json_text(sealed({**value, "format_version": "1.9"})))
+    assert WordIndex(changed).modalities == MODALITIES
+
+
 def test_a_manifest_without_words_ends_in_one_line(
     changed: Path, model: Model, store: EmbeddingStore
 ) -> None:
@@ -550,8 +685,9 @@ def test_a_forged_array_is_refused(changed: Path) -> None:
     offsets[3:5] = 2**63 - 1, -2  # their differences leave 64 bits, and look like rising ones
     assert "does not ascend" in forge("offsets", "offsets", offsets.tobytes())
     words = np.frombuffer(part.with_suffix(".words").read_bytes(), "<u2").copy()
-    words[7] = 65_535
-    assert "words that the index has not" in forge("words", "words", words.tobytes())
+    for unknown in (65_535, len(WordIndex(changed).words.centroids["structure"])):
+        words[7] = unknown
+        assert "words that the index has not" in forge("words", "words", words.tobytes())
 
 
 @pytest.mark.parametrize("number", [np.nan, -np.inf, 3e38], ids=str)
@@ -591,12 +727,15 @@ def test_an_entry_in_two_segments_is_refused(
 def test_rows_beyond_the_store_are_refused(
     changed: Path, model: Model, store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An index may name entries that its store never had."""
+    """An index may name entries that its store never had, one after its last or far behind."""
     real = PartReader.rows.fget
     assert real is not None
-    monkeypatch.setattr(PartReader, "rows", property(lambda self: real(self) + 10**6))
-    with pytest.raises(InputError, match="entries are not those of"):
-        everything(changed, model, store)
+    for behind in (0, 10**6):
+        shift = len(store.log) + behind - WordIndex(changed).entry_rows("sequence").max()
+        with monkeypatch.context() as patch:
+            patch.setattr(PartReader, "rows", property(lambda self, by=shift: real(self) + by))
+            with pytest.raises(InputError, match="entries are not those of"):
+                everything(changed, model, store)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 1 << 16, (1 << 16) + 1, 200_000])
