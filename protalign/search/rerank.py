@@ -164,7 +164,7 @@ def check_length_term(length_term: float, mode: AlignMode | None) -> None:
     if length_term and mode != "global":
         raise InputError(
             f"length_term={length_term:g}: only global scores have a length term",
-            'order the hits by them (rerank, and mode="global")',
+            'order the hits by them: rerank, and mode="global" (--rerank 200 --mode global)',
         )
 
 

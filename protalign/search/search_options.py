@@ -68,6 +68,6 @@ class SearchOptions:
             if self.mode == "global":
                 raise InputError(
                     "mode='global': without a second stage vectors are compared, not residues",
-                    "compare these (--rerank 200), or leave it out",
+                    "compare these (--rerank 200), or leave mode (--mode) out",
                 )
             refuse_without_residues(self.wanted)

@@ -215,7 +215,7 @@ class Searcher:
             raise InputError(
                 f"query_by={options.query_by!r}: it is for ids and vectors, and all queries are "
                 "files or sequences",
-                "leave it out: a file is compared by its backbone if it has one",
+                "leave query_by (--query-by) out: a file is compared by its backbone if it has one",
             )
         query_by = options.query_by or "sequence"
         if not by_kind.may_have_coordinates:

@@ -50,6 +50,7 @@ def test_a_file_has_one_modality(work: Path, sample: Path, tmp_path: Path) -> No
         for queries in ([structure], [fasta], ["RPDFCLEPPYTGPCKA"], [structure, fasta]):
             line = refused(work, *queries, "--model", model, "--query-by", by)
             assert f"query_by='{by}': it is for ids and vectors, and all queries are files" in line
+            assert "leave query_by (--query-by) out" in line
         hits = search(work, entry, structure, "--model", model, "--query-by", by, "-k", 2)
         assert {hit["query"] for hit in hits} == {entry, "1bpi_A_A"}  # --per chain
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from protalign.core.errors import InputError
@@ -16,3 +18,19 @@ def test_the_global_mode_needs_residues() -> None:
     SearchOptions(mode="global", rerank=5).check(by_words=False)
     SearchOptions(mode="global").check(by_words=True)
     SearchOptions().check(by_words=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [
+        ({"mode": "global"}, ("--rerank 200", "(--mode)")),
+        ({"length_term": 2}, ("--rerank 200 --mode global",)),
+    ],
+)
+def test_the_advice_names_the_options_of_the_command_line(
+    asked: dict[str, Any], options: tuple[str, ...]
+) -> None:
+    """The line is one for callers in Python and in a shell."""
+    with pytest.raises(InputError) as caught:
+        SearchOptions(**asked).check(by_words=False)
+    assert all(option in caught.value.advice for option in options)
