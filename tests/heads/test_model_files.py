@@ -92,6 +92,37 @@ def test_config_and_card_say_what_it_is(saved: Path, store: EmbeddingStore) -> N
     card = (saved / "README.md").read_text()
     for expected in (info.weights_sha256, "structure: 41", store.path, "Limits", "Licence"):
         assert expected in card
+    assert "- sequence: (L, 20) embeddings of one_hot (layer 1), weights SHA-256 000" in card
+
+
+def test_the_card_says_how_the_training_went(tmp_path: Path) -> None:
+    """Pairs, the epoch that was kept, the last loss, and the best figure of the validation pairs.
+
+    What is not known of arrays is said to be unknown.
+    """
+    X = np.random.default_rng(0).normal(size=(120, 6))
+    settings = {"embed_dim": 8, "device": "cpu", "random_state": 0, "sequence_columns": 3}
+    card = tmp_path / "model" / "README.md"
+    fitted = ProtAlignEstimator(max_epochs=25, learning_rate=0.03, batch_size=16, **settings).fit(X)
+    curve = fitted.validation_curve_
+    assert fitted.best_epoch_ < fitted.n_iter_  # else a swap of the two could not be seen
+    assert curve[-1] < max(curve)
+    fitted.save(card.parent)
+    text = card.read_text()
+    for line in (
+        f"- pairs of sequence and structure: {fitted.n_pairs_}, and {fitted.n_validation_pairs_} "
+        "more that chose the best epoch",
+        "- source: arrays in memory",
+        "batch 16, Adam, learning rate 0.03",
+        f"- epochs: {fitted.n_iter_}, best {fitted.best_epoch_}; last training loss "
+        f"{fitted.loss_curve_[-1]:.4f}",
+        f"- validation: mean reciprocal rank {fitted.best_validation_score_:.4f}, sequence -> "
+        f"structure, among {fitted.n_validation_pairs_} pairs",
+        "- structure: (L, 3) embeddings; their encoder is not recorded",
+    ):
+        assert f"{line}\n" in text or f"{line} " in text
+    fitted.set_params(early_stopping=False, max_epochs=1).fit(X).save(card.parent)
+    assert "- no validation pairs: no figure says how well it does" in card.read_text()
 
 
 def test_a_model_of_format_1_0_is_read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -142,7 +143,14 @@ def test_it_is_saved_with_the_model(
     assert back.score == pytest.approx(one.score, rel=1e-5)
     card = (tmp_path / "model" / "README.md").read_text()
     assert "## Residue stage" in card
-    assert f"{loaded.residue_stage.n_residues:,} paired residues" in card
+    stage = loaded.residue_scorer()
+    assert f"{stage.n_residues:,} paired residues" in card
+    assert f"coordinates have a root mean square of at most {stage.largest:g}\n" in card
+    found = re.search(r"chance falls by a factor of e in (\S+) nats of a local score of two", card)
+    assert found is not None
+    assert stage.calibration is not None
+    at_0, at_more = stage.calibration.excess([0, float(found[1])], [0, 0], [150, 150], [150, 150])
+    assert at_more - at_0 == pytest.approx(1, rel=0.01)  # an excess of x has a chance of exp(-x)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "facts", "other"])

@@ -171,6 +171,9 @@ def test_it_is_saved_with_the_model(with_head: ProtAlignEstimator, tmp_path: Pat
     line = "- a head trained on hard negatives (60 pairs and their look-alikes, {}% of the"
     assert line.format(30) in card
     config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert "mean reciprocal rank" not in card  # there were no validation pairs
+    config["residues"]["head"] |= {"best": 0.75, "without": 0.5}
+    assert "mean reciprocal rank 0.7500, without the head 0.5000" in model_card(config)
     del config["residues"]["head"]["cut"]  # as in models of before, of which half were cut
     assert line.format(50) in model_card(config)
     assert ProtAlignEstimator.load(tmp_path / "model").residue_head
