@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protalign.core.errors import InputError
+from protalign.core.errors import Failure, InputError
 from protalign.core.protein import Protein
 from protalign.reading import (
     ReadOptions,
@@ -149,15 +149,19 @@ def test_bad_entries_fail_alone(packed: dict[str, bytes], tmp_path: Path) -> Non
 def test_parts_of_a_database_have_every_entry_once(
     packed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """The database is in every part, and each of its entries in one."""
+    """The database is in every part, and each of its entries in one.
+
+    A part has a hash of its own: who has read it has not read the others.
+    """
     given = find_given([database(tmp_path / "db", packed)])
-    seen = [
-        protein.id
-        for number in (1, 2)
-        for result in read_sources(given.part(number, 2).sources, processes=1)
-        for protein in result.proteins
-    ]
+    whole, *parts = (
+        list(read_sources(sources, processes=1))
+        for sources in (given.sources, given.part(1, 2).sources, given.part(2, 2).sources)
+    )
+    seen = [protein.id for part in parts for result in part for protein in result.proteins]
     assert sorted(seen) == sorted(packed)
+    hashes = [{result.sha256 for result in read} for read in (whole, *parts)]
+    assert len(set.union(*hashes)) == len(hashes)
 
 
 def test_a_missing_library_is_one_failure_that_is_not_remembered(
@@ -214,6 +218,49 @@ def test_a_process_that_dies_is_one_failure(
 
 def _die(*words: object) -> list[SourceResult]:
     os._exit(1)
+
+
+def test_a_member_that_may_end_the_process_is_read_in_another(
+    packed: dict[str, bytes], sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small archive is read in this process, but not what the library reads."""
+    monkeypatch.setattr(scan, "_parse_members", _name_the_process)
+    members = {"1bpi_A.cif": (sample / "1bpi_A.cif").read_bytes()}
+    here, apart = (
+        read(pack(tmp_path / name, content))[0].failures[-1].reason
+        for name, content in (("a.tar", members), ("b.tar", members | {"x.fcz": packed["1vqb_A"]}))
+    )
+    assert here == str(os.getpid()) != apart
+
+
+def test_one_file_alone_is_read_in_another_process(
+    packed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if nothing else is read."""
+    (tmp_path / "one.fcz").write_bytes(packed["1vqb_A"])
+    [source], _ = find_sources([tmp_path / "one.fcz"])
+    monkeypatch.setattr(scan, "read_structure_file", None)  # this process could not call it
+    assert [protein.id for protein in read_source(source).proteins] == ["one"]
+
+
+def _name_the_process(options: ReadOptions, members: object) -> list[Failure]:
+    return [Failure("", "", str(os.getpid()), "")]
+
+
+def test_processes_that_die_hide_no_failure(
+    packed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry that could not be read has its own reason still."""
+    path = database(tmp_path / "db", {"good": packed["1vqb_A"], "a b": b"FCMP"})
+    index = path.with_name("db.index")
+    index.write_text(index.read_text() + "9\t0\t5\n")
+    expected = [failure for failure in read(path)[0].failures if failure.id.startswith("entry")]
+    assert len(expected) == 2
+    monkeypatch.setattr(scan, "_parse_members", _die)
+    [result] = read(path)
+    assert [each for each in result.failures if each.id.startswith("entry")] == expected
+    [died] = [each for each in result.failures if each not in expected]
+    assert "the process that read it died" in died.reason
 
 
 def _restored(data: bytes) -> str:

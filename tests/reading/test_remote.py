@@ -133,6 +133,18 @@ def test_an_address_is_read_as_its_file_is(server: Server, sample: Path) -> None
         assert protein.source == server.url(Path(theirs.proteins[0].source).name)
 
 
+def test_an_id_belongs_to_a_file_here_before_a_record_behind_an_address(
+    server: Server, sample: Path
+) -> None:
+    """Files that are at hand are read first; the record is a failure that names the file."""
+    server.files["more.fasta"] = b">one\nMKVLAG\n>1bpi_A\nMKVLAG\n"
+    results = read(server.url("more.fasta"), str(sample / "1bpi_A.cif"))
+    assert [p.id for result in results for p in result.proteins] == ["1bpi_A", "one"]
+    [failure] = [failure for result in results for failure in result.failures]
+    assert (failure.id, failure.file) == ("1bpi_A", server.url("more.fasta"))
+    assert failure.reason == f"the id 1bpi_A is taken by {sample / '1bpi_A.cif'}"
+
+
 def test_containers_are_fetched_whole(server: Server, tmp_path: Path) -> None:
     """An archive and a FASTA file behind an address; entries name the address."""
     archive = pack(tmp_path / "a.tar", dict(server.files)).read_bytes()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from joblib.externals import loky
@@ -22,6 +23,7 @@ from protalign.reading import (
     find_sources,
     read_source,
     read_sources,
+    scan,
 )
 from protalign.reading.processes import one_by_one, process_map, stop_workers
 from tests.helpers.workers import double_or_die
@@ -69,6 +71,27 @@ def test_results_are_the_same_with_any_number_of_processes(
     assert [entry[0] for entry in alone] == [*sorted(s.id for s in mixed if s.kind != "fasta"), "0"]
 
 
+def test_many_files_are_read_by_other_processes(
+    mixed: list[SourceFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default; starting them for a few files would cost more than it saves."""
+    read_here: list[str] = []
+
+    def noted(source: SourceFile, *rest: Any) -> SourceResult:
+        read_here.append(source.id)
+        return real(source, *rest)
+
+    real = scan.read_structure_file
+    monkeypatch.setattr(scan, "read_structure_file", noted)
+    monkeypatch.setattr(scan, "core_count", lambda: 2)
+    files = [source for source in mixed if source.kind != "fasta"][: scan.FEWEST_FOR_PROCESSES]
+    few, many = files[:-1], files
+    for sources, here in ((few, [source.id for source in few]), (many, [])):
+        read_here.clear()
+        assert [result.source.id for result in read_sources(sources)] == [s.id for s in sources]
+        assert read_here == here
+
+
 def test_bad_files_stop_nothing(results: list[SourceResult]) -> None:
     """Forty proteins and one record come out, and a failure for each that cannot."""
     failures = {f.id: f.reason for result in results for f in result.failures}
@@ -102,8 +125,15 @@ def test_failures_of_a_fasta_file_are_in_its_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_known_files_are_hashed_and_not_read(mixed: list[SourceFile], processes: int) -> None:
-    """``skip`` sees every file's hash; what it accepts comes back empty and marked."""
+def test_known_files_are_hashed_and_not_read(
+    mixed: list[SourceFile], processes: int, tmp_path: Path
+) -> None:
+    """``skip`` sees every file's hash; what it accepts comes back empty and marked.
+
+    It is not asked about a file that cannot be opened, and so has no hash.
+    """
+    loop = tmp_path / "loop.pdb"
+    loop.symlink_to(loop)
     known = {file_sha256(source.path) for source in mixed if source.id.startswith("1v")}
     known.add(file_sha256(next(s.path for s in mixed if s.kind == "fasta")))
     asked = []
@@ -112,7 +142,9 @@ def test_known_files_are_hashed_and_not_read(mixed: list[SourceFile], processes:
         asked.append(source.id)
         return sha256 in known
 
-    results = list(read_sources(mixed, processes=processes, skip=skip))
+    unreadable = SourceFile(loop, "loop", "pdb")
+    failed, *results = read_sources([unreadable, *mixed], processes=processes, skip=skip)
+    assert (len(failed.failures), failed.skipped) == (1, False)
     assert sorted(asked) == sorted(source.id for source in mixed)
     for result in results:
         assert result.skipped == (result.sha256 in known)
