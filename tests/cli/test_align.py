@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gemmi
+import numpy as np
 import pytest
 
 from protalign import EmbeddingStore, Model
 from protalign.core.errors import WriteError
-from protalign.search.align_files import JSON, M8, TEXT, check_folder
+from protalign.search.align_files import JSON, M8, TEXT, align_texts, check_folder, write_folder
 from tests.helpers.commands import run
 
 
@@ -180,15 +182,44 @@ def test_ids_of_a_store_need_no_encoder(finished: Path) -> None:
     assert back["query_residues"]["numbers"] == back["target_residues"]["numbers"]
 
 
-def test_each_chain_of_a_complex(finished: Path, sample: Path, tmp_path: Path) -> None:
-    """Of two structure files the chains are matched, and the residues are named by both files."""
+def write_complex(sample: Path, path: Path) -> None:
+    """Write a file of two chains: A is 1bpi's, C is 1azp's."""
     both = gemmi.read_structure(str(sample / "1bpi_A.cif"))
     other = gemmi.read_structure(str(sample / "1azp_A.pdb.gz"))
     added = other[0]["A"].clone()
     added.name = "C"
     both[0].add_chain(added)
     both.setup_entities()
-    (tmp_path / "complex.pdb").write_text(both.make_pdb_string())
+    path.write_text(both.make_pdb_string())
+
+
+def test_the_files_of_chains_have_their_names(finished: Path, sample: Path, tmp_path: Path) -> None:
+    """Each names the two that are aligned in it; a chain that fits nowhere has none."""
+    write_complex(sample, tmp_path / "complex.pdb")
+    query, target = str(sample / "1azp_A.pdb.gz"), str(tmp_path / "complex.pdb")
+    results = align_texts(query, target, finished / "model")
+    ((aligned, support),) = results.alignments
+    first, second = aligned.chains
+    none = np.empty(0, dtype=np.int64)
+    nothing = {"query_rows": none, "target_rows": none, "residue_scores": none.astype(np.float32)}
+    first = replace(first, alignment=replace(first.alignment, **nothing))
+    changed = replace(aligned, chains=(first, second))
+    results = replace(results, alignments=((changed, support),))
+    (files,) = write_folder(results, tmp_path / "out").files
+    assert sorted((each.target, each.form) for each in files) == [
+        *(("complex", form) for form in ("a3m", "fasta", "fit", "structure")),
+        *(("complex_C", form) for form in ("a3m", "fasta")),
+    ]
+    for each in files:
+        assert each.query == "1azp_A"
+        if each.form == "a3m":
+            lines = (tmp_path / "out" / each.file).read_text().splitlines()
+            assert lines[2].startswith(f">{each.target}/")
+
+
+def test_each_chain_of_a_complex(finished: Path, sample: Path, tmp_path: Path) -> None:
+    """Of two structure files the chains are matched, and the residues are named by both files."""
+    write_complex(sample, tmp_path / "complex.pdb")
     document = align(finished, sample / "1azp_A.pdb.gz", tmp_path / "complex.pdb")
     (result,) = document["results"]
     names = [each["target"]["name"] for each in result["chains"]]

@@ -20,7 +20,7 @@ import pytest
 import torch
 from distributed import LocalCluster
 
-from protalign.core.errors import InputError, ProtAlignError, StoreError
+from protalign.core.errors import Failure, InputError, ProtAlignError, StoreError
 from protalign.core.protein import Protein
 from protalign.core.threads import torch_pool
 from protalign.stores import EmbeddingStore, StoreWriter, verify
@@ -282,6 +282,20 @@ def test_refused_items_become_failures(path: Path, proteins: list[Protein]) -> N
     with StoreWriter(path, OPTIONS) as writer:
         assert {failure.id for failure in writer.failures} == names
         assert writer.plan("one_hot", ONE_HOT, 200).pending_tasks > 0
+
+
+def test_an_entry_has_its_latest_failure_alone(path: Path, proteins: list[Protein]) -> None:
+    """A later refusal replaces an earlier one; what is wrong with the file goes before both."""
+    unwanted = proteins[5].sequences[0][:40]
+    encode_pending(path, "one_hot", partial(load_raising, unwanted=unwanted))
+    report = encode_pending(path, "one_hot", partial(load_refusing, unwanted=unwanted))
+    assert {failure.reason for failure in report.failures} == {"the sequence is unwanted"}
+    first, *others = EmbeddingStore.open(path).failures
+    assert [first, *others] == report.failures
+    fault = Failure(first.id, first.file, "it cannot be read", "check its permissions")
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add_failure(fault)
+    assert EmbeddingStore.open(path).failures == [fault, *others]
 
 
 def test_refused_items_are_tried_again(
