@@ -233,7 +233,7 @@ def test_failures_are_in_the_order_of_a_file_that_changed(path: Path) -> None:
 
 
 def test_failures_are_kept_once_and_resolved(path: Path) -> None:
-    """A repeated failure is not appended; a file read without it takes it back."""
+    """A repeated failure is not appended; another replaces it; a whole file takes it back."""
     failure = Failure("a", "x.pdb", "truncated", "fetch it again")
     for _ in range(2):
         with StoreWriter(path, OPTIONS) as writer:
@@ -243,8 +243,13 @@ def test_failures_are_kept_once_and_resolved(path: Path) -> None:
     with StoreWriter(path, OPTIONS) as writer:
         writer.add_failure(failure)
     assert tree(path) == before
+    another = Failure("a", "x.pdb", "empty", "fetch it again")
     with StoreWriter(path, OPTIONS) as writer:
-        writer.add("x.pdb", digest("2"), [sequence_only("a", "ACDE")])
+        writer.add("x.pdb", digest("2"), [another])
+        assert writer.failures == [another]
+    assert EmbeddingStore.open(path).failures == [another]
+    with StoreWriter(path, OPTIONS) as writer:
+        writer.add("x.pdb", digest("3"), [sequence_only("a", "ACDE")])
         assert writer.failures == []
     assert EmbeddingStore.open(path).failures == []
 
