@@ -12,6 +12,7 @@ import numpy as np
 from protalign.core.arrays import Float32, Int64, Words
 from protalign.core.checks import check_whole
 from protalign.core.errors import InputError
+from protalign.core.files import write_text
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import blocks
 from protalign.core.spread import Spread, checked, spread_over
@@ -24,6 +25,7 @@ from protalign.residues import ResidueStage
 from protalign.residues.words import LEAST_WORDS, MOST_WORDS, SAMPLED, WORDS, ResidueWords
 from protalign.search.residue_rows import check_finite_rows
 from protalign.search.word_files import (
+    MANIFEST,
     PartWriter,
     StoredPart,
     clear_unfinished,
@@ -76,7 +78,8 @@ def index_store(
 
     The embeddings of each modality are read once, in the order in which they lie in the store. An
     index appears whole or not at all, and so does what is added to one: it goes on with the words
-    that the index has.
+    that the index has. A store that was moved or copied may be named by its new path, which the
+    index then records.
 
     Parameters
     ----------
@@ -163,6 +166,7 @@ def _index(
             index.check_is_of(store)
             index.check_built_with(*given)
             known = {m: index.entry_rows(m) for m in index.modalities}
+            manifest = index._manifest.with_store(provenance_of(model, store, encoders)["store"])
             added = _new_entries(store, encoders, known)
             for modality in added.keys() - known.keys():
                 raise InputError(
@@ -172,9 +176,11 @@ def _index(
                 )
             progress.total = sum(int(each.lengths.sum()) for each in added.values())
             if added:
-                with new_segment(folder, index._manifest) as (segment, parts):
+                with new_segment(folder, manifest) as (segment, parts):
                     wording = _Wording(stage, index.words, store)
                     _write(wording, spread, added, segment, parts, progress)
+            elif manifest.text() != index._manifest.text():
+                write_text(folder / MANIFEST, manifest.text())
             return _report(False, added, known)
     _check_free(folder, path)
     added = _new_entries(store, encoders, {})

@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,10 @@ class IndexManifest:
     def with_segment(self, name: str, parts: Mapping[Modality, StoredPart]) -> IndexManifest:
         """Return it with a segment more."""
         return IndexManifest(self.provenance, self.centroids, {**self.segments, name: dict(parts)})
+
+    def with_store(self, store: object) -> IndexManifest:
+        """Return it with another record of the store: its path, for one that was moved."""
+        return replace(self, provenance={**self.provenance, "store": store})
 
     def text(self) -> str:
         """Return the text of the manifest's file."""

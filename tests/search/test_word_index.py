@@ -35,7 +35,7 @@ from protalign.search.word_files import (
     new_index,
     read_manifest,
 )
-from protalign.search.word_index import verify_index
+from protalign.search.word_index import recorded_store, verify_index
 from protalign.stores.format.lock import StoreLock
 from tests.helpers.commands import contents
 from tests.helpers.estimator_stores import PROTEINMPNN, build, read, sequence_only
@@ -759,6 +759,31 @@ def test_a_store_that_was_built_again_with_the_same_ids_is_refused(
         index_store(model, store, tmp_path / "i")
     with pytest.raises(InputError, match="have the same ids but other sequences than"):
         protalign.search(names[0], index=tmp_path / "i", model=model)
+
+
+def test_an_index_records_where_its_store_is_now(
+    chains: list[Protein], model: Model, tmp_path: Path
+) -> None:
+    """A copy of the store with more entries is what the index is of; one that was moved as well."""
+    index = tmp_path / "i"
+    index_store(model, EmbeddingStore.open(build(tmp_path / "a", chains[:3])), index, n_words=WORDS)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for path, proteins, added in (("b", chains[:5], 2), ("c", chains[:5], 0)):
+        if added:
+            build(tmp_path / path, proteins)
+        else:
+            shutil.move(tmp_path / "b", tmp_path / path)
+        store = EmbeddingStore.open(tmp_path / path)
+        assert index_store(model, store, index).added["structure"] == added
+        recorded = recorded_store(index)
+        assert recorded is not None
+        assert Path(recorded.path) == tmp_path / path
+        assert verify_index(index) == []
+        hits = protalign.search(chains[4].id, index=index, model=model, k=1)
+        assert [hit.id for hit in hits] == [chains[4].id]
+    before = (index / "index.json").stat().st_mtime_ns
+    index_store(model, store, index)
+    assert (index / "index.json").stat().st_mtime_ns == before
 
 
 def test_an_index_keeps_its_words(changed: Path, model: Model, store: EmbeddingStore) -> None:
