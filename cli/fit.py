@@ -75,7 +75,11 @@ def fit(
     batch_size: Annotated[int, typer.Option(help="Pairs per batch.")] = 1024,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.001,
     max_epochs: Annotated[
-        int | None, typer.Option(help="Stop after this many passes over the pairs.")
+        int | None,
+        typer.Option(
+            help="Stop the pooling heads after this many passes over the pairs. The head of "
+            "--residue-head has its own."
+        ),
     ] = None,
     residue_head: Annotated[
         bool,
