@@ -204,6 +204,24 @@ def test_many_proteins_leave_a_background(tmp_path: Path) -> None:
         assert 0 < chance.scale < np.inf
 
 
+def test_a_large_family_is_not_chance() -> None:
+    """A third of the proteins are mutants of one: its own structure is no less rare for that."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(2, 6, 8))
+    hidden = [rng.normal(size=(int(n), 6)) for n in rng.integers(20, 40, 200)]
+    parent = rng.normal(size=(30, 6))
+    hidden += [parent + 0.1 * rng.normal(size=parent.shape) for _ in range(100)]
+    pairs = [(h @ mixing[0], h @ mixing[1]) for h in hidden]
+    model = ProtAlignEstimator(
+        max_epochs=1, embed_dim=4, n_heads=1, device="cpu", random_state=0, early_stopping=False
+    ).fit(pairs).model_  # fmt: skip
+    background = model.residue_scorer().calibration.background
+    assert background is not None
+    assert (background.proteins["structure"].coordinates.lengths == 30).sum() < 20
+    evalues = [model.align(*pair).evalue for pair in (*pairs[:5], *pairs[-5:])]
+    assert max(evalues) < 1e-6
+
+
 def test_a_background_of_an_earlier_version_is_named(tmp_path: Path) -> None:
     """It was kept as rows of float16: the model is whole, and must be fitted again."""
     rng = np.random.default_rng(0)
