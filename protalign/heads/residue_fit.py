@@ -28,11 +28,14 @@ _CALIBRATED_WITH, _TARGETS_EACH = 200, 50
 #: Residues of such a protein, at most: longer ones take long and teach the same.
 _LONGEST = 600
 #: Two proteins are alike if the score of one's sequence with the other's structure, less that with
-#: the reversed structure, is above this part of the geometric mean of their own pairs' scores: less
-#: than 1 % of pairs of domains of different folds, and 8 % of those of two sets full of families.
-#: What relatives have is not chance: with them in it 25 and 33 of 100 own structures of these sets
-#: had an E-value above 1, without them none. With 0.5 much of a large family was left.
+#: the reversed structure, is above this part of the geometric mean of their own pairs' scores: so
+#: are some 0.5 % of pairs of domains of different superfamilies, and 8 % of those of two sets full
+#: of families.
 _ALIKE = 0.35
+#: The part of the proteins that may be like one by chance; those of a larger family are relatives.
+#: What relatives have is not chance: with them in it 25 and 33 of 100 own structures of these two
+#: sets had an E-value above 1.
+_FAMILY = 0.02
 #: Proteins that are looked at for each one of the background.
 _TRIED = 4
 
@@ -135,7 +138,8 @@ def _calibration(
             continue
         targets = Ragged.pack([structure[i] for i in others])
         scores = local_scores(rows, targets)[0], local_scores(rows, targets.backward())[0]
-        unrelated = ~_alike(scores[0] - scores[1], of_query, of_structures[others])
+        alike = _alike(scores[0] - scores[1], of_query, of_structures[others])
+        unrelated = ~alike if alike.sum() > _FAMILY * len(others) else np.ones_like(alike)
         if not unrelated.any():
             continue
         forward, backward = (each[unrelated] for each in scores)
@@ -188,24 +192,25 @@ def _background(
 ) -> tuple[Background | None, Int64]:
     """Draw the background and the pairs that it is of; none if there are too few.
 
-    No two of it are alike: what a family's members have with each other is not chance. The longer
-    half of the proteins is left out: it takes most of the room and of the time.
+    No large family is in it: what its members have with each other is not chance. The longer half
+    of the proteins is left out: it takes most of the room and of the time.
     """
     count = min(PROTEINS, len(choices) // 2)
     if count < FEWEST:
         return None, np.empty(0, dtype=np.int64)
     longest = np.maximum(*(pairs.inputs.lengths(m)[pairs.positions[choices]] for m in MODALITIES))
     shortest = choices[np.argsort(longest, kind="stable")[: max(2 * count, len(choices) // 2)]]
-    kept = np.sort(_unlike(stage, pairs, generator.permutation(shortest), count))
+    kept = np.sort(_of_no_family(stage, pairs, generator.permutation(shortest), count))
     if len(kept) < FEWEST:
         return None, np.empty(0, dtype=np.int64)
     rows = {m: _rows(stage, pairs.inputs, m, pairs.positions[kept]) for m in MODALITIES}
     return Background({m: CompactRows.of(m, each) for m, each in rows.items()}), kept
 
 
-def _unlike(stage: ResidueStage, pairs: Pairs, order: Int64, count: int) -> Int64:
-    """Return the first ``count`` pairs of ``order`` that are like none before them, or fewer."""
+def _of_no_family(stage: ResidueStage, pairs: Pairs, order: Int64, count: int) -> Int64:
+    """Return the first ``count`` pairs of ``order`` that are like few before them, or fewer."""
     kept = np.empty(0, dtype=np.int64)
+    most = max(1, int(_FAMILY * count))
     for start in range(0, min(len(order), _TRIED * count), count):
         known = len(kept)
         block = order[start : start + count]
@@ -220,7 +225,7 @@ def _unlike(stage: ResidueStage, pairs: Pairs, order: Int64, count: int) -> Int6
         for i, rows in enumerate(sequences, known):
             above = local_scores(rows, forward)[0] - local_scores(rows, backward)[0]
             alike = _alike(above, own[i], own)
-            chosen[i] = not (alike & chosen).any()
+            chosen[i] = np.count_nonzero(alike & chosen) < most
         kept = both[chosen]
         if len(kept) >= count:
             break
