@@ -222,6 +222,23 @@ def test_a_large_family_is_not_chance() -> None:
     assert max(evalues) < 1e-6
 
 
+def test_two_that_are_alike_may_both_show_what_chance_gives() -> None:
+    """A few look-alikes are no family: both of a pair may be in the background."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(2, 6, 8))
+    first = [rng.normal(size=(20 + n, 6)) for n in range(120)]  # each of its own length
+    second = [h + 0.1 * rng.normal(size=h.shape) for h in first]
+    pairs = [(h @ mixing[0], h @ mixing[1]) for h in (*first, *second)]
+    model = ProtAlignEstimator(
+        max_epochs=1, embed_dim=4, n_heads=1, device="cpu", random_state=0, early_stopping=False
+    ).fit(pairs).model_  # fmt: skip
+    background = model.residue_scorer().calibration.background
+    assert background is not None
+    lengths = background.proteins["structure"].coordinates.lengths
+    assert len(lengths) == 120
+    assert len(set(lengths.tolist())) < len(lengths)
+
+
 def test_a_background_of_an_earlier_version_is_named(tmp_path: Path) -> None:
     """It was kept as rows of float16: the model is whole, and must be fitted again."""
     rng = np.random.default_rng(0)
