@@ -32,6 +32,8 @@ from protalign.reading.residues import Residues, no_protein, read_residues, unkn
 from protalign.reading.sources import SourceFile, is_id
 
 _LEFT_OUT = ", left out"
+#: Atoms within so many Å, in each direction, have no coordinates but a stand-in, as 0 or 9999.999.
+_POINT = 0.1
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -172,7 +174,8 @@ def _problem_of(chain: Chain) -> str:
     if not chain.backbone.complete.any():
         present = ~np.isnan(chain.backbone.coordinates[:, :, 0]).all(axis=0)
         return "only CA atoms" if present.tolist() == [False, True, False, False] else "no backbone"
-    return ""
+    atoms = chain.backbone.coordinates[chain.backbone.complete].reshape(-1, 3)
+    return "atoms on one point" if np.ptp(atoms, axis=0).max() < _POINT else ""
 
 
 def _unusable(problems: set[str]) -> InputError:
@@ -182,6 +185,8 @@ def _unusable(problems: set[str]) -> InputError:
         return InputError(
             "it has only CA atoms", "give a full-backbone model, or the sequence alone as FASTA"
         )
+    if problems == {"atoms on one point"}:
+        return InputError("its atoms lie on one point", "give a file with coordinates")
     return InputError(
         "no residue has a complete backbone (N, CA, C, O)", "give a full-backbone model"
     )

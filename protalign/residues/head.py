@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -44,8 +44,8 @@ class ResidueHead:
     Attributes
     ----------
     parameters : dict
-        Modality -> name -> float32 array: mean (D,), projection (D, k), inner (D, H), bias (H,),
-        outer (5 H, k + 1), weight (k,).
+        Modality -> name -> float32 array (float16 after ``half``): mean (D,), projection (D, k),
+        inner (D, H), bias (H,), outer (5 H, k + 1), weight (k,).
     constant : float
         Added to each product of rows.
     facts : dict
@@ -62,7 +62,7 @@ class ResidueHead:
     (7, 5)
     """
 
-    parameters: Mapping[Modality, Mapping[str, Float32]]
+    parameters: Mapping[Modality, Mapping[str, npt.NDArray[np.floating]]]
     constant: float
     facts: Mapping[str, Any]
 
@@ -88,7 +88,7 @@ class ResidueHead:
             products of other sizes differently (by 1e-6 of the largest).
         """
         arrays = self.parameters[modality]
-        named = {name: torch.from_numpy(arrays[name]) for name in _NAMES}
+        named = {n: torch.from_numpy(arrays[n].astype(np.float32, copy=False)) for n in _NAMES}
         rows = np.empty((len(chains.values), len(arrays["weight"]) + 2), dtype=np.float32)
         own, one = (-2, -1) if modality == "sequence" else (-1, -2)
         rows[:, one] = 1
@@ -109,7 +109,18 @@ class ResidueHead:
         share(max(1, min(threads_here(), len(parts))), work)
         return rows
 
-    def tensors(self) -> dict[str, Float32]:
+    def half(self) -> Self:
+        """Return it with float16 arrays, which take half the room in a saved model.
+
+        It computes in float32 as before. A saved model's arrays are read as float32.
+        """
+        arrays = {
+            m: {name: array.astype(np.float16) for name, array in named.items()}
+            for m, named in self.parameters.items()
+        }
+        return replace(self, parameters=arrays)
+
+    def tensors(self) -> dict[str, npt.NDArray[np.floating]]:
         """Return its arrays by name, as a saved model holds them."""
         named = {f"{name}.{m}": self.parameters[m][name] for m in MODALITIES for name in _NAMES}
         return {**named, "constant": np.array([self.constant], dtype=np.float32)}
@@ -119,7 +130,7 @@ class ResidueHead:
         cls, tensors: Mapping[str, Float32], facts: Mapping[str, Any], components: int
     ) -> Self:
         """Build it of ``tensors`` and ``facts``; raise KeyError or ValueError if damaged."""
-        parameters: dict[Modality, dict[str, Float32]] = {
+        parameters: dict[Modality, Mapping[str, npt.NDArray[np.floating]]] = {
             m: {name: tensors[f"{name}.{m}"] for name in _NAMES} for m in MODALITIES
         }
         hidden = facts["hidden"]

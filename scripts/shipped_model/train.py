@@ -84,6 +84,9 @@ def fitted(store: EmbeddingStore, seed: int, data: str) -> Model:
     model = estimator.fit(store).model_
     for head in (model.sequence, model.structure):
         head.half()
+    stage = model.residue_scorer()
+    assert stage.head is not None
+    model.residue_stage = replace(stage, head=stage.head.half())
     assert model.training_record is not None
     if data:
         model.training_record = replace(model.training_record, source=data)

@@ -232,6 +232,17 @@ def test_repeated_numbering_within_a_chain(tmp_path: Path) -> None:
     assert reason == "chain A, MET 1 occurs twice"
 
 
+@pytest.mark.parametrize("stand_in", [b"   0.000", b"9999.999"])
+def test_atoms_without_coordinates(tmp_path: Path, stand_in: bytes) -> None:
+    """All of them have one number in place of coordinates."""
+    atoms = [
+        line[:30] + 3 * stand_in + line[54:]
+        for line in PDB.splitlines(True)
+        if line.startswith(b"ATOM")
+    ]
+    assert reason_of(read(tmp_path, b"".join(atoms))) == "its atoms lie on one point"
+
+
 def test_all_ca_model(tmp_path: Path) -> None:
     """A trace of CA atoms has no backbone to encode."""
     atoms = [line for line in PDB.splitlines(True) if line[12:16] == b" CA "]

@@ -62,6 +62,23 @@ def test_chains_that_are_packed_have_the_rows_of_each_alone(
     assert found.dtype == np.float32
 
 
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_a_head_of_half_precision_has_nearly_the_same_rows(modality: Modality) -> None:
+    """Half the bytes; it computes in float32, so that its rows are those of the rounded numbers."""
+    made, chains = random_head(0), chains_of([7, 12], modality, 0)
+    half = made.half()
+    arrays = half.tensors()
+    for name, array in made.tensors().items():
+        if name != "constant":
+            assert 2 * arrays[name].nbytes == array.nbytes
+    found, expected = half.packed_rows(modality, chains), made.packed_rows(modality, chains)
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - expected).max() < 0.01 * np.abs(expected).max()
+    whole = {name: array.astype(np.float32) for name, array in arrays.items()}
+    read = ResidueHead.of_tensors(whole, {"hidden": HIDDEN}, COMPONENTS)
+    np.testing.assert_array_equal(read.packed_rows(modality, chains), found)
+
+
 @given(several, st.integers(0, 1000))
 def test_proteins_that_are_trained_on_together_have_the_rows_of_each_alone(
     lengths: list[int], seed: int
