@@ -32,10 +32,12 @@ _LONGEST = 600
 #: are some 0.5 % of pairs of domains of different superfamilies, and 8 % of those of two sets full
 #: of families.
 _ALIKE = 0.35
-#: The part of the proteins that may be like one by chance; those of a larger family are relatives.
-#: What relatives have is not chance: with them in it 25 and 33 of 100 own structures of these two
-#: sets had an E-value above 1.
-_FAMILY = 0.02
+#: A protein that is like more than this part of the others is of a large family. What relatives
+#: have is not chance: with them in it 22 and 35 of 100 own structures of these two sets had an
+#: E-value above 1, without them none. Who is like fewer may be so by chance.
+_LARGE = 0.05
+#: Members of a family in the background, at most, as a part of it.
+_MEMBERS = 0.02
 #: Proteins that are looked at for each one of the background.
 _TRIED = 4
 
@@ -139,7 +141,7 @@ def _calibration(
         targets = Ragged.pack([structure[i] for i in others])
         scores = local_scores(rows, targets)[0], local_scores(rows, targets.backward())[0]
         alike = _alike(scores[0] - scores[1], of_query, of_structures[others])
-        unrelated = ~alike if alike.sum() > _FAMILY * len(others) else np.ones_like(alike)
+        unrelated = ~alike if alike.mean() > _LARGE else np.ones_like(alike)
         if not unrelated.any():
             continue
         forward, backward = (each[unrelated] for each in scores)
@@ -210,7 +212,7 @@ def _background(
 def _of_no_family(stage: ResidueStage, pairs: Pairs, order: Int64, count: int) -> Int64:
     """Return the first ``count`` pairs of ``order`` that are like few before them, or fewer."""
     kept = np.empty(0, dtype=np.int64)
-    most = max(1, int(_FAMILY * count))
+    most = max(1, int(_MEMBERS * count))
     for start in range(0, min(len(order), _TRIED * count), count):
         known = len(kept)
         block = order[start : start + count]
