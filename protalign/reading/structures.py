@@ -185,7 +185,7 @@ def _unusable(problems: set[str]) -> InputError:
         return InputError(
             "it has only CA atoms", "give a full-backbone model, or the sequence alone as FASTA"
         )
-    if problems == {"atoms on one point"}:
+    if "atoms on one point" in problems:  # whatever else is wrong, these have no coordinates
         return InputError("its atoms lie on one point", "give a file with coordinates")
     return InputError(
         "no residue has a complete backbone (N, CA, C, O)", "give a full-backbone model"

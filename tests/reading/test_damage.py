@@ -241,6 +241,8 @@ def test_atoms_without_coordinates(tmp_path: Path, stand_in: bytes) -> None:
         if line.startswith(b"ATOM")
     ]
     assert reason_of(read(tmp_path, b"".join(atoms))) == "its atoms lie on one point"
+    ligand = [line[:21] + b"B" + line[22:] for line in atoms if line[22:26] == atoms[0][22:26]]
+    assert reason_of(read(tmp_path, b"".join(atoms + ligand))) == "its atoms lie on one point"
 
 
 def test_all_ca_model(tmp_path: Path) -> None:
