@@ -21,6 +21,8 @@ _UNITS = 256
 _BYTES_PER_PAIR = 32
 #: Bytes for each residue: its row of about 50 float32, twice.
 _BYTES_PER_RESIDUE = 400
+#: Bytes that any machine has.
+_LITTLE = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,7 @@ def check_memory(query: str, target: str, query_length: int, target_length: int)
     """
     needed = _BYTES_PER_PAIR * query_length * target_length
     needed += _BYTES_PER_RESIDUE * (query_length + target_length)
-    if needed > free_memory():
+    if needed > _LITTLE and needed > free_memory():  # to ask takes some milliseconds
         raise InputError(
             f"{query} and {target}: {query_length:,} and {target_length:,} residues take "
             f"{needed / 1e9:.1f} GB to align, more than is free",

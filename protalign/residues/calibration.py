@@ -39,9 +39,9 @@ _ROUNDS = 5
 #: this any two peptides of 1 to 5 residues would be relatives.
 _LEAST_LENGTH = 30
 #: Excess at which half of the pairs share a fold, and the power of the excess by which the odds
-#: rise. Fits on pairs of CATH's domains that a stage was not fitted on gave 6.0, 9.8 and 8.9, and
-#: powers of 2.8, 2.1 and 2.4, for three choices of topologies, and structures as queries 6.9, 9.6
-#: and 10.5 (benchmarks/quality/calibration.py --tm 60). Classes would not do: how many pairs of one
+#: rise. Fits on pairs of CATH's domains that a stage was not fitted on gave 6.7, 8.3 and 9.8, and
+#: powers of 2.4, 2.2 and 2.0, for three choices of topologies, and structures as queries 7.1, 8.0
+#: and 12.7 (benchmarks/quality/calibration.py --tm 60). Classes would not do: how many pairs of one
 #: excess share one of CATH's or SCOPe's varies much.
 _FOLD_CENTRE, _FOLD_POWER = 8.3, 2.3
 

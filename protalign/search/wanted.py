@@ -91,7 +91,7 @@ def refuse_uncalibrated(wanted: Wanted) -> None:
     wanted.refuse(
         ["calibration"],
         "the model's residue stage is not calibrated",
-        "fit it on more proteins, or leave it out",
+        "fit it on more proteins of different families, or leave it out",
     )
 
 
