@@ -316,10 +316,10 @@ def relatives(task: str) -> Callable[[Data, Model, int, argparse.Namespace], dic
         if options.epochs is None:
             left, right = (data.vectors(model, ids, modality) for ids, modality in sides)
             scores["model"] = left @ right.T
-        sides_codes = [list(side[column]) for side in (queries, candidates)]
-        figures = named(task, remote_homology(scores, *sides_codes, own=own))
-        written = [as_written(codes) for codes in sides_codes]
-        if written != sides_codes:
+        codes = [list(side[column]) for side in (queries, candidates)]
+        figures = named(task, remote_homology(scores, *codes, own=own))
+        written = [as_written(of_side) for of_side in codes]
+        if written != codes:
             figures |= named(f"{task}, as written", remote_homology(scores, *written, own=own))
         return figures
 
