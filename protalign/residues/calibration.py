@@ -38,6 +38,9 @@ _ROUNDS = 5
 #: A shorter protein counts as one of so many residues: of few residues chance is unknown. Without
 #: this any two peptides of 1 to 5 residues would be relatives.
 _LEAST_LENGTH = 30
+#: The least scale of the tail that a fit may find. With less nearly all pairs have one score, as
+#: those of copies of few proteins have, and any other score would have an E-value of 0.
+_LEAST_SCALE = 1e-3
 #: Excess at which half of the pairs share a fold, and the power of the excess by which the odds
 #: rise. Fits on pairs of CATH's domains that a stage was not fitted on gave 6.7, 8.3 and 9.8, and
 #: powers of 2.4, 2.2 and 2.0, for three choices of topologies, and structures as queries 7.1, 8.0
@@ -153,7 +156,7 @@ class Calibration:
         Raises
         ------
         InputError
-            There are fewer than ``MIN_PAIRS`` pairs.
+            There are fewer than ``MIN_PAIRS`` pairs, or their scores are nearly one.
         """
         y = np.asarray(scores, dtype=np.float64)
         lengths = _product(query_lengths, target_lengths)
@@ -169,6 +172,11 @@ class Calibration:
             rest = y - of_reversed * by_chance
             weights, start, scale, n_pairs = _fit_tail(rest, X[:, [0, 2]], spread, keep)
             intercept, of_lengths = map(float, weights)
+        if scale < _LEAST_SCALE:
+            raise InputError(
+                "calibration: unrelated pairs have nearly one score",
+                "fit on more proteins of different families",
+            )
         return cls(
             *(intercept, of_reversed, of_lengths, scale, n_pairs),
             length_power=_LENGTH_POWER,

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,23 @@ def test_a_large_family_is_not_chance() -> None:
     assert (background.proteins["structure"].coordinates.lengths == 30).sum() < 20
     evalues = [model.align(*pair).evalue for pair in (*pairs[:5], *pairs[-5:])]
     assert max(evalues) < 1e-6
+
+
+@pytest.mark.parametrize("n_families", [1, 2, 4])
+def test_copies_of_few_proteins_do_not_show_what_chance_gives(n_families: int) -> None:
+    """There is no E-value then, rather than one of 0 for everything."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(2, 6, 8))
+    parents = [rng.normal(size=(30 + 5 * n, 6)) for n in range(n_families)]
+    hidden = [p + 0.1 * rng.normal(size=p.shape) for p in parents for _ in range(200 // n_families)]
+    pairs = [(h @ mixing[0], h @ mixing[1]) for h in hidden]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        model = ProtAlignEstimator(
+            max_epochs=1, embed_dim=4, n_heads=1, device="cpu", random_state=0, early_stopping=False
+        ).fit(pairs).model_  # fmt: skip
+    assert model.residue_scorer().calibration is None
+    assert model.align(*pairs[0]).evalue is None
 
 
 def test_two_that_are_alike_may_both_show_what_chance_gives() -> None:
