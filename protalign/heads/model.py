@@ -486,7 +486,8 @@ class Model(nn.Module):
         if mode == "global":
             one = one_chain("query", rows[0], query_positions)
             other = one_chain("target", rows[1], target_positions)
-            check_memory("query", "target", one.n_residues, other.n_residues)
+            placed = query_positions is not None or target_positions is not None
+            check_memory("query", "target", one.n_residues, other.n_residues, placed=placed)
             return align_rows(one, other, mode, floor=floor)
         check_memory("query", "target", *map(len, rows))
         alignment = align(rows[0], rows[1], gap_open=gap_open, gap_extend=gap_extend)

@@ -155,7 +155,9 @@ def check_gap_costs(gap_open: float, gap_extend: float) -> None:
             raise InputError(f"{name}={cost:g}: not a cost", "give a number from 0 to 1000")
 
 
-def check_memory(query: str, target: str, query_length: int, target_length: int) -> None:
+def check_memory(
+    query: str, target: str, query_length: int, target_length: int, *, placed: bool = False
+) -> None:
     """Raise InputError if an alignment of two proteins takes more memory than is free.
 
     Parameters
@@ -164,6 +166,8 @@ def check_memory(query: str, target: str, query_length: int, target_length: int)
         Their names, for the error.
     query_length, target_length : int
         Their residues; on diagonals also those without rows between the others.
+    placed : bool
+        Whether the caller gave the residues' positions, which may lie too far apart.
     """
     needed = _BYTES_PER_PAIR * query_length * target_length
     needed += _BYTES_PER_RESIDUE * (query_length + target_length)
@@ -171,7 +175,7 @@ def check_memory(query: str, target: str, query_length: int, target_length: int)
         raise InputError(
             f"{query} and {target}: {query_length:,} and {target_length:,} residues take "
             f"{needed / 1e9:.1f} GB to align, more than is free",
-            "align single chains or domains",
+            "give positions that lie closer" if placed else "align single chains or domains",
         )
 
 
