@@ -106,17 +106,17 @@ def test_memory_does_not_grow_with_the_queries(
     """They are compared some at a time, and find what they find alone."""
     rng = np.random.default_rng(0)
     words = ResidueWords({"structure": rng.normal(size=(40, 12)).astype(np.float32)})
-    lengths = rng.integers(10, 60, 2000)
+    lengths = rng.integers(10, 60, 8000)
     with new_index(tmp_path / "index", {"stage_sha256": "", "store": {}}, words) as made:
         segment, parts = made
         with PartWriter(segment, "structure") as writer:
-            writer.add(np.arange(2000), lengths, rng.integers(0, 40, lengths.sum()))
-        parts["structure"] = writer.finish([str(number) for number in range(2000)])
+            writer.add(np.arange(8000), lengths, rng.integers(0, 40, lengths.sum()))
+        parts["structure"] = writer.finish([str(number) for number in range(8000)])
     index = WordIndex(tmp_path / "index")
     queries = [rng.normal(size=(n, 12)).astype(np.float32) for n in rng.integers(1, 90, 400)]
     monkeypatch.setattr(word_index, "_RESIDUES_AT_ONCE", 10_000)
     peaks, found = [], []
-    for count in (40, 40, 400):  # the first also reads the index
+    for count in (40, 40, 400):  # the first also reads the index; the hits themselves take little
         tracemalloc.start()
         found = index.nearest("structure", queries[:count], 3)
         peaks.append(tracemalloc.get_traced_memory()[1])
