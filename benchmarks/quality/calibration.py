@@ -12,9 +12,12 @@ a query once.
 
 A false hit is one of another label. It prints false hits and found relatives a query at several
 E-values; the relatives and own structures that are found where a tenth of the queries, or each, has
-a false hit; and how many hits of several probabilities are right. With --tm it superimposes so
-many pairs of each of several excesses, and prints how many have a TM-score of at least 0.5 by the
-shorter protein, whatever their labels, and the function of the excess that gives the probability.
+a false hit; and how many hits of several probabilities are right. Few labels may decide: so it
+draws the labels again, with replacement, and prints between which numbers 95 % of such draws have
+their false hits at E = 1. Last comes the mean of all seeds. With --tm it superimposes so many
+pairs of each of several excesses, and prints how many have a TM-score of at least 0.5 by the
+shorter protein, whatever their labels, and the function of the excess that gives the probability;
+and so many of the false hits at E = 1.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.shared.measuring import MACHINE
 from protalign import EmbeddingStore
-from protalign.core.arrays import Float64
+from protalign.core.arrays import Bool, Float64
 from protalign.core.files import write_json
 from protalign.core.protein import MODALITIES
 from protalign.heads.inputs import read_inputs
@@ -53,6 +56,8 @@ PROBABILITIES = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 RATES = (0.1, 1.0)
 #: Excesses between which pairs are superimposed.
 EXCESSES = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 14.0, 20.0, np.inf)
+#: Draws of labels, and the part of them that is left out at each end.
+DRAWS, LEFT_OUT = 1000, 0.025
 #: A TM-score of two proteins that share a fold, at least.
 SAME_FOLD = 0.5
 
@@ -74,6 +79,11 @@ def main() -> None:
         for run in measure(options, seed):
             print_run(run)
             runs.append(run)
+    for query in MODALITIES:
+        print(f"mean of {options.seeds} seeds, each {query}:")
+        for evalue in EVALUES:
+            false = [run["at"][str(evalue)]["false"] for run in runs if run["query"] == query]
+            print(f"  E <= {evalue}: {np.mean(false):.3f} false hits a query")
     if options.json:
         write_json(options.json, {"machine": MACHINE, "runs": runs})
 
@@ -84,6 +94,8 @@ def print_run(run: dict[str, Any]) -> None:
     for evalue, figures in run["at"].items():
         print(f"  E <= {evalue}: {figures['false']:.3f} false hits a query, "
               f"{100 * figures['found']:.1f} % of the relatives")  # fmt: skip
+    least, most = run["drawn"]
+    print(f"  E <= 1.0: {least:.2f} to {most:.2f} false hits a query for labels drawn again")
     for rate, figures in run["rates"].items():
         print(f"  {rate} false hits a query: {100 * figures['own']:.1f} % of own structures, "
               f"{100 * figures['found']:.1f} % of the relatives")  # fmt: skip
@@ -95,6 +107,7 @@ def print_run(run: dict[str, Any]) -> None:
         print(f"  excess {span}: {figures['alike']:.2f} of {figures['pairs']} are alike, "
               f"by the probability {figures['probability']:.2f}")  # fmt: skip
     if run["alike"]:
+        print(f"  {run['false_alike']:.2f} of the false hits at E = 1 are alike")
         print(f"  probability: centre {run['centre']:.2f}, power {run['power']:.2f}")
 
 
@@ -116,10 +129,16 @@ def measure(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     for query, target in (MODALITIES, MODALITIES[::-1]):
         found = [score_targets(each, rows[target], calibration).excess for each in rows[query]]
         excess = np.stack([each for each in found if each is not None])
-        figures = figures_of(excess, calibration.evalue(excess, len(label)), label)
+        evalues = calibration.evalue(excess, len(label))
+        figures = figures_of(excess, evalues, label)
+        false = (evalues <= 1) & (label[:, None] != label)
+        figures["drawn"] = drawn_again(false, label, rng)
         probability = calibration.probability(excess)
         figures["probable"] = probable(probability, label)
         figures |= alike(excess, probability, entries, options.tm, rng)
+        if options.tm:
+            some = rng.permutation(np.argwhere(false))[: options.tm].tolist()
+            figures["false_alike"] = float(np.mean([same_fold(entries, pair) for pair in some]))
         fitted = {"seed": seed, "query": query, "calibration": calibration.as_dict()}
         runs.append(fitted | figures)
     return runs
@@ -174,6 +193,23 @@ def figures_of(excess: Float64, evalues: Float64, label: npt.NDArray[np.str_]) -
         "own_above_1": float((np.diag(evalues) > 1).mean()),
         "first": float(same[np.arange(n), first][relatives.any(axis=1)].mean()),
     }
+
+
+def drawn_again(
+    false: Bool, label: npt.NDArray[np.str_], rng: np.random.Generator
+) -> tuple[float, float]:
+    """Return the least and most false hits a query of (n, n), for labels drawn with replacement.
+
+    As for a search among n targets, however many proteins the drawn labels have.
+    """
+    _, group = np.unique(label, return_inverse=True)
+    drawn = []
+    for _ in range(DRAWS):
+        chosen = rng.integers(group.max() + 1, size=group.max() + 1)
+        weight = np.bincount(chosen, minlength=group.max() + 1)[group]
+        drawn.append(weight @ false @ weight * len(label) / weight.sum() ** 2)
+    least, most = np.quantile(drawn, [LEFT_OUT, 1 - LEFT_OUT])
+    return float(least), float(most)
 
 
 def probable(probability: Float64, label: npt.NDArray[np.str_]) -> dict[str, dict[str, float]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -19,24 +20,22 @@ from protalign.heads.residue_head import fit_residue_head
 from protalign.residues import PairSums, ResidueStage
 from protalign.residues.background import FEWEST, PROTEINS, Background, CompactRows
 from protalign.residues.calibration import Calibration, Chance
-from protalign.residues.kernels.packed import pack
+from protalign.residues.kernels.packed import PackedTargets, pack
 from protalign.residues.kernels.scores import local_scores
 
-#: Proteins of each modality that the calibration aligns, and structures for each sequence. Many
+#: Proteins that the calibration aligns, and about as many structures for each sequence. Many
 #: proteins count more than many pairs: a few that fit everything would decide the tail.
-_CALIBRATED_WITH, _TARGETS_EACH = 200, 50
+_CALIBRATED_WITH, _TARGETS_EACH = 300, 75
 #: Residues of such a protein, at most: longer ones take long and teach the same.
 _LONGEST = 600
 #: Two proteins are alike if the score of one's sequence with the other's structure, less that with
 #: the reversed structure, is above this part of the geometric mean of their own pairs' scores: so
-#: are 0.7 % of the pairs of domains, one of each superfamily or fold, and 7 and 5 % of those of two
-#: sets full of families (chains of the PDB, CASF-2016; ESM2-8M, fine-tuned on another task). With
-#: 0.4 too much of the first set's families was left.
+#: are 0.7 % of the pairs of domains, one of each superfamily or fold, and 6 % of those of two sets
+#: full of families (chains of the PDB, CASF-2016; ESM2-8M, fine-tuned on another task). What
+#: relatives have is not chance: with them 22 and 35 of 100 own structures of these two sets had an
+#: E-value above 1, without them none or one. With 0.4 too much of the first set's families was
+#: left.
 _ALIKE = 0.35
-#: A protein that is like more than this part of the others is of a large family. What relatives
-#: have is not chance: with them in it 22 and 35 of 100 own structures of these two sets had an
-#: E-value above 1, without them none. Who is like fewer may be so by chance.
-_LARGE = 0.05
 #: Members of a family in the background, at most, as a part of it.
 _MEMBERS = 0.02
 #: Proteins that are looked at for each one of the background.
@@ -110,55 +109,91 @@ def fit_residues(
     return ResidueStage.of_tensors(arrays, facts) if stage is None else stage
 
 
+@dataclass(frozen=True, eq=False)
+class _Proteins:
+    """Some pairs: their indices (n,), rows by modality, and the scores of each with itself (n,)."""
+
+    indices: Int64
+    rows: dict[Modality, Ragged]
+    own: Float32
+
+    @classmethod
+    def read(cls, stage: ResidueStage, pairs: Pairs, indices: Int64) -> Self:
+        """Read those of ``indices``, at least one."""
+        positions = pairs.positions[indices]
+        rows = {m: _rows(stage, pairs.inputs, m, positions) for m in MODALITIES}
+        both = zip(rows["sequence"], rows["structure"], strict=True)
+        own = [local_scores(sequence, Ragged.pack([structure]))[0] for sequence, structure in both]
+        return cls(indices, rows, np.concatenate(own))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, places: Int64) -> _Proteins:
+        """Return some, at least one, in their order."""
+        rows = {m: each.take(places) for m, each in self.rows.items()}
+        return _Proteins(self.indices[places], rows, self.own[places])
+
+    def followed_by(self, more: _Proteins) -> _Proteins:
+        """Return these and more."""
+        rows = {m: Ragged.pack([*each, *more.rows[m]]) for m, each in self.rows.items()}
+        return _Proteins(
+            np.concatenate([self.indices, more.indices]), rows, np.concatenate([self.own, more.own])
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Targets:
+    """Structures that many sequences are aligned with, forwards and backwards."""
+
+    proteins: _Proteins
+    forward: PackedTargets
+    backward: PackedTargets
+
+    @classmethod
+    def of(cls, proteins: _Proteins) -> Self:
+        """Pack those of some proteins."""
+        structures = proteins.rows["structure"]
+        return cls(proteins, pack(structures), pack(structures.backward()))
+
+    def scores(self, query: Float32, own: np.float32) -> tuple[Float32, Float32, Bool]:
+        """Align a query; return scores, those with the reversed targets, and which are alike."""
+        forward = local_scores(query, self.forward)[0]
+        backward = local_scores(query, self.backward)[0]
+        alike: Bool = forward - backward > _ALIKE * np.sqrt(own * self.proteins.own)
+        return forward, backward, alike
+
+
 def _calibration(
     stage: ResidueStage, pairs: Pairs, generator: np.random.Generator
 ) -> Calibration | None:
     """Align random sequences with random structures, most of which are unrelated."""
-    inputs = pairs.inputs
     short = np.ones(len(pairs), dtype=np.bool_)
     for modality in MODALITIES:
-        short &= inputs.lengths(modality)[pairs.positions] <= _LONGEST
+        short &= pairs.inputs.lengths(modality)[pairs.positions] <= _LONGEST
     choices = np.flatnonzero(short)
-    background, kept = _background(stage, pairs, choices, generator)
-    choices = np.setdiff1d(choices, kept)
-    subset = [np.sort(generator.permutation(choices)[:_CALIBRATED_WITH]) for _ in MODALITIES]
-    if min(map(len, subset)) == 0:
+    kept = _background(stage, pairs, choices, generator)
+    if kept is not None:
+        choices = np.setdiff1d(choices, kept.indices)
+    if not len(choices):
         return None
-    sequence, structure = (
-        _rows(stage, inputs, modality, pairs.positions[indices])
-        for modality, indices in zip(MODALITIES, subset, strict=True)
-    )
-    own = {tuple(pair) for pair in pairs.items.tolist()}
-    of_sequences, of_structures = (_own_scores(stage, pairs, each) for each in subset)
-    aligned = _Aligned()
-    of_background = _Aligned()
-    for query, rows, of_query in zip(subset[0], sequence, of_sequences, strict=True):
-        chosen = generator.permutation(len(structure))[:_TARGETS_EACH]
-        # Equal items are one protein.
-        item = pairs.items[query, 0]
-        others = np.array([i for i in chosen if (item, pairs.items[subset[1][i], 1]) not in own])
-        if not len(others):
-            continue
-        targets = Ragged.pack([structure[i] for i in others])
-        scores = local_scores(rows, targets)[0], local_scores(rows, targets.backward())[0]
-        alike = _alike(scores[0] - scores[1], of_query, of_structures[others])
-        unrelated = ~alike if alike.mean() > _LARGE else np.ones_like(alike)
-        if not unrelated.any():
-            continue
-        forward, backward = (each[unrelated] for each in scores)
-        aligned.add(rows, forward, backward, targets.lengths[unrelated])
-        if background is not None:
-            of_background.add(rows, *background.scores(rows))
-    if not aligned.scores:
+    chosen = np.sort(generator.permutation(choices)[:_CALIBRATED_WITH])
+    proteins = _Proteins.read(stage, pairs, chosen)
+    aligned, of_query = _unrelated(pairs, proteins, generator)
+    if not len(of_query):
         return None
     try:
         calibration = Calibration.fit(*aligned.columns())
-        if background is None:
+        if kept is None:
             return calibration
+        background = Background({m: CompactRows.of(m, rows) for m, rows in kept.rows.items()})
+        queries, places = np.unique(of_query, return_inverse=True)
+        of_background = _Aligned()
+        for query in proteins.rows["sequence"].take(queries):
+            of_background.add(query, *background.scores(query))
         excess = calibration.excess(*of_background.columns())
-        chance = Chance.of(excess.reshape(-1, len(kept)))
-        counts = [len(scores) for scores in aligned.scores]
-        of_pairs = Chance(np.repeat(chance.location, counts), np.repeat(chance.scale, counts))
+        chance = Chance.of(excess.reshape(len(queries), -1))
+        of_pairs = Chance(chance.location[places], chance.scale[places])
         return calibration.with_background(
             background, calibration.excess(*aligned.columns()), of_pairs
         )
@@ -166,86 +201,89 @@ def _calibration(
         return None
 
 
+def _unrelated(
+    pairs: Pairs, proteins: _Proteins, generator: np.random.Generator
+) -> tuple[_Aligned, Int64]:
+    """Align each sequence with some of the structures, and leave out those that are alike.
+
+    Returns
+    -------
+    aligned : _Aligned
+        The scores of the others.
+    of_query : (n,) int64
+        The place of their sequence among the proteins.
+    """
+    # Equal items are one protein.
+    own = {tuple(pair) for pair in pairs.items.tolist()}
+    items = pairs.items[proteins.indices]
+    n_groups = max(1, len(proteins) // _TARGETS_EACH)
+    groups = np.array_split(generator.permutation(len(proteins)), n_groups)
+    packed = [(group, _Targets.of(proteins.take(group))) for group in groups]
+    aligned, of_query = _Aligned(), [np.empty(0, dtype=np.int64)]
+    for query, rows in enumerate(proteins.rows["sequence"]):
+        group, targets = packed[generator.integers(n_groups)]
+        forward, backward, alike = targets.scores(rows, proteins.own[query])
+        of_others = [(items[query, 0], structure) not in own for structure in items[group, 1]]
+        some = np.array(of_others) & ~alike
+        if some.any():
+            lengths = targets.proteins.rows["structure"].lengths[some]
+            aligned.add(rows, forward[some], backward[some], lengths)
+            of_query.append(np.full(len(lengths), query))
+    return aligned, np.concatenate(of_query)
+
+
 class _Aligned:
     """Scores of queries with targets, and the lengths of both."""
 
     def __init__(self) -> None:
-        self.scores: list[Float32] = []
         self._columns: list[tuple[Float32, Float32, Int64, Int64]] = []
 
     def add(self, query: Float32, scores: Float32, by_chance: Float32, lengths: Int64) -> None:
         """Add those of one query."""
-        self.scores.append(scores)
         self._columns.append((scores, by_chance, np.full(len(scores), len(query)), lengths))
 
     def columns(self) -> tuple[Float32, Float32, Int64, Int64]:
         """Return scores, scores with the targets reversed, queries' and targets' lengths."""
-        scores, by_chance, queries, targets = zip(*self._columns, strict=True)
-        concatenate = np.concatenate
-        return (
-            concatenate(scores),
-            concatenate(by_chance),
-            concatenate(queries),
-            concatenate(targets),
-        )
+        scores, by_chance, queries, targets = map(np.concatenate, zip(*self._columns, strict=True))
+        return scores, by_chance, queries, targets
 
 
 def _background(
     stage: ResidueStage, pairs: Pairs, choices: Int64, generator: np.random.Generator
-) -> tuple[Background | None, Int64]:
-    """Draw the background and the pairs that it is of; none if there are too few.
+) -> _Proteins | None:
+    """Draw the proteins of the background; none if there are too few.
 
     No large family is in it: what its members have with each other is not chance. The longer half
     of the proteins is left out: it takes most of the room and of the time.
     """
     count = min(PROTEINS, len(choices) // 2)
     if count < FEWEST:
-        return None, np.empty(0, dtype=np.int64)
+        return None
     longest = np.maximum(*(pairs.inputs.lengths(m)[pairs.positions[choices]] for m in MODALITIES))
     shortest = choices[np.argsort(longest, kind="stable")[: max(2 * count, len(choices) // 2)]]
-    kept = np.sort(_of_no_family(stage, pairs, generator.permutation(shortest), count))
-    if len(kept) < FEWEST:
-        return None, np.empty(0, dtype=np.int64)
-    rows = {m: _rows(stage, pairs.inputs, m, pairs.positions[kept]) for m in MODALITIES}
-    return Background({m: CompactRows.of(m, each) for m, each in rows.items()}), kept
+    kept = _of_no_family(stage, pairs, generator.permutation(shortest), count)
+    return kept if len(kept) >= FEWEST else None
 
 
-def _of_no_family(stage: ResidueStage, pairs: Pairs, order: Int64, count: int) -> Int64:
+def _of_no_family(stage: ResidueStage, pairs: Pairs, order: Int64, count: int) -> _Proteins:
     """Return the first ``count`` pairs of ``order`` that are like few before them, or fewer."""
-    kept = np.empty(0, dtype=np.int64)
+    kept = None
     most = max(1, int(_MEMBERS * count))
     for start in range(0, min(len(order), _TRIED * count), count):
-        known = len(kept)
-        block = order[start : start + count]
-        both = np.concatenate([kept, block])
-        sequences, structures = (
-            _rows(stage, pairs.inputs, modality, pairs.positions[indices])
-            for modality, indices in zip(MODALITIES, (block, both), strict=True)
-        )
-        forward, backward = pack(structures), pack(structures.backward())
-        own = _own_scores(stage, pairs, both)
-        chosen = np.arange(len(both)) < known
-        for i, rows in enumerate(sequences, known):
-            above = local_scores(rows, forward)[0] - local_scores(rows, backward)[0]
-            alike = _alike(above, own[i], own)
+        proteins = _Proteins.read(stage, pairs, order[start : start + count])
+        known = 0 if kept is None else len(kept)
+        if kept is not None:
+            proteins = kept.followed_by(proteins)
+        targets = _Targets.of(proteins)
+        chosen = np.arange(len(proteins)) < known
+        for i in range(known, len(proteins)):
+            alike = targets.scores(proteins.rows["sequence"][i], proteins.own[i])[2]
             chosen[i] = np.count_nonzero(alike & chosen) < most
-        kept = both[chosen]
-        if len(kept) >= count:
+        kept = proteins.take(np.flatnonzero(chosen)[:count])
+        if len(kept) == count:
             break
-    return kept[:count]
-
-
-def _own_scores(stage: ResidueStage, pairs: Pairs, indices: Int64) -> Float32:
-    """Return the local scores of some pairs' sequences with their own structures, (n,)."""
-    rows = (_rows(stage, pairs.inputs, m, pairs.positions[indices]) for m in MODALITIES)
-    own = [local_scores(one, Ragged.pack([other]))[0] for one, other in zip(*rows, strict=True)]
-    return np.concatenate(own)
-
-
-def _alike(above: Float32, of_query: np.float32, of_targets: Float32) -> Bool:
-    """Return which targets are like a query, by scores above reversed ones and own scores."""
-    alike: Bool = above > _ALIKE * np.sqrt(of_query * of_targets)
-    return alike
+    assert kept is not None  # ``order`` is not empty, and the first is like none before it
+    return kept
 
 
 def _rows(stage: ResidueStage, inputs: Inputs, modality: Modality, positions: Int64) -> Ragged:
