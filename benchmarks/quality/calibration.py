@@ -156,6 +156,8 @@ def split(
             clusters[row["id"]] = row[options.one_of] if options.one_of else row["id"]
     label = np.array([labels.get(i, "") for i in store.ids.tolist()])
     usable = (label != "") & store.has_sequence & store.has_structure
+    if not usable.any():
+        raise SystemExit(f"{options.labels}: no id with a {options.column} is in {options.store}")
     if options.train:
         train, held_out = EmbeddingStore.open(options.train)[:], usable
     else:

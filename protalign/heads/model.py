@@ -487,9 +487,9 @@ class Model(nn.Module):
             one = one_chain("query", rows[0], query_positions)
             other = one_chain("target", rows[1], target_positions)
             placed = query_positions is not None or target_positions is not None
-            check_memory("query", "target", one.n_residues, other.n_residues, placed=placed)
+            check_memory("query", "target", one.n_residues, other.n_residues, mode, placed=placed)
             return align_rows(one, other, mode, floor=floor)
-        check_memory("query", "target", *map(len, rows))
+        check_memory("query", "target", len(rows[0]), len(rows[1]), mode)
         alignment = align(rows[0], rows[1], gap_open=gap_open, gap_extend=gap_extend)
         usual = (gap_open, gap_extend) == (GAP_OPEN, GAP_EXTEND)
         if stage.calibration is None or not usual or 0 in map(len, rows):

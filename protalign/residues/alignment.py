@@ -16,9 +16,9 @@ from protalign.core.words import AlignMode
 GAP_OPEN, GAP_EXTEND = 16.0, 2.0
 #: Dynamic programming counts in whole numbers of this many to a nat.
 _UNITS = 256
-#: Bytes that an alignment takes for each pair of residues: the scores twice, and the tables of the
-#: dynamic programming.
-_BYTES_PER_PAIR = 32
+#: Bytes that an alignment takes for each pair of residues: the scores twice, and with gaps the
+#: tables of the dynamic programming.
+_BYTES_PER_PAIR = {"global": 8, "local": 32}
 #: Bytes for each residue: its row of about 50 float32, twice.
 _BYTES_PER_RESIDUE = 400
 #: Bytes that any machine has.
@@ -156,7 +156,13 @@ def check_gap_costs(gap_open: float, gap_extend: float) -> None:
 
 
 def check_memory(
-    query: str, target: str, query_length: int, target_length: int, *, placed: bool = False
+    query: str,
+    target: str,
+    query_length: int,
+    target_length: int,
+    mode: AlignMode,
+    *,
+    placed: bool = False,
 ) -> None:
     """Raise InputError if an alignment of two proteins takes more memory than is free.
 
@@ -166,10 +172,12 @@ def check_memory(
         Their names, for the error.
     query_length, target_length : int
         Their residues; on diagonals also those without rows between the others.
+    mode : "local" or "global"
+        Of the alignment.
     placed : bool
         Whether the caller gave the residues' positions, which may lie too far apart.
     """
-    needed = _BYTES_PER_PAIR * query_length * target_length
+    needed = _BYTES_PER_PAIR[mode] * query_length * target_length
     needed += _BYTES_PER_RESIDUE * (query_length + target_length)
     if needed > _LITTLE and needed > free_memory():  # to ask takes some milliseconds
         raise InputError(

@@ -177,7 +177,7 @@ def align_proteins(
             f"{query.id} and {target.id}: both are {query.modality}s",
             "compare a sequence with a structure",
         )
-    check_memory(query.id, target.id, len(query), len(target))
+    check_memory(query.id, target.id, len(query), len(target), mode)
 
     def aligned(one: ResidueRows, other: ResidueRows, mode: AlignMode) -> NamedAlignment:
         found = model.align(

@@ -168,7 +168,7 @@ class Comparison:
         if asking is None or target is None or found is None:
             return None
         try:
-            check_memory(asking.id, target.id, len(rows.local), len(found.local))
+            check_memory(asking.id, target.id, len(rows.local), len(found.local), self.mode)
         except InputError as error:
             warnings.warn(str(error), stacklevel=2)
             return None
