@@ -221,7 +221,9 @@ def probable(probability: Float64, label: npt.NDArray[np.str_]) -> dict[str, dic
     figures = {}
     for least, most in pairwise(PROBABILITIES):
         some = (probability >= least) & (probability <= most) & other
-        right = float(same[some].mean()) if some.any() else float("nan")
+        if not some.any():
+            continue
+        right = float(same[some].mean())
         figures[f"{least} to {most}"] = {"hits": int(some.sum()), "right": right}
     return figures
 

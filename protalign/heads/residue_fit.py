@@ -192,10 +192,11 @@ def _calibration(
         for query in proteins.rows["sequence"].take(queries):
             of_background.add(query, *background.scores(query))
         excess = calibration.excess(*of_background.columns())
-        chance = Chance.of(excess.reshape(len(queries), -1))
-        of_pairs = Chance(chance.location[places], chance.scale[places])
+        shown = Chance.of(excess.reshape(len(queries), -1))
+        of_pairs = Chance(shown.location[places], shown.scale[places])
+        columns = aligned.columns()
         return calibration.with_background(
-            background, calibration.excess(*aligned.columns()), of_pairs
+            background, calibration.excess(*columns), of_pairs, columns[2]
         )
     except InputError:
         return None

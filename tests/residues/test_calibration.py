@@ -60,19 +60,24 @@ def test_models_of_before_keep_their_e_values() -> None:
     expected = -10 + 0.5 * 60 + 5 * np.log(150 * 180)
     plain = calibration.excess(400.0, 60.0, 150, 180)
     assert plain == pytest.approx((400 - expected) / 25)
-    chance = Chance(np.array(1.0), np.array(0.4))
+    chance = calibration.query_tail(Chance(np.array(1.0), np.array(0.4)), 150)
     assert calibration.by_query(plain, chance) == pytest.approx(((plain - 1) / 0.4 - 0.5) / 2)
 
 
 def test_a_query_counts_by_its_own_and_the_usual_tail() -> None:
-    """Few proteins may show a tail that is too narrow: the usual scale is added to each query's."""
+    """Few proteins may show a tail that is too narrow: the usual scale is added to each query's.
+
+    The longer the query, the wider the tail.
+    """
     calibration = Calibration(
         -10.0, 0.5, 5.0, scale=25.0, n_pairs=10_000, query_start=0.5, query_scale=2.0,
-        added_scale=1.1,
+        added_scale=1.1, query_power=0.1,
     )  # fmt: skip
-    chance = Chance(np.array([1.0, 1.0]), np.array([0.4, 0.9]))
-    expected = [((7 - 1) / scale - 0.5) / 2 for scale in (0.4 + 1.1, 0.9 + 1.1)]
-    assert calibration.by_query([7.0, 7.0], chance) == pytest.approx(expected)
+    shown = Chance(np.array([1.0, 1.0, 1.0]), np.array([0.4, 0.9, 0.9]))
+    scales = [(0.4 + 1.1) * 150**0.1, (0.9 + 1.1) * 150**0.1, (0.9 + 1.1) * 30**0.1]
+    expected = [((7 - 1) / scale - 0.5) / 2 for scale in scales]
+    chance = calibration.query_tail(shown, [150, 150, 3])
+    assert calibration.by_query([7.0] * 3, chance) == pytest.approx(expected)
     assert Calibration.of_dict(calibration.as_dict()) == calibration
 
 
@@ -144,7 +149,12 @@ def test_it_comes_back_from_json() -> None:
     values = json.loads(json.dumps(calibration.as_dict()))
     assert Calibration.of_dict(values) == calibration
     damages = [{"scale": 0.0}, {"intercept": float("nan")}, {"scale": float("inf")}]
-    damages += [{"added_scale": -1.0}, {"length_power": 2.0}, {"start": float("nan")}]
+    damages += [
+        {"added_scale": -1.0},
+        {"length_power": 2.0},
+        {"query_power": -1.0},
+        {"start": float("nan")},
+    ]
     for damage in damages:
         with pytest.raises(ValueError, match="calibration"):
             Calibration.of_dict(values | damage)
@@ -163,11 +173,14 @@ def test_every_query_has_its_own_tail() -> None:
     chance = Chance.of(one_tail.excess(*scores(2)).reshape(300, 150)[:, :100])
     of_pairs = Chance(np.repeat(chance.location, 150), np.repeat(chance.scale, 150))
     background = Background({})
-    own_tails = one_tail.with_background(background, one_tail.excess(*scores(1)), of_pairs)
-    assert own_tails.added_scale == np.median(chance.scale)
+    own_tails = one_tail.with_background(
+        background, one_tail.excess(*scores(1)), of_pairs, scores(1)[2]
+    )
+    assert own_tails.added_scale == pytest.approx(0.35 * np.median(chance.scale))
     assert own_tails.background is background
     hits = []
-    for calibration, of_queries in ((one_tail, None), (own_tails, of_pairs)):
+    tails = own_tails.query_tail(of_pairs, scores(3)[2])
+    for calibration, of_queries in ((one_tail, None), (own_tails, tails)):
         evalues = calibration.evalue(calibration.excess(*scores(3), of_queries), 150)
         per_query = (evalues <= 1).reshape(300, 150).sum(axis=1)
         order = np.argsort(spread[::150])
