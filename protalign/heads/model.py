@@ -389,7 +389,7 @@ class Model(nn.Module):
         if self.residue_stage is None:
             raise ModelError(
                 "the model: it has no residue stage; fit it again on a store with sequences and "
-                "structures"
+                "structures of more proteins"
             )
         return self.residue_stage
 

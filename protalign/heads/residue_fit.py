@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
@@ -56,6 +57,7 @@ def fit_residue_stage(pairs: Pairs, generator: np.random.Generator) -> ResidueSt
     -------
     ResidueStage or None
         None if there are too few paired residues. Without calibration if there are too few pairs.
+        A warning says so, unless there are no residues at all.
     """
     inputs = pairs.inputs
     sums = PairSums(inputs.dims["sequence"], inputs.dims["structure"])
@@ -63,9 +65,18 @@ def fit_residue_stage(pairs: Pairs, generator: np.random.Generator) -> ResidueSt
         sums.add_parts(block)
     try:
         stage = sums.stage()
-    except InputError:
+    except InputError as error:
+        if sums.n:
+            warnings.warn(f"{error}. Without it nothing is compared by residues.", stacklevel=2)
         return None
-    return replace(stage, calibration=_calibration(stage, pairs, generator))
+    calibration = _calibration(stage, pairs, generator)
+    if calibration is None:
+        warnings.warn(
+            "the residue stage: the pairs are too few, or too alike, to show what chance gives, so "
+            "there are no E-values; fit on more proteins of different families",
+            stacklevel=2,
+        )
+    return replace(stage, calibration=calibration)
 
 
 def fit_residues(
@@ -96,6 +107,12 @@ def fit_residues(
     stage = None
     if ranks.first:
         stage = fit_residue_stage(pairs, np.random.default_rng(seed))
+        if stage is None and with_head:
+            warnings.warn(
+                "the residue head: without a residue stage none was trained; fit on sequences and "
+                "structures whose residues are paired",
+                stacklevel=3,
+            )
         if stage is not None and with_head:
             stage = replace(stage, head=fit_residue_head(stage, pairs, validation, seed, report))
     if ranks.alone:

@@ -110,7 +110,11 @@ def fit_residue_head(
     try:
         training = _Examples.of(stage, pairs, _PAIRS, _LEAST_PAIRS, generator)
         if training is None:
-            report("residue head: too few pairs")
+            warnings.warn(
+                f"the residue head: fewer than {_LEAST_PAIRS} pairs with residues, so none was "
+                "trained; fit on more proteins",
+                stacklevel=3,
+            )
             return None
         network = _Network(stage, training.scales(), generator)
         score = _validate_on(stage, validation, generator)
@@ -131,7 +135,11 @@ def fit_residue_head(
                     best = network.head({**facts, "without": at_start, "best": best_score})
             report(line)
         if best is None:
-            report("residue head: no better than without it, so it is left out")
+            warnings.warn(
+                "the residue head: it is no better on the validation pairs than none, so it is "
+                "left out",
+                stacklevel=3,
+            )
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user: the best so far is kept.", stacklevel=3)
     return best

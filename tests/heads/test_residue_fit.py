@@ -205,6 +205,19 @@ def test_many_proteins_leave_a_background(tmp_path: Path) -> None:
         assert 0 < chance.scale < np.inf
 
 
+def test_what_is_missing_is_said() -> None:
+    """Residues that are too few for a stage, or a head that was asked for and cannot be."""
+    rng = np.random.default_rng(0)
+    few = [(each, each) for each in rng.normal(size=(3, 4, 30))]
+    settings: dict[str, Any] = {"max_epochs": 1, "embed_dim": 4, "n_heads": 1, "device": "cpu"}
+    with pytest.warns(UserWarning, match=r"^the residue stage: \d+ paired residues are too few"):
+        model = ProtAlignEstimator(**settings).fit(few).model_
+    assert model.residue_stage is None
+    unpaired = [(each, each[1:]) for each in rng.normal(size=(30, 20, 6))]
+    with pytest.warns(UserWarning, match="^the residue head: without a residue stage"):
+        ProtAlignEstimator(**settings, residue_head=True).fit(unpaired)
+
+
 def test_a_large_family_is_not_chance() -> None:
     """A third of the proteins are mutants of one: its own structure is no less rare for that."""
     rng = np.random.default_rng(0)
@@ -231,11 +244,13 @@ def test_copies_of_few_proteins_do_not_show_what_chance_gives(n_families: int) -
     parents = [rng.normal(size=(30 + 5 * n, 6)) for n in range(n_families)]
     hidden = [p + 0.1 * rng.normal(size=p.shape) for p in parents for _ in range(200 // n_families)]
     pairs = [(h @ mixing[0], h @ mixing[1]) for h in hidden]
+    estimator = ProtAlignEstimator(
+        max_epochs=1, embed_dim=4, n_heads=1, device="cpu", random_state=0, early_stopping=False
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        model = ProtAlignEstimator(
-            max_epochs=1, embed_dim=4, n_heads=1, device="cpu", random_state=0, early_stopping=False
-        ).fit(pairs).model_  # fmt: skip
+        with pytest.warns(UserWarning, match="^the residue stage: the pairs are too few"):
+            model = estimator.fit(pairs).model_
     assert model.residue_scorer().calibration is None
     assert model.align(*pairs[0]).evalue is None
 
