@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's folder
 
+from protalign.core.protein import MODALITIES
 from protalign.embedding import BYTES_PER_ENTRY
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -187,11 +188,12 @@ def hours() -> list[list[str]]:
 def steps(rows: Sequence[dict[str, Any]], growth: dict[str, Any]) -> list[list[str]]:
     """Return lines of hours of all that needs no encoder, from the costs of most entries."""
     small, one = rows[0], rows[2]
-    entries, residues = (one[key] - small[key] for key in ("entries", "residues"))
+    entries = one["entries"] - small["entries"]
     embed = growth["residues"] / growth["embed"]
     gb = 2 * ASSUMED["residues"] * WIDTHS["ESM2-8M and ProteinMPNN"] / 1e9
     verify = growth["gb"] / growth["verify"]
-    index = residues / (one["index"]["seconds"] - small["index"]["seconds"])
+    # Of embeddings of the usual widths; those of ``rows`` are narrow.
+    index = newest("words")["rows"][-1]["words_per_s"] / len(MODALITIES)
     export = entries / (one["export"]["seconds"] - small["export"]["seconds"])
     search = entries / (one["search"]["seconds"] - small["search"]["seconds"])
     lengths = ASSUMED["residues"]
@@ -199,7 +201,7 @@ def steps(rows: Sequence[dict[str, Any]], growth: dict[str, Any]) -> list[list[s
     return [
         line("`embed` without the encoders", f"{embed:,.0f} residues/s", lengths / embed),
         line("`verify` of ESM2-8M's, from the system's cache", f"{verify:.1f} GB/s", gb / verify),
-        line("`index`, words of residues", f"{index:,.0f} residues/s", lengths / index),
+        line("`index`, words of both modalities", f"{index:,.0f} residues/s", lengths / index),
         line("`export`, beside reading the embeddings", f"{export:,.0f} entries/s", 1 / export),
         line(f"an exact search of 64 vectors, {place}", f"{search:,.0f} entries/s", 1 / search),
     ]

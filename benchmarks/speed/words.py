@@ -60,6 +60,8 @@ from protalign.search.word_files import PartWriter, new_index
 PIECE = 40
 #: Median residues of a structure, residues of a query, and entries that a search returns.
 MEDIAN, QUERY, CANDIDATES = 300, 300, 200
+#: Residues of which words are made in the time that is measured, at least.
+TIMED = 500_000
 #: Entries that are made up at once.
 ENTRIES_AT_ONCE = 20_000
 #: Seconds that one query may take, and how many times cheaper each of several is to be if they are
@@ -158,6 +160,7 @@ class RealWords:
         vocabulary = ResidueWords.fit({"structure": rows})
         asked, found = pairs.positions[::2], pairs.positions[1::2]
         embeddings = some_rows(inputs, "structure", found, 4 * SAMPLED)
+        embeddings = np.tile(embeddings, (-(-TIMED // len(embeddings)), 1))  # the sample has few
         clock = time.process_time if options.threads == 1 else time.perf_counter
         start = clock()
         words = vocabulary.of("structure", stage.rows("structure", embeddings))
