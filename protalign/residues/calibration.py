@@ -34,9 +34,9 @@ _HIGHEST_REVERSED = 1.0
 #: (benchmarks/quality/calibration.py).
 _LENGTH_POWER = 0.25
 #: The part of the usual scale that is added to the scale of a query's own tail, which few proteins
-#: show. With 1 look-alikes decided more: without helical hairpins and bundles among the training
-#: proteins, or with them, E = 1 gave 3 and 0.3 false hits; so 2.5 and 0.4. With 0 a fifth of the
-#: relatives that come before a false hit of one query in ten were lost.
+#: show. With 1, E = 1 depended more on which topologies a model had seen: it gave 0.18 to 1.9 false
+#: hits for eight choices, with this part 0.22 to 1.6. With 0 half of the relatives that come before
+#: a false hit of one query in ten were lost.
 _USUAL = 0.35
 #: Besides, the scale of a query's tail grows as this power of its length: the background is of
 #: short proteins, with which a long query cannot show all. The order of its hits does not change.
@@ -50,9 +50,9 @@ _LEAST_LENGTH = 30
 #: those of copies of few proteins have, and any other score would have an E-value of 0.
 _LEAST_SCALE = 1e-3
 #: Excess at which half of the pairs share a fold, and the power of the excess by which the odds
-#: rise. Fits on pairs of CATH's domains that a stage was not fitted on gave 6.7, 8.3 and 9.8, and
-#: powers of 2.4, 2.2 and 2.0, for three choices of topologies, and structures as queries 7.1, 8.0
-#: and 12.7 (benchmarks/quality/calibration.py --tm 60). Classes would not do: how many pairs of one
+#: rise. Fits on pairs of CATH's domains that a stage was not fitted on gave 7.4, 9.7 and 9.1, and
+#: powers of 1.9, 2.4 and 2.1, for three choices of topologies, and structures as queries 7.7, 8.7
+#: and 15.4 (benchmarks/quality/calibration.py --tm 60). Classes would not do: how many pairs of one
 #: excess share one of CATH's or SCOPe's varies much.
 _FOLD_CENTRE, _FOLD_POWER = 8.3, 2.3
 
