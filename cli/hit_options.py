@@ -159,6 +159,7 @@ _FORMS = {
     "evalue": ".2g",
     "probability": ".3f",
     "global_score": ".1f",
+    "score": ".1f",
 }
 
 
@@ -230,7 +231,7 @@ class HitOutput:
         assert hits.comparison is not None
         if self.files:
             given = parse_columns(self.columns)
-            usual = usual_columns(hits.comparison)
+            usual = usual_columns(hits.comparison, tm_score=hits.has_tm_scores)
             columns_of = {
                 file: given or (M8_COLUMNS if form_of(file) == "m8" else usual)
                 for file in self.files
@@ -247,6 +248,8 @@ class HitOutput:
             columns = list(_COLUMNS)
             if hits.comparison.has_residues:
                 columns[4:4] = RESIDUE_COLUMNS
+                if hits.comparison.length_term:  # then no other column is what orders the hits
+                    columns.insert(4 + len(RESIDUE_COLUMNS), "score")
             if tm_score:
                 columns.append("tm_score")
             _print([hit.as_dict() for hit in hits], self.form or "table", columns)

@@ -50,8 +50,10 @@ def best_targets(
         Targets that are wanted for each query, at least 1.
     mode : "local" or "global"
         The score that counts: of local ones ``TargetScores.local_order``.
-    calibration, length_term
-        As for ``score_targets``.
+    calibration : Calibration, optional
+        The stage's.
+    length_term : float
+        Nats that a global score loses for each residue by which the two lengths differ.
     device : torch.device, optional
         Where global scores are computed. Default: the processor, which also takes the part of a
         device that cannot run Triton's kernels.

@@ -34,8 +34,7 @@ class TargetScores:
     ----------
     diagonal : (n,) float32
         The global score (``protalign.residues.chains``): the sum of the residues' log-likelihood
-        ratios on the best diagonal, or on those of several chains, in nats, less the length term
-        if there is one.
+        ratios on the best diagonal, or on those of several chains, in nats.
     local : (n,) float32
         Score of the best local alignment with affine gaps, in nats; all chains of a protein count
         as one.
@@ -66,8 +65,6 @@ def score_targets(
     query: ProteinRows,
     targets: PackedRows,
     calibration: Calibration | None = None,
-    *,
-    length_term: float = 0.0,
 ) -> TargetScores:
     """Score a protein with many others, with the usual gap costs.
 
@@ -82,8 +79,6 @@ def score_targets(
         Rows of the other modality, of n proteins.
     calibration : Calibration, optional
         The stage's.
-    length_term : float
-        Nats that a global score loses for each residue by which the two lengths differ.
 
     Examples
     --------
@@ -93,9 +88,7 @@ def score_targets(
     >>> score_targets(query, PackedRows.of([target])).local.tolist()
     [162.0]
     """
-    return score_in_blocks(
-        query, targets.local.lengths, targets.take, calibration, length_term=length_term
-    )
+    return score_in_blocks(query, targets.local.lengths, targets.take, calibration)
 
 
 def score_in_blocks(
@@ -103,14 +96,12 @@ def score_in_blocks(
     lengths: Int64,
     rows: Callable[[Int64], PackedRows],
     calibration: Calibration | None = None,
-    *,
-    length_term: float = 0.0,
 ) -> TargetScores:
     """Score a protein with many others, whose rows are asked for some at a time.
 
     Parameters
     ----------
-    query, calibration, length_term
+    query, calibration
         As for ``score_targets``.
     lengths : (n,) int64
         Rows of each target.
@@ -126,7 +117,7 @@ def score_in_blocks(
     )
     for items in _blocks(lengths, len(query.local)):
         step()
-        some = _scores(query, rows(items), calibration, chance, length_term)
+        some = _scores(query, rows(items), calibration, chance)
         best.diagonal[items], best.local[items] = some.diagonal, some.local
         if best.excess is not None:
             best.excess[items] = some.excess
@@ -167,14 +158,10 @@ def _scores(
     targets: PackedRows,
     calibration: Calibration | None,
     chance: Chance | None,
-    length_term: float,
 ) -> TargetScores:
     [best], [local] = ProteinTargets(targets).scores(PackedRows.of([query]))
-    n, lengths = len(query.local), targets.local.lengths
-    if length_term:
-        best = less_length_term(best, length_term, n, lengths)
     if calibration is None:
         return TargetScores(best, local, None)
     by_chance = local_scores(query.local, targets.local.backward())[0]
-    excess = calibration.excess(local, by_chance, n, lengths, chance)
+    excess = calibration.excess(local, by_chance, len(query.local), targets.local.lengths, chance)
     return TargetScores(best, local, excess)

@@ -159,7 +159,9 @@ def reranked(
         return hits
     step()
     ids = [hit.id for hit in hits]
-    scored, order, scores = rescored(query, residues, hits[0].against, ids, mode, length_term)
+    scored, order, scores, of_mode = rescored(
+        query, residues, hits[0].against, ids, mode, length_term
+    )
     known, calibration = set(scored), residues.stage.calibration
     best = []
     for position in order:
@@ -167,6 +169,7 @@ def reranked(
             hits[scored[position]],
             local_score=float(scores.local[position]),
             global_score=float(scores.diagonal[position]),
+            score=float(of_mode[position]),
         )
         if calibration is not None and scores.excess is not None:
             excess = scores.excess[position]

@@ -38,7 +38,7 @@ class HitFilters:
     max_evalue : float or None
         The highest E-value.
     min_score : float or None
-        The lowest score of the search's mode, in nats.
+        The lowest score of the search's mode (``Hit.score``), in nats.
     min_cov : float or None
         The least share, 0 to 1, of the query and of the entry between the first and the last
         aligned residue. Both must have it.
@@ -88,6 +88,8 @@ class Comparison:
         The entries' residue rows; None if there was no second stage.
     mode : "local" or "global"
         The alignments to make.
+    length_term : float
+        The length term of the order, in nats for each residue.
     """
 
     def __init__(
@@ -96,8 +98,10 @@ class Comparison:
         store: EmbeddingStore | None,
         residues: StoredResidues | None,
         mode: AlignMode,
+        length_term: float = 0.0,
     ) -> None:
-        self.queries, self.store, self.mode = queries, store, mode
+        self.queries, self.store = queries, store
+        self.mode, self.length_term = mode, length_term
         self._residues = residues
         self._proteins: dict[int, Protein | None] = {}
         self._alignments: dict[tuple[int, str], NamedAlignment | None] = {}
@@ -113,9 +117,16 @@ class Comparison:
         """Whether it gave E-values."""
         return self._residues is not None and self._residues.stage.calibration is not None
 
-    def score(self, hit: Hit) -> float | None:
-        """Return the score of the search's mode, in nats; None without a second stage."""
-        return hit.local_score if self.mode == "local" else hit.global_score
+    @property
+    def order(self) -> str:
+        """What the hits are ordered by, in words."""
+        if not self.has_residues:
+            return "the cosine of the vectors"
+        if self.mode == "local":
+            return "the best local alignment of the residues (mode local)"
+        less = f", less {self.length_term:g} nats for each residue by which the lengths differ"
+        words = "the best diagonal of the residues (mode global)"
+        return words + less if self.length_term else words
 
     def query(self, query: int) -> Protein | None:
         """Return a query's protein; None if it is unknown."""
@@ -230,10 +241,10 @@ class Comparison:
             hit.evalue is not None and hit.evalue <= filters.max_evalue
         ):
             return False
-        if filters.min_score is not None:
-            score = self.score(hit)
-            if score is None or score < filters.min_score:
-                return False
+        if filters.min_score is not None and not (
+            hit.score is not None and hit.score >= filters.min_score
+        ):
+            return False
         if filters.min_cov is not None:
             alignment = self.alignment(query, hit)
             if alignment is None or filters.min_cov > min(

@@ -39,8 +39,14 @@ class Hit:
     global_score : float or None
         Sum of the residues' log-likelihood ratios on the best diagonal, or on those of several
         chains in order, in nats: high for the query's own partner, and for near-identical
-        proteins. What ``align --mode global`` reports as the score of the whole. With ``rerank``
-        only.
+        proteins. What ``align --mode global`` reports as the score of the whole, without a length
+        term. With ``rerank`` only.
+    bits : float or None
+        How rare the local score is by chance: the E-value is the entries searched times 2^-bits.
+        None as for ``evalue``.
+    score : float or None
+        The score of the search's mode, in nats: ``local_score``, or in mode "global"
+        ``global_score`` less the length term, which then orders the hits. With ``rerank`` only.
     description, organism, accession : str or None
         The entry's name, its organism and its accession, as its file had them; None if unknown.
     taxid : int or None
@@ -65,6 +71,7 @@ class Hit:
     probability: float | None = None
     global_score: float | None = None
     bits: float | None = None
+    score: float | None = None
     description: str | None = None
     organism: str | None = None
     taxid: int | None = None

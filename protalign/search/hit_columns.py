@@ -71,7 +71,12 @@ _ALL = (
     Column("tcov", "number", "alignment", ".3f", "share of the entry from tstart to tend, 0 to 1"),
     Column("cosine", "number", "", ".4f", "cosine of the two vectors, -1 to 1"),
     Column("against", "text", "", "", "the entry's vector compared: sequence or structure"),
-    Column("score", "number", "residues", ".1f", "score of the residues' alignment, in nats"),
+    Column("score", "number", "residues", ".1f", "score of the mode, less a length term, in nats"),
+    Column(
+        "local_score", "number", "residues", ".1f", "score of the best local alignment, in nats"
+    ),
+    Column("global_score", "number", "residues", ".1f", "score of the best diagonal, in nats"),
+    Column("mode", "text", "residues", "", "what orders the hits and is aligned: local or global"),
     Column("prob", "number", "calibration", ".3f", "probability of a common fold, 0 to 1"),
     Column("alntmscore", "number", "coordinates", ".3f", "TM-score by the pairs superposed"),
     Column("qtmscore", "number", "coordinates", ".3f", "TM-score by the query's length"),
@@ -94,8 +99,8 @@ COLUMNS: Mapping[str, Column] = {column.name: column for column in _ALL}
 _USUAL: tuple[tuple[Need, tuple[str, ...]], ...] = (
     ("", ("query", "target", "rank")),
     ("calibration", ("evalue", "prob", "bits")),
-    ("residues", ("score",)),
-    ("", ("cosine",)),
+    ("residues", ("score", "local_score", "global_score", "mode")),
+    ("", ("cosine", "against")),
     ("alignment", ("fident", "alnlen", "mismatch", "gapopen", "qstart", "qend", "tstart", "tend")),
     ("", ("qlen", "tlen")),
     ("alignment", ("qcov", "tcov")),
@@ -167,7 +172,10 @@ def values(hit: Hit, query: int, comparison: Comparison, columns: Sequence[str])
         "against": hit.against,
         "qlen": comparison.queries.lengths[query],
         "tlen": hit.length,
-        "score": comparison.score(hit),
+        "score": hit.score,
+        "local_score": hit.local_score,
+        "global_score": hit.global_score,
+        "mode": None if hit.score is None else comparison.mode,
         "evalue": hit.evalue,
         "bits": hit.bits,
         "prob": hit.probability,
@@ -243,12 +251,15 @@ class HitTable:
         Each query's id, length, modality and number of hits.
     failures : tuple of Failure
         Queries that could not be read.
+    order : str
+        What the hits are ordered by, in words; empty if unknown.
     """
 
     columns: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
     queries: tuple[dict[str, Any], ...]
     failures: tuple[Failure, ...] = ()
+    order: str = ""
 
     def select(self, columns: Sequence[str]) -> HitTable:
         """Return the table with some of its columns.

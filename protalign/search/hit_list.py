@@ -114,6 +114,7 @@ class Hits(Sequence[Hit]):
                 for place in range(len(queries))
             ),
             self.failures,
+            comparison.order,
         )
 
     def view(self, index: int) -> dict[str, Any]:

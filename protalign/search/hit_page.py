@@ -103,6 +103,7 @@ def page(table: HitTable, view: Callable[[int], dict[str, Any]] | None = None) -
         unknown=unknown,
         queries=queries,
         failures=table.failures,
+        order=table.order,
         total=len(table.rows),
         shown=len(shown),
         interactive=interactive,

@@ -81,9 +81,10 @@ def search(
         finds relatives, or the best diagonal, which tells the query's own partner from its
         near-identical siblings. Both are given.
     length_term : float
-        Subtract this, in nats, from a global score for each residue by which the two lengths
-        differ; 2 is a good value. It tells candidates apart by their length alone, which is a
-        different thing from their residues. "global" only; 0: do not.
+        Order by the global score less so many nats for each residue by which the two lengths
+        differ (``Hit.score``; ``Hit.global_score`` stays without it); 2 is a good value. It tells
+        candidates apart by their length alone, which is a different thing from their residues.
+        "global" only; 0: do not.
     tm_score : bool
         Superpose each hit on its query and give the TM-score; None for a query or an entry without
         coordinates. Refused if no query has any.

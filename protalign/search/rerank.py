@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from protalign.core.arrays import Int64
+from protalign.core.arrays import Float32, Int64
 from protalign.core.checks import check_between
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
@@ -20,7 +20,12 @@ from protalign.heads.model import Model
 from protalign.residues import ResidueStage
 from protalign.residues.proteins import PackedRows, ProteinRows
 from protalign.residues.scan import best_targets
-from protalign.residues.targets import RESIDUES_AT_ONCE, TargetScores, score_in_blocks
+from protalign.residues.targets import (
+    RESIDUES_AT_ONCE,
+    TargetScores,
+    less_length_term,
+    score_in_blocks,
+)
 from protalign.search.residue_rows import check_finite_rows
 from protalign.stores import EmbeddingStore
 
@@ -224,7 +229,7 @@ def rescored(
     ids: Sequence[str],
     mode: AlignMode,
     length_term: float = 0.0,
-) -> tuple[list[int], list[int], TargetScores]:
+) -> tuple[list[int], list[int], TargetScores, Float32]:
     """Score a query's candidates by their residues, and order them.
 
     Rows are read and scored in blocks: memory does not grow with the candidates.
@@ -247,10 +252,13 @@ def rescored(
     Returns
     -------
     scored : list of int
-        The candidates that have rows; ``scores`` are theirs, in this order.
+        The candidates that have rows; ``scores`` and ``of_mode`` are theirs, in this order.
     order : list of int
         Positions in ``scored``, best first; of equal ones the earlier candidate first.
     scores : TargetScores
+        Without the length term.
+    of_mode : (n,) float32
+        The scores of the mode, in nats: global ones less the length term.
 
     Raises
     ------
@@ -261,13 +269,18 @@ def rescored(
     known = np.flatnonzero(lengths)
     if not len(known):
         empty = np.empty(0, np.float32)
-        return [], [], TargetScores(empty, empty, None)
+        return [], [], TargetScores(empty, empty, None), empty
     scores = score_in_blocks(
         query,
         lengths[known],
         lambda places: residues.packed(modality, [ids[place] for place in known[places]]),
         residues.stage.calibration,
-        length_term=length_term,
     )
-    keys = scores.local_order if mode == "local" else scores.diagonal.astype(np.float64)
-    return known.tolist(), np.argsort(-keys, kind="stable").tolist(), scores
+    of_mode = scores.local
+    if mode == "global":
+        of_mode = scores.diagonal
+        if length_term:
+            n_query = len(query.local)
+            of_mode = less_length_term(of_mode, length_term, n_query, lengths[known])
+    keys = scores.local_order if mode == "local" else of_mode.astype(np.float64)
+    return known.tolist(), np.argsort(-keys, kind="stable").tolist(), scores, of_mode

@@ -323,7 +323,7 @@ class Searcher:
             hits = self.candidates(queries, options.against, self.count(options))
         if residues is not None:
             hits = self._in_order(hits, queries, residues, options)
-        comparison = Comparison(queries, opened, residues, options.mode)
+        comparison = Comparison(queries, opened, residues, options.mode, options.length_term)
         filters = options.filters
         hits = [comparison.best(place, each, options.k, filters) for place, each in enumerate(hits)]
         if self.words is not None:

@@ -47,7 +47,9 @@ class SearchForm(QueryForm):
     )
     mode: AlignMode = Field("local", description="The alignment whose score orders the hits.")
     length_term: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        0.0, description="Nats that a global score loses for each residue of different length."
+        0.0,
+        description="Mode global: nats that the score, which orders the hits, loses for each "
+        "residue of different length. The column global_score does not.",
     )
     tm_score: bool = Field(
         False, description="Superpose each hit on its query. Refused if no query has coordinates."
@@ -165,6 +167,9 @@ class HitRow(_Form):
     cosine: float = 0.0
     against: Modality = "structure"
     score: float | None = None
+    local_score: float | None = None
+    global_score: float | None = None
+    mode: AlignMode | None = None
     prob: float | None = None
     alntmscore: float | None = None
     qtmscore: float | None = None

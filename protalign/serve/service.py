@@ -436,10 +436,11 @@ def _field(error: InputError) -> str | None:
     """
     things = error.reason.partition(": ")[0].split(", ")
     names = [thing.partition("=")[0] for thing in things]
+    is_field = "=" in things[0] or names[0] not in COLUMNS  # "mode" is both
     fields = SearchForm.model_fields.keys()
     if not all(name in fields or name in COLUMNS for name in names):
         return None
-    return names[0] if names[0] in fields else "columns"
+    return names[0] if is_field else "columns"
 
 
 def _points(

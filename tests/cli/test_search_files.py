@@ -50,6 +50,26 @@ def test_several_files_from_one_search(search: Callable[..., Done], tmp_path: Pa
     assert (tmp_path / "named.m8").read_text().startswith("query\ttarget\n1a2p_A\t")
 
 
+def test_files_hold_what_is_printed(search: Callable[..., Done], tmp_path: Path) -> None:
+    """Every column of the printed table is in a file without --format-output, TM-scores too."""
+    names = {"id": "target", "length": "tlen", "probability": "prob", "tm_score": "qtmscore"}
+    words = ("1a2p_A", "--rerank", 20, "-k", 9, "--tm-score", "--mode", "global")
+    for more in ((), ("--length-term", 2)):
+        out = ("-o", tmp_path / "hits.json", "-o", tmp_path / "hits.tsv", "--json")
+        printed = json.loads(search(*words, *more, *out).stdout)["hits"]
+        assert ("score" in printed[0]) == bool(more)
+        rows = json.loads((tmp_path / "hits.json").read_text())["hits"]
+        for hit, row in zip(printed, rows, strict=True):
+            for name, value in hit.items():  # an uncalibrated model gives no E-values
+                assert row.get(names.get(name, name)) == value, name
+            assert row["mode"] == "global"
+        scores = [row["score"] for row in rows]
+        assert scores == sorted(scores, reverse=True)
+        assert (scores == [row["global_score"] for row in rows]) == (not more)
+        header = (tmp_path / "hits.tsv").read_text().splitlines()[0]
+        assert header.split("\t") == list(rows[0])
+
+
 def test_no_hits_are_an_empty_file(search: Callable[..., Done], tmp_path: Path) -> None:
     """Nothing passes the filter: the files say so, and no folder is made."""
     words = ("--rerank", 20, "--min-tm", 1, "-o", tmp_path / "hits.tsv")

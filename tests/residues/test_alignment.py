@@ -181,12 +181,12 @@ def test_targets_in_blocks_are_targets_at_once(
         for i, (length, of_head) in enumerate(heads)
     )
     targets = PackedRows.of(proteins)
-    want = score_targets(query, targets, length_term=1.0)
+    want = score_targets(query, targets)
     steps: list[int] = []
     with pytest.MonkeyPatch.context() as patch, in_steps(lambda: steps.append(1)):
         patch.setattr("protalign.residues.targets.PAIRS_AT_ONCE", most)
         patch.setattr("protalign.residues.targets.LANES", 1)
-        found = score_targets(query, targets, length_term=1.0)
+        found = score_targets(query, targets)
     assert found.local.tolist() == want.local.tolist()
     assert found.diagonal.tolist() == want.diagonal.tolist()
     assert found.excess is None

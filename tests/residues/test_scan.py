@@ -18,7 +18,7 @@ from protalign.residues.calibration import Calibration
 from protalign.residues.kernels import diagonals
 from protalign.residues.proteins import PackedRows, ProteinRows
 from protalign.residues.scan import best_targets
-from protalign.residues.targets import score_targets
+from protalign.residues.targets import less_length_term, score_targets
 from tests.residues.kernels.test_scores import real_rows, whole_rows
 
 #: None is the processor; without a GPU, the kernel of one is interpreted.
@@ -61,8 +61,11 @@ def of_score_targets(
     length_term: float,
 ) -> list[int]:
     """The numbers of the targets that are the best, or equal to the last of them."""
-    scores = score_targets(query, PackedRows.of(targets), calibration, length_term=length_term)
-    keys = scores.local_order if mode == "local" else scores.diagonal
+    packed = PackedRows.of(targets)
+    scores = score_targets(query, packed, calibration)
+    lengths = len(query.local), packed.local.lengths
+    less = less_length_term(scores.diagonal, length_term, *lengths)
+    keys = scores.local_order if mode == "local" else less
     least = np.sort(keys)[::-1][:count][-1]
     return [10 + 2 * place for place in np.flatnonzero(keys >= least).tolist()]
 

@@ -8,7 +8,7 @@ import io
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from protalign.core.printing import cell_text, table_cell
 from protalign.core.protein import Backbone, Chain
 from protalign.residues import Alignment
 from protalign.residues.calibration import Calibration
-from protalign.search import Hits, hit_page
+from protalign.search import Hit, Hits, hit_page
 from protalign.search.alignment_formats import M8_COLUMNS
 from protalign.search.alignments import NamedAlignment
 from protalign.search.hit_columns import (
@@ -38,7 +38,7 @@ from protalign.search.hit_columns import (
     json_schema,
     parse_columns,
 )
-from protalign.search.hit_files import check_files, form_of, write_table
+from protalign.search.hit_files import cell, check_files, form_of, write_table
 from protalign.search.residue_rows import ResidueRows, positions
 from tests.conftest import REPOSITORY
 
@@ -141,6 +141,8 @@ def test_numbers_are_those_of_the_hits(hits: Hits, table: HitTable, finished: Pa
         assert (row["query"], row["target"], row["rank"]) == (hit.query, hit.id, hit.rank)
         assert (row["evalue"], row["prob"]) == (hit.evalue, hit.probability)
         assert (row["score"], row["cosine"]) == (hit.local_score, hit.cosine)
+        assert (row["local_score"], row["global_score"]) == (hit.local_score, hit.global_score)
+        assert row["mode"] == "local"
         assert row["evalue"] == pytest.approx(n_targets * 2 ** -row["bits"])
 
 
@@ -287,6 +289,107 @@ def test_every_form_holds_the_same(table: HitTable, tmp_path: Path) -> None:
         assert one == (tmp_path / f"two{path.suffix}.gz").read_bytes()
         assert gzip.decompress(one) == path.read_bytes()
         assert one[4:8] == bytes(4)  # the time
+
+
+#: The column of each attribute of a hit.
+COLUMN_OF = {
+    "query": "query",
+    "rank": "rank",
+    "id": "target",
+    "cosine": "cosine",
+    "length": "tlen",
+    "against": "against",
+    "tm_score": "qtmscore",
+    "local_score": "local_score",
+    "evalue": "evalue",
+    "probability": "prob",
+    "global_score": "global_score",
+    "bits": "bits",
+    "score": "score",
+    "description": "tdesc",
+    "organism": "torganism",
+    "taxid": "taxid",
+    "accession": "tacc",
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"mode": "global"}, {"mode": "global", "length_term": 2}, {"rerank": 0}],
+    ids=["local", "global", "length term", "vectors"],
+)
+def test_usual_columns_hold_every_attribute_of_a_hit(
+    search: Search, sample: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Whatever the search gave is in TSV, CSV, JSON and Parquet, and the mode that ordered it."""
+    assert COLUMN_OF.keys() == {each.name for each in fields(Hit)}
+    hits = search(["1a2p_A", sample / "1b5m_A.pdb.gz"], k=9, tm_score=True, **options)
+    by_residues = options.get("rerank") != 0
+    columns = {
+        name: column
+        for name, column in COLUMN_OF.items()
+        if by_residues or COLUMNS[column].need in ("", "coordinates")
+    }
+    expected = [{column: getattr(hit, name) for name, column in columns.items()} for hit in hits]
+    if by_residues:
+        expected = [{**row, "mode": options.get("mode", "local")} for row in expected]
+    else:
+        assert {getattr(hit, n) for hit in hits for n in COLUMN_OF.keys() - columns} == {None}
+    for form in ("tsv", "csv", "json", "parquet"):
+        hits.write(tmp_path / f"hits.{form}")
+    document = json.loads((tmp_path / "hits.json").read_text())
+    assert check(document, json_schema()) == []
+    rows = pq.read_table(tmp_path / "hits.parquet").to_pylist()
+    for found in (document["hits"], rows):
+        assert [{name: row[name] for name in expected[0]} for row in found] == expected
+    for form, delimiter in (("tsv", "\t"), ("csv", ",")):
+        with (tmp_path / f"hits.{form}").open(newline="") as file:
+            read = list(csv.DictReader(file, delimiter=delimiter))
+        assert list(read[0]) == document["columns"]
+        for row, known in zip(read, expected, strict=True):
+            assert {name: row[name] for name in known} == {
+                name: cell(name, value) for name, value in known.items()
+            }
+
+
+@pytest.mark.parametrize("mode", ["local", "global"])
+def test_both_scores_may_be_asked_for(search: Search, mode: str) -> None:
+    """Alone and without an alignment; a hit whose residues were not compared has neither."""
+    columns = "target,score,local_score,global_score,mode"
+    hits = search("1a2p_A", k=40, rerank=3, mode=mode, columns=columns)
+    rows = hits.table().rows
+    for hit, row in zip(hits[:3], rows[:3], strict=True):
+        assert list(row.values()) == [hit.id, hit.score, hit.local_score, hit.global_score, mode]
+        assert hit.score == (hit.local_score if mode == "local" else hit.global_score)
+    assert hits.comparison is not None
+    assert hits.comparison._alignments == {}
+    without = [hit for hit in hits if hit.local_score is None]
+    for row in rows[len(hits) - len(without) :]:
+        assert set(row.values()) - {row["target"]} == {None}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rerank": 0}, "2 hits of 1 query, ordered by the cosine of the vectors."),
+        (
+            {},
+            "2 hits of 1 query, ordered by the best local alignment of the residues (mode local).",
+        ),
+        ({"mode": "global"}, "ordered by the best diagonal of the residues (mode global)."),
+        (
+            {"mode": "global", "length_term": 2},
+            "(mode global), less 2 nats for each residue by which the lengths differ.",
+        ),
+    ],
+)
+def test_the_page_says_what_orders_its_hits(
+    search: Search, tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    """In words, whatever its columns are."""
+    hits = search("1a2p_A", k=2, columns="query,target,cosine", **options)
+    hits.write(tmp_path / "hits.html")
+    assert words in (tmp_path / "hits.html").read_text()
 
 
 def check(value: Any, schema: dict[str, Any], at: str = "") -> list[str]:
@@ -451,10 +554,17 @@ def test_results_do_not_depend_on_what_is_kept(
 
 
 def test_the_mode_decides_the_score_and_the_alignment(search: Search) -> None:
-    """The global mode's score and alignment are those of the best diagonal."""
-    hits = search("1a2p_A", k=3, mode="global", columns="score,qaln,taln,qcov")
+    """The global mode's are of the best diagonal; E-value, bits and probability are as before."""
+    of_local = "local_score,evalue,bits,prob"
+    columns = f"score,global_score,qaln,taln,qcov,{of_local}"
+    hits = search("1a2p_A", k=3, mode="global", columns=columns)
+    local = {hit.id: hit for hit in search("1a2p_A", k=30)}
     for hit, row in zip(hits, hits.table().rows, strict=True):
-        assert row["score"] == hit.global_score
+        assert row["score"] == row["global_score"] == hit.global_score
+        known = local[hit.id]
+        assert [row[name] for name in of_local.split(",")] == [
+            known.local_score, known.evalue, known.bits, known.probability
+        ]  # fmt: skip
         assert row["qaln"].count("-") == row["taln"].count("-") == 0
 
 
@@ -464,6 +574,7 @@ def test_the_mode_decides_the_score_and_the_alignment(search: Search) -> None:
         ({"rerank": 0, "columns": M8_COLUMNS}, "fident, alnlen, .*, bits: only a search that comp"),
         ({"rerank": 0, "min_cov": 0.5}, "min_cov: only a search that compares residues"),
         ({"rerank": 0, "max_evalue": 1}, "max_evalue: only a search"),
+        ({"rerank": 0, "columns": "global_score,mode"}, "global_score, mode: only a search that"),
         ({"columns": "query,targt"}, "'targt': not a column of hits; did you mean 'target'"),
         ({"columns": "query,query"}, "query: the column is named twice"),
         ({"columns": []}, "columns: none is named"),

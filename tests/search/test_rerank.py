@@ -206,7 +206,7 @@ def test_what_is_missing_is_named(work: Path, vectors: AlignedVectors, tmp_path:
 
 
 def test_a_length_term_is_asked_for(work: Path, vectors: AlignedVectors) -> None:
-    """It takes so many nats for each residue of difference, and changes nothing else."""
+    """It takes so many nats for each residue off the score of the order, and off nothing else."""
     options = {"model": work / "model", "k": 20, "rerank": 20, "mode": "global"}
     without = {hit.id: hit for hit in protalign.search("1bpi_A", vectors, **options)}
     hits = protalign.search("1bpi_A", vectors, length_term=2, **options)
@@ -215,13 +215,22 @@ def test_a_length_term_is_asked_for(work: Path, vectors: AlignedVectors) -> None
     assert own is not None
     for hit in hits:
         plain = without[hit.id]
-        assert hit.local_score == plain.local_score
+        assert hit == replace(plain, rank=hit.rank, score=hit.score)
         assert hit.length is not None
-        assert plain.global_score is not None
+        assert plain.score == plain.global_score is not None
         expected = plain.global_score - 2 * abs(hit.length - own)
-        assert hit.global_score == pytest.approx(expected, abs=0.01)
-    scores = [hit.global_score for hit in hits]
+        assert hit.score == pytest.approx(expected, abs=0.01)
+    scores = [hit.score for hit in hits]
     assert scores == sorted(scores, reverse=True)
+    assert [hit.id for hit in hits] != list(without)
+    every, most = (
+        protalign.search("1bpi_A", vectors, length_term=2, **(options | {"rerank": count}))
+        for count in ("all", len(vectors))
+    )
+    assert [(hit.id, hit.score) for hit in every] == [(hit.id, hit.score) for hit in most]
+    least = scores[10]
+    kept = protalign.search("1bpi_A", vectors, length_term=2, min_score=least, **options)
+    assert [hit.id for hit in kept] == [hit.id for hit in hits[:11]]
     for wrong in ({"length_term": -1}, {"length_term": 2, "mode": "local"}):
         with pytest.raises(InputError, match="length_term"):
             protalign.search("1bpi_A", vectors, **(options | wrong))

@@ -72,6 +72,7 @@ def test_a_wrong_search_is_refused(
         ('"max_evalue": 1', "max_evalue"),
         ('"columns": "query,qaln,evalue"', "columns"),
         ('"columns": "query,nothing"', "columns"),
+        ('"columns": "query,mode"', "columns"),
         ('"rerank": 5, "against": "sequence"', "rerank"),
     ],
 )

@@ -23,7 +23,9 @@
   const FACTS = [
     ["evalue", "E-value", scientific, "Entries that would score as well by chance, in a search of this size. Below 0.01 chance is unlikely."],
     ["prob", "Probability", (v) => number(v, 3), "Estimated probability that query and entry share a fold."],
-    ["score", "Score", (v) => `${number(v, 1)} nats`, "Sum of the aligned residues’ log-likelihood ratios, less the costs of gaps. High: the sequence fits the structure."],
+    ["score", "Score with length term", (v) => `${number(v, 1)} nats`, "The global score less the length term of the search. It orders the hits."],
+    ["local_score", "Local score", (v) => `${number(v, 1)} nats`, "Of the best local alignment: the sum of the aligned residues’ log-likelihood ratios, less the costs of gaps. High: a part of the sequence fits the structure."],
+    ["global_score", "Global score", (v) => `${number(v, 1)} nats`, "Of the best diagonal, without gaps, or of those of several chains. High: the whole sequence fits the structure."],
     ["cosine", "Cosine", (v) => number(v, 3), "Cosine of the angle between the two proteins’ vectors, −1 to 1. It ranks the candidates."],
     ["fident", "Identity", (v) => `${number(100 * v, 0)} %`, "Share of the alignment’s columns with equal letters."],
     ["qcov", "Query coverage", (v) => `${number(100 * v, 0)} %`, "Share of the query between its first and its last aligned residue."],
@@ -32,9 +34,13 @@
     ["ttmscore", "TM-score by entry", (v) => number(v, 3), "The same, by the entry’s length."],
     ["rmsd", "RMSD", (v) => `${number(v, 2)} Å`, "Of the CA atoms that the superposition pairs."],
   ];
+  // Without a length term the score is one of the two others.
+  const has = (hit, name) =>
+    hit[name] !== null && hit[name] !== undefined &&
+    (name !== "score" || ![hit.local_score, hit.global_score].includes(hit.score));
   const factsOf = (view) =>
     el("dl", { class: "facts" },
-      ...FACTS.filter(([name]) => view.hit[name] !== null && view.hit[name] !== undefined).map(
+      ...FACTS.filter(([name]) => has(view.hit, name)).map(
         ([name, title, shown, meaning]) =>
           el("div", {}, el("dt", { text: title }), el("dd", {},
             el("b", { text: shown(view.hit[name]) }), el("span", { class: "meaning", text: meaning }))),

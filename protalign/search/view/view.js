@@ -29,7 +29,7 @@
     ["target", "Entry", entry, "The entry that was found", "always", false],
     ["evalue", "E-value", (h) => [scientific(h.evalue)], "Entries that would score as well by chance, in a search of this size", "always", false],
     ["prob", "Probability", (h) => [number(h.prob, 3)], "Estimated probability of a common fold", "widest", true],
-    ["score", "Score", (h) => [number(h.score, 1)], "Sum of the aligned residues’ log-likelihood ratios, in nats, less the costs of gaps", "always", true],
+    ["score", "Score", (h) => [number(h.score, 1)], "Score of the residues by the search’s mode, in nats: of the best local alignment, or of the best diagonal less the length term", "always", true],
     ["cosine", "Cosine", (h) => [number(h.cosine, 3)], "Cosine of the two proteins’ vectors, −1 to 1", "widest", true],
     ["qcov", "Query coverage", (h) => bar(h.qcov), "Share of the query that the alignment spans", "roomy", true],
     ["tcov", "Entry coverage", (h) => bar(h.tcov), "Share of the entry that the alignment spans", "roomy", true],
