@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from protalign.cli.console import (
     print_table,
 )
 from protalign.cli.options import AsJson, StoreList
+from protalign.cli.verify import kind_of
 from protalign.core.errors import InputError
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
@@ -55,6 +57,11 @@ def info(
         raise InputError(f"--format {output}: contradicts --json", "give one of the two")
     from protalign.stores import EmbeddingStore
 
+    for path in store:
+        if kind := kind_of(Path(path)):
+            name = path_text(path)
+            advice = f"run `protalign verify {name}` to check it"
+            raise InputError(f"{name}: it is {kind}, not a store", advice)
     opened = EmbeddingStore.open(store)
     if output in ("tsv", "csv"):
         print_rows(

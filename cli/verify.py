@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from protalign.core.errors import InputError, ProtAlignError, StoreError
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted
+
+if TYPE_CHECKING:
+    from protalign.stores import EmbeddingStore
 
 #: The document of each kind of folder but a store, the kind, and files that only it has.
 _DOCUMENTS = {
@@ -70,8 +73,9 @@ def verify(
     """Check a store, vectors, a model or an index for damage.
 
     Reads everything and compares it with the checksums and counts that were written. Names the
-    damaged ids of a store. An index of words is also compared with its store, if that is here, and
-    one of vectors with its --vectors. Changes nothing, unless --upgrade is given.
+    damaged ids of a store. An index of words is also compared with its store, if that is here: it
+    may lack entries that came later. One of vectors is compared with its --vectors. Changes
+    nothing, unless --upgrade is given.
 
     \b
     Examples:
@@ -108,10 +112,17 @@ def verify(
     _verify_file(path, store, vectors, as_json)
 
 
+def kind_of(path: Path) -> str:
+    """Return what a folder is that has the document of another kind than a store; "" if it has not.
+
+    For example "an index of words".
+    """
+    return next((kind for name, (kind, _) in _DOCUMENTS.items() if (path / name).is_file()), "")
+
+
 def _is_no_store(path: Path) -> bool:
     """Return whether a path is a file, a model, an index or vectors, or what is left of one."""
-    has_document = any((path / name).is_file() for name in _DOCUMENTS)
-    return path.is_file() or has_document or _without_document(path) != ""
+    return path.is_file() or kind_of(path) != "" or _without_document(path) != ""
 
 
 def _without_document(path: Path) -> str:
@@ -149,10 +160,12 @@ def _verify_stores(paths: list[str], upgrade: bool, scheduler: str | None, as_js
 def _verify_file(path: Path, store: list[str] | None, vectors: Path | None, as_json: bool) -> None:
     """Verify vectors, a model or an index, whose damage is not traced to ids."""
     check: Callable[[Path], list[str]]
-    also: dict[str, str | None] = {}
+    also: dict[str, str | int | None] = {}
     whole = "it is whole"
+    compared: EmbeddingStore | None = None
     if (path / "index.json").is_file():
-        check, name, why = _index_check(path, store)
+        check, compared, why = _index_check(path, store)
+        name = None if compared is None else path_text(compared.path)
         also = {"store": name}
         whole += f", and its entries are those of {name}" if name else f"; {why}"
     elif (path / "vector-index.json").is_file():
@@ -171,6 +184,15 @@ def _verify_file(path: Path, store: list[str] | None, vectors: Path | None, as_j
         from protalign.stores import verify_vectors as check
     missing = _without_document(path)
     problems = [missing] if missing else check(path)
+    if compared is not None and not problems:
+        from protalign.search.word_index import WordIndex, lacking_words
+
+        try:
+            also["lacking"] = lacking = WordIndex(path).n_lacking(compared)
+        except StoreError as error:
+            problems, lacking = [f"{path}: its store was not compared: {error}"], 0
+        if lacking:
+            whole = f"it is whole, but {lacking_words(lacking, path_text(compared.path))}"
     if as_json:
         print_json({"path": path_text(path), "ok": not problems, "problems": problems, **also})
     else:
@@ -182,8 +204,8 @@ def _verify_file(path: Path, store: list[str] | None, vectors: Path | None, as_j
 
 def _index_check(
     path: Path, given: list[str] | None
-) -> tuple[Callable[[Path], list[str]], str | None, str]:
-    """Return what checks an index of words, its store's path, or None and why it is not compared.
+) -> tuple[Callable[[Path], list[str]], EmbeddingStore | None, str]:
+    """Return what checks an index of words, its store, or None and why it is not compared.
 
     A damaged store hides nothing of the index. If it was named, it is a problem.
     """
@@ -201,4 +223,4 @@ def _index_check(
                 raise
             return lambda path: [*verify_index(path), f"{path}: {why}"], None, why
         store = None
-    return partial(verify_index, store=store), None if store is None else str(store.path), why
+    return partial(verify_index, store=store), store, why

@@ -68,6 +68,19 @@ def table_cell(text: object) -> str:
     return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
 
 
+def share(value: float) -> str:
+    """Return a share of 0 to 1 in percent, rounded, but 0% and 100% only if it is none or all.
+
+    Examples
+    --------
+    >>> share(0.0), share(0.0036), share(0.5), share(0.9964), share(1.0)
+    ('0%', '<1%', '50%', '>99%', '100%')
+    """
+    if 0 < value <= 0.005:
+        return "<1%"
+    return ">99%" if 0.995 <= value < 1 else f"{value:.0%}"
+
+
 def cell_text(cell: str) -> str:
     """Return the text that ``table_cell`` was given, if that was printable.
 

@@ -434,8 +434,8 @@ class Model(nn.Module):
         Returns
         -------
         Alignment
-            With an E-value and a probability if the mode is "local" with the usual gap costs, and
-            the residue stage is calibrated.
+            With an E-value, bits and a probability if the mode is "local" with the usual gap
+            costs, and the residue stage is calibrated.
 
         Raises
         ------
@@ -503,6 +503,7 @@ class Model(nn.Module):
             alignment,
             evalue=float(stage.calibration.evalue(excess, n_targets)),
             probability=float(stage.calibration.probability(excess)),
+            bits=float(stage.calibration.bits(excess)),
         )
 
     def retrieval_set(self, X: Any) -> RetrievalSet:

@@ -46,6 +46,9 @@ class Alignment:
         Hits of this score that a search of this size finds by chance; None if it is unknown.
     probability : float or None
         Probability that the two share a fold, a TM-score of 0.5 or more; None if it is unknown.
+    bits : float or None
+        How rare the score is by chance: the E-value is the search's size times 2 ** -bits. 0 or
+        more; None if it is unknown.
     global_score : float or None
         The score of the same two in "global" mode, in nats; None if it was not computed. It is not
         comparable with a local alignment's ``score``, which is another sum, maybe of other rows.
@@ -68,6 +71,7 @@ class Alignment:
     evalue: float | None = None
     probability: float | None = None
     global_score: float | None = None
+    bits: float | None = None
 
     def __len__(self) -> int:
         return len(self.query_rows)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from protalign.core.printing import printable, table_cell
+from protalign.core.printing import printable, share, table_cell
+from protalign.core.words import counted
 from protalign.residues import Alignment
 from protalign.search.alignments import NamedAlignment
 from protalign.search.residue_rows import ResidueRows
@@ -30,8 +31,9 @@ LEGEND = "between the lines: | at least 3 nats, : 1 to 3, . 0 to 1, nothing belo
 def m8(alignment: NamedAlignment) -> str:
     r"""Return the columns of BLAST's tabular form, joined by tabs; "" if nothing is aligned.
 
-    The columns are ``M8_COLUMNS``. fident is the share of columns with equal letters, bits is the
-    score in bits, and evalue is empty if it is unknown.
+    The columns are ``M8_COLUMNS``. fident is the share of columns with equal letters, and evalue is
+    empty if it is unknown. bits say how rare the score is by chance if evalue is known, which is
+    then 2 to the power of -bits; else they are the score in bits.
 
     Examples
     --------
@@ -127,7 +129,8 @@ def blocks(alignment: NamedAlignment) -> str:
     ends.
     """
     found = alignment.alignment
-    score = f"score {found.score:.1f} nats ({alignment.bits:.1f} bits)"
+    bits = f" ({alignment.bits:.1f} bits)"
+    of_score, of_chance = (bits, "") if found.bits is None else ("", bits)
     diagonal = other_score(found)
     also = [] if diagonal is None else [f"global score {diagonal:.1f} nats: {_GLOBAL}"]
     lines = [f"{_described(alignment.query)} on {_described(alignment.target)}"]
@@ -135,11 +138,12 @@ def blocks(alignment: NamedAlignment) -> str:
         nothing = f"{found.mode} alignment: no part of the two fits"
         return "\n".join([*lines, nothing, *also, ""])
     facts = [
-        score,
-        *([] if found.evalue is None else [f"E-value {found.evalue:.2g}"]),
-        *([] if found.probability is None else [f"same fold {found.probability:.0%}"]),
-        f"{len(alignment):,} pairs, {alignment.identical / len(alignment):.0%} of them identical",
-        f"{found.query_coverage:.0%} of the query, {found.target_coverage:.0%} of the target",
+        f"score {found.score:.1f} nats{of_score}",
+        *([] if found.evalue is None else [f"E-value {found.evalue:.2g}{of_chance}"]),
+        *([] if found.probability is None else [f"same fold {share(found.probability)}"]),
+        f"{counted(len(alignment), 'pair')}, "
+        f"{share(alignment.identical / len(alignment))} identical",
+        f"{share(found.query_coverage)} of the query, {share(found.target_coverage)} of the target",
     ]
     lines += [f"{found.mode} alignment: {', '.join(facts)}", *also, LEGEND, ""]
     ratios = dict(zip(found.query_rows.tolist(), found.residue_scores.tolist(), strict=True))
@@ -246,7 +250,7 @@ def _ranged(rows: ResidueRows, aligned: Any) -> str:
 
 def _described(rows: ResidueRows) -> str:
     chains = f", {len(rows.chains)} chains" if len(rows.chains) > 1 else ""
-    return f"{printable(rows.name)} ({rows.modality}, {len(rows):,} residues{chains})"
+    return f"{printable(rows.name)} ({rows.modality}, {counted(len(rows), 'residue')}{chains})"
 
 
 def _cut(alignment: NamedAlignment) -> Iterator[list[tuple[int | None, int | None]]]:

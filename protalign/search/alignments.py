@@ -57,8 +57,9 @@ class NamedAlignment:
 
     @property
     def bits(self) -> float:
-        """The score in bits."""
-        return self.alignment.score / math.log(2)
+        """How rare the score is by chance, if it is calibrated; else the score in bits."""
+        known = self.alignment.bits
+        return self.alignment.score / math.log(2) if known is None else known
 
     @property
     def identical(self) -> int:
@@ -103,7 +104,9 @@ class ProteinAlignment:
         since that is the whole.
     matched : tuple of NamedAlignment
         The alignments that put each chain on another one, none twice, with the highest sum of
-        scores: those among ``chains``, or the whole if both have one chain.
+        scores: those among ``chains``, or the whole if both have one chain. Of several chains only
+        those with scores above 0. If there are none, it is in "global" mode the best of them, as
+        in ``whole``, and in "local" mode nothing is aligned.
     """
 
     whole: NamedAlignment
@@ -199,12 +202,9 @@ def align_proteins(
     if not chains:
         return ProteinAlignment(whole, (), (whole,))
     chains = {pair: _with_global_score(each, diagonals[1][pair]) for pair, each in chains.items()}
-    scores = _scores(chains)
-    matched = zip(*linear_sum_assignment(np.maximum(scores, 0), maximize=True), strict=True)
+    matched = (chains[pair] for pair in _matched(_scores(chains)))
     return ProteinAlignment(
-        whole,
-        tuple(chains.values()),
-        tuple(chains[int(i), int(j)] for i, j in matched if scores[i, j] > 0),
+        whole, tuple(chains.values()), tuple(each for each in matched if len(each))
     )
 
 
@@ -235,6 +235,16 @@ def _whole_and_chains(
     lengths = [np.bincount(protein.chain_index) for protein in (query, target)]
     parts = {pair: chains[pair].alignment for pair in ascending(_scores(chains))}
     return NamedAlignment(query, target, joined(parts, *lengths)), chains
+
+
+def _matched(scores: Float64) -> list[tuple[int, int]]:
+    """Return the pairs of chains, none twice, with the highest sum of scores.
+
+    They have scores above 0; if no pair has, it is the best one, as ``ascending`` takes it.
+    """
+    best = zip(*linear_sum_assignment(np.maximum(scores, 0), maximize=True), strict=True)
+    pairs = [(int(i), int(j)) for i, j in best if scores[i, j] > 0]
+    return pairs or ascending(scores)
 
 
 def _scores(chains: _Chains) -> Float64:

@@ -17,7 +17,8 @@ from protalign.core.arrays import Float32, Int64
 from protalign.core.errors import Failure, InputError
 from protalign.core.files import make_folder, write_text
 from protalign.core.paths import path_of, path_text
-from protalign.core.printing import printable, table_cell
+from protalign.core.printing import printable, share, table_cell
+from protalign.core.words import counted
 from protalign.heads.model import Model
 from protalign.reading.structure_writer import ResidueKey, with_suffixes, write_values
 from protalign.residues import ResidueStage
@@ -255,14 +256,14 @@ def table(support: ResidueSupport) -> str:
 def sentences(support: ResidueSupport) -> list[str]:
     """Return what the support says in a few lines: shares of the verdicts, then shifted parts."""
     n = len(support.structure) + len(support.structure.incomplete)
-    shares = ", ".join(f"{name} {count / n:.0%}" for name, count in support.counts().items())
+    shares = ", ".join(f"{name} {share(count / n)}" for name, count in support.counts().items())
     lines = [printable(f"residues of {support.structure.name}: {shares}")]
     for stretch in support.stretches:
         ends = [printable(support.structure.label(row)) for row in (stretch.first, stretch.last)]
         where = "further on" if stretch.shift > 0 else "back"
         lines.append(
-            f"register: the sequence on {ends[0]} to {ends[1]} fits {abs(stretch.shift)} "
-            f"{'residue' if abs(stretch.shift) == 1 else 'residues'} {where} "
+            f"register: the sequence on {ends[0]} to {ends[1]} fits "
+            f"{counted(abs(stretch.shift), 'residue')} {where} "
             f"(gain {stretch.gain:.0f} nats)"
             + ("; a gap out and a gap back follow it" if stretch.followed else "")
         )

@@ -13,10 +13,13 @@ import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.checks import check_whole
+from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import InputError, ModelError, StoreError
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import blocks
 from protalign.core.unfinished import put_back
+from protalign.core.words import counted
+from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model
 from protalign.residues import ResidueStage
 from protalign.residues.word_scan import WordScan
@@ -170,6 +173,31 @@ class WordIndex:
                         "from",
                     )
 
+    def n_lacking(self, store: EmbeddingStore) -> int:
+        """Return how many entries of its store have embeddings, but no words here.
+
+        They came later, or were embedded anew: no search by the index finds them.
+
+        Raises
+        ------
+        InputError
+            The index is damaged.
+        """
+        absent = [np.empty(0, dtype=np.int64)]
+        for modality in self.modalities:
+            encoder = choose_encoder(store, modality, None, self._encoder(modality))
+            if encoder is not None:
+                embedded = store.entry_rows[store.rows(encoder.name)[1] > 0]
+                absent.append(np.setdiff1d(embedded, self.entry_rows(modality)))
+        return len(np.unique(np.concatenate(absent)))
+
+    def _encoder(self, modality: Modality) -> EncoderRecord | None:
+        """Return the store's encoder whose embeddings became words; None if it is not recorded."""
+        try:
+            return EncoderRecord(**self.provenance["store"]["encoders"][modality])
+        except (KeyError, TypeError):
+            return None
+
     def nearest(
         self,
         against: Modality,
@@ -299,6 +327,18 @@ def verify_index(path: str | os.PathLike[str], store: EmbeddingStore | None = No
         except StoreError as error:
             problems.append(f"{path}: its store was not compared: {error}")
     return problems
+
+
+def lacking_words(count: int, store: str) -> str:
+    """Return what an index that lacks so many entries of its store means, and what to do.
+
+    Examples
+    --------
+    >>> lacking_words(3, "store.zarr")
+    'it lacks 3 entries of store.zarr, which cannot be found; run `protalign index` again'
+    """
+    entries = counted(count, "entry", "entries")
+    return f"it lacks {entries} of {store}, which cannot be found; run `protalign index` again"
 
 
 def recorded_store(path: str | os.PathLike[str]) -> EmbeddingStore | None:

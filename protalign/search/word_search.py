@@ -11,12 +11,12 @@ import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.errors import InputError
+from protalign.core.paths import path_text
 from protalign.core.protein import MODALITIES, Modality
-from protalign.core.words import counted
 from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model, as_model
 from protalign.search.provenance import open_store, store_paths
-from protalign.search.word_index import WordIndex
+from protalign.search.word_index import WordIndex, lacking_words
 from protalign.stores import AlignedVectors, EmbeddingStore
 from protalign.stores.union.paths import StorePaths
 
@@ -76,16 +76,13 @@ class WordSearch:
         self.index.check_is_of(self.store)
         #: Modality -> (n,) bool: the index's entries that the store has today.
         self._current: dict[Modality, Bool] = {}
-        absent = [np.empty(0, dtype=np.int64)]
         for modality in self.index.modalities:
             rows = self.index.entry_rows(modality)
             self._current[modality] = np.isin(rows, self.store.entry_rows)
-            absent.append(np.setdiff1d(self._embedded(modality), rows))
-        missing = len(np.unique(np.concatenate(absent)))
-        if missing:
+        lacking = self.index.n_lacking(self.store)
+        if lacking:
             warnings.warn(
-                f"{self.index.path}: it lacks {counted(missing, 'entry', 'entries')} of the store, "
-                "which cannot be found; run `protalign index` again",
+                f"{self.index.path}: {lacking_words(lacking, path_text(self.store.path))}",
                 stacklevel=3,
             )
 
@@ -159,13 +156,6 @@ class WordSearch:
         if not ids:
             return np.empty((0, self.model.embed_dim), dtype=np.float32)
         return self.model.vectors(self.store[list(ids)], modality)
-
-    def _embedded(self, modality: Modality) -> Int64:
-        """Return the rows in the log of the store's entries that have embeddings."""
-        encoder = choose_encoder(self.store, modality, None, self._record(modality))
-        if encoder is None:
-            return np.empty(0, dtype=np.int64)
-        return self.store.entry_rows[self.store.rows(encoder.name)[1] > 0]
 
     def _record(self, modality: Modality) -> Any:
         return self.model.encoders.get(modality)

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
+from typer.main import get_command
 
 from protalign import __version__
-from protalign.cli.app import COMMANDS
+from protalign.cli.app import COMMANDS, app
 from tests.helpers.commands import PROTALIGN, run, run_process
 
 
@@ -77,6 +79,64 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path, few: Path, encoder: str) -> 
     assert not (tmp_path / "s.zarr").exists()
     run("embed", few, "--out", tmp_path / "s.zarr", "--per", "residue", code=2)
     run("fit", tmp_path / "none.zarr", "--out", tmp_path / "model", code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            "align q.fasta t.cif --mode foo",
+            "--mode='foo': not one of 'local', 'global'; choose one",
+        ),
+        (
+            "fit s.zarr --loss clp",
+            "--loss='clp': not one of 'clip', 'siglip'; did you mean 'clip'?",
+        ),
+        (
+            "index s.zarr --words 1000000",
+            "--words=1000000: not a whole number from 2 to 65,535; "
+            "give a whole number from 2 to 65,535",
+        ),
+        (
+            "index s.zarr --words many",
+            "--words='many': not a whole number from 2 to 65,535; "
+            "give a whole number from 2 to 65,535",
+        ),
+        (
+            "search a -k 0",
+            "-k=0: not a whole number of at least 1; give a whole number of at least 1",
+        ),
+        ("split s.zarr --seed a", "--seed='a': not a whole number; give a whole number"),
+        ("search a --max-evalue low", "--max-evalue='low': not a number; give a number"),
+        (
+            "serve s.zarr --time-limit 0",
+            "--time-limit=0.0: out of range; give a finite number of at least 0.1",
+        ),
+    ],
+)
+def test_a_value_that_no_option_takes_is_one_line(words: str, line: str) -> None:
+    """What it is, and what the option takes, in ProtAlign's words and not in a library's."""
+    assert run(*words.split(), code=2).stderr == f"protalign: {line}\n"
+
+
+def test_no_command_says_what_a_library_says_of_a_value() -> None:
+    """Every option of every command that takes a choice or a number."""
+    checked = 0
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for command, (function, _) in COMMANDS.items():
+        hints = get_type_hints(function, include_extras=True)
+        for parameter in commands[command].params:
+            kind = getattr(hints.get(parameter.name), "__origin__", None)
+            kinds = [kind, *get_args(kind)]
+            if not ({int, float} & {*kinds} or Literal in map(get_origin, kinds)):
+                continue
+            name = max(parameter.opts, key=len)
+            text = run(command, name, "no!", code=2).stderr
+            assert text.startswith(f"protalign: {name}='no!': not "), text
+            assert "; " in text
+            assert text.count("\n") == 1
+            checked += 1
+    assert checked > 40
 
 
 @pytest.mark.parametrize("word", ["--version", "weights"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from protalign.heads.shipped import shipped_model
 from protalign.stores import EmbeddingStore
 from tests.helpers.commands import run
 
@@ -24,6 +25,17 @@ def test_a_store_is_described(finished: Path, encoder: str) -> None:
         assert len(described["weights_sha256"]) == 64
     assert facts["failures"] == []
     assert "40" in run("info", finished / "store.zarr").stdout
+
+
+def test_a_folder_of_another_kind_is_named(tmp_path: Path) -> None:
+    """Not only that it is not a store, but what it is, and which command reads it."""
+    (tmp_path / "index.json").write_text("{}")
+    for folder, kind in ((shipped_model(), "a model"), (tmp_path, "an index of words")):
+        line = run("info", folder, code=2).stderr
+        assert line == (
+            f"protalign: {folder}: it is {kind}, not a store; "
+            f"run `protalign verify {folder}` to check it\n"
+        )
 
 
 def test_failures_are_listed(few: Path, tmp_path: Path, encoder: str) -> None:

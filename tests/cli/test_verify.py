@@ -125,6 +125,26 @@ def test_an_index_is_compared_with_its_store(finished: Path, tmp_path: Path) -> 
     assert line.endswith(f"{index}: only stores are checked together; check it alone")
 
 
+def test_a_store_that_has_grown_since_its_index(finished: Path, tmp_path: Path) -> None:
+    """The index is whole, but it lacks entries: exit code 0, how many, and what to do."""
+    store, index = tmp_path / "store.zarr", tmp_path / "index"
+    shutil.copytree(finished / "store.zarr", store)
+    build = ("index", store, "--model", finished / "model", "--out", index, "--words", 8, "-q")
+    run(*build)
+    assert json.loads(run("verify", index, "--json").stdout)["lacking"] == 0
+    fasta = tmp_path / "later.fasta"
+    fasta.write_text("".join(f">later{n}\nMKVLAAGIVG{'KLA' * n}\n" for n in range(3)))
+    run("embed", fasta, "--out", store, "--sequence-encoder", "protalign_t6_2M", "-q")
+    lacks = f"it lacks 3 entries of {store}, which cannot be found; run `protalign index` again\n"
+    assert run("verify", index).stdout == f"{index}: it is whole, but {lacks}"
+    document = json.loads(run("verify", index, "--json").stdout)
+    assert (document["ok"], document["problems"], document["lacking"]) == (True, [], 3)
+    searched = run("search", "1a2p_A", "--index", index, "--model", finished / "model")
+    assert searched.stderr.endswith(f"{index}: {lacks}")
+    run(*build)
+    assert run("verify", index).stdout.endswith(f"whole, and its entries are those of {store}\n")
+
+
 def test_an_index_is_compared_with_its_vectors(finished: Path, tmp_path: Path) -> None:
     """Those that are named: it does not record where they are, and the output says so."""
     vectors, index = tmp_path / "vectors", tmp_path / "index"

@@ -27,6 +27,7 @@ from protalign.heads.losses import ContrastiveLoss
 from protalign.heads.model import Model
 from protalign.reading import ReadOptions, find_sources, read_sources
 from protalign.residues import Alignment
+from protalign.search.align_files import AlignResults, shown
 from protalign.search.alignment_formats import BLOCK, M8_COLUMNS, a3m, as_dict, blocks, fasta, m8
 from protalign.search.alignments import NamedAlignment, align_proteins
 from protalign.search.residue_rows import ResidueRows, stored_chains, stored_rows
@@ -328,6 +329,56 @@ def test_each_chain_with_each(model: Model, store: EmbeddingStore) -> None:
     )
     assert support.verdicts.count("supported") > 0.9 * len(support.structure)
     assert as_dict(aligned.matched[0])["query"]["chain"] == "A"
+
+
+def test_unrelated_complexes_show_what_the_fit_counts(model: Model, store: EmbeddingStore) -> None:
+    """No pair of chains has a score above 0: the best one is shown and counted, as of one chain."""
+    query = complex_of(model, store, ["1bpi_A", "1bpi_A"], 0)
+    target = complex_of(model, store, ["1c9o_A", "1acb_I"], 1)
+    aligned = align_proteins(model, query, target, "global")
+    assert max(each.alignment.score for each in aligned.all) < 0
+    (best,) = aligned.matched
+    assert best.alignment.score == aligned.whole.alignment.score
+    whole = aligned.whole.alignment
+    support = support_of(model, aligned)
+    assert np.flatnonzero(support.sequence_rows >= 0).tolist() == whole.target_rows.tolist()
+    assert support.sequence_rows[whole.target_rows].tolist() == whole.query_rows.tolist()
+    np.testing.assert_allclose(support.ratios[whole.target_rows], whole.residue_scores, atol=1e-3)
+    assert len(support.values()) == len(whole)
+    text = shown(AlignResults(((aligned, support),), (), {}), "text")
+    names = f"  {best.query.name}  {best.target.name}  "
+    starred = [line for line in text.splitlines() if line.endswith(" *")]
+    assert len(starred) == 1
+    assert starred[0].startswith(names)
+    assert f"{best.query.name} (sequence, 58 residues) on {best.target.name} (struct" in text
+    assert len(whole) == 1
+    assert " nats (" in text
+    assert ", 1 pair, " in text
+    assert text.endswith(": unsupported 1%, unaligned 99%\n")
+
+
+def test_bits_are_those_of_the_e_value(model: Model, store: EmbeddingStore) -> None:
+    """As in hits: the E-value is 2 ** -bits. Without an E-value bits are the score's."""
+    sequence, structure = rows(model, store, "1bpi_A")
+    found = align_proteins(model, sequence, structure).whole
+    evalue, bits = found.alignment.evalue, found.alignment.bits
+    assert evalue is not None
+    assert bits is not None
+    assert evalue == pytest.approx(2.0**-bits)
+    assert found.bits == as_dict(found)["bits"] == bits
+    cells = dict(zip(M8_COLUMNS, m8(found).split("\t"), strict=True))
+    assert float(cells["evalue"]) == pytest.approx(2 ** -float(cells["bits"]), rel=0.05)
+    score = f"score {found.alignment.score:.1f} nats, E-value {evalue:.2g} ({bits:.1f} bits), "
+    assert score in blocks(found)
+    among = model.align(sequence.embeddings, structure.embeddings, n_targets=1000)
+    assert among.bits == bits
+    assert among.evalue == pytest.approx(1000 * 2.0**-bits)
+    for options in ({"mode": "global"}, {"gap_open": 10.0}):
+        found = align_proteins(model, sequence, structure, **options).whole  # type: ignore[arg-type]
+        assert found.alignment.bits is None
+        assert found.bits == found.alignment.score / np.log(2)
+        assert m8(found).split("\t")[-2:] == ["", f"{found.bits:.1f}"]
+        assert f"score {found.alignment.score:.1f} nats ({found.bits:.1f} bits), " in blocks(found)
 
 
 def test_a_local_alignment_knows_the_global_score(model: Model, store: EmbeddingStore) -> None:
