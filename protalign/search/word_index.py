@@ -329,7 +329,7 @@ def verify_index(path: str | os.PathLike[str], store: EmbeddingStore | None = No
     return problems
 
 
-def lacking_words(count: int, store: str) -> str:
+def lacking_words(count: int, store: str = "the store") -> str:
     """Return what an index that lacks so many entries of its store means, and what to do.
 
     Examples

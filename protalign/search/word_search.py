@@ -11,7 +11,6 @@ import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.errors import InputError
-from protalign.core.paths import path_text
 from protalign.core.protein import MODALITIES, Modality
 from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model, as_model
@@ -82,7 +81,7 @@ class WordSearch:
         lacking = self.index.n_lacking(self.store)
         if lacking:
             warnings.warn(
-                f"{self.index.path}: {lacking_words(lacking, path_text(self.store.path))}",
+                f"{self.index.path}: {lacking_words(lacking)}",
                 stacklevel=3,
             )
 

@@ -135,12 +135,12 @@ def test_a_store_that_has_grown_since_its_index(finished: Path, tmp_path: Path) 
     fasta = tmp_path / "later.fasta"
     fasta.write_text("".join(f">later{n}\nMKVLAAGIVG{'KLA' * n}\n" for n in range(3)))
     run("embed", fasta, "--out", store, "--sequence-encoder", "protalign_t6_2M", "-q")
-    lacks = f"it lacks 3 entries of {store}, which cannot be found; run `protalign index` again\n"
-    assert run("verify", index).stdout == f"{index}: it is whole, but {lacks}"
+    lacks = "it lacks 3 entries of {}, which cannot be found; run `protalign index` again\n"
+    assert run("verify", index).stdout == f"{index}: it is whole, but {lacks.format(store)}"
     document = json.loads(run("verify", index, "--json").stdout)
     assert (document["ok"], document["problems"], document["lacking"]) == (True, [], 3)
     searched = run("search", "1a2p_A", "--index", index, "--model", finished / "model")
-    assert searched.stderr.endswith(f"{index}: {lacks}")
+    assert searched.stderr.endswith(f"{index}: {lacks.format('the store')}")
     run(*build)
     assert run("verify", index).stdout.endswith(f"whole, and its entries are those of {store}\n")
 
