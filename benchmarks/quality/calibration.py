@@ -116,9 +116,9 @@ def measure(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     train, entries, label = split(options, rng)
     stage = fit_residue_stage(Pairs.of(read_inputs(train)), rng)
-    assert stage is not None
-    calibration = stage.calibration
-    assert calibration is not None
+    calibration = None if stage is None else stage.calibration
+    if stage is None or calibration is None:
+        raise SystemExit(f"seed {seed}: the store has too few proteins to fit on")
     inputs = read_inputs(entries)
     everyone = np.arange(len(entries))
     rows = {}
@@ -138,7 +138,8 @@ def measure(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         figures |= alike(excess, probability, entries, options.tm, rng)
         if options.tm:
             some = rng.permutation(np.argwhere(false))[: options.tm].tolist()
-            figures["false_alike"] = float(np.mean([same_fold(entries, pair) for pair in some]))
+            alike_ones = [same_fold(entries, pair) for pair in some]
+            figures["false_alike"] = float(np.mean(alike_ones)) if some else 0.0
         fitted = {"seed": seed, "query": query, "calibration": calibration.as_dict()}
         runs.append(fitted | figures)
     return runs

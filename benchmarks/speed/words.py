@@ -13,12 +13,12 @@ and the scores are those of the residue stage of the model that ships, or of one
 proteins of ``--store``.
 
 "build" writes such an index, checksums and manifest included; beside it stands a plain write of as
-many bytes. Making words of embeddings is measured by itself: ``words/s`` is residue embeddings to
-words. A search is the 200 best entries of each query, in a process of its own whose peak of memory
-is measured; the first query also pays for opening, checksums and the first reading. The second
-stage, which residues.py measures, is not in it. On one thread searches and ``words/s`` are measured
-in CPU time. The limit is one reading of all words at memory bandwidth. A million structures need
-0.7 GB of disk.
+many bytes. Making words of embeddings is measured by itself: ``words/s`` is residue embeddings of
+structures, repeated until they are enough, to words. A search is the 200 best entries of each
+query, in a process of its own whose peak of memory is measured; the first query also pays for
+opening, checksums and the first reading. The second stage, which residues.py measures, is not in
+it. On one thread searches and ``words/s`` are measured in CPU time. The limit is one reading of all
+words at memory bandwidth. A million structures need 0.7 GB of disk.
 """
 
 from __future__ import annotations

@@ -41,6 +41,8 @@ _ALIKE = 0.35
 _MEMBERS = 0.02
 #: Proteins that are looked at for each one of the background.
 _TRIED = 4
+#: Warnings of ``fit_residue_stage`` name the line that called ``ProtAlignEstimator.fit``.
+_CALL_OF_FIT = 4
 
 
 def fit_residue_stage(pairs: Pairs, generator: np.random.Generator) -> ResidueStage | None:
@@ -66,15 +68,24 @@ def fit_residue_stage(pairs: Pairs, generator: np.random.Generator) -> ResidueSt
     try:
         stage = sums.stage()
     except InputError as error:
+        residues = [inputs.lengths(modality)[pairs.positions] > 1 for modality in MODALITIES]
         if sums.n:
-            warnings.warn(f"{error}. Without it nothing is compared by residues.", stacklevel=2)
+            reason, advice = error.reason, error.advice
+        elif np.logical_and(*residues).any():
+            reason = "the residue stage: no protein has as many residues of both modalities"
+            advice = "give embeddings of the same residues"
+        else:  # vectors of whole proteins
+            return None
+        message = f"{reason}, so nothing is compared by residues; {advice}"
+        warnings.warn(message, stacklevel=_CALL_OF_FIT)
         return None
     calibration = _calibration(stage, pairs, generator)
     if calibration is None:
         warnings.warn(
-            "the residue stage: the pairs are too few, or too alike, to show what chance gives, so "
-            "there are no E-values; fit on more proteins of different families",
-            stacklevel=2,
+            f"the residue stage: the pairs of at most {_LONGEST} residues are too few, or too "
+            "alike, to show what chance gives, so there are no E-values; fit on more proteins of "
+            "different families",
+            stacklevel=_CALL_OF_FIT,
         )
     return replace(stage, calibration=calibration)
 
@@ -108,11 +119,8 @@ def fit_residues(
     if ranks.first:
         stage = fit_residue_stage(pairs, np.random.default_rng(seed))
         if stage is None and with_head:
-            warnings.warn(
-                "the residue head: without a residue stage none was trained; fit on sequences and "
-                "structures whose residues are paired",
-                stacklevel=3,
-            )
+            message = "the residue head: none was trained, since there is no residue stage"
+            warnings.warn(message, stacklevel=_CALL_OF_FIT - 1)
         if stage is not None and with_head:
             stage = replace(stage, head=fit_residue_head(stage, pairs, validation, seed, report))
     if ranks.alone:

@@ -113,7 +113,7 @@ def fit_residue_head(
             warnings.warn(
                 f"the residue head: fewer than {_LEAST_PAIRS} pairs with residues, so none was "
                 "trained; fit on more proteins",
-                stacklevel=3,
+                stacklevel=4,
             )
             return None
         network = _Network(stage, training.scales(), generator)
@@ -138,7 +138,7 @@ def fit_residue_head(
             warnings.warn(
                 "the residue head: it is no better on the validation pairs than none, so it is "
                 "left out",
-                stacklevel=3,
+                stacklevel=4,
             )
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user: the best so far is kept.", stacklevel=3)

@@ -18,7 +18,7 @@ GAP_OPEN, GAP_EXTEND = 16.0, 2.0
 _UNITS = 256
 #: Bytes that an alignment takes for each pair of residues: the scores twice, and with gaps the
 #: tables of the dynamic programming.
-_BYTES_PER_PAIR = {"global": 8, "local": 32}
+_BYTES_PER_PAIR = {"global": 8, "local": 40}
 #: Bytes for each residue: its row of about 50 float32, twice.
 _BYTES_PER_RESIDUE = 400
 #: Bytes that any machine has.

@@ -140,7 +140,7 @@ class PairSums:
             raise InputError(
                 f"the residue stage: {self.n:,} paired residues are too few for embeddings of "
                 f"{width} numbers",
-                f"fit on proteins with at least {2 * width:,} residues",
+                f"fit on more proteins, of {2 * width:,} residues together at least",
             )
         mean = self._sum / self.n
         covariance = self._products / self.n - np.outer(mean, mean)

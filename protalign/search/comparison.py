@@ -123,7 +123,8 @@ class Comparison:
         if not self.has_residues:
             return "the cosine of the vectors"
         if self.mode == "local":
-            return "the best local alignment of the residues (mode local)"
+            words = "the best local alignment of the residues (mode local)"
+            return f"the E-value of {words}" if self.calibrated else words
         less = f", less {self.length_term:g} nats for each residue by which the lengths differ"
         words = "the best diagonal of the residues (mode global)"
         return words + less if self.length_term else words

@@ -76,7 +76,13 @@ _ALL = (
         "local_score", "number", "residues", ".1f", "score of the best local alignment, in nats"
     ),
     Column("global_score", "number", "residues", ".1f", "score of the best diagonal, in nats"),
-    Column("mode", "text", "residues", "", "what orders the hits and is aligned: local or global"),
+    Column(
+        "mode",
+        "text",
+        "residues",
+        "",
+        "what orders the hits and is aligned: local or global",
+    ),
     Column("prob", "number", "calibration", ".3f", "probability of a common fold, 0 to 1"),
     Column("alntmscore", "number", "coordinates", ".3f", "TM-score by the pairs superposed"),
     Column("qtmscore", "number", "coordinates", ".3f", "TM-score by the query's length"),

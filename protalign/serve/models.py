@@ -45,7 +45,10 @@ class SearchForm(QueryForm):
     rerank: _Whole = Field(
         0, description="Compare this many nearest entries by residues, and give the best."
     )
-    mode: AlignMode = Field("local", description="The alignment whose score orders the hits.")
+    mode: AlignMode = Field(
+        "local",
+        description="The alignment that orders: local by E-value, global by score.",
+    )
     length_term: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0,
         description="Mode global: nats that the score, which orders the hits, loses for each "

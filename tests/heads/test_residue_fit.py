@@ -206,7 +206,7 @@ def test_many_proteins_leave_a_background(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said() -> None:
-    """Residues that are too few for a stage, or a head that was asked for and cannot be."""
+    """Residues that are too few for a stage or are not paired, and a head that was asked for."""
     rng = np.random.default_rng(0)
     few = [(each, each) for each in rng.normal(size=(3, 4, 30))]
     settings: dict[str, Any] = {"max_epochs": 1, "embed_dim": 4, "n_heads": 1, "device": "cpu"}
@@ -214,8 +214,12 @@ def test_what_is_missing_is_said() -> None:
         model = ProtAlignEstimator(**settings).fit(few).model_
     assert model.residue_stage is None
     unpaired = [(each, each[1:]) for each in rng.normal(size=(30, 20, 6))]
-    with pytest.warns(UserWarning, match="^the residue head: without a residue stage"):
+    with pytest.warns(UserWarning, match="^the residue") as caught:
         ProtAlignEstimator(**settings, residue_head=True).fit(unpaired)
+    stage, head = (str(each.message) for each in caught)
+    assert stage.startswith("the residue stage: no protein has as many residues of both modalities")
+    assert head == "the residue head: none was trained, since there is no residue stage"
+    assert {each.filename for each in caught} == {__file__}
 
 
 def test_a_large_family_is_not_chance() -> None:
@@ -249,7 +253,7 @@ def test_copies_of_few_proteins_do_not_show_what_chance_gives(n_families: int) -
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        with pytest.warns(UserWarning, match="^the residue stage: the pairs are too few"):
+        with pytest.warns(UserWarning, match="^the residue stage: the pairs of at most 600 "):
             model = estimator.fit(pairs).model_
     assert model.residue_scorer().calibration is None
     assert model.align(*pairs[0]).evalue is None

@@ -26,7 +26,7 @@ from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.heads.losses import ContrastiveLoss
 from protalign.heads.model import Model
 from protalign.reading import ReadOptions, find_sources, read_sources
-from protalign.residues import Alignment
+from protalign.residues import Alignment, alignment
 from protalign.search.align_files import AlignResults, shown
 from protalign.search.alignment_formats import BLOCK, M8_COLUMNS, a3m, as_dict, blocks, fasta, m8
 from protalign.search.alignments import NamedAlignment, align_proteins
@@ -477,7 +477,9 @@ def test_a_protein_that_is_not_finite_is_named(
                 model.align(*embeddings, mode)
 
 
-def test_what_cannot_be_aligned_is_a_line(model: Model, store: EmbeddingStore) -> None:
+def test_what_cannot_be_aligned_is_a_line(
+    model: Model, store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two sequences, other widths, costs that are none, a model without a residue stage."""
     sequence, structure = rows(model, store, "1bpi_A")
     with pytest.raises(InputError, match="both are sequences"):
@@ -494,10 +496,14 @@ def test_what_cannot_be_aligned_is_a_line(model: Model, store: EmbeddingStore) -
     too_much = r"^query and target: .* residues take [\d.]+ GB to align, more than is free; "
     with pytest.raises(InputError, match=too_much + "give positions that lie closer"):
         model.align(*both, "global", target_positions=far)
-    long = [np.broadcast_to(of[:1], (200_000, of.shape[1])) for of in both]
+    long = [np.broadcast_to(of[:1], (3_000, of.shape[1])) for of in both]
+    monkeypatch.setattr(alignment, "free_memory", lambda: 100_000_000)
+    assert len(model.align(*long, "global")) == 3_000  # 72 MB, with gaps five times as much
+    monkeypatch.setattr(alignment, "free_memory", lambda: 70_000_000)
     for mode in get_args(AlignMode):
         with pytest.raises(InputError, match=too_much + "align single chains or domains"):
             model.align(*long, mode)
+    monkeypatch.undo()
     with pytest.raises(InputError, match="gap_open=-1: not a cost"):
         align_proteins(model, sequence, structure, gap_open=-1)
     with pytest.raises(InputError, match="gap_extend=nan: not a cost"):

@@ -374,7 +374,7 @@ def test_both_scores_may_be_asked_for(search: Search, mode: str) -> None:
         ({"rerank": 0}, "2 hits of 1 query, ordered by the cosine of the vectors."),
         (
             {},
-            "2 hits of 1 query, ordered by the best local alignment of the residues (mode local).",
+            "ordered by the E-value of the best local alignment of the residues (mode local).",
         ),
         ({"mode": "global"}, "ordered by the best diagonal of the residues (mode global)."),
         (
