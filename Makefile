@@ -46,6 +46,8 @@ PROTEINS ?= examples/sample
 WEIGHTS ?=
 SIZES ?= 1000 10000 100000
 STORE_GB ?= 2
+# Stores of real proteins for residue_fit.py; none: made-up proteins.
+STORES ?=
 MEMORY_GB ?= 1
 RESULTS := benchmarks/results
 THREADS ?= 2
@@ -62,6 +64,7 @@ bench: $(INSTALLED)
 	$(BENCH)/search.py --threads $(THREADS) --json $(RESULTS)/search.json
 	$(BENCH)/vectors.py --threads $(THREADS) --json $(RESULTS)/vectors.json
 	$(BENCH)/residues.py --threads $(THREADS) --json $(RESULTS)/residues.json
+	$(BENCH)/residue_fit.py $(STORES) --threads $(THREADS) --json $(RESULTS)/residue_fit.json
 	$(BENCH)/words.py --threads $(THREADS) --json $(RESULTS)/words.json
 	$(BENCH)/reading.py $(PROTEINS) --json $(RESULTS)/reading.json
 	$(BENCH)/embed.py --threads $(THREADS) --proteins $(PROTEINS) $(ESM2_8M) --json $(RESULTS)/embed.json

@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.shared.measuring import MACHINE
+from benchmarks.shared.tm_align import SAME_FOLD, tm_score, trace_of
 from protalign import EmbeddingStore
 from protalign.core.arrays import Bool, Float64
 from protalign.core.files import write_json
@@ -46,7 +47,6 @@ from protalign.heads.inputs import read_inputs
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
 from protalign.residues.targets import score_targets
-from protalign.search.queries import stored_backbone
 from protalign.stores import Entries
 
 EVALUES = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
@@ -58,8 +58,6 @@ RATES = (0.1, 1.0)
 EXCESSES = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 14.0, 20.0, np.inf)
 #: Draws of labels, and the part of them that is left out at each end.
 DRAWS, LEFT_OUT = 1000, 0.025
-#: A TM-score of two proteins that share a fold, at least.
-SAME_FOLD = 0.5
 
 
 def main() -> None:
@@ -257,13 +255,8 @@ def alike(
 
 def same_fold(entries: Entries, pair: Sequence[int]) -> bool:
     """Return whether TM-align's score, by the shorter of two entries, is that of one fold."""
-    from tmtools import tm_align  # GPL-3: nothing else of the project calls it
-
-    backbones = [stored_backbone(entries.store, str(entries.ids[place])) for place in pair]
-    traces = [each[:, 1].astype(np.float64) for each in backbones if each is not None]
-    one, other = sorted(traces, key=len)
-    found = tm_align(one, other, "A" * len(one), "A" * len(other))
-    return bool(found.tm_norm_chain1 >= SAME_FOLD)
+    traces = [trace_of(entries.store, str(entries.ids[place])) for place in pair]
+    return tm_score(*sorted(traces, key=len)) >= SAME_FOLD
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""The parts of the benchmark of remote homology: stores joined, and pairs of related proteins."""
+"""The parts of the benchmark of remote homology: stores joined, codes, TM-align's scores."""
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from protalign.core.protein import MODALITIES
@@ -14,7 +13,8 @@ from tests.helpers.programs import program
 
 program("benchmarks/quality")
 
-from benchmarks.quality.remote import Joined, as_written, mean_and_deviation, related_pairs
+from benchmarks.quality.remote import Joined, as_written, mean_and_deviation
+from benchmarks.shared.tm_align import tm_scores, trace_of
 
 
 def test_joined_entries_are_those_of_one_store(store: EmbeddingStore) -> None:
@@ -32,25 +32,6 @@ def test_joined_entries_are_those_of_one_store(store: EmbeddingStore) -> None:
         np.testing.assert_array_equal(own, other)
     twice = Joined([read_inputs(store[:5]), read_inputs(store[:5])]).items("sequence")
     assert not set(twice[:5]) & set(twice[5:])
-
-
-@pytest.mark.parametrize("depth", [4, 3, 2])
-def test_pairs_are_related_at_their_level_only(depth: int) -> None:
-    """Both of one class, in two classes of the nearer level, and every two such classes once."""
-    rng = np.random.default_rng(0)
-    codes = [f"a.{rng.integers(1, 3)}.{rng.integers(1, 4)}.{rng.integers(1, 3)}" for _ in range(40)]
-    table = pd.DataFrame({"id": [f"p{i}" for i in range(40)], "scop40_hit": codes})
-    pairs = related_pairs(table, depth, np.random.default_rng(1))
-    code = dict(zip(table["id"], codes, strict=True))
-
-    def cut(entry: str, parts: int) -> str:
-        return ".".join(code[entry].split(".")[:parts])
-
-    kinds = [frozenset((cut(a, depth + 1), cut(b, depth + 1))) for a, b in pairs]
-    assert all(cut(a, depth) == cut(b, depth) and a != b for a, b in pairs)
-    assert len(set(kinds)) == len(kinds)
-    if depth < 4:
-        assert all(len(kind) == 2 for kind in kinds)
 
 
 def test_a_family_0_counts_if_codes_are_compared_as_written() -> None:
@@ -74,3 +55,23 @@ def test_deviations_need_two_values() -> None:
     """One seed has no deviation."""
     assert mean_and_deviation([1.0]) == "1.0"
     assert mean_and_deviation([1.0, 3.0]) == "2.0 ± 1.4"
+
+
+def test_scores_of_short_targets_are_not_computed(store: EmbeddingStore) -> None:
+    """A target of less than 0.3 of the query's residues gets the most that it could have."""
+    tm_align = pytest.importorskip("tmtools", reason="tmtools (GPL-3) is not here").tm_align
+    traces = [trace_of(store, str(entry_id)) for entry_id in store.ids[:3]]
+    short = traces[0][:15]
+    found = tm_scores(traces, [*traces, short], jobs=1)
+    for query, row in zip(traces, found, strict=True):
+        assert row[-1] == len(short) / len(query) < 0.3
+        for target, score in zip(traces, row, strict=False):
+            letters = ("A" * len(each) for each in (query, target))
+            assert score == pytest.approx(tm_align(query, target, *letters).tm_norm_chain1)
+    assert np.diag(found) == pytest.approx(1.0)
+
+
+def test_no_score_of_an_entry_without_a_structure(store: EmbeddingStore) -> None:
+    """The entry is named."""
+    with pytest.raises(ValueError, match="fasta: the store has no coordinates"):
+        trace_of(store, "fasta")

@@ -17,6 +17,7 @@ SPEED = program("benchmarks/speed")
 SMALL = {
     "esm2": "--residues 200 --turns 1",
     "proteinmpnn": "--residues 100 --turns 1",
+    "residue_fit": "--proteins 60 --turns 1",
     "residues": "--residues 30 --candidates 5 --length 40 --scanned 9 --queries 5 --turns 1 "
     "--no-first-call",
     "scaling": "--sizes 5 10",
