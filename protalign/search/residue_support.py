@@ -22,7 +22,13 @@ from protalign.core.words import counted
 from protalign.heads.model import Model
 from protalign.reading.structure_writer import ResidueKey, with_suffixes, write_values
 from protalign.residues import ResidueStage
-from protalign.residues.register import Register, Stretch, check_register, find_stretches
+from protalign.residues.register import (
+    VERDICTS,
+    Register,
+    Stretch,
+    check_register,
+    find_stretches,
+)
 from protalign.search.alignments import ProteinAlignment
 from protalign.search.residue_rows import IncompleteResidue, ResidueRows, stored_rows
 from protalign.stores import Entries
@@ -31,6 +37,8 @@ from protalign.stores import Entries
 UNALIGNED = "unaligned"
 #: The verdict about a residue without a complete backbone, which no encoder of structures reads.
 INCOMPLETE = "incomplete"
+#: The verdict about a residue on which the sequence has an X: it may be any amino acid.
+UNKNOWN, _ANY = "unknown", "X"
 #: The columns of ``table``.
 COLUMNS = (
     *("chain", "number", "icode", "letter"),
@@ -61,7 +69,7 @@ class ResidueSupport:
     gain : (n,) float32
         Nats by which it is better over the window; NaN for none.
     verdicts : tuple of str
-        "supported", "unclear", "unsupported", "shifted" or "unaligned", of each row.
+        "supported", "unclear", "unsupported", "shifted", "unknown" or "unaligned", of each row.
     stretches : tuple of Stretch
         Those that are shifted, in order.
     """
@@ -79,11 +87,8 @@ class ResidueSupport:
     def counts(self) -> dict[str, int]:
         """Return the number of residues of each verdict that occurs; also of "incomplete"."""
         verdicts = (*self.verdicts, *[INCOMPLETE] * len(self.structure.incomplete))
-        return {
-            verdict: verdicts.count(verdict)
-            for verdict in ("supported", "unclear", "unsupported", "shifted", UNALIGNED, INCOMPLETE)
-            if verdict in verdicts
-        }
+        order = (*VERDICTS, UNKNOWN, UNALIGNED, INCOMPLETE)
+        return {verdict: verdicts.count(verdict) for verdict in order if verdict in verdicts}
 
     def values(self) -> dict[ResidueKey, float]:
         """Return the ratio of each aligned residue of the structure, for B-factors."""
@@ -206,8 +211,10 @@ def _supported(
         sequence_rows[t] = q
         ratios[t], support[t] = register.ratios, register.support
         shift[t], gain[t] = register.shift, register.gain
-        for row, verdict in zip(t.tolist(), register.verdicts, strict=True):
-            verdicts[row] = verdict
+        for row, of_sequence, verdict in zip(
+            t.tolist(), q.tolist(), register.verdicts, strict=True
+        ):
+            verdicts[row] = UNKNOWN if sequence.letters[of_sequence] == _ANY else verdict
         stretches += [
             replace(each, first=each.first + int(chain[0]), last=each.last + int(chain[0]))
             for each in find_stretches(*rows, register)

@@ -331,6 +331,24 @@ def test_each_chain_with_each(model: Model, store: EmbeddingStore) -> None:
     assert as_dict(aligned.matched[0])["query"]["chain"] == "A"
 
 
+def test_an_unknown_residue_has_no_verdict_of_the_fit(model: Model, store: EmbeddingStore) -> None:
+    """An X may be any amino acid: it is "unknown", whatever its neighbours are."""
+    sequence, structure = rows(model, store, "1a2p_A")
+    letters = "".join("X" if 20 <= i < 24 else letter for i, letter in enumerate(sequence.letters))
+    supports = [
+        support_of(model, align_proteins(model, replace(sequence, letters=each), structure))
+        for each in (sequence.letters, letters)
+    ]
+    known, unknown = (np.array(support.verdicts) for support in supports)
+    masked = np.isin(supports[0].sequence_rows, np.arange(20, 24))
+    assert masked.sum() == 4
+    assert set(known[masked]) == {"supported"}
+    assert set(unknown[masked]) == {"unknown"}
+    np.testing.assert_array_equal(unknown[~masked], known[~masked])
+    assert supports[1].counts()["unknown"] == 4
+    assert "unknown" not in supports[0].counts()
+
+
 def test_unrelated_complexes_show_what_the_fit_counts(model: Model, store: EmbeddingStore) -> None:
     """No pair of chains has a score above 0: the best one is shown and counted, as of one chain."""
     query = complex_of(model, store, ["1bpi_A", "1bpi_A"], 0)
