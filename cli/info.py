@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,8 +14,8 @@ from protalign.cli.console import (
     print_rows,
     print_table,
 )
+from protalign.cli.folders import opened_store
 from protalign.cli.options import AsJson, StoreList
-from protalign.cli.verify import kind_of
 from protalign.core.errors import InputError
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
@@ -55,14 +54,7 @@ def info(
         raise InputError("--format: has no effect without --notes", "give both or neither")
     if output is not None and as_json:
         raise InputError(f"--format {output}: contradicts --json", "give one of the two")
-    from protalign.stores import EmbeddingStore
-
-    for path in store:
-        if kind := kind_of(Path(path)):
-            name = path_text(path)
-            advice = f"run `protalign verify {name}` to check it"
-            raise InputError(f"{name}: it is {kind}, not a store", advice)
-    opened = EmbeddingStore.open(store)
+    opened = opened_store(store, "run `protalign verify {}` to check it")
     if output in ("tsv", "csv"):
         print_rows(
             ["kind", "id", "file", "text", "advice"],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from protalign.cli.console import SOME_FAILED, human_bytes, print_json
+from protalign.cli.folders import DOCUMENTS, kind_of
 from protalign.cli.options import AsJson, Scheduler
 from protalign.core.errors import InputError, ProtAlignError, StoreError
 from protalign.core.paths import path_text
@@ -18,14 +19,6 @@ from protalign.core.words import counted
 
 if TYPE_CHECKING:
     from protalign.stores import EmbeddingStore
-
-#: The document of each kind of folder but a store, the kind, and files that only it has.
-_DOCUMENTS = {
-    "config.json": ("a model", "*.safetensors"),
-    "vectors.json": ("a folder of vectors", "part-*.parquet"),
-    "vector-index.json": ("an index of vectors", "*_centroids.npy"),
-    "index.json": ("an index of words", "segment-*/*.words"),
-}
 
 
 def verify(
@@ -112,14 +105,6 @@ def verify(
     _verify_file(path, store, vectors, as_json)
 
 
-def kind_of(path: Path) -> str:
-    """Return what a folder is that has the document of another kind than a store; "" if it has not.
-
-    For example "an index of words".
-    """
-    return next((kind for name, (kind, _) in _DOCUMENTS.items() if (path / name).is_file()), "")
-
-
 def _is_no_store(path: Path) -> bool:
     """Return whether a path is a file, a model, an index or vectors, or what is left of one."""
     return path.is_file() or kind_of(path) != "" or _without_document(path) != ""
@@ -127,9 +112,9 @@ def _is_no_store(path: Path) -> bool:
 
 def _without_document(path: Path) -> str:
     """Return the problem of a folder that has the files of one kind, but not its document."""
-    if any((path / name).is_file() for name in ("zarr.json", *_DOCUMENTS)):
+    if any((path / name).is_file() for name in ("zarr.json", *DOCUMENTS)):
         return ""
-    for document, (kind, pattern) in _DOCUMENTS.items():
+    for document, (kind, pattern) in DOCUMENTS.items():
         if any(path.glob(pattern)):
             return (
                 f"{path_text(path)}: it is damaged, {document} of {kind} is missing; restore that "

@@ -38,6 +38,33 @@ def test_a_folder_of_another_kind_is_named(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("fit", ["--out", "new"]),
+        ("score", ["--model", shipped_model()]),
+        ("split", ["--by", "cluster", "--out", "new"]),
+        ("export", ["--model", shipped_model(), "--out", "new.parquet"]),
+        ("evaluate", ["--model", shipped_model(), "--split", "split.csv"]),
+        ("attention", ["1abc_A", "--model", shipped_model(), "--out", "new"]),
+        ("index", ["--model", shipped_model(), "--out", "new"]),
+    ],
+)
+def test_every_command_names_a_folder_of_another_kind(
+    command: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index of words is no store, and the line says what is one."""
+    monkeypatch.chdir(tmp_path)
+    Path("index").mkdir()
+    Path("index/index.json").write_text("{}")
+    Path("split.csv").write_text("id,part\n1abc_A,test\n")
+    assert run(command, "index", *options, code=2).stderr == (
+        "protalign: index: it is an index of words, not a store; "
+        "name one that `protalign embed` made\n"
+    )
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["index", "split.csv"]
+
+
 def test_failures_are_listed(few: Path, tmp_path: Path, encoder: str) -> None:
     """The inputs that failed follow the encoders, with the problem and the advice."""
     (few / "empty.pdb").write_bytes(b"")
