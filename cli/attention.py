@@ -16,7 +16,6 @@ from protalign.cli.console import (
     refuse_beside,
     shown_path,
 )
-from protalign.cli.folders import opened_store
 from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, StorePath
 from protalign.core.errors import Failure, InputError
 from protalign.core.paths import path_text
@@ -83,10 +82,11 @@ def attention(
         from protalign.heads.model import Model
         from protalign.search.residue_support import sentences, write_own_support
         from protalign.splits.ids import read_ids
+        from protalign.stores import EmbeddingStore
 
     named = [*(entries or []), *(read_ids(ids) if ids is not None else [])]
     fitted = Model.load(model, device)
-    chosen = opened_store(store)[list(dict.fromkeys(named))]
+    chosen = EmbeddingStore.open(store)[list(dict.fromkeys(named))]
     failures: list[Failure] = []
     report: list[dict[str, Any]] = []
     if fit:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from protalign.cli.console import print_json, print_table, quick_imports, refuse_unused
-from protalign.cli.folders import opened_store
 from protalign.cli.options import (
     AsJson,
     Device,
@@ -166,9 +165,10 @@ def evaluate(
         )
         from protalign.heads.model import Model
         from protalign.splits import read_split
+        from protalign.stores import EmbeddingStore
 
     parts = read_split(split)
-    views = parts.of(opened_store(store))
+    views = parts.of(EmbeddingStore.open(store))
     if not len(views[part]):
         raise InputError(f"{split}: its {part} part is empty", "name another with --part")
     loaded = Model.load(model, device)

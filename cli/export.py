@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from protalign.cli.console import on_ctrl_c, print_json, quick_imports, refuse_torchrun
-from protalign.cli.folders import opened_store
 from protalign.cli.options import AsJson, Device, IdsPath, ModelPath, Quiet, Scheduler, StoreList
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
@@ -67,8 +66,9 @@ def export(
         from protalign.estimator.export import export_vectors
         from protalign.heads.model import Model
         from protalign.splits.ids import read_ids
+        from protalign.stores import EmbeddingStore
 
-    entries: Entries = opened_store(store)
+    entries: Entries = EmbeddingStore.open(store)
     if ids is not None:
         entries = entries[read_ids(ids)]
     with on_ctrl_c("no file is left unfinished"):

@@ -19,7 +19,6 @@ from protalign.cli.console import (
     quick_imports,
     refuse_beside,
 )
-from protalign.cli.folders import opened_store
 from protalign.cli.options import (
     AsJson,
     Device,
@@ -143,6 +142,7 @@ def fit(
         with quick_imports():
             from protalign.estimator.estimator import ProtAlignEstimator
             from protalign.heads.model_files import check_target
+            from protalign.stores import EmbeddingStore
 
         if first:
             check_target(out)
@@ -165,7 +165,7 @@ def fit(
         )
         if max_epochs is not None:
             estimator.set_params(max_epochs=max_epochs)
-        train, validation, how = _parts(opened_store(store), split, ids, validation_ids)
+        train, validation, how = _parts(EmbeddingStore.open(store), split, ids, validation_ids)
         with on_ctrl_c("no model was saved"):
             interrupted = _train(estimator, train, validation, how)
         if not first:

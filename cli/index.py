@@ -15,7 +15,6 @@ from protalign.cli.console import (
     quick_imports,
     refuse_torchrun,
 )
-from protalign.cli.folders import opened_store
 from protalign.cli.options import AsJson, Quiet, Scheduler, Seed
 from protalign.core.errors import InputError
 from protalign.core.paths import path_text
@@ -96,7 +95,9 @@ def index(
         _index_vectors(vectors[0], out, quiet, as_json)
         return
     if model is None:
-        opened_store(store)  # what is not there, or is no store, is the mistake
+        from protalign.stores import EmbeddingStore
+
+        EmbeddingStore.open(store)  # what is not there, or is no store, is the mistake
         raise InputError("--model: it is missing", "name the model whose words index the store")
     given = seed if is_given(context, "seed") else None
     _index_words(store, model, out, words, given, scheduler, quiet, as_json)
@@ -115,11 +116,12 @@ def _index_words(
     with quick_imports():
         from protalign.heads.model import Model
         from protalign.search.word_building import index_store
+        from protalign.stores import EmbeddingStore
 
     with ConsoleReporter(quiet=quiet or as_json) as reporter, on_ctrl_c("nothing was added"):
         report = index_store(
             Model.load(model),
-            opened_store(store),
+            EmbeddingStore.open(store),
             out,
             n_words=words,
             seed=seed,

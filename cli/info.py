@@ -14,7 +14,6 @@ from protalign.cli.console import (
     print_rows,
     print_table,
 )
-from protalign.cli.folders import opened_store
 from protalign.cli.options import AsJson, StoreList
 from protalign.core.errors import InputError
 from protalign.core.paths import path_text
@@ -54,7 +53,9 @@ def info(
         raise InputError("--format: has no effect without --notes", "give both or neither")
     if output is not None and as_json:
         raise InputError(f"--format {output}: contradicts --json", "give one of the two")
-    opened = opened_store(store, "run `protalign verify {}` to check it")
+    from protalign.stores import EmbeddingStore
+
+    opened = EmbeddingStore.open(store)
     if output in ("tsv", "csv"):
         print_rows(
             ["kind", "id", "file", "text", "advice"],

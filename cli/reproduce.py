@@ -17,7 +17,6 @@ from protalign.cli.console import (
     print_table,
     quick_imports,
 )
-from protalign.cli.folders import opened_store
 from protalign.cli.options import (
     AsJson,
     Quiet,
@@ -94,6 +93,7 @@ def reproduce(
         from protalign.report.plan import ReproduceOptions
         from protalign.report.reproduce import reproduce as run
         from protalign.splits import read_split
+        from protalign.stores import EmbeddingStore
 
     options = ReproduceOptions(
         seeds=seeds,
@@ -111,7 +111,7 @@ def reproduce(
         on_ctrl_c("run the same command again to continue"),
         ConsoleReporter(quiet=quiet or as_json) as reporter,
     ):
-        summary = run(opened_store(store), parts, out, options, reporter)
+        summary = run(EmbeddingStore.open(store), parts, out, options, reporter)
     if as_json:
         print_json(
             {

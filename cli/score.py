@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from protalign.cli.console import print_json, print_table, quick_imports, refuse_unused
-from protalign.cli.folders import opened_store
 from protalign.cli.options import (
     AsJson,
     Device,
@@ -53,8 +52,9 @@ def score(
         from protalign.heads.model import Model
         from protalign.splits import read_split
         from protalign.splits.ids import read_ids
+        from protalign.stores import EmbeddingStore
 
-    entries: Entries = opened_store(store)
+    entries: Entries = EmbeddingStore.open(store)
     if split is not None:
         entries = read_split(split).of(entries)[part]
     elif ids is not None:

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from protalign.cli.console import print_json, print_table, refuse_unused
-from protalign.cli.folders import opened_store
 from protalign.cli.options import AsJson, Method, Seed, StorePath
 from protalign.core.errors import InputError
 from protalign.core.paths import path_text
@@ -102,8 +101,9 @@ def split(
             refuse_unused(context, ["seed"], f"{wants} or random")
     from protalign.splits import by_cluster, by_column, by_pdbbind, read_index, write_split
     from protalign.splits.make import PAPER_COUNTS
+    from protalign.stores import EmbeddingStore
 
-    opened = opened_store(store)
+    opened = EmbeddingStore.open(store)
     if table is not None:
         made = by_column(opened, table, id_column, part_column)
     elif index is not None:

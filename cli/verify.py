@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from protalign.cli.console import SOME_FAILED, human_bytes, print_json
-from protalign.cli.folders import DOCUMENTS, kind_of
 from protalign.cli.options import AsJson, Scheduler
 from protalign.core.errors import InputError, ProtAlignError, StoreError
+from protalign.core.folders import DOCUMENTS, kind_of
 from protalign.core.paths import path_text
 from protalign.core.printing import printable
 from protalign.core.words import counted

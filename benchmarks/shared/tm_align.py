@@ -1,6 +1,6 @@
 """TM-align's scores of stored backbones, by tmtools (``pip install tmtools``).
 
-Its licence is the GPL-3: no other file calls it, but a test that compares with it.
+Its licence is the GPL-3: beside this file only tests that compare with it call it.
 TM-align: Zhang and Skolnick, Nucleic Acids Res 33, 2302 (2005).
 """
 
@@ -35,20 +35,11 @@ def tm_score(query: Float64, target: Float64) -> float:
     return float(found.tm_norm_chain1)
 
 
-def tm_scores(
-    queries: Sequence[Float64], targets: Sequence[Float64], jobs: int, least: float = 0.3
-) -> Float64:
-    """Return (n, m) float64: the score of each query with each target, by the query's length.
-
-    A target with less than ``least`` of a query's residues has less than that score, and gets the
-    highest that it could have, its share of the residues, without a superposition.
-    """
+def tm_scores(queries: Sequence[Float64], targets: Sequence[Float64], jobs: int) -> Float64:
+    """Return (n, m) float64: the score of each query with each target, by the query's length."""
 
     def row(query: Float64) -> list[float]:
-        shares = [len(target) / len(query) for target in targets]
-        return [
-            tm_score(query, target) if share >= least else share
-            for target, share in zip(targets, shares, strict=True)
-        ]
+        return [tm_score(query, target) for target in targets]
 
-    return np.array(Parallel(n_jobs=jobs, verbose=5)(delayed(row)(query) for query in queries))
+    rows = Parallel(n_jobs=jobs, verbose=5)(delayed(row)(query) for query in queries)
+    return np.array(rows, dtype=np.float64).reshape(len(queries), len(targets))

@@ -42,7 +42,7 @@ from protalign.residues import PairSums
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("store", nargs="*", help="stores with both modalities embedded")
+    parser.add_argument("store", nargs="*", type=Path, help="stores with both modalities embedded")
     parser.add_argument("--proteins", type=int, default=10_000, help="that are made up")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
@@ -60,7 +60,7 @@ def main() -> None:
     write(options, "residue_fit", [row], [summary(row)], ["numpy"])
 
 
-def measure(stores: Sequence[str | Path], turns: int, threads: int) -> dict[str, Any]:
+def measure(stores: Sequence[Path], turns: int, threads: int) -> dict[str, Any]:
     """Return the seconds of the sums, of the whole fit, and of one product of the same rows."""
     pairs = Pairs.of(read_inputs(EmbeddingStore.open(stores)))
     dims = [pairs.inputs.dims[modality] for modality in MODALITIES]
@@ -74,8 +74,8 @@ def measure(stores: Sequence[str | Path], turns: int, threads: int) -> dict[str,
 
     def fit() -> None:
         stage = fit_residue_stage(pairs, np.random.default_rng(0))
-        assert stage is not None
-        assert stage.calibration is not None
+        if stage is None or stage.calibration is None:
+            raise SystemExit("the stores: too few proteins to calibrate; name larger ones")
 
     def covariance() -> Float64:
         mean = rows.mean(axis=0, dtype=np.float64)
@@ -106,7 +106,7 @@ def side_by_side(pairs: Pairs) -> Float32:
 
 
 def summary(row: dict[str, Any]) -> Summary:
-    calibration = row["fit_seconds"] - row["sums_seconds"]
+    others = row["fit_seconds"] - row["sums_seconds"]
     return {
         "part": f"residue stage of {row['proteins']:,} proteins, {row['residues']:,} residues "
         f"(D = {row['dimensions']} together): the sums",
@@ -115,7 +115,7 @@ def summary(row: dict[str, Any]) -> Summary:
         "target": None,
         "figure": f"{row['sums_seconds']:.1f} s, "
         f"{1e4 * row['sums_seconds'] / row['proteins']:.0f} s for 10,000 such proteins; the "
-        f"calibration, the same for any number, {calibration:.1f} s",
+        f"rest of the fit, above all the calibration, {others:.1f} s for any number",
         "limit": f"one product {row['covariance_seconds']:.1f} s",
         "equal": "tests: scikit-learn's and scipy's CCA",
     }

@@ -37,7 +37,8 @@ from protalign.stores import Entries
 UNALIGNED = "unaligned"
 #: The verdict about a residue without a complete backbone, which no encoder of structures reads.
 INCOMPLETE = "incomplete"
-#: The verdict about a residue on which the sequence has an X: it may be any amino acid.
+#: The verdict about a residue on which the sequence has an X: it may be any amino acid. The window
+#: around it counts its ratio all the same, since an encoder reads an X by its neighbours.
 UNKNOWN, _ANY = "unknown", "X"
 #: The columns of ``table``.
 COLUMNS = (
@@ -71,7 +72,7 @@ class ResidueSupport:
     verdicts : tuple of str
         "supported", "unclear", "unsupported", "shifted", "unknown" or "unaligned", of each row.
     stretches : tuple of Stretch
-        Those that are shifted, in order.
+        Those that are shifted, in order; their unknown residues too.
     """
 
     sequence: ResidueRows

@@ -14,6 +14,7 @@ import google_crc32c
 
 from protalign.core.encoder_record import EncoderRecord, are_settings, check_record, is_count
 from protalign.core.errors import InputError, StoreError
+from protalign.core.folders import kind_of
 from protalign.core.printing import one_line
 from protalign.core.untrusted import parse_json, read_json
 from protalign.stores.format.advice import RESTORE
@@ -322,7 +323,10 @@ def load_root(path: Path) -> dict[str, Any]:
     try:
         root.lstat()
     except FileNotFoundError:
-        fault = "it is not a ProtAlign store" if path.exists() else "it does not exist"
+        kind = kind_of(path)
+        fault = f"it is {kind}, not a store" if kind else "it is not a ProtAlign store"
+        if not path.exists():
+            fault = "it does not exist"
         raise StoreError(f"{path}: {fault}; name one that `protalign embed` made") from None
     except NotADirectoryError:
         raise StoreError(

@@ -51,3 +51,59 @@ def test_words_are_compared_with_all_residues(
     for shares in figures["shares"].values():
         assert shares == sorted(shares)
         assert shares[-1] == 1  # fewer structures than the first 200
+
+
+@pytest.mark.slow
+def test_relatives_are_superposed_and_aligned(
+    store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mutants as members of several families: TM-align finds all, and residues are on themselves.
+
+    Human and hen lysozyme are two superfamilies of one fold, whose members TM-align finds too.
+    """
+    pytest.importorskip("tmtools", reason="tmtools (GPL-3), TM-align's program, is not here")
+    classes = {"107l 108l 109l 110l": "a.1.1", "1b7s 1gay 1gb0": "b.1.1", "1flq 1flu 1flw": "b.1.2"}
+    classes |= {"1ey4 1ey5 1ey6": "c.1.1", "1a2p 1ban 1bao 1bns": "d.1.1", "1gob 1kva": "e.1.1"}
+    code = {
+        pdb: f"{wide}.{number}"
+        for pdbs, wide in classes.items()
+        for number, pdb in enumerate(pdbs.split(), start=1)
+    }
+    rows, domains = ["id,split,c95,c30,scop40_hit"], ["id,topology,cath"]
+    for name in store.ids[:40].tolist():
+        of = code.get(name[:4], "")
+        rows.append(f"{name},{'val' if of else 'train'},{name},{of[:5] or name},{of}")
+        if of:
+            topology = f"1.1.{ord(of[0])}"
+            domains.append(f"{name},{topology},{topology}.{name[1] + str(ord(name[3]))}")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "manifest.csv").write_text("\n".join(rows))
+    (tmp_path / "data" / "cath.csv").write_text("\n".join(domains))
+    stores = [f"--{name}={store.path}" for name in ("casf", "chains", "domains")]
+    given = [
+        "--tasks",
+        "scop",
+        "structures",
+        "register",
+        "--rivals",
+        "blosum",
+        "--structures",
+        "30",
+    ]
+    given += ["--seeds", "1", "--epochs", "1", "--jobs", "1", "--shared", str(tmp_path)]
+    run("remote", [*stores, *given, "--out", str(tmp_path / "figures.json")], monkeypatch)
+    (figures,) = json.loads((tmp_path / "figures.json").read_text())["seeds"]
+    found = {" ".join(task.split(" ")[:-2]): values for task, values in figures.items()}
+    for level in ("superfamily", "fold"):
+        of_level = found[f"scop, as written, structures, {level}"]
+        assert of_level["TM-align"]["recall_at_1"]["value"] == 1
+        assert of_level["TM-align"]["sensitivity"]["value"] == 1
+        assert {"sequence: residues_local", "structure: residues_local"} < set(of_level)
+    assert found["scop, superfamily"]["residues_local"]["recall_at_1"]["value"] == 1
+    # A whole superfamily is one cluster, so that only the two lysozymes' fold is left.
+    assert [task for task in found if "30 %" in task] == ["scop, other clusters at 30 %, fold"]
+    for aligner in ("residues_local", "blosum"):
+        of_aligner = found["scop, as written, register, superfamily"][aligner]
+        assert of_aligner["exact"]["value"] > 0.95
+        assert found["scop, as written, register, fold"][aligner]["near"]["value"] > 0.5
+    assert found["cath, structures, topology"]["TM-align"]["recall_at_1"]["value"] == 1

@@ -28,39 +28,43 @@ def test_a_store_is_described(finished: Path, encoder: str) -> None:
 
 
 def test_a_folder_of_another_kind_is_named(tmp_path: Path) -> None:
-    """Not only that it is not a store, but what it is, and which command reads it."""
+    """Not only that it is not a store, but what it is."""
     (tmp_path / "index.json").write_text("{}")
     for folder, kind in ((shipped_model(), "a model"), (tmp_path, "an index of words")):
         line = run("info", folder, code=2).stderr
         assert line == (
             f"protalign: {folder}: it is {kind}, not a store; "
-            f"run `protalign verify {folder}` to check it\n"
+            "name one that `protalign embed` made\n"
         )
 
 
 @pytest.mark.parametrize(
-    ("command", "options"),
+    "arguments",
     [
-        ("fit", ["--out", "new"]),
-        ("score", ["--model", shipped_model()]),
-        ("split", ["--by", "cluster", "--out", "new"]),
-        ("export", ["--model", shipped_model(), "--out", "new.parquet"]),
-        ("evaluate", ["--model", shipped_model(), "--split", "split.csv"]),
-        ("attention", ["1abc_A", "--model", shipped_model(), "--out", "new"]),
-        ("index", ["--model", shipped_model(), "--out", "new"]),
+        "info index",
+        "fit index --out new",
+        "score index --model MODEL",
+        "score ind* --model MODEL",
+        "split index --by cluster --out new",
+        "export index --model MODEL --out new.parquet",
+        "evaluate index --model MODEL --split split.csv",
+        "reproduce index --split split.csv --out new",
+        "attention index 1abc_A --model MODEL --out new",
+        "index index --model MODEL --out new",
+        "align MKTAYIAKQRQ 1abc --model MODEL --store index",
     ],
 )
 def test_every_command_names_a_folder_of_another_kind(
-    command: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An index of words is no store, and the line says what is one."""
+    """An index of words is no store, and the line says so; also one that a pattern finds."""
     monkeypatch.chdir(tmp_path)
     Path("index").mkdir()
     Path("index/index.json").write_text("{}")
     Path("split.csv").write_text("id,part\n1abc_A,test\n")
-    assert run(command, "index", *options, code=2).stderr == (
-        "protalign: index: it is an index of words, not a store; "
-        "name one that `protalign embed` made\n"
+    words = [str(shipped_model()) if each == "MODEL" else each for each in arguments.split()]
+    assert run(*words, code=2).stderr.endswith(
+        "index: it is an index of words, not a store; name one that `protalign embed` made\n"
     )
     assert sorted(each.name for each in tmp_path.iterdir()) == ["index", "split.csv"]
 

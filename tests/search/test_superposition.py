@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from itertools import pairwise
 from pathlib import Path
 
@@ -42,7 +43,17 @@ def test_mutants_score_high_and_others_low(backbones: dict[str, np.ndarray]) -> 
 
 def test_a_pair_that_never_settles_ends(backbones: dict[str, np.ndarray]) -> None:
     """The matchings of barnase and a nuclease alternate for ever; the score is that of no fold."""
-    found = superimpose(backbones["1ban_A"], backbones["1ey4_A"])
+
+    def late(number: int, frame: object) -> None:
+        raise TimeoutError("it has taken a minute")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    try:
+        found = superimpose(backbones["1ban_A"], backbones["1ey4_A"])
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
     assert found is not None
     assert 0.1 < found.score < 0.3
     assert len(np.unique(found.query_rows)) == len(found.distances) > 20
