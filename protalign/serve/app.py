@@ -147,10 +147,7 @@ def _add_errors(app: FastAPI) -> None:
     async def on_fields(request: Request, error: Any) -> Response:
         first = error.errors()[0]
         name = one_line(str(first["loc"][-1]), 60)
-        problem = first["msg"][:1].lower() + first["msg"][1:]
-        return await on_api(
-            request, ApiError(422, f"{name}: {problem}", "see /docs for its values", name)
-        )
+        return await on_api(request, ApiError.of_field(name, first["msg"]))
 
     async def on_http(request: Request, error: Any) -> Response:
         path = one_line(request.url.path, 100)

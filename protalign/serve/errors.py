@@ -61,6 +61,19 @@ class ApiError(Exception):
         """Return the answer to a request that something is wrong with."""
         return cls(422, error.reason, error.advice, param or error.record or None)
 
+    @classmethod
+    def of_field(cls, name: str, message: str) -> ApiError:
+        """Return the answer to a field with a wrong value, of pydantic's message.
+
+        Examples
+        --------
+        >>> ApiError.of_field("k", "Input should be a valid integer").reason
+        'k: it must be a valid integer'
+        """
+        problem = message[:1].lower() + message[1:]
+        problem = problem.replace("input should be", "it must be")
+        return cls(422, f"{name}: {problem}", "see /docs for its values", name)
+
     def document(self) -> dict[str, Any]:
         """Return the body of the answer."""
         kind, code = KINDS.get(self.status, KINDS[500 if self.status >= 500 else 400])

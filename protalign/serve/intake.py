@@ -177,8 +177,7 @@ def _checked(form: type[Form], fields: dict[str, Any], *, strict: bool) -> Form:
             raise ApiError(422, f"{name}: no such field", advice, name) from None
         if first["type"] == "missing":
             raise ApiError(422, f"{name}: the field is missing", "send it", name) from None
-        problem = first["msg"][:1].lower() + first["msg"][1:]
-        raise ApiError(422, f"{name}: {problem}", "see /docs for its values", name) from None
+        raise ApiError.of_field(name, first["msg"]) from None
 
 
 @dataclass(frozen=True, slots=True)
