@@ -143,7 +143,7 @@ def main() -> None:
     for task, rows in report["table"].items():
         print(f"\n{task}")
         for scorer, values in rows.items():
-            print(f"  {scorer:18}" + "  ".join(f"{name} {value}" for name, value in values.items()))
+            print(f"  {scorer:28}" + "  ".join(f"{name} {value}" for name, value in values.items()))
 
 
 class Data:

@@ -117,7 +117,7 @@ def summary(row: dict[str, Any]) -> Summary:
         f"{1e4 * row['sums_seconds'] / row['proteins']:.0f} s for 10,000 such proteins; the "
         f"rest of the fit, above all the calibration, {others:.1f} s for any number",
         "limit": f"one product {row['covariance_seconds']:.1f} s",
-        "equal": "tests: scikit-learn's and scipy's CCA",
+        "equal": "tests: log ratios of two Gaussians",
     }
 
 
