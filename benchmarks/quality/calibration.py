@@ -38,11 +38,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.shared.measuring import MACHINE
+from benchmarks.shared.relatives import related_to
 from benchmarks.shared.tm_align import SAME_FOLD, tm_score, trace_of
 from protalign import EmbeddingStore
 from protalign.core.arrays import Bool, Float64
 from protalign.core.files import write_json
 from protalign.core.protein import MODALITIES
+from protalign.evaluation.test_set import chains_of
 from protalign.heads.inputs import read_inputs
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
@@ -68,6 +70,11 @@ def main() -> None:
     parser.add_argument("--level", type=int, help="parts of a label that count: 2 of a.1.1.2: a.1")
     parser.add_argument("--one-of", help="a column of clusters: one entry of each is held out")
     parser.add_argument("--train", help="a store to fit on; then all labels are held out")
+    parser.add_argument(
+        "--without-relatives",
+        action="store_true",
+        help="fit without proteins that MMseqs2 finds, by 37 bits, with one of those held out",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tm", type=int, default=0, help="pairs of each excess to superimpose")
     parser.add_argument("--json", type=Path)
@@ -166,7 +173,11 @@ def split(
     places = np.flatnonzero(held_out)
     of = [clusters[i] for i in store.ids[places].tolist()]
     places = np.sort(places[np.unique(of, return_index=True)[1]])
-    return train, store[places], label[places]
+    entries = store[places]
+    if options.without_relatives:
+        letters = [chains_of(each, each.ids.tolist(), "sequence") for each in (entries, train)]
+        train = train[~related_to(*letters)]
+    return train, entries, label[places]
 
 
 def figures_of(excess: Float64, evalues: Float64, label: npt.NDArray[np.str_]) -> dict[str, Any]:

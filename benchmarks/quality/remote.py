@@ -29,6 +29,9 @@ without a third of CATH's topologies, and measures
   candidates' sequences, or the query's sequence with their structures. It needs tmtools
   (``pip install tmtools``, GPL-3) and takes about 2 minutes a query of scop.
 
+The domains of folds, and the chains, are of all topologies, also of those held out, and some are
+relatives of queries: --without-relatives leaves these out.
+
 Seeds choose the heads' start, the calibration's pairs and the cuts. The residue stage has none,
 but for its head trained on hard negatives (--residue-head).
 """
@@ -51,6 +54,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
 
 from benchmarks.shared.measuring import MACHINE
+from benchmarks.shared.relatives import related_to
 from benchmarks.shared.tm_align import tm_scores, trace_of
 from protalign.core.arrays import Bool, Int64
 from protalign.core.files import write_json
@@ -176,12 +180,19 @@ class Data:
         fresh = known["split"].isin(["val", "test"]) & ~known["c95"].isin(trained)
         return known[fresh].drop_duplicates("scop40_hit"), known.drop_duplicates("c95")
 
-    def training(self) -> Joined:
+    def training(self, *, without_relatives: bool) -> Joined:
         """Return what a model is fitted on."""
         train = set(self.manifest.loc[self.manifest["split"] == "train", "id"])
         held_out = set(self.cath["id"])
         chains = self.chains[np.isin(self.chains.ids, sorted(train))]
         domains = self.domains[~np.isin(self.domains.ids, sorted(held_out))]
+        if without_relatives:
+            asked = self.letters([*self.queries["id"], *self.cath["id"]], "sequence")
+            chains, domains = (
+                part[~related_to(asked, self.letters(part.ids, "sequence"))]
+                for part in (chains, domains)
+            )
+            print(f"{len(chains):,} chains and {len(domains):,} domains are left to train on")
         return Joined([read_inputs(chains), read_inputs(domains)])
 
     def model(self, seed: int, options: argparse.Namespace) -> Model:
@@ -189,6 +200,7 @@ class Data:
         few: dict[str, Any] = {}
         if options.epochs is not None:
             few = {"max_epochs": options.epochs, "early_stopping": False}
+        training = self.training(without_relatives=options.without_relatives)
         estimator = ProtAlignEstimator(
             pooling=options.pooling,
             random_state=seed,
@@ -196,7 +208,7 @@ class Data:
             verbose=True,
             **few,
         )
-        model = estimator.fit(self.training()).model_
+        model = estimator.fit(training).model_
         model.residue_scorer()  # says so if there is none
         return model
 
@@ -463,6 +475,11 @@ def parse() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=Path, required=True, help=words)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="train heads so long only, and leave them out")
+    parser.add_argument(
+        "--without-relatives",
+        action="store_true",
+        help="fit without proteins that MMseqs2 finds, by 37 bits, with a query of scop or cath",
+    )
     parser.add_argument("--pooling", default="attention", help="as of `protalign fit`")
     parser.add_argument("--residue-head", action="store_true", help="as of `protalign fit`")
     parser.add_argument("--crop", type=float, default=0.2, help="0: no cut queries")

