@@ -1,4 +1,4 @@
-"""E-values and probabilities of local alignments on folds that the residue stage did not see.
+"""E-values and probabilities of local alignments among proteins of labels that are held out.
 
     python benchmarks/quality/calibration.py domains.zarr --labels cath.csv
     python benchmarks/quality/calibration.py chains.zarr --labels scop.csv --column scop --level 2 \
@@ -7,8 +7,9 @@
 The store has sequences and structures; the table has their ids and a column with the label
 (default: topology). A third of the labels is held out, by a seed, and the residue stage is fitted
 on all other entries of the store; with --train it is fitted on another store, and all entries with
-a label are held out. Every held-out sequence is aligned with every held-out structure, and each is
-a query once.
+a label are held out. Entries without a label, as those of folds, may be relatives of the held-out
+ones: --without-relatives leaves out of the fit what MMseqs2 finds with these. Every held-out
+sequence is aligned with every held-out structure, and each is a query once.
 
 A false hit is one of another label. It prints false hits and found relatives a query at several
 E-values; the relatives and own structures that are found where a tenth of the queries, or each, has

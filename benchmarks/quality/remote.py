@@ -75,7 +75,7 @@ from protalign.heads.pairs import Pairs
 from protalign.residues.proteins import PackedRows
 from protalign.stores import EmbeddingStore, Entries
 
-#: Share of CATH's topologies that no model sees: one in so many.
+#: One in so many of CATH's topologies is held out.
 HELD_OUT = 3
 #: A number that no class of SCOPe or CATH has.
 UNUSED = 10**6
@@ -170,6 +170,7 @@ class Data:
         self.queries, self.candidates = self._scop()
         self._rivals: dict[str, dict[str, npt.NDArray[Any] | Scorer]] = {}
         self._superposed: dict[tuple[str, tuple[str, ...]], npt.NDArray[Any]] = {}
+        self._training = self._joined_training(without_relatives=options.without_relatives)
 
     def _scop(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the rows of the manifest that are queries and candidates of the SCOPe tasks."""
@@ -180,8 +181,8 @@ class Data:
         fresh = known["split"].isin(["val", "test"]) & ~known["c95"].isin(trained)
         return known[fresh].drop_duplicates("scop40_hit"), known.drop_duplicates("c95")
 
-    def training(self, *, without_relatives: bool) -> Joined:
-        """Return what a model is fitted on."""
+    def _joined_training(self, *, without_relatives: bool) -> Joined:
+        """Return what every model is fitted on."""
         train = set(self.manifest.loc[self.manifest["split"] == "train", "id"])
         held_out = set(self.cath["id"])
         chains = self.chains[np.isin(self.chains.ids, sorted(train))]
@@ -200,7 +201,6 @@ class Data:
         few: dict[str, Any] = {}
         if options.epochs is not None:
             few = {"max_epochs": options.epochs, "early_stopping": False}
-        training = self.training(without_relatives=options.without_relatives)
         estimator = ProtAlignEstimator(
             pooling=options.pooling,
             random_state=seed,
@@ -208,7 +208,7 @@ class Data:
             verbose=True,
             **few,
         )
-        model = estimator.fit(training).model_
+        model = estimator.fit(self._training).model_
         model.residue_scorer()  # says so if there is none
         return model
 

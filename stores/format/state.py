@@ -323,10 +323,10 @@ def load_root(path: Path) -> dict[str, Any]:
     try:
         root.lstat()
     except FileNotFoundError:
-        kind = kind_of(path)
-        fault = f"it is {kind}, not a store" if kind else "it is not a ProtAlign store"
-        if not path.exists():
-            fault = "it does not exist"
+        if kind := kind_of(path):
+            fault = f"it is {kind}, not a store"
+        else:
+            fault = "it is not a ProtAlign store" if path.exists() else "it does not exist"
         raise StoreError(f"{path}: {fault}; name one that `protalign embed` made") from None
     except NotADirectoryError:
         raise StoreError(
