@@ -125,8 +125,8 @@ def fitted(
         Case(
             str(entries.ids[place]),
             letters[place][0],
-            stage.rows("sequence", sequence[place]),
-            stage.rows("structure", structure[place]),
+            stage.plain_rows("sequence", sequence[place]),
+            stage.plain_rows("structure", structure[place]),
         )
         for place in test.tolist()
     ]
@@ -148,8 +148,8 @@ def of_sample(stage: ResidueStage, encoder: Encoder) -> list[Case]:
         Case(
             protein.id,
             protein.sequences[0],
-            stage.rows("sequence", rows),
-            stage.rows("structure", structures.encode([protein.structure])[0]),
+            stage.plain_rows("sequence", rows),
+            stage.plain_rows("structure", structures.encode([protein.structure])[0]),
         )
         for protein, rows in zip(proteins, sequence, strict=True)
     ]
@@ -184,7 +184,7 @@ def measured(
         letters = case.letters[:first] + moved + case.letters[first + length :]
         changed.append((case, first, shift, letters))
     rows = encoded(encoder, [(letters,) for *_, letters in changed])
-    sequences = [stage.rows("sequence", values) for values in rows]
+    sequences = [stage.plain_rows("sequence", values) for values in rows]
     residues = sum(len(case.letters) for case in cases)
     report: dict[str, Any] = {"proteins": len(cases), "shifts": len(changed), "residues": residues}
     for gain in GAINS:

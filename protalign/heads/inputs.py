@@ -150,6 +150,22 @@ class PairedResidues:
     positions: Int64
 
     def __iter__(self) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        for sequence, structure, rows in self.proteins():
+            if len(rows) < len(sequence.values):
+                yield sequence.values[rows], structure.values
+            else:  # all of them
+                yield sequence.values, structure.values
+
+    def proteins(self) -> Iterator[tuple[Ragged, Ragged, Int64]]:
+        """Yield some entries at a time, whole: as rows of each, and what is paired.
+
+        Yields
+        ------
+        sequence, structure : Ragged
+            The rows of some entries.
+        rows : (R,) int64
+            For each of the structures' R rows the sequences' row that it belongs to.
+        """
         for entries in self.inputs._cut(self.positions, MODALITIES, FEW_ELEMENTS):
             index = self.inputs.sequence_rows(entries)
             known = [i for i, rows in enumerate(index) if rows is not None]
@@ -165,11 +181,7 @@ class PairedResidues:
                     "not",
                     "check the store with `protalign verify`",
                 )
-            rows = within + np.repeat(sequence.offsets[:-1], counts)
-            if len(rows) < len(sequence.values):
-                yield sequence.values[rows], structure.values
-            else:  # all of them
-                yield sequence.values, structure.values
+            yield sequence, structure, within + np.repeat(sequence.offsets[:-1], counts)
 
 
 class StoreInputs(Inputs):

@@ -35,6 +35,7 @@ from protalign.heads.seeded import sizes_only
 from protalign.residues import Alignment, ResidueStage, align
 from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, check_gap_costs, check_memory
 from protalign.residues.chains import align_rows
+from protalign.residues.context import ResidueContext
 from protalign.residues.head import ResidueHead
 from protalign.residues.proteins import one_chain
 from protalign.stores import EncoderInfo
@@ -562,6 +563,12 @@ class Model(nn.Module):
         if head is not None:
             check_whole("hidden", head["hidden"], 1)
             n_numbers += ResidueHead.n_numbers(self.dims, components, head["hidden"])
+        context = facts.get("context")
+        if context is not None:
+            for name in ("hidden", "read"):
+                check_whole(name, context[name], 1)
+            sizes = components, context["hidden"], context["read"]
+            n_numbers += ResidueContext.n_numbers(self.dims, *sizes)
         tensors = model_files.read_residues(folder, config, n_numbers)
         if any(name.startswith("background.rows.") for name in tensors):  # now they are compact
             raise model_files.earlier(folder, "background of E-values")

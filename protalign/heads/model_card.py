@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from protalign.residues.context import REACH
+
 #: Residues of a protein of usual size: for figures that depend on the length.
 _USUAL_LENGTH = 150
 #: The part of the sequences that was cut in the training of residue heads that do not record it.
@@ -107,6 +109,7 @@ order hits (`protalign align`, `protalign search --rerank`).
 - canonical correlation analysis, {facts["components"]} components, of \
 {facts["n_residues"]:,} paired residues of the training proteins{_limit(facts.get("largest"))}
 - {chance}
+- {_context_line(facts.get("context"))}
 - {_head_line(facts.get("head"))}
 """
 
@@ -117,14 +120,25 @@ def _limit(largest: float | None) -> str:
     return f"; a residue's coordinates have a root mean square of at most {largest:g}"
 
 
+def _context_line(context: Mapping[str, Any] | None) -> str:
+    if context is None:
+        return "no context: in the local mode each residue counts by itself"
+    return (
+        "a context, which makes the rows of the local mode: a network that reads "
+        f"{REACH} residues of a sequence on each side, trained on {context['residues']:,} residues "
+        f"of {context['pairs']:,} pairs; of held-out pairs {context['error']:.2f} of a structure's "
+        f"coordinates are unexplained, {context['without']:.2f} by the correlations alone"
+    )
+
+
 def _head_line(head: Mapping[str, Any] | None) -> str:
     if head is None:
-        return "no head trained on hard negatives: both modes use the correlations' rows"
+        return "no head trained on hard negatives: the global mode uses the correlations' rows"
     line = (
         f"a head trained on hard negatives ({head['pairs']:,} pairs and their look-alikes, "
         f"{head.get('cut', _CUT_BEFORE):.0%} of the sequences cut at the ends, "
         f"epoch {head['epochs']} kept) makes the rows of the "
-        "global mode; the local mode uses the correlations' rows"
+        "global mode"
     )
     if head["best"] is None:
         return line

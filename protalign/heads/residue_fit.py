@@ -17,6 +17,7 @@ from protalign.core.ragged import Ragged
 from protalign.heads.distributed import current
 from protalign.heads.inputs import FEW_ELEMENTS, Inputs
 from protalign.heads.pairs import Pairs
+from protalign.heads.residue_context import fit_residue_context
 from protalign.heads.residue_head import fit_residue_head
 from protalign.residues import PairSums, ResidueStage
 from protalign.residues.background import FEWEST, PROTEINS, Background, CompactRows
@@ -45,15 +46,28 @@ _TRIED = 4
 _CALL_OF_FIT = 4
 
 
-def fit_residue_stage(pairs: Pairs, generator: np.random.Generator) -> ResidueStage | None:
-    """Fit the residue stage on pairs of sequence and structure, in one pass.
+def fit_residue_stage(
+    pairs: Pairs,
+    generator: np.random.Generator,
+    report: Callable[[str], None] = lambda line: None,
+    *,
+    with_context: bool = True,
+) -> ResidueStage | None:
+    """Fit the residue stage on pairs of sequence and structure.
+
+    The correlations take one pass over the residues. The context, if the pairs have enough of them,
+    is trained on a bounded number, and takes one pass more.
 
     Parameters
     ----------
     pairs : Pairs
         The pairs to train on. Their residues must be paired (``Inputs.paired_residues``).
     generator : numpy.random.Generator
-        Chooses the pairs of the calibration.
+        Chooses the pairs of the calibration, and what the context is trained on.
+    report : callable
+        Receives the lines of the context's training.
+    with_context : bool
+        Whether to train a context.
 
     Returns
     -------
@@ -79,6 +93,9 @@ def fit_residue_stage(pairs: Pairs, generator: np.random.Generator) -> ResidueSt
         message = f"{reason}, so nothing is compared by residues; {advice}"
         warnings.warn(message, stacklevel=_CALL_OF_FIT)
         return None
+    if with_context:
+        k = len(stage.correlations)
+        stage = replace(stage, context=fit_residue_context(sums, pairs, k, generator, report))
     calibration = _calibration(stage, pairs, generator)
     if calibration is None:
         warnings.warn(
@@ -96,9 +113,10 @@ def fit_residues(
     seed: int,
     report: Callable[[str], None],
     *,
+    with_context: bool,
     with_head: bool,
 ) -> ResidueStage | None:
-    """Fit the residue stage, and its head if it is to have one.
+    """Fit the residue stage, with its context and its head if it is to have them.
 
     Of processes that train together rank 0 alone fits it, and the others wait: it reads every
     residue once, so that their number does not count.
@@ -110,14 +128,17 @@ def fit_residues(
     seed : int
         Chooses the pairs of the calibration, and what the head's training draws.
     report : callable
-        Receives the lines of the head's training.
+        Receives the lines of the trainings.
+    with_context : bool
+        Whether to train the context, in less than a minute.
     with_head : bool
         Whether to train the head, in minutes.
     """
     ranks = current()
     stage = None
     if ranks.first:
-        stage = fit_residue_stage(pairs, np.random.default_rng(seed))
+        generator = np.random.default_rng(seed)
+        stage = fit_residue_stage(pairs, generator, report, with_context=with_context)
         if stage is None and with_head:
             message = "the residue head: none was trained, since there is no residue stage"
             warnings.warn(message, stacklevel=_CALL_OF_FIT - 1)
@@ -315,6 +336,6 @@ def _of_no_family(stage: ResidueStage, pairs: Pairs, order: Int64, count: int) -
 def _rows(stage: ResidueStage, inputs: Inputs, modality: Modality, positions: Int64) -> Ragged:
     """Return the stage's rows of some entries, at least one; few embeddings are held at once."""
     blocks = inputs.blocks(modality, positions, FEW_ELEMENTS)
-    values = np.concatenate([stage.rows(modality, block.values) for block in blocks])
+    values = np.concatenate([stage.chain_rows(modality, block) for block in blocks])
     lengths = inputs.lengths(modality)[positions]
     return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]))

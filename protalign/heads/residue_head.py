@@ -229,7 +229,7 @@ class _Examples:
         rows = {
             modality: Ragged.pack(
                 [
-                    stage.rows(modality, each).astype(np.float16)
+                    stage.plain_rows(modality, each).astype(np.float16)
                     for block in pairs.inputs.blocks(modality, pairs.positions)
                     for each in block
                 ]

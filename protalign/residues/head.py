@@ -156,19 +156,19 @@ class ResidueHead:
         return sum(each + width * (1 + components + hidden) for width in dims.values()) + 1
 
 
-def neighbours_of(lengths: list[int]) -> Tensor:
+def neighbours_of(lengths: list[int], reach: int = REACH) -> Tensor:
     """Return the rows of each residue's neighbours in packed proteins of some lengths.
 
     Returns
     -------
-    (R, 2 * REACH + 1) int64
-        From the residue ``REACH`` before to the one ``REACH`` after; R in place of one beyond the
+    (R, 2 * reach + 1) int64
+        From the residue ``reach`` before to the one ``reach`` after; R in place of one beyond the
         protein.
     """
     counts = torch.tensor(lengths, dtype=torch.int64)
     ends = torch.repeat_interleave(counts.cumsum(0), counts)[:, None]
     starts = ends - torch.repeat_interleave(counts, counts)[:, None]
-    rows = torch.arange(int(counts.sum()))[:, None] + torch.arange(-REACH, REACH + 1)
+    rows = torch.arange(int(counts.sum()))[:, None] + torch.arange(-reach, reach + 1)
     return rows.where((rows >= starts) & (rows < ends), len(rows))
 
 

@@ -15,11 +15,12 @@ from protalign.core.ragged import Ragged
 from protalign.core.words import AlignMode
 from protalign.residues.background import Background
 from protalign.residues.calibration import Calibration
+from protalign.residues.context import ResidueContext, limited
 from protalign.residues.head import ResidueHead
 from protalign.residues.proteins import PackedRows, ProteinRows
 
-#: What the names of the head's arrays begin with, and those of the calibration's background.
-_HEAD, _BACKGROUND = "head.", "background."
+#: What the names of arrays begin with: the head's, the context's, the calibration's background.
+_HEAD, _CONTEXT, _BACKGROUND = "head.", "context.", "background."
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,9 @@ class ResidueStage:
     pair would decide an alignment, and any two proteins would share their first residue. So
     coordinates beyond a limit are scaled down to it.
 
+    These are the ``plain_rows``. The rows of local alignments have the same form, of coordinates in
+    which a sequence's residue knows its neighbours, if the stage has a context.
+
     Attributes
     ----------
     means : dict
@@ -53,6 +57,9 @@ class ResidueStage:
         The scores that chance gives; None if it is not known.
     head : ResidueHead or None
         Makes the rows of the global mode; None if it was not asked for.
+    context : ResidueContext or None
+        Makes the coordinates of the local mode; None if there were too few residues to train it,
+        if it was not wanted, and in models of before.
     largest : float or None
         The largest root mean square of a residue's k coordinates; None for no limit, as in models
         of before.
@@ -76,16 +83,28 @@ class ResidueStage:
     calibration: Calibration | None = None
     head: ResidueHead | None = None
     largest: float | None = None
+    context: ResidueContext | None = None
 
     @property
     def width(self) -> int:
         """Length of a row: k + 2."""
         return len(self.correlations) + 2
 
+    def plain_rows(self, modality: Modality, embeddings: npt.ArrayLike) -> Float32:
+        """Return the rows of some residues by themselves, whatever stands beside them.
+
+        Parameters and result are those of ``rows``, but the residues may be of many chains. Checks
+        of the register use these, in which each residue counts alone.
+        """
+        values = np.asarray(embeddings, dtype=np.float32)
+        centred = values - self.means[modality]
+        coordinates = np.matmul(centred, self.projections[modality], dtype=np.float32)
+        return _ratio_rows(modality, coordinates, self.correlations, self.largest)
+
     def rows(
         self, modality: Modality, embeddings: npt.ArrayLike, mode: AlignMode = "local"
     ) -> Float32:
-        """Return the rows of some residues.
+        """Return the rows of one chain's residues.
 
         The product of a sequence's row and a structure's row is the log-likelihood ratio of the two
         residues, in nats.
@@ -95,32 +114,27 @@ class ResidueStage:
         modality : "sequence" or "structure"
             The modality of the embeddings.
         embeddings : (R, D) array
-            Residue embeddings. Those of "global" are of one chain, since a head reads a residue's
-            neighbours too.
+            Residue embeddings of one chain: a head and a context read a residue's neighbours too.
         mode : "local" or "global"
-            What the rows are for: "global" ones are the head's, if there is one.
+            What the rows are for: "global" ones are the head's, "local" ones the context's, if
+            there is one.
 
         Returns
         -------
         (R, k + 2) float32
         """
-        if mode == "global" and self.head is not None:
-            return self.head.rows(modality, embeddings)
         values = np.asarray(embeddings, dtype=np.float32)
-        coordinates = (values - self.means[modality]) @ self.projections[modality]
-        if self.largest is not None:
-            size = np.sqrt(np.square(coordinates).mean(axis=1, keepdims=True))
-            coordinates *= self.largest / np.maximum(size, self.largest)
-        r = self.correlations
-        rows = np.empty((len(values), self.width), dtype=np.float32)
-        rows[:, :-2] = coordinates * np.sqrt(r / (1 - r**2))
-        alone = -0.5 * (coordinates**2) @ (r**2 / (1 - r**2))
-        # Half of the constant each, so that both modalities' rows have one form.
-        alone -= 0.25 * np.log1p(-(r.astype(np.float64) ** 2)).sum().astype(np.float32)
-        constant, one = (-2, -1) if modality == "sequence" else (-1, -2)
-        rows[:, constant] = alone
-        rows[:, one] = 1
-        return rows
+        return self.chain_rows(modality, Ragged(values, np.array([0, len(values)])), mode)
+
+    def chain_rows(self, modality: Modality, chains: Ragged, mode: AlignMode = "local") -> Float32:
+        """Return the (R, k + 2) rows of several chains' (R, D) embeddings, as ``rows`` does."""
+        if mode == "global" and self.head is not None:
+            return self.head.packed_rows(modality, chains)
+        if mode == "local" and self.context is not None:
+            coordinates = self.context.coordinates(modality, chains)
+            r, largest = self.context.correlations, self.context.largest
+            return _ratio_rows(modality, coordinates, r, largest)
+        return self.plain_rows(modality, chains.values)
 
     def protein_rows(
         self, modality: Modality, embeddings: npt.NDArray[Any], chains: Int64
@@ -154,14 +168,15 @@ class ResidueStage:
         chains : n of (c,) int64
             Rows of each protein's chains, at least one each.
         """
-        local = Ragged(self.rows(modality, embeddings.values), embeddings.offsets)
         of_chains = np.concatenate([np.empty(0, np.int64), *chains])
-        packed = PackedRows(local, local, of_chains)
-        if self.head is None or len(embeddings) == 0:
-            return packed
-        by_chain = Ragged(embeddings.values, packed.by_chain.offsets)
-        diagonal = self.head.packed_rows(modality, by_chain)
-        return PackedRows(local, Ragged(diagonal, embeddings.offsets), of_chains)
+        by_chain = PackedRows(embeddings, embeddings, of_chains).by_chain
+        modes: list[AlignMode] = ["local"]
+        if self.head is not None or self.context is not None:
+            modes.append("global")
+        rows = [
+            Ragged(self.chain_rows(modality, by_chain, mode), embeddings.offsets) for mode in modes
+        ]
+        return PackedRows(rows[0], rows[-1], of_chains)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return its arrays by name, as a saved model holds them."""
@@ -169,6 +184,8 @@ class ResidueStage:
         named |= {f"projection.{m}": self.projections[m] for m in MODALITIES}
         if self.head is not None:
             named |= {_HEAD + name: array for name, array in self.head.tensors().items()}
+        if self.context is not None:
+            named |= {_CONTEXT + name: array for name, array in self.context.tensors().items()}
         if self.calibration is not None and self.calibration.background is not None:
             kept = self.calibration.background.tensors()
             named |= {_BACKGROUND + name: array for name, array in kept.items()}
@@ -199,12 +216,19 @@ class ResidueStage:
             head = ResidueHead.of_tensors(ours, facts["head"], len(correlations))
             if any(len(head.parameters[m]["mean"]) != len(means[m]) for m in MODALITIES):
                 raise ValueError("the residue head is of embeddings of other widths")
+        context = None
+        if facts.get("context") is not None:  # models of before have none
+            context = ResidueContext.of_tensors(_beginning_with(_CONTEXT, arrays), facts["context"])
+            widths = [len(context.parameters[m]["mean"]) != len(means[m]) for m in MODALITIES]
+            if any(widths) or context.correlations.shape != correlations.shape:
+                raise ValueError("the residue context is of embeddings of other widths")
         n_residues = int(facts["n_residues"])
         limit = facts.get("largest")  # models of before have none
         largest = None if limit is None else float(limit)
         if largest is not None and not 0 < largest < np.inf:
             raise ValueError("the residue stage's limit of coordinates is not above 0")
-        return cls(means, projections, correlations, n_residues, calibration, head, largest)
+        linear = means, projections, correlations, n_residues
+        return cls(*linear, calibration, head, largest, context)
 
     def facts(self) -> dict[str, Any]:
         """Return what is not an array, as JSON values."""
@@ -214,7 +238,25 @@ class ResidueStage:
             "largest": self.largest,
             "calibration": None if self.calibration is None else self.calibration.as_dict(),
             "head": None if self.head is None else dict(self.head.facts),
+            "context": None if self.context is None else self.context.as_dict(),
         }
+
+
+def _ratio_rows(
+    modality: Modality, coordinates: Float32, r: Float32, largest: float | None
+) -> Float32:
+    """Return the (R, k + 2) rows of some coordinates, whose products are log-likelihood ratios."""
+    if largest is not None:
+        coordinates = limited(coordinates, largest)
+    rows = np.empty((len(coordinates), len(r) + 2), dtype=np.float32)
+    rows[:, :-2] = coordinates * np.sqrt(r / (1 - r**2))
+    alone = -0.5 * (coordinates**2) @ (r**2 / (1 - r**2))
+    # Half of the constant each, so that both modalities' rows have one form.
+    alone -= 0.25 * np.log1p(-(r.astype(np.float64) ** 2)).sum().astype(np.float32)
+    constant, one = (-2, -1) if modality == "sequence" else (-1, -2)
+    rows[:, constant] = alone
+    rows[:, one] = 1
+    return rows
 
 
 def _beginning_with(prefix: str, arrays: Mapping[str, Float32]) -> dict[str, Float32]:

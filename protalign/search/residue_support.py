@@ -201,7 +201,7 @@ def _supported(
     verdicts = [UNALIGNED] * n
     stretches = []
     embedded = [
-        stage.rows(protein.modality, protein.embeddings) for protein in (sequence, structure)
+        stage.plain_rows(protein.modality, protein.embeddings) for protein in (sequence, structure)
     ]
     for q, t in pairs:
         if not len(q):

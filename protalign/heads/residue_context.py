@@ -1,0 +1,327 @@
+"""Training of the residue context, and the correlations of what it finds.
+
+The network learns to tell a residue's structure from its sequence around it: the canonical
+coordinates of the structure's residue. What it says stands beside the sequence's own coordinates in
+a second canonical correlation analysis, which is exact, of all pairs. So the network cannot lose
+what a linear map knows, and how much its words count is measured, not trained.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from protalign.core.arrays import Float16, Float32, Int64
+from protalign.core.errors import InputError
+from protalign.core.protein import Modality
+from protalign.core.ragged import Ragged
+from protalign.heads.inputs import PairedResidues
+from protalign.heads.pairs import Pairs
+from protalign.residues import PairSums, ResidueStage
+from protalign.residues.cca import LARGEST
+from protalign.residues.context import (
+    LIMIT,
+    REACH,
+    ResidueContext,
+    hidden_numbers,
+    limited,
+)
+from protalign.residues.head import neighbours_of
+
+#: Coordinates of the plain analysis that the network reads, and that are analysed again.
+COORDINATES = 96
+#: Coordinates of a structure's residue that it learns to tell.
+_TOLD = 48
+#: Hidden numbers of a layer.
+_HIDDEN = 256
+#: Paired residues that it is trained on, at most: the more, the longer. With fewer than the least
+#: there is none: few proteins would be learned by heart.
+_MOST_RESIDUES, LEAST_RESIDUES = 1_500_000, 200_000
+#: Part of the proteins that it is not trained on: it must tell these better than a linear map.
+_HELD_OUT = 0.05
+#: Passes over the proteins, and proteins of a batch.
+_EPOCHS, _BATCH = 2, 12
+_LEARNING_RATE, _WEIGHT_DECAY, _WARM_UP = 2e-3, 0.01, 0.3
+
+
+def fit_residue_context(
+    sums: PairSums,
+    pairs: Pairs,
+    components: int,
+    generator: np.random.Generator,
+    report: Callable[[str], None],
+) -> ResidueContext | None:
+    """Train a context on some pairs, and analyse all of them with it in one more pass.
+
+    Parameters
+    ----------
+    sums : PairSums
+        The sums over all paired residues, without a network.
+    pairs : Pairs
+        These pairs. Their inputs give residues.
+    components : int
+        k, the coordinates to keep.
+    generator : numpy.random.Generator
+        Chooses the pairs to train on, their order and the starting values.
+    report : callable
+        Receives a line per epoch.
+
+    Returns
+    -------
+    ResidueContext or None
+        None if there are fewer than ``LEAST_RESIDUES`` paired residues, if it tells the structures
+        of held-out pairs no better than a linear map does, or if Ctrl-C came.
+    """
+    if sums.n < LEAST_RESIDUES:
+        return None
+    base = sums.stage(COORDINATES, None)
+    try:
+        proteins = _Proteins.draw(base, pairs, generator)
+        count = max(1, round(_HELD_OUT * len(proteins)))
+        training, held_out = np.arange(count, len(proteins)), np.arange(count)
+        told = min(_TOLD, len(base.correlations))
+        network = _Network(len(base.correlations), told, generator)
+        without = proteins.error(held_out, lambda some: _linear(base, some))
+        error = math.inf
+        for epoch in range(1, _EPOCHS + 1):
+            network.train_on(proteins, training, epoch, generator)
+            error = proteins.error(held_out, network.tell)
+            report(
+                f"residue context, epoch {epoch}: {error:.4f} of a held-out structure's "
+                f"coordinates are unexplained, {without:.4f} without it"
+            )
+    except KeyboardInterrupt:
+        warnings.warn("Training interrupted by user: no residue context is kept.", stacklevel=4)
+        return None
+    if not error < without:
+        return None
+    facts = {
+        "residues": int(proteins.counts[training].sum()),
+        "pairs": len(training),
+        "epochs": _EPOCHS,
+        "error": error,
+        "without": without,
+    }
+    return _analysed(base, network, pairs, components, facts)
+
+
+class _Proteins:
+    """What the network reads of some proteins, and learns to tell; float16, in memory.
+
+    Attributes
+    ----------
+    read : Ragged of (R, C)
+        Coordinates of the sequences' residues.
+    told : (P, T)
+        Coordinates of the structures' residues, of one protein after another.
+    rows : (P,) int64
+        The sequence's residue, in its protein, that each belongs to.
+    counts : (n,) int64
+        Structures' residues of each protein.
+    """
+
+    def __init__(self, read: Ragged, told: Float16, rows: Int64, counts: Int64) -> None:
+        self.read, self.told, self.rows, self.counts = read, told, rows, counts
+        self._first = np.concatenate([[0], np.cumsum(counts)])
+
+    @classmethod
+    def draw(cls, base: ResidueStage, pairs: Pairs, generator: np.random.Generator) -> _Proteins:
+        """Draw pairs whose residues are paired, in a random order, until there are enough."""
+        order = generator.permutation(len(pairs))
+        residues = np.cumsum(pairs.inputs.lengths("structure")[pairs.positions[order]])
+        some = np.sort(order[: np.searchsorted(residues, _MOST_RESIDUES) + 1])
+        read, told, rows, counts = [], [], [], []
+        for block in pairs.inputs.paired_residues(pairs.positions[some]):
+            for sequence, structure, paired in block.proteins():
+                coordinates = _read(base, sequence.values).astype(np.float16)
+                read += list(Ragged(coordinates, sequence.offsets))
+                of_structure = limited(_coordinates(base, "structure", structure.values), LIMIT)
+                told.append(of_structure[:, :_TOLD].astype(np.float16))
+                rows.append(paired - np.repeat(sequence.offsets[:-1], structure.lengths))
+                counts.append(structure.lengths)
+        packed = Ragged.pack(read), np.concatenate(told), np.concatenate(rows)
+        return cls(*packed, np.concatenate(counts)).take(generator.permutation(len(read)))
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def take(self, places: Int64) -> _Proteins:
+        """Return some, at least one, in their order."""
+        parts = [slice(self._first[i], self._first[i + 1]) for i in places.tolist()]
+        told, rows = (np.concatenate([a[part] for part in parts]) for a in (self.told, self.rows))
+        return _Proteins(self.read.take(places), told, rows, self.counts[places])
+
+    @property
+    def residues(self) -> Int64:
+        """(P,) int64: the row of ``read`` that each row of ``told`` belongs to."""
+        return self.rows + np.repeat(self.read.offsets[:-1], self.counts)
+
+    def error(self, places: Int64, tell: Callable[[_Proteins], Float32]) -> float:
+        """Return the mean square of what is told wrongly of some proteins."""
+        total, count = 0.0, 0
+        for first in range(0, len(places), _BATCH):
+            some = self.take(places[first : first + _BATCH])
+            wrong = np.square(tell(some) - some.told, dtype=np.float64)
+            total, count = total + float(wrong.sum()), count + wrong.size
+        return total / count
+
+
+class _Network(nn.Module):
+    """The network while it is trained; its parameters are those of ``ResidueContext``."""
+
+    def __init__(self, read: int, told: int, generator: np.random.Generator) -> None:
+        super().__init__()
+
+        def random(*shape: int) -> nn.Parameter:
+            values = generator.normal(size=shape) / math.sqrt(shape[0])
+            return nn.Parameter(torch.tensor(values, dtype=torch.float32))
+
+        self.named = nn.ParameterDict(
+            {
+                "inner": random((2 * REACH + 1) * read, _HIDDEN),
+                "inner_bias": nn.Parameter(torch.zeros(_HIDDEN)),
+                "middle": random(_HIDDEN, _HIDDEN),
+                "middle_bias": nn.Parameter(torch.zeros(_HIDDEN)),
+                "outer": nn.Parameter(torch.zeros(_HIDDEN, told)),
+                "shift": nn.Parameter(torch.zeros(told)),
+            }
+        )
+        self._optimiser = torch.optim.AdamW(
+            self.parameters(), _LEARNING_RATE, weight_decay=_WEIGHT_DECAY
+        )
+
+    def told(self, read: Tensor, lengths: list[int]) -> Tensor:
+        """Return what is told of the residues of some proteins: (R, C) -> (R, T)."""
+        named = dict(self.named.items())
+        hidden = hidden_numbers(read, named, neighbours_of(lengths, REACH))
+        return torch.addmm(named["shift"], hidden, named["outer"])
+
+    def tell(self, proteins: _Proteins) -> Float32:
+        """Return what is told of each residue in ``proteins.told``."""
+        with torch.inference_mode():
+            told: Float32 = self._told_of(proteins).numpy()
+        return told
+
+    def _told_of(self, proteins: _Proteins) -> Tensor:
+        read = torch.from_numpy(proteins.read.values.astype(np.float32))
+        told = self.told(read, proteins.read.lengths.tolist())
+        return told[torch.from_numpy(proteins.residues)]
+
+    def train_on(
+        self, proteins: _Proteins, places: Int64, epoch: int, generator: np.random.Generator
+    ) -> None:
+        """Pass over some proteins once, in a random order."""
+        order = generator.permutation(places)
+        batches = [order[first : first + _BATCH] for first in range(0, len(order), _BATCH)]
+        for number, batch in enumerate(batches):
+            done = (epoch - 1 + number / len(batches)) / _EPOCHS
+            for settings in self._optimiser.param_groups:
+                settings["lr"] = _LEARNING_RATE * _part_of_rate(done)
+            some = proteins.take(batch)
+            self._optimiser.zero_grad()
+            right = torch.from_numpy(some.told.astype(np.float32))
+            loss = (self._told_of(some) - right).square().mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimiser.step()
+
+    def arrays(self) -> dict[str, Float32]:
+        """Return a copy of the parameters."""
+        return {name: value.detach().numpy().copy() for name, value in self.named.items()}
+
+
+def _part_of_rate(done: float) -> float:
+    """Return the part of the learning rate: up in a line, and down along a cosine."""
+    if done < _WARM_UP:
+        return (done + 0.01) / (_WARM_UP + 0.01)
+    return 0.5 + 0.5 * math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))
+
+
+def _coordinates(base: ResidueStage, modality: Modality, embeddings: Float32) -> Float32:
+    """Return the plain analysis' coordinates of some residues."""
+    values = np.asarray(embeddings, dtype=np.float32)
+    centred = values - base.means[modality]
+    coordinates: Float32 = np.matmul(centred, base.projections[modality], dtype=np.float32)
+    return coordinates
+
+
+def _read(base: ResidueStage, embeddings: Float32) -> Float32:
+    """Return what the network reads of a sequence's residues."""
+    return limited(_coordinates(base, "sequence", embeddings), LIMIT)
+
+
+def _linear(base: ResidueStage, proteins: _Proteins) -> Float32:
+    """Return what a linear map tells of the structures: coordinates times their correlations."""
+    told = proteins.told.shape[1]
+    read = proteins.read.values[proteins.residues, :told].astype(np.float32)
+    linear: Float32 = read * base.correlations[:told]
+    return linear
+
+
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """Paired residues for the second analysis, read anew in each iteration.
+
+    Iterating yields (R, C + T) coordinates of the sequence and what the network tells beside them,
+    and (R, C) coordinates of the structure.
+    """
+
+    block: PairedResidues
+    base: ResidueStage
+    network: _Network
+
+    def __iter__(self) -> Iterator[tuple[Float32, Float32]]:
+        for sequence, structure, rows in self.block.proteins():
+            own = _coordinates(self.base, "sequence", sequence.values)
+            read = torch.from_numpy(limited(own, LIMIT))
+            with torch.inference_mode():
+                told = self.network.told(read, sequence.lengths.tolist()).numpy()
+            both = np.concatenate([own, told], axis=1)
+            yield both[rows], _coordinates(self.base, "structure", structure.values)
+
+
+def _analysed(
+    base: ResidueStage,
+    network: _Network,
+    pairs: Pairs,
+    components: int,
+    facts: Mapping[str, object],
+) -> ResidueContext | None:
+    """Analyse all pairs with the network; return it and the maps as one context."""
+    arrays = network.arrays()
+    read, told = len(base.correlations), len(arrays["shift"])
+    sums = PairSums(read + told, read)
+    for block in pairs.inputs.paired_residues(pairs.positions):
+        sums.add_parts(_Told(block, base, network))
+    try:
+        stage = sums.stage(components, LARGEST)
+    except InputError:  # nothing varies
+        return None
+    # Both linear maps, one after the other, are one: x = (z - mean) projection + h outer + shift.
+    own, of_network = np.split(stage.projections["sequence"], [read])
+    mean = stage.means["sequence"] @ stage.projections["sequence"]
+    sequence = {
+        "mean": base.means["sequence"],
+        "projection": base.projections["sequence"] @ own,
+        "read": base.projections["sequence"],
+        **{name: arrays[name] for name in ("inner", "inner_bias", "middle", "middle_bias")},
+        "outer": arrays["outer"] @ of_network,
+        "shift": arrays["shift"] @ of_network - mean,
+    }
+    second = stage.projections["structure"]
+    # The structure has no shift: its mean is that of the second analysis, which is the first's.
+    structure = {
+        "mean": base.means["structure"],
+        "projection": base.projections["structure"] @ second,
+    }
+    parameters: dict[Modality, dict[str, Float32]] = {
+        "sequence": sequence,
+        "structure": structure,
+    }
+    facts = {"hidden": _HIDDEN, "read": read, **facts}
+    return ResidueContext(parameters, stage.correlations, stage.largest, facts)
