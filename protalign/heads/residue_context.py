@@ -46,7 +46,7 @@ _MOST_RESIDUES, LEAST_RESIDUES = 1_500_000, 200_000
 #: Part of the proteins that it is not trained on: it must tell these better than a linear map.
 _HELD_OUT = 0.05
 #: Passes over the proteins, and proteins of a batch.
-_EPOCHS, _BATCH = 2, 12
+_EPOCHS, _BATCH = 3, 12
 _LEARNING_RATE, _WEIGHT_DECAY, _WARM_UP = 2e-3, 0.01, 0.3
 
 
