@@ -4,7 +4,8 @@
     python benchmarks/speed/residue_fit.py pool.zarr domains.zarr --threads 2  # those of stores
     python benchmarks/speed/residue_fit.py --proteins 200 --turns 1            # a quick check
 
-The sums grow with the number of residues. The calibration aligns a fixed number of proteins,
+The sums grow with the number of residues, and so does the context's second pass; the context is
+trained on a bounded number. The calibration aligns a fixed number of proteins,
 whatever the store's size, but does less if a store has few. Made-up proteins take it longer: they
 are all alike, so it looks for others in vain. The peer has the same embeddings in memory, as
 float32 and side by side, and makes their covariance with numpy in one product: it reads nothing,
@@ -72,8 +73,9 @@ def measure(stores: Sequence[Path], turns: int, threads: int) -> dict[str, Any]:
             made.add_parts(block)
         return made
 
-    def fit() -> None:
-        stage = fit_residue_stage(pairs, np.random.default_rng(0))
+    def fit(*, with_context: bool) -> None:
+        rng = np.random.default_rng(0)
+        stage = fit_residue_stage(pairs, rng, with_context=with_context)
         if stage is None or stage.calibration is None:
             raise SystemExit("the stores: too few proteins to calibrate; name larger ones")
 
@@ -83,7 +85,12 @@ def measure(stores: Sequence[Path], turns: int, threads: int) -> dict[str, Any]:
 
     found = sums()
     assert found.n == len(rows)
-    sides = {"sums": sums, "fit": fit, "covariance": covariance}
+    sides = {
+        "sums": sums,
+        "fit": lambda: fit(with_context=False),
+        "context": lambda: fit(with_context=True),
+        "covariance": covariance,
+    }
     seconds = take_turns(sides, turns, threads=threads)
     return {
         "proteins": len(pairs),
@@ -113,7 +120,7 @@ def summary(row: dict[str, Any]) -> Summary:
         "ratio": row["ratio"],
         "target": None,
         "figure": f"{row['sums_seconds']:.1f} s; the whole fit, with its calibration, "
-        f"{row['fit_seconds']:.1f} s",
+        f"{row['fit_seconds']:.1f} s, with a context {row['context_seconds']:.1f} s",
         "limit": "",
         "equal": "tests: log ratios of two Gaussians",
     }

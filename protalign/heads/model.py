@@ -20,7 +20,7 @@ from protalign.core.devices import resolve_device
 from protalign.core.encoder_record import EncoderRecord, check_record, is_count, is_word
 from protalign.core.errors import InputError, ModelError
 from protalign.core.protein import MODALITIES, OTHER, Modality
-from protalign.core.ragged import Ragged
+from protalign.core.ragged import Ragged, ascend
 from protalign.core.version import __version__
 from protalign.core.words import AlignMode
 from protalign.heads import model_files
@@ -407,6 +407,8 @@ class Model(nn.Module):
         n_targets: int = 1,
         query_positions: Int64 | None = None,
         target_positions: Int64 | None = None,
+        query_chains: Int64 | None = None,
+        target_chains: Int64 | None = None,
     ) -> Alignment:
         """Align the residues of a sequence with those of a structure.
 
@@ -431,6 +433,9 @@ class Model(nn.Module):
             The residues' positions in the whole chains, ascending from 0 on; "global" only. A
             residue that is left out keeps its place on a diagonal and counts 0. Default: none is
             left out.
+        query_chains, target_chains : (c,) and (d,) int64, optional
+            Rows of each chain, all of them together; "local" only, where a residue's context ends
+            with its chain. Default: one chain.
 
         Returns
         -------
@@ -446,7 +451,7 @@ class Model(nn.Module):
             The mode, a cost or the floor is none, a number is not finite, a side has no residue
             and so no diagonal ("global"), or positions are not whole, are below 0, do not ascend,
             are of another number, or the pairs of residues, also of those between the positions,
-            take more memory than is free.
+            take more memory than is free; the chains have not as many rows as the embeddings.
 
         Examples
         --------
@@ -468,7 +473,10 @@ class Model(nn.Module):
         if floor is not None:
             check_between("floor", floor, -np.inf, 0, closed=True)
         rows = []
-        for embeddings, modality in ((query, query_by), (target, OTHER[query_by])):
+        for embeddings, modality, chains in (
+            (query, query_by, query_chains),
+            (target, OTHER[query_by], target_chains),
+        ):
             with np.errstate(over="ignore"):  # such numbers are named below
                 values = np.asarray(embeddings, dtype=np.float32)
             if values.ndim != 2 or values.shape[1] != self.dims[modality]:
@@ -476,8 +484,14 @@ class Model(nn.Module):
                     f"the {modality} embeddings: their shape is {values.shape}, not (residues, "
                     f"{self.dims[modality]}); embed with the model's encoder"
                 )
+            ends = np.cumsum([0, len(values)] if chains is None else [0, *chains], dtype=np.int64)
+            if ends[-1] != len(values) or not ascend(ends):
+                raise InputError(
+                    f"the {modality} embeddings: {len(values)} rows are not those of their chains",
+                    "give the rows of each chain, all of them together",
+                )
             with np.errstate(invalid="ignore", over="ignore"):
-                of_residues = stage.rows(modality, values, mode)
+                of_residues = stage.chain_rows(modality, Ragged(values, ends), mode)
             if not np.isfinite(of_residues).all():
                 raise InputError(
                     f"the {modality} embeddings: they hold NaN, infinity or huge values",

@@ -190,6 +190,8 @@ def align_proteins(
             query_by=query.modality,
             query_positions=one.positions,
             target_positions=other.positions,
+            query_chains=np.bincount(one.chain_index),
+            target_chains=np.bincount(other.chain_index),
             gap_open=gap_open,
             gap_extend=gap_extend,
         )

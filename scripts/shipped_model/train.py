@@ -77,16 +77,25 @@ def embedded(paths: list[Path], out: Path, encoders: list[str]) -> EmbeddingStor
 
 
 def fitted(store: EmbeddingStore, seed: int, data: str) -> Model:
-    """Fit the model on a store, with heads in half precision; ``data`` names the store in it."""
+    """Fit the model on a store, with heads in half precision; ``data`` names the store in it.
+
+    The model of the package, whose data have a name, has no residue context.
+    """
     estimator = ProtAlignEstimator(
-        pooling="codebook", residue_head=True, random_state=seed, device="cpu", verbose=True
+        pooling="codebook",
+        residue_context=not data,  # the one in the package must be small
+        residue_head=True,
+        random_state=seed,
+        device="cpu",
+        verbose=True,
     )
     model = estimator.fit(store).model_
     for head in (model.sequence, model.structure):
         head.half()
     stage = model.residue_scorer()
     assert stage.head is not None
-    model.residue_stage = replace(stage, head=stage.head.half())
+    context = None if stage.context is None else stage.context.half()
+    model.residue_stage = replace(stage, head=stage.head.half(), context=context)
     assert model.training_record is not None
     if data:
         model.training_record = replace(model.training_record, source=data)

@@ -12,14 +12,14 @@ import torch
 
 from protalign import Model, ProtAlignEstimator
 from protalign.core.arrays import Float32
-from protalign.core.errors import ModelError
+from protalign.core.errors import InputError, ModelError
 from protalign.core.protein import MODALITIES
 from protalign.core.ragged import Ragged
 from protalign.heads import model_files, residue_context
 from protalign.heads.inputs import PairInputs
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
-from protalign.residues import PairSums, ResidueStage
+from protalign.residues import PairSums, ResidueStage, align
 from protalign.residues.context import ResidueContext
 
 WIDTHS = (10, 8)
@@ -220,6 +220,26 @@ def test_it_is_saved_and_loaded_with_the_model(tmp_path: Path) -> None:
     without = ProtAlignEstimator(**settings, residue_context=False)  # type: ignore[arg-type]
     stage = without.fit(proteins(100, 1)).model_.residue_scorer()
     assert stage.context is None
+
+
+def test_a_context_ends_with_its_chain() -> None:
+    """``Model.align`` reads the rows that a search reads, by chain."""
+    settings = {"max_epochs": 1, "embed_dim": 8, "n_heads": 2, "device": "cpu", "random_state": 0}
+    model = ProtAlignEstimator(**settings).fit(proteins(100, 1)).model_  # type: ignore[arg-type]
+    stage = model.residue_scorer()
+    (sequence, structure), *_ = proteins(1, 4)
+    chains = np.array([25, 35])
+    rows = [
+        stage.protein_rows(m, each, chains).local
+        for m, each in zip(MODALITIES, (sequence, structure), strict=True)
+    ]
+    found = model.align(sequence, structure, query_chains=chains, target_chains=chains)
+    expected = align(*rows)
+    assert found.score == pytest.approx(expected.score, rel=1e-5)
+    assert found.score != pytest.approx(model.align(sequence, structure).score, rel=1e-4)
+    for wrong in ([25, 36], [70, -10], []):
+        with pytest.raises(InputError, match="not those of their chains"):
+            model.align(sequence, structure, query_chains=np.array(wrong, np.int64))
 
 
 @pytest.mark.parametrize("hidden", [0, -1, 1.5, "many", 10**9])
