@@ -4,8 +4,8 @@
     python benchmarks/speed/residue_fit.py pool.zarr domains.zarr --threads 2  # those of stores
     python benchmarks/speed/residue_fit.py --proteins 200 --turns 1            # a quick check
 
-The sums grow with the number of residues, and so does the context's second pass; the context is
-trained on a bounded number. The calibration aligns a fixed number of proteins,
+The sums grow with the number of residues; the context is trained on a bounded number. The
+calibration aligns a fixed number of proteins,
 whatever the store's size, but does less if a store has few. Made-up proteins take it longer: they
 are all alike, so it looks for others in vain. The peer has the same embeddings in memory, as
 float32 and side by side, and makes their covariance with numpy in one product: it reads nothing,

@@ -484,12 +484,7 @@ class Model(nn.Module):
                     f"the {modality} embeddings: their shape is {values.shape}, not (residues, "
                     f"{self.dims[modality]}); embed with the model's encoder"
                 )
-            ends = np.cumsum([0, len(values)] if chains is None else [0, *chains], dtype=np.int64)
-            if ends[-1] != len(values) or not ascend(ends):
-                raise InputError(
-                    f"the {modality} embeddings: {len(values)} rows are not those of their chains",
-                    "give the rows of each chain, all of them together",
-                )
+            ends = _chain_ends(modality, len(values), None if mode == "global" else chains)
             with np.errstate(invalid="ignore", over="ignore"):
                 of_residues = stage.chain_rows(modality, Ragged(values, ends), mode)
             if not np.isfinite(of_residues).all():
@@ -704,4 +699,19 @@ def not_finite(inputs: Inputs, modality: Modality, positions: Int64) -> InputErr
     return InputError(
         f"{modality} embeddings of {inputs.names(positions)} hold NaN, infinity or huge values",
         "embed them again, or leave them out",
+    )
+
+
+def _chain_ends(modality: Modality, n_rows: int, chains: Int64 | None) -> Int64:
+    """Return where chains begin and end among rows; raise InputError if they have others."""
+    if chains is None:
+        return np.array([0, n_rows])
+    rows = np.asarray(chains)
+    if rows.ndim == 1 and rows.dtype.kind in "iu":
+        ends: Int64 = np.concatenate([[0], np.cumsum(rows)])
+        if ends[-1] == n_rows and ascend(ends):
+            return ends
+    raise InputError(
+        f"the {modality} embeddings: {n_rows} rows are not those of their chains",
+        "give the rows of each chain, all of them together",
     )

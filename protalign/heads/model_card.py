@@ -126,8 +126,8 @@ def _context_line(context: Mapping[str, Any] | None) -> str:
     return (
         "a context, which makes the rows of the local mode: a network that reads "
         f"{REACH} residues of a sequence on each side, trained on {context['residues']:,} residues "
-        f"of {context['pairs']:,} pairs; of held-out pairs {context['error']:.2f} of a structure's "
-        f"coordinates are unexplained, {context['without']:.2f} by the correlations alone"
+        f"of {context['pairs']:,} pairs; {context['error']:.0%} of the structures' coordinates are "
+        f"unexplained for held-out sequences, {context['without']:.0%} by the correlations alone"
     )
 
 

@@ -1,4 +1,4 @@
-"""Fit of the residue stage: one pass over the paired residues, then a calibration."""
+"""Fit of the residue stage: one pass over the paired residues, a context, a calibration."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def fit_residue_stage(
 ) -> ResidueStage | None:
     """Fit the residue stage on pairs of sequence and structure.
 
-    The correlations take one pass over the residues. The context, if the pairs have enough of them,
-    is trained on a bounded number, and takes one pass more.
+    The correlations take one pass over the residues. A context, if the pairs have enough of them,
+    and the calibration take a bounded number.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def fit_residues(
     report : callable
         Receives the lines of the trainings.
     with_context : bool
-        Whether to train the context, in less than a minute.
+        Whether to train the context.
     with_head : bool
         Whether to train the head, in minutes.
     """
@@ -334,7 +334,10 @@ def _of_no_family(stage: ResidueStage, pairs: Pairs, order: Int64, count: int) -
 
 
 def _rows(stage: ResidueStage, inputs: Inputs, modality: Modality, positions: Int64) -> Ragged:
-    """Return the stage's rows of some entries, at least one; few embeddings are held at once."""
+    """Return the stage's rows of some entries, at least one; few embeddings are held at once.
+
+    A protein counts as one chain: inputs know no chains, and eight residues at a border differ.
+    """
     blocks = inputs.blocks(modality, positions, FEW_ELEMENTS)
     values = np.concatenate([stage.chain_rows(modality, block) for block in blocks])
     lengths = inputs.lengths(modality)[positions]

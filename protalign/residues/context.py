@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -22,7 +23,7 @@ from protalign.residues.kernels.packed import share
 #: Residues on each side that a residue's coordinates depend on.
 REACH = 4
 #: The largest root mean square of the numbers that the network reads of a residue: the ends of
-#: chains lie far from the mean.
+#: chains lie far from the mean. Saved models were trained with these two.
 LIMIT = 1.5
 #: Residues whose coordinates are made at once, if no chain is longer.
 ROWS_AT_ONCE = 1 << 11
@@ -104,20 +105,24 @@ class ResidueContext:
         parts = list(blocks(chains.lengths, ROWS_AT_ONCE))
         waiting = iter(parts)  # threads may share an iterator written in C
 
+        def of_part(part: slice, here: slice) -> Float32:
+            centred = np.array(chains.values[here], dtype=np.float32) - arrays["mean"]
+            found: Float32 = np.matmul(centred, arrays["projection"], dtype=np.float32)
+            if modality == "sequence":
+                read = np.matmul(centred, arrays["read"], dtype=np.float32)
+                neighbours = neighbours_of(chains.lengths[part].tolist(), REACH)
+                with torch.inference_mode():
+                    numbers = torch.from_numpy(limited(read, LIMIT))
+                    hidden = hidden_numbers(numbers, tensors, neighbours)
+                    found += (hidden @ tensors["outer"]).numpy() + arrays["shift"]
+            return found
+
         def work(_: int) -> None:
-            for part in waiting:
-                here = slice(chains.offsets[part.start], chains.offsets[part.stop])
-                centred = np.array(chains.values[here], dtype=np.float32) - arrays["mean"]
-                found = centred @ arrays["projection"]
-                if modality == "sequence":
-                    read = torch.from_numpy(
-                        limited(np.matmul(centred, arrays["read"], dtype=np.float32), LIMIT)
-                    )
-                    neighbours = neighbours_of(chains.lengths[part].tolist(), REACH)
-                    with torch.inference_mode():
-                        hidden = hidden_numbers(read, tensors, neighbours)
-                        found += (hidden @ tensors["outer"]).numpy() + arrays["shift"]
-                coordinates[here] = found
+            # A thread has settings of its own. Who calls looks for what is not finite.
+            with np.errstate(invalid="ignore", over="ignore"):
+                for part in waiting:
+                    here = slice(chains.offsets[part.start], chains.offsets[part.stop])
+                    coordinates[here] = of_part(part, here)
 
         # Torch's own threads would wait for each other in every small operation.
         share(max(1, min(threads_here(), len(parts))), work)
@@ -151,6 +156,11 @@ class ResidueContext:
         largest = facts["largest"]
         if largest is not None and not 0 < float(largest) < np.inf:
             raise ValueError("the residue context's limit of coordinates is not above 0")
+        counts, shares = ("residues", "pairs", "epochs"), ("error", "without")
+        if not all(isinstance(facts[name], int) for name in counts) or not all(
+            math.isfinite(float(facts[name])) for name in shares
+        ):
+            raise ValueError("the residue context's training record is damaged")
         hidden, read, k = int(facts["hidden"]), int(facts["read"]), len(correlations)
         for modality, arrays in parameters.items():
             (width,) = arrays["mean"].shape

@@ -20,7 +20,8 @@ class ProteinRows:
     Attributes
     ----------
     local, diagonal : (L, k + 2) float32
-        The rows for local alignments, and those for diagonals: one array if the stage has no head.
+        The rows for local alignments, and those for diagonals: one array if the stage has
+        neither a head nor a context.
     chains : (c,) int64
         Rows of each chain, in order: at least one each, L together.
     skipped : (L,) int64 or None
@@ -84,7 +85,8 @@ class PackedRows:
     Attributes
     ----------
     local, diagonal : Ragged
-        Each protein's rows, as in ``ProteinRows``: one object if the stage has no head.
+        Each protein's rows, as in ``ProteinRows``: one object if the stage has
+        neither a head nor a context.
     chains : (c,) int64
         Rows of each chain, at least one each, of one protein after another.
     skipped : (R,) int64 or None

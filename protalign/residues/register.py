@@ -145,7 +145,7 @@ def check_register(
     Parameters
     ----------
     sequence, structure : (L, k + 2) and (L', k + 2) float32
-        Rows of one chain's sequence and of one chain's structure (``ResidueStage.rows``).
+        Rows of one chain's sequence and of one chain's structure (``ResidueStage.plain_rows``).
     sequence_rows, structure_rows : (n,) int64
         The aligned rows, ascending.
     window : int

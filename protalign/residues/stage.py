@@ -40,8 +40,8 @@ class ResidueStage:
     pair would decide an alignment, and any two proteins would share their first residue. So
     coordinates beyond a limit are scaled down to it.
 
-    These are the ``plain_rows``. The rows of local alignments have the same form, of coordinates in
-    which a sequence's residue knows its neighbours, if the stage has a context.
+    These are the ``plain_rows``. With a context, rows for local alignments are made of its
+    coordinates, in which a sequence's residue knows its neighbours; their form is the same.
 
     Attributes
     ----------

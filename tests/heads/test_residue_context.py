@@ -52,6 +52,7 @@ def _few_residues_are_enough() -> object:
         patch.setattr(residue_context, "LEAST_RESIDUES", 5_000)
         patch.setattr(residue_context, "_EPOCHS", 6)
         patch.setattr(residue_context, "_BATCH", 4)
+        patch.setattr(residue_context, "_HELD_OUT", 0.2)
         yield
 
 
@@ -94,8 +95,28 @@ def test_neighbours_tell_more_of_proteins_that_it_was_not_fitted_on(
     assert len(lines) == 6
     assert lines[0].startswith("residue context, epoch 1: ")
     assert "without it" in lines[0]
-    # A twentieth was held out.
-    assert (context.facts["pairs"], context.facts["residues"]) == (285, 285 * 60)
+    # A fifth was held out.
+    assert (context.facts["pairs"], context.facts["residues"]) == (240, 240 * 60)
+
+
+def test_structures_of_one_sequence_are_held_out_together() -> None:
+    """Otherwise what was learned by heart would count as known."""
+    few = proteins(30, 1)
+    rng = np.random.default_rng(0)
+    many = [(s, t + 0.1 * rng.normal(size=t.shape)) for s, t in few for _ in range(10)]
+
+    class SameSequences(PairInputs):
+        """Ten structures of each sequence."""
+
+        def items(self, modality):  # type: ignore[no-untyped-def]
+            items = super().items(modality)
+            return items // 10 if modality == "sequence" else items
+
+    context = context_of(
+        fit_residue_stage(Pairs.of(SameSequences(many)), np.random.default_rng(0))
+        or pytest.fail("none")
+    )
+    assert context.facts["pairs"] == 240
 
 
 def test_its_coordinates_are_canonical(fitted: tuple[ResidueStage, list[str]]) -> None:
@@ -111,6 +132,20 @@ def test_its_coordinates_are_canonical(fitted: tuple[ResidueStage, list[str]]) -
     covariance = x.T @ y / len(x)
     np.testing.assert_allclose(np.diag(covariance), context.correlations, atol=0.01)
     assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 0.01
+
+
+def test_means_are_those_of_the_pairs_that_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large store it sees a part, whose means may be others."""
+    monkeypatch.setattr(residue_context, "_MOST_RESIDUES", 6000)
+    rng = np.random.default_rng(0)
+    pairs = [(s + 3 * rng.normal(size=10), t + rng.normal(size=8)) for s, t in proteins(300, 1)]
+    whole = Pairs.of(PairInputs(pairs))
+    context = context_of(fit_residue_stage(whole, np.random.default_rng(0)) or pytest.fail("none"))
+    drawn = residue_context._drawn(whole, np.random.default_rng(0))
+    assert drawn is not None
+    for m in MODALITIES:
+        coordinates = context.coordinates(m, drawn.inputs.rows(m, drawn.positions))
+        np.testing.assert_allclose(coordinates.mean(axis=0), 0, atol=0.01)
 
 
 def test_the_correlations_beside_it_are_those_without_it(
@@ -153,13 +188,44 @@ def test_few_residues_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first == second
 
 
-def test_one_that_tells_nothing_is_left_out() -> None:
-    """Structures that no neighbour tells more of than a linear map does."""
+@pytest.mark.parametrize("broken", [False, True])
+def test_one_that_tells_nothing_is_left_out(broken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Structures that no neighbour tells more of than a linear map does; a loss that is NaN."""
     rng = np.random.default_rng(0)
-    noise = [(rng.normal(size=(60, 10)), rng.normal(size=(60, 8))) for _ in range(100)]
-    stage = fit_residue_stage(Pairs.of(PairInputs(noise)), np.random.default_rng(0))
+    pairs = [(rng.normal(size=(60, 10)), rng.normal(size=(60, 8))) for _ in range(100)]
+    if broken:
+        pairs = proteins(100, 1)
+        monkeypatch.setattr(residue_context, "_LEARNING_RATE", float("inf"))
+    lines: list[str] = []
+    stage = fit_residue_stage(Pairs.of(PairInputs(pairs)), np.random.default_rng(0), lines.append)
     assert stage is not None
     assert stage.context is None
+    assert lines[0].startswith("residue context, epoch 1: ")
+    assert "no better than a linear map" in lines[-1]
+
+
+def test_pairs_whose_residues_nobody_pairs_do_not_count() -> None:
+    """Nor do proteins that are too long: others are drawn in their place, if there are enough."""
+    paired = proteins(100, 1)
+    unpaired = [(s[:-1], t) for s, t in proteins(300, 2)]
+    long = proteins(3, 3, length=2001)
+    pairs = Pairs.of(PairInputs([*unpaired, *long, *paired]))
+    drawn = residue_context._drawn(pairs, np.random.default_rng(0))
+    assert drawn is not None
+    assert drawn.positions.tolist() == list(range(303, 403))
+    none = Pairs.of(PairInputs([*unpaired, *long, *paired[:80]]))
+    assert residue_context._drawn(none, np.random.default_rng(0)) is None
+
+
+def test_no_more_residues_are_drawn_than_it_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, and however few pairs are looked at at once."""
+    pairs = Pairs.of(PairInputs(proteins(300, 1)))
+    monkeypatch.setattr(residue_context, "_MOST_RESIDUES", 6000)
+    for at_once in (7, 4096):
+        monkeypatch.setattr(residue_context, "_AT_ONCE", at_once)
+        drawn = residue_context._drawn(pairs, np.random.default_rng(0))
+        assert drawn is not None
+        assert len(drawn) == 100
 
 
 def test_residues_without_structure_are_read_but_not_told() -> None:
@@ -179,10 +245,7 @@ def test_residues_without_structure_are_read_but_not_told() -> None:
     for sequence, structure in pairs:
         sums.add(sequence, structure)
     base = sums.stage(8, None)
-    drawn = [
-        residue_context._Proteins.draw(base, Pairs.of(each), np.random.default_rng(0))
-        for each in (inputs, lacking)
-    ]
+    drawn = [residue_context._Proteins.read_of(base, Pairs.of(each)) for each in (inputs, lacking)]
     whole, some = drawn
     np.testing.assert_array_equal(whole.read.values, some.read.values)
     for place in range(4):
@@ -191,18 +254,20 @@ def test_residues_without_structure_are_read_but_not_told() -> None:
         np.testing.assert_array_equal(other.told, one.told[kept])
 
 
-def test_ctrl_c_keeps_the_stage_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warning says so."""
+@pytest.mark.parametrize("where", ["_drawn", "_trained", "_analysed"])
+def test_ctrl_c_keeps_the_stage_without_it(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning says so, and names the line that called ``fit``."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(residue_context._Network, "train_on", interrupted)
-    pairs = Pairs.of(PairInputs(proteins(100, 1)))
-    with pytest.warns(UserWarning, match="no residue context is kept"):
-        stage = fit_residue_stage(pairs, np.random.default_rng(0))
-    assert stage is not None
+    monkeypatch.setattr(residue_context, where, interrupted)
+    settings = {"max_epochs": 1, "embed_dim": 8, "n_heads": 2, "device": "cpu", "random_state": 0}
+    estimator = ProtAlignEstimator(**settings)  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="no residue context is kept") as caught:
+        stage = estimator.fit(proteins(100, 1)).model_.residue_scorer()
     assert stage.context is None
+    assert caught[0].filename == __file__
 
 
 def test_it_is_saved_and_loaded_with_the_model(tmp_path: Path) -> None:
@@ -237,9 +302,11 @@ def test_a_context_ends_with_its_chain() -> None:
     expected = align(*rows)
     assert found.score == pytest.approx(expected.score, rel=1e-5)
     assert found.score != pytest.approx(model.align(sequence, structure).score, rel=1e-4)
-    for wrong in ([25, 36], [70, -10], []):
+    for wrong in ([25, 36], [70, -10], [0], [25.5, 34.5], [[25, 35]]):
         with pytest.raises(InputError, match="not those of their chains"):
-            model.align(sequence, structure, query_chains=np.array(wrong, np.int64))
+            model.align(sequence, structure, query_chains=np.array(wrong))
+    one = model.align(sequence, structure, "global", query_chains=chains)
+    assert one.score == model.align(sequence, structure, "global").score
 
 
 @pytest.mark.parametrize("hidden", [0, -1, 1.5, "many", 10**9])

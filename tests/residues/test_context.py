@@ -14,6 +14,7 @@ from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
 from protalign.residues import ResidueStage
 from protalign.residues.context import LIMIT, REACH, ResidueContext, limited
+from protalign.search.word_index import stage_sha256
 
 D: dict[Modality, int] = {"sequence": 11, "structure": 7}
 READ, HIDDEN, K = 5, 6, 4
@@ -42,7 +43,8 @@ def a_context(seed: int = 0) -> ResidueContext:
         "sequence": drawn(shapes),
         "structure": drawn(of_structure),
     }
-    facts = {"hidden": HIDDEN, "read": READ}
+    facts: dict[str, Any] = {"hidden": HIDDEN, "read": READ, "residues": 9, "pairs": 2, "epochs": 1}
+    facts |= {"error": 0.5, "without": 0.6}
     return ResidueContext(parameters, np.array([0.9, 0.6, 0.3, 0.1], np.float32), 0.9, facts)
 
 
@@ -194,6 +196,41 @@ def test_a_damaged_limit_is_refused(largest: float) -> None:
     facts["context"] = {**facts["context"], "largest": largest}
     with pytest.raises(ValueError, match="limit"):
         ResidueStage.of_tensors(stage.tensors(), facts)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("residues", "many"), ("pairs", None), ("error", float("nan")), ("without", "abc")],
+)
+def test_a_damaged_record_is_refused(name: str, value: object) -> None:
+    """The card says what is in it."""
+    stage = a_stage(a_context())
+    facts = stage.facts()
+    facts["context"] = {**facts["context"], name: value}
+    with pytest.raises((ValueError, TypeError)):
+        ResidueStage.of_tensors(stage.tensors(), facts)
+    del facts["context"][name]
+    with pytest.raises(KeyError):
+        ResidueStage.of_tensors(stage.tensors(), facts)
+
+
+@pytest.mark.filterwarnings("error")
+def test_huge_numbers_give_no_warning() -> None:
+    """Who asked for rows looks for those that are not finite, and names them."""
+    context = a_context()
+    values = np.full((5000, D["sequence"]), 3e38, np.float32)
+    values[0] = np.inf
+    chains = Ragged(values, np.arange(0, 5001, 100))
+    assert not np.isfinite(context.coordinates("sequence", chains)).all()
+
+
+def test_the_digest_of_a_stage_is_also_of_its_context() -> None:
+    """An index of words made with another context would be searched with other rows."""
+    digests = [stage_sha256(a_stage(c)) for c in (None, a_context(), a_context(3))]
+    other_limit = replace(a_context(), largest=0.8)
+    digests.append(stage_sha256(a_stage(other_limit)))
+    assert len(set(digests)) == 4
+    assert stage_sha256(a_stage(a_context())) == digests[1]
 
 
 def test_rows_beyond_the_limit_are_scaled_down_to_it() -> None:
