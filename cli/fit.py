@@ -84,9 +84,9 @@ def fit(
     residue_context: Annotated[
         bool,
         typer.Option(
-            help="Train a network that reads a residue's neighbours, in one to three minutes: search "
-            "--rerank and align then find more relatives in their local mode. It needs 200,000 "
-            "paired residues."
+            help="Train a network that reads a residue's neighbours, in one to three minutes: "
+            "search --rerank and align then find more relatives in their local mode. It needs "
+            "200,000 paired residues."
         ),
     ] = True,
     residue_head: Annotated[

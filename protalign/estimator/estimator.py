@@ -99,10 +99,10 @@ class ProtAlignEstimator(FittedAttributes, TransformerMixin, BaseEstimator):  # 
         Training stops after this many epochs without a gain of ``tol`` in the validation's mean
         reciprocal rank.
     residue_context : bool
-        Train the residue stage's context too, in one to three minutes: a network that reads a sequence
-        residue's neighbours, so that the local mode finds more relatives. It needs 200,000 paired
-        residues; with fewer there is none, nor if it is no better than a linear map on held-out
-        sequences, or if Ctrl-C ended its training or that before.
+        Train the residue stage's context too, in one to three minutes: a network that reads a
+        sequence residue's neighbours, so that the local mode finds more relatives. It needs 200,000
+        paired residues; with fewer there is none, nor if it is no better than a linear map on
+        held-out sequences, or if Ctrl-C ended its training or that before.
     residue_head : bool
         Train the residue stage's head on hard negatives as well, in minutes: it makes the rows of
         the global mode, which tells near-identical proteins apart. Left out if Ctrl-C ended the
