@@ -76,6 +76,12 @@ def main() -> None:
         action="store_true",
         help="fit without proteins that MMseqs2 finds, by 37 bits, with one of those held out",
     )
+    parser.add_argument(
+        "--residue-context",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="as of `protalign fit`",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tm", type=int, default=0, help="pairs of each excess to superimpose")
     parser.add_argument("--json", type=Path)
@@ -121,7 +127,8 @@ def measure(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     """Fit on some entries and measure on others, by queries of each modality."""
     rng = np.random.default_rng(seed)
     train, entries, label = split(options, rng)
-    stage = fit_residue_stage(Pairs.of(read_inputs(train)), rng)
+    pairs = Pairs.of(read_inputs(train))
+    stage = fit_residue_stage(pairs, rng, with_context=options.residue_context)
     calibration = None if stage is None else stage.calibration
     if stage is None or calibration is None:
         raise SystemExit(f"seed {seed}: the store has too few proteins to fit on")

@@ -32,8 +32,8 @@ without a third of CATH's topologies, and measures
 The domains of folds, and the chains, are of all topologies, also of those held out, and some are
 relatives of queries: --without-relatives leaves these out.
 
-Seeds choose the heads' start, the calibration's pairs and the cuts. The residue stage has none,
-but for its head trained on hard negatives (--residue-head).
+Seeds choose the heads' start, the calibration's pairs and the cuts, and the training of the residue
+stage's context (not with --no-residue-context) and of its head on hard negatives (--residue-head).
 """
 
 from __future__ import annotations
@@ -204,6 +204,7 @@ class Data:
         estimator = ProtAlignEstimator(
             pooling=options.pooling,
             random_state=seed,
+            residue_context=options.residue_context,
             residue_head=options.residue_head,
             verbose=True,
             **few,
@@ -481,6 +482,12 @@ def parse() -> argparse.Namespace:
         help="fit without proteins that MMseqs2 finds, by 37 bits, with a query of scop or cath",
     )
     parser.add_argument("--pooling", default="attention", help="as of `protalign fit`")
+    parser.add_argument(
+        "--residue-context",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="as of `protalign fit`",
+    )
     parser.add_argument("--residue-head", action="store_true", help="as of `protalign fit`")
     parser.add_argument("--crop", type=float, default=0.2, help="0: no cut queries")
     parser.add_argument("--sequence-weights", help="weights for the cut queries")

@@ -54,6 +54,12 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--column", default="topology")
+    parser.add_argument(
+        "--residue-context",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="as of `protalign fit`",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--queries", type=int, default=150, help="of those held out, at most")
     parser.add_argument("--words", type=int, default=WORDS)
@@ -102,7 +108,8 @@ def measure(
     is_held_out = np.array([labels.get(i) in held_out for i in store.ids.tolist()])
     inputs = read_inputs(store)
     both = (inputs.items("sequence") >= 0) & (inputs.items("structure") >= 0)
-    stage = fit_residue_stage(Pairs.of(read_inputs(store[~is_held_out])), rng)
+    pairs = Pairs.of(read_inputs(store[~is_held_out]))
+    stage = fit_residue_stage(pairs, rng, with_context=options.residue_context)
     assert stage is not None
     known = rng.permutation(np.flatnonzero(both & ~is_held_out))
     known = known[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import warnings
@@ -16,9 +17,10 @@ import pytest
 import protalign
 from protalign import EmbeddingStore, Model
 from protalign.core.digests import sealed
-from protalign.core.errors import InputError, StoreError
+from protalign.core.errors import InputError, ModelError, StoreError
 from protalign.core.files import json_text
-from protalign.core.protein import MODALITIES, Modality, Protein
+from protalign.core.protein import MODALITIES, Modality, Protein, Structure
+from protalign.residues.context import REACH, ResidueContext
 from protalign.residues.words import ResidueWords
 from protalign.search import WordIndex, index_store, word_building, word_files, word_index
 from protalign.search.word_index import recorded_store, verify_index
@@ -41,8 +43,45 @@ def check_words(index: WordIndex, model: Model, store: EmbeddingStore) -> None:
             words = np.split(reader.words(), reader.offsets[1:-1])
             for row, own in zip(reader.rows, words, strict=True):
                 entry = store[[str(store.log.ids_at(np.array([row]))[0])]]
-                rows = stage.rows(modality, entry.embeddings(ENCODERS[modality]).values)
+                values = entry.embeddings(ENCODERS[modality]).values
+                rows = stage.protein_rows(modality, values, entry.chain_rows(modality)[0]).local
                 assert own.tolist() == index.words.of(modality, rows).tolist()
+
+
+def test_words_know_their_neighbours_in_the_chain(
+    model: Model, store: EmbeddingStore, chains: list[Protein], tmp_path: Path
+) -> None:
+    """With a context, whose words of a complex are those of its chains; another one is refused."""
+    contexts = [random_context(model, seed) for seed in (0, 1)]
+    stage = model.residue_scorer()
+    models = []
+    for context in contexts:
+        other = copy.deepcopy(model)
+        other.residue_stage = replace(stage, context=context)
+        models.append(other)
+    both = tuple(chain for protein in chains[:2] for chain in protein.chains)
+    complexes = [*chains[:6], Protein("both", "both.pdb", both, Structure(both, (0, 1)))]
+    small = EmbeddingStore.open(build(tmp_path / "small.zarr", complexes))
+    assert any(len(rows) > 1 for rows in small[:].chain_rows("sequence"))
+    index_store(models[0], small, tmp_path / "index", n_words=20)
+    check_words(WordIndex(tmp_path / "index"), models[0], small)
+    for wrong in (model, models[1]):
+        with pytest.raises(ModelError, match="another model"):
+            protalign.search("both", index=tmp_path / "index", model=wrong, store=small)
+
+
+def random_context(model: Model, seed: int) -> ResidueContext:
+    """A context of a model's widths."""
+    rng = np.random.default_rng(seed)
+    k, d = len(model.residue_scorer().correlations), model.dims
+    linear = {
+        m: {"mean": rng.normal(size=d[m]), "projection": rng.normal(size=(d[m], k))} for m in d
+    }
+    network = {"read": (d["sequence"], 5), "inner": (5 * (2 * REACH + 1), 6), "inner_bias": 6}
+    network |= {"middle": (6, 6), "middle_bias": 6, "outer": (6, k), "shift": k}
+    linear["sequence"] |= {name: rng.normal(size=size) for name, size in network.items()}
+    parameters = {m: {n: a.astype(np.float32) for n, a in p.items()} for m, p in linear.items()}
+    return ResidueContext(parameters, np.linspace(0.9, 0.1, k, dtype=np.float32), 0.9, {})
 
 
 def test_it_holds_the_words_of_every_residue(
