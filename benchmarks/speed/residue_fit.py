@@ -119,8 +119,8 @@ def summary(row: dict[str, Any]) -> Summary:
         "peer": "numpy's covariance of the same rows, held in memory as float32",
         "ratio": row["ratio"],
         "target": None,
-        "figure": f"{row['sums_seconds']:.1f} s; the whole fit without a context, with its calibration, "
-        f"{row['fit_seconds']:.1f} s, with one {row['context_seconds']:.1f} s",
+        "figure": f"{row['sums_seconds']:.1f} s; the whole fit without a context, with its "
+        f"calibration, {row['fit_seconds']:.1f} s, with one {row['context_seconds']:.1f} s",
         "limit": "",
         "equal": "tests: log ratios of two Gaussians",
     }
