@@ -28,12 +28,11 @@ from protalign.residues.cca import LARGEST
 from protalign.residues.context import (
     LIMIT,
     REACH,
-    ROWS_AT_ONCE,
     ResidueContext,
     hidden_numbers,
     limited,
 )
-from protalign.residues.head import neighbours_of
+from protalign.residues.head import ROWS_AT_ONCE, neighbours_of
 
 #: Coordinates of the plain analysis that the network reads, and that are analysed again.
 COORDINATES = 96
@@ -43,7 +42,7 @@ _TOLD = 48
 _HIDDEN = 256
 #: Structures' residues that it is trained on, at most: the more, the longer. With fewer than the
 #: least there is none: few proteins would be learned by heart. With 280,000 it found more relatives
-#: than without (remote.py, ESM2-8M).
+#: than without (CATH's domains, ESM2-8M).
 _MOST_RESIDUES, LEAST_RESIDUES = 1_500_000, 200_000
 #: Residues of a protein that it is trained on, at most, and pairs that are looked at at once.
 _LONGEST, _AT_ONCE = 2000, 4096

@@ -119,7 +119,7 @@ def fit_residues(
     """Fit the residue stage, with its context and its head if it is to have them.
 
     Of processes that train together rank 0 alone fits it, and the others wait: it reads every
-    residue once, so that their number does not count.
+    residue once, and some again, so that the number of processes does not count.
 
     Parameters
     ----------

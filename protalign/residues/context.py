@@ -14,19 +14,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from protalign.core.arrays import Float32
-from protalign.core.machine import threads_here
 from protalign.core.protein import MODALITIES, Modality
-from protalign.core.ragged import Ragged, blocks
-from protalign.residues.head import neighbours_of
-from protalign.residues.kernels.packed import share
+from protalign.core.ragged import Ragged
+from protalign.residues.head import by_parts, in_half, neighbours_of
 
 #: Residues on each side that a residue's coordinates depend on.
 REACH = 4
 #: The largest root mean square of the numbers that the network reads of a residue: the ends of
 #: chains lie far from the mean. Saved models were trained with these two.
 LIMIT = 1.5
-#: Residues whose coordinates are made at once, if no chain is longer.
-ROWS_AT_ONCE = 1 << 11
 #: Parameters of each modality, by name.
 _NAMES: Mapping[Modality, tuple[str, ...]] = {
     "sequence": (
@@ -102,30 +98,25 @@ class ResidueContext:
         arrays = {n: a.astype(np.float32, copy=False) for n, a in self.parameters[modality].items()}
         coordinates = np.empty((len(chains.values), len(self.correlations)), dtype=np.float32)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        parts = list(blocks(chains.lengths, ROWS_AT_ONCE))
-        waiting = iter(parts)  # threads may share an iterator written in C
 
-        def of_part(part: slice, here: slice) -> Float32:
+        def make(here: slice, lengths: list[int]) -> None:
+            # A thread has settings of its own. Who calls looks for what is not finite.
+            with np.errstate(invalid="ignore", over="ignore"):
+                coordinates[here] = of_part(here, lengths)
+
+        def of_part(here: slice, lengths: list[int]) -> Float32:
             centred = np.array(chains.values[here], dtype=np.float32) - arrays["mean"]
             found: Float32 = np.matmul(centred, arrays["projection"], dtype=np.float32)
             if modality == "sequence":
                 read = np.matmul(centred, arrays["read"], dtype=np.float32)
-                neighbours = neighbours_of(chains.lengths[part].tolist(), REACH)
+                neighbours = neighbours_of(lengths, REACH)
                 with torch.inference_mode():
                     numbers = torch.from_numpy(limited(read, LIMIT))
                     hidden = hidden_numbers(numbers, tensors, neighbours)
                     found += (hidden @ tensors["outer"]).numpy() + arrays["shift"]
             return found
 
-        def work(_: int) -> None:
-            # A thread has settings of its own. Who calls looks for what is not finite.
-            with np.errstate(invalid="ignore", over="ignore"):
-                for part in waiting:
-                    here = slice(chains.offsets[part.start], chains.offsets[part.stop])
-                    coordinates[here] = of_part(part, here)
-
-        # Torch's own threads would wait for each other in every small operation.
-        share(max(1, min(threads_here(), len(parts))), work)
+        by_parts(chains, make)
         return coordinates
 
     def half(self) -> Self:
@@ -133,11 +124,7 @@ class ResidueContext:
 
         It computes in float32 as before. A saved model's arrays are read as float32.
         """
-        arrays = {
-            m: {name: array.astype(np.float16) for name, array in named.items()}
-            for m, named in self.parameters.items()
-        }
-        return replace(self, parameters=arrays)
+        return replace(self, parameters=in_half(self.parameters))
 
     def tensors(self) -> dict[str, npt.NDArray[np.floating]]:
         """Return its arrays by name, as a saved model holds them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -92,21 +92,15 @@ class ResidueHead:
         rows = np.empty((len(chains.values), len(arrays["weight"]) + 2), dtype=np.float32)
         own, one = (-2, -1) if modality == "sequence" else (-1, -2)
         rows[:, one] = 1
-        parts = list(blocks(chains.lengths, ROWS_AT_ONCE))
-        waiting = iter(parts)  # threads may share an iterator written in C
 
-        def work(_: int) -> None:
-            for part in waiting:
-                here = slice(chains.offsets[part.start], chains.offsets[part.stop])
-                values = torch.from_numpy(np.array(chains.values[here], dtype=np.float32))
-                neighbours = neighbours_of(chains.lengths[part].tolist())
-                with torch.inference_mode():
-                    coordinates, alone = head_rows(values, named, neighbours)
-                rows[here, :-2] = coordinates.numpy()
-                rows[here, own] = alone.numpy() + self.constant / 2
+        def make(here: slice, lengths: list[int]) -> None:
+            values = torch.from_numpy(np.array(chains.values[here], dtype=np.float32))
+            with torch.inference_mode():
+                coordinates, alone = head_rows(values, named, neighbours_of(lengths))
+            rows[here, :-2] = coordinates.numpy()
+            rows[here, own] = alone.numpy() + self.constant / 2
 
-        # Torch's own threads would wait for each other in every small operation.
-        share(max(1, min(threads_here(), len(parts))), work)
+        by_parts(chains, make)
         return rows
 
     def half(self) -> Self:
@@ -114,11 +108,7 @@ class ResidueHead:
 
         It computes in float32 as before. A saved model's arrays are read as float32.
         """
-        arrays = {
-            m: {name: array.astype(np.float16) for name, array in named.items()}
-            for m, named in self.parameters.items()
-        }
-        return replace(self, parameters=arrays)
+        return replace(self, parameters=in_half(self.parameters))
 
     def tensors(self) -> dict[str, npt.NDArray[np.floating]]:
         """Return its arrays by name, as a saved model holds them."""
@@ -154,6 +144,32 @@ class ResidueHead:
         """Return how many numbers a head for embeddings of these widths has."""
         each = hidden + (2 * REACH + 1) * hidden * (components + 1) + components
         return sum(each + width * (1 + components + hidden) for width in dims.values()) + 1
+
+
+def by_parts(chains: Ragged, work: Callable[[slice, list[int]], None]) -> None:
+    """Call ``work`` for some chains at a time, each by one of the threads.
+
+    It is given the place of their residues among all, and their lengths. Torch's own threads would
+    wait for each other in every small operation.
+    """
+    parts = list(blocks(chains.lengths, ROWS_AT_ONCE))
+    waiting = iter(parts)  # threads may share an iterator written in C
+
+    def take(_: int) -> None:
+        for part in waiting:
+            here = slice(chains.offsets[part.start], chains.offsets[part.stop])
+            work(here, chains.lengths[part].tolist())
+
+    share(max(1, min(threads_here(), len(parts))), take)
+
+
+def in_half(
+    parameters: Mapping[Modality, Mapping[str, npt.NDArray[np.floating]]],
+) -> dict[Modality, dict[str, npt.NDArray[np.floating]]]:
+    """Return the parameters of both modalities in float16."""
+    return {
+        m: {n: a.astype(np.float16) for n, a in named.items()} for m, named in parameters.items()
+    }
 
 
 def neighbours_of(lengths: list[int], reach: int = REACH) -> Tensor:

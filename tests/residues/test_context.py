@@ -100,7 +100,7 @@ def test_a_chain_knows_nothing_of_the_next(monkeypatch: pytest.MonkeyPatch) -> N
     together = context.coordinates("sequence", chains)
     alone = [context.coordinates("sequence", Ragged.pack([chain])) for chain in chains]
     np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr("protalign.residues.context.ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("protalign.residues.head.ROWS_AT_ONCE", 10)
     parts = context.coordinates("sequence", chains)
     np.testing.assert_allclose(parts, together, rtol=1e-5, atol=1e-5)
     whole = context.coordinates("sequence", Ragged(chains.values, np.array([0, 56])))
