@@ -32,6 +32,8 @@ without a third of CATH's topologies, and measures
 The domains of folds, and the chains, are of all topologies, also of those held out, and some are
 relatives of queries: --without-relatives leaves these out.
 
+--topologies numbers another choice of topologies: which are held out counts more than the seed.
+
 Seeds choose the heads' start, the calibration's pairs and the cuts, and the training of the residue
 stage's context (not with --no-residue-context) and of its head on hard negatives (--residue-head).
 """
@@ -163,7 +165,7 @@ class Data:
         self.manifest["id"] = self.manifest["id"].str.removeprefix("casf_")
         cath = pd.read_csv(shared / "cath.csv", dtype=str)
         topologies = np.array(sorted(set(cath["topology"])))
-        np.random.default_rng(0).shuffle(topologies)
+        np.random.default_rng(options.topologies).shuffle(topologies)
         held_out = set(topologies[: len(topologies) // HELD_OUT])
         in_store = cath[cath["id"].isin(self.domains.ids)]
         self.cath = in_store[in_store["topology"].isin(held_out)].sort_values("id")
@@ -475,6 +477,7 @@ def parse() -> argparse.Namespace:
     ):
         parser.add_argument(f"--{name}", type=Path, required=True, help=words)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--topologies", type=int, default=0, help="number of the choice held out")
     parser.add_argument("--epochs", type=int, help="train heads so long only, and leave them out")
     parser.add_argument(
         "--without-relatives",
