@@ -27,7 +27,8 @@ without a third of CATH's topologies, and measures
   relatives of another family, or of CATH's topology, TM-align's score of their own structure with
   each candidate's, the ceiling; beside it the residue stage, which compares that structure with the
   candidates' sequences, or the query's sequence with their structures. It needs tmtools
-  (``pip install tmtools``, GPL-3) and takes about 2 minutes a query of scop.
+  (``pip install tmtools``, GPL-3), takes about 2 minutes a query of scop, and is left out if
+  --rivals does not name it.
 
 The domains of folds, and the chains, are of all topologies, also of those held out, and some are
 relatives of queries: --without-relatives leaves these out.
@@ -81,6 +82,8 @@ from protalign.stores import EmbeddingStore, Entries
 HELD_OUT = 3
 #: A number that no class of SCOPe or CATH has.
 UNUSED = 10**6
+#: The rival of structures, by its name for ``--rivals``.
+TM_ALIGN = "tm-align"
 #: The names of the tasks in which codes are compared as they are written; CATH's have no 0.
 WRITTEN = {"scop": "scop, as written", "cath": "cath"}
 
@@ -130,7 +133,7 @@ class Joined(Inputs):
 
 def main() -> None:
     options = parse()
-    if "structures" in options.tasks:
+    if "structures" in options.tasks and TM_ALIGN in options.rivals:
         import_module("tmtools")  # not after hours
     start = time.perf_counter()
     data = Data(options)
@@ -276,7 +279,7 @@ class Data:
                 "chance": lambda: np.zeros((len(n), len(m))),
                 "length": lambda: -np.abs(n[:, None] - m).astype(float),
             }
-            self._rivals[task] = {name: makers[name]() for name in wanted}
+            self._rivals[task] = {name: make() for name, make in makers.items() if name in wanted}
         return self._rivals[task]
 
     def superposed(self, task: str, queries: tuple[str, ...], jobs: int) -> npt.NDArray[Any]:
@@ -380,7 +383,8 @@ def structures(data: Data, model: Model, seed: int, options: argparse.Namespace)
                 model.residue_scorer(), packed["query", modality], packed["candidate", other]
             )
             scores |= {f"{modality}: {name}": values for name, values in found.items()}
-        scores["TM-align"] = data.superposed(task, tuple(some["id"]), options.jobs)
+        if TM_ALIGN in options.rivals:
+            scores["TM-align"] = data.superposed(task, tuple(some["id"]), options.jobs)
         found = remote_homology(scores, [codes[0][q] for q in drawn], codes[1], own=own[drawn])
         figures |= named(f"{WRITTEN[task]}, structures", found)
     return figures
@@ -499,7 +503,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=2, help="processes that superpose them")
     parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
-    rivals = ("mmseqs", "blosum", "length", "chance")
+    rivals = ("mmseqs", "blosum", "length", "chance", TM_ALIGN)
     parser.add_argument("--rivals", nargs="*", choices=rivals, default=rivals)
     return parser.parse_args()
 
