@@ -43,7 +43,7 @@ from protalign.residues.targets import score_targets
 from protalign.residues.word_scan import WordScan
 from protalign.residues.words import SAMPLED, WORDS, ResidueWords
 
-FIRST = (1, 20, 50, 100, 200)
+FIRST = (1, 20, 50, 100, 200, 500)
 #: Those of all targets show what a rough look, and what the correction for lengths, is worth.
 BY_WORDS = ("words", "scores of all", "with length")
 SIDES = (*BY_WORDS, "global", "local")
@@ -94,7 +94,7 @@ def rows_of(
     """Return the rows of some entries."""
     entries = store[positions]
     embeddings = read_inputs(entries).rows(modality, np.arange(len(entries)))
-    packed = stage.packed_rows(modality, embeddings, entries.chain_rows(modality))
+    packed = stage.packed_rows(modality, embeddings, entries.chain_rows(modality), words=True)
     return packed.placed(entries.row_positions(modality))
 
 
@@ -115,11 +115,12 @@ def measure(
     known = known[
         : int(np.searchsorted(np.cumsum(inputs.lengths("structure")[known]), SAMPLED)) + 1
     ]
-    sample = rows_of(stage, store, "structure", known).local.values
+    sample = rows_of(stage, store, "structure", known).word_rows.values
     words = ResidueWords.fit({"structure": sample}, options.words, seed)
     structures = np.flatnonzero(both)
     targets = rows_of(stage, store, "structure", structures)
-    target_words, offsets = words.of("structure", targets.local.values), targets.local.offsets
+    of_words = targets.word_rows
+    target_words, offsets = words.of("structure", of_words.values), of_words.offsets
     if options.made_up:
         target_words, offsets = with_made_up(
             target_words, offsets, words.of("structure", sample), options.made_up
@@ -127,11 +128,11 @@ def measure(
     queries = np.sort(rng.permutation(np.flatnonzero(both & is_held_out))[: options.queries])
     scores: dict[str, list[npt.NDArray[Any]]] = {side: [] for side in SIDES}
     for query in rows_of(stage, store, "sequence", queries):
-        scan = WordScan(words, "structure", [query.local])
+        scan = WordScan(words, "structure", [query.word_rows])
         [(found, by_words)] = scan.scores(target_words, offsets, FIRST[-1])
         every = np.full(len(offsets) - 1, -np.inf, dtype=np.float32)  # the rough look left it out
         every[found] = by_words
-        profile = words.profile("structure", query.local)
+        profile = words.profile("structure", query.word_rows)
         plain = word_scores(profile, target_words, offsets)
         full = score_targets(query, targets, stage.calibration)
         of_sides = every, without_length(plain, np.diff(offsets)), plain

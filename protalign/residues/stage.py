@@ -94,7 +94,7 @@ class ResidueStage:
         """Return the rows of some residues by themselves, whatever stands beside them.
 
         Parameters and result are those of ``rows``, but the residues may be of many chains. Checks
-        of the register use these, in which each residue counts alone.
+        of the register, in which each residue counts alone, and words are made of these.
         """
         values = np.asarray(embeddings, dtype=np.float32)
         centred = values - self.means[modality]
@@ -139,7 +139,7 @@ class ResidueStage:
     def protein_rows(
         self, modality: Modality, embeddings: npt.NDArray[Any], chains: Int64
     ) -> ProteinRows:
-        """Return the rows of one protein for both modes.
+        """Return the rows of one protein for both modes, and for words.
 
         Parameters
         ----------
@@ -151,11 +151,16 @@ class ResidueStage:
             Rows of each chain, at least one each.
         """
         one = Ragged(np.asarray(embeddings), np.array([0, len(embeddings)]))
-        (rows,) = self.packed_rows(modality, one, [chains])
+        (rows,) = self.packed_rows(modality, one, [chains], words=True)
         return rows
 
     def packed_rows(
-        self, modality: Modality, embeddings: Ragged, chains: Sequence[Int64]
+        self,
+        modality: Modality,
+        embeddings: Ragged,
+        chains: Sequence[Int64],
+        *,
+        words: bool = False,
     ) -> PackedRows:
         """Return the rows of several proteins for both modes.
 
@@ -167,6 +172,8 @@ class ResidueStage:
             Residue embeddings of n proteins.
         chains : n of (c,) int64
             Rows of each protein's chains, at least one each.
+        words : bool
+            Whether rows for words are wanted too, as of queries that are compared with an index.
         """
         of_chains = np.concatenate([np.empty(0, np.int64), *chains])
         by_chain = PackedRows(embeddings, embeddings, of_chains).by_chain
@@ -176,7 +183,13 @@ class ResidueStage:
         rows = [
             Ragged(self.chain_rows(modality, by_chain, mode), embeddings.offsets) for mode in modes
         ]
-        return PackedRows(rows[0], rows[-1], of_chains)
+        plain = None
+        if words and self.context is not None:
+            plain = rows[-1]
+            if self.head is not None:  # then these are the head's
+                values = self.plain_rows(modality, embeddings.values)
+                plain = Ragged(values, embeddings.offsets)
+        return PackedRows(rows[0], rows[-1], of_chains, plain=plain)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return its arrays by name, as a saved model holds them."""

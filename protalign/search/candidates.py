@@ -57,7 +57,7 @@ def by_words(queries: Queries, words: WordSearch, count: int) -> list[list[Hit]]
     """Return the candidates of each query by its words; their cosines are not known yet."""
     hits: list[list[Hit]] = [[] for _ in queries.ids]
     for kind, asking in _asking(queries).items():
-        found = words.candidates(kind, [rows.local for _, rows in asking], count)
+        found = words.candidates(kind, [rows.word_rows for _, rows in asking], count)
         for (position, _), ids in zip(asking, found, strict=True):
             hits[position] = _of_words(queries.ids[position], words, kind, ids)
     return hits

@@ -104,7 +104,7 @@ class StoredResidues:
         present = np.flatnonzero(self.lengths(modality, ids)).tolist()
         rows: list[ProteinRows | None] = [None] * len(ids)
         if present:
-            packed = self.packed(modality, [ids[place] for place in present])
+            packed = self.packed(modality, [ids[place] for place in present], words=True)
             for place, each in zip(present, packed, strict=True):
                 rows[place] = each
         return rows
@@ -121,15 +121,16 @@ class StoredResidues:
             lengths[known] = self._store[[ids[place] for place in known]].rows(encoder)[1]
         return lengths
 
-    def packed(self, modality: Modality, ids: Sequence[str]) -> PackedRows:
-        """Return the rows of entries that have the modality.
+    def packed(self, modality: Modality, ids: Sequence[str], *, words: bool = False) -> PackedRows:
+        """Return the rows of entries that have the modality, with those for ``words`` if wanted.
 
         Raise InputError if the embeddings of one are not finite.
         """
         entries = self._store[list(ids)]
         embeddings = entries.embeddings(self._encoder(modality))
         with np.errstate(invalid="ignore", over="ignore"):  # such numbers are named below
-            packed = self.stage.packed_rows(modality, embeddings, entries.chain_rows(modality))
+            chains = entries.chain_rows(modality)
+            packed = self.stage.packed_rows(modality, embeddings, chains, words=words)
         packed = packed.placed(entries.row_positions(modality))
         finite = np.isfinite(packed.local.values) & np.isfinite(packed.diagonal.values)
         check_finite_rows(finite, packed.local.offsets, ids, modality)

@@ -14,7 +14,7 @@ from protalign.core.checks import check_whole
 from protalign.core.errors import InputError
 from protalign.core.files import write_text
 from protalign.core.protein import MODALITIES, Modality
-from protalign.core.ragged import Ragged, blocks
+from protalign.core.ragged import blocks
 from protalign.core.spread import Spread, checked, spread_over
 from protalign.core.threads import OnSameCores
 from protalign.core.unfinished import put_back
@@ -270,12 +270,8 @@ def _rows(
 ) -> Float32:
     """Return the rows of the first residues of some entries; raise InputError if not finite."""
     embeddings = entries.embeddings(encoder)
-    chains = embeddings
-    if modality == "sequence":  # a residue's context ends with its chain
-        ends = np.cumsum(np.concatenate([[0], *entries.chain_rows(modality)]))
-        chains = Ragged(embeddings.values, ends)
     with np.errstate(invalid="ignore", over="ignore"):  # such numbers are named below
-        rows = stage.chain_rows(modality, chains)[:most]
+        rows = stage.plain_rows(modality, embeddings.values[:most])
     check_finite_rows(np.isfinite(rows), embeddings.offsets, entries.ids.tolist(), modality)
     return rows
 

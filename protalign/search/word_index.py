@@ -361,16 +361,13 @@ def recorded_store(path: str | os.PathLike[str]) -> EmbeddingStore | None:
 def stage_sha256(stage: ResidueStage) -> str:
     """Return the hex digest of the numbers of a residue stage that decide its words.
 
-    These are the local mode's: the context's, if there is one. A head may be trained later.
+    These are those of the plain rows: of a residue by itself. A context and a head may differ.
     """
     digest = hashlib.sha256()
     named = {f"mean.{m}": stage.means[m] for m in MODALITIES}
     named |= {f"projection.{m}": stage.projections[m] for m in MODALITIES}
     if stage.largest is not None:  # models of before have none, and their indexes keep their digest
         named["largest"] = np.array([stage.largest], dtype=np.float64)
-    if stage.context is not None:
-        named |= {f"context.{name}": array for name, array in stage.context.tensors().items()}
-        named["context.largest"] = np.array([stage.context.largest or np.inf], dtype=np.float64)
     for name, values in sorted({**named, "correlations": stage.correlations}.items()):
         digest.update(f"{name}\n{values.dtype.str}\n{values.shape}\n".encode("ascii"))
         digest.update(np.ascontiguousarray(values).tobytes())

@@ -224,13 +224,16 @@ def test_huge_numbers_give_no_warning() -> None:
     assert not np.isfinite(context.coordinates("sequence", chains)).all()
 
 
-def test_the_digest_of_a_stage_is_also_of_its_context() -> None:
-    """An index of words made with another context would be searched with other rows."""
-    digests = [stage_sha256(a_stage(c)) for c in (None, a_context(), a_context(3))]
-    other_limit = replace(a_context(), largest=0.8)
-    digests.append(stage_sha256(a_stage(other_limit)))
-    assert len(set(digests)) == 4
-    assert stage_sha256(a_stage(a_context())) == digests[1]
+def test_words_are_of_rows_without_it() -> None:
+    """A protein's rows for words are the plain ones, and so is the digest of an index's stage."""
+    rows, stage = np.random.default_rng(0).normal(size=(9, D["sequence"])), a_stage(a_context())
+    protein = stage.protein_rows("sequence", rows, np.array([4, 5]))
+    np.testing.assert_array_equal(protein.word_rows, stage.plain_rows("sequence", rows))
+    assert not np.allclose(protein.word_rows, protein.local)
+    plain = a_stage(None)
+    assert stage_sha256(stage) == stage_sha256(plain)
+    protein = plain.protein_rows("sequence", rows, np.array([4, 5]))
+    assert protein.word_rows is protein.local
 
 
 def test_rows_beyond_the_limit_are_scaled_down_to_it() -> None:

@@ -17,9 +17,9 @@ import pytest
 import protalign
 from protalign import EmbeddingStore, Model
 from protalign.core.digests import sealed
-from protalign.core.errors import InputError, ModelError, StoreError
+from protalign.core.errors import InputError, StoreError
 from protalign.core.files import json_text
-from protalign.core.protein import MODALITIES, Modality, Protein, Structure
+from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.residues.context import REACH, ResidueContext
 from protalign.residues.words import ResidueWords
 from protalign.search import WordIndex, index_store, word_building, word_files, word_index
@@ -44,30 +44,31 @@ def check_words(index: WordIndex, model: Model, store: EmbeddingStore) -> None:
             for row, own in zip(reader.rows, words, strict=True):
                 entry = store[[str(store.log.ids_at(np.array([row]))[0])]]
                 values = entry.embeddings(ENCODERS[modality]).values
-                rows = stage.protein_rows(modality, values, entry.chain_rows(modality)[0]).local
+                rows = stage.plain_rows(modality, values)
                 assert own.tolist() == index.words.of(modality, rows).tolist()
 
 
-def test_words_know_their_neighbours_in_the_chain(
-    model: Model, store: EmbeddingStore, chains: list[Protein], tmp_path: Path
+def test_a_context_changes_no_word(
+    folder: Path, model: Model, store: EmbeddingStore, tmp_path: Path
 ) -> None:
-    """With a context, whose words of a complex are those of its chains; another one is refused."""
-    contexts = [random_context(model, seed) for seed in (0, 1)]
+    """Words are of residues by themselves: an index serves a model before and after it has one.
+
+    Both find the same candidates; the second stage orders them by rows of its own.
+    """
     stage = model.residue_scorer()
-    models = []
-    for context in contexts:
-        other = copy.deepcopy(model)
-        other.residue_stage = replace(stage, context=context)
-        models.append(other)
-    both = tuple(chain for protein in chains[:2] for chain in protein.chains)
-    complexes = [*chains[:6], Protein("both", "both.pdb", both, Structure(both, (0, 1)))]
-    small = EmbeddingStore.open(build(tmp_path / "small.zarr", complexes))
-    assert any(len(rows) > 1 for rows in small[:].chain_rows("sequence"))
-    index_store(models[0], small, tmp_path / "index", n_words=20)
-    check_words(WordIndex(tmp_path / "index"), models[0], small)
-    for wrong in (model, models[1]):
-        with pytest.raises(ModelError, match="another model"):
-            protalign.search("both", index=tmp_path / "index", model=wrong, store=small)
+    with_context = copy.deepcopy(model)
+    with_context.residue_stage = replace(stage, context=random_context(model, 0))
+    index_store(with_context, store, tmp_path / "index", n_words=WORDS)
+    check_words(WordIndex(tmp_path / "index"), with_context, store)
+    queries = ["1a2p_A", str(store.ids[3])]
+    for modality in MODALITIES:
+        before, after = (
+            protalign.search(queries, index=folder, model=each, query_by=modality, rerank=5, k=5)
+            for each in (model, with_context)
+        )
+        assert {(hit.query, hit.id) for hit in before} == {(hit.query, hit.id) for hit in after}
+        assert len(before) == 10
+        assert {hit.evalue for hit in before}.isdisjoint(hit.evalue for hit in after)
 
 
 def random_context(model: Model, seed: int) -> ResidueContext:
