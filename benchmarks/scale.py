@@ -202,7 +202,7 @@ def steps(rows: Sequence[dict[str, Any]], growth: dict[str, Any]) -> list[list[s
         line("`embed` without the encoders", f"{embed:,.0f} residues/s", lengths / embed),
         line("`verify` of ESM2-8M's, from the system's cache", f"{verify:.1f} GB/s", gb / verify),
         line(
-            "`index`, without a context, beside reading the embeddings",
+            "`index`, beside reading the embeddings",
             f"{index:,.0f} residues/s",
             lengths / index,
         ),
