@@ -87,6 +87,7 @@ def test_relatives_are_superposed_and_aligned(
         "register",
         "--rivals",
         "blosum",
+        "tm-align",
         "--structures",
         "30",
     ]

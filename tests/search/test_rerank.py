@@ -131,8 +131,10 @@ def test_the_rows_of_few_candidates_are_read_at_once(
     sizes: list[int] = []
     inner = StoredResidues.packed
 
-    def counted(residues: StoredResidues, modality: Modality, ids: list[str]) -> PackedRows:
-        packed = inner(residues, modality, ids)
+    def counted(
+        residues: StoredResidues, modality: Modality, ids: list[str], **asked: bool
+    ) -> PackedRows:
+        packed = inner(residues, modality, ids, **asked)
         sizes.append(len(packed.local.values))
         return packed
 
