@@ -108,6 +108,7 @@ def measure(
     is_held_out = np.array([labels.get(i) in held_out for i in store.ids.tolist()])
     inputs = read_inputs(store)
     both = (inputs.items("sequence") >= 0) & (inputs.items("structure") >= 0)
+    queries = np.sort(rng.permutation(np.flatnonzero(both & is_held_out))[: options.queries])
     pairs = Pairs.of(read_inputs(store[~is_held_out]))
     stage = fit_residue_stage(pairs, rng, with_context=options.residue_context)
     assert stage is not None
@@ -125,7 +126,6 @@ def measure(
         target_words, offsets = with_made_up(
             target_words, offsets, words.of("structure", sample), options.made_up
         )
-    queries = np.sort(rng.permutation(np.flatnonzero(both & is_held_out))[: options.queries])
     scores: dict[str, list[npt.NDArray[Any]]] = {side: [] for side in SIDES}
     for query in rows_of(stage, store, "sequence", queries):
         scan = WordScan(words, "structure", [query.word_rows])
