@@ -26,14 +26,14 @@ without a third of CATH's topologies, and measures
 - structures: for so many queries (--structures) of scop as written, and of cath, that have
   relatives of another family, or of CATH's topology, TM-align's score of their own structure with
   each candidate's, the ceiling; beside it the residue stage, which compares that structure with the
-  candidates' sequences, or the query's sequence with their structures. It needs tmtools
+  candidates' sequences, or the query's sequence with their structures. TM-align needs tmtools
   (``pip install tmtools``, GPL-3), takes about 2 minutes a query of scop, and is left out if
   --rivals does not name it.
 
 The domains of folds, and the chains, are of all topologies, also of those held out, and some are
 relatives of queries: --without-relatives leaves these out.
 
---topologies numbers another choice of topologies: which are held out counts more than the seed.
+--topologies numbers another choice of topologies: the figures of cath depend on it.
 
 Seeds choose the heads' start, the calibration's pairs and the cuts, and the training of the residue
 stage's context (not with --no-residue-context) and of its head on hard negatives (--residue-head).
@@ -137,7 +137,12 @@ def main() -> None:
         import_module("tmtools")  # not after hours
     start = time.perf_counter()
     data = Data(options)
-    report: dict[str, Any] = {"machine": MACHINE, "crop": options.crop, "seeds": []}
+    report: dict[str, Any] = {
+        "machine": MACHINE,
+        "crop": options.crop,
+        "topologies": options.topologies,
+        "seeds": [],
+    }
     for seed in range(options.seeds):
         model = data.model(seed, options)
         say(start, f"seed {seed}: fitted")

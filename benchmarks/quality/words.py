@@ -33,6 +33,7 @@ from protalign import EmbeddingStore
 from protalign.core.arrays import Int64, Words
 from protalign.core.files import write_json
 from protalign.core.protein import Modality
+from protalign.core.ragged import Ragged
 from protalign.heads.inputs import read_inputs
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
@@ -43,7 +44,7 @@ from protalign.residues.targets import score_targets
 from protalign.residues.word_scan import WordScan
 from protalign.residues.words import SAMPLED, WORDS, ResidueWords
 
-FIRST = (1, 20, 50, 100, 200, 500)
+FIRST = (1, 20, 50, 100, 200)
 #: Those of all targets show what a rough look, and what the correction for lengths, is worth.
 BY_WORDS = ("words", "scores of all", "with length")
 SIDES = (*BY_WORDS, "global", "local")
@@ -98,6 +99,12 @@ def rows_of(
     return packed.placed(entries.row_positions(modality))
 
 
+def plain_of(rows: PackedRows) -> Ragged:
+    """Return the rows that words are made of."""
+    assert rows.plain is not None
+    return rows.plain
+
+
 def measure(
     store: EmbeddingStore, labels: dict[str, str], seed: int, options: argparse.Namespace
 ) -> dict[str, Any]:
@@ -108,31 +115,33 @@ def measure(
     is_held_out = np.array([labels.get(i) in held_out for i in store.ids.tolist()])
     inputs = read_inputs(store)
     both = (inputs.items("sequence") >= 0) & (inputs.items("structure") >= 0)
-    queries = np.sort(rng.permutation(np.flatnonzero(both & is_held_out))[: options.queries])
     pairs = Pairs.of(read_inputs(store[~is_held_out]))
-    stage = fit_residue_stage(pairs, rng, with_context=options.residue_context)
+    stage = fit_residue_stage(pairs, rng, with_context=False)
+    if options.residue_context:  # it draws more: what is drawn below stays the same
+        stage = fit_residue_stage(pairs, np.random.default_rng(seed))
     assert stage is not None
     known = rng.permutation(np.flatnonzero(both & ~is_held_out))
     known = known[
         : int(np.searchsorted(np.cumsum(inputs.lengths("structure")[known]), SAMPLED)) + 1
     ]
-    sample = rows_of(stage, store, "structure", known).word_rows.values
+    sample = plain_of(rows_of(stage, store, "structure", known)).values
     words = ResidueWords.fit({"structure": sample}, options.words, seed)
     structures = np.flatnonzero(both)
     targets = rows_of(stage, store, "structure", structures)
-    of_words = targets.word_rows
+    of_words = plain_of(targets)
     target_words, offsets = words.of("structure", of_words.values), of_words.offsets
     if options.made_up:
         target_words, offsets = with_made_up(
             target_words, offsets, words.of("structure", sample), options.made_up
         )
+    queries = np.sort(rng.permutation(np.flatnonzero(both & is_held_out))[: options.queries])
     scores: dict[str, list[npt.NDArray[Any]]] = {side: [] for side in SIDES}
     for query in rows_of(stage, store, "sequence", queries):
-        scan = WordScan(words, "structure", [query.word_rows])
+        scan = WordScan(words, "structure", [query.plain])
         [(found, by_words)] = scan.scores(target_words, offsets, FIRST[-1])
         every = np.full(len(offsets) - 1, -np.inf, dtype=np.float32)  # the rough look left it out
         every[found] = by_words
-        profile = words.profile("structure", query.word_rows)
+        profile = words.profile("structure", query.plain)
         plain = word_scores(profile, target_words, offsets)
         full = score_targets(query, targets, stage.calibration)
         of_sides = every, without_length(plain, np.diff(offsets)), plain

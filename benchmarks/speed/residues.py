@@ -9,7 +9,7 @@ and the best local alignment with affine gaps. The other side makes the same sco
 numpy, one product for a candidate, sums their diagonals with numpy, and aligns with biotite's
 ``align_optimal``, as a user would write it. Rows hold whole numbers, so that both sides have the
 same scores to the last bit. Candidates are packed beforehand, or float16 rows as a store has them.
-"two rows" are both stages each with rows of its own, as of a model with a context or a head.
+"two rows" are both modes, each with rows of its own, as of a model with a context or a head.
 The limit is the product alone, by the matrix library, at its speed for large square matrices.
 
 Then many queries search a database by their best diagonals, together and one by one.

@@ -28,8 +28,8 @@ class ProteinRows:
         Residues of a row's chain that have no row and lie between this row and the one before it;
         None if there are none. A structure has no row of a residue without a complete backbone.
     plain : (L, k + 2) float32 or None
-        The rows of the residues by themselves, for words; None if these are the local ones, or if
-        nobody asked for them.
+        The rows of the residues by themselves, which words are made of; one array with ``local`` or
+        ``diagonal`` if they are the same. None if nobody asked for them.
 
     Examples
     --------
@@ -44,11 +44,6 @@ class ProteinRows:
     chains: Int64
     skipped: Int64 | None = None
     plain: Float32 | None = None
-
-    @property
-    def word_rows(self) -> Float32:
-        """(L, k + 2) float32: the rows of the residues by themselves, which words are made of."""
-        return self.local if self.plain is None else self.plain
 
     @property
     def n_residues(self) -> int:
@@ -101,7 +96,7 @@ class PackedRows:
     skipped : (R,) int64 or None
         As in ``ProteinRows``, for the rows of all.
     plain : Ragged or None
-        As in ``ProteinRows``.
+        As in ``ProteinRows``. ``of`` and ``take`` do not keep it.
 
     Examples
     --------
@@ -140,6 +135,8 @@ class PackedRows:
             if self.skipped is not None and lacking[place]:
                 skipped = self.skipped[self.local.offsets[place] : self.local.offsets[place + 1]]
             plain = None if self.plain is None else self.plain[place]
+            if self.plain is self.local or self.plain is self.diagonal:
+                plain = local if self.plain is self.local else diagonal
             yield ProteinRows(local, diagonal, chains, skipped, plain)
 
     @classmethod
@@ -150,13 +147,10 @@ class PackedRows:
         skipped = None
         if any(rows.skipped is not None for rows in proteins):
             skipped = np.concatenate([_none_or(rows.skipped, len(rows.local)) for rows in proteins])
-        plain = None
-        if any(rows.plain is not None for rows in proteins):
-            plain = Ragged.pack([rows.word_rows for rows in proteins])
         if all(rows.local is rows.diagonal for rows in proteins):
-            return cls(local, local, chains, skipped, plain)
+            return cls(local, local, chains, skipped)
         diagonal = Ragged.pack([rows.diagonal for rows in proteins])
-        return cls(local, diagonal, chains, skipped, plain)
+        return cls(local, diagonal, chains, skipped)
 
     def placed(self, positions: Sequence[Int64]) -> PackedRows:
         """Return the rows if each protein's are of residues at some positions.
@@ -168,11 +162,6 @@ class PackedRows:
         """
         joined = np.concatenate([np.empty(0, np.int64), *positions])
         return replace(self, skipped=_skipped(joined, self.chains))
-
-    @property
-    def word_rows(self) -> Ragged:
-        """The rows of the residues by themselves, as in ``ProteinRows``."""
-        return self.local if self.plain is None else self.plain
 
     @property
     def by_chain(self) -> Ragged:
@@ -205,7 +194,6 @@ class PackedRows:
             None
             if self.skipped is None
             else self.skipped[ranges(self.local.offsets[items], self.local.lengths[items])],
-            None if self.plain is None else self.plain.take(items),
         )
 
 

@@ -184,11 +184,13 @@ class ResidueStage:
             Ragged(self.chain_rows(modality, by_chain, mode), embeddings.offsets) for mode in modes
         ]
         plain = None
-        if words and self.context is not None:
+        if words and self.context is None:
+            plain = rows[0]
+        elif words and self.head is None:
             plain = rows[-1]
-            if self.head is not None:  # then these are the head's
-                values = self.plain_rows(modality, embeddings.values)
-                plain = Ragged(values, embeddings.offsets)
+        elif words:
+            values = self.plain_rows(modality, embeddings.values)
+            plain = Ragged(values, embeddings.offsets)
         return PackedRows(rows[0], rows[-1], of_chains, plain=plain)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:

@@ -39,7 +39,7 @@ class WordScan:
     modality : "sequence" or "structure"
         The targets' modality.
     queries : sequence of (L, k + 2) float32
-        Rows of proteins of the other modality.
+        Plain rows (``ResidueStage.plain_rows``) of proteins of the other modality.
 
     Raises
     ------

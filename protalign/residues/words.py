@@ -73,7 +73,8 @@ class ResidueWords:
         Parameters
         ----------
         rows : mapping
-            Modality -> (R, k + 2), rows of some residues (``ResidueStage.rows``), at least one.
+            Modality -> (R, k + 2), rows of some residues (``ResidueStage.plain_rows``), at
+            least one.
         n_words : int
             K, from ``LEAST_WORDS`` to ``MOST_WORDS``; fewer if there are fewer different residues.
         seed : int
@@ -102,7 +103,7 @@ class ResidueWords:
         modality : "sequence" or "structure"
             The words' modality.
         query : (L, k + 2) float32
-            Rows of a protein of the other modality, at least one.
+            Plain rows of a protein of the other modality, at least one.
 
         Raises
         ------

@@ -57,10 +57,17 @@ def by_words(queries: Queries, words: WordSearch, count: int) -> list[list[Hit]]
     """Return the candidates of each query by its words; their cosines are not known yet."""
     hits: list[list[Hit]] = [[] for _ in queries.ids]
     for kind, asking in _asking(queries).items():
-        found = words.candidates(kind, [rows.word_rows for _, rows in asking], count)
+        found = words.candidates(kind, [_for_words(rows) for _, rows in asking], count)
         for (position, _), ids in zip(asking, found, strict=True):
             hits[position] = _of_words(queries.ids[position], words, kind, ids)
     return hits
+
+
+def _for_words(rows: ProteinRows) -> Float32:
+    """Return the rows that a query's words are compared by: its other rows would fit none."""
+    if rows.plain is None:
+        raise ValueError("the query's rows lack those for words")
+    return rows.plain
 
 
 def _of_words(query: str, words: WordSearch, kind: Modality, ids: list[str]) -> list[Hit]:

@@ -133,6 +133,8 @@ class StoredResidues:
             packed = self.stage.packed_rows(modality, embeddings, chains, words=words)
         packed = packed.placed(entries.row_positions(modality))
         finite = np.isfinite(packed.local.values) & np.isfinite(packed.diagonal.values)
+        if packed.plain is not None:
+            finite &= np.isfinite(packed.plain.values)
         check_finite_rows(finite, packed.local.offsets, ids, modality)
         return packed
 

@@ -216,7 +216,8 @@ class WordIndex:
         against : "sequence" or "structure"
             The entries' modality.
         queries : sequence of (L, k + 2) float32
-            Rows of proteins of the other modality, each of at least one residue.
+            Plain rows (``ResidueStage.plain_rows``) of proteins of the other modality, each of at
+            least one residue.
         k : int
             Entries for each query, at least 1; fewer if there are fewer.
         kept : (n,) bool, optional

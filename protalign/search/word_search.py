@@ -104,7 +104,7 @@ class WordSearch:
         against : "sequence" or "structure"
             The entries' modality.
         queries : sequence of (L, k + 2) float32
-            Rows of proteins of the other modality.
+            Plain rows (``ResidueStage.plain_rows``) of proteins of the other modality.
         count : int
             Entries for each query, at most.
         """

@@ -256,7 +256,9 @@ class PooledCache:
         """Keep a protein's one query."""
         rows = queries.residues[0]
         size = 1000 + queries.vectors.nbytes
-        size += 0 if rows is None else rows.local.nbytes + rows.diagonal.nbytes
+        if rows is not None:
+            arrays = {id(each): each for each in (rows.local, rows.diagonal, rows.plain)}
+            size += sum(each.nbytes for each in arrays.values() if each is not None)
         kept = _Kept(
             replace(queries, ids=[], proteins=[], lengths=[], vectors=queries.vectors.copy()), size
         )

@@ -54,14 +54,19 @@ def test_words_are_compared_with_all_residues(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("superposed", [True, False])
 def test_relatives_are_superposed_and_aligned(
-    store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, superposed: bool
 ) -> None:
     """Mutants as members of several families: TM-align finds all, and residues are on themselves.
 
-    Human and hen lysozyme are two superfamilies of one fold, whose members TM-align finds too.
+    Human and hen lysozyme are two superfamilies of one fold, whose members TM-align finds too. If
+    it is no rival, its program is not needed.
     """
-    pytest.importorskip("tmtools", reason="tmtools (GPL-3), TM-align's program, is not here")
+    if superposed:
+        pytest.importorskip("tmtools", reason="tmtools (GPL-3), TM-align's program, is not here")
+    else:
+        monkeypatch.setitem(sys.modules, "tmtools", None)  # importing it fails
     classes = {"107l 108l 109l 110l": "a.1.1", "1b7s 1gay 1gb0": "b.1.1", "1flq 1flu 1flw": "b.1.2"}
     classes |= {"1ey4 1ey5 1ey6": "c.1.1", "1a2p 1ban 1bao 1bns": "d.1.1", "1gob 1kva": "e.1.1"}
     code = {
@@ -86,19 +91,24 @@ def test_relatives_are_superposed_and_aligned(
         "structures",
         "register",
         "--rivals",
-        "blosum",
-        "tm-align",
+        *["blosum", "tm-align"][: 1 + superposed],
         "--structures",
         "30",
+        "--topologies",
+        "0" if superposed else "1",
     ]
     given += ["--seeds", "1", "--epochs", "1", "--jobs", "1", "--shared", str(tmp_path)]
     run("remote", [*stores, *given, "--out", str(tmp_path / "figures.json")], monkeypatch)
-    (figures,) = json.loads((tmp_path / "figures.json").read_text())["seeds"]
+    report = json.loads((tmp_path / "figures.json").read_text())
+    assert report["topologies"] == 1 - superposed
+    (figures,) = report["seeds"]
     found = {" ".join(task.split(" ")[:-2]): values for task, values in figures.items()}
     for level in ("superfamily", "fold"):
         of_level = found[f"scop, as written, structures, {level}"]
-        assert of_level["TM-align"]["recall_at_1"]["value"] == 1
-        assert of_level["TM-align"]["sensitivity"]["value"] == 1
+        assert ("TM-align" in of_level) == superposed
+        if superposed:
+            assert of_level["TM-align"]["recall_at_1"]["value"] == 1
+            assert of_level["TM-align"]["sensitivity"]["value"] == 1
         assert {"sequence: residues_local", "structure: residues_local"} < set(of_level)
     assert found["scop, superfamily"]["residues_local"]["recall_at_1"]["value"] == 1
     # A whole superfamily is one cluster, so that only the two lysozymes' fold is left.
@@ -107,4 +117,5 @@ def test_relatives_are_superposed_and_aligned(
         of_aligner = found["scop, as written, register, superfamily"][aligner]
         assert of_aligner["exact"]["value"] > 0.95
         assert found["scop, as written, register, fold"][aligner]["near"]["value"] > 0.5
-    assert found["cath, structures, topology"]["TM-align"]["recall_at_1"]["value"] == 1
+    if superposed:
+        assert found["cath, structures, topology"]["TM-align"]["recall_at_1"]["value"] == 1

@@ -15,6 +15,7 @@ from protalign.core.ragged import Ragged
 from protalign.residues import ResidueStage
 from protalign.residues.context import LIMIT, REACH, ResidueContext, limited
 from protalign.search.word_index import stage_sha256
+from tests.residues.test_head import random_head
 
 D: dict[Modality, int] = {"sequence": 11, "structure": 7}
 READ, HIDDEN, K = 5, 6, 4
@@ -224,16 +225,29 @@ def test_huge_numbers_give_no_warning() -> None:
     assert not np.isfinite(context.coordinates("sequence", chains)).all()
 
 
-def test_words_are_of_rows_without_it() -> None:
-    """A protein's rows for words are the plain ones, and so is the digest of an index's stage."""
-    rows, stage = np.random.default_rng(0).normal(size=(9, D["sequence"])), a_stage(a_context())
-    protein = stage.protein_rows("sequence", rows, np.array([4, 5]))
-    np.testing.assert_array_equal(protein.word_rows, stage.plain_rows("sequence", rows))
-    assert not np.allclose(protein.word_rows, protein.local)
+@pytest.mark.parametrize("with_head", [False, True])
+def test_words_are_of_rows_without_it(with_head: bool) -> None:
+    """A protein's rows for words are neither the context's nor the head's, in either form.
+
+    Without a context or a head they are the local ones. The digest of an index's stage is also the
+    same with and without.
+    """
+    rows, chains = np.random.default_rng(0).normal(size=(9, D["sequence"])), np.array([4, 5])
+    both = Ragged(np.concatenate([rows, rows[:6]]), np.array([0, 9, 15]))
     plain = a_stage(None)
+    head = random_head(2, D, K) if with_head else None
+    stage = replace(a_stage(a_context()), head=head)
     assert stage_sha256(stage) == stage_sha256(plain)
-    protein = plain.protein_rows("sequence", rows, np.array([4, 5]))
-    assert protein.word_rows is protein.local
+    want = plain.plain_rows("sequence", rows)
+    protein = stage.protein_rows("sequence", rows, chains)
+    packed = stage.packed_rows("sequence", both, [chains, np.array([6])], words=True)
+    for found in (protein, next(iter(packed))):
+        np.testing.assert_allclose(found.plain, want, atol=1e-5)
+        assert not np.allclose(found.local, want, atol=1e-3)
+        assert np.allclose(found.diagonal, want, atol=1e-5) != with_head
+    assert stage.packed_rows("sequence", both, [chains, np.array([6])]).plain is None
+    alone = plain.protein_rows("sequence", rows, chains)
+    assert alone.plain is alone.local is alone.diagonal
 
 
 def test_rows_beyond_the_limit_are_scaled_down_to_it() -> None:

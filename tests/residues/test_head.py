@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,18 +21,20 @@ DIMS: dict[Modality, int] = {"sequence": 6, "structure": 7}
 COMPONENTS, HIDDEN = 3, 5
 
 
-def random_head(seed: int) -> ResidueHead:
+def random_head(
+    seed: int, dims: Mapping[Modality, int] = DIMS, components: int = COMPONENTS
+) -> ResidueHead:
     """A head in which a residue's neighbours count as much as the residue."""
     rng = np.random.default_rng(seed)
     parameters: dict[Modality, dict[str, Float32]] = {}
-    for modality, dim in DIMS.items():
+    for modality, dim in dims.items():
         shapes = {
             "mean": (dim,),
-            "projection": (dim, COMPONENTS),
+            "projection": (dim, components),
             "inner": (dim, HIDDEN),
             "bias": (HIDDEN,),
-            "outer": ((2 * REACH + 1) * HIDDEN, COMPONENTS + 1),
-            "weight": (COMPONENTS,),
+            "outer": ((2 * REACH + 1) * HIDDEN, components + 1),
+            "weight": (components,),
         }
         parameters[modality] = {
             name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()
