@@ -156,14 +156,16 @@ class RealWords:
         inputs = read_inputs(EmbeddingStore.open(path))
         pairs = Pairs.of(inputs)
         stage = fitted(inputs, pairs) if shipped is None else shipped.residue_scorer()
-        rows = stage.rows("structure", some_rows(inputs, "structure", pairs.positions, SAMPLED))
+        rows = stage.plain_rows(
+            "structure", some_rows(inputs, "structure", pairs.positions, SAMPLED)
+        )
         vocabulary = ResidueWords.fit({"structure": rows})
         asked, found = pairs.positions[::2], pairs.positions[1::2]
         embeddings = some_rows(inputs, "structure", found, 4 * SAMPLED)
         embeddings = np.tile(embeddings, (-(-TIMED // len(embeddings)), 1))  # the sample has few
         clock = time.process_time if options.threads == 1 else time.perf_counter
         start = clock()
-        words = vocabulary.of("structure", stage.rows("structure", embeddings))
+        words = vocabulary.of("structure", stage.plain_rows("structure", embeddings))
         per_second = len(words) / (clock() - start)
         return cls(vocabulary, words, queries_of(stage, inputs, asked, options.queries), per_second)
 
@@ -197,7 +199,7 @@ def some_rows(inputs: Inputs, modality: Modality, positions: Int64, most: int) -
 def queries_of(stage: ResidueStage, inputs: Inputs, positions: Int64, count: int) -> Float32:
     """Return the rows of ``count`` queries: sequences one after another, from different places."""
     values = some_rows(inputs, "sequence", positions, 4 * SAMPLED)
-    rows = stage.rows("sequence", values)
+    rows = stage.plain_rows("sequence", values)
     rows = np.concatenate([rows] * -(-2 * QUERY // len(rows)))
     starts = np.linspace(0, len(rows) - QUERY, count).astype(int)
     return np.stack([rows[start : start + QUERY] for start in starts])
