@@ -362,7 +362,7 @@ def recorded_store(path: str | os.PathLike[str]) -> EmbeddingStore | None:
 def stage_sha256(stage: ResidueStage) -> str:
     """Return the hex digest of the numbers of a residue stage that decide its words.
 
-    These are those of the plain rows: of a residue by itself. A context and a head may differ.
+    These make the plain rows. A context and a head decide no word, and may come later.
     """
     digest = hashlib.sha256()
     named = {f"mean.{m}": stage.means[m] for m in MODALITIES}

@@ -137,8 +137,10 @@ def test_rows_are_read_once_for_all_queries_and_few_at_a_time(
     sizes: list[int] = []
     inner = StoredResidues.packed
 
-    def counted(residues: StoredResidues, modality: Modality, ids: list[str]) -> PackedRows:
-        packed = inner(residues, modality, ids)
+    def counted(
+        residues: StoredResidues, modality: Modality, ids: list[str], **asked: bool
+    ) -> PackedRows:
+        packed = inner(residues, modality, ids, **asked)
         read.append(len(ids))
         sizes.append(len(packed.local.values))
         return packed
