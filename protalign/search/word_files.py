@@ -371,7 +371,11 @@ def new_index(
 
 
 def clear_unfinished(path: Path, manifest: IndexManifest) -> None:
-    """Remove segments that interrupted runs left. The caller keeps other writers away."""
+    """Remove what interrupted runs left in an index, and the place of one that had just made it.
+
+    The caller keeps other writers away.
+    """
+    clear_left_behind(path)
     for left in path.glob("segment-*"):
         if not _SEGMENT.fullmatch(left.name) or left.name in manifest.segments:
             continue

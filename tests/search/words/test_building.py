@@ -71,6 +71,18 @@ def test_a_context_changes_no_word(
         assert {hit.evalue for hit in before}.isdisjoint(hit.evalue for hit in after)
 
 
+def test_the_place_of_a_run_that_was_killed_at_its_end_is_removed(
+    folder: Path, model: Model, store: EmbeddingStore, tmp_path: Path
+) -> None:
+    """It had put the index in its place, and had not taken its own away."""
+    index = shutil.copytree(folder, tmp_path / "index")
+    place = tmp_path / ".index.partial" / "0123"
+    place.mkdir(parents=True)
+    (place / "lock").touch()
+    assert index_store(model, store, index).added == {"sequence": 0, "structure": 0}
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
 def random_context(model: Model, seed: int) -> ResidueContext:
     """A context of a model's widths."""
     rng = np.random.default_rng(seed)
