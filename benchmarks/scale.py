@@ -201,11 +201,7 @@ def steps(rows: Sequence[dict[str, Any]], growth: dict[str, Any]) -> list[list[s
     return [
         line("`embed` without the encoders", f"{embed:,.0f} residues/s", lengths / embed),
         line("`verify` of ESM2-8M's, from the system's cache", f"{verify:.1f} GB/s", gb / verify),
-        line(
-            "`index`, beside reading the embeddings",
-            f"{index:,.0f} residues/s",
-            lengths / index,
-        ),
+        line("`index`, beside reading the embeddings", f"{index:,.0f} residues/s", lengths / index),
         line("`export`, beside reading the embeddings", f"{export:,.0f} entries/s", 1 / export),
         line(f"an exact search of 64 vectors, {place}", f"{search:,.0f} entries/s", 1 / search),
     ]
