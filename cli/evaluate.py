@@ -46,6 +46,7 @@ SCORERS = {
     "residues_global": "residues, best diagonal",
     "residues_local": "residues, local",
     "residues_excess": "residues, above chance",
+    "residues_backed": "residues, with what first hits say",
     "chance": "chance",
     "family": "random in true family",
     "length": "length only",
@@ -64,7 +65,13 @@ REMOTE = {
 }
 ALIGNERS = {"residues_local": "residues, local", "blosum": "BLOSUM62 (needs sequences)"}
 #: Scorers that are printed with intervals.
-WITH_INTERVALS = ("model", "residues_global", "residues_local", "residues_excess")
+WITH_INTERVALS = (
+    "model",
+    "residues_global",
+    "residues_local",
+    "residues_excess",
+    "residues_backed",
+)
 LEFT_OUT = {"alone": "no relatives", "unlabelled": "no label"}
 
 

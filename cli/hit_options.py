@@ -157,6 +157,7 @@ _FORMS = {
     "tm_score": ".3f",
     "local_score": ".1f",
     "evalue": ".2g",
+    "backing": ".1f",
     "probability": ".3f",
     "global_score": ".1f",
     "score": ".1f",

@@ -15,10 +15,11 @@ A false hit is one of another label. It prints false hits and found relatives a 
 E-values; the relatives and own structures that are found where a tenth of the queries, or each, has
 a false hit; and how many hits of several probabilities are right. Few labels may decide: so it
 draws the labels again, with replacement, and prints between which numbers 95 % of such draws have
-their false hits at E = 1. Last comes the mean of all seeds. With --tm it superimposes so many
-pairs of each of several excesses, and prints how many have a TM-score of at least 0.5 by the
-shorter protein, whatever their labels, and the function of the excess that gives the probability;
-and so many of the false hits at E = 1.
+their false hits at E = 1. Last comes the mean of all seeds. Probabilities, and the
+relative that comes first, are by the sum of the excess and of what first hits say (the backing),
+but for the query's own partner. With --tm it superimposes so many pairs of each of several sums,
+and prints how many have a TM-score of at least 0.5 by the shorter protein, whatever their labels,
+and the function of the sum that gives the probability; and so many of the false hits at E = 1.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ from protalign.evaluation.test_set import chains_of
 from protalign.heads.inputs import read_inputs
 from protalign.heads.pairs import Pairs
 from protalign.heads.residue_fit import fit_residue_stage
+from protalign.residues.backing import backing
+from protalign.residues.calibration import Calibration
+from protalign.residues.proteins import PackedRows
 from protalign.residues.targets import score_targets
 from protalign.stores import Entries
 
@@ -57,8 +61,8 @@ EVALUES = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 PROBABILITIES = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 #: False hits a query at which found own structures and relatives are counted.
 RATES = (0.1, 1.0)
-#: Excesses between which pairs are superimposed.
-EXCESSES = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 14.0, 20.0, np.inf)
+#: Sums of excess and backing between which pairs are superimposed.
+SUMS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 14.0, 20.0, np.inf)
 #: Draws of labels, and the part of them that is left out at each end.
 DRAWS, LEFT_OUT = 1000, 0.025
 
@@ -116,7 +120,7 @@ def print_run(run: dict[str, Any]) -> None:
     print(f"  own structures with E > 1: {run['own_above_1']:.3f}")
     print(f"  a relative comes first: {run['first']:.3f}")
     for span, figures in run["alike"].items():
-        print(f"  excess {span}: {figures['alike']:.2f} of {figures['pairs']} are alike, "
+        print(f"  sum {span}: {figures['alike']:.2f} of {figures['pairs']} are alike, "
               f"by the probability {figures['probability']:.2f}")  # fmt: skip
     if run["alike"]:
         print(f"  {run['false_alike']:.2f} of the false hits at E = 1 are alike")
@@ -143,12 +147,13 @@ def measure(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         found = [score_targets(each, rows[target], calibration).excess for each in rows[query]]
         excess = np.stack([each for each in found if each is not None])
         evalues = calibration.evalue(excess, len(label))
-        figures = figures_of(excess, evalues, label)
+        order = excess + backings(calibration, excess, rows[query], rows[target])
+        figures = figures_of(excess, evalues, order, label)
         false = (evalues <= 1) & (label[:, None] != label)
         figures["drawn"] = drawn_again(false, label, rng)
-        probability = calibration.probability(excess)
+        probability = calibration.probability(order)
         figures["probable"] = probable(probability, label)
-        figures |= alike(excess, probability, entries, options.tm, rng)
+        figures |= alike(order, probability, entries, options.tm, rng)
         if options.tm:
             some = rng.permutation(np.argwhere(false))[: options.tm].tolist()
             alike_ones = [same_fold(entries, pair) for pair in some]
@@ -156,6 +161,19 @@ def measure(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         fitted = {"seed": seed, "query": query, "calibration": calibration.as_dict()}
         runs.append(fitted | figures)
     return runs
+
+
+def backings(
+    calibration: Calibration, excess: Float64, queries: PackedRows, targets: PackedRows
+) -> Float64:
+    """Return what first hits say for (n, n) pairs; the query's own partner says nothing."""
+    own = np.eye(len(excess), dtype=np.bool_)
+    similarities = calibration.similarities
+    said = [
+        backing(rows.local, of_query, targets.local.take, similarities, silent)
+        for rows, of_query, silent in zip(queries, excess, own, strict=True)
+    ]
+    return np.stack(said)
 
 
 def split(
@@ -188,8 +206,13 @@ def split(
     return train, entries, label[places]
 
 
-def figures_of(excess: Float64, evalues: Float64, label: npt.NDArray[np.str_]) -> dict[str, Any]:
-    """Return what is found of (n, n) queries and targets, and what of it is false."""
+def figures_of(
+    excess: Float64, evalues: Float64, order: Float64, label: npt.NDArray[np.str_]
+) -> dict[str, Any]:
+    """Return what is found of (n, n) queries and targets, and what of it is false.
+
+    ``order`` is what a search orders by: the excess with what first hits say.
+    """
     same = label[:, None] == label
     other = ~np.eye(len(label), dtype=np.bool_)
     relatives, n = same & other, len(label)
@@ -199,7 +222,7 @@ def figures_of(excess: Float64, evalues: Float64, label: npt.NDArray[np.str_]) -
         least = false[round(rate * n)]
         own, found = np.diag(excess) > least, excess[relatives] > least
         rates[str(rate)] = {"own": float(own.mean()), "found": float(found.mean())}
-    first = np.where(other, excess, -np.inf).argmax(axis=1)
+    first = np.where(other, order, -np.inf).argmax(axis=1)
     return {
         "queries": n,
         "at": {
@@ -247,18 +270,18 @@ def probable(probability: Float64, label: npt.NDArray[np.str_]) -> dict[str, dic
 
 
 def alike(
-    excess: Float64, probability: Float64, entries: Entries, count: int, rng: np.random.Generator
+    order: Float64, probability: Float64, entries: Entries, count: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Return the share of pairs of several excesses whose TM-score shows one fold."""
+    """Return the share of pairs of several such sums whose TM-score shows one fold."""
     figures: dict[str, dict[str, float]] = {}
     x, y = [], []
-    other = ~np.eye(len(excess), dtype=np.bool_)
-    for least, most in pairwise(EXCESSES):
-        pairs = rng.permutation(np.argwhere((excess >= least) & (excess < most) & other))[:count]
+    other = ~np.eye(len(order), dtype=np.bool_)
+    for least, most in pairwise(SUMS):
+        pairs = rng.permutation(np.argwhere((order >= least) & (order < most) & other))[:count]
         if len(pairs) == 0:
             continue
         found = [same_fold(entries, pair) for pair in pairs.tolist()]
-        x += np.log(excess[tuple(pairs.T)]).tolist()
+        x += np.log(order[tuple(pairs.T)]).tolist()
         y += found
         expected = float(probability[tuple(pairs.T)].mean())
         figures[f"{least:g} to {most:g}"] = {

@@ -329,7 +329,8 @@ def relatives(task: str) -> Callable[[Data, Model, int, argparse.Namespace], dic
         queries, candidates, column, own = data.tasks()[task]
         sides = list(zip((queries["id"], candidates["id"]), MODALITIES, strict=True))
         rows = [data.rows(model, ids, modality) for ids, modality in sides]
-        scores: dict[str, Any] = dict(residue_scores(model.residue_scorer(), *rows))
+        stage = model.residue_scorer()
+        scores: dict[str, Any] = dict(residue_scores(stage, *rows, own=own.__getitem__))
         scores |= data.rival_scores(task, options.rivals)
         if options.epochs is None:
             left, right = (data.vectors(model, ids, modality) for ids, modality in sides)
@@ -385,7 +386,10 @@ def structures(data: Data, model: Model, seed: int, options: argparse.Namespace)
         scores: dict[str, npt.NDArray[Any]] = {}
         for modality, other in zip(MODALITIES, MODALITIES[::-1], strict=True):
             found = residue_scores(
-                model.residue_scorer(), packed["query", modality], packed["candidate", other]
+                model.residue_scorer(),
+                packed["query", modality],
+                packed["candidate", other],
+                own=own[drawn].__getitem__,
             )
             scores |= {f"{modality}: {name}": values for name, values in found.items()}
         if TM_ALIGN in options.rivals:

@@ -210,14 +210,16 @@ def evaluate(
             )
         query_items = first, second
     searched = method_in_words(method) != KMER_FALLBACK
-    aligned = aligned_scorers(stage, searched, query_items, items, cut=crop is not None)
+    n_items = len(items[0].ids), len(items[1].ids)
+    own = paired(pairs.items, *n_items), paired(pairs.items[:, ::-1], *n_items[::-1])
+    aligned = aligned_scorers(stage, searched, query_items, items, own, cut=crop is not None)
     left_out = {"cca": cca is None, "mmseqs": not searched}
     register: dict[str, Any] = {}
     if stage is not None and crop is None:
         register = register_figures(
             test.store,
             items,
-            paired(pairs.items, len(items[0].ids), len(items[1].ids)),
+            own[0],
             classes,
             units_of(families_of(items[0].entries, families)),
             shared.resampling,

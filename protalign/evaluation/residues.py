@@ -10,7 +10,9 @@ import numpy as np
 from protalign.core.arrays import Float32
 from protalign.core.ragged import Ragged
 from protalign.evaluation.baselines import ALIGNED_AT_ONCE, SCORES_AT_ONCE, query_parts
+from protalign.evaluation.tasks import Relation
 from protalign.residues import ResidueStage
+from protalign.residues.backing import backing
 from protalign.residues.calibration import Calibration, Chance
 from protalign.residues.chains import ProteinTargets
 from protalign.residues.kernels.packed import pack
@@ -22,6 +24,7 @@ RESIDUE_SCORERS = {
     "residues_global": "residue stage: the best diagonal, or those of several chains in order",
     "residues_local": "residue stage: the best local alignment",
     "residues_excess": "residue stage: the local alignment above what chance gives it",
+    "residues_backed": "residue stage: the same, with what first hits say, but for the own protein",
 }
 #: Pairs of residues that an evaluation scores unasked: about a quarter of an hour on two cores.
 MOST_PAIRS = 2e11
@@ -79,15 +82,23 @@ class PairScores:
         excess = None if self.excess is None else self.excess.T
         return PairScores(self.diagonal.T, self.local.T, excess)
 
-    def of_queries(self, stage: ResidueStage, queries: PackedRows) -> dict[str, Float32]:
+    def of_queries(
+        self,
+        stage: ResidueStage,
+        queries: PackedRows,
+        candidates: PackedRows,
+        own: Relation | None = None,
+    ) -> dict[str, Float32]:
         """Return the scores that rank the others if the n proteins are the queries.
 
         Parameters
         ----------
         stage : ResidueStage
             The stage that gave the scores.
-        queries : PackedRows
-            The rows of the n proteins.
+        queries, candidates : PackedRows
+            The rows of the n proteins, and of the m others.
+        own : Relation, optional
+            As for ``residue_scores``.
 
         Returns
         -------
@@ -101,9 +112,10 @@ class PairScores:
         if chance is not None:
             excess = np.empty_like(self.excess)
             for part in query_parts(len(excess), excess.shape[1], SCORES_AT_ONCE):
-                own = Chance(chance.location[part], chance.scale[part])
-                excess[part] = stage.calibration.by_query(self.excess[part], own)
-        return {**scores, "residues_excess": excess}
+                of_part = Chance(chance.location[part], chance.scale[part])
+                excess[part] = stage.calibration.by_query(self.excess[part], of_part)
+        backed = excess + _backings(stage.calibration, excess, queries, candidates, own)
+        return {**scores, "residues_excess": excess, "residues_backed": backed}
 
 
 def residue_scores(
@@ -112,6 +124,7 @@ def residue_scores(
     candidates: PackedRows,
     *,
     floor: float | None = None,
+    own: Relation | None = None,
 ) -> dict[str, Float32]:
     """Score every query against every candidate.
 
@@ -124,12 +137,15 @@ def residue_scores(
         Rows of n proteins of one modality and of m of the other.
     floor : float, optional
         The least that a pair counts on a diagonal, in nats.
+    own : Relation, optional
+        The candidates that are each query's own protein. They say nothing for others: else a query
+        would find its relatives by its own structure, which it lacks in use.
 
     Returns
     -------
     dict
-        Name of ``RESIDUE_SCORERS`` -> (n, m) float32; without "residues_excess" if the stage is not
-        calibrated.
+        Name of ``RESIDUE_SCORERS`` -> (n, m) float32; without "residues_excess" and
+        "residues_backed" if the stage is not calibrated.
 
     Examples
     --------
@@ -144,7 +160,24 @@ def residue_scores(
     >>> residue_scores(stage, *rows)["residues_global"].argmax(axis=1).tolist()
     [0, 1, 2, 3, 4, 5, 6, 7]
     """
-    return PairScores.of(stage, queries, candidates, floor=floor).of_queries(stage, queries)
+    scores = PairScores.of(stage, queries, candidates, floor=floor)
+    return scores.of_queries(stage, queries, candidates, own)
+
+
+def _backings(
+    calibration: Calibration,
+    excess: Float32,
+    queries: PackedRows,
+    candidates: PackedRows,
+    own: Relation | None,
+) -> Float32:
+    """Return (n, m): what each query's first hits say for its candidates."""
+    said = np.empty_like(excess)
+    for place, query in enumerate(queries.local):
+        silent = None if own is None else own(slice(place, place + 1))[0]
+        rows, similarities = candidates.local.take, calibration.similarities
+        said[place] = backing(query, excess[place], rows, similarities, silent)
+    return said
 
 
 def _chances(calibration: Calibration, queries: Ragged) -> Chance | None:

@@ -41,6 +41,10 @@ class TargetScores:
     excess : (n,) float64 or None
         How far the local score is above chance; None without a calibration. See
         ``Calibration.excess``.
+    backing : (n,) float64 or None
+        What better hits that are like a target say for it, in units of the excess; None if that is
+        unknown, as of targets that were not compared with each other. See
+        ``protalign.residues.backing``.
 
     Examples
     --------
@@ -54,11 +58,17 @@ class TargetScores:
     diagonal: Float32
     local: Float32
     excess: Float64 | None
+    backing: Float64 | None = None
 
     @property
     def local_order(self) -> Float64:
-        """(n,) float64 to order targets by: the excess, or the local score if it is unknown."""
-        return self.local.astype(np.float64) if self.excess is None else self.excess
+        """(n,) float64 to order targets by.
+
+        The excess and the backing, or the local score if the excess is unknown.
+        """
+        if self.excess is None:
+            return self.local.astype(np.float64)
+        return self.excess if self.backing is None else self.excess + self.backing
 
 
 def score_targets(

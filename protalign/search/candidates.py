@@ -183,7 +183,8 @@ def reranked(
             hit = replace(
                 hit,
                 evalue=float(calibration.evalue(excess, n_targets)),
-                probability=float(calibration.probability(excess)),
+                backing=0.0 if scores.backing is None else float(scores.backing[position]),
+                probability=float(calibration.probability(scores.local_order[position])),
                 bits=float(calibration.bits(excess)),
             )
         best.append(hit)

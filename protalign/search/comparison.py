@@ -124,7 +124,7 @@ class Comparison:
             return "the cosine of the vectors"
         if self.mode == "local":
             words = "the best local alignment of the residues (mode local)"
-            return f"the E-value of {words}" if self.calibrated else words
+            return f"the probability of a common fold, by {words}" if self.calibrated else words
         less = f", less {self.length_term:g} nats for each residue by which the lengths differ"
         words = "the best diagonal of the residues (mode global)"
         return words + less if self.length_term else words

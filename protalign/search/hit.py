@@ -34,8 +34,13 @@ class Hit:
     evalue : float or None
         Hits of this local score that chance gives in a search of this size; None if the model's
         residue stage is not calibrated.
+    backing : float or None
+        What the first hits say for this one, since they are like it, in nats: 0 or above. It counts
+        for the order of local hits and for ``probability``, not for ``evalue``. None as for
+        ``evalue``.
     probability : float or None
-        Probability that the two share a fold, by the local score; None as for ``evalue``.
+        Probability that the two share a fold, by the local score and the backing; None as for
+        ``evalue``.
     global_score : float or None
         Sum of the residues' log-likelihood ratios on the best diagonal, or on those of several
         chains in order, in nats: high for the query's own partner, and for near-identical
@@ -68,6 +73,7 @@ class Hit:
     tm_score: float | None = None
     local_score: float | None = None
     evalue: float | None = None
+    backing: float | None = None
     probability: float | None = None
     global_score: float | None = None
     bits: float | None = None

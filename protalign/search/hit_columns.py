@@ -83,6 +83,9 @@ _ALL = (
         "",
         "what orders the hits and is aligned: local or global",
     ),
+    Column(
+        "backing", "number", "calibration", ".1f", "what first hits that are like it say, in nats"
+    ),
     Column("prob", "number", "calibration", ".3f", "probability of a common fold, 0 to 1"),
     Column("alntmscore", "number", "coordinates", ".3f", "TM-score by the pairs superposed"),
     Column("qtmscore", "number", "coordinates", ".3f", "TM-score by the query's length"),
@@ -104,7 +107,7 @@ COLUMNS: Mapping[str, Column] = {column.name: column for column in _ALL}
 #: The columns of a file if none are named, left out where the search cannot give them.
 _USUAL: tuple[tuple[Need, tuple[str, ...]], ...] = (
     ("", ("query", "target", "rank")),
-    ("calibration", ("evalue", "prob", "bits")),
+    ("calibration", ("evalue", "backing", "prob", "bits")),
     ("residues", ("score", "local_score", "global_score", "mode")),
     ("", ("cosine", "against")),
     ("alignment", ("fident", "alnlen", "mismatch", "gapopen", "qstart", "qend", "tstart", "tend")),
@@ -183,6 +186,7 @@ def values(hit: Hit, query: int, comparison: Comparison, columns: Sequence[str])
         "global_score": hit.global_score,
         "mode": None if hit.score is None else comparison.mode,
         "evalue": hit.evalue,
+        "backing": hit.backing,
         "bits": hit.bits,
         "prob": hit.probability,
         "tdesc": hit.description,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,12 @@ from protalign.core.arrays import Float32, Int64
 from protalign.core.checks import check_between
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
-from protalign.core.ragged import blocks
+from protalign.core.ragged import Ragged, blocks
 from protalign.core.words import AlignMode
 from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model
 from protalign.residues import ResidueStage
+from protalign.residues.backing import backing
 from protalign.residues.proteins import PackedRows, ProteinRows
 from protalign.residues.scan import best_targets
 from protalign.residues.targets import (
@@ -33,9 +34,12 @@ from protalign.stores import EmbeddingStore
 _QUERIES_AT_ONCE = 64
 #: Entries whose ids and lengths are looked up at once.
 _ENTRIES_AT_ONCE = 1 << 14
+#: Residues of a query's candidates whose rows are kept for what hits say for each other: 70 MB.
+#: Of more, those of the best candidates are read again.
+_KEPT = 1 << 18
 
 #: The columns that a second stage adds to a hit.
-RESIDUE_COLUMNS = ("local_score", "evalue", "probability", "global_score")
+RESIDUE_COLUMNS = ("local_score", "evalue", "backing", "probability", "global_score")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -235,7 +239,8 @@ def rescored(
 ) -> tuple[list[int], list[int], TargetScores, Float32]:
     """Score a query's candidates by their residues, and order them.
 
-    Rows are read and scored in blocks: memory does not grow with the candidates.
+    Rows are read and scored in blocks: memory does not grow with the candidates. Local scores that
+    are calibrated get the backing of the first hits.
 
     Parameters
     ----------
@@ -273,12 +278,14 @@ def rescored(
     if not len(known):
         empty = np.empty(0, np.float32)
         return [], [], TargetScores(empty, empty, None), empty
-    scores = score_in_blocks(
-        query,
-        lengths[known],
-        lambda places: residues.packed(modality, [ids[place] for place in known[places]]),
-        residues.stage.calibration,
-    )
+    names = [ids[place] for place in known.tolist()]
+    candidates = _Candidates(residues, modality, names, lengths[known])
+    calibration = residues.stage.calibration
+    scores = score_in_blocks(query, lengths[known], candidates.packed, calibration)
+    if calibration is not None and scores.excess is not None:
+        similarities = calibration.similarities
+        said = backing(query.local, scores.excess, candidates.local, similarities)
+        scores = replace(scores, backing=said)
     of_mode = scores.local
     if mode == "global":
         of_mode = scores.diagonal
@@ -287,3 +294,28 @@ def rescored(
             of_mode = less_length_term(of_mode, length_term, n_query, lengths[known])
     keys = scores.local_order if mode == "local" else of_mode.astype(np.float64)
     return known.tolist(), np.argsort(-keys, kind="stable").tolist(), scores, of_mode
+
+
+class _Candidates:
+    """Rows of a query's candidates of some lengths, which are kept if they are few."""
+
+    def __init__(
+        self, residues: StoredResidues, modality: Modality, ids: Sequence[str], lengths: Int64
+    ) -> None:
+        self._residues, self._modality, self._ids = residues, modality, ids
+        self._keeps = int(lengths.sum()) <= _KEPT
+        self._kept: dict[int, Float32] = {}
+
+    def packed(self, places: Int64) -> PackedRows:
+        """Return the rows of some for both modes."""
+        ids = [self._ids[place] for place in places.tolist()]
+        packed = self._residues.packed(self._modality, ids)
+        if self._keeps:
+            self._kept.update(zip(places.tolist(), packed.local, strict=True))
+        return packed
+
+    def local(self, places: Int64) -> Ragged:
+        """Return the rows of some, at least one, for the local mode."""
+        if all(place in self._kept for place in places.tolist()):
+            return Ragged.pack([self._kept[place] for place in places.tolist()])
+        return self.packed(places).local

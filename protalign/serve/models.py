@@ -47,7 +47,8 @@ class SearchForm(QueryForm):
     )
     mode: AlignMode = Field(
         "local",
-        description="The alignment that orders: local by E-value, global by score.",
+        description="The alignment that orders: local by the probability of a common fold, "
+        "global by score.",
     )
     length_term: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0,
@@ -173,6 +174,7 @@ class HitRow(_Form):
     local_score: float | None = None
     global_score: float | None = None
     mode: AlignMode | None = None
+    backing: float | None = None
     prob: float | None = None
     alntmscore: float | None = None
     qtmscore: float | None = None

@@ -21,6 +21,8 @@ from protalign.residues.targets import score_targets
 from protalign.stores import EmbeddingStore
 
 N = 10
+#: Each entry's sequence and structure are one protein.
+OWN = (np.eye(N, dtype=np.bool_).__getitem__,) * 2
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def matrices(
     stage: ResidueStage, queries: Sides, candidates: Sides, *, cut: bool
 ) -> list[dict[str, npt.NDArray[np.float32]]]:
     """All scores of each direction."""
-    both = aligned_scorers(stage, False, queries, candidates, cut=cut)
+    both = aligned_scorers(stage, False, queries, candidates, OWN, cut=cut)
     return [
         {name: scorer(slice(0, len(side.ids))) for name, scorer in scorers.items()}
         for side, scorers in zip(queries, both, strict=True)
@@ -96,7 +98,7 @@ def test_mmseqs_searches_in_each_direction(
     pairs = Pairs.of(fitted.model_.inputs(store))
     retrieval = fitted.model_.retrieval_set(pairs)
     sides = retrieval_items(store, pairs, (retrieval.sequence, retrieval.structure))
-    both = aligned_scorers(None, True, sides, sides, cut=cut)
+    both = aligned_scorers(None, True, sides, sides, OWN, cut=cut)
     found = [
         scorers["mmseqs"](slice(0, len(side.ids)))
         for side, scorers in zip(sides, both, strict=True)

@@ -36,7 +36,7 @@ def atoms_of(text: str, kind: str) -> gemmi.Structure:
 
 def test_a_view_says_what_the_columns_say(hits: Hits) -> None:
     """Letters, pairs and scores are those of the columns; it is JSON without NaN."""
-    uncalibrated = ("evalue", "prob", "bits")
+    uncalibrated = ("evalue", "backing", "prob", "bits")
     given = [name for name in COLUMNS if name not in uncalibrated]
     for index, row in enumerate(hits.table(given).rows):
         view = hits.view(index)

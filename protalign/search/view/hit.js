@@ -23,6 +23,7 @@
   const FACTS = [
     ["evalue", "E-value", scientific, "Entries that would score as well by chance, in a search of this size. Below 0.01 chance is unlikely."],
     ["prob", "Probability", (v) => number(v, 3), "Estimated probability that query and entry share a fold."],
+    ["backing", "Backing", (v) => `${number(v, 1)} nats`, "What the first hits say for an entry that is like them. It counts for the probability."],
     ["score", "Score with length term", (v) => `${number(v, 1)} nats`, "The global score less the length term of the search. It orders the hits."],
     ["local_score", "Local score", (v) => `${number(v, 1)} nats`, "Of the best local alignment: the sum of the aligned residues’ log-likelihood ratios, less the costs of gaps. High: a part of the sequence fits the structure."],
     ["global_score", "Global score", (v) => `${number(v, 1)} nats`, "Of the best diagonal, without gaps, or of those of several chains. High: the whole sequence fits the structure."],

@@ -8,7 +8,7 @@
   // Columns of a search without residues, and those that need more.
   const PLAIN = ["query", "target", "rank", "cosine", "against", "qlen", "tlen", "tdesc", "torganism", "taxid", "tacc"];
   const ALIGNED = ["score", "local_score", "global_score", "mode", "fident", "alnlen", "mismatch", "gapopen", "qstart", "qend", "tstart", "tend", "qcov", "tcov"];
-  const CALIBRATED = ["evalue", "prob", "bits"];
+  const CALIBRATED = ["evalue", "backing", "prob", "bits"];
   const OPTIONS = ["k", "against", "query_by", "rerank", "mode", "max_evalue", "min_cov", "min_tm", "tm_score"];
   const MARKED = 100; // hits that are marked on the map, at most
 

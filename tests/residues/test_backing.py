@@ -1,0 +1,195 @@
+"""What first hits say for candidates that are like them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protalign.core.ragged import Ragged
+from protalign.residues import align
+from protalign.residues.background import Background, CompactRows
+from protalign.residues.backing import FIRST_HITS, SPOKEN_FOR, Similarity, backing
+from protalign.residues.calibration import Calibration, Chance
+
+#: Numbers of a residue, and residues of a protein.
+K, LENGTH = 12, 40
+Rows = npt.NDArray[np.float32]
+#: A scale on which similarities of unrelated proteins are about 0, and from 0.09 to 0.13 rare.
+SCALE = Similarity(0.0, 0.01)
+
+
+def fold(seed: int) -> npt.NDArray[np.float64]:
+    """Coordinates of a fold's residues."""
+    return np.random.default_rng(seed).normal(size=(LENGTH, K))
+
+
+def structure(of: npt.NDArray[np.float64], seed: int, noise: float = 0.3) -> Rows:
+    """Rows of a structure: a fold with other residues here and there."""
+    coordinates = of + noise * np.random.default_rng(seed).normal(size=of.shape)
+    alone = -np.square(coordinates).sum(axis=1, keepdims=True) / 4
+    return np.hstack([coordinates, np.ones_like(alone), alone]).astype(np.float32)
+
+
+def sequence(of: npt.NDArray[np.float64]) -> Rows:
+    """Rows of a sequence of a fold."""
+    alone = -np.square(of).sum(axis=1, keepdims=True) / 4
+    return np.hstack([of, alone, np.ones_like(alone)]).astype(np.float32)
+
+
+def of_other_modality(rows: Rows) -> Rows:
+    return np.concatenate([rows[:, :-2], rows[:, [-1, -2]]], axis=1)
+
+
+def said(
+    query: Rows, excess: list[float], targets: list[Rows], **options: object
+) -> npt.NDArray[np.float64]:
+    """The backing of some structures."""
+    packed = Ragged.pack(targets)
+    similarities = {"structure": SCALE}
+    return backing(query, np.array(excess), packed.take, similarities, **options)  # type: ignore[arg-type]
+
+
+def test_a_hit_speaks_for_those_that_are_like_it() -> None:
+    """For another structure of its fold, with half of half its excess, not for another fold."""
+    first, alike, other = structure(fold(0), 1), structure(fold(0), 2), structure(fold(1), 3)
+    found = said(sequence(fold(0)), [8.0, 0.5, 0.5], [first, alike, other])
+    # 0.5 for both says 0.25 at most for the first hit; the other fold has nothing.
+    assert found[1] == pytest.approx(0.5 * 8 / 2)
+    assert found[0] == pytest.approx(0.5 * 0.5 / 2)
+    assert found[2] == 0
+    assert said(sequence(fold(0)), [8.0, -0.5, 0.5], [first, alike, other])[0] == 0
+
+
+def test_several_hits_agree_or_do_not() -> None:
+    """What is said is a mean with nothing as one more voice: two of 8 and 4 say 0.5 * 12 / 3."""
+    targets = [structure(fold(0), seed) for seed in (1, 2, 3)]
+    found = said(sequence(fold(0)), [8.0, 4.0, -1.0], targets)
+    np.testing.assert_allclose(found, [0.5 * 4 / 2, 0.5 * 8 / 2, 0.5 * 12 / 3])
+
+
+def test_no_hit_says_more_than_a_very_good_one() -> None:
+    """Else near-identical proteins would be in the order of what they say for each other."""
+    targets = [structure(fold(0), seed) for seed in (1, 2, 3)]
+    found = said(sequence(fold(0)), [500.0, 300.0, 20.0], targets)
+    np.testing.assert_allclose(found, 0.5 * 20 / 3)
+
+
+def test_only_first_hits_speak_and_only_for_the_best() -> None:
+    """The sixth says nothing, and the 201st candidate gets nothing."""
+    n = SPOKEN_FOR + 1
+    others = [structure(fold(9), seed, 0.0) for seed in range(n - 2)]
+    excess = np.linspace(5, 1, n)
+    lone = structure(fold(0), 1)
+    place = FIRST_HITS  # the sixth and one of its fold behind it
+    targets = [*others[:place], lone, structure(fold(0), 2), *others[place:]]
+    query = sequence(np.concatenate([fold(9), fold(0)]))
+    found = said(query, excess.tolist(), targets)
+    assert found[place] == found[place + 1] == 0
+    assert (found[:place] > 0).all()
+    assert found[SPOKEN_FOR - 1] > 0
+    assert found[SPOKEN_FOR] == 0
+
+
+def test_a_silent_candidate_says_nothing_and_gets_something() -> None:
+    """The query's own structure, where it is to be left out."""
+    targets = [structure(fold(0), seed) for seed in (1, 2, 3)]
+    silent = np.array([True, False, False])
+    found = said(sequence(fold(0)), [8.0, 4.0, -1.0], targets, silent=silent)
+    np.testing.assert_allclose(found, [0.5 * 4 / 2, 0, 0.5 * 4 / 2])
+
+
+def test_another_domain_of_a_hit_says_nothing() -> None:
+    """The first hit has the query's fold and another one; an entry with that one is not backed."""
+    both = np.concatenate([structure(fold(0), 1), structure(fold(1), 2)])
+    alone, same = structure(fold(1), 3), structure(fold(0), 4)
+    assert Similarity.between(Ragged.pack([both]), Ragged.pack([alone]))[0, 0] > 0.5
+    for first in (both, np.concatenate([structure(fold(1), 2), structure(fold(0), 1)])):
+        found = said(sequence(fold(0)), [9.0, 0.0, 0.0], [first, alone, same])
+        assert found[1] == 0
+        assert found[2] > 1
+
+
+def test_structures_as_queries_and_models_of_before() -> None:
+    """Sequences speak for sequences; a model without the scale of a modality says nothing."""
+    query = structure(fold(0), 1)
+    targets = Ragged.pack([sequence(fold(0) + 0.1), sequence(fold(0) - 0.1), sequence(fold(1))])
+    excess = np.array([8.0, 1.0, 1.0])
+    found = backing(query, excess, targets.take, {"sequence": SCALE})
+    np.testing.assert_allclose(found, [0.5 * 1 / 2, 0.5 * 8 / 2, 0])
+    for known in ({}, {"structure": SCALE}):
+        np.testing.assert_array_equal(backing(query, excess, targets.take, known), 0)  # type: ignore[arg-type]
+    none = np.empty((0, K + 2), np.float32)
+    assert backing(none, np.empty(0), targets.take, {"structure": SCALE}).shape == (0,)
+    assert backing(query, excess[:1], targets.take, {"sequence": SCALE}).tolist() == [0]
+
+
+def test_nothing_is_read_if_nothing_is_said() -> None:
+    """Rows are asked for once, of the best; and not at all without a hit above chance."""
+    asked: list[int] = []
+    packed = Ragged.pack([structure(fold(0), seed) for seed in range(3)])
+
+    def rows(places: npt.NDArray[np.int64]) -> Ragged:
+        asked.append(len(places))
+        return packed.take(places)
+
+    similarities = {"structure": SCALE}
+    query = sequence(fold(0))
+    assert backing(query, np.array([-1.0, -2.0, 0.0]), rows, similarities).tolist() == [0, 0, 0]  # type: ignore[arg-type]
+    assert asked == []
+    backing(query, np.array([1.0, -2.0, 0.0]), rows, similarities)  # type: ignore[arg-type]
+    assert asked == [3]
+
+
+@given(seed=st.integers(0, 100), cut=st.integers(0, LENGTH - 10))
+def test_similarities_are_those_of_alignments(seed: int, cut: int) -> None:
+    """The score of ``align`` over both proteins' own scores; either may be the query."""
+    one, two = structure(fold(seed), seed), structure(fold(seed)[cut:], seed + 1)
+    rows = Ragged.pack([one, two])
+    found = Similarity.between(rows, rows)
+    own = [align(of_other_modality(each), each).score for each in (one, two)]
+    both = align(of_other_modality(one), two).score
+    assert found[0, 1] == pytest.approx(both / np.sqrt(own[0] * own[1]), rel=1e-3, abs=1e-4)
+    np.testing.assert_allclose(np.diag(found), 1, rtol=1e-3)
+    np.testing.assert_allclose(found, found.T, rtol=1e-3)
+
+
+def test_the_scale_is_that_of_unrelated_proteins() -> None:
+    """Chance exceeds it as often as it says; relatives among them do not decide it."""
+    unrelated = [structure(fold(seed), seed) for seed in range(80)]
+    rows = Ragged.pack(unrelated)
+    scale = Similarity.fit(rows)
+    found = Similarity.between(rows, rows)[~np.eye(80, dtype=np.bool_)]
+    for share in (0.1, 0.03):
+        limit = scale.start - scale.scale * np.log(share)
+        assert (found >= limit).mean() == pytest.approx(share, rel=0.35)
+    with_family = Ragged.pack([*unrelated, *(structure(fold(0), 100 + i) for i in range(4))])
+    assert Similarity.fit(with_family).scale == pytest.approx(scale.scale, rel=0.25)
+    assert Similarity.fit(Ragged.pack([unrelated[0]] * 5)).scale > 0
+
+
+def test_it_is_saved_with_the_calibration() -> None:
+    """A background gives it; what is damaged is refused, and models of before have none."""
+    rng = np.random.default_rng(0)
+    n = 3000
+    lengths = rng.integers(60, 200, n)
+    by_chance = rng.uniform(20, 40, n)
+    plain = Calibration.fit(by_chance + rng.gumbel(0, 5, n), by_chance, lengths, lengths[::-1])
+    assert plain.similarities == {}
+    rows = {
+        "sequence": Ragged.pack([sequence(fold(seed)) for seed in range(20)]),
+        "structure": Ragged.pack([structure(fold(seed), seed) for seed in range(20)]),
+    }
+    background = Background({m: CompactRows.of(m, each) for m, each in rows.items()})  # type: ignore[arg-type]
+    shown = Chance(np.zeros(n), np.ones(n))
+    fitted = plain.with_background(background, rng.exponential(size=n), shown, lengths)
+    assert set(fitted.similarities) == {"sequence", "structure"}
+    values = fitted.as_dict()
+    assert Calibration.of_dict(values) == fitted
+    old = {name: value for name, value in values.items() if name != "similarities"}
+    assert Calibration.of_dict(old).similarities == {}
+    for damage in ([0.1], [0.1, 0.0], [0.1, float("nan")], ["x", 1], None):
+        with pytest.raises((TypeError, ValueError)):
+            Calibration.of_dict({**values, "similarities": {"structure": damage}})
