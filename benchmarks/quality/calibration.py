@@ -168,9 +168,8 @@ def backings(
 ) -> Float64:
     """Return what first hits say for (n, n) pairs; the query's own partner says nothing."""
     own = np.eye(len(excess), dtype=np.bool_)
-    similarities = calibration.similarities
     said = [
-        backing(rows.local, of_query, targets.local.take, similarities, silent)
+        backing(rows.local, of_query, targets.local.take, calibration.background, silent)
         for rows, of_query, silent in zip(queries, excess, own, strict=True)
     ]
     return np.stack(said)

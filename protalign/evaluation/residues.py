@@ -175,8 +175,8 @@ def _backings(
     said = np.empty_like(excess)
     for place, query in enumerate(queries.local):
         silent = None if own is None else own(slice(place, place + 1))[0]
-        rows, similarities = candidates.local.take, calibration.similarities
-        said[place] = backing(query, excess[place], rows, similarities, silent)
+        rows, background = candidates.local.take, calibration.background
+        said[place] = backing(query, excess[place], rows, background, silent)
     return said
 
 

@@ -15,6 +15,7 @@ from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
 from protalign.residues.kernels.packed import PackedTargets, pack
 from protalign.residues.kernels.scores import local_scores
+from protalign.residues.similarity import Similarity
 
 #: Proteins that are kept, and the fewest that show a tail. The fewer, the more E-values depend on
 #: which they are: with 100 there were 0.9 to 1.9 false hits a query at E = 1, with 150 0.9 to 1.3.
@@ -146,6 +147,20 @@ class Background:
         forward, backward = self._packed[other]
         scores = local_scores(query, forward)[0], local_scores(query, backward)[0]
         return *scores, self.proteins[other].coordinates.lengths
+
+    def similarity(self, modality: Modality) -> Similarity | None:
+        """Return how similar its proteins of a modality are; None if it has fewer than two."""
+        if modality not in self._similarities:
+            proteins = self.proteins.get(modality)
+            few = proteins is None or len(proteins.coordinates) < 2
+            fitted = None if few or proteins is None else Similarity.fit(proteins.rows())
+            self._similarities[modality] = fitted
+        return self._similarities[modality]
+
+    @cached_property
+    def _similarities(self) -> dict[Modality, Similarity | None]:
+        """What is known so far: it takes a tenth of a second."""
+        return {}
 
     @cached_property
     def _packed(self) -> dict[Modality, tuple[PackedTargets, PackedTargets]]:

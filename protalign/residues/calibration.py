@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 from protalign.core.arrays import Bool, Float32, Float64
 from protalign.core.errors import InputError
-from protalign.core.protein import MODALITIES, Modality
 from protalign.residues.background import Background
-from protalign.residues.backing import Similarity
 
 #: Pairs to fit on, at least.
 MIN_PAIRS = 500
@@ -124,9 +122,6 @@ class Calibration:
     added_scale, query_power : float
         A query's tail has the scale that the background shows, and ``added_scale``, a part of the
         usual one, times the query's length to the power of ``query_power``; 0 in models of before.
-    similarities : dict
-        Modality -> Similarity, fitted on the background; empty without one, and in models of
-        before: then hits say nothing for others (``protalign.residues.backing``).
 
     Examples
     --------
@@ -148,7 +143,6 @@ class Calibration:
     start: float = 0.0
     added_scale: float = 0.0
     query_power: float = 0.0
-    similarities: Mapping[Modality, Similarity] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -224,11 +218,7 @@ class Calibration:
         """
         usual = float(np.median(shown.scale)) if np.size(shown.scale) else 0.0
         fitted = replace(
-            self,
-            background=background,
-            added_scale=_USUAL * usual,
-            query_power=_QUERY_POWER,
-            similarities={m: Similarity.fit(p.rows()) for m, p in background.proteins.items()},
+            self, background=background, added_scale=_USUAL * usual, query_power=_QUERY_POWER
         )
         above = fitted.query_tail(shown, query_lengths).excess(excess)
         one = np.ones(len(above))
@@ -322,8 +312,7 @@ class Calibration:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers, without the background's rows, as JSON values."""
-        numbers = {name: getattr(self, name) for name in (*_NUMBERS, *_LATER, "n_pairs")}
-        return numbers | {_SIMILARITIES: {m: s.as_list() for m, s in self.similarities.items()}}
+        return {name: getattr(self, name) for name in (*_NUMBERS, *_LATER, "n_pairs")}
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any], background: Background | None = None) -> Self:
@@ -338,17 +327,9 @@ class Calibration:
         powers = [numbers.get(name, 0) for name in ("length_power", "query_power")]
         if numbers.get("added_scale", 0) < 0 or not all(0 <= power <= 1 for power in powers):
             raise ValueError("the calibration's tail is damaged")
-        known = values.get(_SIMILARITIES, {})
-        similarities = {m: Similarity.of_list(known[m]) for m in MODALITIES if m in known}
-        return cls(
-            **numbers,
-            n_pairs=int(values["n_pairs"]),
-            background=background,
-            similarities=similarities,
-        )
+        return cls(**numbers, n_pairs=int(values["n_pairs"]), background=background)
 
 
-_SIMILARITIES = "similarities"
 _NUMBERS = ("intercept", "reversed_weight", "length_weight", "scale")
 _LATER = ("query_start", "query_scale", "length_power", "start", "added_scale", "query_power")
 

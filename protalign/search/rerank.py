@@ -283,8 +283,7 @@ def rescored(
     calibration = residues.stage.calibration
     scores = score_in_blocks(query, lengths[known], candidates.packed, calibration)
     if calibration is not None and scores.excess is not None:
-        similarities = calibration.similarities
-        said = backing(query.local, scores.excess, candidates.local, similarities)
+        said = backing(query.local, scores.excess, candidates.local, calibration.background)
         scores = replace(scores, backing=said)
     of_mode = scores.local
     if mode == "global":

@@ -17,21 +17,27 @@ from protalign.evaluation.test_set import retrieval_items
 from protalign.heads.pairs import Pairs
 from protalign.residues import ResidueStage
 from protalign.residues.background import Background, CompactRows
+from protalign.residues.backing import backing
 from protalign.residues.targets import score_targets
 from protalign.stores import EmbeddingStore
 
 N = 10
+#: Proteins of other families, one each.
+OTHERS = (
+    *("1bp2_A", "1bpi_A", "1c2r_A", "1c9o_A", "1cdc_B", "1e6k_A", "1ey4_A", "1fkb_A"),
+    *("1gob_A", "1vqb_A"),
+)
 #: Each entry's sequence and structure are one protein.
 OWN = (np.eye(N, dtype=np.bool_).__getitem__,) * 2
 
 
 @pytest.fixture(scope="module")
 def stage(store: EmbeddingStore, fitted: ProtAlignEstimator) -> ResidueStage:
-    """A stage whose calibration has a background: twelve other proteins."""
+    """A stage whose calibration has a background: ten other proteins."""
     model = fitted.model_
     stage = model.residue_scorer()
     assert stage.calibration is not None
-    pairs = Pairs.of(model.inputs(store[20:32]))
+    pairs = Pairs.of(model.inputs(store[list(OTHERS)]))
     rows = {}
     for column, modality in enumerate(MODALITIES):
         (block,) = pairs.inputs.blocks(modality, pairs.positions_of_items(column))
@@ -75,6 +81,28 @@ def test_each_query_ranks_by_its_own_chance(stage: ResidueStage, sides: Sides, c
             alone = score_targets(query, candidates, stage.calibration)
             assert alone.excess is not None
             np.testing.assert_allclose(excess, alone.excess, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_first_hits_speak_but_for_the_own_protein(
+    stage: ResidueStage, sides: Sides, cut: bool
+) -> None:
+    """As in a search, in which the own protein is unknown."""
+    assert stage.calibration is not None
+    background = stage.calibration.background
+    spoken = 0
+    for column, scores in enumerate(matrices(stage, sides, sides, cut=cut)):
+        queries, candidates = sides[column].residues, sides[1 - column].residues
+        assert queries is not None
+        assert candidates is not None
+        said = scores["residues_backed"] - scores["residues_excess"]
+        for place, query in enumerate(queries.local):
+            excess, silent = scores["residues_excess"][place], np.arange(N) == place
+            expected = backing(query, excess, candidates.local.take, background, silent)
+            np.testing.assert_allclose(said[place], expected, atol=1e-3)
+            with_own = backing(query, excess, candidates.local.take, background)
+            spoken += int(not np.allclose(with_own, expected))
+    assert spoken > 0
 
 
 def test_queries_in_several_blocks_have_the_scores_of_one(

@@ -8,17 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protalign.core.protein import Modality
 from protalign.core.ragged import Ragged
 from protalign.residues import align
 from protalign.residues.background import Background, CompactRows
-from protalign.residues.backing import FIRST_HITS, SPOKEN_FOR, Similarity, backing
-from protalign.residues.calibration import Calibration, Chance
+from protalign.residues.backing import FIRST_HITS, SPOKEN_FOR, backing
+from protalign.residues.similarity import Similarity
 
 #: Numbers of a residue, and residues of a protein.
 K, LENGTH = 12, 40
 Rows = npt.NDArray[np.float32]
 #: A scale on which similarities of unrelated proteins are about 0, and from 0.09 to 0.13 rare.
 SCALE = Similarity(0.0, 0.01)
+
+
+class Known(Background):
+    """A background whose scale is known."""
+
+    def __init__(self, *modalities: Modality) -> None:
+        super().__init__({})
+        self._similarities.update(dict.fromkeys(modalities, SCALE))
 
 
 def fold(seed: int) -> npt.NDArray[np.float64]:
@@ -48,8 +57,7 @@ def said(
 ) -> npt.NDArray[np.float64]:
     """The backing of some structures."""
     packed = Ragged.pack(targets)
-    similarities = {"structure": SCALE}
-    return backing(query, np.array(excess), packed.take, similarities, **options)  # type: ignore[arg-type]
+    return backing(query, np.array(excess), packed.take, Known("structure"), **options)  # type: ignore[arg-type]
 
 
 def test_a_hit_speaks_for_those_that_are_like_it() -> None:
@@ -117,13 +125,13 @@ def test_structures_as_queries_and_models_of_before() -> None:
     query = structure(fold(0), 1)
     targets = Ragged.pack([sequence(fold(0) + 0.1), sequence(fold(0) - 0.1), sequence(fold(1))])
     excess = np.array([8.0, 1.0, 1.0])
-    found = backing(query, excess, targets.take, {"sequence": SCALE})
+    found = backing(query, excess, targets.take, Known("sequence"))
     np.testing.assert_allclose(found, [0.5 * 1 / 2, 0.5 * 8 / 2, 0])
-    for known in ({}, {"structure": SCALE}):
-        np.testing.assert_array_equal(backing(query, excess, targets.take, known), 0)  # type: ignore[arg-type]
+    for known in (None, Background({}), Known("structure")):
+        np.testing.assert_array_equal(backing(query, excess, targets.take, known), 0)
     none = np.empty((0, K + 2), np.float32)
-    assert backing(none, np.empty(0), targets.take, {"structure": SCALE}).shape == (0,)
-    assert backing(query, excess[:1], targets.take, {"sequence": SCALE}).tolist() == [0]
+    assert backing(none, np.empty(0), targets.take, Known("structure")).shape == (0,)
+    assert backing(query, excess[:1], targets.take, Known("sequence")).tolist() == [0]
 
 
 def test_nothing_is_read_if_nothing_is_said() -> None:
@@ -135,11 +143,11 @@ def test_nothing_is_read_if_nothing_is_said() -> None:
         asked.append(len(places))
         return packed.take(places)
 
-    similarities = {"structure": SCALE}
+    background = Known("structure")
     query = sequence(fold(0))
-    assert backing(query, np.array([-1.0, -2.0, 0.0]), rows, similarities).tolist() == [0, 0, 0]  # type: ignore[arg-type]
+    assert backing(query, np.array([-1.0, -2.0, 0.0]), rows, background).tolist() == [0, 0, 0]
     assert asked == []
-    backing(query, np.array([1.0, -2.0, 0.0]), rows, similarities)  # type: ignore[arg-type]
+    backing(query, np.array([1.0, -2.0, 0.0]), rows, background)
     assert asked == [3]
 
 
@@ -170,26 +178,14 @@ def test_the_scale_is_that_of_unrelated_proteins() -> None:
     assert Similarity.fit(Ragged.pack([unrelated[0]] * 5)).scale > 0
 
 
-def test_it_is_saved_with_the_calibration() -> None:
-    """A background gives it; what is damaged is refused, and models of before have none."""
-    rng = np.random.default_rng(0)
-    n = 3000
-    lengths = rng.integers(60, 200, n)
-    by_chance = rng.uniform(20, 40, n)
-    plain = Calibration.fit(by_chance + rng.gumbel(0, 5, n), by_chance, lengths, lengths[::-1])
-    assert plain.similarities == {}
-    rows = {
-        "sequence": Ragged.pack([sequence(fold(seed)) for seed in range(20)]),
-        "structure": Ragged.pack([structure(fold(seed), seed) for seed in range(20)]),
-    }
-    background = Background({m: CompactRows.of(m, each) for m, each in rows.items()})  # type: ignore[arg-type]
-    shown = Chance(np.zeros(n), np.ones(n))
-    fitted = plain.with_background(background, rng.exponential(size=n), shown, lengths)
-    assert set(fitted.similarities) == {"sequence", "structure"}
-    values = fitted.as_dict()
-    assert Calibration.of_dict(values) == fitted
-    old = {name: value for name, value in values.items() if name != "similarities"}
-    assert Calibration.of_dict(old).similarities == {}
-    for damage in ([0.1], [0.1, 0.0], [0.1, float("nan")], ["x", 1], None):
-        with pytest.raises((TypeError, ValueError)):
-            Calibration.of_dict({**values, "similarities": {"structure": damage}})
+def test_the_background_shows_it() -> None:
+    """By its rounded rows, once for each modality; of fewer than two proteins nothing is known."""
+    rows = Ragged.pack([structure(fold(seed), seed) for seed in range(70)])
+    background = Background({"structure": CompactRows.of("structure", rows)})
+    found, exact = background.similarity("structure"), Similarity.fit(rows)
+    assert found is not None
+    assert background.similarity("structure") is found
+    assert (found.start, found.scale) == pytest.approx((exact.start, exact.scale), rel=0.1)
+    assert background.similarity("sequence") is None
+    one = CompactRows.of("structure", rows.take(np.array([0])))
+    assert Background({"structure": one}).similarity("structure") is None

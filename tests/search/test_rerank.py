@@ -13,15 +13,23 @@ import torch
 import protalign
 from protalign import AlignedVectors, EmbeddingStore, Model, ProtAlignEstimator, read_vectors
 from protalign.core.errors import InputError, ModelError
-from protalign.core.protein import Modality
+from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import Ragged
 from protalign.core.words import AlignMode
 from protalign.heads.residue_head import _Network
+from protalign.residues.background import Background, CompactRows
 from protalign.residues.proteins import PackedRows
 from protalign.search.rerank import StoredResidues
 from protalign.stores.store import StoreView
 
 SEQUENCE, STRUCTURE = "protalign_t6_2M", "proteinmpnn_v_48_020"
+#: Entries of one family.
+BPTI = ("1bpi_A", "1bpt_A", "1fan_A", "1bti_A")
+#: One entry of each of the other families.
+UNRELATED = (
+    *("107l_A", "1a2p_A", "1acb_I", "1azp_A", "1b5m_A", "1b7s_A", "1bp2_A", "1c2r_A", "1c9o_A"),
+    *("1cdc_B", "1e6k_A", "1ey4_A", "1fkb_A", "1gob_A", "1vqb_A"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +77,57 @@ def test_scores_are_those_of_the_alignments(
         assert hit.global_score == pytest.approx(diagonal.score, abs=0.01)
     keys = [-hit.evalue if mode == "local" else hit.global_score for hit in hits]
     assert keys == sorted(keys, reverse=True)
-    assert hits[0].id in ("1bpi_A", "1bpt_A", "1fan_A", "1bti_A")
+    assert hits[0].id in BPTI
+
+
+@pytest.mark.parametrize("kept", [1 << 18, 0])
+@pytest.mark.parametrize("query_by", ["sequence", "structure"])
+def test_first_hits_back_those_that_are_like_them(
+    finished: Path, work: Path, query_by: Modality, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Local hits are in the order of excess and backing, and so of their probability.
+
+    The E-value is the pair's. Rows that are not kept are read again, with the same outcome.
+    """
+    monkeypatch.setattr("protalign.search.rerank._KEPT", kept)
+    model, store = Model.load(work / "model"), EmbeddingStore.open(finished / "store.zarr")
+    stage = model.residue_scorer()
+    assert stage.calibration is not None
+    rows = {
+        modality: Ragged.pack(
+            [stage.rows(modality, store[i].embeddings(encoder)[0]) for i in UNRELATED]
+        )
+        for modality, encoder in zip(MODALITIES, (SEQUENCE, STRUCTURE), strict=True)
+    }
+    background = Background({m: CompactRows.of(m, each) for m, each in rows.items()})
+    plain = protalign.search(
+        "1bpi_A", work / "vectors.parquet", model=model, k=40, rerank=40, query_by=query_by
+    )
+    assert {hit.backing for hit in plain} == {0.0}  # without a background nothing is said
+    calibration = replace(stage.calibration, background=background)
+    model.residue_stage = replace(stage, calibration=calibration)
+    for mode in ("local", "global"):
+        hits = protalign.search(
+            "1bpi_A", work / "vectors.parquet", model=model, k=40, rerank=40, mode=mode,
+            query_by=query_by, store=store,
+        )  # fmt: skip
+        backed = {hit.id: hit.backing for hit in hits}
+        assert all(value is not None and value >= 0 for value in backed.values())
+        family = [backed.pop(entry_id) for entry_id in BPTI]
+        assert min(value for value in family if value is not None) > 1
+        assert max(value for value in backed.values() if value is not None) < 1
+        excess = {}
+        for hit in hits:
+            assert hit.bits is not None
+            assert hit.probability is not None
+            assert hit.backing is not None
+            excess[hit.id] = np.log(2) * hit.bits
+            if excess[hit.id] > 3:  # then bits are the excess
+                own = calibration.probability(excess[hit.id] + hit.backing)
+                assert hit.probability == pytest.approx(float(own), rel=0.01)
+        if mode == "local":
+            keys = [hit.probability for hit in hits]
+            assert keys == sorted(keys, reverse=True)
 
 
 def test_only_the_nearest_are_looked_at(vectors: AlignedVectors, work: Path) -> None:

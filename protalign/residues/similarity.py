@@ -1,0 +1,86 @@
+"""Similarity of proteins within one modality, by the rows that the other one is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from protalign.core.arrays import Float32, Float64
+from protalign.core.ragged import Ragged
+from protalign.residues.kernels.scores import local_scores
+
+#: The part of the pairs of unrelated proteins whose similarity decides the scale of chance.
+_TAIL = (0.2, 0.02)
+#: The least scale of chance. Copies of few proteins have nearly one similarity.
+_LEAST_SCALE = 1e-3
+#: Proteins that are compared with all others to know it: in a tenth of a second.
+_COMPARED = 60
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """The similarity of proteins of one modality, and how often chance gives as much.
+
+    The similarity of two is the score of their best local alignment, by the rows that are compared
+    with the other modality, over the geometric mean of each one's score with itself.
+
+    Attributes
+    ----------
+    start, scale : float
+        Chance gives a similarity of x or more to a share ``exp(-(x - start) / scale)`` of pairs.
+
+    Examples
+    --------
+    >>> rows = Ragged.pack([np.eye(6, dtype=np.float32)[i] for i in ([0, 1, 2], [0, 1, 2, 3])])
+    >>> Similarity.between(rows, rows).round(2).tolist()
+    [[1.0, 0.87], [0.87, 1.0]]
+    >>> float(Similarity(start=0.0, scale=0.03).rarity(0.87).round(1))
+    29.0
+    """
+
+    start: float
+    scale: float
+
+    @classmethod
+    def fit(cls, rows: Ragged) -> Self:
+        """Fit it on the (R, k + 2) rows of at least two proteins, most of them unrelated."""
+        some = np.unique(np.linspace(0, len(rows) - 1, _COMPARED, dtype=np.int64))
+        found = cls.between(rows.take(some), rows)
+        others = found[some[:, None] != np.arange(len(rows))]
+        first, last = np.quantile(others, [1 - share for share in _TAIL])
+        scale = max(float(last - first) / np.log(_TAIL[0] / _TAIL[1]), _LEAST_SCALE)
+        return cls(float(first + scale * np.log(_TAIL[0])), scale)
+
+    @staticmethod
+    def between(some: Ragged, others: Ragged) -> Float32:
+        """Return the (m, n) float32 similarities of m proteins and n others, 0 to about 1."""
+        found = local_scores(_as_other_modality(some), others)[0]
+        norm = np.sqrt(_own_scores(some)[:, None] * _own_scores(others))
+        share: Float32 = np.divide(found, norm, out=np.zeros_like(found), where=norm > 0)
+        return share
+
+    def rarity(self, similarities: npt.ArrayLike) -> Float64:
+        """Return -ln of how often chance gives such similarities; float64, below 0 if always."""
+        rarity: Float64 = (np.asarray(similarities, np.float64) - self.start) / self.scale
+        return rarity
+
+
+def _as_other_modality(rows: Ragged) -> Ragged:
+    """Return rows that, times others of the same modality, count both proteins' residues."""
+    values = rows.values.copy()
+    values[:, -2:] = values[:, :-3:-1]
+    return Ragged(values, rows.offsets)
+
+
+def _own_scores(rows: Ragged) -> Float32:
+    """Return (n,) float32: each protein's score with itself, by the best stretch of it."""
+    values = rows.values
+    ratios = np.square(values[:, :-2]).sum(axis=1) + 2 * values[:, -2] * values[:, -1]
+    own = np.zeros(len(rows), dtype=np.float32)
+    for place, (first, last) in enumerate(zip(rows.offsets[:-1], rows.offsets[1:], strict=True)):
+        total = np.concatenate([[0], np.cumsum(ratios[first:last], dtype=np.float64)])
+        own[place] = (total - np.minimum.accumulate(total)).max()
+    return own
