@@ -82,7 +82,10 @@ def backing(
     none, full = _SIMILAR
     rarity = similarity.rarity(Similarity.between(aligned, of_best))
     weights = np.clip((rarity - none) / (full - none), 0, 1)
-    weights[np.arange(len(first)), first] = 0  # a hit says nothing for itself
+    # A hit says nothing for itself. The others count for its voice too: else the sixth of several
+    # look-alikes, for which five speak, would get more than the first, for which four do.
+    weights[:, first] *= len(first) / max(1, len(first) - 1)
+    weights[np.arange(len(first)), first] = 0
     evidence = np.minimum(excess[best[first]], _MOST)
     said[best] = _PART * (evidence @ weights) / (1 + weights.sum(axis=0))
     return said

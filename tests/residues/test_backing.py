@@ -62,27 +62,28 @@ def said(
 
 def test_a_hit_speaks_for_those_that_are_like_it() -> None:
     """For another structure of its fold, with half of half its excess, not for another fold."""
-    first, alike, other = structure(fold(0), 1), structure(fold(0), 2), structure(fold(1), 3)
-    found = said(sequence(fold(0)), [8.0, 0.5, 0.5], [first, alike, other])
-    # 0.5 for both says 0.25 at most for the first hit; the other fold has nothing.
-    assert found[1] == pytest.approx(0.5 * 8 / 2)
-    assert found[0] == pytest.approx(0.5 * 0.5 / 2)
+    targets = [structure(fold(0), 1), structure(fold(0), 2), structure(fold(1), 3)]
+    np.testing.assert_allclose(
+        said(sequence(fold(0)), [8.0, -0.5, -0.5], targets), [0, 0.5 * 8 / 2, 0]
+    )
+    # The hit's own voice is that of the other two: one and a half of 0.5 and one of nothing.
+    found = said(sequence(fold(0)), [8.0, 0.5, 0.5], targets)
+    assert found[0] == pytest.approx(0.5 * 1.5 * 0.5 / 2.5)
     assert found[2] == 0
-    assert said(sequence(fold(0)), [8.0, -0.5, 0.5], [first, alike, other])[0] == 0
 
 
 def test_several_hits_agree_or_do_not() -> None:
     """What is said is a mean with nothing as one more voice: two of 8 and 4 say 0.5 * 12 / 3."""
     targets = [structure(fold(0), seed) for seed in (1, 2, 3)]
     found = said(sequence(fold(0)), [8.0, 4.0, -1.0], targets)
-    np.testing.assert_allclose(found, [0.5 * 4 / 2, 0.5 * 8 / 2, 0.5 * 12 / 3])
+    np.testing.assert_allclose(found, [0.5 * 2 * 4 / 3, 0.5 * 2 * 8 / 3, 0.5 * 12 / 3])
 
 
 def test_no_hit_says_more_than_a_very_good_one() -> None:
     """Else near-identical proteins would be in the order of what they say for each other."""
-    targets = [structure(fold(0), seed) for seed in (1, 2, 3)]
-    found = said(sequence(fold(0)), [500.0, 300.0, 20.0], targets)
-    np.testing.assert_allclose(found, 0.5 * 20 / 3)
+    targets = [structure(fold(0), seed) for seed in range(8)]
+    found = said(sequence(fold(0)), [500.0, 300.0, 200.0, 150.0, 50.0, 49.9, 49.8, 1.0], targets)
+    np.testing.assert_allclose(found, 0.5 * 50 / 6)  # the same for all: they keep their order
 
 
 def test_only_first_hits_speak_and_only_for_the_best() -> None:
@@ -126,7 +127,8 @@ def test_structures_as_queries_and_models_of_before() -> None:
     targets = Ragged.pack([sequence(fold(0) + 0.1), sequence(fold(0) - 0.1), sequence(fold(1))])
     excess = np.array([8.0, 1.0, 1.0])
     found = backing(query, excess, targets.take, Known("sequence"))
-    np.testing.assert_allclose(found, [0.5 * 1 / 2, 0.5 * 8 / 2, 0])
+    assert found[1] > 0.5 * 8 / 2 > found[0] > 0
+    assert found[2] == 0
     for known in (None, Background({}), Known("structure")):
         np.testing.assert_array_equal(backing(query, excess, targets.take, known), 0)
     none = np.empty((0, K + 2), np.float32)
