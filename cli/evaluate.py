@@ -46,7 +46,7 @@ SCORERS = {
     "residues_global": "residues, best diagonal",
     "residues_local": "residues, local",
     "residues_excess": "residues, above chance",
-    "residues_backed": "residues, with what first hits say",
+    "residues_backed": "residues, with backing",
     "chance": "chance",
     "family": "random in true family",
     "length": "length only",

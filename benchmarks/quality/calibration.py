@@ -16,7 +16,7 @@ E-values; the relatives and own structures that are found where a tenth of the q
 a false hit; and how many hits of several probabilities are right. Few labels may decide: so it
 draws the labels again, with replacement, and prints between which numbers 95 % of such draws have
 their false hits at E = 1. Last comes the mean of all seeds. Probabilities, and the
-relative that comes first, are by the sum of the excess and of what first hits say (the backing),
+relative that comes first, are by the sum of the excess and the backing of first hits,
 but for the query's own partner. With --tm it superimposes so many pairs of each of several sums,
 and prints how many have a TM-score of at least 0.5 by the shorter protein, whatever their labels,
 and the function of the sum that gives the probability; and so many of the false hits at E = 1.
@@ -166,10 +166,13 @@ def measure(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
 def backings(
     calibration: Calibration, excess: Float64, queries: PackedRows, targets: PackedRows
 ) -> Float64:
-    """Return what first hits say for (n, n) pairs; the query's own partner says nothing."""
+    """Return the backing of (n, n) pairs; the query's own partner backs nothing."""
     own = np.eye(len(excess), dtype=np.bool_)
+    if calibration.background is None:
+        raise SystemExit("the store has too few proteins for a background")
+    take, background, n = targets.local.take, calibration.background, len(excess)
     said = [
-        backing(rows.local, of_query, targets.local.take, calibration.background, silent)
+        backing(rows.local, of_query, take, background, n, silent)
         for rows, of_query, silent in zip(queries, excess, own, strict=True)
     ]
     return np.stack(said)
@@ -210,7 +213,7 @@ def figures_of(
 ) -> dict[str, Any]:
     """Return what is found of (n, n) queries and targets, and what of it is false.
 
-    ``order`` is what a search orders by: the excess with what first hits say.
+    ``order`` is what a search orders by: the excess and the backing.
     """
     same = label[:, None] == label
     other = ~np.eye(len(label), dtype=np.bool_)

@@ -12,6 +12,7 @@ from protalign.core.ragged import Ragged
 from protalign.evaluation.baselines import ALIGNED_AT_ONCE, SCORES_AT_ONCE, query_parts
 from protalign.evaluation.tasks import Relation
 from protalign.residues import ResidueStage
+from protalign.residues.background import Background
 from protalign.residues.backing import backing
 from protalign.residues.calibration import Calibration, Chance
 from protalign.residues.chains import ProteinTargets
@@ -24,7 +25,7 @@ RESIDUE_SCORERS = {
     "residues_global": "residue stage: the best diagonal, or those of several chains in order",
     "residues_local": "residue stage: the best local alignment",
     "residues_excess": "residue stage: the local alignment above what chance gives it",
-    "residues_backed": "residue stage: the same, with what first hits say, but for the own protein",
+    "residues_backed": "residue stage: the same and the backing; a query's own protein backs none",
 }
 #: Pairs of residues that an evaluation scores unasked: about a quarter of an hour on two cores.
 MOST_PAIRS = 2e11
@@ -114,8 +115,12 @@ class PairScores:
             for part in query_parts(len(excess), excess.shape[1], SCORES_AT_ONCE):
                 of_part = Chance(chance.location[part], chance.scale[part])
                 excess[part] = stage.calibration.by_query(self.excess[part], of_part)
-        backed = excess + _backings(stage.calibration, excess, queries, candidates, own)
-        return {**scores, "residues_excess": excess, "residues_backed": backed}
+        scores["residues_excess"] = excess
+        background = stage.calibration.background
+        if background is not None:
+            said = _backings(background, excess, queries, candidates, own)
+            scores["residues_backed"] = excess + said
+        return scores
 
 
 def residue_scores(
@@ -144,8 +149,8 @@ def residue_scores(
     Returns
     -------
     dict
-        Name of ``RESIDUE_SCORERS`` -> (n, m) float32; without "residues_excess" and
-        "residues_backed" if the stage is not calibrated.
+        Name of ``RESIDUE_SCORERS`` -> (n, m) float32; without "residues_excess" if the
+        stage is not calibrated, and without "residues_backed" if it keeps no background.
 
     Examples
     --------
@@ -165,7 +170,7 @@ def residue_scores(
 
 
 def _backings(
-    calibration: Calibration,
+    background: Background,
     excess: Float32,
     queries: PackedRows,
     candidates: PackedRows,
@@ -175,8 +180,8 @@ def _backings(
     said = np.empty_like(excess)
     for place, query in enumerate(queries.local):
         silent = None if own is None else own(slice(place, place + 1))[0]
-        rows, background = candidates.local.take, calibration.background
-        said[place] = backing(query, excess[place], rows, background, silent)
+        rows, n_targets = candidates.local.take, len(candidates)
+        said[place] = backing(query, excess[place], rows, background, n_targets, silent)
     return said
 
 

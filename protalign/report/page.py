@@ -37,7 +37,7 @@ _SCORERS = {
     "residues_global": "residues, best diagonal",
     "residues_local": "residues, local alignment",
     "residues_excess": "residues, local alignment above chance",
-    "residues_backed": "residues, above chance, with what first hits say",
+    "residues_backed": "residues, above chance, with backing",
 }
 #: The page's names of the levels of relatives, and of what aligns them.
 _RELATIVES = {

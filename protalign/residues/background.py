@@ -101,6 +101,11 @@ class CompactRows:
 _KEPT = ("coordinates", "steps", "alone", "lengths")
 
 
+def other_modality(rows: Float32) -> Modality:
+    """Return the modality that a protein's (L, k + 2) rows are compared with."""
+    return "structure" if (rows[:, -1] == 1).all() else "sequence"
+
+
 def _alone(modality: Modality) -> int:
     """Return the column of ``CompactRows.alone`` in a row."""
     return -2 if modality == "sequence" else -1
@@ -143,7 +148,7 @@ class Background:
         lengths : (n,) int64
             The proteins' residues.
         """
-        other: Modality = "structure" if (query[:, -1] == 1).all() else "sequence"
+        other = other_modality(query)
         forward, backward = self._packed[other]
         scores = local_scores(query, forward)[0], local_scores(query, backward)[0]
         return *scores, self.proteins[other].coordinates.lengths
@@ -159,7 +164,7 @@ class Background:
 
     @cached_property
     def _similarities(self) -> dict[Modality, Similarity | None]:
-        """What is known so far: it takes a tenth of a second."""
+        """What is known so far: each takes some tenths of a second."""
         return {}
 
     @cached_property

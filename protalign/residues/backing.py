@@ -10,43 +10,52 @@ sequences.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Float64, Int64
-from protalign.core.protein import Modality
 from protalign.core.ragged import Ragged
-from protalign.residues.background import Background
+from protalign.core.steps import step
+from protalign.residues.background import Background, other_modality
 from protalign.residues.kernels.scores import local_scores
-from protalign.residues.similarity import Similarity
+from protalign.residues.similarity import Compared, Similarity
 
 #: First hits that speak for others. With ten, topologies' sensitivity is the same.
 FIRST_HITS = 5
 #: Candidates that they can speak for: the best so many. The others are far behind.
 SPOKEN_FOR = 200
-#: The excess of a hit that counts at most. A hit beyond doubt says no more than a very good one;
-#: else near-identical proteins would be ordered by what they say for each other.
+#: A hit speaks if its E-value is below this, by the logarithm of how far; in a search of fewer
+#: entries, if its excess is above 0. So more entries, whose best false hits have a higher excess,
+#: do not have more to say.
+_HEARD = 500.0
+#: The most that a hit says. One beyond doubt says no more than a very good one; else near-identical
+#: proteins would be ordered by what they say for each other.
 _MOST = 10.0
 #: The part of what its first hits say that a candidate gets.
 _PART = 0.5
 #: How rare a similarity of unrelated proteins must be, in -ln, before a hit speaks for a candidate,
 #: and where it does so fully.
 _SIMILAR = 9.0, 13.0
+#: A hit of which fewer residues are aligned says nothing: short parts are like much.
+_LEAST_PART = 30
 
 
 def backing(
     query: Float32,
     excess: Float64,
     rows: Callable[[Int64], Ragged],
-    background: Background | None,
+    background: Background,
+    n_targets: int,
     silent: Bool | None = None,
 ) -> Float64:
     """Return what a query's first hits say for its candidates, in units of the excess.
 
-    The hits and the candidates are ``SPOKEN_FOR`` best ones; the first ``FIRST_HITS`` speak for the
-    others. A hit speaks with the part of it that the query's alignment covers, so that another
-    domain of it says nothing.
+    Only the best ``SPOKEN_FOR`` candidates take part, and the first ``FIRST_HITS`` of them speak
+    for the others. A hit speaks with the part of it that the query's alignment covers, so that a
+    domain beside it says nothing. If the thread's work is run in steps, other work may go first
+    between two hits.
 
     Parameters
     ----------
@@ -56,9 +65,10 @@ def backing(
         The candidates' excess.
     rows : callable
         Given (m,) int64 places of candidates, returns their rows for the local mode.
-    background : Background or None
-        The calibration's, which shows how similar unrelated proteins are. Without one, hits say
-        nothing.
+    background : Background
+        The calibration's, which shows how similar unrelated proteins are.
+    n_targets : int
+        The entries that were searched.
     silent : (n,) bool, optional
         Candidates that are to say nothing, as the query's own partner where it is to be left out.
 
@@ -68,34 +78,44 @@ def backing(
         0 or above.
     """
     said = np.zeros(len(excess))
-    modality: Modality = "structure" if len(query) and (query[:, -1] == 1).all() else "sequence"
     best = np.argsort(-excess, kind="stable")[:SPOKEN_FOR]
-    speaks = excess[best] > 0
+    evidence = np.minimum(excess[best] - max(0.0, math.log(max(n_targets, 1) / _HEARD)), _MOST)
+    speaks = evidence > 0
     if silent is not None:
         speaks &= ~silent[best]
     first = np.flatnonzero(speaks)[:FIRST_HITS]
-    similarity = None if background is None else background.similarity(modality)
+    similarity = background.similarity(other_modality(query))
     if similarity is None or not len(first) or len(best) < 2:
         return said
     of_best = rows(best)
-    aligned = Ragged.pack([_aligned(query, of_best[hit]) for hit in first])
-    none, full = _SIMILAR
-    rarity = similarity.rarity(Similarity.between(aligned, of_best))
-    weights = np.clip((rarity - none) / (full - none), 0, 1)
+    weights = _weights(query, of_best, first, similarity)
     # A hit says nothing for itself. The others count for its voice too: else the sixth of several
     # look-alikes, for which five speak, would get more than the first, for which four do.
     weights[:, first] *= len(first) / max(1, len(first) - 1)
     weights[np.arange(len(first)), first] = 0
-    evidence = np.minimum(excess[best[first]], _MOST)
-    said[best] = _PART * (evidence @ weights) / (1 + weights.sum(axis=0))
+    said[best] = _PART * (evidence[first] @ weights) / (1 + weights.sum(axis=0))
     return said
 
 
-def _aligned(query: Float32, target: Float32) -> Float32:
+def _weights(query: Float32, rows: Ragged, hits: Int64, similarity: Similarity) -> Float64:
+    """Return (m, n): how far each of m hits speaks for each of n candidates, 0 to 1."""
+    candidates = Compared.of(rows)
+    weights = np.zeros((len(hits), len(rows)))
+    none, full = _SIMILAR
+    for place, hit in enumerate(hits.tolist()):
+        step()
+        part = aligned_part(query, rows[hit])
+        if len(part) >= _LEAST_PART:
+            [found] = Similarity.between(Ragged.pack([part]), candidates)
+            weights[place] = np.clip((similarity.rarity(found) - none) / (full - none), 0, 1)
+    return weights
+
+
+def aligned_part(query: Float32, target: Float32) -> Float32:
     """Return the target's rows from the first to the last that the best local alignment pairs."""
     _, [query_end], [target_end] = local_scores(query, Ragged.pack([target]))
     if target_end < 0:
-        return target
+        return target[:0]
     # The same alignment from its end: its last pair is the first one of the best alignment.
     before, of_target = query[query_end::-1], target[target_end::-1]
     _, _, [length] = local_scores(

@@ -12,11 +12,10 @@ import numpy.typing as npt
 from protalign.core.arrays import Bool, Float32, Float64
 from protalign.core.errors import InputError
 from protalign.residues.background import Background
+from protalign.residues.tail import tail_of
 
 #: Pairs to fit on, at least.
 MIN_PAIRS = 500
-#: The part of the unrelated pairs whose scores decide the scale of the tail.
-_TAIL = (0.2, 0.02)
 #: Quantiles of a query's scores with the background that give its location and its scale. Above the
 #: second are relatives, if there are any.
 _QUERY = (0.75, 0.97)
@@ -365,9 +364,6 @@ def _fit_tail(
             )
         weights: Float64 = np.asarray(np.linalg.lstsq(X[keep], y[keep], rcond=None)[0])
         above = (y - X @ weights) / spread
-        first, last = np.quantile(above[keep], [1 - share for share in _TAIL])
-        scale = float(max((last - first) / np.log(_TAIL[0] / _TAIL[1]), np.finfo(np.float64).tiny))
-        # The tail is _TAIL[0] exp(-(above - first) / scale): where it is 1, chance begins.
-        start = float(first + scale * np.log(_TAIL[0]))
+        start, scale = tail_of(above[keep], float(np.finfo(np.float64).tiny))
         keep = above - start < -scale * np.log(_RELATED)
     return weights, start, scale, int(keep.sum())

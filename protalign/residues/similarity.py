@@ -10,12 +10,33 @@ import numpy.typing as npt
 
 from protalign.core.arrays import Float32, Float64
 from protalign.core.ragged import Ragged
+from protalign.residues.kernels.packed import PackedTargets, pack
 from protalign.residues.kernels.scores import local_scores
+from protalign.residues.tail import tail_of
 
-#: The part of the pairs of unrelated proteins whose similarity decides the scale of chance.
-_TAIL = (0.2, 0.02)
 #: The least scale of chance. Copies of few proteins have nearly one similarity.
 _LEAST_SCALE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """n proteins of one modality that others are compared with, and each one's score with itself.
+
+    Attributes
+    ----------
+    rows : PackedTargets
+        Their rows.
+    own : (n,) float32
+        By the best stretch of each protein on itself.
+    """
+
+    rows: PackedTargets
+    own: Float32
+
+    @classmethod
+    def of(cls, rows: Ragged) -> Self:
+        """Lay out some."""
+        return cls(pack(rows), _own_scores(rows))
 
 
 @dataclass(frozen=True)
@@ -33,7 +54,7 @@ class Similarity:
     Examples
     --------
     >>> rows = Ragged.pack([np.eye(6, dtype=np.float32)[i] for i in ([0, 1, 2], [0, 1, 2, 3])])
-    >>> Similarity.between(rows, rows).round(2).tolist()
+    >>> Similarity.between(rows, Compared.of(rows)).round(2).tolist()
     [[1.0, 0.87], [0.87, 1.0]]
     >>> float(Similarity(start=0.0, scale=0.03).rarity(0.87).round(1))
     29.0
@@ -46,16 +67,14 @@ class Similarity:
     def fit(cls, rows: Ragged) -> Self:
         """Fit it on the (R, k + 2) rows of at least two proteins, most of them unrelated."""
         places = np.arange(len(rows))  # every second one with the others: a quarter of all pairs
-        found = cls.between(rows.take(places[::2]), rows.take(places[1::2]))
-        first, last = np.quantile(found, [1 - share for share in _TAIL])
-        scale = max(float(last - first) / np.log(_TAIL[0] / _TAIL[1]), _LEAST_SCALE)
-        return cls(float(first + scale * np.log(_TAIL[0])), scale)
+        others = Compared.of(rows.take(places[1::2]))
+        return cls(*tail_of(cls.between(rows.take(places[::2]), others), _LEAST_SCALE))
 
     @staticmethod
-    def between(some: Ragged, others: Ragged) -> Float32:
+    def between(some: Ragged, others: Compared) -> Float32:
         """Return the (m, n) float32 similarities of m proteins and n others, 0 to about 1."""
-        found = local_scores(_as_other_modality(some), others)[0]
-        norm = np.sqrt(_own_scores(some)[:, None] * _own_scores(others))
+        found = local_scores(_as_other_modality(some), others.rows)[0]
+        norm = np.sqrt(_own_scores(some)[:, None] * others.own)
         share: Float32 = np.divide(found, norm, out=np.zeros_like(found), where=norm > 0)
         return share
 

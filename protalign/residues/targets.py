@@ -42,9 +42,8 @@ class TargetScores:
         How far the local score is above chance; None without a calibration. See
         ``Calibration.excess``.
     backing : (n,) float64 or None
-        What better hits that are like a target say for it, in units of the excess; None if that is
-        unknown, as of targets that were not compared with each other. See
-        ``protalign.residues.backing``.
+        What the first hits say for a target that is like them, in units of the excess; None if the
+        targets were not compared with each other. See ``protalign.residues.backing``.
 
     Examples
     --------

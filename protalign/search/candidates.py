@@ -167,7 +167,7 @@ def reranked(
     step()
     ids = [hit.id for hit in hits]
     scored, order, scores, of_mode = rescored(
-        query, residues, hits[0].against, ids, mode, length_term
+        query, residues, hits[0].against, ids, mode, length_term, n_targets
     )
     known, calibration = set(scored), residues.stage.calibration
     best = []
@@ -183,7 +183,7 @@ def reranked(
             hit = replace(
                 hit,
                 evalue=float(calibration.evalue(excess, n_targets)),
-                backing=0.0 if scores.backing is None else float(scores.backing[position]),
+                backing=None if scores.backing is None else float(scores.backing[position]),
                 probability=float(calibration.probability(scores.local_order[position])),
                 bits=float(calibration.bits(excess)),
             )

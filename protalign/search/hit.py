@@ -35,9 +35,9 @@ class Hit:
         Hits of this local score that chance gives in a search of this size; None if the model's
         residue stage is not calibrated.
     backing : float or None
-        What the first hits say for this one, since they are like it, in nats: 0 or above. It counts
-        for the order of local hits and for ``probability``, not for ``evalue``. None as for
-        ``evalue``.
+        What the first hits add for this one, since they are like it, in nats: 0 or above. It counts
+        for the order and for ``probability``, not for ``evalue``. None with mode "global", for one
+        entry alone, and if the model keeps no background.
     probability : float or None
         Probability that the two share a fold, by the local score and the backing; None as for
         ``evalue``.

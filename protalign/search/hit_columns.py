@@ -84,7 +84,11 @@ _ALL = (
         "what orders the hits and is aligned: local or global",
     ),
     Column(
-        "backing", "number", "calibration", ".1f", "what first hits that are like it say, in nats"
+        "backing",
+        "number",
+        "calibration",
+        ".1f",
+        "what first hits add for one like them, in nats",
     ),
     Column("prob", "number", "calibration", ".3f", "probability of a common fold, 0 to 1"),
     Column("alntmscore", "number", "coordinates", ".3f", "TM-score by the pairs superposed"),

@@ -34,8 +34,8 @@ from protalign.stores import EmbeddingStore
 _QUERIES_AT_ONCE = 64
 #: Entries whose ids and lengths are looked up at once.
 _ENTRIES_AT_ONCE = 1 << 14
-#: Residues of a query's candidates whose rows are kept for what hits say for each other: 70 MB.
-#: Of more, those of the best candidates are read again.
+#: Residues of a query's candidates whose rows are kept for what hits say for each other: 52 MB. Of
+#: more, those of the best candidates are read again.
 _KEPT = 1 << 18
 
 #: The columns that a second stage adds to a hit.
@@ -236,11 +236,12 @@ def rescored(
     ids: Sequence[str],
     mode: AlignMode,
     length_term: float = 0.0,
+    n_targets: int | None = None,
 ) -> tuple[list[int], list[int], TargetScores, Float32]:
     """Score a query's candidates by their residues, and order them.
 
-    Rows are read and scored in blocks: memory does not grow with the candidates. Local scores that
-    are calibrated get the backing of the first hits.
+    Rows are read and scored in blocks: memory does not grow with the candidates. In mode "local"
+    the first hits back others, if the calibration has a background.
 
     Parameters
     ----------
@@ -256,6 +257,8 @@ def rescored(
         The score that orders them.
     length_term : float
         Nats that a global score loses for each residue by which the two lengths differ.
+    n_targets : int, optional
+        The entries that were searched. Default: the candidates.
 
     Returns
     -------
@@ -282,8 +285,10 @@ def rescored(
     candidates = _Candidates(residues, modality, names, lengths[known])
     calibration = residues.stage.calibration
     scores = score_in_blocks(query, lengths[known], candidates.packed, calibration)
-    if calibration is not None and scores.excess is not None:
-        said = backing(query.local, scores.excess, candidates.local, calibration.background)
+    background = None if calibration is None else calibration.background
+    if mode == "local" and scores.excess is not None and background is not None and len(names) > 1:
+        of_all = len(ids) if n_targets is None else n_targets
+        said = backing(query.local, scores.excess, candidates.local, background, of_all)
         scores = replace(scores, backing=said)
     of_mode = scores.local
     if mode == "global":
@@ -302,7 +307,7 @@ class _Candidates:
         self, residues: StoredResidues, modality: Modality, ids: Sequence[str], lengths: Int64
     ) -> None:
         self._residues, self._modality, self._ids = residues, modality, ids
-        self._keeps = int(lengths.sum()) <= _KEPT
+        self._lengths, self._keeps = lengths, int(lengths.sum()) <= _KEPT
         self._kept: dict[int, Float32] = {}
 
     def packed(self, places: Int64) -> PackedRows:
@@ -315,6 +320,9 @@ class _Candidates:
 
     def local(self, places: Int64) -> Ragged:
         """Return the rows of some, at least one, for the local mode."""
-        if all(place in self._kept for place in places.tolist()):
+        if self._keeps:
             return Ragged.pack([self._kept[place] for place in places.tolist()])
-        return self.packed(places).local
+        rows: list[Float32] = []
+        for part in blocks(self._lengths[places], RESIDUES_AT_ONCE):
+            rows += self.packed(places[part]).local
+        return Ragged.pack(rows)

@@ -35,7 +35,7 @@ def test_a_sequence_finds_its_structure_and_a_structure_its_sequence(
     by = ("--index", indexed, "--model", finished / "model", "--mode", "global")
     (hit,) = json.loads(run("search", query, *by, "-k", 1, "--json").stdout)["hits"]
     assert (hit["query"], hit["id"], hit["against"]) == ("mine", entry, "structure")
-    assert list(hit)[4:8] == ["local_score", "evalue", "probability", "global_score"]
+    assert list(hit)[4:9] == ["local_score", "evalue", "backing", "probability", "global_score"]
     assert -1 <= hit["cosine"] <= 1
     by = (*by, "--rerank", 5, "--tm-score")
     table = run("search", store.source(entry), *by).stdout

@@ -206,7 +206,7 @@ def test_a_second_stage_orders_by_residues(work: Path) -> None:
     scores = [hit["local_score"] for hit in hits]
     assert scores == sorted(scores, reverse=True)
     assert {hit["evalue"] for hit in hits} == {None}  # twelve chains are too few to calibrate
-    assert list(hits[0])[4:8] == ["local_score", "evalue", "probability", "global_score"]
+    assert list(hits[0])[4:9] == ["local_score", "evalue", "backing", "probability", "global_score"]
     hits = search(work, first, *model, "--rerank", 12, "-k", 12, "--mode", "global")
     scores = [hit["global_score"] for hit in hits]
     assert scores == sorted(scores, reverse=True)

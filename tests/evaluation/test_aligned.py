@@ -90,6 +90,7 @@ def test_first_hits_speak_but_for_the_own_protein(
     """As in a search, in which the own protein is unknown."""
     assert stage.calibration is not None
     background = stage.calibration.background
+    assert background is not None
     spoken = 0
     for column, scores in enumerate(matrices(stage, sides, sides, cut=cut)):
         queries, candidates = sides[column].residues, sides[1 - column].residues
@@ -98,9 +99,9 @@ def test_first_hits_speak_but_for_the_own_protein(
         said = scores["residues_backed"] - scores["residues_excess"]
         for place, query in enumerate(queries.local):
             excess, silent = scores["residues_excess"][place], np.arange(N) == place
-            expected = backing(query, excess, candidates.local.take, background, silent)
+            expected = backing(query, excess, candidates.local.take, background, N, silent)
             np.testing.assert_allclose(said[place], expected, atol=1e-3)
-            with_own = backing(query, excess, candidates.local.take, background)
+            with_own = backing(query, excess, candidates.local.take, background, N)
             spoken += int(not np.allclose(with_own, expected))
     assert spoken > 0
 

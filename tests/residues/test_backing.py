@@ -12,8 +12,8 @@ from protalign.core.protein import Modality
 from protalign.core.ragged import Ragged
 from protalign.residues import align
 from protalign.residues.background import Background, CompactRows
-from protalign.residues.backing import FIRST_HITS, SPOKEN_FOR, backing
-from protalign.residues.similarity import Similarity
+from protalign.residues.backing import FIRST_HITS, SPOKEN_FOR, aligned_part, backing
+from protalign.residues.similarity import Compared, Similarity
 
 #: Numbers of a residue, and residues of a protein.
 K, LENGTH = 12, 40
@@ -57,7 +57,15 @@ def said(
 ) -> npt.NDArray[np.float64]:
     """The backing of some structures."""
     packed = Ragged.pack(targets)
-    return backing(query, np.array(excess), packed.take, Known("structure"), **options)  # type: ignore[arg-type]
+    n_targets = options.pop("n_targets", len(targets))
+    return backing(
+        query,
+        np.array(excess),
+        packed.take,
+        Known("structure"),
+        n_targets,
+        **options,  # type: ignore[arg-type]
+    )
 
 
 def test_a_hit_speaks_for_those_that_are_like_it() -> None:
@@ -114,7 +122,7 @@ def test_another_domain_of_a_hit_says_nothing() -> None:
     """The first hit has the query's fold and another one; an entry with that one is not backed."""
     both = np.concatenate([structure(fold(0), 1), structure(fold(1), 2)])
     alone, same = structure(fold(1), 3), structure(fold(0), 4)
-    assert Similarity.between(Ragged.pack([both]), Ragged.pack([alone]))[0, 0] > 0.5
+    assert Similarity.between(Ragged.pack([both]), Compared.of(Ragged.pack([alone])))[0, 0] > 0.5
     for first in (both, np.concatenate([structure(fold(1), 2), structure(fold(0), 1)])):
         found = said(sequence(fold(0)), [9.0, 0.0, 0.0], [first, alone, same])
         assert found[1] == 0
@@ -126,18 +134,18 @@ def test_structures_as_queries_and_models_of_before() -> None:
     query = structure(fold(0), 1)
     targets = Ragged.pack([sequence(fold(0) + 0.1), sequence(fold(0) - 0.1), sequence(fold(1))])
     excess = np.array([8.0, 1.0, 1.0])
-    found = backing(query, excess, targets.take, Known("sequence"))
+    found = backing(query, excess, targets.take, Known("sequence"), 3)
     assert found[1] > 0.5 * 8 / 2 > found[0] > 0
     assert found[2] == 0
-    for known in (None, Background({}), Known("structure")):
-        np.testing.assert_array_equal(backing(query, excess, targets.take, known), 0)
+    for known in (Background({}), Known("structure")):
+        np.testing.assert_array_equal(backing(query, excess, targets.take, known, 3), 0)
     none = np.empty((0, K + 2), np.float32)
-    assert backing(none, np.empty(0), targets.take, Known("structure")).shape == (0,)
-    assert backing(query, excess[:1], targets.take, Known("sequence")).tolist() == [0]
+    assert backing(none, np.empty(0), targets.take, Known("structure"), 3).shape == (0,)
+    assert backing(query, excess[:1], targets.take, Known("sequence"), 3).tolist() == [0]
 
 
 def test_nothing_is_read_if_nothing_is_said() -> None:
-    """Rows are asked for once, of the best; and not at all without a hit above chance."""
+    """Rows are asked for once, of the best; and not at all if no hit speaks."""
     asked: list[int] = []
     packed = Ragged.pack([structure(fold(0), seed) for seed in range(3)])
 
@@ -147,9 +155,9 @@ def test_nothing_is_read_if_nothing_is_said() -> None:
 
     background = Known("structure")
     query = sequence(fold(0))
-    assert backing(query, np.array([-1.0, -2.0, 0.0]), rows, background).tolist() == [0, 0, 0]
+    assert backing(query, np.array([-1.0, -2.0, 0.0]), rows, background, 3).tolist() == [0, 0, 0]
     assert asked == []
-    backing(query, np.array([1.0, -2.0, 0.0]), rows, background)
+    backing(query, np.array([1.0, -2.0, 0.0]), rows, background, 3)
     assert asked == [3]
 
 
@@ -158,7 +166,7 @@ def test_similarities_are_those_of_alignments(seed: int, cut: int) -> None:
     """The score of ``align`` over both proteins' own scores; either may be the query."""
     one, two = structure(fold(seed), seed), structure(fold(seed)[cut:], seed + 1)
     rows = Ragged.pack([one, two])
-    found = Similarity.between(rows, rows)
+    found = Similarity.between(rows, Compared.of(rows))
     own = [align(of_other_modality(each), each).score for each in (one, two)]
     both = align(of_other_modality(one), two).score
     assert found[0, 1] == pytest.approx(both / np.sqrt(own[0] * own[1]), rel=1e-3, abs=1e-4)
@@ -171,13 +179,13 @@ def test_the_scale_is_that_of_unrelated_proteins() -> None:
     unrelated = [structure(fold(seed), seed) for seed in range(80)]
     rows = Ragged.pack(unrelated)
     scale = Similarity.fit(rows)
-    found = Similarity.between(rows, rows)[~np.eye(80, dtype=np.bool_)]
+    found = Similarity.between(rows, Compared.of(rows))[~np.eye(80, dtype=np.bool_)]
     for share in (0.1, 0.03):
         limit = scale.start - scale.scale * np.log(share)
         assert (found >= limit).mean() == pytest.approx(share, rel=0.35)
     with_family = Ragged.pack([*unrelated, *(structure(fold(0), 100 + i) for i in range(4))])
     assert Similarity.fit(with_family).scale == pytest.approx(scale.scale, rel=0.25)
-    assert Similarity.fit(Ragged.pack([unrelated[0]] * 5)).scale > 0
+    assert Similarity.fit(Ragged.pack([unrelated[0]] * 5)).scale == 1e-3
 
 
 def test_the_background_shows_it() -> None:
@@ -191,3 +199,34 @@ def test_the_background_shows_it() -> None:
     assert background.similarity("sequence") is None
     one = CompactRows.of("structure", rows.take(np.array([0])))
     assert Background({"structure": one}).similarity("structure") is None
+
+
+def test_more_entries_do_not_have_more_to_say() -> None:
+    """A hit speaks by how far its E-value is below 500; in a small search, by its excess."""
+    targets = [structure(fold(0), 1), structure(fold(0), 2)]
+    query = sequence(fold(0))
+    for n_targets, heard in ((40, 8.0), (500, 8.0), (500 * 10, 8 - np.log(10)), (10**7, 0.0)):
+        found = said(query, [8.0, -1.0], targets, n_targets=n_targets)
+        np.testing.assert_allclose(found, [0, 0.5 * heard / 2], atol=1e-9)
+
+
+def test_short_parts_say_nothing() -> None:
+    """29 aligned residues are like much, or none at all; 30 speak for what is like them."""
+    targets = [structure(fold(0), 1, 0.0), structure(fold(0), 2, 0.0)]
+    for length, heard in ((29, False), (30, True)):
+        found = said(sequence(fold(0)[:length]), [8.0, 0.0], targets)
+        assert (found[1] > 0) == heard
+    nothing = sequence(np.zeros((LENGTH, K)))
+    nothing[:, -2] = -1  # every pair counts below 0
+    assert aligned_part(nothing, structure(fold(0), 1)).shape == (0, K + 2)
+    assert said(nothing, [8.0, 0.0], targets).tolist() == [0, 0]
+
+
+@given(seed=st.integers(0, 100), first=st.integers(0, 15), last=st.integers(25, LENGTH))
+def test_the_aligned_part_is_that_of_the_alignment(seed: int, first: int, last: int) -> None:
+    """From its first pair to its last, also if the query has only a part of the fold."""
+    query = sequence(fold(seed)[first:last])
+    target = np.concatenate([structure(fold(seed + 1), 1), structure(fold(seed), 2, 0.8)])
+    found = align(query, target)
+    expected = target[found.target_rows[0] : found.target_rows[-1] + 1]
+    np.testing.assert_array_equal(aligned_part(query, target), expected)

@@ -19,6 +19,7 @@ from protalign.core.words import AlignMode
 from protalign.heads.residue_head import _Network
 from protalign.residues.background import Background, CompactRows
 from protalign.residues.proteins import PackedRows
+from protalign.search.hit import Hit
 from protalign.search.rerank import StoredResidues
 from protalign.stores.store import StoreView
 
@@ -80,19 +81,28 @@ def test_scores_are_those_of_the_alignments(
     assert hits[0].id in BPTI
 
 
-@pytest.mark.parametrize("kept", [1 << 18, 0])
 @pytest.mark.parametrize("query_by", ["sequence", "structure"])
 def test_first_hits_back_those_that_are_like_them(
-    finished: Path, work: Path, query_by: Modality, kept: int, monkeypatch: pytest.MonkeyPatch
+    finished: Path, work: Path, query_by: Modality, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Local hits are in the order of excess and backing, and so of their probability.
 
-    The E-value is the pair's. Rows that are not kept are read again, with the same outcome.
+    The E-value is the pair's. Rows that are not kept are read again some at a time, with the same
+    outcome. Without a background, of one entry alone and in mode "global" nothing is said.
     """
-    monkeypatch.setattr("protalign.search.rerank._KEPT", kept)
     model, store = Model.load(work / "model"), EmbeddingStore.open(finished / "store.zarr")
     stage = model.residue_scorer()
     assert stage.calibration is not None
+
+    def hits_of(rerank: int = 40, mode: AlignMode = "local") -> list[Hit]:
+        found = protalign.search(
+            "1bpi_A", work / "vectors.parquet", model=model, k=rerank, rerank=rerank, mode=mode,
+            query_by=query_by, store=store,
+        )  # fmt: skip
+        return list(found)
+
+    plain = {hit.id: hit for hit in hits_of()}
+    assert {hit.backing for hit in plain.values()} == {None}
     rows = {
         modality: Ragged.pack(
             [stage.rows(modality, store[i].embeddings(encoder)[0]) for i in UNRELATED]
@@ -100,34 +110,39 @@ def test_first_hits_back_those_that_are_like_them(
         for modality, encoder in zip(MODALITIES, (SEQUENCE, STRUCTURE), strict=True)
     }
     background = Background({m: CompactRows.of(m, each) for m, each in rows.items()})
-    plain = protalign.search(
-        "1bpi_A", work / "vectors.parquet", model=model, k=40, rerank=40, query_by=query_by
-    )
-    assert {hit.backing for hit in plain} == {0.0}  # without a background nothing is said
     calibration = replace(stage.calibration, background=background)
     model.residue_stage = replace(stage, calibration=calibration)
-    for mode in ("local", "global"):
-        hits = protalign.search(
-            "1bpi_A", work / "vectors.parquet", model=model, k=40, rerank=40, mode=mode,
-            query_by=query_by, store=store,
-        )  # fmt: skip
-        backed = {hit.id: hit.backing for hit in hits}
-        assert all(value is not None and value >= 0 for value in backed.values())
-        family = [backed.pop(entry_id) for entry_id in BPTI]
-        assert min(value for value in family if value is not None) > 1
-        assert max(value for value in backed.values() if value is not None) < 1
-        excess = {}
-        for hit in hits:
-            assert hit.bits is not None
-            assert hit.probability is not None
-            assert hit.backing is not None
-            excess[hit.id] = np.log(2) * hit.bits
-            if excess[hit.id] > 3:  # then bits are the excess
-                own = calibration.probability(excess[hit.id] + hit.backing)
-                assert hit.probability == pytest.approx(float(own), rel=0.01)
-        if mode == "local":
-            keys = [hit.probability for hit in hits]
-            assert keys == sorted(keys, reverse=True)
+    hits = hits_of()
+    backed = {hit.id: hit.backing or 0.0 for hit in hits}
+    family = [backed.pop(entry_id) for entry_id in BPTI]
+    assert min(family) > 1
+    assert 0 <= min(backed.values()) <= max(backed.values()) < 1
+    keys = [hit.probability for hit in hits]
+    assert keys == sorted(keys, key=lambda key: -(key or 0))
+    for hit in hits:
+        assert hit.bits is not None
+        assert hit.evalue == pytest.approx(40 * 2**-hit.bits, rel=1e-3)
+    for entry_id in BPTI:  # bits of good hits are the excess
+        hit = next(each for each in hits if each.id == entry_id)
+        assert hit.bits is not None
+        assert hit.backing is not None
+        excess = np.log(2) * hit.bits + hit.backing
+        assert hit.probability == pytest.approx(float(calibration.probability(excess)), rel=0.01)
+    monkeypatch.setattr("protalign.search.rerank._KEPT", 0)
+    monkeypatch.setattr("protalign.search.rerank.RESIDUES_AT_ONCE", 500)
+    again = hits_of()
+    assert [hit.id for hit in again] == [hit.id for hit in hits]
+    for one, two in zip(again, hits, strict=True):
+        assert one.backing == pytest.approx(two.backing, abs=1e-4)
+    assert hits_of(rerank=1)[0].backing is None
+    by_diagonal = hits_of(mode="global")
+    assert {hit.backing for hit in by_diagonal} == {None}
+    for hit in by_diagonal:
+        assert hit.bits is not None
+        assert hit.probability is not None
+        if hit.bits > 5:
+            alone = calibration.probability(np.log(2) * hit.bits)
+            assert hit.probability == pytest.approx(float(alone), rel=0.02)
 
 
 def test_only_the_nearest_are_looked_at(vectors: AlignedVectors, work: Path) -> None:
