@@ -46,8 +46,8 @@ OrderMode = Annotated[
     typer.Option(
         "--mode",
         help="--rerank: order the hits by the best local alignment, with gaps (finds "
-        "relatives), or by the best diagonal, of several chains one each (tells near-identical "
-        "proteins apart).",
+        "relatives; first hits back others that are like them), or by the best diagonal, of "
+        "several chains one each (tells near-identical proteins apart).",
     ),
 ]
 LengthTerm = Annotated[

@@ -441,7 +441,8 @@ class Model(nn.Module):
         -------
         Alignment
             With an E-value, bits and a probability if the mode is "local" with the usual gap
-            costs, and the residue stage is calibrated.
+            costs, and the residue stage is calibrated. All are of the two alone, without the
+            backing that a hit of a search may have.
 
         Raises
         ------

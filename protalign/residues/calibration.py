@@ -296,7 +296,8 @@ class Calibration:
     def probability(self, excess: npt.ArrayLike) -> Float64:
         """Return the probability that two proteins share a fold; float64, 0 to 1.
 
-        That is a TM-score of 0.5 or more by the length of the shorter (Xu and Zhang 2010).
+        That is a TM-score of 0.5 or more by the length of the shorter (Xu and Zhang 2010). It is
+        fitted on sums of excess and backing, and given the excess alone where nothing backs a pair.
 
         Examples
         --------

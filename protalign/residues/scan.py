@@ -49,7 +49,7 @@ def best_targets(
     count : int
         Targets that are wanted for each query, at least 1.
     mode : "local" or "global"
-        The score that counts: of local ones ``TargetScores.local_order``.
+        The score that counts: of local ones the excess, or the score if that is unknown.
     calibration : Calibration, optional
         The stage's.
     length_term : float

@@ -118,13 +118,22 @@ class Comparison:
         return self._residues is not None and self._residues.stage.calibration is not None
 
     @property
+    def _backs(self) -> bool:
+        """Whether first hits back others."""
+        calibration = None if self._residues is None else self._residues.stage.calibration
+        return calibration is not None and calibration.background is not None
+
+    @property
     def order(self) -> str:
         """What the hits are ordered by, in words."""
         if not self.has_residues:
             return "the cosine of the vectors"
         if self.mode == "local":
             words = "the best local alignment of the residues (mode local)"
-            return f"the probability of a common fold, by {words}" if self.calibrated else words
+            probable = f"the probability of a common fold: {words}"
+            if not self.calibrated:
+                return words
+            return f"{probable} and the backing of first hits" if self._backs else probable
         less = f", less {self.length_term:g} nats for each residue by which the lengths differ"
         words = "the best diagonal of the residues (mode global)"
         return words + less if self.length_term else words

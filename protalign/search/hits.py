@@ -77,9 +77,10 @@ def search(
         store once for 64 queries, and keeps the best 200, or ``k``. A second stage needs the model,
         its store, and candidates of the other modality.
     mode : "local" or "global"
-        The residues' score that orders the hits of a second stage: the best local alignment, which
-        finds relatives, or the best diagonal, which tells the query's own partner from its
-        near-identical siblings. Both are given.
+        What orders the hits of a second stage: the best local alignment, which finds relatives, or
+        the best diagonal, which tells the query's own partner from its near-identical siblings.
+        Both are given. In mode "local" the first hits back others that are like them
+        (``Hit.backing``), so the order is that of ``Hit.probability``, not of E-values.
     length_term : float
         Order by the global score less so many nats for each residue by which the two lengths
         differ (``Hit.score``; ``Hit.global_score`` stays without it); 2 is a good value. It tells

@@ -375,8 +375,8 @@ def test_both_scores_may_be_asked_for(search: Search, mode: str) -> None:
         ({"rerank": 0}, "2 hits of 1 query, ordered by the cosine of the vectors."),
         (
             {},
-            "ordered by the probability of a common fold, by the best local alignment of the "
-            "residues (mode local).",
+            "ordered by the probability of a common fold: the best local alignment of the residues "
+            "(mode local).",
         ),
         ({"mode": "global"}, "ordered by the best diagonal of the residues (mode global)."),
         (

@@ -28,7 +28,7 @@
     ["rank", "#", (h) => [String(h.rank)], "Rank of the hit for its query", "always", false],
     ["target", "Entry", entry, "The entry that was found", "always", false],
     ["evalue", "E-value", (h) => [scientific(h.evalue)], "Entries that would score as well by chance, in a search of this size", "always", false],
-    ["prob", "Probability", (h) => [number(h.prob, 3)], "Estimated probability of a common fold", "widest", true],
+    ["prob", "Prob.", (h) => [number(h.prob, 3)], "Estimated probability of a common fold: hits of local alignments are in its order", "widest", true],
     ["score", "Score", (h) => [number(h.score, 1)], "Score of the residues by the search’s mode, in nats: of the best local alignment, or of the best diagonal less the length term", "always", true],
     ["cosine", "Cosine", (h) => [number(h.cosine, 3)], "Cosine of the two proteins’ vectors, −1 to 1", "widest", true],
     ["qcov", "Query coverage", (h) => bar(h.qcov), "Share of the query that the alignment spans", "roomy", true],
@@ -124,6 +124,11 @@
       this.facts.textContent = `${length}searched by its ${described.modality}.`;
       const rows = this.rows();
       this.columns = COLUMNS.filter(([name]) => name === "rank" || name === "target" || rows.some(([, hit]) => hit[name] !== null && hit[name] !== undefined));
+      // A narrow page has the number that orders.
+      if (rows.some(([, hit]) => hit.mode === "local" && hit.prob !== null && hit.prob !== undefined)) {
+        const pages = { prob: "always", score: "roomy" };
+        this.columns = this.columns.map(([name, title, cell, meaning, on, high]) => [name, title, cell, meaning, pages[name] || on, high]);
+      }
       if (!this.columns.some(([name]) => name === this.sort.name)) this.sort = { name: "rank", down: false };
       this.orders.replaceChildren(...this.columns.map(([name, title]) => el("option", { value: name, text: name === "rank" ? "Rank" : title })));
       this.orders.value = this.sort.name;
