@@ -187,7 +187,10 @@ class Searcher:
             self.encoders.load(modality)
         self.store, self.reading, "" in self.vectors  # noqa: B018  # each made at its first use
         if self.model.residue_stage is not None:
-            self.residues  # noqa: B018
+            calibration = self.residues.stage.calibration
+            if calibration is not None and calibration.background is not None:
+                for modality in MODALITIES:
+                    calibration.background.similarity(modality)
         if self.nearest is not None:
             for modality in MODALITIES:
                 present = self.vectors.present(modality)
