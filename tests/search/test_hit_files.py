@@ -500,7 +500,7 @@ def test_the_page_has_a_table_for_each_query(
     assert len(page.rows) == len(table.rows) + 3
     targets = [row[0] for row in page.rows if row[0] != "target"]
     assert targets == [row["target"] for row in table.rows]
-    assert "Unknown for all hits: tdesc" in text
+    assert "Unknown for all hits: backing, tdesc" in text  # no background, no names
     monkeypatch.setattr(hit_page, "ROWS_SHOWN", 5)
     cut = Page()
     cut.feed(hit_page.page(table))
