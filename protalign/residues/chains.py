@@ -99,6 +99,22 @@ class ProteinTargets:
                 best[places], local[places] = score(queries.take(places), floor)
         return best, local
 
+    def global_scores(self, queries: PackedRows) -> Float32:
+        """Return the global scores alone, (m, n) float32; parameters as of ``scores``."""
+        best = np.empty((len(queries), len(self._rows)), np.float32)
+        several = _by_chain(queries)
+        for places in map(np.flatnonzero, (~several, several)):
+            if not len(places):
+                continue
+            some = queries.take(places)
+            if several[places[0]]:
+                best[places] = self._chains.scores(some, None)
+                continue
+            best[places], _ = diagonal_scores(some.diagonal, self._diagonal)
+            if len(self._several):
+                best[np.ix_(places, self._several)] = self._chains_of_several.scores(some, None)
+        return best
+
     def _of_one_chain(self, queries: PackedRows, floor: float | None) -> tuple[Float32, Float32]:
         # All as if they had one chain, together: so those that have get the same last bits as ever.
         if self._one:

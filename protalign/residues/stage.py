@@ -154,6 +154,18 @@ class ResidueStage:
         (rows,) = self.packed_rows(modality, one, [chains], words=True)
         return rows
 
+    def rows_of_mode(
+        self,
+        modality: Modality,
+        embeddings: Ragged,
+        chains: Sequence[Int64],
+        mode: AlignMode,
+    ) -> Ragged:
+        """Return the rows of several proteins for one mode; parameters as of ``packed_rows``."""
+        of_chains = np.concatenate([np.empty(0, np.int64), *chains])
+        by_chain = PackedRows(embeddings, embeddings, of_chains).by_chain
+        return Ragged(self.chain_rows(modality, by_chain, mode), embeddings.offsets)
+
     def packed_rows(
         self,
         modality: Modality,
@@ -176,13 +188,10 @@ class ResidueStage:
             Whether rows for words are wanted too, as of queries that are compared with an index.
         """
         of_chains = np.concatenate([np.empty(0, np.int64), *chains])
-        by_chain = PackedRows(embeddings, embeddings, of_chains).by_chain
         modes: list[AlignMode] = ["local"]
         if self.head is not None or self.context is not None:
             modes.append("global")
-        rows = [
-            Ragged(self.chain_rows(modality, by_chain, mode), embeddings.offsets) for mode in modes
-        ]
+        rows = [self.rows_of_mode(modality, embeddings, chains, mode) for mode in modes]
         plain = None
         if words and self.context is None:
             plain = rows[0]

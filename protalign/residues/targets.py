@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from protalign.core.arrays import Float32, Float64, Int64
 from protalign.core.machine import threads_here
+from protalign.core.ragged import Ragged
 from protalign.core.steps import step
-from protalign.residues.calibration import Calibration, Chance
+from protalign.residues.calibration import Calibration
 from protalign.residues.chains import ProteinTargets
 from protalign.residues.kernels.packed import LANES
 from protalign.residues.kernels.scores import local_scores
@@ -32,9 +33,10 @@ class TargetScores:
 
     Attributes
     ----------
-    diagonal : (n,) float32
+    diagonal : (n,) float32 or None
         The global score (``protalign.residues.chains``): the sum of the residues' log-likelihood
-        ratios on the best diagonal, or on those of several chains, in nats.
+        ratios on the best diagonal, or on those of several chains, in nats. None if it was not
+        asked for.
     local : (n,) float32
         Score of the best local alignment with affine gaps, in nats; all chains of a protein count
         as one.
@@ -54,7 +56,7 @@ class TargetScores:
     ([3.0, 0.0], [3.0, 0.0])
     """
 
-    diagonal: Float32
+    diagonal: Float32 | None
     local: Float32
     excess: Float64 | None
     backing: Float64 | None = None
@@ -117,19 +119,64 @@ def score_in_blocks(
     rows : callable
         Given (m,) int64 places of targets, returns their rows in this order.
     """
+    best = np.empty(len(lengths), np.float32)
+
+    def scores(items: Int64) -> tuple[Ragged, Float32]:
+        targets = rows(items)
+        [best[items]], [local] = ProteinTargets(targets).scores(PackedRows.of([query]))
+        return targets.local, local
+
+    return replace(_in_blocks(query.local, lengths, scores, calibration), diagonal=best)
+
+
+def local_in_blocks(
+    query: Float32,
+    lengths: Int64,
+    rows: Callable[[Int64], Ragged],
+    calibration: Calibration | None = None,
+) -> TargetScores:
+    """Score a protein with many others by local alignments alone; without ``diagonal``.
+
+    Parameters
+    ----------
+    query : (L, k + 2) float32
+        Its rows for the local mode.
+    lengths, calibration
+        As for ``score_in_blocks``.
+    rows : callable
+        Given (m,) int64 places of targets, returns their rows for the local mode in this order.
+    """
+
+    def scores(items: Int64) -> tuple[Ragged, Float32]:
+        targets = rows(items)
+        return targets, local_scores(query, targets)[0]
+
+    return _in_blocks(query, lengths, scores, calibration)
+
+
+def _in_blocks(
+    query: Float32,
+    lengths: Int64,
+    scores: Callable[[Int64], tuple[Ragged, Float32]],
+    calibration: Calibration | None,
+) -> TargetScores:
+    """Score blocks of targets: ``scores`` gives the local rows and scores of some."""
     step()
-    chance = None if calibration is None else calibration.chance(query.local)
+    chance = None if calibration is None else calibration.chance(query)
     best = TargetScores(
-        np.empty(len(lengths), np.float32),
+        None,
         np.empty(len(lengths), np.float32),
         None if calibration is None else np.empty(len(lengths)),
     )
-    for items in _blocks(lengths, len(query.local)):
+    for items in _blocks(lengths, len(query)):
         step()
-        some = _scores(query, rows(items), calibration, chance)
-        best.diagonal[items], best.local[items] = some.diagonal, some.local
-        if best.excess is not None:
-            best.excess[items] = some.excess
+        targets, local = scores(items)
+        best.local[items] = local
+        if calibration is not None and best.excess is not None:
+            by_chance = local_scores(query, targets.backward())[0]
+            best.excess[items] = calibration.excess(
+                local, by_chance, len(query), targets.lengths, chance
+            )
     return best
 
 
@@ -160,17 +207,3 @@ def _blocks(lengths: Int64, n_query: int) -> Iterator[Int64]:
         total += count
     if len(order):
         yield order[first:]
-
-
-def _scores(
-    query: ProteinRows,
-    targets: PackedRows,
-    calibration: Calibration | None,
-    chance: Chance | None,
-) -> TargetScores:
-    [best], [local] = ProteinTargets(targets).scores(PackedRows.of([query]))
-    if calibration is None:
-        return TargetScores(best, local, None)
-    by_chance = local_scores(query.local, targets.local.backward())[0]
-    excess = calibration.excess(local, by_chance, len(query.local), targets.local.lengths, chance)
-    return TargetScores(best, local, excess)

@@ -17,7 +17,13 @@ from protalign.residues.proteins import ProteinRows
 from protalign.search.hit import Hit
 from protalign.search.index import Index
 from protalign.search.queries import Queries
-from protalign.search.rerank import SearchedEntries, StoredResidues, best_of_all, rescored
+from protalign.search.rerank import (
+    SearchedEntries,
+    StoredResidues,
+    best_of_all,
+    global_scores,
+    rescored,
+)
 from protalign.search.search_options import SearchOptions
 from protalign.search.word_search import WordSearch
 from protalign.stores import AlignedVectors, EmbeddingStore
@@ -161,7 +167,11 @@ def reranked(
     length_term: float,
     n_targets: int,
 ) -> list[Hit]:
-    """Return a query's hits ordered by their residues' scores; those without rows come last."""
+    """Return a query's hits ordered by their residues' scores; those without rows come last.
+
+    Those of mode "local" lack their global scores, which ``with_global_scores`` adds for the few
+    that are shown.
+    """
     if query is None or not hits:
         return hits
     step()
@@ -175,7 +185,7 @@ def reranked(
         hit = replace(
             hits[scored[position]],
             local_score=float(scores.local[position]),
-            global_score=float(scores.diagonal[position]),
+            global_score=None if scores.diagonal is None else float(scores.diagonal[position]),
             score=float(of_mode[position]),
         )
         if calibration is not None and scores.excess is not None:
@@ -190,3 +200,23 @@ def reranked(
         best.append(hit)
     best += [hit for index, hit in enumerate(hits) if index not in known]
     return [replace(hit, rank=rank) for rank, hit in enumerate(best, start=1)]
+
+
+def with_global_scores(
+    hits: list[Hit], query: ProteinRows | None, residues: StoredResidues
+) -> list[Hit]:
+    """Return a query's hits with the global scores that are lacking."""
+    places = [
+        place
+        for place, hit in enumerate(hits)
+        if hit.local_score is not None and hit.global_score is None
+    ]
+    if query is None or not places:
+        return hits
+    step()
+    ids = [hits[place].id for place in places]
+    scores = global_scores(query, residues, hits[0].against, ids).tolist()
+    hits = list(hits)
+    for place, score in zip(places, scores, strict=True):
+        hits[place] = replace(hits[place], global_score=score)
+    return hits

@@ -19,12 +19,14 @@ from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model
 from protalign.residues import ResidueStage
 from protalign.residues.backing import backing
+from protalign.residues.chains import ProteinTargets
 from protalign.residues.proteins import PackedRows, ProteinRows
 from protalign.residues.scan import best_targets
 from protalign.residues.targets import (
     RESIDUES_AT_ONCE,
     TargetScores,
     less_length_term,
+    local_in_blocks,
     score_in_blocks,
 )
 from protalign.search.residue_rows import check_finite_rows
@@ -141,6 +143,19 @@ class StoredResidues:
             finite &= np.isfinite(packed.plain.values)
         check_finite_rows(finite, packed.local.offsets, ids, modality)
         return packed
+
+    def local(self, modality: Modality, ids: Sequence[str]) -> Ragged:
+        """Return the rows for the local mode alone of entries that have the modality.
+
+        Raise InputError if the embeddings of one are not finite.
+        """
+        entries = self._store[list(ids)]
+        embeddings = entries.embeddings(self._encoder(modality))
+        with np.errstate(invalid="ignore", over="ignore"):  # such numbers are named below
+            chains = entries.chain_rows(modality)
+            rows = self.stage.rows_of_mode(modality, embeddings, chains, "local")
+        check_finite_rows(np.isfinite(rows.values), rows.offsets, ids, modality)
+        return rows
 
     def blocks(
         self, modality: Modality, entries: SearchedEntries
@@ -267,7 +282,7 @@ def rescored(
     order : list of int
         Positions in ``scored``, best first; of equal ones the earlier candidate first.
     scores : TargetScores
-        Without the length term.
+        Without the length term; of mode "local" without the global scores.
     of_mode : (n,) float32
         The scores of the mode, in nats: global ones less the length term.
 
@@ -282,16 +297,24 @@ def rescored(
         empty = np.empty(0, np.float32)
         return [], [], TargetScores(empty, empty, None), empty
     names = [ids[place] for place in known.tolist()]
-    candidates = _Candidates(residues, modality, names, lengths[known])
     calibration = residues.stage.calibration
-    scores = score_in_blocks(query, lengths[known], candidates.packed, calibration)
-    background = None if calibration is None else calibration.background
-    if mode == "local" and scores.excess is not None and background is not None and len(names) > 1:
-        of_all = len(ids) if n_targets is None else n_targets
-        said = backing(query.local, scores.excess, candidates.local, background, of_all)
-        scores = replace(scores, backing=said)
-    of_mode = scores.local
-    if mode == "global":
+    if mode == "local":
+        candidates = _Candidates(residues, modality, names, lengths[known])
+        scores = local_in_blocks(query.local, lengths[known], candidates.read, calibration)
+        background = None if calibration is None else calibration.background
+        if scores.excess is not None and background is not None and len(names) > 1:
+            of_all = len(ids) if n_targets is None else n_targets
+            said = backing(query.local, scores.excess, candidates.again, background, of_all)
+            scores = replace(scores, backing=said)
+        of_mode = scores.local
+    else:
+        scores = score_in_blocks(
+            query,
+            lengths[known],
+            lambda places: residues.packed(modality, [names[place] for place in places.tolist()]),
+            calibration,
+        )
+        assert scores.diagonal is not None
         of_mode = scores.diagonal
         if length_term:
             n_query = len(query.local)
@@ -300,8 +323,22 @@ def rescored(
     return known.tolist(), np.argsort(-keys, kind="stable").tolist(), scores, of_mode
 
 
+def global_scores(
+    query: ProteinRows, residues: StoredResidues, modality: Modality, ids: Sequence[str]
+) -> Float32:
+    """Return (n,) float32: the global scores of a query with entries that have the modality.
+
+    Raise InputError if the embeddings of one are not finite.
+    """
+    found = np.empty(len(ids), np.float32)
+    for part in blocks(residues.lengths(modality, ids), RESIDUES_AT_ONCE):
+        targets = ProteinTargets(residues.packed(modality, list(ids[part])))
+        [found[part]] = targets.global_scores(PackedRows.of([query]))
+    return found
+
+
 class _Candidates:
-    """Rows of a query's candidates of some lengths, which are kept if they are few."""
+    """Rows of a query's candidates of some lengths for the local mode, kept if they are few."""
 
     def __init__(
         self, residues: StoredResidues, modality: Modality, ids: Sequence[str], lengths: Int64
@@ -310,19 +347,16 @@ class _Candidates:
         self._lengths, self._keeps = lengths, int(lengths.sum()) <= _KEPT
         self._kept: dict[int, Float32] = {}
 
-    def packed(self, places: Int64) -> PackedRows:
-        """Return the rows of some for both modes."""
-        ids = [self._ids[place] for place in places.tolist()]
-        packed = self._residues.packed(self._modality, ids)
+    def read(self, places: Int64) -> Ragged:
+        """Return the rows of some, at least one."""
+        rows = self._residues.local(self._modality, [self._ids[place] for place in places.tolist()])
         if self._keeps:
-            self._kept.update(zip(places.tolist(), packed.local, strict=True))
-        return packed
+            self._kept.update(zip(places.tolist(), rows, strict=True))
+        return rows
 
-    def local(self, places: Int64) -> Ragged:
-        """Return the rows of some, at least one, for the local mode."""
+    def again(self, places: Int64) -> Ragged:
+        """Return the rows of some that were read before, at least one."""
         if self._keeps:
             return Ragged.pack([self._kept[place] for place in places.tolist()])
-        rows: list[Float32] = []
-        for part in blocks(self._lengths[places], RESIDUES_AT_ONCE):
-            rows += self.packed(places[part]).local
-        return Ragged.pack(rows)
+        parts = blocks(self._lengths[places], RESIDUES_AT_ONCE)
+        return Ragged.pack([rows for part in parts for rows in self.read(places[part])])

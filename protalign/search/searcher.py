@@ -26,6 +26,7 @@ from protalign.search.candidates import (
     reranked,
     with_annotations,
     with_cosines,
+    with_global_scores,
 )
 from protalign.search.comparison import Comparison
 from protalign.search.hit import Hit
@@ -329,6 +330,7 @@ class Searcher:
         comparison = Comparison(queries, opened, residues, options.mode, options.length_term)
         filters = options.filters
         hits = [comparison.best(place, each, options.k, filters) for place, each in enumerate(hits)]
+        hits = _with_global_scores(hits, queries, residues)
         if self.words is not None:
             hits = with_annotations(with_cosines(hits, queries, self.words), self.words.store)
         return _finished(hits, comparison, options)
@@ -376,6 +378,7 @@ class Searcher:
             hits = [
                 new if yes else old for yes, new, old in zip(comparable, scored, hits, strict=True)
             ]
+            hits = _with_global_scores(hits, queries, residues)
         return _finished(hits, Comparison(queries, self.store, residues, mode), options)
 
     def _by_residues(self, options: SearchOptions) -> bool:
@@ -437,6 +440,18 @@ class Searcher:
         if queries.embeddings:
             parts.append(embedding_queries(queries.embeddings, self.model, query_by, stage))
         return parts
+
+
+def _with_global_scores(
+    hits: list[list[Hit]], queries: Queries, residues: StoredResidues | None
+) -> list[list[Hit]]:
+    """Return the hits that are given with the global scores that they lack."""
+    if residues is None:
+        return hits
+    return [
+        with_global_scores(each, query, residues)
+        for each, query in zip(hits, queries.residues, strict=True)
+    ]
 
 
 def _finished(hits: list[list[Hit]], comparison: Comparison, options: SearchOptions) -> Hits:

@@ -18,10 +18,9 @@ from protalign.core.ragged import Ragged
 from protalign.core.words import AlignMode
 from protalign.heads.residue_head import _Network
 from protalign.residues.background import Background, CompactRows
-from protalign.residues.proteins import PackedRows
 from protalign.search.hit import Hit
-from protalign.search.rerank import StoredResidues
 from protalign.stores.store import StoreView
+from tests.helpers.rows_read import counted_reads
 
 SEQUENCE, STRUCTURE = "protalign_t6_2M", "proteinmpnn_v_48_020"
 #: Entries of one family.
@@ -201,23 +200,14 @@ def test_the_rows_of_few_candidates_are_read_at_once(
     """However many are compared; the hits are the same, and come in the same order."""
     options = {"model": work / "model", "k": 40, "rerank": 40}
     want = protalign.search("1bpi_A", vectors, **options)
-    sizes: list[int] = []
-    inner = StoredResidues.packed
-
-    def counted(
-        residues: StoredResidues, modality: Modality, ids: list[str], **asked: bool
-    ) -> PackedRows:
-        packed = inner(residues, modality, ids, **asked)
-        sizes.append(len(packed.local.values))
-        return packed
-
-    monkeypatch.setattr(StoredResidues, "packed", counted)
+    reads = counted_reads(monkeypatch)
     monkeypatch.setattr("protalign.residues.targets.RESIDUES_AT_ONCE", 1000)
+    monkeypatch.setattr("protalign.search.rerank.RESIDUES_AT_ONCE", 1000)
     monkeypatch.setattr("protalign.residues.targets.threads_here", lambda: 1)
     hits = protalign.search("1bpi_A", vectors, **options)
     longest = max(hit.length for hit in hits if hit.length)
-    assert len(sizes) > 4
-    assert max(sizes) <= max(1000, 8 * longest)
+    assert len(reads) > 4
+    assert max(residues for _, residues in reads) <= max(1000, 8 * longest)
     assert [hit.id for hit in hits] == [hit.id for hit in want]
     for name in ("local_score", "global_score", "evalue", "rank"):
         found, expected = ([getattr(hit, name) for hit in each] for each in (hits, want))
