@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Float64, Int64
+from protalign.core.protein import Modality
 from protalign.core.ragged import Ragged
 from protalign.core.steps import step
 from protalign.residues.background import Background, other_modality
@@ -36,8 +37,9 @@ _MOST = 10.0
 #: The part of what its first hits say that a candidate gets.
 _PART = 0.5
 #: How rare a similarity of unrelated proteins must be, in -ln, before a hit speaks for a candidate,
-#: and where it does so fully.
-_SIMILAR = 9.0, 13.0
+#: and where it does so fully. Sequences' rows are more alike than structures', and their tail is
+#: shorter.
+_SIMILAR: dict[Modality, tuple[float, float]] = {"sequence": (7.0, 10.0), "structure": (9.0, 18.0)}
 #: A hit of which fewer residues are aligned says nothing: short parts are like much.
 _LEAST_PART = 30
 
@@ -84,11 +86,12 @@ def backing(
     if silent is not None:
         speaks &= ~silent[best]
     first = np.flatnonzero(speaks)[:FIRST_HITS]
-    similarity = background.similarity(other_modality(query))
+    modality = other_modality(query)
+    similarity = background.similarity(modality)
     if similarity is None or not len(first) or len(best) < 2:
         return said
     of_best = rows(best)
-    weights = _weights(query, of_best, first, similarity)
+    weights = _weights(query, of_best, first, similarity, _SIMILAR[modality])
     # A hit says nothing for itself. The others count for its voice too: else the sixth of several
     # look-alikes, for which five speak, would get more than the first, for which four do.
     weights[:, first] *= len(first) / max(1, len(first) - 1)
@@ -97,11 +100,20 @@ def backing(
     return said
 
 
-def _weights(query: Float32, rows: Ragged, hits: Int64, similarity: Similarity) -> Float64:
-    """Return (m, n): how far each of m hits speaks for each of n candidates, 0 to 1."""
+def _weights(
+    query: Float32,
+    rows: Ragged,
+    hits: Int64,
+    similarity: Similarity,
+    span: tuple[float, float],
+) -> Float64:
+    """Return (m, n): how far each of m hits speaks for each of n candidates, 0 to 1.
+
+    It does so not at all and fully for those whose similarity is as rare as ``span`` says.
+    """
     candidates = Compared.of(rows)
     weights = np.zeros((len(hits), len(rows)))
-    none, full = _SIMILAR
+    none, full = span
     for place, hit in enumerate(hits.tolist()):
         step()
         part = aligned_part(query, rows[hit])

@@ -16,6 +16,8 @@ from protalign.residues.tail import tail_of
 
 #: Pairs to fit on, at least.
 MIN_PAIRS = 500
+#: The part of the unrelated pairs whose scores decide the scale of the tail.
+_TAIL = (0.2, 0.02)
 #: Quantiles of a query's scores with the background that give its location and its scale. Above the
 #: second are relatives, if there are any.
 _QUERY = (0.75, 0.97)
@@ -365,6 +367,6 @@ def _fit_tail(
             )
         weights: Float64 = np.asarray(np.linalg.lstsq(X[keep], y[keep], rcond=None)[0])
         above = (y - X @ weights) / spread
-        start, scale = tail_of(above[keep], float(np.finfo(np.float64).tiny))
+        start, scale = tail_of(above[keep], _TAIL, float(np.finfo(np.float64).tiny))
         keep = above - start < -scale * np.log(_RELATED)
     return weights, start, scale, int(keep.sum())

@@ -14,6 +14,10 @@ from protalign.residues.kernels.packed import PackedTargets, pack
 from protalign.residues.kernels.scores import local_scores
 from protalign.residues.tail import tail_of
 
+#: The part of the pairs whose similarity decides the scale of chance. Some of those above are
+#: relatives: with (0.2, 0.02) the scale differed by half between backgrounds, and relatives of one
+#: choice of topologies were not similar.
+_TAIL = (0.5, 0.1)
 #: The least scale of chance. Copies of few proteins have nearly one similarity.
 _LEAST_SCALE = 1e-3
 
@@ -68,7 +72,7 @@ class Similarity:
         """Fit it on the (R, k + 2) rows of at least two proteins, most of them unrelated."""
         places = np.arange(len(rows))  # every second one with the others: a quarter of all pairs
         others = Compared.of(rows.take(places[1::2]))
-        return cls(*tail_of(cls.between(rows.take(places[::2]), others), _LEAST_SCALE))
+        return cls(*tail_of(cls.between(rows.take(places[::2]), others), _TAIL, _LEAST_SCALE))
 
     @staticmethod
     def between(some: Ragged, others: Compared) -> Float32:
