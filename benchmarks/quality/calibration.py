@@ -170,9 +170,9 @@ def backings(
     own = np.eye(len(excess), dtype=np.bool_)
     if calibration.background is None:
         raise SystemExit("the store has too few proteins for a background")
-    take, background, n = targets.local.take, calibration.background, len(excess)
+    local, background, n = targets.local, calibration.background, len(excess)
     said = [
-        backing(rows.local, of_query, take, background, n, silent)
+        backing(rows.local, of_query, local.lengths, local.take, background, n, silent)
         for rows, of_query, silent in zip(queries, excess, own, strict=True)
     ]
     return np.stack(said)

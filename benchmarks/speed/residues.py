@@ -197,7 +197,8 @@ def backing_of(query: Float32, targets: Ragged) -> Callable[[], object]:
     background = Background({"structure": CompactRows.of("structure", candidates)})
     background.similarity("structure")  # a process knows it after its first query
     excess = np.linspace(10, -2, len(rows))
-    return lambda: backing(query, excess, candidates.take, background, len(rows))
+    lengths, take = candidates.lengths, candidates.take
+    return lambda: backing(query, excess, lengths, take, background, len(rows))
 
 
 def first_calls() -> dict[str, float]:

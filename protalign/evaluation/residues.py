@@ -180,8 +180,9 @@ def _backings(
     said = np.empty_like(excess)
     for place, query in enumerate(queries.local):
         silent = None if own is None else own(slice(place, place + 1))[0]
-        rows, n_targets = candidates.local.take, len(candidates)
-        said[place] = backing(query, excess[place], rows, background, n_targets, silent)
+        rows, lengths = candidates.local.take, candidates.local.lengths
+        n_targets = len(candidates)
+        said[place] = backing(query, excess[place], lengths, rows, background, n_targets, silent)
     return said
 
 

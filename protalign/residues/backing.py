@@ -17,11 +17,12 @@ import numpy as np
 
 from protalign.core.arrays import Bool, Float32, Float64, Int64
 from protalign.core.protein import Modality
-from protalign.core.ragged import Ragged
+from protalign.core.ragged import Ragged, blocks
 from protalign.core.steps import step
 from protalign.residues.background import Background, other_modality
 from protalign.residues.kernels.scores import local_scores
 from protalign.residues.similarity import Compared, Similarity
+from protalign.residues.targets import PAIRS_AT_ONCE, RESIDUES_AT_ONCE
 
 #: First hits that speak for others. With ten, topologies' sensitivity is the same.
 FIRST_HITS = 5
@@ -47,6 +48,7 @@ _LEAST_PART = 30
 def backing(
     query: Float32,
     excess: Float64,
+    lengths: Int64,
     rows: Callable[[Int64], Ragged],
     background: Background,
     n_targets: int,
@@ -56,8 +58,8 @@ def backing(
 
     Only the best ``SPOKEN_FOR`` candidates take part, and the first ``FIRST_HITS`` of them speak
     for the others. A hit speaks with the part of it that the query's alignment covers, so that a
-    domain beside it says nothing. If the thread's work is run in steps, other work may go first
-    between two hits.
+    domain beside it says nothing. Memory is bounded, however long the candidates are. If the
+    thread's work is run in steps, other work may go first between two.
 
     Parameters
     ----------
@@ -65,8 +67,11 @@ def backing(
         The query's rows for the local mode, which show its modality.
     excess : (n,) float64
         The candidates' excess.
+    lengths : (n,) int64
+        Their residues.
     rows : callable
-        Given (m,) int64 places of candidates, returns their rows for the local mode.
+        Given (m,) int64 places of candidates, returns their rows for the local mode. It is asked
+        for the first hits, and for the best candidates, some at a time.
     background : Background
         The calibration's, which shows how similar unrelated proteins are.
     n_targets : int
@@ -90,37 +95,24 @@ def backing(
     similarity = background.similarity(modality)
     if similarity is None or not len(first) or len(best) < 2:
         return said
-    of_best = rows(best)
-    weights = _weights(query, of_best, first, similarity, _SIMILAR[modality])
+    parts = [aligned_part(query, hit) for hit in rows(best[first])]
+    weights = np.zeros((len(first), len(best)))
+    none, full = _SIMILAR[modality]
+    at_once = min(RESIDUES_AT_ONCE, PAIRS_AT_ONCE // max(1, *map(len, parts), len(query)))
+    for some in blocks(lengths[best], at_once):
+        candidates = Compared.of(rows(best[some]))
+        for place, part in enumerate(parts):
+            step()
+            if len(part) >= _LEAST_PART:
+                [found] = Similarity.between(Ragged.pack([part]), candidates)
+                weights[place, some] = (similarity.rarity(found) - none) / (full - none)
+    weights = weights.clip(0, 1)
     # A hit says nothing for itself. The others count for its voice too: else the sixth of several
     # look-alikes, for which five speak, would get more than the first, for which four do.
     weights[:, first] *= len(first) / max(1, len(first) - 1)
     weights[np.arange(len(first)), first] = 0
     said[best] = _PART * (evidence[first] @ weights) / (1 + weights.sum(axis=0))
     return said
-
-
-def _weights(
-    query: Float32,
-    rows: Ragged,
-    hits: Int64,
-    similarity: Similarity,
-    span: tuple[float, float],
-) -> Float64:
-    """Return (m, n): how far each of m hits speaks for each of n candidates, 0 to 1.
-
-    It does so not at all and fully for those whose similarity is as rare as ``span`` says.
-    """
-    candidates = Compared.of(rows)
-    weights = np.zeros((len(hits), len(rows)))
-    none, full = span
-    for place, hit in enumerate(hits.tolist()):
-        step()
-        part = aligned_part(query, rows[hit])
-        if len(part) >= _LEAST_PART:
-            [found] = Similarity.between(Ragged.pack([part]), candidates)
-            weights[place] = np.clip((similarity.rarity(found) - none) / (full - none), 0, 1)
-    return weights
 
 
 def aligned_part(query: Float32, target: Float32) -> Float32:

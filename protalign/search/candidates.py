@@ -205,7 +205,11 @@ def reranked(
 def with_global_scores(
     hits: list[Hit], query: ProteinRows | None, residues: StoredResidues
 ) -> list[Hit]:
-    """Return a query's hits with the global scores that are lacking."""
+    """Return a query's hits with the global scores that are lacking.
+
+    Raise InputError if the rows for these of one of them are not finite. Those of the other
+    candidates were not made.
+    """
     places = [
         place
         for place, hit in enumerate(hits)

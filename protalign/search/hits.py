@@ -80,7 +80,8 @@ def search(
         What orders the hits of a second stage: the best local alignment, which finds relatives, or
         the best diagonal, which tells the query's own partner from its near-identical siblings.
         Both are given. In mode "local" the first hits back others that are like them
-        (``Hit.backing``), so the order is that of ``Hit.probability``, not of E-values.
+        (``Hit.backing``), so the order of a calibrated model is that of ``Hit.probability``, not of
+        E-values.
     length_term : float
         Order by the global score less so many nats for each residue by which the two lengths
         differ (``Hit.score``; ``Hit.global_score`` stays without it); 2 is a good value. It tells

@@ -14,6 +14,7 @@ from protalign.core.checks import check_between
 from protalign.core.errors import InputError
 from protalign.core.protein import Modality
 from protalign.core.ragged import Ragged, blocks
+from protalign.core.steps import step
 from protalign.core.words import AlignMode
 from protalign.heads.inputs import choose_encoder
 from protalign.heads.model import Model
@@ -23,6 +24,7 @@ from protalign.residues.chains import ProteinTargets
 from protalign.residues.proteins import PackedRows, ProteinRows
 from protalign.residues.scan import best_targets
 from protalign.residues.targets import (
+    PAIRS_AT_ONCE,
     RESIDUES_AT_ONCE,
     TargetScores,
     less_length_term,
@@ -158,9 +160,11 @@ class StoredResidues:
         return rows
 
     def blocks(
-        self, modality: Modality, entries: SearchedEntries
+        self, modality: Modality, entries: SearchedEntries, mode: AlignMode
     ) -> Iterator[tuple[Int64, PackedRows]]:
         """Yield the rows of the entries that have the modality, some at a time, and their places.
+
+        Those of mode "local" are for that mode alone, each protein as one chain.
 
         Raise InputError if the embeddings of one are not finite.
         """
@@ -171,7 +175,12 @@ class StoredResidues:
             known = np.flatnonzero(lengths)
             for part in blocks(lengths[known], RESIDUES_AT_ONCE):
                 some = known[part]
-                yield places[some], self.packed(modality, [ids[place] for place in some])
+                names = [ids[place] for place in some]
+                if mode == "local":
+                    rows = self.local(modality, names)
+                    yield places[some], PackedRows(rows, rows, rows.lengths)
+                else:
+                    yield places[some], self.packed(modality, names)
 
     def _encoder(self, modality: Modality) -> str:
         encoder = choose_encoder(self._store, modality, None, self._model.encoders.get(modality))
@@ -234,7 +243,7 @@ def best_of_all(
     for first in range(0, len(queries), _QUERIES_AT_ONCE):
         best += best_targets(
             PackedRows.of(queries[first : first + _QUERIES_AT_ONCE]),
-            residues.blocks(modality, entries),
+            residues.blocks(modality, entries, mode),
             count,
             mode,
             residues.stage.calibration,
@@ -304,7 +313,9 @@ def rescored(
         background = None if calibration is None else calibration.background
         if scores.excess is not None and background is not None and len(names) > 1:
             of_all = len(ids) if n_targets is None else n_targets
-            said = backing(query.local, scores.excess, candidates.again, background, of_all)
+            of_known = lengths[known]
+            rows = candidates.again
+            said = backing(query.local, scores.excess, of_known, rows, background, of_all)
             scores = replace(scores, backing=said)
         of_mode = scores.local
     else:
@@ -331,7 +342,9 @@ def global_scores(
     Raise InputError if the embeddings of one are not finite.
     """
     found = np.empty(len(ids), np.float32)
-    for part in blocks(residues.lengths(modality, ids), RESIDUES_AT_ONCE):
+    at_once = min(RESIDUES_AT_ONCE, PAIRS_AT_ONCE // max(1, len(query.diagonal)))
+    for part in blocks(residues.lengths(modality, ids), at_once):
+        step()
         targets = ProteinTargets(residues.packed(modality, list(ids[part])))
         [found[part]] = targets.global_scores(PackedRows.of([query]))
     return found
@@ -344,7 +357,7 @@ class _Candidates:
         self, residues: StoredResidues, modality: Modality, ids: Sequence[str], lengths: Int64
     ) -> None:
         self._residues, self._modality, self._ids = residues, modality, ids
-        self._lengths, self._keeps = lengths, int(lengths.sum()) <= _KEPT
+        self._keeps = int(lengths.sum()) <= _KEPT
         self._kept: dict[int, Float32] = {}
 
     def read(self, places: Int64) -> Ragged:
@@ -358,5 +371,4 @@ class _Candidates:
         """Return the rows of some that were read before, at least one."""
         if self._keeps:
             return Ragged.pack([self._kept[place] for place in places.tolist()])
-        parts = blocks(self._lengths[places], RESIDUES_AT_ONCE)
-        return Ragged.pack([rows for part in parts for rows in self.read(places[part])])
+        return self.read(places)

@@ -99,9 +99,19 @@ def test_first_hits_speak_but_for_the_own_protein(
         said = scores["residues_backed"] - scores["residues_excess"]
         for place, query in enumerate(queries.local):
             excess, silent = scores["residues_excess"][place], np.arange(N) == place
-            expected = backing(query, excess, candidates.local.take, background, N, silent)
+            expected = backing(
+                query,
+                excess,
+                candidates.local.lengths,
+                candidates.local.take,
+                background,
+                N,
+                silent,
+            )
             np.testing.assert_allclose(said[place], expected, atol=1e-3)
-            with_own = backing(query, excess, candidates.local.take, background, N)
+            with_own = backing(
+                query, excess, candidates.local.lengths, candidates.local.take, background, N
+            )
             spoken += int(not np.allclose(with_own, expected))
     assert spoken > 0
 

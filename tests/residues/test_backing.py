@@ -61,6 +61,7 @@ def said(
     return backing(
         query,
         np.array(excess),
+        packed.lengths,
         packed.take,
         Known("structure"),
         n_targets,
@@ -134,18 +135,24 @@ def test_structures_as_queries_and_models_of_before() -> None:
     query = structure(fold(0), 1)
     targets = Ragged.pack([sequence(fold(0) + 0.1), sequence(fold(0) - 0.1), sequence(fold(1))])
     excess = np.array([8.0, 1.0, 1.0])
-    found = backing(query, excess, targets.take, Known("sequence"), 3)
+    found = backing(query, excess, targets.lengths, targets.take, Known("sequence"), 3)
     assert found[1] > 0.5 * 8 / 2 > found[0] > 0
     assert found[2] == 0
     for known in (Background({}), Known("structure")):
-        np.testing.assert_array_equal(backing(query, excess, targets.take, known, 3), 0)
+        np.testing.assert_array_equal(
+            backing(query, excess, targets.lengths, targets.take, known, 3), 0
+        )
     none = np.empty((0, K + 2), np.float32)
-    assert backing(none, np.empty(0), targets.take, Known("structure"), 3).shape == (0,)
-    assert backing(query, excess[:1], targets.take, Known("sequence"), 3).tolist() == [0]
+    assert backing(
+        none, np.empty(0), targets.lengths[:0], targets.take, Known("structure"), 3
+    ).shape == (0,)
+    assert backing(
+        query, excess[:1], targets.lengths[:1], targets.take, Known("sequence"), 3
+    ).tolist() == [0]
 
 
 def test_nothing_is_read_if_nothing_is_said() -> None:
-    """Rows are asked for once, of the best; and not at all if no hit speaks."""
+    """Rows are asked for of the hits that speak, then of the best; not at all if none speaks."""
     asked: list[int] = []
     packed = Ragged.pack([structure(fold(0), seed) for seed in range(3)])
 
@@ -155,10 +162,12 @@ def test_nothing_is_read_if_nothing_is_said() -> None:
 
     background = Known("structure")
     query = sequence(fold(0))
-    assert backing(query, np.array([-1.0, -2.0, 0.0]), rows, background, 3).tolist() == [0, 0, 0]
+    assert backing(
+        query, np.array([-1.0, -2.0, 0.0]), packed.lengths, rows, background, 3
+    ).tolist() == [0, 0, 0]
     assert asked == []
-    backing(query, np.array([1.0, -2.0, 0.0]), rows, background, 3)
-    assert asked == [3]
+    backing(query, np.array([1.0, -2.0, 0.0]), packed.lengths, rows, background, 3)
+    assert asked == [1, 3]
 
 
 @given(seed=st.integers(0, 100), cut=st.integers(0, LENGTH - 10))
@@ -230,3 +239,24 @@ def test_the_aligned_part_is_that_of_the_alignment(seed: int, first: int, last: 
     found = align(query, target)
     expected = target[found.target_rows[0] : found.target_rows[-1] + 1]
     np.testing.assert_array_equal(aligned_part(query, target), expected)
+
+
+def test_candidates_are_compared_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same outcome, however few."""
+    targets = [structure(fold(seed % 3), seed) for seed in range(30)]
+    excess = np.linspace(6, -1, 30).tolist()
+    whole = said(sequence(fold(0)), excess, targets)
+    monkeypatch.setattr("protalign.residues.backing.RESIDUES_AT_ONCE", 3 * LENGTH)
+    asked: list[int] = []
+    packed = Ragged.pack(targets)
+
+    def rows(places: npt.NDArray[np.int64]) -> Ragged:
+        asked.append(len(places))
+        return packed.take(places)
+
+    query = sequence(fold(0))
+    found = backing(query, np.array(excess), packed.lengths, rows, Known("structure"), 30)
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+    assert (whole > 0).sum() > 5
+    assert max(asked[1:]) == 3
+    assert sum(asked) == 30 + FIRST_HITS

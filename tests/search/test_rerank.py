@@ -18,6 +18,7 @@ from protalign.core.ragged import Ragged
 from protalign.core.words import AlignMode
 from protalign.heads.residue_head import _Network
 from protalign.residues.background import Background, CompactRows
+from protalign.residues.backing import FIRST_HITS
 from protalign.search.hit import Hit
 from protalign.stores.store import StoreView
 from tests.helpers.rows_read import counted_reads
@@ -127,12 +128,21 @@ def test_first_hits_back_those_that_are_like_them(
         assert hit.backing is not None
         excess = np.log(2) * hit.bits + hit.backing
         assert hit.probability == pytest.approx(float(calibration.probability(excess)), rel=0.01)
+    reads = counted_reads(monkeypatch)
+    assert [hit.id for hit in hits_of()] == [hit.id for hit in hits]
+    kept = sum(entries for entries, _ in reads)
     monkeypatch.setattr("protalign.search.rerank._KEPT", 0)
-    monkeypatch.setattr("protalign.search.rerank.RESIDUES_AT_ONCE", 500)
+    monkeypatch.setattr("protalign.residues.backing.RESIDUES_AT_ONCE", 500)
+    del reads[:]
     again = hits_of()
+    assert sum(entries for entries, _ in reads) == kept + 40 + FIRST_HITS
+    assert sum(residues <= 500 for _, residues in reads) > 5
     assert [hit.id for hit in again] == [hit.id for hit in hits]
     for one, two in zip(again, hits, strict=True):
         assert one.backing == pytest.approx(two.backing, abs=1e-4)
+    monkeypatch.setattr("protalign.residues.backing._HEARD", 40 / np.exp(20))
+    fewer = {hit.id: hit.backing or 0.0 for hit in hits_of()}  # the search has 40 entries
+    assert all(fewer[hit.id] < (hit.backing or 0) for hit in hits if hit.id in BPTI)
     assert hits_of(rerank=1)[0].backing is None
     by_diagonal = hits_of(mode="global")
     assert {hit.backing for hit in by_diagonal} == {None}
@@ -325,16 +335,18 @@ def test_a_number_that_is_too_large_for_the_head_is_named(
         protalign.search("1bpi_A", vectors, model=model_with_head(work), **options)
 
 
+@pytest.mark.parametrize("mode", ["local", "global"])
 def test_a_head_makes_the_global_scores(
-    finished: Path, work: Path, vectors: AlignedVectors
+    finished: Path, work: Path, vectors: AlignedVectors, mode: AlignMode
 ) -> None:
     """Local scores and E-values stay those of the correlations; each kind of query agrees."""
     store = EmbeddingStore.open(finished / "store.zarr")
     model, with_head = Model.load(work / "model"), model_with_head(work)
     given = ["1bpi_A", store["1bpi_A"].embeddings(SEQUENCE)[0]]
-    options = {"k": 10, "rerank": 10, "mode": "global"}
+    options = {"k": 10, "rerank": 10, "mode": mode}
     plain = protalign.search("1bpi_A", vectors, model=model, **options)
     hits = protalign.search(given, vectors, model=with_head, **options)
+    assert len(hits) == 20
     by_id = {hit.id: hit for hit in plain}
     for hit in hits:
         assert hit.local_score == pytest.approx(by_id[hit.id].local_score, rel=1e-4)
