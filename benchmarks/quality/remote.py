@@ -315,7 +315,7 @@ def own(data: Data, model: Model, seed: int, options: argparse.Namespace) -> dic
             figures[f"{name}, {direction}"] = {
                 scorer: {m: task[scorer][m] for m in ("recall_at_1", "recall_at_5", "mrr")}
                 for scorer in ("model", *report["scorers"], "mmseqs", "length")
-                if options.epochs is None or scorer != "model"
+                if scorer in task and (options.epochs is None or scorer != "model")
             }
     return figures
 

@@ -25,7 +25,7 @@ from protalign.evaluation.labels import LEVELS, Labels, families_of
 from protalign.evaluation.leakage import IDENTITIES, Leakage
 from protalign.evaluation.ranking import expected_recall, expected_reciprocal_rank, median_rank
 from protalign.evaluation.remote import Kinship, kinship_figures
-from protalign.evaluation.residues import RESIDUE_SCORERS
+from protalign.evaluation.residues import OF_RELATIVES, RESIDUE_SCORERS
 from protalign.evaluation.tasks import TaskRanks, paired, related, task_ranks
 from protalign.evaluation.test_set import RetrievalItems
 from protalign.heads.pairs import Pairs
@@ -106,7 +106,8 @@ def direction_figures(
         for level in LEVELS[scheme]
     }
     partners = paired(pairs.items[:, [column, 1 - column]], n, m)
-    results = task_ranks(n, m, scorers, partners, related(*family), classes)
+    retrieving = {name: each for name, each in scorers.items() if name != OF_RELATIVES}
+    results = task_ranks(n, m, retrieving, partners, related(*family), classes)
     if shared.leakage is not None:
         identity = np.zeros(n, dtype=np.float32)
         sequences = pairs.items[:, 0]

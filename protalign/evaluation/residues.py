@@ -27,6 +27,9 @@ RESIDUE_SCORERS = {
     "residues_excess": "residue stage: the local alignment above what chance gives it",
     "residues_backed": "residue stage: the same and the backing; a query's own protein backs none",
 }
+#: The scorer that only tasks of relatives have: without the own protein's voice its siblings would
+#: be behind it for no good reason.
+OF_RELATIVES = "residues_backed"
 #: Pairs of residues that an evaluation scores unasked: about a quarter of an hour on two cores.
 MOST_PAIRS = 2e11
 #: The least that a pair of residues counts on a diagonal of cut queries, in nats.
@@ -119,7 +122,7 @@ class PairScores:
         background = stage.calibration.background
         if background is not None:
             said = _backings(background, excess, queries, candidates, own)
-            scores["residues_backed"] = excess + said
+            scores[OF_RELATIVES] = excess + said
         return scores
 
 

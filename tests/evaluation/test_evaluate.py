@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,19 @@ import numpy as np
 import pytest
 
 from protalign.core.errors import InputError
-from protalign.core.protein import DIRECTIONS
+from protalign.core.protein import DIRECTIONS, MODALITIES
 from protalign.estimator.estimator import ProtAlignEstimator
 from protalign.evaluation.evaluate import BASELINES, evaluate
 from protalign.evaluation.labels import classes_of
-from protalign.evaluation.residues import RESIDUE_SCORERS
+from protalign.evaluation.residues import OF_RELATIVES, RESIDUE_SCORERS
 from protalign.evaluation.summary import retrieval_report
 from protalign.evaluation.test_set import chains_of
+from protalign.residues.background import Background, CompactRows
 from protalign.splits.mmseqs import HomologyError
 from protalign.stores import EmbeddingStore
 
+#: Those of every model.
+SCORERS = RESIDUE_SCORERS.keys() - {OF_RELATIVES}
 FIGURES = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "median_rank")
 
 
@@ -65,7 +70,7 @@ def test_baselines_stand_beside_every_figure(report: dict[str, Any]) -> None:
         assert {"protein", "family", "within_family", "scop_fold", "clean_95"} <= set(tasks)
         for figures in tasks.values():
             if figures["n_queries"]:
-                assert set(BASELINES) | set(RESIDUE_SCORERS) | {"model"} <= set(figures)
+                assert set(BASELINES) | SCORERS | {"model"} <= set(figures)
         assert tasks["family"]["family"]["recall_at_1"]["value"] == 1
         assert tasks["within_family"]["chance"] == tasks["within_family"]["family"]
         for scorer in ("kmers", "mmseqs"):
@@ -77,15 +82,38 @@ def test_baselines_stand_beside_every_figure(report: dict[str, Any]) -> None:
 def test_the_residue_stage_ranks_beside_the_vectors(report: dict[str, Any]) -> None:
     """Both directions have the same alignments; the stage knows siblings that vectors confuse."""
     assert report["residues"] == "all queries against all candidates"
-    assert set(report["scorers"]) == set(RESIDUE_SCORERS)
+    assert set(report["scorers"]) == SCORERS  # the model keeps no background
     for direction in DIRECTIONS:
         figures = report[direction]["tasks"]["protein"]
         assert figures["residues_global"]["mrr"]["value"] > figures["model"]["mrr"]["value"]
         remote = report[direction]["remote"]["scop"]
         assert list(remote) == ["family", "superfamily", "fold"]
         assert remote["family"]["left_out"]["unlabelled"] > 0
-        for name in (*RESIDUE_SCORERS, "model", "mmseqs", "length"):
+        for name in (*SCORERS, "model", "mmseqs", "length"):
             assert 0 <= remote["family"][name]["sensitivity"]["value"] <= 1
+
+
+def test_backing_is_for_relatives(
+    store: EmbeddingStore, fitted: ProtAlignEstimator, families: dict[str, str]
+) -> None:
+    """A model that keeps a background has it among them, and not among tasks of own proteins."""
+    model = copy(fitted.model_)
+    stage = model.residue_scorer()
+    assert stage.calibration is not None
+    rows = {}
+    for modality in MODALITIES:
+        block = model.inputs(store[:10]).rows(modality, np.arange(10))
+        rows[modality] = CompactRows.of(
+            modality, replace(block, values=stage.rows(modality, block.values))
+        )
+    calibration = replace(stage.calibration, background=Background(rows))
+    model.residue_stage = replace(stage, calibration=calibration)
+    scop = {entry_id: f"a.1.1.{family}" for entry_id, family in families.items()}
+    report = evaluate(model, store[20:], families=families, scop=scop, n_bootstrap=0, method="kmer")
+    assert set(report["scorers"]) == set(RESIDUE_SCORERS)
+    for direction in DIRECTIONS:
+        assert OF_RELATIVES not in report[direction]["tasks"]["protein"]
+        assert OF_RELATIVES in report[direction]["remote"]["scop"]["family"]
 
 
 def test_the_residue_stage_may_be_left_out(
