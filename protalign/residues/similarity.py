@@ -58,8 +58,9 @@ class Similarity:
     Examples
     --------
     >>> rows = Ragged.pack([np.eye(6, dtype=np.float32)[i] for i in ([0, 1, 2], [0, 1, 2, 3])])
-    >>> Similarity.between(rows, Compared.of(rows)).round(2).tolist()
-    [[1.0, 0.87], [0.87, 1.0]]
+    >>> [[one, other], _] = Similarity.between(rows, Compared.of(rows)).tolist()
+    >>> round(one, 2), round(other, 2)
+    (1.0, 0.87)
     >>> float(Similarity(start=0.0, scale=0.03).rarity(0.87).round(1))
     29.0
     """

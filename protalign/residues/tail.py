@@ -27,10 +27,10 @@ def tail_of(
 
     Examples
     --------
-    >>> values = np.random.default_rng(0).exponential(2.0, 100_000)
+    >>> values = 5 + np.random.default_rng(0).exponential(2.0, 100_000)
     >>> start, scale = tail_of(values, (0.2, 0.02), 1e-3)
     >>> round(start, 1), round(scale, 1)
-    (0.0, 2.0)
+    (5.0, 2.0)
     """
     first, last = np.quantile(values, [1 - share for share in shares])
     scale = max(float(last - first) / float(np.log(shares[0] / shares[1])), least_scale)

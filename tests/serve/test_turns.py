@@ -261,7 +261,7 @@ def test_a_comparison_by_residues_ends_when_nobody_waits(
         found = library.searcher.find(queries, options)
     assert [hit.id for hit in found] == [hit.id for hit in want]
     assert [hit.evalue for hit in found] == pytest.approx([hit.evalue for hit in want], rel=1e-3)
-    scored, begun, inner = [], threading.Event(), scoring._scores
+    scored, begun, inner = [], threading.Event(), scoring.local_scores
 
     def slow(*given: object) -> object:
         scored.append(1)
@@ -269,7 +269,7 @@ def test_a_comparison_by_residues_ends_when_nobody_waits(
         time.sleep(0.02)
         return inner(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(scoring, "_scores", slow)
+    monkeypatch.setattr(scoring, "local_scores", slow)
 
     async def work(compute: Compute, metrics: Metrics) -> int:
         task = await at_once(compute, lambda: library.searcher.find(queries, options))
