@@ -103,31 +103,34 @@ class ProteinTargets:
         """Return the global scores alone, (m, n) float32; parameters as of ``scores``."""
         best = np.empty((len(queries), len(self._rows)), np.float32)
         several = _by_chain(queries)
-        for places in map(np.flatnonzero, (~several, several)):
-            if not len(places):
-                continue
-            some = queries.take(places)
-            if several[places[0]]:
-                best[places] = self._chains.scores(some, None)
-                continue
-            best[places], _ = diagonal_scores(some.diagonal, self._diagonal)
-            if len(self._several):
-                best[np.ix_(places, self._several)] = self._chains_of_several.scores(some, None)
+        for score, some in ((self._diagonals_of_one, ~several), (self._of_chains, several)):
+            places = np.flatnonzero(some)
+            if len(places):
+                best[places] = score(queries.take(places), None)
+        return best
+
+    def _diagonals_of_one(self, queries: PackedRows, floor: float | None) -> Float32:
+        """Return the global scores of queries of one chain."""
+        best, _ = diagonal_scores(queries.diagonal, self._diagonal, floor=floor)
+        if len(self._several):
+            best[:, self._several] = self._chains_of_several.scores(queries, floor)
         return best
 
     def _of_one_chain(self, queries: PackedRows, floor: float | None) -> tuple[Float32, Float32]:
         # All as if they had one chain, together: so those that have get the same last bits as ever.
-        if self._one:
-            (best, _), (local, _, _) = both_scores(queries.local, self._local, floor=floor)
-        else:
-            best, _ = diagonal_scores(queries.diagonal, self._diagonal, floor=floor)
+        if not self._one:
             local, _, _ = local_scores(queries.local, self._local)
+            return self._diagonals_of_one(queries, floor), local
+        (best, _), (local, _, _) = both_scores(queries.local, self._local, floor=floor)
         if len(self._several):
             best[:, self._several] = self._chains_of_several.scores(queries, floor)
         return best, local
 
     def _of_several(self, queries: PackedRows, floor: float | None) -> tuple[Float32, Float32]:
-        return self._chains.scores(queries, floor), local_scores(queries.local, self._local)[0]
+        return self._of_chains(queries, floor), local_scores(queries.local, self._local)[0]
+
+    def _of_chains(self, queries: PackedRows, floor: float | None) -> Float32:
+        return self._chains.scores(queries, floor)
 
 
 def _by_chain(rows: PackedRows) -> Bool:

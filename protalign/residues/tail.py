@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Floating = TypeVar("Floating", bound=np.floating[Any])
-
 
 def tail_of(
-    values: npt.NDArray[Floating], shares: tuple[float, float], least_scale: float
+    values: npt.NDArray[np.floating[Any]], shares: tuple[float, float], least_scale: float
 ) -> tuple[float, float]:
     """Return (start, scale): a share ``exp(-(x - start) / scale)`` of the values is x or more.
 
