@@ -16,6 +16,7 @@ from protalign.cli.hit_options import (
     HtmlFile,
     LengthTerm,
     MinCoverage,
+    MinProbability,
     MinScore,
     MinTm,
     OrderMode,
@@ -97,10 +98,11 @@ def easy_search(
         typer.Option(
             metavar="<float>",
             help="Give only hits of at most this E-value. Default: 10, if the model gives "
-            "E-values.",
+            "E-values and --min-prob is not given.",
             show_default=False,
         ),
     ] = None,
+    min_prob: MinProbability = None,
     min_score: MinScore = None,
     min_cov: MinCoverage = None,
     min_tm: MinTm = None,
@@ -166,6 +168,7 @@ def easy_search(
             length_term=length_term,
             query_by=query_by,
             max_evalue=max_evalue,
+            min_prob=min_prob,
             min_score=min_score,
             min_cov=min_cov,
             min_tm=min_tm,

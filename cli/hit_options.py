@@ -71,6 +71,14 @@ MaxEvalue = Annotated[
     float | None,
     typer.Option("--max-evalue", metavar="<float>", help="Give only hits of at most this E-value."),
 ]
+MinProbability = Annotated[
+    float | None,
+    typer.Option(
+        "--min-prob",
+        metavar="<0 to 1>",
+        help="Give only hits of at least this probability of a common fold.",
+    ),
+]
 MinScore = Annotated[
     float | None,
     typer.Option(

@@ -108,6 +108,7 @@ def easy_search(
     query_by: Modality = "structure",
     tm_score: bool = False,
     max_evalue: float | None = None,
+    min_prob: float | None = None,
     min_score: float | None = None,
     min_cov: float | None = None,
     min_tm: float | None = None,
@@ -140,10 +141,11 @@ def easy_search(
     rerank : int or "all"
         Compare this many of the nearest targets with a query residue by residue, at least ``k``; or
         all of them, as for ``protalign.search``.
-    mode, length_term, tm_score, min_score, min_cov, min_tm, columns, superpose
+    mode, length_term, tm_score, min_prob, min_score, min_cov, min_tm, columns, superpose
         As for ``protalign.search``.
     max_evalue : float, optional
-        Give only hits of at most this E-value. Default: 10, if the model gives E-values.
+        Give only hits of at most this E-value. Default: 10, if the model gives E-values and
+        ``min_prob`` is not given.
     query_by : "structure" or "sequence"
         What a structure file is a query by: "sequence" compares the letters that it has with the
         targets' structures.
@@ -186,11 +188,11 @@ def easy_search(
     model, name, quality = _model(model, device)
     if reporter is not None:
         reporter.say(f"model: {name}; {quality}")
-    filters = HitFilters(max_evalue, min_score, min_cov, min_tm)
+    filters = HitFilters(max_evalue, min_prob, min_score, min_cov, min_tm)
     wanted = Wanted(parse_columns(columns), filters, superpose, tm_score)
     if model.residue_scorer().calibration is None:
         refuse_uncalibrated(wanted)
-    elif max_evalue is None:
+    elif max_evalue is None and min_prob is None:
         max_evalue = MAX_EVALUE
     options = options or ReadOptions()
     given = [
@@ -217,6 +219,7 @@ def easy_search(
         length_term=length_term,
         tm_score=tm_score,
         max_evalue=max_evalue,
+        min_prob=min_prob,
         min_score=min_score,
         min_cov=min_cov,
         min_tm=min_tm,

@@ -37,6 +37,8 @@ class HitFilters:
     ----------
     max_evalue : float or None
         The highest E-value.
+    min_prob : float or None
+        The lowest probability of a common fold, 0 to 1 (``Hit.probability``).
     min_score : float or None
         The lowest score of the search's mode (``Hit.score``), in nats.
     min_cov : float or None
@@ -52,6 +54,7 @@ class HitFilters:
     """
 
     max_evalue: float | None = None
+    min_prob: float | None = None
     min_score: float | None = None
     min_cov: float | None = None
     min_tm: float | None = None
@@ -59,6 +62,7 @@ class HitFilters:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("max_evalue", 0, math.inf),
+            ("min_prob", 0, 1),
             ("min_score", -math.inf, math.inf),
             ("min_cov", 0, 1),
             ("min_tm", 0, 1),
@@ -69,7 +73,7 @@ class HitFilters:
     @property
     def names(self) -> tuple[str, ...]:
         """The filters that ask for something."""
-        every = ("max_evalue", "min_score", "min_cov", "min_tm")
+        every = ("max_evalue", "min_prob", "min_score", "min_cov", "min_tm")
         return tuple(name for name in every if getattr(self, name) is not None)
 
 
@@ -249,6 +253,10 @@ class Comparison:
         """Return whether a hit passes; a number that is unknown does not."""
         if filters.max_evalue is not None and not (
             hit.evalue is not None and hit.evalue <= filters.max_evalue
+        ):
+            return False
+        if filters.min_prob is not None and not (
+            hit.probability is not None and hit.probability >= filters.min_prob
         ):
             return False
         if filters.min_score is not None and not (

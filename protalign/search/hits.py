@@ -35,6 +35,7 @@ def search(
     length_term: float = 0.0,
     tm_score: bool = False,
     max_evalue: float | None = None,
+    min_prob: float | None = None,
     min_score: float | None = None,
     min_cov: float | None = None,
     min_tm: float | None = None,
@@ -90,11 +91,12 @@ def search(
     tm_score : bool
         Superpose each hit on its query and give the TM-score; None for a query or an entry without
         coordinates. Refused if no query has any.
-    max_evalue, min_score, min_cov, min_tm : float, optional
-        Give only hits with at most this E-value and at least this score (in nats, of ``mode``),
-        coverage of both proteins (0 to 1) and TM-score (by the query's length). A hit whose number
-        is unknown does not pass. The candidates of the second stage are tried in their order until
-        ``k`` have passed; without one only the ``k`` nearest are tried.
+    max_evalue, min_prob, min_score, min_cov, min_tm : float, optional
+        Give only hits with at most this E-value and at least this probability of a common fold (0
+        to 1), score (in nats, of ``mode``), coverage of both proteins (0 to 1) and TM-score (by the
+        query's length). A hit whose number is unknown does not pass. The candidates of the second
+        stage are tried in their order until ``k`` have passed; without one only the ``k`` nearest
+        are tried.
     columns : str or iterable of str, optional
         Columns that ``Hits.write`` is to write (docs/formats.md), as a list or as text with
         commas. One that this search cannot give is refused before it begins.
@@ -148,7 +150,7 @@ def search(
         mode,
         length_term,
         tm_score,
-        HitFilters(max_evalue, min_score, min_cov, min_tm),
+        HitFilters(max_evalue, min_prob, min_score, min_cov, min_tm),
         parse_columns(columns),
         superpose,
     )

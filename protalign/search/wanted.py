@@ -14,6 +14,7 @@ from protalign.stores import EmbeddingStore
 
 _OF_FILTERS: Mapping[str, Need] = {
     "max_evalue": "calibration",
+    "min_prob": "calibration",
     "min_score": "residues",
     "min_cov": "alignment",
     "min_tm": "coordinates",

@@ -59,6 +59,7 @@ class SearchForm(QueryForm):
         False, description="Superpose each hit on its query. Refused if no query has coordinates."
     )
     max_evalue: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    min_prob: Annotated[float, Field(ge=0, le=1)] | None = None
     min_score: Number | None = None
     min_cov: Annotated[float, Field(ge=0, le=1)] | None = None
     min_tm: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -158,7 +158,9 @@ class Service:
                 form.mode,
                 form.length_term,
                 form.tm_score,
-                HitFilters(form.max_evalue, form.min_score, form.min_cov, form.min_tm),
+                HitFilters(
+                    form.max_evalue, form.min_prob, form.min_score, form.min_cov, form.min_tm
+                ),
                 columns,
             )
             options.check(by_words=False)

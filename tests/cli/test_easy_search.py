@@ -62,6 +62,23 @@ def test_several_files_come_of_one_run(folder: Path, finished: Path) -> None:
     assert (folder / "a.tsv.gz").read_bytes()[:2] == b"\x1f\x8b"
 
 
+def test_a_least_probability_takes_the_place_of_the_highest_evalue(
+    folder: Path, finished: Path
+) -> None:
+    """With 0 all are given, also those above E = 10; with 0.5 those that have it."""
+    words = ["easy-search", folder / "query.fasta", finished / "store.zarr", folder / "p.tsv"]
+    words += ["--format-output", "evalue,prob"]
+    found = {}
+    for least in (0, 0.5):
+        run(*words, "--min-prob", least)
+        lines = (folder / "p.tsv").read_text().splitlines()[1:]  # the first names them
+        found[least] = [tuple(map(float, line.split("\t"))) for line in lines]
+    assert len(found[0]) == len(EmbeddingStore.open(finished / "store.zarr"))
+    assert max(evalue for evalue, _ in found[0]) > 10
+    assert found[0.5] == [row for row in found[0] if row[1] >= 0.5]
+    assert len(found[0.5]) >= 1
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [

@@ -511,11 +511,12 @@ def test_the_page_has_a_table_for_each_query(
 
 def test_filters_keep_the_best_that_pass(search: Search) -> None:
     """Each filter gives the hits of a search without it that have the number, and up to k."""
-    everything = search(QUERIES, k=30, columns="evalue,score,qcov,tcov,qtmscore,u")
+    everything = search(QUERIES, k=30, columns="evalue,prob,score,qcov,tcov,qtmscore,u")
     rows = everything.table().rows
     assert len(rows) == 60
     tests: dict[str, tuple[float, Callable[[dict[str, Any]], bool]]] = {
         "max_evalue": (0.1, lambda row: row["evalue"] <= 0.1),
+        "min_prob": (0.2, lambda row: row["prob"] >= 0.2),
         "min_score": (100, lambda row: row["score"] >= 100),
         "min_cov": (0.3, lambda row: min(row["qcov"], row["tcov"]) >= 0.3),
         "min_tm": (0.3, lambda row: row["qtmscore"] is not None and row["qtmscore"] >= 0.3),
@@ -580,6 +581,8 @@ def test_the_mode_decides_the_score_and_the_alignment(search: Search) -> None:
         ({"columns": "query,targt"}, "'targt': not a column of hits; did you mean 'target'"),
         ({"columns": "query,query"}, "query: the column is named twice"),
         ({"columns": []}, "columns: none is named"),
+        ({"rerank": 0, "min_prob": 0.5}, "min_prob: only a search"),
+        ({"min_prob": 50}, "min_prob=50: .* a finite number of at least 0 and at most 1$"),
         ({"min_cov": 1.5}, "min_cov=1.5: .* a finite number of at least 0 and at most 1$"),
         ({"min_tm": "high"}, "min_tm='high': out of range"),
         ({"queries": "MKTAYIAKQRQISFVKSHF", "columns": "u,t,alntmscore"},

@@ -70,6 +70,8 @@ def test_a_wrong_search_is_refused(
         ('"min_tm": 0.5', "min_tm"),
         ('"min_tm": 0.5, "columns": "query,rmsd"', "columns"),
         ('"max_evalue": 1', "max_evalue"),
+        ('"min_prob": 0.5', "min_prob"),
+        ('"rerank": 5, "min_prob": 50', "min_prob"),
         ('"columns": "query,qaln,evalue"', "columns"),
         ('"columns": "query,nothing"', "columns"),
         ('"columns": "query,mode"', "columns"),

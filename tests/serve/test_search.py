@@ -58,6 +58,7 @@ def same_hits(document: dict[str, Any], hits: Hits) -> None:
         {"k": 4, "rerank": 20},
         {"k": 4, "rerank": 20, "mode": "global", "length_term": 2.0, "min_cov": 0.5},
         {"k": 5, "against": "sequence"},
+        {"k": 5, "rerank": 20, "min_prob": 0.5},
         {"k": 5, "rerank": 20, "max_evalue": 0.01, "columns": "query,target,evalue,qaln,taln"},
     ],
 )

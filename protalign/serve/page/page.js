@@ -9,7 +9,7 @@
   const PLAIN = ["query", "target", "rank", "cosine", "against", "qlen", "tlen", "tdesc", "torganism", "taxid", "tacc"];
   const ALIGNED = ["score", "local_score", "global_score", "mode", "fident", "alnlen", "mismatch", "gapopen", "qstart", "qend", "tstart", "tend", "qcov", "tcov"];
   const CALIBRATED = ["evalue", "backing", "prob", "bits"];
-  const OPTIONS = ["k", "against", "query_by", "rerank", "mode", "max_evalue", "min_cov", "min_tm", "tm_score"];
+  const OPTIONS = ["k", "against", "query_by", "rerank", "mode", "max_evalue", "min_prob", "min_cov", "min_tm", "tm_score"];
   const MARKED = 100; // hits that are marked on the map, at most
 
   let info = null; // what the server says of itself
@@ -82,9 +82,11 @@
       (given.against === given.query_by && entries.length);
     const residues = info.model.residue_stage && Number(given.rerank) > 0 && !same;
     const calibrated = residues && info.model.calibrated;
-    if (!residues) ["rerank", "mode", "max_evalue", "min_cov"].forEach((name) => delete given[name]);
-    if (!calibrated) delete given.max_evalue;
-    if (given.min_cov) given.min_cov = Number(given.min_cov) / 100;
+    if (!residues) ["rerank", "mode", "max_evalue", "min_prob", "min_cov"].forEach((name) => delete given[name]);
+    if (!calibrated) ["max_evalue", "min_prob"].forEach((name) => delete given[name]);
+    ["min_prob", "min_cov"].forEach((name) => {
+      if (given[name]) given[name] = Number(given[name]) / 100;
+    });
     const columns = [...PLAIN, ...(residues ? ALIGNED : []), ...(calibrated ? CALIBRATED : [])];
     if (options.tm_score && (structures.length || entries.length)) columns.push("qtmscore");
     return { ...given, columns: columns.join(",") };
@@ -352,7 +354,9 @@
       form.elements.rerank.value = 0;
       form.elements.rerank.disabled = true;
     }
-    if (!info.model.calibrated) form.elements.max_evalue.disabled = true;
+    if (!info.model.calibrated) ["max_evalue", "min_prob"].forEach((name) => {
+      form.elements[name].disabled = true;
+    });
   };
   const start = async () => {
     try {
