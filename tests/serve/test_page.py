@@ -142,6 +142,24 @@ def test_a_file_s_hits_open_whatever_its_name_is(
     assert page.inner_text(".facts").count("TM-score") == 2
 
 
+@pytest.mark.slow
+def test_a_least_probability_is_asked_for_in_percent(opened: Page) -> None:
+    """The four lysozymes have 50 % each, and other hits do not; the URL names the option."""
+    page = opened.page
+    page.fill("#fasta", LYSOZYME)
+    page.click("#options summary")
+    page.fill("[name=min_prob]", "50")
+    search(page)
+    names = page.locator("button.open").all_inner_texts()
+    assert set(names) == {"107l_A", "108l_A", "109l_A", "110l_A"}
+    hits = json.loads(opened.saved("JSON"))["hits"]
+    assert all(hit["prob"] >= 0.5 for hit in hits)
+    page.reload()
+    page.wait_for_selector("table.hits tbody tr")
+    assert page.locator("button.open").all_inner_texts() == names
+    assert page.input_value("[name=min_prob]") == "50"
+
+
 def test_two_sequences_have_no_alignment(opened: Page) -> None:
     """A sequence among sequences: an opened hit says why it has vectors only."""
     page = opened.page
