@@ -35,8 +35,6 @@ _HEARD = 500.0
 #: The most that a hit says. One beyond doubt says no more than a very good one; else near-identical
 #: proteins would be ordered by what they say for each other.
 _MOST = 10.0
-#: The part of what its first hits say that a candidate gets.
-_PART = 0.5
 #: How rare a similarity of unrelated proteins must be, in -ln, before a hit speaks for a candidate,
 #: and where it does so fully. Sequences' rows are more alike than structures', and their tail is
 #: shorter.
@@ -111,7 +109,9 @@ def backing(
     # look-alikes, for which five speak, would get more than the first, for which four do.
     weights[:, first] *= len(first) / max(1, len(first) - 1)
     weights[np.arange(len(first)), first] = 0
-    said[best] = _PART * (evidence[first] @ weights) / (1 + weights.sum(axis=0))
+    # A mean, with nothing as one more voice. Half of it raised first hits and members of topologies
+    # less in trials, and kept one more query in a hundred with a member among the first five.
+    said[best] = (evidence[first] @ weights) / (1 + weights.sum(axis=0))
     return said
 
 

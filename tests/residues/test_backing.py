@@ -70,29 +70,29 @@ def said(
 
 
 def test_a_hit_speaks_for_those_that_are_like_it() -> None:
-    """For another structure of its fold, with half of half its excess, not for another fold."""
+    """For another structure of its fold, with half of its excess, not for another fold."""
     targets = [structure(fold(0), 1), structure(fold(0), 2), structure(fold(1), 3)]
     np.testing.assert_allclose(
-        said(sequence(fold(0)), [8.0, -0.5, -0.5], targets), [0, 0.5 * 8 / 2, 0]
+        said(sequence(fold(0)), [8.0, -0.5, -0.5], targets), [0, 8 / 2, 0]
     )
     # The hit's own voice is that of the other two: one and a half of 0.5 and one of nothing.
     found = said(sequence(fold(0)), [8.0, 0.5, 0.5], targets)
-    assert found[0] == pytest.approx(0.5 * 1.5 * 0.5 / 2.5)
+    assert found[0] == pytest.approx(1.5 * 0.5 / 2.5)
     assert found[2] == 0
 
 
 def test_several_hits_agree_or_do_not() -> None:
-    """What is said is a mean with nothing as one more voice: two of 8 and 4 say 0.5 * 12 / 3."""
+    """What is said is a mean with nothing as one more voice: two of 8 and 4 say 12 / 3."""
     targets = [structure(fold(0), seed) for seed in (1, 2, 3)]
     found = said(sequence(fold(0)), [8.0, 4.0, -1.0], targets)
-    np.testing.assert_allclose(found, [0.5 * 2 * 4 / 3, 0.5 * 2 * 8 / 3, 0.5 * 12 / 3])
+    np.testing.assert_allclose(found, [2 * 4 / 3, 2 * 8 / 3, 12 / 3])
 
 
 def test_no_hit_says_more_than_a_very_good_one() -> None:
     """Else near-identical proteins would be in the order of what they say for each other."""
     targets = [structure(fold(0), seed) for seed in range(8)]
     found = said(sequence(fold(0)), [500.0, 300.0, 200.0, 150.0, 50.0, 49.9, 49.8, 1.0], targets)
-    np.testing.assert_allclose(found, 0.5 * 50 / 6)  # the same for all: they keep their order
+    np.testing.assert_allclose(found, 50 / 6)  # the same for all: they keep their order
 
 
 def test_only_first_hits_speak_and_only_for_the_best() -> None:
@@ -116,7 +116,7 @@ def test_a_silent_candidate_says_nothing_and_gets_something() -> None:
     targets = [structure(fold(0), seed) for seed in (1, 2, 3)]
     silent = np.array([True, False, False])
     found = said(sequence(fold(0)), [8.0, 4.0, -1.0], targets, silent=silent)
-    np.testing.assert_allclose(found, [0.5 * 4 / 2, 0, 0.5 * 4 / 2])
+    np.testing.assert_allclose(found, [4 / 2, 0, 4 / 2])
 
 
 def test_another_domain_of_a_hit_says_nothing() -> None:
@@ -136,7 +136,7 @@ def test_structures_as_queries_and_models_of_before() -> None:
     targets = Ragged.pack([sequence(fold(0) + 0.1), sequence(fold(0) - 0.1), sequence(fold(1))])
     excess = np.array([8.0, 1.0, 1.0])
     found = backing(query, excess, targets.lengths, targets.take, Known("sequence"), 3)
-    assert found[1] > 0.5 * 8 / 2 > found[0] > 0
+    assert found[1] > 8 / 2 > found[0] > 0
     assert found[2] == 0
     for known in (Background({}), Known("structure")):
         np.testing.assert_array_equal(
@@ -216,7 +216,7 @@ def test_more_entries_do_not_have_more_to_say() -> None:
     query = sequence(fold(0))
     for n_targets, heard in ((40, 8.0), (500, 8.0), (500 * 10, 8 - np.log(10)), (10**7, 0.0)):
         found = said(query, [8.0, -1.0], targets, n_targets=n_targets)
-        np.testing.assert_allclose(found, [0, 0.5 * heard / 2], atol=1e-9)
+        np.testing.assert_allclose(found, [0, heard / 2], atol=1e-9)
 
 
 def test_short_parts_say_nothing() -> None:
