@@ -72,12 +72,11 @@ def said(
 def test_a_hit_speaks_for_those_that_are_like_it() -> None:
     """For another structure of its fold, with half of its excess, not for another fold."""
     targets = [structure(fold(0), 1), structure(fold(0), 2), structure(fold(1), 3)]
-    np.testing.assert_allclose(
-        said(sequence(fold(0)), [8.0, -0.5, -0.5], targets), [0, 8 / 2, 0]
-    )
-    # The hit's own voice is that of the other two: one and a half of 0.5 and one of nothing.
+    np.testing.assert_allclose(said(sequence(fold(0)), [8.0, -0.5, -0.5], targets), [0, 8 / 2, 0])
+    # The hit's own voice is that of the other two: one and a half of 0.5 and one of nothing. Of what
+    # they say it gets a third, since it has 8 of the 12 nats that are beyond doubt.
     found = said(sequence(fold(0)), [8.0, 0.5, 0.5], targets)
-    assert found[0] == pytest.approx(1.5 * 0.5 / 2.5)
+    assert found[0] == pytest.approx((1 - 8 / 12) * 1.5 * 0.5 / 2.5)
     assert found[2] == 0
 
 
@@ -85,14 +84,24 @@ def test_several_hits_agree_or_do_not() -> None:
     """What is said is a mean with nothing as one more voice: two of 8 and 4 say 12 / 3."""
     targets = [structure(fold(0), seed) for seed in (1, 2, 3)]
     found = said(sequence(fold(0)), [8.0, 4.0, -1.0], targets)
-    np.testing.assert_allclose(found, [2 * 4 / 3, 2 * 8 / 3, 12 / 3])
+    np.testing.assert_allclose(found, [(1 - 8 / 12) * 2 * 4 / 3, (1 - 4 / 12) * 2 * 8 / 3, 12 / 3])
 
 
-def test_no_hit_says_more_than_a_very_good_one() -> None:
+def test_hits_beyond_doubt_get_nothing_and_say_no_more_than_12_nats() -> None:
     """Else near-identical proteins would be in the order of what they say for each other."""
     targets = [structure(fold(0), seed) for seed in range(8)]
-    found = said(sequence(fold(0)), [500.0, 300.0, 200.0, 150.0, 50.0, 49.9, 49.8, 1.0], targets)
-    np.testing.assert_allclose(found, 50 / 6)  # the same for all: they keep their order
+    found = said(sequence(fold(0)), [500.0, 300.0, 200.0, 150.0, 50.0, 49.9, 12.0, 1.0], targets)
+    np.testing.assert_allclose(found, [0] * 7 + [(1 - 1 / 12) * 5 * 12 / 6])
+
+
+@given(excess=st.lists(st.floats(-20, 40, width=16), min_size=2, max_size=12))
+def test_look_alikes_keep_their_order(excess: list[float]) -> None:
+    """What they get raises all of them, the best ones least."""
+    targets = [structure(fold(0), 1)] * len(excess)
+    in_order = sorted(excess, reverse=True)
+    raised = np.array(in_order) + said(sequence(fold(0)), in_order, targets)
+    assert (np.diff(raised) <= 1e-9).all()
+    assert (raised <= np.maximum(in_order, 12)).all()
 
 
 def test_only_first_hits_speak_and_only_for_the_best() -> None:
@@ -116,7 +125,7 @@ def test_a_silent_candidate_says_nothing_and_gets_something() -> None:
     targets = [structure(fold(0), seed) for seed in (1, 2, 3)]
     silent = np.array([True, False, False])
     found = said(sequence(fold(0)), [8.0, 4.0, -1.0], targets, silent=silent)
-    np.testing.assert_allclose(found, [4 / 2, 0, 4 / 2])
+    np.testing.assert_allclose(found, [(1 - 8 / 12) * 4 / 2, 0, 4 / 2])
 
 
 def test_another_domain_of_a_hit_says_nothing() -> None:
@@ -136,7 +145,8 @@ def test_structures_as_queries_and_models_of_before() -> None:
     targets = Ragged.pack([sequence(fold(0) + 0.1), sequence(fold(0) - 0.1), sequence(fold(1))])
     excess = np.array([8.0, 1.0, 1.0])
     found = backing(query, excess, targets.lengths, targets.take, Known("sequence"), 3)
-    assert found[1] > 8 / 2 > found[0] > 0
+    assert found[1] == pytest.approx((1 - 1 / 12) * 1.5 * 8 / 2.5)
+    assert found[1] > found[0] > 0
     assert found[2] == 0
     for known in (Background({}), Known("structure")):
         np.testing.assert_array_equal(
