@@ -81,7 +81,7 @@ def backing(
     Returns
     -------
     (n,) float64
-        0 or above.
+        0 to 10.
     """
     said = np.zeros(len(excess))
     best = np.argsort(-excess, kind="stable")[:SPOKEN_FOR]
@@ -111,7 +111,8 @@ def backing(
     weights[:, first] *= len(first) / max(1, len(first) - 1)
     weights[np.arange(len(first)), first] = 0
     # A mean, with nothing as one more voice; the less doubt there is about a candidate, the less of
-    # it: of two that get the same mean, the better one stays before the other.
+    # it. Excess and backing together still rise with the excess, since no mean is above 10, so
+    # look-alikes keep their order.
     doubt = 1 - evidence.clip(0) / _CERTAIN
     said[best] = doubt * (evidence[first] @ weights) / (1 + weights.sum(axis=0))
     return said

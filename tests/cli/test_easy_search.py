@@ -48,6 +48,9 @@ def test_it_says_which_model_it_took_and_what_that_is_worth(folder: Path, finish
     assert "trained on 20 pairs" in done.stderr
     done = run(*words, folder / "own.m8", *own, code=2)
     assert "evalue, bits: the model's residue stage is not calibrated" in done.stderr
+    columns = ["--format-output", "query,target"]
+    done = run(*words, folder / "own.m8", *own, *columns, "--min-prob", 0.5, code=2)
+    assert "min_prob: the model's residue stage is not calibrated" in done.stderr
     assert run(*words, folder / "quiet.m8", "--quiet").stderr == ""
 
 
@@ -77,6 +80,9 @@ def test_a_least_probability_takes_the_place_of_the_highest_evalue(
     assert max(evalue for evalue, _ in found[0]) > 10
     assert found[0.5] == [row for row in found[0] if row[1] >= 0.5]
     assert len(found[0.5]) >= 1
+    run(*words, "--min-prob", 0, "--max-evalue", 20)
+    both = [line.split("\t") for line in (folder / "p.tsv").read_text().splitlines()[1:]]
+    assert 10 < max(float(evalue) for evalue, _ in both) <= 20
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,8 @@ def test_a_hit_speaks_for_those_that_are_like_it() -> None:
     """For another structure of its fold, with half of its excess, not for another fold."""
     targets = [structure(fold(0), 1), structure(fold(0), 2), structure(fold(1), 3)]
     np.testing.assert_allclose(said(sequence(fold(0)), [8.0, -0.5, -0.5], targets), [0, 8 / 2, 0])
-    # The hit's own voice is that of the other two: one and a half of 0.5 and one of nothing. Of what
-    # they say it gets a third, since it has 8 of the 12 nats that are beyond doubt.
+    # For the hit the other two speak: one and a half of 0.5 and one of nothing. It gets a third of
+    # that, since it has 8 of the 12 nats that are beyond doubt.
     found = said(sequence(fold(0)), [8.0, 0.5, 0.5], targets)
     assert found[0] == pytest.approx((1 - 8 / 12) * 1.5 * 0.5 / 2.5)
     assert found[2] == 0

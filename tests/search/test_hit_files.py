@@ -583,6 +583,7 @@ def test_the_mode_decides_the_score_and_the_alignment(search: Search) -> None:
         ({"columns": []}, "columns: none is named"),
         ({"rerank": 0, "min_prob": 0.5}, "min_prob: only a search"),
         ({"min_prob": 50}, "min_prob=50: .* a finite number of at least 0 and at most 1$"),
+        ({"min_prob": math.nan}, "min_prob=nan: out of range"),
         ({"min_cov": 1.5}, "min_cov=1.5: .* a finite number of at least 0 and at most 1$"),
         ({"min_tm": "high"}, "min_tm='high': out of range"),
         ({"queries": "MKTAYIAKQRQISFVKSHF", "columns": "u,t,alntmscore"},

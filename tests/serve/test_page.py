@@ -160,6 +160,38 @@ def test_a_least_probability_is_asked_for_in_percent(opened: Page) -> None:
     assert page.input_value("[name=min_prob]") == "50"
 
 
+@pytest.mark.slow
+def test_an_emptied_highest_evalue_stays_empty(opened: Page) -> None:
+    """In the URL too; a least probability takes the place of the 10, and a link is checked."""
+    page = opened.page
+
+    def worst() -> float:
+        return max(hit["evalue"] for hit in json.loads(opened.saved("JSON"))["hits"])
+
+    page.fill("#fasta", LYSOZYME)
+    page.click("#options summary")
+    search(page)
+    assert worst() <= 10
+    page.fill("[name=max_evalue]", "")
+    search(page)
+    page.wait_for_function("() => /max_evalue=(&|$)/.test(location.hash)")
+    assert worst() > 10
+    page.reload()
+    page.wait_for_selector("table.hits tbody tr")
+    assert page.input_value("[name=max_evalue]") == ""
+    assert worst() > 10
+    link = page.url
+    page.goto(link.replace("max_evalue=", "min_prob=0"))
+    page.reload()
+    page.wait_for_selector("table.hits tbody tr")
+    assert page.input_value("[name=max_evalue]") == "10"
+    assert worst() > 10
+    page.goto(link.replace("max_evalue=", "min_prob=500"))
+    page.reload()
+    page.wait_for_selector("[name=min_prob]:invalid", state="visible")
+    assert page.locator("table.hits").count() == 0
+
+
 def test_two_sequences_have_no_alignment(opened: Page) -> None:
     """A sequence among sequences: an opened hit says why it has vectors only."""
     page = opened.page

@@ -75,7 +75,9 @@
   };
   const parametersOf = (asked) => {
     const { options, files: structures, ids: entries } = asked;
-    const given = Object.fromEntries(Object.entries(options).filter(([name]) => name !== "tm_score"));
+    const given = Object.fromEntries(Object.entries(options).filter(([name, value]) => name !== "tm_score" && value !== ""));
+    // As in easy-search: a least probability takes the place of the highest E-value that nobody chose.
+    if (given.min_prob && given.max_evalue === form.elements.max_evalue.defaultValue) delete given.max_evalue;
     // Two sequences, or two structures, are compared by their vectors only.
     const same =
       (given.against === "sequence" && asked.fasta) || (given.against === "structure" && structures.length) ||
@@ -129,7 +131,8 @@
     for (const name of OPTIONS) {
       const input = form.elements[name];
       const value = input.type === "checkbox" ? (input.checked ? "1" : "") : input.value.trim();
-      if (value !== "") options[name] = value;
+      const emptied = input.type === "number" && input.defaultValue;
+      if (value !== "" || emptied) options[name] = value;
     }
     return options;
   };
@@ -141,6 +144,8 @@
       const input = form.elements[name];
       if (input.type === "checkbox") input.checked = Boolean(asked.options[name]);
       else if (name in asked.options) input.value = asked.options[name];
+      else if (input.type === "number") input.value = input.defaultValue;
+      else input.selectedIndex = 0;
     }
     drawInputs();
   };
@@ -390,6 +395,11 @@
       const asked = await asking.read(words, OPTIONS);
       if (!asked) return;
       fill(asked);
+      if (!form.checkValidity()) {
+        at("options").open = true; // the browser says what is wrong beside the field
+        form.reportValidity();
+        return;
+      }
       await submit(given(), place);
     } catch (error) {
       complain(error.message);
