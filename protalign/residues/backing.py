@@ -32,10 +32,10 @@ SPOKEN_FOR = 200
 #: entries, if its excess is above 0. So more entries, whose best false hits have a higher excess,
 #: do not have more to say.
 _HEARD = 500.0
-#: A hit that has so much is beyond doubt: no hit says more, and one that has it gets nothing, so
-#: that the order of these is that of their own scores. Without this limit members of families were
-#: first less often.
-_CERTAIN = 12.0
+#: A hit that has so much needs no backing: it gets none, so that the order of these is that of
+#: their own scores, and says no more than so much. Without this rule members of families were first
+#: less often.
+_ENOUGH = 12.0
 #: How rare a similarity of unrelated proteins must be, in -ln, before a hit speaks for a candidate,
 #: and where it does so fully. Sequences' rows are more alike than structures', and their tail is
 #: shorter.
@@ -85,7 +85,7 @@ def backing(
     """
     said = np.zeros(len(excess))
     best = np.argsort(-excess, kind="stable")[:SPOKEN_FOR]
-    evidence = np.minimum(excess[best] - max(0.0, math.log(max(n_targets, 1) / _HEARD)), _CERTAIN)
+    evidence = np.minimum(excess[best] - max(0.0, math.log(max(n_targets, 1) / _HEARD)), _ENOUGH)
     speaks = evidence > 0
     if silent is not None:
         speaks &= ~silent[best]
@@ -110,11 +110,10 @@ def backing(
     # look-alikes, for which five speak, would get more than the first, for which four do.
     weights[:, first] *= len(first) / max(1, len(first) - 1)
     weights[np.arange(len(first)), first] = 0
-    # A mean, with nothing as one more voice; the less doubt there is about a candidate, the less of
-    # it. Excess and backing together still rise with the excess, since no mean is above 10, so
-    # look-alikes keep their order.
-    doubt = 1 - evidence.clip(0) / _CERTAIN
-    said[best] = doubt * (evidence[first] @ weights) / (1 + weights.sum(axis=0))
+    # A mean, with nothing as one more voice; the more a candidate has by itself, the less of it.
+    # For equal means excess and backing together still rise with the excess: none is above 10.
+    need = 1 - evidence.clip(0) / _ENOUGH
+    said[best] = need * (evidence[first] @ weights) / (1 + weights.sum(axis=0))
     return said
 
 

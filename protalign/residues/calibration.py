@@ -52,8 +52,8 @@ _LEAST_LENGTH = 30
 _LEAST_SCALE = 1e-3
 #: Excess at which half of the pairs share a fold, and the power of the excess by which the odds
 #: rise. Fits on sums of excess and backing of CATH's domains that a stage was not fitted on gave
-#: 7.2, 10.2 and 9.7, and powers of 2.7, 1.8 and 2.5, for three choices of topologies, structures as
-#: queries 7.5, 8.3 and 13.1, and with a context 7.1, 10.7, 6.9 and 7.8 for two
+#: 7.4, 10.2 and 9.2, and powers of 2.0, 1.8 and 2.4, for three choices of topologies, structures as
+#: queries 8.2, 8.4 and 13.7, and with a context 7.1, 7.7, 10.1 and 7.8 for two
 #: (benchmarks/quality/calibration.py --tm 60). Classes would not do: how many pairs of one excess
 #: share one of CATH's or SCOPe's varies much.
 _FOLD_CENTRE, _FOLD_POWER = 8.3, 2.3

@@ -35,7 +35,7 @@ class Hit:
         Hits of this local score that chance gives in a search of this size; None if the model's
         residue stage is not calibrated.
     backing : float or None
-        What the first hits add for this one, since they are like it, in nats: 0 or above. It counts
+        What the first hits add for this one, since they are like it, in nats: 0 to 10. It counts
         for the order and for ``probability``, not for ``evalue``. None with mode "global", for one
         entry alone, and if the model keeps no background.
     probability : float or None

@@ -74,7 +74,7 @@ def test_a_hit_speaks_for_those_that_are_like_it() -> None:
     targets = [structure(fold(0), 1), structure(fold(0), 2), structure(fold(1), 3)]
     np.testing.assert_allclose(said(sequence(fold(0)), [8.0, -0.5, -0.5], targets), [0, 8 / 2, 0])
     # For the hit the other two speak: one and a half of 0.5 and one of nothing. It gets a third of
-    # that, since it has 8 of the 12 nats that are beyond doubt.
+    # that, since it has 8 of the 12 nats that need no backing.
     found = said(sequence(fold(0)), [8.0, 0.5, 0.5], targets)
     assert found[0] == pytest.approx((1 - 8 / 12) * 1.5 * 0.5 / 2.5)
     assert found[2] == 0
@@ -87,7 +87,7 @@ def test_several_hits_agree_or_do_not() -> None:
     np.testing.assert_allclose(found, [(1 - 8 / 12) * 2 * 4 / 3, (1 - 4 / 12) * 2 * 8 / 3, 12 / 3])
 
 
-def test_hits_beyond_doubt_get_nothing_and_say_no_more_than_12_nats() -> None:
+def test_hits_with_12_nats_get_nothing_and_say_no_more() -> None:
     """Else near-identical proteins would be in the order of what they say for each other."""
     targets = [structure(fold(0), seed) for seed in range(8)]
     found = said(sequence(fold(0)), [500.0, 300.0, 200.0, 150.0, 50.0, 49.9, 12.0, 1.0], targets)
@@ -96,7 +96,7 @@ def test_hits_beyond_doubt_get_nothing_and_say_no_more_than_12_nats() -> None:
 
 @given(excess=st.lists(st.floats(-20, 40, width=16), min_size=2, max_size=12))
 def test_look_alikes_keep_their_order(excess: list[float]) -> None:
-    """What they get raises all of them, the best ones least."""
+    """None passes a better one, nor 12 nats."""
     targets = [structure(fold(0), 1)] * len(excess)
     in_order = sorted(excess, reverse=True)
     raised = np.array(in_order) + said(sequence(fold(0)), in_order, targets)

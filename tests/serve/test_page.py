@@ -162,7 +162,7 @@ def test_a_least_probability_is_asked_for_in_percent(opened: Page) -> None:
 
 @pytest.mark.slow
 def test_an_emptied_highest_evalue_stays_empty(opened: Page) -> None:
-    """In the URL too; a least probability takes the place of the 10, and a link is checked."""
+    """In the URL too. A least probability takes the place of the 10, and links are checked."""
     page = opened.page
 
     def worst() -> float:
@@ -181,15 +181,24 @@ def test_an_emptied_highest_evalue_stays_empty(opened: Page) -> None:
     assert page.input_value("[name=max_evalue]") == ""
     assert worst() > 10
     link = page.url
-    page.goto(link.replace("max_evalue=", "min_prob=0"))
-    page.reload()
-    page.wait_for_selector("table.hits tbody tr")
-    assert page.input_value("[name=max_evalue]") == "10"
+    page.click("#options summary")
+    page.select_option("[name=mode]", "global")
+    page.fill("[name=min_tm]", "0.1")
+    page.goto(link.replace("max_evalue=", "min_prob=0").replace("mode=local&", ""))
+    page.wait_for_function("() => location.hash.includes('min_prob=0')")
+    page.wait_for_function("() => document.querySelector('[name=max_evalue]').value === '10'")
+    page.wait_for_function("() => location.hash.includes('max_evalue=10')")  # shown
+    assert page.input_value("[name=mode]") == "local"
+    assert page.input_value("[name=min_tm]") == ""
     assert worst() > 10
-    page.goto(link.replace("max_evalue=", "min_prob=500"))
-    page.reload()
-    page.wait_for_selector("[name=min_prob]:invalid", state="visible")
-    assert page.locator("table.hits").count() == 0
+    for wrong in ("min_prob=500", "max_evalue=abc", "max_evalue=1&query_by=nothing"):
+        page.evaluate("document.getElementById('options').open = false")
+        searches = sum("/v1/search" in request for request in opened.requests)
+        page.goto(link.replace("query_by=sequence&", "").replace("max_evalue=", wrong))
+        opened.says("#error", "The link has a value that an option cannot have")
+        assert page.get_attribute("#options", "open") is not None
+        page.wait_for_timeout(300)
+        assert searches == sum("/v1/search" in request for request in opened.requests)
 
 
 def test_two_sequences_have_no_alignment(opened: Page) -> None:

@@ -76,7 +76,7 @@
   const parametersOf = (asked) => {
     const { options, files: structures, ids: entries } = asked;
     const given = Object.fromEntries(Object.entries(options).filter(([name, value]) => name !== "tm_score" && value !== ""));
-    // As in easy-search: a least probability takes the place of the highest E-value that nobody chose.
+    // As in easy-search: a least probability takes the place of the usual highest E-value.
     if (given.min_prob && given.max_evalue === form.elements.max_evalue.defaultValue) delete given.max_evalue;
     // Two sequences, or two structures, are compared by their vectors only.
     const same =
@@ -137,17 +137,27 @@
     return options;
   };
   const given = () => ({ fasta: asking.tidy(at("fasta").value), files: [...files], ids: [...ids], options: optionsOf() });
+  // Fill the form; return whether it can have all values. The others are the usual ones then.
   const fill = (asked) => {
+    let filled = true;
     at("fasta").value = asked.fasta;
     [files, ids] = [[...asked.files], [...asked.ids]];
     for (const name of OPTIONS) {
       const input = form.elements[name];
-      if (input.type === "checkbox") input.checked = Boolean(asked.options[name]);
-      else if (name in asked.options) input.value = asked.options[name];
-      else if (input.type === "number") input.value = input.defaultValue;
+      const value = asked.options[name];
+      if (input.type === "checkbox") {
+        input.checked = Boolean(value);
+        continue;
+      }
+      const fits = value !== undefined && (input.type !== "number" || Number.isFinite(Number(value)));
+      if (fits) input.value = value;
+      if (fits && input.value === value) continue;
+      if (input.type === "number") input.value = input.defaultValue;
       else input.selectedIndex = 0;
+      filled &&= value === undefined;
     }
     drawInputs();
+    return filled && form.checkValidity();
   };
   const complain = (message) => {
     at("error").textContent = message;
@@ -288,23 +298,28 @@
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (at("entry").value.trim()) addEntry();
+    followed = "";
     submit(given());
   });
+  form.addEventListener("invalid", () => (at("options").open = true), true); // the field must be seen
+  const stop = () => {
+    running?.abort();
+    running = null;
+    submitted += 1;
+    followed = "";
+    busy(false);
+  };
   form.addEventListener("reset", () => {
     [files, ids] = [[], []];
     drawInputs();
     complain("");
-    running?.abort();
-    running = null;
-    submitted += 1;
-    busy(false);
+    stop();
     at("said").textContent = "";
     at("hits").replaceChildren();
     at("failures").hidden = true;
     overview.clear();
     shown = null;
     fragment = new URLSearchParams();
-    followed = "";
     history.replaceState(null, "", location.pathname);
   });
   at("cancel").addEventListener("click", () => running?.abort());
@@ -356,7 +371,7 @@
     form.elements.k.max = info.limits.hits;
     form.elements.rerank.max = info.limits.rerank;
     if (!info.model.residue_stage) {
-      form.elements.rerank.value = 0;
+      form.elements.rerank.value = form.elements.rerank.defaultValue = 0;
       form.elements.rerank.disabled = true;
     }
     if (!info.model.calibrated) ["max_evalue", "min_prob"].forEach((name) => {
@@ -394,13 +409,12 @@
     try {
       const asked = await asking.read(words, OPTIONS);
       if (!asked) return;
-      fill(asked);
-      if (!form.checkValidity()) {
-        at("options").open = true; // the browser says what is wrong beside the field
-        form.reportValidity();
-        return;
+      if (fill(asked)) await submit(given(), place);
+      else {
+        stop();
+        at("options").open = true;
+        complain("The link has a value that an option cannot have. Look at the options, then search.");
       }
-      await submit(given(), place);
     } catch (error) {
       complain(error.message);
     }
