@@ -112,6 +112,9 @@ def test_first_hits_back_those_that_are_like_them(
     background = Background({m: CompactRows.of(m, each) for m, each in rows.items()})
     calibration = replace(stage.calibration, background=background)
     model.residue_stage = replace(stage, calibration=calibration)
+    sure = {hit.id: hit.backing for hit in hits_of()}
+    assert {sure[entry_id] for entry_id in BPTI} == {0.0}  # good hits need none
+    monkeypatch.setattr("protalign.residues.backing._ENOUGH", 100.0)  # now these do
     hits = hits_of()
     backed = {hit.id: hit.backing or 0.0 for hit in hits}
     family = [backed.pop(entry_id) for entry_id in BPTI]
