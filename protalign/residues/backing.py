@@ -24,7 +24,7 @@ from protalign.residues.kernels.scores import local_scores
 from protalign.residues.similarity import Compared, Similarity
 from protalign.residues.targets import PAIRS_AT_ONCE, RESIDUES_AT_ONCE
 
-#: First hits that speak for others. With ten, topologies' sensitivity is the same.
+#: First hits that speak for others.
 FIRST_HITS = 5
 #: Candidates that they can speak for: the best so many. The others are far behind.
 SPOKEN_FOR = 200
