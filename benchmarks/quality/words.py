@@ -9,7 +9,7 @@ words are made of all other entries of the store. Held-out sequences are compare
 structure of the store, by words and in full: by the best diagonal ("global"), and by local
 alignment ("local"). It prints how often the own structure is among the first n, and how often the
 first hit of the full comparison is among the first n by words, which is what a second stage needs.
-"scores of all" has no rough look before, and "with length" keeps what chance adds for the length.
+"scores of all" has no hits in lists before, "with length" keeps what chance adds for the length.
 ``--made-up`` adds structures to those compared by words: pieces of entries that are not held out,
 as in benchmarks/speed/words.py. The full comparison does not see them.
 """
@@ -45,7 +45,7 @@ from protalign.residues.word_scan import WordScan
 from protalign.residues.words import SAMPLED, WORDS, ResidueWords
 
 FIRST = (1, 20, 50, 100, 200)
-#: Those of all targets show what a rough look, and what the correction for lengths, is worth.
+#: Those of all targets show what hits in lists, and what the correction for lengths, is worth.
 BY_WORDS = ("words", "scores of all", "with length")
 SIDES = (*BY_WORDS, "global", "local")
 
@@ -134,12 +134,13 @@ def measure(
         target_words, offsets = with_made_up(
             target_words, offsets, words.of("structure", sample), options.made_up
         )
+    listed = words.listed("structure", target_words, offsets)
     queries = np.sort(rng.permutation(np.flatnonzero(both & is_held_out))[: options.queries])
     scores: dict[str, list[npt.NDArray[Any]]] = {side: [] for side in SIDES}
     for query in rows_of(stage, store, "sequence", queries):
         scan = WordScan(words, "structure", [query.plain])
-        [(found, by_words)] = scan.scores(target_words, offsets, FIRST[-1])
-        every = np.full(len(offsets) - 1, -np.inf, dtype=np.float32)  # the rough look left it out
+        [(found, by_words)] = scan.scores(listed, FIRST[-1])
+        every = np.full(len(offsets) - 1, -np.inf, dtype=np.float32)  # hits did not choose it
         every[found] = by_words
         profile = words.profile("structure", query.plain)
         plain = word_scores(profile, target_words, offsets)

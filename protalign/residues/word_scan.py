@@ -6,31 +6,32 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from protalign.core.arrays import Bool, Bytes, Float32, Int64, Words
+from protalign.core.arrays import Bool, Float32, Int64
 from protalign.core.machine import threads_here
 from protalign.core.protein import Modality
 from protalign.residues.kernels.packed import share
-from protalign.residues.kernels.rough_scores import rough_scores
 from protalign.residues.kernels.word_scores import (
     compiled_loops,
     scores_of,
     without_length,
 )
+from protalign.residues.word_lists import Int32, ListedWords, most_hits
 from protalign.residues.words import ResidueWords
 
-#: The part of the targets that a rough look keeps, and how many it keeps at least for each that is
-#: wanted. They were chosen by two seeds, of which as many of 120 queries find the first hit of a
-#: full comparison among their 200 best of 1,000,000 if all are scored; of two others 117 of 120 do,
-#: and 119 if all are scored (benchmarks/quality/words.py --made-up 1000000 --queries 60 --seeds 4).
-_KEPT, _AT_LEAST = 1 / 64, 8
+#: The part of the targets that hits choose, and how many they choose at least for each that is
+#: wanted. Of 240 queries 232 find the first hit of a full local comparison among their 200 best of
+#: 1,000,000, and 233 if all are scored; 235 and 233 that of the best diagonals
+#: (benchmarks/quality/words.py --made-up 1000000 --queries 60 --seeds 4).
+_KEPT, _AT_LEAST = 1 / 32, 8
 
 
 class WordScan:
     """Queries, ready to be compared with targets of the other modality.
 
-    A rough look at all targets keeps some for each query, one in 64 and those that equal the last
-    of them; these are scored. So some of the best may be missing, rarely the first. If there are
-    few targets, all are scored. What is found for a query does not depend on the other queries.
+    Hits in the inverted lists of the targets, counted on diagonals, choose some of them for each
+    query: one in 32, and those that equal the last of them. These are scored by all their words. So
+    some of the best may be missing, rarely the first. If there are few targets, all are scored.
+    What is found for a query does not depend on the other queries.
 
     Parameters
     ----------
@@ -51,25 +52,24 @@ class WordScan:
     >>> words = ResidueWords({"structure": np.eye(3, 5, dtype=np.float32)})
     >>> query = 9 * np.eye(2, 5, dtype=np.float32) - 3  # two residues that fit words 0 and 1
     >>> scan = WordScan(words, "structure", [query])
-    >>> [(targets, scores)] = scan.scores(np.array([0, 1, 2], np.uint16), np.array([0, 2, 3]), 1)
+    >>> listed = words.listed("structure", np.array([0, 1, 2], np.uint16), np.array([0, 2, 3]))
+    >>> [(targets, scores)] = scan.scores(listed, 1)
     >>> targets.tolist(), scores.tolist()
     ([0, 1], [6.0, 0.0])
     """
 
     def __init__(self, words: ResidueWords, modality: Modality, queries: Sequence[Float32]) -> None:
-        self._profiles, self._rough = words.profiles(modality, queries)
+        self._profiles, self._hits = words.profiles(modality, queries)
 
     def scores(
-        self, words: Words, offsets: Int64, k: int, inside: Bool | None = None
+        self, targets: ListedWords, k: int, inside: Bool | None = None
     ) -> list[tuple[Int64, Float32]]:
         """Score the targets that are likely to be among the best k of each query.
 
         Parameters
         ----------
-        words : (R,) uint16
-            Words of n targets, one after another.
-        offsets : (n + 1,) int64
-            Words before each target, and of all.
+        targets : ListedWords
+            n targets; each word is one of the words, which is not checked here.
         k : int
             Targets that are wanted, at least 1.
         inside : (n,) bool, optional
@@ -81,21 +81,24 @@ class WordScan:
             For each query (m,) int64 targets, ascending, at least k if there are so many, and
             (m,) float32 scores: ``word_scores`` less what chance adds for the length.
         """
-        lengths = np.diff(offsets)
+        lengths = np.diff(targets.offsets)
         among = np.arange(len(lengths)) if inside is None else np.flatnonzero(inside)
         wanted = [among] * len(self._profiles)
         n_kept = max(round(_KEPT * len(among)), _AT_LEAST * k)
         if n_kept < len(among):
-            rough = rough_scores(self._rough, words, offsets, among)
-            wanted = [among[places] for places in _largest(rough, n_kept)]
+            hits = most_hits(self._hits, targets)
+            hits = hits if inside is None else hits[:, among]
+            wanted = [among[places] for places in _largest(hits, n_kept)]
         jobs = list(zip(self._profiles, wanted, strict=True))
         return [
-            (targets, without_length(scores, lengths[targets]))
-            for targets, scores in zip(wanted, scores_of(jobs, words, offsets), strict=True)
+            (each, without_length(scores, lengths[each]))
+            for each, scores in zip(
+                wanted, scores_of(jobs, targets.words, targets.offsets), strict=True
+            )
         ]
 
 
-def _largest(scores: Bytes, count: int) -> list[Int64]:
+def _largest(scores: Int32, count: int) -> list[Int64]:
     """Return the places of each row's largest: ``count``, and all that equal the last of them."""
     found: list[Int64] = [np.empty(0, dtype=np.int64)] * len(scores)
     largest, rows = compiled_loops().largest, iter(range(len(scores)))

@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from protalign.core.arrays import Bool, Float32, Float64, Words
+from protalign.core.arrays import Bool, Float32, Float64, Int64, Words
 from protalign.core.checks import check_whole
 from protalign.core.errors import InputError
 from protalign.core.machine import threads_here
 from protalign.core.protein import Modality
 from protalign.core.threads import run_single_threaded
-from protalign.residues.kernels.rough_scores import RoughProfiles, rough_blocks
 from protalign.residues.kernels.word_scores import WordProfile
+from protalign.residues.word_lists import ListedWords, QueryHits, WordLists, group_scores
 
 #: K, the words of a modality.
 WORDS = 1024
@@ -114,26 +114,34 @@ class ResidueWords:
 
     def profiles(
         self, modality: Modality, queries: Sequence[Float32]
-    ) -> tuple[list[WordProfile], RoughProfiles]:
-        """Return what scores and a rough look need of queries; see ``profile``.
+    ) -> tuple[list[WordProfile], QueryHits]:
+        """Return what queries' scores with words are, and what hits in lists of them count for.
 
-        The words far from the mean tell most: the log-likelihood ratio of the same residue to two
-        residues that have nothing to do with each other is large there. Products are small, so
-        each thread makes those of some queries.
+        Products are small, so each thread makes those of some queries; see ``profile``.
         """
         profiles: list[WordProfile | None] = [None] * len(queries)
-        blocks = [np.empty((0, 0), dtype=np.int8)] * len(queries)
+        groups: list[list[Float32]] = [[]] * len(queries)
         places = iter(range(len(queries)))
 
         def prepare(_: int) -> None:
             for place in places:  # threads share it
                 scores = self.scores(modality, queries[place])
                 profiles[place] = WordProfile.of(scores)
-                blocks[place] = rough_blocks(scores)
+                groups[place] = group_scores(scores)
 
         run_single_threaded(max(1, min(threads_here(), len(queries))), prepare)
-        telling = np.square(self.centroids[modality][:, :-2]).sum(axis=1)
-        return [each for each in profiles if each is not None], RoughProfiles(blocks, telling)
+        return [each for each in profiles if each is not None], QueryHits(groups)
+
+    def listed(self, modality: Modality, words: Words, offsets: Int64) -> ListedWords:
+        """Return targets of a modality, (R,) uint16 words, with their inverted lists.
+
+        ``offsets`` (n + 1,) are the words before each target, and of all.
+        """
+        return ListedWords.of(words, offsets, self._telling[modality])
+
+    def lists(self, modality: Modality, words: Words, offsets: Int64) -> WordLists:
+        """Return the inverted lists of a block of targets; see ``listed``."""
+        return WordLists.of(words, offsets, self._telling[modality])
 
     def scores(self, modality: Modality, query: Float32) -> Float32:
         """Return a query's (L, K) float32 scores with each word, in nats; see ``profile``."""
@@ -145,6 +153,15 @@ class ResidueWords:
         )
         scores: Float32 = (rows @ words.T).numpy()
         return scores
+
+    @cached_property
+    def _telling(self) -> dict[Modality, Float32]:
+        """Modality -> how much each word tells: the more, the farther it is from the mean.
+
+        The log-likelihood ratio of the same residue to two residues that have nothing to do with
+        each other is large there.
+        """
+        return {m: np.square(each[:, :-2]).sum(axis=1) for m, each in self.centroids.items()}
 
     @cached_property
     def _ready(self) -> dict[Modality, tuple[Float32, Float32]]:

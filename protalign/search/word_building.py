@@ -307,7 +307,7 @@ def _write(
         places = list(blocks(each.lengths, _RESIDUES_AT_ONCE))
         parts_of = (StorePart(StoreView(store, each.rows[here])) for here in places)
         tasks = ((modality, each.encoder, part) for part in parts_of)
-        with PartWriter(folder, modality) as writer:
+        with PartWriter(folder, modality, wording.words) as writer:
             found = spread.map(OnSameCores(wording), tasks)
             for here, words in zip(places, found, strict=True):
                 lengths = each.lengths[here]

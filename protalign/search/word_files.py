@@ -9,12 +9,13 @@ checked, and no pickle is read.
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
+import numpy.typing as npt
 
 from protalign.core.arrays import Float32, Int64, Words
 from protalign.core.digests import sealed, unsealed
@@ -37,9 +39,10 @@ from protalign.core.untrusted import (
     read_json,
     whole_number,
 )
+from protalign.residues.word_lists import ListedWords, WordLists, list_blocks, n_groups
 from protalign.residues.words import MOST_WORDS, ResidueWords
 
-FORMAT, FORMAT_VERSION = "protalign-index", "1.0"
+FORMAT, FORMAT_VERSION = "protalign-index", "2.0"
 MANIFEST = "index.json"
 #: Words with one checksum: 8 MB, which are checked when they are first read.
 BLOCK = 1 << 22
@@ -70,9 +73,11 @@ class StoredPart:
         CRC-32C of the entries' rows in the store's log, and of the words before each entry.
     words : tuple of int
         CRC-32C of each ``BLOCK`` words.
+    lists : tuple of int
+        CRC-32C of each block of inverted lists: where each begins, and the lists.
     contents_sha256 : str, optional
         Hex digest of what the store records of the entries' contents (``Log.each_content``), in
-        order. None in an index of an earlier version, which does not have it.
+        order. None if it is not known.
     """
 
     entries: int
@@ -81,6 +86,7 @@ class StoredPart:
     rows: int
     offsets: int
     words: tuple[int, ...]
+    lists: tuple[int, ...]
     contents_sha256: str | None = None
 
     @classmethod
@@ -88,18 +94,20 @@ class StoredPart:
         """Build it of a manifest's part; raise KeyError, TypeError or ValueError if damaged."""
         entries = whole_number(value["entries"], 1, _MOST_ENTRIES)
         residues = whole_number(value["residues"], entries, _MOST_RESIDUES)
-        words = tuple(_checksum(number) for number in value["words"])
-        if len(words) != -(-residues // BLOCK):
+        words, lists = (
+            tuple(_checksum(number) for number in value[kind]) for kind in ("words", "lists")
+        )
+        if len(words) != -(-residues // BLOCK) or not 1 <= len(lists) <= entries:
             raise ValueError("its checksums are not those of its residues")
         digests = value["ids_sha256"], value.get("contents_sha256", "")
         if not all(isinstance(digest, str) for digest in digests):
             raise TypeError("a digest is not text")
         checksums = _checksum(value["rows"]), _checksum(value["offsets"])
-        return cls(entries, residues, digests[0], *checksums, words, digests[1] or None)
+        return cls(entries, residues, digests[0], *checksums, words, lists, digests[1] or None)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        value = {**vars(self), "words": list(self.words)}
+        value = {**vars(self), "words": list(self.words), "lists": list(self.lists)}
         if self.contents_sha256 is None:
             del value["contents_sha256"]
         return value
@@ -224,13 +232,15 @@ class PartReader:
         self._offsets: Int64 | None = None
         self._words: Words | None = None
         self._checked = np.zeros(len(part.words), dtype=np.bool_)
+        self._lists: _MappedLists | None = None
+        self._lists_checked = np.zeros(len(part.lists), dtype=np.bool_)
 
     @property
     def rows(self) -> Int64:
         """(n,) int64: rows of the entries in the store's log of entries."""
         if self._rows is None:
             rows = self._numbers("rows", self.part.entries, self.part.rows)
-            if rows.min() < 0 or len(np.unique(rows)) < len(rows):
+            if rows.min() < 0 or not ascend(np.sort(rows), strictly=True):
                 raise damaged(self._index, f"{self._name}.rows names an entry twice")
             self._rows = rows
         return self._rows
@@ -249,7 +259,7 @@ class PartReader:
     def words(self, first: int = 0, last: int | None = None) -> Words:
         """Return (R,) uint16, memory-mapped: all words, checked from first to last - 1."""
         if self._words is None:
-            self._words = _mapped(self._index, f"{self._name}.words", self.part.residues)
+            self._words = _mapped(self._index, f"{self._name}.words", "<u2", self.part.residues)
         end = self.part.residues if last is None else last
         for block in range(first // BLOCK, -(-end // BLOCK)):
             if not self._checked[block]:
@@ -257,15 +267,101 @@ class PartReader:
                 self._checked[block] = True
         return self._words
 
+    @property
+    def blocks(self) -> list[slice]:
+        """The entries of each block of lists."""
+        return self._mapped_lists.blocks
+
+    def listed(self, first: int, last: int) -> ListedWords:
+        """Return the words and the lists of the entries of some blocks of lists, checked."""
+        mapped, blocks = self._mapped_lists, self.blocks[first:last]
+        for block in first + np.flatnonzero(~self._lists_checked[first:last]):
+            self._block_of_lists(block)
+        offsets = self.offsets[blocks[0].start : blocks[-1].stop + 1]
+        places = mapped.places[mapped.ends[first] : mapped.ends[last]]
+        words = self.words(int(offsets[0]), int(offsets[-1]))
+        return ListedWords(words, offsets, mapped.starts[first:last], places)
+
+    def problems(self, words: ResidueWords, modality: Modality) -> list[str]:
+        """Read everything; return what is wrong, one line each.
+
+        Parameters
+        ----------
+        words, modality
+            The words of the index, and the modality of the part.
+        """
+        try:
+            every, _ = self.words(), self.rows
+            for block, part in enumerate(self.blocks):
+                offsets = self.offsets[part.start : part.stop + 1]
+                of_block = every[offsets[0] : offsets[-1]]
+                lists = words.lists(modality, of_block, offsets - offsets[0])
+                read = self._block_of_lists(block)
+                same_starts = np.array_equal(lists.starts, read.starts)
+                if not (same_starts and np.array_equal(lists.places, read.places)):
+                    raise damaged(
+                        self._index, f"block {block} of {self._name}.places is not of its words"
+                    )
+        except InputError as error:
+            return [str(error)]
+        return []
+
     def _check(self, block: int, words: Words) -> None:
         if google_crc32c.value(words.view(np.uint8)) != self.part.words[block]:
             raise damaged(self._index, f"block {block} of {self._name}.words is not as written")
         if words.max() >= self._n_words:
             raise damaged(self._index, f"{self._name}.words has words that the index has not")
 
+    @property
+    def _mapped_lists(self) -> _MappedLists:
+        if self._lists is None:
+            groups = n_groups(np.diff(self.offsets))
+            ends = np.concatenate([[0], np.cumsum(groups)])
+            blocks = list_blocks(np.diff(self.offsets))
+            if len(blocks) != len(self.part.lists):
+                raise damaged(self._index, f"{self._name}.places has not the blocks of its entries")
+            self._lists = _MappedLists(
+                blocks,
+                ends[[0, *(block.stop for block in blocks)]],
+                _mapped(self._index, f"{self._name}.starts", "<u4", len(blocks), self._n_words + 1),
+                _mapped(self._index, f"{self._name}.places", "<u2", int(ends[-1])),
+            )
+        return self._lists
+
+    def _block_of_lists(self, block: int) -> WordLists:
+        """Return the lists of a block, checked: nothing in them leads out of the block."""
+        lists = self._mapped_lists.lists(block)
+        if not self._lists_checked[block]:
+            starts, places = lists.starts, lists.places
+            checksum = google_crc32c.value(starts.view(np.uint8))
+            if google_crc32c.extend(checksum, places.tobytes()) != self.part.lists[block]:
+                raise damaged(
+                    self._index, f"block {block} of {self._name}.places is not as written"
+                )
+            ends = int(starts[0]), int(starts[-1])
+            if ends != (0, len(places)) or not ascend(starts):
+                raise damaged(self._index, f"{self._name}.starts does not ascend to its places")
+            if len(places) and places.max() >= len(places):
+                raise damaged(self._index, f"{self._name}.places leads out of a block")
+            self._lists_checked[block] = True
+        return lists
+
     def _numbers(self, kind: str, count: int, checksum: int) -> Int64:
         data = _checked_bytes(self._index, f"{self._name}.{kind}", 8 * count, checksum)
         return np.frombuffer(data, dtype="<i8").astype(np.int64, copy=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _MappedLists:
+    """The inverted lists of a part, memory-mapped: the entries of each block, and its places."""
+
+    blocks: list[slice]
+    ends: Int64
+    starts: npt.NDArray[Any]
+    places: npt.NDArray[Any]
+
+    def lists(self, block: int) -> WordLists:
+        return WordLists(self.starts[block], self.places[self.ends[block] : self.ends[block + 1]])
 
 
 def read_centroids(path: Path, manifest: IndexManifest) -> ResidueWords:
@@ -291,28 +387,40 @@ class PartWriter:
         The segment's folder.
     modality : "sequence" or "structure"
         The modality.
+    words : ResidueWords
+        The words of the index.
     """
 
-    def __init__(self, folder: Path, modality: Modality) -> None:
-        self._folder, self._modality = folder, modality
+    def __init__(self, folder: Path, modality: Modality, words: ResidueWords) -> None:
+        self._folder, self._modality, self._of_index = folder, modality, words
         self._rows: list[Int64] = []
         self._lengths: list[Int64] = []
         self._checksums: list[int] = []
         self._open, self._filled = 0, 0
+        #: Of the entries whose lists are not written yet: their residues, and their words.
+        self._unlisted = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint16)
+        self._lists: list[int] = []
 
     def __enter__(self) -> PartWriter:
-        self._file = (self._folder / f"{self._modality}.words").open("xb")
+        self._files = ExitStack()
+        self._words, self._starts, self._places = (
+            self._files.enter_context((self._folder / f"{self._modality}.{kind}").open("xb"))
+            for kind in ("words", "starts", "places")
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._files.close()
 
     def add(self, rows: Int64, lengths: Int64, words: Words) -> None:
         """Add some entries: their rows in the store's log, their residues, and their words."""
         self._rows.append(rows)
         self._lengths.append(lengths)
         data = words.astype("<u2", copy=False)
-        self._file.write(data.tobytes())
+        self._words.write(data.tobytes())
+        kept = self._unlisted
+        self._unlisted = np.concatenate([kept[0], lengths]), np.concatenate([kept[1], data])
+        self._write_lists(list_blocks(self._unlisted[0])[:-1])  # more may come into the last
         while len(data):
             part = data[: BLOCK - self._filled]
             self._open = google_crc32c.extend(self._open, part.tobytes())
@@ -322,12 +430,14 @@ class PartWriter:
             data = data[len(part) :]
 
     def finish(self, ids: Iterable[str], contents: Iterable[bytes] | None = None) -> StoredPart:
-        """Write the other files; return what the manifest says of all.
+        """Write all that is left; return what the manifest says of the part.
 
-        ``ids`` and ``contents`` (``Log.each_content``) are the entries', in order.
+        ``ids`` and ``contents`` (``Log.each_content``) are the entries', in order. It is called
+        before the files are closed.
         """
         if self._filled:
             self._close_block()
+        self._write_lists(list_blocks(self._unlisted[0]))
         rows = np.concatenate(self._rows)
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(self._lengths))])
         checksum = {
@@ -340,8 +450,25 @@ class PartWriter:
             ids_sha256=ids_digest(ids),
             **checksum,
             words=tuple(self._checksums),
+            lists=tuple(self._lists),
             contents_sha256=None if contents is None else contents_digest(contents),
         )
+
+    def _write_lists(self, blocks: Sequence[slice]) -> None:
+        """Write the inverted lists of blocks of the entries that have none yet."""
+        lengths, words = self._unlisted
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        for block in blocks:
+            ends = offsets[block.start : block.stop + 1]
+            of_block = words[ends[0] : ends[-1]]
+            lists = self._of_index.lists(self._modality, of_block, ends - ends[0])
+            starts, places = lists.starts.astype("<u4"), lists.places.astype("<u2")
+            data = starts.tobytes(), places.tobytes()
+            self._starts.write(data[0])
+            self._places.write(data[1])
+            self._lists.append(google_crc32c.value(b"".join(data)))
+        done = blocks[-1].stop if blocks else 0
+        self._unlisted = lengths[done:], words[offsets[done] :]
 
     def _close_block(self) -> None:
         self._checksums.append(self._open)
@@ -456,17 +583,18 @@ def _checked_bytes(index: Path, name: str, size: int, checksum: int) -> bytes:
     return data
 
 
-def _mapped(index: Path, name: str, count: int) -> Words:
-    """Return a file of uint16 numbers, memory-mapped."""
+def _mapped(index: Path, name: str, dtype: str, *shape: int) -> npt.NDArray[Any]:
+    """Return a file of numbers, memory-mapped."""
     _check_folder(index, name)
+    size = np.dtype(dtype).itemsize * math.prod(shape)
     try:
         with open_regular(index / name, links=False) as handle:
-            if os.fstat(handle).st_size != 2 * count:
+            if os.fstat(handle).st_size != size:
                 raise damaged(index, f"{name} has another size than was written")
-            view = mmap.mmap(handle, 2 * count, access=mmap.ACCESS_READ)
+            view = mmap.mmap(handle, size, access=mmap.ACCESS_READ) if size else b""
     except OSError as error:
         raise damaged(index, f"{name}: cannot be read ({error.strerror or error})") from None
-    return np.frombuffer(view, dtype="<u2")
+    return np.frombuffer(view, dtype=dtype).reshape(shape)
 
 
 def _check_folder(index: Path, name: str) -> None:

@@ -16,7 +16,7 @@ from protalign.core.checks import check_whole
 from protalign.core.encoder_record import EncoderRecord
 from protalign.core.errors import InputError, ModelError, StoreError
 from protalign.core.protein import MODALITIES, Modality
-from protalign.core.ragged import blocks
+from protalign.core.ragged import ascend, blocks
 from protalign.core.unfinished import put_back
 from protalign.core.words import counted
 from protalign.heads.inputs import choose_encoder
@@ -40,8 +40,8 @@ from protalign.stores import EmbeddingStore
 from protalign.stores.union.paths import is_here
 
 #: Words that some queries read before the next ones are looked at, 64 MB, and how many an entry
-#: counts for at least: 128 queries need a byte for each of a million entries.
-_WORDS_AT_ONCE, _LEAST_WORDS = 8 * BLOCK, 32
+#: counts for at least: 128 queries need four bytes for each entry.
+_WORDS_AT_ONCE, _LEAST_WORDS = 8 * BLOCK, 128
 #: Residues of the queries that read together, and how many a query counts for at least. More are
 #: no quicker, and a residue needs 0.5 kB.
 _RESIDUES_AT_ONCE, _LEAST_RESIDUES = 1 << 16, 1 << 9
@@ -74,9 +74,9 @@ class WordIndex:
     >>> words = ResidueWords({"structure": np.eye(3, 5, dtype=np.float32)})
     >>> folder = tempfile.mkdtemp() + "/index"
     >>> with new_index(folder, {"stage_sha256": "", "store": {}}, words) as (segment, parts):
-    ...     with PartWriter(segment, "structure") as writer:  # two entries of three residues
+    ...     with PartWriter(segment, "structure", words) as writer:  # two entries of 3 residues
     ...         writer.add(np.arange(2), np.array([3, 3]), np.array([2, 2, 2, 0, 1, 2]))
-    ...     parts["structure"] = writer.finish(["a", "b"])
+    ...         parts["structure"] = writer.finish(["a", "b"])
     >>> index = WordIndex(folder)
     >>> query = 9 * np.eye(2, 5, dtype=np.float32) - 3  # two residues that fit words 0 and 1
     >>> [(rows, scores)] = index.nearest("structure", [query], k=1)
@@ -115,7 +115,7 @@ class WordIndex:
         """
         parts = [reader.rows for reader in self._parts.get(modality, [])]
         rows = np.concatenate([np.empty(0, dtype=np.int64), *parts])
-        if len(parts) > 1 and len(np.unique(rows)) < len(rows):  # a part's own are different
+        if len(parts) > 1 and not ascend(np.sort(rows), strictly=True):  # a part's own differ
             raise damaged(self.path, f"two segments have words of the same {modality}")
         return rows
 
@@ -132,8 +132,8 @@ class WordIndex:
     def check_built_with(self, n_words: int | None, seed: int | None) -> None:
         """Raise InputError if it was built with another number of words, or another seed.
 
-        None, and what an index of an earlier version does not record, is not compared; but such an
-        index has at most the words that were asked for.
+        None, and what an index does not record, is not compared; but such an index has at most the
+        words that were asked for.
         """
         most = max(len(centroids) for centroids in self.words.centroids.values())
         recorded, known_seed = (self.provenance.get(name) for name in ("n_words", "seed"))
@@ -207,9 +207,10 @@ class WordIndex:
     ) -> list[tuple[Int64, Float32]]:
         """Find entries whose words fit each query best.
 
-        Among many entries a rough look chooses those that are scored (``WordScan``): some of the
-        best may be missing, rarely the first. Memory does not grow with the number of queries. An
-        entry's chains are one after another, and a segment may go from one to the next.
+        Among many entries hits in inverted lists, counted on diagonals, choose those that are
+        scored (``WordScan``): some of the best may be missing, rarely the first. Memory does not
+        grow with the number of queries. An entry's chains are one after another, and a segment may
+        go from one to the next.
 
         Parameters
         ----------
@@ -256,12 +257,12 @@ class WordIndex:
         first = 0
         for reader in self._parts[against]:
             lengths = np.maximum(np.diff(reader.offsets), _LEAST_WORDS)
-            for part in blocks(lengths, _WORDS_AT_ONCE):
-                offsets = reader.offsets[part.start : part.stop + 1]
-                words = reader.words(int(offsets[0]), int(offsets[-1]))
-                inside = None if kept is None else kept[first + part.start : first + part.stop]
-                rows = reader.rows[part]
-                for place, (entries, scores) in enumerate(scan.scores(words, offsets, k, inside)):
+            of_blocks = np.add.reduceat(lengths, [block.start for block in reader.blocks])
+            for part in blocks(of_blocks, _WORDS_AT_ONCE):
+                here = slice(reader.blocks[part.start].start, reader.blocks[part.stop - 1].stop)
+                inside = None if kept is None else kept[first + here.start : first + here.stop]
+                rows, targets = reader.rows[here], reader.listed(part.start, part.stop)
+                for place, (entries, scores) in enumerate(scan.scores(targets, k, inside)):
                     best[place] = best[place].joined(rows[entries], scores, k)
             first += reader.part.entries
         return [(each.rows, each.scores) for each in best]
@@ -271,13 +272,9 @@ class WordIndex:
         problems = []
         if (self.path / MANIFEST).read_text("utf-8") != self._manifest.text():
             problems.append(f"{self.path}: the spaces in its {MANIFEST} were changed; {AGAIN}")
-        for readers in self._parts.values():
+        for modality, readers in self._parts.items():
             for reader in readers:
-                try:
-                    if len(reader.rows) + 1 == len(reader.offsets):
-                        reader.words()
-                except InputError as error:
-                    problems.append(str(error))
+                problems += reader.problems(self.words, modality)
         return problems
 
 

@@ -94,13 +94,15 @@ def test_a_query_has_residues(words: ResidueWords) -> None:
 
 
 def test_words_far_from_the_mean_tell_most() -> None:
-    """By all numbers but the last two: a rough look ranks the words by that."""
+    """By all numbers but the last two: of a target's group the most telling word is listed."""
     centroids = np.zeros((4, 6), dtype=np.float32)
     centroids[:, :-2] = np.array([[-3.0], [1.0], [4.0], [-2.0]])
     centroids[:, -2:] = np.array([[0.0], [90.0], [-10.0], [50.0]])
     words = ResidueWords({"structure": centroids})
-    _, rough = words.profiles("structure", [np.ones((3, 6), dtype=np.float32)])
-    assert rough.ranks.tolist() == [2, 0, 3, 1]
+    targets = np.array([0, 1, 2, 3, 0, 1, 3, 1, 3, 1], dtype=np.uint16)
+    lists = words.lists("structure", targets, np.array([0, 4, 7, 9, 10]))
+    assert lists.starts.tolist() == [0, 1, 2, 3, 4]  # one group has each word
+    assert lists.places.tolist() == [1, 3, 0, 2]
 
 
 def test_a_repeated_centroid_is_found_in_any_block() -> None:

@@ -12,8 +12,7 @@ step of another has to wait. From a block of the target to the next, all bands m
 the query. So that most move without an instruction, neighbours lie in different values: lane l of
 value v has column l * values + v, a value takes the place of the one before, and only the first is
 made anew, of the last one's lanes (Farrar 2007, doi:10.1093/bioinformatics/btl582). Numba has no
-such values, so the loops over a tile, ``best_of_tile`` and ``bests_of_shared_tile``, are written in
-LLVM's instructions.
+such values, so the loop over a tile, ``best_of_tile``, is written in LLVM's instructions.
 
 The loops are in a file of their own, because numba compiles them anew if it has changed.
 """
@@ -31,21 +30,22 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from protalign.core.arrays import Bytes, Int8, Int64, Words
+from protalign.core.arrays import Int8, Int64, Words
 from protalign.residues.kernels.loops import compiled
 
 #: Bands of one value.
 LANES = 32
 #: Values that a tile may have: each takes time to compile, and more than eight leave the registers.
 VALUES = (1, 2, 3, 4, 6, 8)
-#: Words of a target's block, and those that a rough look reads.
-BLOCK, ROUGH_BLOCK = 4, 2
-#: A rough look reads one word of as many.
-ONE_OF = 4
+#: Words of a target's block.
+BLOCK = 4
+#: Diagonals of which the most hits are found together, and how.
+WINDOW, WINDOW_STEPS = 8, (1, 2, 4)
 #: Stands for a score of 0 in a byte, and the largest score that a byte holds.
 EMPTY, MOST = -(1 << 7), 255
 
 Int32 = npt.NDArray[np.int32]
+UInt32 = npt.NDArray[np.uint32]
 Int16 = npt.NDArray[np.int16]
 
 #: The same in 16 bits.
@@ -98,8 +98,7 @@ def _best_of_tile(context: Any, builder: Any, signature: Any, arguments: Any) ->
     begin, length, _, width, column, values = arguments[1:7]
     kind = _BYTE if signature.args[7].dtype == types.int8 else _HALF
     words, profile = builder.gep(words, [begin]), builder.gep(profile, [column])
-    coming_in = partial(_from_before, builder, leaving)
-    tile = _Tile(builder, kind, words, length, profile, width, BLOCK, coming_in)
+    tile = _Tile(builder, kind, words, length, profile, width, leaving)
 
     def best(count: int) -> Any:
         found = tile.call("vector.reduce.smax", tile.loop(count), result=kind)
@@ -110,15 +109,6 @@ def _best_of_tile(context: Any, builder: Any, signature: Any, arguments: Any) ->
     for value, block in results:
         result.add_incoming(value, block)
     return result
-
-
-def _from_before(builder: Any, leaving: Any, tile: _Tile, block: Any, last: Any) -> Any:
-    """Move the last value by a lane: one comes in from the tile before, and one leaves."""
-    lane, place = ir.Constant(_SHORT_INT, LANES - 1), builder.gep(leaving, [block])
-    coming = builder.load(place)
-    builder.store(builder.extract_element(last, lane), place)
-    before = builder.insert_element(ir.Constant(last.type, ir.Undefined), coming, lane)
-    return tile.moved_by_a_lane(before, last)
 
 
 def _by_count(builder: Any, values: Any, write: Callable[[int], Any]) -> list[tuple[Any, Any]]:
@@ -139,65 +129,9 @@ def _by_count(builder: Any, values: Any, write: Callable[[int], Any]) -> list[tu
     return results
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def bests_of_shared_tile(
-    typing_context: Any,
-    words: Any,
-    begin: Any,
-    length: Any,
-    profile: Any,
-    values: Any,
-    most: Any,
-    found: Any,
-) -> Any:
-    """Find the best segments of a target for the queries of a tile; return nothing.
-
-    In a compiled function the arguments are the words; where the target begins among them, and how
-    many it has; the profile; the tile's values, one of ``VALUES``; for each lane 127, or ``EMPTY``
-    if it is a query's first; and memory for the results, an int8 for each lane. For each word j,
-    and column c of the tile, from the last to the first:
-
-        if j is the first of its block: ending[c] = ending[c - 1], or EMPTY for a query's first
-        score = profile[words[begin + j] * values * LANES + place of c]
-        ending[c] = max(min(ending[c] + score, 127), EMPTY)
-        if j is the last of its block: best[lane of c] = max(best[lane of c], ending[c])
-
-    Each result is the best of a lane, and ``EMPTY`` for a score of 0.
-    """
-    whole = types.intp
-    arguments = (words, whole, whole, profile, whole, most, found)
-    return types.void(*arguments), _bests_of_shared_tile
-
-
-def _bests_of_shared_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """Write the instructions of ``bests_of_shared_tile``: a loop for each number of values."""
-    words, profile, most, found = (
-        context.make_array(signature.args[place])(context, builder, arguments[place]).data
-        for place in (0, 3, 5, 6)
-    )
-    begin, length, _, values = arguments[1:5]
-    words = builder.gep(words, [begin])
-
-    def coming_in(tile: _Tile, _: Any, last: Any) -> Any:
-        most_of_lanes = builder.load(tile.value_at(most, 0), align=1)
-        return tile.call("smin", tile.moved_by_a_lane(tile.empty, last), most_of_lanes)
-
-    def write(count: int) -> None:
-        width = ir.Constant(_INT, count * LANES)
-        tile = _Tile(builder, _BYTE, words, length, profile, width, ROUGH_BLOCK, coming_in)
-        builder.store(tile.loop(count), tile.value_at(found, 0), align=1)
-
-    _by_count(builder, values, write)
-    return context.get_dummy_value()
-
-
 @dataclass
 class _Tile:
-    """What is known of a tile, of which a loop is written.
-
-    ``block`` is the words of a block of the target. ``coming_in`` writes what becomes the first
-    value in a new one, of the tile, the block's number and the last value.
-    """
+    """What is known of a tile, of which a loop is written."""
 
     builder: Any
     kind: Any
@@ -205,8 +139,7 @@ class _Tile:
     length: Any
     profile: Any
     width: Any
-    block: int
-    coming_in: Callable[[_Tile, Any, Any], Any]
+    leaving: Any
 
     def loop(self, count: int) -> Any:
         """Write the loop for some values; return the best of each lane."""
@@ -216,15 +149,15 @@ class _Tile:
             builder.append_basic_block(name)
             for name in ("block", "left", "rest", "residue", "ended", "done")
         )
-        whole = builder.udiv(self.length, ir.Constant(_INT, self.block))
+        whole = builder.udiv(self.length, ir.Constant(_INT, BLOCK))
         builder.cbranch(builder.icmp_signed(">", whole, zero), block, left)
 
         builder.position_at_end(block)  # the whole blocks
         number, before = builder.phi(_INT), self._phis(count + 1)
         *now, best = before
         now = self._moved(number, now)
-        first = builder.mul(number, ir.Constant(_INT, self.block))
-        for place in range(self.block):
+        first = builder.mul(number, ir.Constant(_INT, BLOCK))
+        for place in range(BLOCK):
             now = self._added(now, builder.add(first, ir.Constant(_INT, place)))
         best = self._better(best, now)
         following = builder.add(number, one)
@@ -236,7 +169,7 @@ class _Tile:
         ending = self._phis(count + 1)
         _join(begin, ending, [self.empty] * (count + 1))
         _join(block, ending, [*now, best])
-        first = builder.mul(whole, ir.Constant(_INT, self.block))
+        first = builder.mul(whole, ir.Constant(_INT, BLOCK))
         builder.cbranch(builder.icmp_signed("<", first, self.length), rest, done)
         builder.position_at_end(rest)
         moved = self._moved(whole, ending[:-1])
@@ -271,8 +204,14 @@ class _Tile:
         return added
 
     def _moved(self, block: Any, ending: Sequence[Any]) -> list[Any]:
-        """Move all bands by a column."""
-        return [self.coming_in(self, block, ending[-1]), *ending[:-1]]
+        """Move all bands by a column: one comes in from the tile before, and one leaves."""
+        builder, last = self.builder, ending[-1]
+        lane, place = ir.Constant(_SHORT_INT, LANES - 1), builder.gep(self.leaving, [block])
+        coming = builder.load(place)
+        builder.store(builder.extract_element(last, lane), place)
+        before = builder.insert_element(ir.Constant(last.type, ir.Undefined), coming, lane)
+        lanes = ir.Constant(ir.VectorType(_SHORT_INT, LANES), list(range(LANES - 1, 2 * LANES - 1)))
+        return [builder.shuffle_vector(before, last, lanes), *ending[:-1]]
 
     def _better(self, best: Any, values: Sequence[Any]) -> Any:
         """Return the best of each lane: pairs first, since each step waits for the last one."""
@@ -306,11 +245,6 @@ class _Tile:
             declared = ir.FunctionType(self.vector if result is None else result, arguments)
             known = ir.Function(self.builder.module, declared, function)
         return self.builder.call(known, values)
-
-    def moved_by_a_lane(self, before: Any, value: Any) -> Any:
-        """Return a value's lanes in the places of the next ones, after the last one of another."""
-        lanes = ir.Constant(ir.VectorType(_SHORT_INT, LANES), list(range(LANES - 1, 2 * LANES - 1)))
-        return self.builder.shuffle_vector(before, value, lanes)
 
     def value_at(self, bytes_: Any, number: int) -> Any:
         """Return the pointer to a value of bytes, by its number."""
@@ -388,107 +322,82 @@ def best_segments(
 
 
 @_compiled
-def shared_bests(
+def most_hits(
+    starts: UInt32,
+    places: Words,
+    targets: Int64,
+    bounds: Int64,
+    groups: Int64,
     words: Words,
-    offsets: Int64,
-    profile: Int8,
-    values: int,
-    most: Int8,
+    weights: Int64,
     queries: Int64,
-    firsts: Int64,
-    lasts: Int64,
-    by_chance: Bytes,
-    found: Int8,
-    best: Bytes,
+    sizes: Int64,
+    ends: Int64,
+    hits: Words,
+    most: Int32,
 ) -> None:
-    """Find the best segment of each target for each part of a query in a tile.
+    """Count the hits on each diagonal of blocks of targets, for each of several queries.
+
+    A hit is a group of a query, and a group of a target whose word it has. Targets of a block
+    follow one another, so hits beyond a target's ends may be a neighbour's, and count for both. So
+    do those of the next diagonals if a target and a query have fewer than ``WINDOW`` together.
 
     Parameters
     ----------
-    words : (R,) uint16
-        Words of all targets, one after another.
-    offsets : (n + 1,) int64
-        Where each target begins, and the end of all.
-    profile : (K * values * LANES,) int8
-        See ``protalign.residues.kernels.rough_scores``.
-    values : int
-        Values of the tile, one of ``VALUES``.
-    most : (LANES,) int8
-        127, or ``EMPTY`` for a lane that is the first of its part.
-    queries, firsts, lasts : (parts,) int64
-        The query of each part, its first lane, and the one after its last.
-    by_chance : (n,) uint8
-        What each target's scores are reduced by.
-    found : (LANES,) int8
+    starts : (b, K + 1) uint32
+        Where the list of each word begins in each block's places, and the end of all.
+    places : (G,) uint16
+        The lists, one after another: the groups of the block that have the word. Those of the first
+        block begin at ``bounds[targets[0]]``.
+    targets : (b + 1,) int64
+        The first target of each block, and the one after the last.
+    bounds : (n + 1,) int64
+        Groups of all targets before each, and of all.
+    groups, words, weights : (P,) int64, uint16 and int64
+        Pairs of a query's group and a word, and what a hit of them counts for, of all parts.
+    queries, sizes : (parts,) int64
+        The query of each part of one, and its groups.
+    ends : (parts + 1,) int64
+        Pairs before each part, and of all.
+    hits : (most groups of a block and a part + WINDOW,) uint16
         Memory.
-    best : (q, n) uint8
-        The results, 0 at first: what is more takes its place.
+    most : (q, n) int32
+        The results: the most that a diagonal of a target has; what is more takes its place.
     """
-    for target in range(len(offsets) - 1):
-        begin = offsets[target]
-        length = offsets[target + 1] - begin
-        bests_of_shared_tile(words, begin, length, profile, values, most, found)
-        for part in range(len(firsts)):
-            highest = found[firsts[part]]
-            for lane in range(firsts[part] + 1, lasts[part]):
-                highest = max(highest, found[lane])
-            query = queries[part]
-            score = int(highest) - EMPTY - int(by_chance[target])
-            best[query, target] = max(int(best[query, target]), score)
+    for block in range(len(starts)):
+        first_target, last_target = targets[block], targets[block + 1]
+        begin = bounds[first_target]
+        of_block, lists = places[begin : bounds[last_target]], starts[block]
+        for part in range(len(queries)):
+            query, size = queries[part], sizes[part]
+            end = len(of_block) + size - 1
+            hits[: end + WINDOW] = 0
+            for pair in range(ends[part], ends[part + 1]):
+                word, weight = words[pair], weights[pair]
+                shift = np.uint64(size - 1 - groups[pair])  # of diagonals: none is below 0
+                for number in range(lists[word], lists[word + np.uint16(1)]):
+                    hits[np.uint64(of_block[number]) + shift] += weight
+            for step in WINDOW_STEPS:  # then each is the most of a window of diagonals
+                for diagonal in range(end):
+                    hits[diagonal] = max(hits[diagonal], hits[diagonal + step])
+            for target in range(first_target, last_target):
+                first = bounds[target] - begin
+                last = bounds[target + 1] - begin + size - 1 - WINDOW
+                found = max(hits[first], hits[max(first, last)])
+                for diagonal in range(first + WINDOW, last, WINDOW):
+                    found = max(found, hits[diagonal])
+                if bounds[target] < bounds[target + 1]:
+                    most[query, target] = max(most[query, target], np.int32(found))
 
 
 @_compiled
-def most_telling(
-    words: Words, offsets: Int64, targets: Int64, ranks: Words, chosen: Words, ends: Int64
-) -> None:
-    """Choose the most telling one of each ``ONE_OF`` words of some targets.
-
-    Parameters
-    ----------
-    words : (R,) uint16
-        Words of all targets, one after another.
-    offsets : (n + 1,) int64
-        Where each target begins, and the end of all.
-    targets : (m,) int64
-        The targets.
-    ranks : (K,) uint16
-        Each word's place among the words, if those that tell more come later.
-    chosen : (C,) uint16
-        The ranks of the chosen words, one target after another: of its first ``ONE_OF`` words, of
-        the next, and of what is left.
-    ends : (m + 1,) int64
-        Where each target begins in them, and the end of all; the first is 0 already.
-    """
-    end = 0
-    for place in range(len(targets)):
-        begin, last = offsets[targets[place]], offsets[targets[place] + 1]
-        whole = (last - begin) // ONE_OF
-        left = begin + whole * ONE_OF
-        groups = words[begin:left].reshape(whole, ONE_OF)
-        of_groups = chosen[end : end + whole]
-        for group in range(whole):
-            most = ranks[groups[group, 0]]
-            for other in range(1, ONE_OF):
-                most = max(most, ranks[groups[group, other]])
-            of_groups[group] = most
-        end += whole
-        if left < last:
-            most = ranks[words[left]]
-            for other in range(left + 1, last):
-                most = max(most, ranks[words[other]])
-            chosen[end] = most
-            end += 1
-        ends[place + 1] = end
-
-
-@_compiled
-def largest(scores: Bytes, count: int) -> Int64:
+def largest(scores: Int32, count: int) -> Int64:
     """Return the places of the largest scores: ``count``, and all that equal the last of them.
 
     Parameters
     ----------
-    scores : (n,) uint8
-        The scores.
+    scores : (n,) int32
+        The scores. There is a number in memory for each between the smallest and the largest.
     count : int
         How many, at least 1; there are as many.
 
@@ -497,13 +406,15 @@ def largest(scores: Bytes, count: int) -> Int64:
     (m,) int64
         The places, ascending.
     """
-    how_often = np.zeros(256, dtype=np.int64)
+    smallest = scores.min()
+    how_often = np.zeros(scores.max() - smallest + 1, dtype=np.int64)
     for score in scores:
-        how_often[score] += 1
-    least, n_found = 255, how_often[255]
+        how_often[score - smallest] += 1
+    above, n_found = len(how_often), 0
     while n_found < count:
-        least -= 1
-        n_found += how_often[least]
+        above -= 1
+        n_found += how_often[above]
+    least = above + smallest
     places = np.empty(n_found + 1, dtype=np.int64)  # one more: what is not found is written too
     found = 0
     for place in range(len(scores)):

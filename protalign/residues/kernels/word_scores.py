@@ -6,11 +6,9 @@ all pairs of blocks that are equally far apart, some neighbouring diagonals: eac
 target adds to it the score of the residue of the query that fits it best in the block there, or
 just beside that block. A segment is a part of a band, with short gaps for nothing and no others,
 and counts by what it has where a block of the target ends.
-MMseqs2 and Foldseek do the like with k-mers and single diagonals before they align.
 
-A query of some hundred residues has something to say to every word, so lists of where each word
-occurs would all be read, and in a worse order. Of many targets only those are scored that a rougher
-look chooses (``rough_scores``).
+Of many targets only those are scored that hits in inverted lists of the words choose
+(``protalign.residues.word_lists``).
 """
 
 from __future__ import annotations

@@ -389,7 +389,7 @@ def test_an_index_keeps_its_words(changed: Path, model: Model, store: EmbeddingS
 def test_an_index_that_does_not_say_how_it_was_built(
     changed: Path, model: Model, store: EmbeddingStore
 ) -> None:
-    """Of earlier versions: fewer words than it has are refused; more may have been asked for."""
+    """Fewer words than it has are refused; more may have been asked for."""
     manifest = changed / "index.json"
     value = json.loads(manifest.read_text())
     del value["sha256"], value["provenance"]["n_words"], value["provenance"]["seed"]
@@ -404,7 +404,7 @@ def test_an_index_that_does_not_say_how_it_was_built(
 def test_an_index_without_a_digest_of_contents_is_read(
     changed: Path, model: Model, store: EmbeddingStore
 ) -> None:
-    """Earlier versions wrote none; what is added has one."""
+    """Then ids alone are compared; what is added has one."""
     manifest = changed / "index.json"
     value = json.loads(manifest.read_text())
     del value["sha256"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from protalign import EmbeddingStore, Model
@@ -33,7 +34,7 @@ from tests.search.words import everything
 def test_damage_is_found(changed: Path, model: Model, store: EmbeddingStore) -> None:
     """A changed byte, a shorter or missing file, a link or a pipe, in any file: one line."""
     files = [path for path in sorted(changed.rglob("*")) if path.is_file() and path.name != ".lock"]
-    assert len(files) == 9
+    assert len(files) == 13
     for file in files:
         before = file.read_bytes()
         flipped = bytearray(before)
@@ -80,7 +81,7 @@ def forged(path: Path, change: Callable[[dict[str, Any]], None]) -> str:
 
 
 @pytest.mark.parametrize("number", [7, -1, 2**70, 1.5, "7", None, True, [], 10**12])
-@pytest.mark.parametrize("key", ["entries", "residues", "rows", "offsets", "words"])
+@pytest.mark.parametrize("key", ["entries", "residues", "rows", "offsets", "words", "lists"])
 def test_a_forged_number_is_refused(changed: Path, key: str, number: object) -> None:
     """Counts and checksums of any size take no memory, and end in one line."""
 
@@ -94,7 +95,7 @@ def test_a_forged_number_is_refused(changed: Path, key: str, number: object) -> 
     ("place", "value"),
     [
         ("format", "another"),
-        ("format_version", "2.0"),
+        ("format_version", "1.0"),
         ("segments", {"../segment-0": {}}),
         ("segments", {"segment-0": {"shape": {}}}),
         ("segments", []),
@@ -117,7 +118,7 @@ def test_a_later_minor_version_is_read(changed: Path) -> None:
     manifest = changed / "index.json"
     value = json.loads(manifest.read_text())
     del value["sha256"]
-    manifest.write_text(json_text(sealed({**value, "format_version": "1.9"})))
+    manifest.write_text(json_text(sealed({**value, "format_version": "2.9"})))
     assert WordIndex(changed).modalities == MODALITIES
 
 
@@ -150,6 +151,21 @@ def test_a_forged_array_is_refused(changed: Path) -> None:
         file.write_bytes(before)
         return problem
 
+    def forge_lists(starts: npt.NDArray[Any], places: npt.NDArray[Any]) -> str:
+        before = [part.with_suffix(f".{kind}").read_bytes() for kind in ("starts", "places")]
+        after = starts.tobytes(), places.tobytes()
+        part.with_suffix(".starts").write_bytes(after[0])
+        part.with_suffix(".places").write_bytes(after[1])
+
+        def change(value: dict[str, Any]) -> None:
+            checksum = google_crc32c.value(b"".join(after))
+            value["segments"]["segment-0"]["structure"]["lists"] = [checksum]
+
+        problem = forged(changed, change)
+        part.with_suffix(".starts").write_bytes(before[0])
+        part.with_suffix(".places").write_bytes(before[1])
+        return problem
+
     part = changed / "segment-0" / "structure"
     rows = np.frombuffer(part.with_suffix(".rows").read_bytes(), "<i8").copy()
     rows[0] = rows[1]
@@ -166,6 +182,17 @@ def test_a_forged_array_is_refused(changed: Path) -> None:
     for unknown in (65_535, len(WordIndex(changed).words.centroids["structure"])):
         words[7] = unknown
         assert "words that the index has not" in forge("words", "words", words.tobytes())
+    starts = np.frombuffer(part.with_suffix(".starts").read_bytes(), "<u4")
+    places = np.frombuffer(part.with_suffix(".places").read_bytes(), "<u2")
+    for place, number in ((0, 1), (5, 2**32 - 1), (len(starts) - 1, len(places) + 1)):
+        other = starts.copy()
+        other[place] = number
+        assert "starts does not ascend to its places" in forge_lists(other, places)
+    for number in (len(places), 2**16 - 1):
+        other = places.copy()
+        other[3] = number
+        assert "places leads out of a block" in forge_lists(starts, other)
+    assert "places is not of its words" in forge_lists(starts, places[::-1])
 
 
 @pytest.mark.parametrize("number", [np.nan, -np.inf, 3e38], ids=str)

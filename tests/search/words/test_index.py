@@ -109,9 +109,9 @@ def test_memory_does_not_grow_with_the_queries(
     lengths = rng.integers(10, 60, 8000)
     with new_index(tmp_path / "index", {"stage_sha256": "", "store": {}}, words) as made:
         segment, parts = made
-        with PartWriter(segment, "structure") as writer:
+        with PartWriter(segment, "structure", words) as writer:
             writer.add(np.arange(8000), lengths, rng.integers(0, 40, lengths.sum()))
-        parts["structure"] = writer.finish([str(number) for number in range(8000)])
+            parts["structure"] = writer.finish([str(number) for number in range(8000)])
     index = WordIndex(tmp_path / "index")
     queries = [rng.normal(size=(n, 12)).astype(np.float32) for n in rng.integers(1, 90, 400)]
     monkeypatch.setattr(word_index, "_RESIDUES_AT_ONCE", 10_000)
@@ -135,9 +135,9 @@ def test_of_equal_segments_that_of_the_shorter_entry_is_first(tmp_path: Path) ->
     targets = [np.r_[0, 1, 0, 1, np.full(length - 4, 2)] for length in lengths]
     with new_index(tmp_path / "index", {"stage_sha256": "", "store": {}}, words) as made:
         segment, parts = made
-        with PartWriter(segment, "structure") as writer:
+        with PartWriter(segment, "structure", words) as writer:
             writer.add(np.arange(4), lengths, np.concatenate(targets))
-        parts["structure"] = writer.finish(list("abcd"))
+            parts["structure"] = writer.finish(list("abcd"))
     query = 9 * np.eye(2, 5, dtype=np.float32) - 3
     [(rows, scores)] = WordIndex(tmp_path / "index").nearest("structure", [query], k=4)
     assert rows.tolist() == [2, 3, 1, 0]
@@ -154,9 +154,9 @@ def test_of_equal_entries_the_first_are_the_hits(
     words = ResidueWords({"structure": np.eye(3, 5, dtype=np.float32)})
     with new_index(tmp_path / "index", {"stage_sha256": "", "store": {}}, words) as made:
         segment, parts = made
-        with PartWriter(segment, "structure") as writer:
+        with PartWriter(segment, "structure", words) as writer:
             writer.add(np.arange(7), np.full(7, 4), np.tile([0, 1, 0, 1], 7))
-        parts["structure"] = writer.finish(list("abcdefg"))
+            parts["structure"] = writer.finish(list("abcdefg"))
     monkeypatch.setattr(word_index, "_WORDS_AT_ONCE", at_once)
     query = 9 * np.eye(2, 5, dtype=np.float32) - 3
     [(rows, scores)] = WordIndex(tmp_path / "index").nearest("structure", [query], k=3)
