@@ -10,6 +10,8 @@ Float16 = npt.NDArray[np.float16]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+UInt32 = npt.NDArray[np.uint32]
 Int8 = npt.NDArray[np.int8]
 Bytes = npt.NDArray[np.uint8]
 #: Words of residues, by their numbers.

@@ -14,16 +14,12 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from protalign.core.arrays import Float32, Int64, Words
+from protalign.core.arrays import Float32, Int32, Int64, UInt32, Words
 from protalign.core.machine import threads_here
 from protalign.core.ragged import blocks
 from protalign.residues.kernels.packed import share
 from protalign.residues.kernels.word_scores import added_by_chance, compiled_loops, contiguous
-
-Int32 = npt.NDArray[np.int32]
-UInt32 = npt.NDArray[np.uint32]
 
 #: Residues of a group.
 GROUP = 8

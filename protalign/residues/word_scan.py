@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from protalign.core.arrays import Bool, Float32, Int64
+from protalign.core.arrays import Bool, Float32, Int32, Int64
 from protalign.core.machine import threads_here
 from protalign.core.protein import Modality
 from protalign.residues.kernels.packed import share
@@ -15,7 +15,7 @@ from protalign.residues.kernels.word_scores import (
     scores_of,
     without_length,
 )
-from protalign.residues.word_lists import Int32, ListedWords, most_hits
+from protalign.residues.word_lists import ListedWords, most_hits
 from protalign.residues.words import ResidueWords
 
 #: The part of the targets that hits choose, and how many they choose at least for each that is

@@ -15,9 +15,8 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from protalign.core.arrays import Bool, Float32, Int64
+from protalign.core.arrays import Bool, Float32, Int32, Int64
 from protalign.core.errors import InputError
 from protalign.core.machine import threads_here
 from protalign.core.protein import Modality
@@ -40,7 +39,6 @@ _PRODUCTS, _TURNS = 1 << 20, 8
 #: A vector's length may differ from 1 by so much.
 _UNIT = 1e-2
 
-Int32 = npt.NDArray[np.int32]
 #: Called with the name of a step, the vectors that have gone through it, and all of its vectors.
 Progress = Callable[[str, int, int], None]
 

@@ -275,7 +275,7 @@ class PartReader:
     def listed(self, first: int, last: int) -> ListedWords:
         """Return the words and the lists of the entries of some blocks of lists, checked."""
         mapped, blocks = self._mapped_lists, self.blocks[first:last]
-        for block in first + np.flatnonzero(~self._lists_checked[first:last]):
+        for block in (first + np.flatnonzero(~self._lists_checked[first:last])).tolist():
             self._block_of_lists(block)
         offsets = self.offsets[blocks[0].start : blocks[-1].stop + 1]
         places = mapped.places[mapped.ends[first] : mapped.ends[last]]

@@ -19,15 +19,12 @@ from typing import Any, TypeVar
 import numba
 import numba.core.config
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from protalign.core.arrays import Float32, Int64
+from protalign.core.arrays import Float32, Int32, Int64
 from protalign.residues.kernels.packed import LANES
-
-Int32 = npt.NDArray[np.int32]
 
 _INT = ir.IntType(64)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)

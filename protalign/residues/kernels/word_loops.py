@@ -30,7 +30,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from protalign.core.arrays import Int8, Int64, Words
+from protalign.core.arrays import Int8, Int32, Int64, UInt32, Words
 from protalign.residues.kernels.loops import compiled
 
 #: Bands of one value.
@@ -44,8 +44,6 @@ WINDOW, WINDOW_STEPS = 8, (1, 2, 4)
 #: Stands for a score of 0 in a byte, and the largest score that a byte holds.
 EMPTY, MOST = -(1 << 7), 255
 
-Int32 = npt.NDArray[np.int32]
-UInt32 = npt.NDArray[np.uint32]
 Int16 = npt.NDArray[np.int16]
 
 #: The same in 16 bits.

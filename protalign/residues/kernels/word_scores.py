@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protalign.core.arrays import Float32, Float64, Int8, Int64, Words
+from protalign.core.arrays import Float32, Float64, Int8, Int32, Int64, Words
 from protalign.core.machine import threads_here
 from protalign.residues.kernels.packed import share
 
@@ -116,7 +116,7 @@ def striped(columns: Int8, values: int) -> Int8:
     return scores
 
 
-def word_scores(profile: WordProfile, words: Words, offsets: Int64) -> npt.NDArray[np.int32]:
+def word_scores(profile: WordProfile, words: Words, offsets: Int64) -> Int32:
     """Score each target by its best segment in a band.
 
     Parameters
@@ -140,7 +140,7 @@ def word_scores(profile: WordProfile, words: Words, offsets: Int64) -> npt.NDArr
 
 def scores_of(
     wanted: Sequence[tuple[WordProfile, Int64]], words: Words, offsets: Int64
-) -> list[npt.NDArray[np.int32]]:
+) -> list[Int32]:
     """Score some targets for each of several queries, as ``word_scores`` does.
 
     Parameters
@@ -188,7 +188,7 @@ def contiguous(words: Words) -> Words:
     return np.ascontiguousarray(words, dtype=np.uint16)
 
 
-def without_length(scores: npt.NDArray[np.int32], lengths: Int64) -> Float32:
+def without_length(scores: Int32, lengths: Int64) -> Float32:
     """Return scores less what chance adds for the targets' lengths.
 
     Parameters
