@@ -28,7 +28,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository's folder
 
 from benchmarks.shared.measuring import MACHINE
-from benchmarks.speed.words import blocks
+from benchmarks.speed.words import MEDIAN, blocks
 from protalign import EmbeddingStore
 from protalign.core.arrays import Int64, Words
 from protalign.core.files import write_json
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=150, help="of those held out, at most")
     parser.add_argument("--words", type=int, default=WORDS)
     parser.add_argument("--made-up", type=int, default=0, help="structures more by words")
+    parser.add_argument("--median", type=int, default=MEDIAN, help="residues of those made up")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     labels = labels_of(options.labels, options.column)
@@ -132,7 +133,7 @@ def measure(
     target_words, offsets = words.of("structure", of_words.values), of_words.offsets
     if options.made_up:
         target_words, offsets = with_made_up(
-            target_words, offsets, words.of("structure", sample), options.made_up
+            target_words, offsets, words.of("structure", sample), options.made_up, options.median
         )
     listed = words.listed("structure", target_words, offsets)
     queries = np.sort(rng.permutation(np.flatnonzero(both & is_held_out))[: options.queries])
@@ -164,9 +165,11 @@ def measure(
     }
 
 
-def with_made_up(words: Words, offsets: Int64, real: Words, count: int) -> tuple[Words, Int64]:
+def with_made_up(
+    words: Words, offsets: Int64, real: Words, count: int, median: int
+) -> tuple[Words, Int64]:
     """Return the words and offsets of some targets, and of structures made of real words."""
-    parts = list(blocks(count, real))
+    parts = list(blocks(count, real, median))
     lengths = np.concatenate([each for _, each, _ in parts])
     return (
         np.concatenate([words, *(some for _, _, some in parts)]),

@@ -55,7 +55,7 @@ from protalign.heads.model import Model
 from protalign.heads.pairs import Pairs
 from protalign.heads.shipped import shipped_model
 from protalign.residues import PairSums, ResidueStage
-from protalign.residues.words import SAMPLED, ResidueWords
+from protalign.residues.words import SAMPLED, WORDS, ResidueWords
 from protalign.search.word_files import PartWriter, new_index
 
 #: Residues of a piece that a made-up structure is put together from.
@@ -69,6 +69,8 @@ ENTRIES_AT_ONCE = 20_000
 #: Seconds that one query may take, and how many times cheaper each of several is to be if they are
 #: searched together.
 SECONDS, TARGET = 1.0, 4.0
+#: What the indexes say of a model and a store that there are not.
+MADE_WITH = {"stage_sha256": "", "store": {}, "n_words": WORDS, "seed": 0}
 #: Times searches of an index, and prints the figures as JSON.
 SEARCH = """
 import json, sys, time
@@ -211,10 +213,10 @@ def queries_of(stage: ResidueStage, inputs: Inputs, positions: Int64, count: int
     return np.stack([rows[start : start + QUERY] for start in starts])
 
 
-def blocks(size: int, real: Words) -> Iterator[tuple[Int64, Int64, Words]]:
-    """Yield (numbers, lengths, words) of structures made of real words."""
+def blocks(size: int, real: Words, median: int = MEDIAN) -> Iterator[tuple[Int64, Int64, Words]]:
+    """Yield (numbers, lengths, words) of structures made of real words, of so many residues."""
     rng = np.random.default_rng(2)
-    every = lengths(size, MEDIAN)
+    every = lengths(size, median)
     for first in range(0, size, ENTRIES_AT_ONCE):
         part = every[first : first + ENTRIES_AT_ONCE]
         yield np.arange(first, first + len(part)), part, made_up(int(part.sum()), real, rng)
@@ -266,12 +268,12 @@ def searched(path: Path, queries: Path, n_first: int, options: argparse.Namespac
 def build(path: Path, size: int, real: RealWords) -> int:
     """Write an index of made-up structures; return its residues."""
     with (
-        new_index(path, {"stage_sha256": "", "store": {}}, real.vocabulary) as (segment, parts),
+        new_index(path, MADE_WITH, real.vocabulary) as (segment, parts),
         PartWriter(segment, "structure", real.vocabulary) as writer,
     ):
         for numbers, each, words in blocks(size, real.words):
             writer.add(numbers, each, words)
-        parts["structure"] = writer.finish([f"p{number:07}" for number in range(size)])
+        parts["structure"] = writer.finish([f"p{number:07}" for number in range(size)], [])
     return parts["structure"].residues
 
 

@@ -15,7 +15,7 @@ from typing import Self
 
 import numpy as np
 
-from protalign.core.arrays import Float32, Int32, Int64, UInt32, Words
+from protalign.core.arrays import Float32, Float64, Int32, Int64, UInt32, Words
 from protalign.core.machine import threads_here
 from protalign.core.ragged import blocks
 from protalign.residues.kernels.packed import share
@@ -23,20 +23,20 @@ from protalign.residues.kernels.word_scores import added_by_chance, compiled_loo
 
 #: Residues of a group.
 GROUP = 8
-#: Groups of a block of lists, at most: a place is a uint16.
-MOST_GROUPS = 1 << 15
-#: Groups of a query that are counted together, at most. Those of a longer one are counted in parts,
-#: so that few hits of a target's neighbours count for it.
-_MOST_OF_QUERY = 64
+#: Groups of a query that are counted together, at most. Those of a longer one are counted in parts.
+MOST_OF_QUERY = 64
+#: Columns of a block of lists, at most: a place is a uint16. A target has one for each of its
+#: groups, and as many more as other diagonals may have, so that no hit counts for its neighbour.
+MOST_COLUMNS = 1 << 16
 #: The part of the pairs of a query's groups and the words that are hits, those of the largest
 #: scores: 16 of 1,024 words for each group.
 _HITS = 1 / 64
 #: Steps of a score in one nat, and the smallest and the largest score. A few pairs of residues have
 #: more, far out where no residues were when the stage was fitted.
-STEPS, _LOWEST, _HIGHEST = 2.0, -8.0, 12.0
+_STEPS, _LOWEST, _HIGHEST = 2.0, -8.0, 12.0
 #: Steps that chance adds to a target's hits for each factor of e in its length.
 _STEPS_OF_LENGTH = 24.0
-#: Blocks that a thread counts in one call.
+#: Blocks that a thread counts in one call, at most.
 _BLOCKS_AT_ONCE = 8
 #: What a target counts for that is too long for lists, so that it is scored in any case.
 _TOO_LONG = 1 << 16
@@ -51,23 +51,23 @@ class WordLists:
     starts : (K + 1,) uint32
         Where the list of each word begins in ``places``, and the end of all.
     places : (G,) uint16
-        The groups of the block that have the word, ascending; G is at most ``MOST_GROUPS``. Groups
-        are counted on from target to target, and each begins with one.
+        The columns of the block's groups that have the word, ascending. A target of g groups has
+        g + 63 columns after those of the target before; its groups are the first of them.
 
     Examples
     --------
     >>> words, offsets = np.array([0] * 8 + [2, 1, 0], np.uint16), np.array([0, 9, 11])
     >>> lists = WordLists.of(words, offsets, telling=np.array([1.0, 2.0, 3.0]))
     >>> lists.starts.tolist(), lists.places.tolist()  # words 0 and 2 of a target, 1 of another
-    ([0, 1, 2, 3], [0, 2, 1])
+    ([0, 1, 2, 3], [0, 65, 1])
     """
 
     starts: UInt32
     places: Words
 
     @classmethod
-    def of(cls, words: Words, offsets: Int64, telling: Float32) -> Self:
-        """List the words of a block of targets.
+    def of(cls, words: Words, offsets: Int64, telling: Float64) -> Self:
+        """List the words of a block of targets, of which none is too long (``listable``).
 
         Parameters
         ----------
@@ -75,7 +75,7 @@ class WordLists:
             Words of all targets, one after another.
         offsets : (n + 1,) int64
             Where each target begins in them, and the end of all.
-        telling : (K,) float32
+        telling : (K,) float64
             How much each word tells. Of a group's words the one with the largest number is listed;
             of equal ones the later word.
         """
@@ -83,20 +83,25 @@ class WordLists:
         order = np.argsort(telling, kind="stable")
         ranks = np.empty(n_words, dtype=np.uint16)
         ranks[order] = np.arange(n_words)
-        counts = n_groups(np.diff(offsets))
-        ends = np.cumsum(counts)
-        first = np.repeat(offsets[:-1] - GROUP * (ends - counts), counts)
-        first += GROUP * np.arange(len(first))
-        # the next group may begin later: a target that is too long for lists has none
-        last = np.minimum(first + GROUP, np.repeat(offsets[1:], counts))
-        edges = np.stack([first, last], axis=1).reshape(-1)
-        padded = np.append(ranks[words], np.uint16(0))
-        most = np.maximum.reduceat(padded, edges)[::2] if len(edges) else padded[:0]
+        counts, widths = _sizes(np.diff(offsets))
+        before = np.cumsum(counts) - counts
+        number = np.arange(counts.sum()) - np.repeat(before, counts)  # of a target's groups
+        first = np.repeat(offsets[:-1], counts) + GROUP * number
+        most = np.maximum.reduceat(ranks[words], first) if len(first) else ranks[:0]
         listed = order[most]
         starts = np.zeros(n_words + 1, dtype=np.uint32)
         np.cumsum(np.bincount(listed, minlength=n_words), out=starts[1:])
-        places = np.argsort(listed.astype(np.uint16), kind="stable").astype(np.uint16)
+        columns = np.repeat(np.cumsum(widths) - widths, counts) + number
+        places = columns[np.argsort(listed.astype(np.uint16), kind="stable")].astype(np.uint16)
         return cls(starts, places)
+
+
+def _sizes(lengths: Int64) -> tuple[Int64, Int64]:
+    """Return the groups and the columns of targets by their residues: none if it is too long."""
+    groups = -(-lengths // GROUP)
+    columns = groups + MOST_OF_QUERY - 1
+    has_lists = (groups > 0) & (columns <= MOST_COLUMNS)
+    return np.where(has_lists, groups, 0), np.where(has_lists, columns, 0)
 
 
 def n_groups(lengths: Int64) -> Int64:
@@ -104,22 +109,66 @@ def n_groups(lengths: Int64) -> Int64:
 
     Examples
     --------
-    >>> n_groups(np.array([0, 1, 8, 9, 262_144, 262_145])).tolist()
-    [0, 1, 1, 2, 32768, 0]
+    >>> n_groups(np.array([0, 1, 8, 9, 523_784, 523_785])).tolist()
+    [0, 1, 1, 2, 65473, 0]
     """
-    groups = -(-lengths // GROUP)
-    return np.where(groups > MOST_GROUPS, 0, groups)
+    return _sizes(lengths)[0]
 
 
-def list_blocks(lengths: Int64) -> list[slice]:
-    """Return the targets of each block of lists: as many, in order, as have ``MOST_GROUPS`` groups.
+def listable(lengths: Int64, words: Words) -> tuple[Int64, Words]:
+    """Return targets without the residues of those that are too long for lists.
+
+    Parameters
+    ----------
+    lengths : (n,) int64
+        Residues of each target.
+    words : (R,) uint16
+        Words of all, one after another.
 
     Examples
     --------
-    >>> [(part.start, part.stop) for part in list_blocks(np.array([200_000, 62_144, 1]))]
+    >>> lengths, words = listable(np.array([1, 600_000, 2]), np.zeros(600_003, np.uint16))
+    >>> lengths.tolist(), len(words)
+    ([1, 0, 2], 3)
+    """
+    too_long = (lengths > 0) & (n_groups(lengths) == 0)
+    if not too_long.any():
+        return lengths, words
+    ends = np.cumsum(lengths)
+    cuts = np.stack([ends - lengths, ends], axis=1)[too_long].reshape(-1)
+    kept = np.split(words, cuts)[::2]  # what lies between them
+    return np.where(too_long, 0, lengths), np.concatenate(kept)
+
+
+def list_blocks(lengths: Int64) -> list[slice]:
+    """Return the targets of each block of lists: as many, in order, as fit into its columns.
+
+    Examples
+    --------
+    >>> [(part.start, part.stop) for part in list_blocks(np.array([400_000, 123_272, 1]))]
     [(0, 2), (2, 3)]
     """
-    return list(blocks(n_groups(lengths), MOST_GROUPS))
+    return list(blocks(_sizes(lengths)[1], MOST_COLUMNS))
+
+
+def block_columns(lengths: Int64, targets: Int64) -> Int64:
+    """Return the columns that a place may have in each block of lists.
+
+    Parameters
+    ----------
+    lengths : (n,) int64
+        Residues of each target.
+    targets : (b + 1,) int64
+        The first target of each block, and n.
+
+    Examples
+    --------
+    >>> block_columns(np.array([9, 1, 20]), np.array([0, 2, 3])).tolist()  # 2 + 63 + 1, and 3
+    [66, 3]
+    """
+    ends = np.concatenate([[0], np.cumsum(_sizes(lengths)[1])])
+    columns: Int64 = np.maximum(np.diff(ends[targets]) - (MOST_OF_QUERY - 1), 0)
+    return columns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,92 +181,127 @@ class ListedWords:
         Words of n targets, one after another, also memory-mapped.
     offsets : (n + 1,) int64
         Words before each target, and of all.
+    targets : (b + 1,) int64
+        The first target of each of ``list_blocks``, and n.
     starts : (b, K + 1) uint32
-        Those of the lists (``WordLists``) of each of ``list_blocks``.
+        Those of the lists (``WordLists``) of each block.
     places : (G,) uint16
         The places of all blocks, one after another.
     """
 
     words: Words
     offsets: Int64
+    targets: Int64
     starts: UInt32
     places: Words
 
     @classmethod
-    def of(cls, words: Words, offsets: Int64, telling: Float32) -> Self:
+    def of(cls, words: Words, offsets: Int64, telling: Float64) -> Self:
         """List the words of some targets; see ``WordLists.of``."""
         lists = []
-        for part in list_blocks(np.diff(offsets)):
-            ends = offsets[part.start : part.stop + 1]
-            lists.append(WordLists.of(words[ends[0] : ends[-1]], ends - ends[0], telling))
+        blocks_of_lists = list_blocks(np.diff(offsets))
+        for part in blocks_of_lists:
+            begin, end = offsets[part.start], offsets[part.stop]
+            lengths, of_block = listable(
+                np.diff(offsets[part.start : part.stop + 1]), words[begin:end]
+            )
+            ends = np.concatenate([[0], np.cumsum(lengths)])
+            lists.append(WordLists.of(of_block, ends, telling))
         starts = [each.starts for each in lists] or [np.empty(0, dtype=np.uint32)]
         places = [np.empty(0, dtype=np.uint16), *(each.places for each in lists)]
-        return cls(words, offsets, np.stack(starts)[: len(lists)], np.concatenate(places))
+        targets = np.array([0, *(part.stop for part in blocks_of_lists)])
+        return cls(words, offsets, targets, np.stack(starts)[: len(lists)], np.concatenate(places))
 
 
 class QueryHits:
-    """What hits of several queries count for.
+    """Pairs of several queries' groups and words that are hits, and what they count for.
 
     Parameters
     ----------
-    queries : sequence of list of (groups, K) float32
-        Each query's scores with each word, in nats, in parts, of ``group_scores``.
+    queries : sequence of list of HitPairs
+        Each query's pairs, of ``hit_pairs``.
 
     Examples
     --------
-    >>> hits = QueryHits([group_scores(np.array([[2.0, -3.0, 1.0]] * 8))])
+    >>> hits = QueryHits([hit_pairs(np.array([[2.0, -3.0, 1.0]] * 8))])
     >>> words, offsets = np.array([0, 0, 2, 0], np.uint16), np.array([0, 2, 4])
     >>> most_hits(hits, ListedWords.of(words, offsets, np.array([1.0, 2.0, 3.0]))).tolist()
     [[4, 0]]
     """
 
-    def __init__(self, queries: Sequence[Sequence[Float32]]) -> None:
+    def __init__(self, queries: Sequence[Sequence[HitPairs]]) -> None:
         parts = [(query, part) for query, several in enumerate(queries) for part in several]
-        pairs = [_pairs(part) for _, part in parts]
+        pairs = [HitPairs.none(), *(part for _, part in parts)]
         self.n_queries = len(queries)
         self.queries = np.array([query for query, _ in parts], dtype=np.int64)
-        self.sizes = np.array([len(part) for _, part in parts], dtype=np.int64)
-        self.ends = np.cumsum([0, *(len(words) for _, words, _ in pairs)])
-        self.groups = np.concatenate([groups for groups, _, _ in pairs])
-        self.words = np.concatenate([words for _, words, _ in pairs])
-        self.weights = np.concatenate([weights for _, _, weights in pairs])
+        self.sizes = np.array([part.size for _, part in parts], dtype=np.int64)
+        self.ends = np.cumsum([len(each.words) for each in pairs])
+        self.groups = np.concatenate([each.groups for each in pairs])
+        self.words = np.concatenate([each.words for each in pairs])
+        self.weights = np.concatenate([each.weights for each in pairs])
 
 
-def group_scores(scores: Float32) -> list[Float32]:
-    """Return the scores of a query's groups: the logarithm of the mean likelihood ratio of eight.
+@dataclass(frozen=True, slots=True, eq=False)
+class HitPairs:
+    """Pairs of a group and a word that are hits, of a part of a query.
 
-    The mean does not rise for unrelated residues, as the best of eight does.
+    Attributes
+    ----------
+    size : int
+        Groups of the part, at most 64.
+    groups : (P,) int64
+        The group of each pair, ascending.
+    words : (P,) uint16
+        Its word.
+    weights : (P,) int64
+        What a hit counts for, in steps of half a nat, more than 0.
+    """
+
+    size: int
+    groups: Int64
+    words: Words
+    weights: Int64
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return no pairs."""
+        return cls(0, np.empty(0, np.int64), np.empty(0, np.uint16), np.empty(0, np.int64))
+
+
+def hit_pairs(scores: Float32) -> list[HitPairs]:
+    """Return the pairs of a query's groups and words that are hits, for each part of the query.
+
+    The score of a group is the logarithm of the mean likelihood ratio of its residues, which
+    unrelated residues do not raise as they raise the best of eight.
 
     Parameters
     ----------
     scores : (L, K) float32
         Its scores with each word, in nats, at least one row.
 
-    Returns
-    -------
-    list of (groups, K) float32
-        Parts of at most 64 groups.
-
     Examples
     --------
-    >>> [part.round(3).tolist() for part in group_scores(np.array([[2.0]] * 8 + [[-3.0]]))]
-    [[[2.0], [-3.0]]]
+    >>> [part] = hit_pairs(np.array([[2.0, -3.0]] * 8 + [[-3.0, -2.0]]))
+    >>> part.size, part.groups.tolist(), part.words.tolist(), part.weights.tolist()
+    (2, [0], [0], [4])
     """
     first = np.arange(0, len(scores), GROUP)
     counts = np.diff(first, append=len(scores))[:, None]
     ratios = np.exp(np.clip(scores, _LOWEST, _HIGHEST), dtype=np.float32)
     groups = np.log(np.add.reduceat(ratios, first, axis=0) / counts.astype(np.float32))
-    return [groups[part : part + _MOST_OF_QUERY] for part in range(0, len(groups), _MOST_OF_QUERY)]
+    return [
+        _pairs(groups[part : part + MOST_OF_QUERY]) for part in range(0, len(groups), MOST_OF_QUERY)
+    ]
 
 
-def _pairs(scores: Float32) -> tuple[Int64, Words, Int64]:
-    """Return the groups, words and weights of the pairs that are hits, group by group."""
+def _pairs(scores: Float32) -> HitPairs:
+    """Return the pairs that are hits of (groups, K) scores."""
     n_pairs = max(1, round(_HITS * scores.size))
     best = np.sort(np.argpartition(-scores.reshape(-1), n_pairs - 1)[:n_pairs])
-    weights = np.rint(STEPS * scores.reshape(-1)[best]).astype(np.int64)
+    weights = np.rint(_STEPS * scores.reshape(-1)[best]).astype(np.int64)
     best, weights = best[weights > 0], weights[weights > 0]
     groups, words = np.divmod(best, scores.shape[1])
-    return groups, words.astype(np.uint16), weights
+    return HitPairs(len(scores), groups, words.astype(np.uint16), weights)
 
 
 def most_hits(queries: QueryHits, targets: ListedWords) -> Int32:
@@ -228,8 +312,8 @@ def most_hits(queries: QueryHits, targets: ListedWords) -> Int32:
     queries : QueryHits
         Those of q queries.
     targets : ListedWords
-        n targets; each word is below the queries' number of words, and each place is one of the
-        block's, which is not checked here.
+        n targets; each word is below the queries' number of words, and each place is a column of
+        its block's groups, which is not checked here.
 
     Returns
     -------
@@ -238,22 +322,25 @@ def most_hits(queries: QueryHits, targets: ListedWords) -> Int32:
     """
     lengths = np.diff(targets.offsets)
     most = np.zeros((queries.n_queries, len(lengths)), dtype=np.int32)
-    groups = n_groups(lengths)
-    bounds = np.concatenate([[0], np.cumsum(groups)])
-    firsts = np.array([0, *(block.stop for block in list_blocks(lengths))])
+    groups, widths = _sizes(lengths)
+    columns = np.concatenate([[0], np.cumsum(widths)])
+    begins = np.concatenate([[0], np.cumsum(groups)])[targets.targets]
     n_blocks = len(targets.starts)
     n_threads = max(1, min(threads_here(), n_blocks))
-    parts = iter(range(0, n_blocks, _BLOCKS_AT_ONCE))
+    at_once = max(1, min(_BLOCKS_AT_ONCE, n_blocks // (4 * n_threads)))
+    parts = iter(range(0, n_blocks, at_once))
     loops, places = compiled_loops(), contiguous(targets.places)
 
     def work(_: int) -> None:
-        hits = np.empty(MOST_GROUPS + _MOST_OF_QUERY + loops.WINDOW, dtype=np.uint16)
+        hits = np.empty(MOST_COLUMNS + loops.WINDOW, dtype=np.uint16)
         for first in parts:  # threads share it: each takes the next as it has done one
             loops.most_hits(
-                targets.starts[first : first + _BLOCKS_AT_ONCE],
+                targets.starts[first : first + at_once],
                 places,
-                firsts[first:],
-                bounds,
+                begins[first:],
+                targets.targets[first:],
+                columns,
+                groups,
                 queries.groups,
                 queries.words,
                 queries.weights,
@@ -265,7 +352,7 @@ def most_hits(queries: QueryHits, targets: ListedWords) -> Int32:
             )
 
     share(n_threads, work)
-    most[:, groups < -(-lengths // GROUP)] = _TOO_LONG
+    most[:, (lengths > 0) & (groups == 0)] = _TOO_LONG
     by_chance = np.rint(added_by_chance(lengths, _STEPS_OF_LENGTH)).astype(np.int32)
     most -= by_chance
     return most

@@ -19,7 +19,7 @@ from protalign.core.machine import threads_here
 from protalign.core.protein import Modality
 from protalign.core.threads import run_single_threaded
 from protalign.residues.kernels.word_scores import WordProfile
-from protalign.residues.word_lists import ListedWords, QueryHits, WordLists, group_scores
+from protalign.residues.word_lists import HitPairs, ListedWords, QueryHits, WordLists, hit_pairs
 
 #: K, the words of a modality.
 WORDS = 1024
@@ -115,22 +115,22 @@ class ResidueWords:
     def profiles(
         self, modality: Modality, queries: Sequence[Float32]
     ) -> tuple[list[WordProfile], QueryHits]:
-        """Return what queries' scores with words are, and what hits in lists of them count for.
+        """Return queries' scores with words, and what hits in lists of the words count for.
 
         Products are small, so each thread makes those of some queries; see ``profile``.
         """
         profiles: list[WordProfile | None] = [None] * len(queries)
-        groups: list[list[Float32]] = [[]] * len(queries)
+        pairs: list[list[HitPairs]] = [[]] * len(queries)
         places = iter(range(len(queries)))
 
         def prepare(_: int) -> None:
             for place in places:  # threads share it
                 scores = self.scores(modality, queries[place])
                 profiles[place] = WordProfile.of(scores)
-                groups[place] = group_scores(scores)
+                pairs[place] = hit_pairs(scores)
 
         run_single_threaded(max(1, min(threads_here(), len(queries))), prepare)
-        return [each for each in profiles if each is not None], QueryHits(groups)
+        return [each for each in profiles if each is not None], QueryHits(pairs)
 
     def listed(self, modality: Modality, words: Words, offsets: Int64) -> ListedWords:
         """Return targets of a modality, (R,) uint16 words, with their inverted lists.
@@ -140,7 +140,7 @@ class ResidueWords:
         return ListedWords.of(words, offsets, self._telling[modality])
 
     def lists(self, modality: Modality, words: Words, offsets: Int64) -> WordLists:
-        """Return the inverted lists of a block of targets; see ``listed``."""
+        """Return the inverted lists of a block of targets; see ``WordLists.of``."""
         return WordLists.of(words, offsets, self._telling[modality])
 
     def scores(self, modality: Modality, query: Float32) -> Float32:
@@ -155,13 +155,16 @@ class ResidueWords:
         return scores
 
     @cached_property
-    def _telling(self) -> dict[Modality, Float32]:
+    def _telling(self) -> dict[Modality, Float64]:
         """Modality -> how much each word tells: the more, the farther it is from the mean.
 
         The log-likelihood ratio of the same residue to two residues that have nothing to do with
         each other is large there.
         """
-        return {m: np.square(each[:, :-2]).sum(axis=1) for m, each in self.centroids.items()}
+        return {
+            modality: np.square(centroids[:, :-2], dtype=np.float64).sum(axis=1)
+            for modality, centroids in self.centroids.items()
+        }
 
     @cached_property
     def _ready(self) -> dict[Modality, tuple[Float32, Float32]]:

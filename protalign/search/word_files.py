@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,14 @@ from protalign.core.untrusted import (
     read_json,
     whole_number,
 )
-from protalign.residues.word_lists import ListedWords, WordLists, list_blocks, n_groups
+from protalign.residues.word_lists import (
+    ListedWords,
+    WordLists,
+    block_columns,
+    list_blocks,
+    listable,
+    n_groups,
+)
 from protalign.residues.words import MOST_WORDS, ResidueWords
 
 FORMAT, FORMAT_VERSION = "protalign-index", "2.0"
@@ -75,9 +82,9 @@ class StoredPart:
         CRC-32C of each ``BLOCK`` words.
     lists : tuple of int
         CRC-32C of each block of inverted lists: where each begins, and the lists.
-    contents_sha256 : str, optional
+    contents_sha256 : str
         Hex digest of what the store records of the entries' contents (``Log.each_content``), in
-        order. None if it is not known.
+        order.
     """
 
     entries: int
@@ -87,7 +94,7 @@ class StoredPart:
     offsets: int
     words: tuple[int, ...]
     lists: tuple[int, ...]
-    contents_sha256: str | None = None
+    contents_sha256: str
 
     @classmethod
     def of_dict(cls, value: Mapping[str, Any]) -> StoredPart:
@@ -99,18 +106,15 @@ class StoredPart:
         )
         if len(words) != -(-residues // BLOCK) or not 1 <= len(lists) <= entries:
             raise ValueError("its checksums are not those of its residues")
-        digests = value["ids_sha256"], value.get("contents_sha256", "")
+        digests = value["ids_sha256"], value["contents_sha256"]
         if not all(isinstance(digest, str) for digest in digests):
             raise TypeError("a digest is not text")
         checksums = _checksum(value["rows"]), _checksum(value["offsets"])
-        return cls(entries, residues, digests[0], *checksums, words, lists, digests[1] or None)
+        return cls(entries, residues, digests[0], *checksums, words, lists, digests[1])
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        value = {**vars(self), "words": list(self.words), "lists": list(self.lists)}
-        if self.contents_sha256 is None:
-            del value["contents_sha256"]
-        return value
+        return {**vars(self), "words": list(self.words), "lists": list(self.lists)}
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,8 @@ class IndexManifest:
     Attributes
     ----------
     provenance : mapping
-        The model and the store that it was made with, as in a file of vectors, and
-        ``stage_sha256``, the digest of the model's residue stage.
+        The model and the store that it was made with, as in a file of vectors; ``stage_sha256``,
+        the digest of the model's residue stage; and ``n_words`` and ``seed``, as asked for.
     centroids : mapping
         Modality -> (K, width, CRC-32C) of its words.
     segments : mapping
@@ -176,7 +180,7 @@ def read_manifest(path: str | os.PathLike[str]) -> IndexManifest:
     if str(version).partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
         raise InputError(
             f"{path}: index format {version}, this version reads {FORMAT_VERSION}",
-            "use the version of ProtAlign that wrote it, or build it again",
+            f"use the version of ProtAlign that wrote it, or {AGAIN}",
         )
     content = unsealed(value)
     if content is None:
@@ -200,7 +204,8 @@ def _manifest(value: Mapping[str, Any]) -> IndexManifest:
         if not segments[name].keys() <= centroids.keys():
             raise ValueError(f"{name} has a modality without words")
     provenance = value["provenance"]
-    if not isinstance(provenance["stage_sha256"], str) or not isinstance(provenance["store"], dict):
+    kinds = {"stage_sha256": str, "store": dict, "n_words": int, "seed": int}
+    if not all(isinstance(provenance[name], kind) for name, kind in kinds.items()):
         raise TypeError("its provenance is incomplete")
     return IndexManifest(provenance, centroids, segments)
 
@@ -268,19 +273,21 @@ class PartReader:
         return self._words
 
     @property
-    def blocks(self) -> list[slice]:
-        """The entries of each block of lists."""
-        return self._mapped_lists.blocks
+    def blocks(self) -> Int64:
+        """(b + 1,) int64: the first entry of each block of lists, and the entries of all."""
+        return self._mapped_lists.targets
 
     def listed(self, first: int, last: int) -> ListedWords:
         """Return the words and the lists of the entries of some blocks of lists, checked."""
-        mapped, blocks = self._mapped_lists, self.blocks[first:last]
+        mapped = self._mapped_lists
         for block in (first + np.flatnonzero(~self._lists_checked[first:last])).tolist():
             self._block_of_lists(block)
-        offsets = self.offsets[blocks[0].start : blocks[-1].stop + 1]
+        begin = mapped.targets[first]
+        offsets = self.offsets[begin : mapped.targets[last] + 1]
         places = mapped.places[mapped.ends[first] : mapped.ends[last]]
         words = self.words(int(offsets[0]), int(offsets[-1]))
-        return ListedWords(words, offsets, mapped.starts[first:last], places)
+        targets = mapped.targets[first : last + 1] - begin
+        return ListedWords(words, offsets, targets, mapped.starts[first:last], places)
 
     def problems(self, words: ResidueWords, modality: Modality) -> list[str]:
         """Read everything; return what is wrong, one line each.
@@ -292,16 +299,15 @@ class PartReader:
         """
         try:
             every, _ = self.words(), self.rows
-            for block, part in enumerate(self.blocks):
-                offsets = self.offsets[part.start : part.stop + 1]
-                of_block = every[offsets[0] : offsets[-1]]
-                lists = words.lists(modality, of_block, offsets - offsets[0])
+            for block, (first, last) in enumerate(pairwise(self.blocks.tolist())):
+                offsets = self.offsets[first : last + 1]
+                lengths, of_block = listable(np.diff(offsets), every[offsets[0] : offsets[-1]])
+                ends = np.concatenate([[0], np.cumsum(lengths)])
+                lists = words.lists(modality, of_block, ends)
                 read = self._block_of_lists(block)
                 same_starts = np.array_equal(lists.starts, read.starts)
                 if not (same_starts and np.array_equal(lists.places, read.places)):
-                    raise damaged(
-                        self._index, f"block {block} of {self._name}.places is not of its words"
-                    )
+                    raise damaged(self._index, f"{self._lists_name(block)} are not of its words")
         except InputError as error:
             return [str(error)]
         return []
@@ -315,15 +321,18 @@ class PartReader:
     @property
     def _mapped_lists(self) -> _MappedLists:
         if self._lists is None:
-            groups = n_groups(np.diff(self.offsets))
-            ends = np.concatenate([[0], np.cumsum(groups)])
-            blocks = list_blocks(np.diff(self.offsets))
-            if len(blocks) != len(self.part.lists):
-                raise damaged(self._index, f"{self._name}.places has not the blocks of its entries")
+            lengths = np.diff(self.offsets)
+            targets = np.array([0, *(block.stop for block in list_blocks(lengths))])
+            ends = np.concatenate([[0], np.cumsum(n_groups(lengths))])[targets]
+            columns = block_columns(lengths, targets)
+            count = len(columns)
+            if count != len(self.part.lists):
+                raise damaged(self._index, f"{self._name}.starts has not the blocks of its entries")
             self._lists = _MappedLists(
-                blocks,
-                ends[[0, *(block.stop for block in blocks)]],
-                _mapped(self._index, f"{self._name}.starts", "<u4", len(blocks), self._n_words + 1),
+                targets,
+                ends,
+                columns,
+                _mapped(self._index, f"{self._name}.starts", "<u4", count, self._n_words + 1),
                 _mapped(self._index, f"{self._name}.places", "<u2", int(ends[-1])),
             )
         return self._lists
@@ -335,16 +344,17 @@ class PartReader:
             starts, places = lists.starts, lists.places
             checksum = google_crc32c.value(starts.view(np.uint8))
             if google_crc32c.extend(checksum, places.tobytes()) != self.part.lists[block]:
-                raise damaged(
-                    self._index, f"block {block} of {self._name}.places is not as written"
-                )
+                raise damaged(self._index, f"{self._lists_name(block)} are not as written")
             ends = int(starts[0]), int(starts[-1])
             if ends != (0, len(places)) or not ascend(starts):
                 raise damaged(self._index, f"{self._name}.starts does not ascend to its places")
-            if len(places) and places.max() >= len(places):
+            if len(places) and places.max() >= self._mapped_lists.columns[block]:
                 raise damaged(self._index, f"{self._name}.places leads out of a block")
             self._lists_checked[block] = True
         return lists
+
+    def _lists_name(self, block: int) -> str:
+        return f"the lists of block {block} of {self._name}"
 
     def _numbers(self, kind: str, count: int, checksum: int) -> Int64:
         data = _checked_bytes(self._index, f"{self._name}.{kind}", 8 * count, checksum)
@@ -353,10 +363,14 @@ class PartReader:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _MappedLists:
-    """The inverted lists of a part, memory-mapped: the entries of each block, and its places."""
+    """The inverted lists of a part, memory-mapped.
 
-    blocks: list[slice]
+    Of each block the first entry, where its places begin, and columns that a place may have.
+    """
+
+    targets: Int64
     ends: Int64
+    columns: Int64
     starts: npt.NDArray[Any]
     places: npt.NDArray[Any]
 
@@ -402,11 +416,12 @@ class PartWriter:
         self._lists: list[int] = []
 
     def __enter__(self) -> PartWriter:
-        self._files = ExitStack()
-        self._words, self._starts, self._places = (
-            self._files.enter_context((self._folder / f"{self._modality}.{kind}").open("xb"))
-            for kind in ("words", "starts", "places")
-        )
+        with ExitStack() as files:
+            self._words, self._starts, self._places = (
+                files.enter_context((self._folder / f"{self._modality}.{kind}").open("xb"))
+                for kind in ("words", "starts", "places")
+            )
+            self._files = files.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -418,8 +433,8 @@ class PartWriter:
         self._lengths.append(lengths)
         data = words.astype("<u2", copy=False)
         self._words.write(data.tobytes())
-        kept = self._unlisted
-        self._unlisted = np.concatenate([kept[0], lengths]), np.concatenate([kept[1], data])
+        kept, more = self._unlisted, listable(lengths, data)
+        self._unlisted = np.concatenate([kept[0], more[0]]), np.concatenate([kept[1], more[1]])
         self._write_lists(list_blocks(self._unlisted[0])[:-1])  # more may come into the last
         while len(data):
             part = data[: BLOCK - self._filled]
@@ -429,7 +444,7 @@ class PartWriter:
                 self._close_block()
             data = data[len(part) :]
 
-    def finish(self, ids: Iterable[str], contents: Iterable[bytes] | None = None) -> StoredPart:
+    def finish(self, ids: Iterable[str], contents: Iterable[bytes]) -> StoredPart:
         """Write all that is left; return what the manifest says of the part.
 
         ``ids`` and ``contents`` (``Log.each_content``) are the entries', in order. It is called
@@ -451,7 +466,7 @@ class PartWriter:
             **checksum,
             words=tuple(self._checksums),
             lists=tuple(self._lists),
-            contents_sha256=None if contents is None else contents_digest(contents),
+            contents_sha256=contents_digest(contents),
         )
 
     def _write_lists(self, blocks: Sequence[slice]) -> None:

@@ -73,10 +73,11 @@ class WordIndex:
     >>> from protalign.search.word_files import PartWriter, new_index
     >>> words = ResidueWords({"structure": np.eye(3, 5, dtype=np.float32)})
     >>> folder = tempfile.mkdtemp() + "/index"
-    >>> with new_index(folder, {"stage_sha256": "", "store": {}}, words) as (segment, parts):
+    >>> made_with = {"stage_sha256": "", "store": {}, "n_words": 3, "seed": 0}
+    >>> with new_index(folder, made_with, words) as (segment, parts):
     ...     with PartWriter(segment, "structure", words) as writer:  # two entries of 3 residues
     ...         writer.add(np.arange(2), np.array([3, 3]), np.array([2, 2, 2, 0, 1, 2]))
-    ...         parts["structure"] = writer.finish(["a", "b"])
+    ...         parts["structure"] = writer.finish(["a", "b"], [])
     >>> index = WordIndex(folder)
     >>> query = 9 * np.eye(2, 5, dtype=np.float32) - 3  # two residues that fit words 0 and 1
     >>> [(rows, scores)] = index.nearest("structure", [query], k=1)
@@ -132,16 +133,12 @@ class WordIndex:
     def check_built_with(self, n_words: int | None, seed: int | None) -> None:
         """Raise InputError if it was built with another number of words, or another seed.
 
-        None, and what an index does not record, is not compared; but such an index has at most the
-        words that were asked for.
+        None is not compared.
         """
-        most = max(len(centroids) for centroids in self.words.centroids.values())
-        recorded, known_seed = (self.provenance.get(name) for name in ("n_words", "seed"))
-        if not isinstance(recorded, int):
-            recorded = most if n_words is None else max(n_words, most)
+        recorded, known_seed = self.provenance["n_words"], self.provenance["seed"]
         if n_words not in (None, recorded):
             raise self._built_otherwise(f"{recorded:,} words", f"{n_words:,}", "n_words (--words)")
-        if isinstance(known_seed, int) and seed not in (None, known_seed):
+        if seed not in (None, known_seed):
             raise self._built_otherwise(f"seed {known_seed}", f"{seed}", "seed (--seed)")
 
     def _built_otherwise(self, built_with: str, asked: str, option: str) -> InputError:
@@ -164,8 +161,8 @@ class WordIndex:
                         f"{self.path}: its {modality} entries are not those of {store.path}",
                         "name the store that it was made from, or build it again",
                     )
-                digest = reader.part.contents_sha256
-                if digest and digest != contents_digest(store.log.each_content(modality, rows)):
+                contents = contents_digest(store.log.each_content(modality, rows))
+                if reader.part.contents_sha256 != contents:
                     raise InputError(
                         f"{self.path}: entries of {store.path} have the same ids but other "
                         f"{modality}s than when it was built",
@@ -257,9 +254,9 @@ class WordIndex:
         first = 0
         for reader in self._parts[against]:
             lengths = np.maximum(np.diff(reader.offsets), _LEAST_WORDS)
-            of_blocks = np.add.reduceat(lengths, [block.start for block in reader.blocks])
+            of_blocks = np.add.reduceat(lengths, reader.blocks[:-1])
             for part in blocks(of_blocks, _WORDS_AT_ONCE):
-                here = slice(reader.blocks[part.start].start, reader.blocks[part.stop - 1].stop)
+                here = slice(*reader.blocks[[part.start, part.stop]].tolist())
                 inside = None if kept is None else kept[first + here.start : first + here.stop]
                 rows, targets = reader.rows[here], reader.listed(part.start, part.stop)
                 for place, (entries, scores) in enumerate(scan.scores(targets, k, inside)):
@@ -364,7 +361,7 @@ def stage_sha256(stage: ResidueStage) -> str:
     digest = hashlib.sha256()
     named = {f"mean.{m}": stage.means[m] for m in MODALITIES}
     named |= {f"projection.{m}": stage.projections[m] for m in MODALITIES}
-    if stage.largest is not None:  # models of before have none, and their indexes keep their digest
+    if stage.largest is not None:  # models of before have none
         named["largest"] = np.array([stage.largest], dtype=np.float64)
     for name, values in sorted({**named, "correlations": stage.correlations}.items()):
         digest.update(f"{name}\n{values.dtype.str}\n{values.shape}\n".encode("ascii"))

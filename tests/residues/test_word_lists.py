@@ -16,8 +16,9 @@ from protalign.residues.word_lists import (
     ListedWords,
     QueryHits,
     WordLists,
-    group_scores,
+    hit_pairs,
     list_blocks,
+    listable,
     most_hits,
     n_groups,
 )
@@ -31,7 +32,7 @@ ORDER = np.argsort(TELLING, kind="stable").tolist()
 
 def hits_of(scores: Sequence[Float32]) -> QueryHits:
     """The hits of queries by their scores with each word."""
-    return QueryHits([group_scores(each) for each in scores])
+    return QueryHits([hit_pairs(each) for each in scores])
 
 
 def listed(words: Words, offsets: npt.NDArray[np.int64]) -> ListedWords:
@@ -61,29 +62,19 @@ def weights_of(scores: Float32) -> list[dict[tuple[int, int], int]]:
     return parts
 
 
-def most_of(scores: Float32, targets: Sequence[Sequence[int]]) -> list[int]:
-    """The most that a diagonal has, at least eight neighbouring ones of each target, by loops."""
-    every = [listed_words(target) for target in targets]
-    row = [word for each in every for word in each]
-    most = [0] * len(targets)
-    n_query = -(-len(scores) // 8)
+def most_of(scores: Float32, target: Sequence[int]) -> int:
+    """The most that a diagonal of a target has, by loops."""
+    row, most = listed_words(target), 0
     for part, weights in enumerate(weights_of(scores)):
-        size = min(64, n_query - 64 * part)
-        begin = 0
-        for number, target in enumerate(every):
-            last = max(begin + len(target), begin - size + 1 + 8)
-            for diagonal in range(begin - size + 1, last) if target else ():
-                pairs = (
-                    (group, row[diagonal + group])
-                    for group in range(size)
-                    if 0 <= diagonal + group < len(row)
-                )
-                most[number] = max(most[number], sum(weights.get(pair, 0) for pair in pairs))
-            begin += len(target)
-    return [
-        each - round(24 * np.log(max(len(target), 50) / 50))
-        for each, target in zip(most, targets, strict=True)
-    ]
+        size = min(64, -(-len(scores) // 8) - 64 * part)
+        for diagonal in range(1 - size, len(row)):
+            pairs = (
+                (group, row[diagonal + group])
+                for group in range(size)
+                if 0 <= diagonal + group < len(row)
+            )
+            most = max(most, sum(weights.get(pair, 0) for pair in pairs))
+    return most - round(24 * np.log(max(len(target), 50) / 50))
 
 
 @settings(max_examples=40)
@@ -104,41 +95,43 @@ def test_hits_are_those_of_loops(
     assert found.shape == (len(queries), len(lengths))
     parts = [part.tolist() for part in np.split(words, offsets[1:-1])] if lengths else []
     for each, row in zip(scores, found, strict=True):
-        assert row.tolist() == most_of(each, parts)
+        assert row.tolist() == [most_of(each, part) for part in parts]
 
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 60), max_size=12))
 def test_each_group_is_in_one_list(seed: int, lengths: list[int]) -> None:
-    """That of its most telling word, and places ascend in each list."""
+    """That of its most telling word; a target's columns are its groups, and 63 more."""
     words, offsets = random_words(np.random.default_rng(seed), lengths, WORDS)
     lists = WordLists.of(words, offsets, TELLING)
     assert (lists.starts.dtype, lists.places.dtype) == (np.dtype("u4"), np.dtype("u2"))
-    found = [0] * len(lists.places)
+    found = {}
     for word in range(WORDS):
         places = lists.places[lists.starts[word] : lists.starts[word + 1]].tolist()
         assert places == sorted(set(places))
-        for place in places:
-            found[place] = word
-    parts = np.split(words, offsets[1:-1]) if lengths else []
-    assert found == [word for part in parts for word in listed_words(part.tolist())]
+        found |= dict.fromkeys(places, word)
+    expected, column = {}, 0
+    for part in np.split(words, offsets[1:-1]) if lengths else []:
+        every = listed_words(part.tolist())
+        expected |= {column + number: word for number, word in enumerate(every)}
+        column += len(every) + 63 if every else 0
+    assert found == expected
 
 
-def test_targets_of_blocks_score_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever a block begins, and on any number of threads, but for a neighbour's hits."""
+def test_targets_score_alike_in_any_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside any others, wherever offsets begin, and on any number of threads."""
     rng = np.random.default_rng(2)
     scores = [rng.normal(0, 2, (n, WORDS)).astype(np.float32) for n in (40, 3000)]
-    words, offsets = random_words(rng, [5000, *rng.integers(400, 900, 50).tolist()], WORDS)
+    words, offsets = random_words(rng, [900, *rng.integers(0, 90, 50).tolist()], WORDS)
     whole = most_hits(hits_of(scores), listed(words, offsets))
-    later = listed(words, offsets[1:])  # offsets may begin anywhere in the words
-    assert np.mean(most_hits(hits_of(scores), later)[:, 1:] == whole[:, 2:]) == 1
-    monkeypatch.setattr(word_lists, "MOST_GROUPS", 700)
+    assert most_hits(hits_of(scores), listed(words, offsets[20:31])).tolist() == (
+        whole[:, 20:30].tolist()
+    )
+    monkeypatch.setattr(word_lists, "MOST_COLUMNS", 176)  # 113 groups
     monkeypatch.setattr(word_lists, "threads_here", lambda: 3)
     targets = listed(words, offsets)
-    assert len(targets.starts) > 5
-    in_blocks = most_hits(hits_of(scores), targets)
-    assert np.mean(in_blocks == whole) > 0.7
-    assert (in_blocks <= whole).all()  # a block has fewer neighbours
+    assert len(targets.starts) > 20
+    assert most_hits(hits_of(scores), targets).tolist() == whole.tolist()
 
 
 def test_a_long_query_has_parts() -> None:
@@ -147,13 +140,13 @@ def test_a_long_query_has_parts() -> None:
     scores = rng.normal(-6, 1, (1300, WORDS)).astype(np.float32)
     own = np.repeat(rng.integers(0, WORDS, 12), 8)
     scores[600 + np.arange(96), own] = 6.0  # of the second part
-    words, offsets = random_words(rng, [50, 600], WORDS)
-    words, offsets = np.concatenate([words, own]).astype(np.uint16), np.append(offsets, 746)
-    assert [len(part) for part in group_scores(scores)] == [64, 64, 35]
+    words, offsets = random_words(rng, [50], WORDS)
+    words, offsets = np.concatenate([words, own]).astype(np.uint16), np.append(offsets, 146)
+    assert [part.size for part in hit_pairs(scores)] == [64, 64, 35]
     [found] = most_hits(hits_of([scores]), listed(words, offsets))
     [part] = most_hits(hits_of([scores[512:1024]]), listed(words, offsets))
-    assert found[2] == part[2] > 60
-    assert 2 * found[0] < found[2]  # the one between has diagonals of its neighbour
+    assert found[1] == part[1] > 60
+    assert 2 * found[0] < found[1]
 
 
 def test_queries_do_not_touch() -> None:
@@ -168,22 +161,28 @@ def test_queries_do_not_touch() -> None:
 
 def test_a_target_too_long_for_lists_is_never_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts more than any other can, and its neighbours as they do without it."""
-    monkeypatch.setattr(word_lists, "MOST_GROUPS", 30)
+    monkeypatch.setattr(word_lists, "MOST_COLUMNS", 93)
     rng = np.random.default_rng(5)
     scores = [np.full((512, WORDS), 12.0, dtype=np.float32)]
     words, offsets = random_words(rng, [100, 240, 241, 60], WORDS)
-    assert n_groups(np.diff(offsets)).tolist() == [13, 30, 0, 8]
-    assert [(part.start, part.stop) for part in list_blocks(np.diff(offsets))] == [
-        (0, 1),
-        (1, 3),
-        (3, 4),
-    ]
+    lengths = np.diff(offsets)
+    assert n_groups(lengths).tolist() == [13, 30, 0, 8]
+    assert [(part.start, part.stop) for part in list_blocks(lengths)] == [(0, 1), (1, 3), (3, 4)]
     [found] = most_hits(hits_of(scores), listed(words, offsets))
     assert found[2] > 10 * max(found[[0, 1, 3]])
-    others = np.concatenate([words[: offsets[2]], words[offsets[3] :]])
-    without = np.concatenate([[0], np.cumsum(np.diff(offsets)[[0, 1, 3]])])
-    [same] = most_hits(hits_of(scores), listed(others, without))
-    assert same.tolist() == found[[0, 1, 3]].tolist()
+    kept, others = listable(lengths, words)
+    assert kept.tolist() == [100, 240, 0, 60]
+    assert others.tolist() == np.delete(words, np.s_[offsets[2] : offsets[3]]).tolist()
+    [same] = most_hits(hits_of(scores), listed(others, np.concatenate([[0], np.cumsum(kept)])))
+    assert same[[0, 1, 3]].tolist() == found[[0, 1, 3]].tolist()
+
+
+def test_no_queries_and_no_targets() -> None:
+    """There is nothing to count."""
+    words, offsets = random_words(np.random.default_rng(0), [30, 8], WORDS)
+    assert most_hits(hits_of([]), listed(words, offsets)).shape == (0, 2)
+    scores = np.zeros((5, WORDS), dtype=np.float32)
+    assert most_hits(hits_of([scores]), listed(words[:0], offsets[:1])).shape == (1, 0)
 
 
 def test_words_may_lie_apart_in_memory() -> None:

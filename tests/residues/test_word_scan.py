@@ -94,10 +94,12 @@ def test_only_wanted_targets_are_found(
         assert inside[found].all()
         assert len(found) >= min(8 * k, inside.sum())
         assert (len(found) == inside.sum()) == (k == 500)
-        hits = most_hits(words.profiles("structure", [query])[1], listed(words, targets))[0]
-        if k == 2:
-            least = np.sort(hits[inside])[-round(inside.sum() / 32)]
-            assert found.tolist() == np.flatnonzero(inside & (hits >= least)).tolist()
+        alone = [target_words[offsets[i] : offsets[i + 1]] for i in np.flatnonzero(inside)]
+        ends = np.cumsum([0, *(len(each) for each in alone)])
+        [(same, _)] = WordScan(words, "structure", [query]).scores(
+            listed(words, (np.concatenate(alone), ends)), k
+        )
+        assert found.tolist() == np.flatnonzero(inside)[same].tolist()
 
 
 @pytest.mark.parametrize(("k", "kept"), [(2, 100), (25, 200)])

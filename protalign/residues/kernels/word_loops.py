@@ -323,8 +323,10 @@ def best_segments(
 def most_hits(
     starts: UInt32,
     places: Words,
+    begins: Int64,
     targets: Int64,
-    bounds: Int64,
+    columns: Int64,
+    n_groups: Int64,
     groups: Int64,
     words: Words,
     weights: Int64,
@@ -336,39 +338,41 @@ def most_hits(
 ) -> None:
     """Count the hits on each diagonal of blocks of targets, for each of several queries.
 
-    A hit is a group of a query, and a group of a target whose word it has. Targets of a block
-    follow one another, so hits beyond a target's ends may be a neighbour's, and count for both. So
-    do those of the next diagonals if a target and a query have fewer than ``WINDOW`` together.
+    A hit is a group of a query, and a group of a target whose word it has.
 
     Parameters
     ----------
     starts : (b, K + 1) uint32
         Where the list of each word begins in each block's places, and the end of all.
     places : (G,) uint16
-        The lists, one after another: the groups of the block that have the word. Those of the first
-        block begin at ``bounds[targets[0]]``.
+        The lists, one after another: the columns of the block's groups that have the word.
+    begins : (b + 1,) int64
+        Where each block's lists begin in ``places``, and the end of the last.
     targets : (b + 1,) int64
         The first target of each block, and the one after the last.
-    bounds : (n + 1,) int64
-        Groups of all targets before each, and of all.
+    columns : (n + 1,) int64
+        Columns of all targets before each, and of all: a target has more than its groups, so that
+        each diagonal of it and of a part of a query is a column of its own.
+    n_groups : (n,) int64
+        Groups of each target.
     groups, words, weights : (P,) int64, uint16 and int64
         Pairs of a query's group and a word, and what a hit of them counts for, of all parts.
     queries, sizes : (parts,) int64
         The query of each part of one, and its groups.
     ends : (parts + 1,) int64
         Pairs before each part, and of all.
-    hits : (most groups of a block and a part + WINDOW,) uint16
+    hits : (most columns of a block + WINDOW,) uint16
         Memory.
     most : (q, n) int32
-        The results: the most that a diagonal of a target has; what is more takes its place.
+        The most that a diagonal of each target has: 0 before, and a larger number stays.
     """
     for block in range(len(starts)):
         first_target, last_target = targets[block], targets[block + 1]
-        begin = bounds[first_target]
-        of_block, lists = places[begin : bounds[last_target]], starts[block]
+        begin, lists = columns[first_target], starts[block]
+        of_block = places[begins[block] : begins[block + 1]]
+        end = columns[last_target] - begin
         for part in range(len(queries)):
             query, size = queries[part], sizes[part]
-            end = len(of_block) + size - 1
             hits[: end + WINDOW] = 0
             for pair in range(ends[part], ends[part + 1]):
                 word, weight = words[pair], weights[pair]
@@ -379,12 +383,12 @@ def most_hits(
                 for diagonal in range(end):
                     hits[diagonal] = max(hits[diagonal], hits[diagonal + step])
             for target in range(first_target, last_target):
-                first = bounds[target] - begin
-                last = bounds[target + 1] - begin + size - 1 - WINDOW
-                found = max(hits[first], hits[max(first, last)])
-                for diagonal in range(first + WINDOW, last, WINDOW):
-                    found = max(found, hits[diagonal])
-                if bounds[target] < bounds[target + 1]:
+                if n_groups[target] > 0:
+                    first = columns[target] - begin
+                    last = first + n_groups[target] + size - 1 - WINDOW
+                    found = max(hits[first], hits[max(first, last)])
+                    for diagonal in range(first + WINDOW, last, WINDOW):
+                        found = max(found, hits[diagonal])
                     most[query, target] = max(most[query, target], np.int32(found))
 
 

@@ -12,6 +12,8 @@ from tests.helpers.estimator_stores import PROTEINMPNN
 #: The encoders of the store that is indexed, and the words of each modality.
 ENCODERS: dict[Modality, str] = {"sequence": "one_hot", "structure": PROTEINMPNN}
 WORDS = 40
+#: What a hand-made index says of a model and a store that there are not.
+MADE_WITH = {"stage_sha256": "", "store": {}, "n_words": WORDS, "seed": 0}
 
 
 def everything(path: Path, model: Model, store: EmbeddingStore) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 import warnings
 from collections.abc import Callable
@@ -16,9 +15,7 @@ import pytest
 
 import protalign
 from protalign import EmbeddingStore, Model
-from protalign.core.digests import sealed
 from protalign.core.errors import InputError, StoreError
-from protalign.core.files import json_text
 from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.residues.context import REACH, ResidueContext
 from protalign.residues.words import ResidueWords
@@ -28,7 +25,7 @@ from protalign.stores.format.lock import StoreLock
 from tests.helpers.commands import contents
 from tests.helpers.estimator_stores import build, sequence_only
 from tests.search.test_rerank import with_damaged_rows
-from tests.search.words import ENCODERS, WORDS, everything
+from tests.search.words import ENCODERS, WORDS
 
 
 def check_words(index: WordIndex, model: Model, store: EmbeddingStore) -> None:
@@ -384,35 +381,3 @@ def test_an_index_keeps_its_words(changed: Path, model: Model, store: EmbeddingS
             index_store(model, store, changed, n_words=wrong)
     assert index_store(model, store, changed, n_words=WORDS, seed=0).residues == 0
     assert contents(changed) == before
-
-
-def test_an_index_that_does_not_say_how_it_was_built(
-    changed: Path, model: Model, store: EmbeddingStore
-) -> None:
-    """Fewer words than it has are refused; more may have been asked for."""
-    manifest = changed / "index.json"
-    value = json.loads(manifest.read_text())
-    del value["sha256"], value["provenance"]["n_words"], value["provenance"]["seed"]
-    manifest.write_text(json_text(sealed(value)))
-    most = max(map(len, WordIndex(changed).words.centroids.values()))
-    with pytest.raises(InputError, match=f"it was built with {most} words, not {most - 1}"):
-        index_store(model, store, changed, n_words=most - 1)
-    for given in ({"n_words": most}, {"n_words": most + 1}, {"seed": 5}):
-        assert index_store(model, store, changed, **given).residues == 0
-
-
-def test_an_index_without_a_digest_of_contents_is_read(
-    changed: Path, model: Model, store: EmbeddingStore
-) -> None:
-    """Then ids alone are compared; what is added has one."""
-    manifest = changed / "index.json"
-    value = json.loads(manifest.read_text())
-    del value["sha256"]
-    for part in value["segments"]["segment-0"].values():
-        del part["contents_sha256"]
-    manifest.write_text(json_text(sealed(value)))
-    assert verify_index(changed) == []
-    before = contents(changed)
-    assert index_store(model, store, changed).residues == 0
-    assert contents(changed) == before
-    everything(changed, model, store)

@@ -28,7 +28,7 @@ from protalign.search.word_files import (
     read_manifest,
 )
 from protalign.search.word_index import verify_index
-from tests.search.words import everything
+from tests.search.words import MADE_WITH, everything
 
 
 def test_damage_is_found(changed: Path, model: Model, store: EmbeddingStore) -> None:
@@ -105,7 +105,9 @@ def test_a_forged_number_is_refused(changed: Path, key: str, number: object) -> 
         ("centroids", {}),
         ("centroids", None),
         ("provenance", {}),
-        ("provenance", {"stage_sha256": 1, "store": {}}),
+        ("provenance", {**MADE_WITH, "stage_sha256": 1}),
+        ("provenance", {**MADE_WITH, "seed": "0"}),
+        ("provenance", {**MADE_WITH, "n_words": None}),
     ],
 )
 def test_a_forged_manifest_is_refused(changed: Path, place: str, value: object) -> None:
@@ -188,11 +190,13 @@ def test_a_forged_array_is_refused(changed: Path) -> None:
         other = starts.copy()
         other[place] = number
         assert "starts does not ascend to its places" in forge_lists(other, places)
-    for number in (len(places), 2**16 - 1):
+    for number in (int(places.max()) + 1, 2**16 - 1):
         other = places.copy()
         other[3] = number
         assert "places leads out of a block" in forge_lists(starts, other)
-    assert "places is not of its words" in forge_lists(starts, places[::-1])
+    assert "block 0 of segment-0/structure are not of its words" in forge_lists(
+        starts, places[::-1]
+    )
 
 
 @pytest.mark.parametrize("number", [np.nan, -np.inf, 3e38], ids=str)

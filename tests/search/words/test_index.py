@@ -26,7 +26,7 @@ from protalign.search.word_files import (
     new_index,
 )
 from tests.helpers.estimator_stores import build
-from tests.search.words import WORDS
+from tests.search.words import MADE_WITH, WORDS
 
 
 def test_entries_that_the_store_has_no_longer_are_no_hits(
@@ -107,11 +107,11 @@ def test_memory_does_not_grow_with_the_queries(
     rng = np.random.default_rng(0)
     words = ResidueWords({"structure": rng.normal(size=(40, 12)).astype(np.float32)})
     lengths = rng.integers(10, 60, 8000)
-    with new_index(tmp_path / "index", {"stage_sha256": "", "store": {}}, words) as made:
+    with new_index(tmp_path / "index", MADE_WITH, words) as made:
         segment, parts = made
         with PartWriter(segment, "structure", words) as writer:
             writer.add(np.arange(8000), lengths, rng.integers(0, 40, lengths.sum()))
-            parts["structure"] = writer.finish([str(number) for number in range(8000)])
+            parts["structure"] = writer.finish([str(number) for number in range(8000)], [])
     index = WordIndex(tmp_path / "index")
     queries = [rng.normal(size=(n, 12)).astype(np.float32) for n in rng.integers(1, 90, 400)]
     monkeypatch.setattr(word_index, "_RESIDUES_AT_ONCE", 10_000)
@@ -133,11 +133,11 @@ def test_of_equal_segments_that_of_the_shorter_entry_is_first(tmp_path: Path) ->
     words = ResidueWords({"structure": np.eye(3, 5, dtype=np.float32)})
     lengths = np.array([200, 60, 40, 20])
     targets = [np.r_[0, 1, 0, 1, np.full(length - 4, 2)] for length in lengths]
-    with new_index(tmp_path / "index", {"stage_sha256": "", "store": {}}, words) as made:
+    with new_index(tmp_path / "index", MADE_WITH, words) as made:
         segment, parts = made
         with PartWriter(segment, "structure", words) as writer:
             writer.add(np.arange(4), lengths, np.concatenate(targets))
-            parts["structure"] = writer.finish(list("abcd"))
+            parts["structure"] = writer.finish(list("abcd"), [])
     query = 9 * np.eye(2, 5, dtype=np.float32) - 3
     [(rows, scores)] = WordIndex(tmp_path / "index").nearest("structure", [query], k=4)
     assert rows.tolist() == [2, 3, 1, 0]
@@ -152,11 +152,11 @@ def test_of_equal_entries_the_first_are_the_hits(
 ) -> None:
     """However many of them are looked at together: they are found again by the next search."""
     words = ResidueWords({"structure": np.eye(3, 5, dtype=np.float32)})
-    with new_index(tmp_path / "index", {"stage_sha256": "", "store": {}}, words) as made:
+    with new_index(tmp_path / "index", MADE_WITH, words) as made:
         segment, parts = made
         with PartWriter(segment, "structure", words) as writer:
             writer.add(np.arange(7), np.full(7, 4), np.tile([0, 1, 0, 1], 7))
-            parts["structure"] = writer.finish(list("abcdefg"))
+            parts["structure"] = writer.finish(list("abcdefg"), [])
     monkeypatch.setattr(word_index, "_WORDS_AT_ONCE", at_once)
     query = 9 * np.eye(2, 5, dtype=np.float32) - 3
     [(rows, scores)] = WordIndex(tmp_path / "index").nearest("structure", [query], k=3)
