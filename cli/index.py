@@ -69,9 +69,9 @@ def index(
     """Index a store's residues, or vectors, for large searches.
 
     Of a store, each residue is the nearest of 1,024 words of the model's residue stage: two bytes.
-    `protalign search --index` counts hits of a query's words in inverted lists, and compares the
-    entries that fit best residue by residue. The same command again adds the entries that the store
-    has got since.
+    `protalign search --index` counts hits of words that fit a query in inverted lists, and compares
+    the best entries residue by residue. The same command again adds the entries that the store has
+    got since.
 
     Of vectors, near ones are put into a cell together, and a search reads the cells nearest to its
     query: for many millions. Cosines are exact.

@@ -19,6 +19,7 @@ from protalign.core.annotation import Annotation
 from protalign.core.errors import InputError, ModelError
 from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.estimator.export import export_vectors
+from protalign.residues import word_lists
 from protalign.residues.words import ResidueWords
 from protalign.search import WordIndex, index_store, word_index
 from protalign.search.word_files import (
@@ -146,18 +147,22 @@ def test_of_equal_segments_that_of_the_shorter_entry_is_first(tmp_path: Path) ->
         WordIndex(tmp_path / "index").nearest("structure", [query], k=0)
 
 
-@pytest.mark.parametrize("at_once", [1, 64, 10_000])
+@pytest.mark.parametrize("columns", [64, 200, 1 << 16])
 def test_of_equal_entries_the_first_are_the_hits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    """However many of them are looked at together: they are found again by the next search."""
+    """However many of them are looked at together: they are found again by the next search.
+
+    Each has 64 columns, so a block has one of them, three, or all.
+    """
+    monkeypatch.setattr(word_lists, "MOST_COLUMNS", columns)
+    monkeypatch.setattr(word_index, "_WORDS_AT_ONCE", 1)
     words = ResidueWords({"structure": np.eye(3, 5, dtype=np.float32)})
     with new_index(tmp_path / "index", MADE_WITH, words) as made:
         segment, parts = made
         with PartWriter(segment, "structure", words) as writer:
             writer.add(np.arange(7), np.full(7, 4), np.tile([0, 1, 0, 1], 7))
             parts["structure"] = writer.finish(list("abcdefg"), [])
-    monkeypatch.setattr(word_index, "_WORDS_AT_ONCE", at_once)
     query = 9 * np.eye(2, 5, dtype=np.float32) - 3
     [(rows, scores)] = WordIndex(tmp_path / "index").nearest("structure", [query], k=3)
     assert rows.tolist() == [0, 1, 2]
