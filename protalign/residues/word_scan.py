@@ -19,8 +19,8 @@ from protalign.residues.word_lists import ListedWords, most_hits
 from protalign.residues.words import ResidueWords
 
 #: The part of the targets that hits choose, and how many they choose at least for each that is
-#: wanted. Of 240 queries 232 find the first hit of a full local comparison among their 200 best of
-#: 1,000,000, and 233 if all are scored; 235 and 233 that of the best diagonals
+#: wanted. Of 240 queries 233 find the first hit of a full local comparison among their 200 best of
+#: 1,000,000, and 233 if all are scored; 234 and 233 that of the best diagonals
 #: (benchmarks/quality/words.py --made-up 1000000 --queries 60 --seeds 4).
 _KEPT, _AT_LEAST = 1 / 32, 8
 
