@@ -36,8 +36,6 @@ ENCODERS_OF_A_STORE = 2
 #: Bytes of memory for each entry that trains, and of each vector that is put into an index, as
 #: docs/cluster.md and ``protalign.search.cell_building`` count the arrays.
 BYTES_TO_TRAIN, BYTES_TO_INDEX = 120, 4
-#: Bytes of a residue in an index of words: a word of each modality.
-WORD_BYTES = 4
 WIDTHS = {"ESM2-8M and ProteinMPNN": 320 + 128, "ESM2-650M and ProteinMPNN": 1280 + 128}
 ENCODERS = {
     "esm2_t6_8M_UR50D": "ESM2-8M",
@@ -149,8 +147,8 @@ def disk(rows: Sequence[dict[str, Any]], growth: dict[str, Any]) -> list[list[st
     for name, width in WIDTHS.items():
         each[f"embeddings of {name}"] = residues * width * ASSUMED["bytes"]
     each["vectors of both modalities, Parquet and flat"] = 1e9 * one["vectors_gb"] / n
-    words = 1e9 * one["index_gb"] - WORD_BYTES * m
-    each["index of residue words"] = words / n + WORD_BYTES * residues
+    words = newest("words")["rows"][-1]
+    each["index of residue words"] = 2e9 * words["gb"] / words["residues"] * residues
     count, ours, _ = of_vectors()
     each["index of one modality's vectors"] = 1e9 * ours["disk_gb"] / count
     return [[name, *(size_of(size * a) for size in SIZES)] for name, a in each.items()]

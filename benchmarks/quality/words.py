@@ -9,7 +9,7 @@ words are made of all other entries of the store. Held-out sequences are compare
 structure of the store, by words and in full: by the best diagonal ("global"), and by local
 alignment ("local"). It prints how often the own structure is among the first n, and how often the
 first hit of the full comparison is among the first n by words, which is what a second stage needs.
-"scores of all" has no hits in lists before, "with length" keeps what chance adds for the length.
+"scores of all" scores all by all their words; "with length" keeps what chance adds for the length.
 ``--made-up`` adds structures to those compared by words: pieces of entries that are not held out,
 as in benchmarks/speed/words.py. The full comparison does not see them.
 """

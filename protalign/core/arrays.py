@@ -12,6 +12,7 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 UInt32 = npt.NDArray[np.uint32]
+UInt16 = npt.NDArray[np.uint16]
 Int8 = npt.NDArray[np.int8]
 Bytes = npt.NDArray[np.uint8]
 #: Words of residues, by their numbers.

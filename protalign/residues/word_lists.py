@@ -1,4 +1,4 @@
-"""An inverted index of words: lists of where each word occurs, and the hits of queries in them.
+"""An inverted index of words: lists of the groups that have each word, and queries' hits in them.
 
 Hits are counted on diagonals, as MMseqs2 and Foldseek do with k-mers (Steinegger and Söding 2017,
 doi:10.1038/nbt.3988). Theirs are rare, so two on a diagonal are enough. A word is not, so a hit
@@ -15,7 +15,7 @@ from typing import Self
 
 import numpy as np
 
-from protalign.core.arrays import Float32, Float64, Int32, Int64, UInt32, Words
+from protalign.core.arrays import Float32, Float64, Int32, Int64, UInt16, UInt32, Words
 from protalign.core.machine import threads_here
 from protalign.core.ragged import blocks
 from protalign.residues.kernels.packed import share
@@ -30,7 +30,7 @@ MOST_OF_QUERY = 64
 #: groups, and as many more as other diagonals may have, so that no hit counts for its neighbour.
 MOST_COLUMNS = 1 << 16
 #: The part of the pairs of a query's groups and the words that are hits, those of the largest
-#: scores: 16 of 1,024 words for each group.
+#: scores: 16 of 1,024 words for a group on average. Of few words one for a group on average.
 _HITS = 1 / 64
 #: Steps of a score in one nat, and the smallest and the largest score. A few pairs of residues have
 #: more, far out where no residues were when the stage was fitted.
@@ -39,7 +39,7 @@ _STEPS, _LOWEST, _HIGHEST = 2.0, -8.0, 12.0
 _STEPS_OF_LENGTH = 24.0
 #: Blocks that a thread counts in one call, at most.
 _BLOCKS_AT_ONCE = 8
-#: What a target counts for that is too long for lists, so that it is scored in any case.
+#: What a target counts for that is too long for lists: more than any other, so that it is scored.
 _TOO_LONG = 1 << 16
 
 
@@ -64,11 +64,11 @@ class WordLists:
     """
 
     starts: UInt32
-    places: Words
+    places: UInt16
 
     @classmethod
     def of(cls, words: Words, offsets: Int64, telling: Float64) -> Self:
-        """List the words of a block of targets, of which none is too long (``listable``).
+        """List the words of a block of targets.
 
         Parameters
         ----------
@@ -77,17 +77,19 @@ class WordLists:
         offsets : (n + 1,) int64
             Where each target begins in them, and the end of all.
         telling : (K,) float64
-            How much each word tells. Of a group's words the one with the largest number is listed;
-            of equal ones the later word.
+            How much each word tells. Of a group's words that with the largest number is listed; of
+            equal ones the word with the larger number.
         """
+        lengths, words = listable(np.diff(offsets), words[offsets[0] : offsets[-1]])
+        begins = np.cumsum(lengths) - lengths
         n_words = len(telling)
         order = np.argsort(telling, kind="stable")
         ranks = np.empty(n_words, dtype=np.uint16)
         ranks[order] = np.arange(n_words)
-        counts, widths = _sizes(np.diff(offsets))
+        counts, widths = _sizes(lengths)
         before = np.cumsum(counts) - counts
         number = np.arange(counts.sum()) - np.repeat(before, counts)  # of a target's groups
-        first = np.repeat(offsets[:-1], counts) + GROUP * number
+        first = np.repeat(begins, counts) + GROUP * number
         most = np.maximum.reduceat(ranks[words], first) if len(first) else ranks[:0]
         listed = order[most]
         starts = np.zeros(n_words + 1, dtype=np.uint32)
@@ -194,7 +196,7 @@ class ListedWords:
     offsets: Int64
     targets: Int64
     starts: UInt32
-    places: Words
+    places: UInt16
 
     @classmethod
     def of(cls, words: Words, offsets: Int64, telling: Float64) -> Self:
@@ -202,12 +204,7 @@ class ListedWords:
         lists = []
         blocks_of_lists = list_blocks(np.diff(offsets))
         for part in blocks_of_lists:
-            begin, end = offsets[part.start], offsets[part.stop]
-            lengths, of_block = listable(
-                np.diff(offsets[part.start : part.stop + 1]), words[begin:end]
-            )
-            ends = np.concatenate([[0], np.cumsum(lengths)])
-            lists.append(WordLists.of(of_block, ends, telling))
+            lists.append(WordLists.of(words, offsets[part.start : part.stop + 1], telling))
         starts = [each.starts for each in lists] or [np.empty(0, dtype=np.uint32)]
         places = [np.empty(0, dtype=np.uint16), *(each.places for each in lists)]
         targets = np.array([0, *(part.stop for part in blocks_of_lists)])
@@ -296,10 +293,11 @@ def hit_pairs(scores: Float32) -> list[HitPairs]:
 
 
 def _pairs(scores: Float32) -> HitPairs:
-    """Return the pairs that are hits of (groups, K) scores."""
-    n_pairs = max(1, round(_HITS * scores.size))
-    best = np.sort(np.argpartition(-scores.reshape(-1), n_pairs - 1)[:n_pairs])
-    weights = np.rint(_STEPS * scores.reshape(-1)[best]).astype(np.int64)
+    """Return the pairs that are hits of (groups, K) scores: also those that equal the last."""
+    every = scores.reshape(-1)
+    n_pairs = max(len(scores), round(_HITS * len(every)))
+    best = np.flatnonzero(every >= np.partition(every, -n_pairs)[-n_pairs])
+    weights = np.rint(_STEPS * every[best]).astype(np.int64)
     best, weights = best[weights > 0], weights[weights > 0]
     groups, words = np.divmod(best, scores.shape[1])
     return HitPairs(len(scores), groups, words.astype(np.uint16), weights)

@@ -28,10 +28,11 @@ _KEPT, _AT_LEAST = 1 / 32, 8
 class WordScan:
     """Queries, ready to be compared with targets of the other modality.
 
-    Hits in the inverted lists of the targets, counted on diagonals, choose some of them for each
-    query: one in 32, and those that equal the last of them. These are scored by all their words. So
-    some of the best may be missing, rarely the first. If there are few targets, all are scored.
-    What is found for a query does not depend on the other queries.
+    Targets have inverted lists of words. A query's hits in them are added up on each diagonal, and
+    the targets with the best diagonals are chosen: one in 32, and those that equal the last of
+    them. These are scored by all their words. So some of the best may be missing, rarely the first.
+    If there are few targets, all are scored. What is found for a query does not depend on the other
+    queries.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ class WordScan:
         n_kept = max(round(_KEPT * len(among)), _AT_LEAST * k)
         if n_kept < len(among):
             hits = most_hits(self._hits, targets)
-            hits = hits if inside is None else hits[:, among]
+            hits = hits if len(among) == len(lengths) else np.take(hits, among, axis=1)
             wanted = [among[places] for places in _largest(hits, n_kept)]
         jobs = list(zip(self._profiles, wanted, strict=True))
         return [

@@ -156,7 +156,7 @@ class ResidueWords:
 
     @cached_property
     def _telling(self) -> dict[Modality, Float64]:
-        """Modality -> how much each word tells: the more, the farther it is from the mean.
+        """Modality -> how much each word tells: the more, the farther it is from 0, the mean.
 
         The log-likelihood ratio of the same residue to two residues that have nothing to do with
         each other is large there.

@@ -11,7 +11,7 @@ import numpy as np
 
 from protalign.core.arrays import Float32, Int64, Words
 from protalign.core.checks import check_whole
-from protalign.core.errors import InputError
+from protalign.core.errors import InputError, ProtAlignError
 from protalign.core.files import write_text
 from protalign.core.protein import MODALITIES, Modality
 from protalign.core.ragged import blocks
@@ -311,7 +311,13 @@ def _write(
             found = spread.map(OnSameCores(wording), tasks)
             for here, words in zip(places, found, strict=True):
                 lengths = each.lengths[here]
-                writer.add(each.rows[here], lengths, checked(words, [lengths.sum()], np.uint16))
+                of_task = checked(words, [lengths.sum()], np.uint16)
+                if of_task.max() >= len(wording.words.centroids[modality]):
+                    raise ProtAlignError(
+                        f"{store.path}: a worker found words that the index has not; give every "
+                        "worker the same version"
+                    )
+                writer.add(each.rows[here], lengths, of_task)
                 progress.add(len(words))
             contents = store.log.each_content(modality, each.rows)
             parts[modality] = writer.finish(store.log.each_id(each.rows), contents)

@@ -41,7 +41,6 @@ from protalign.core.untrusted import (
 )
 from protalign.residues.word_lists import (
     ListedWords,
-    WordLists,
     block_columns,
     list_blocks,
     listable,
@@ -53,6 +52,8 @@ FORMAT, FORMAT_VERSION = "protalign-index", "2.0"
 MANIFEST = "index.json"
 #: Words with one checksum: 8 MB, which are checked when they are first read.
 BLOCK = 1 << 22
+#: Blocks of inverted lists with one checksum of their starts, and one of their places.
+LISTS = 64
 #: Numbers of a residue's row, at most.
 _MOST_NUMBERS = 1 << 16
 #: Entries and residues of a segment, at most: none holds as many.
@@ -80,8 +81,8 @@ class StoredPart:
         CRC-32C of the entries' rows in the store's log, and of the words before each entry.
     words : tuple of int
         CRC-32C of each ``BLOCK`` words.
-    lists : tuple of int
-        CRC-32C of each block of inverted lists: where each begins, and the lists.
+    starts, places : tuple of int
+        CRC-32C of the arrays of each ``LISTS`` blocks of inverted lists.
     contents_sha256 : str
         Hex digest of what the store records of the entries' contents (``Log.each_content``), in
         order.
@@ -93,7 +94,8 @@ class StoredPart:
     rows: int
     offsets: int
     words: tuple[int, ...]
-    lists: tuple[int, ...]
+    starts: tuple[int, ...]
+    places: tuple[int, ...]
     contents_sha256: str
 
     @classmethod
@@ -101,20 +103,22 @@ class StoredPart:
         """Build it of a manifest's part; raise KeyError, TypeError or ValueError if damaged."""
         entries = whole_number(value["entries"], 1, _MOST_ENTRIES)
         residues = whole_number(value["residues"], entries, _MOST_RESIDUES)
-        words, lists = (
-            tuple(_checksum(number) for number in value[kind]) for kind in ("words", "lists")
+        words, starts, places = (
+            tuple(_checksum(number) for number in value[kind])
+            for kind in ("words", "starts", "places")
         )
-        if len(words) != -(-residues // BLOCK) or not 1 <= len(lists) <= entries:
+        if len(words) != -(-residues // BLOCK) or len(starts) != len(places):
             raise ValueError("its checksums are not those of its residues")
         digests = value["ids_sha256"], value["contents_sha256"]
         if not all(isinstance(digest, str) for digest in digests):
             raise TypeError("a digest is not text")
         checksums = _checksum(value["rows"]), _checksum(value["offsets"])
-        return cls(entries, residues, digests[0], *checksums, words, lists, digests[1])
+        return cls(entries, residues, digests[0], *checksums, words, starts, places, digests[1])
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return {**vars(self), "words": list(self.words), "lists": list(self.lists)}
+        lists = {kind: list(getattr(self, kind)) for kind in ("words", "starts", "places")}
+        return {**vars(self), **lists}
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ def read_manifest(path: str | os.PathLike[str]) -> IndexManifest:
     version = value.get("format_version")
     if str(version).partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
         raise InputError(
-            f"{path}: index format {version}, this version reads {FORMAT_VERSION}",
+            f"{path}: it has index format {version}, and this version reads {FORMAT_VERSION}",
             f"use the version of ProtAlign that wrote it, or {AGAIN}",
         )
     content = unsealed(value)
@@ -238,7 +242,7 @@ class PartReader:
         self._words: Words | None = None
         self._checked = np.zeros(len(part.words), dtype=np.bool_)
         self._lists: _MappedLists | None = None
-        self._lists_checked = np.zeros(len(part.lists), dtype=np.bool_)
+        self._lists_checked = np.zeros(len(part.starts), dtype=np.bool_)
 
     @property
     def rows(self) -> Int64:
@@ -280,11 +284,13 @@ class PartReader:
     def listed(self, first: int, last: int) -> ListedWords:
         """Return the words and the lists of the entries of some blocks of lists, checked."""
         mapped = self._mapped_lists
-        for block in (first + np.flatnonzero(~self._lists_checked[first:last])).tolist():
-            self._block_of_lists(block)
+        for number in range(first // LISTS, -(-last // LISTS)):
+            if not self._lists_checked[number]:
+                self._check_lists(number, mapped)
+                self._lists_checked[number] = True
         begin = mapped.targets[first]
         offsets = self.offsets[begin : mapped.targets[last] + 1]
-        places = mapped.places[mapped.ends[first] : mapped.ends[last]]
+        places = mapped.places[mapped.begins[first] : mapped.begins[last]]
         words = self.words(int(offsets[0]), int(offsets[-1]))
         targets = mapped.targets[first : last + 1] - begin
         return ListedWords(words, offsets, targets, mapped.starts[first:last], places)
@@ -298,16 +304,14 @@ class PartReader:
             The words of the index, and the modality of the part.
         """
         try:
-            every, _ = self.words(), self.rows
+            _, every = self.rows, self.words()
             for block, (first, last) in enumerate(pairwise(self.blocks.tolist())):
-                offsets = self.offsets[first : last + 1]
-                lengths, of_block = listable(np.diff(offsets), every[offsets[0] : offsets[-1]])
-                ends = np.concatenate([[0], np.cumsum(lengths)])
-                lists = words.lists(modality, of_block, ends)
-                read = self._block_of_lists(block)
-                same_starts = np.array_equal(lists.starts, read.starts)
+                lists = words.lists(modality, every, self.offsets[first : last + 1])
+                read = self.listed(block, block + 1)
+                same_starts = np.array_equal(lists.starts, read.starts[0])
                 if not (same_starts and np.array_equal(lists.places, read.places)):
-                    raise damaged(self._index, f"{self._lists_name(block)} are not of its words")
+                    problem = f"the lists of block {block} of {self._name} are not of its words"
+                    raise damaged(self._index, problem)
         except InputError as error:
             return [str(error)]
         return []
@@ -323,38 +327,36 @@ class PartReader:
         if self._lists is None:
             lengths = np.diff(self.offsets)
             targets = np.array([0, *(block.stop for block in list_blocks(lengths))])
-            ends = np.concatenate([[0], np.cumsum(n_groups(lengths))])[targets]
+            begins = np.concatenate([[0], np.cumsum(n_groups(lengths))])[targets]
             columns = block_columns(lengths, targets)
             count = len(columns)
-            if count != len(self.part.lists):
+            if -(-count // LISTS) != len(self.part.starts):
                 raise damaged(self._index, f"{self._name}.starts has not the blocks of its entries")
             self._lists = _MappedLists(
                 targets,
-                ends,
+                begins,
                 columns,
                 _mapped(self._index, f"{self._name}.starts", "<u4", count, self._n_words + 1),
-                _mapped(self._index, f"{self._name}.places", "<u2", int(ends[-1])),
+                _mapped(self._index, f"{self._name}.places", "<u2", int(begins[-1])),
             )
         return self._lists
 
-    def _block_of_lists(self, block: int) -> WordLists:
-        """Return the lists of a block, checked: nothing in them leads out of the block."""
-        lists = self._mapped_lists.lists(block)
-        if not self._lists_checked[block]:
-            starts, places = lists.starts, lists.places
-            checksum = google_crc32c.value(starts.view(np.uint8))
-            if google_crc32c.extend(checksum, places.tobytes()) != self.part.lists[block]:
-                raise damaged(self._index, f"{self._lists_name(block)} are not as written")
-            ends = int(starts[0]), int(starts[-1])
-            if ends != (0, len(places)) or not ascend(starts):
-                raise damaged(self._index, f"{self._name}.starts does not ascend to its places")
-            if len(places) and places.max() >= self._mapped_lists.columns[block]:
-                raise damaged(self._index, f"{self._name}.places leads out of a block")
-            self._lists_checked[block] = True
-        return lists
-
-    def _lists_name(self, block: int) -> str:
-        return f"the lists of block {block} of {self._name}"
+    def _check_lists(self, number: int, mapped: _MappedLists) -> None:
+        """Check the blocks of lists with one checksum: nothing in them leads out of a block."""
+        blocks = slice(number * LISTS, (number + 1) * LISTS)
+        begins, starts = mapped.begins[blocks.start : blocks.stop + 1], mapped.starts[blocks]
+        places = mapped.places[begins[0] : begins[-1]]
+        for kind, array in (("starts", starts), ("places", places)):
+            checksum = google_crc32c.value(array.tobytes())
+            if checksum != getattr(self.part, kind)[number]:
+                problem = f"block {number} of {self._name}.{kind} is not as written"
+                raise damaged(self._index, problem)
+        ends = np.diff(begins)
+        rise = (starts[:, 1:] >= starts[:, :-1]).all()
+        if starts[:, 0].any() or (starts[:, -1] != ends).any() or not rise:
+            raise damaged(self._index, f"{self._name}.starts does not ascend to its places")
+        if (places >= np.repeat(mapped.columns[blocks], ends)).any():
+            raise damaged(self._index, f"{self._name}.places leads out of a block")
 
     def _numbers(self, kind: str, count: int, checksum: int) -> Int64:
         data = _checked_bytes(self._index, f"{self._name}.{kind}", 8 * count, checksum)
@@ -369,13 +371,10 @@ class _MappedLists:
     """
 
     targets: Int64
-    ends: Int64
+    begins: Int64
     columns: Int64
     starts: npt.NDArray[Any]
     places: npt.NDArray[Any]
-
-    def lists(self, block: int) -> WordLists:
-        return WordLists(self.starts[block], self.places[self.ends[block] : self.ends[block + 1]])
 
 
 def read_centroids(path: Path, manifest: IndexManifest) -> ResidueWords:
@@ -413,7 +412,8 @@ class PartWriter:
         self._open, self._filled = 0, 0
         #: Of the entries whose lists are not written yet: their residues, and their words.
         self._unlisted = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint16)
-        self._lists: list[int] = []
+        self._lists: dict[str, list[int]] = {"starts": [], "places": []}
+        self._n_listed = 0
 
     def __enter__(self) -> PartWriter:
         with ExitStack() as files:
@@ -465,7 +465,8 @@ class PartWriter:
             ids_sha256=ids_digest(ids),
             **checksum,
             words=tuple(self._checksums),
-            lists=tuple(self._lists),
+            starts=tuple(self._lists["starts"]),
+            places=tuple(self._lists["places"]),
             contents_sha256=contents_digest(contents),
         )
 
@@ -473,15 +474,18 @@ class PartWriter:
         """Write the inverted lists of blocks of the entries that have none yet."""
         lengths, words = self._unlisted
         offsets = np.concatenate([[0], np.cumsum(lengths)])
+        files = {"starts": self._starts, "places": self._places}
         for block in blocks:
             ends = offsets[block.start : block.stop + 1]
-            of_block = words[ends[0] : ends[-1]]
-            lists = self._of_index.lists(self._modality, of_block, ends - ends[0])
-            starts, places = lists.starts.astype("<u4"), lists.places.astype("<u2")
-            data = starts.tobytes(), places.tobytes()
-            self._starts.write(data[0])
-            self._places.write(data[1])
-            self._lists.append(google_crc32c.value(b"".join(data)))
+            lists = self._of_index.lists(self._modality, words, ends)
+            arrays = {"starts": lists.starts.astype("<u4"), "places": lists.places.astype("<u2")}
+            for kind, checksums in self._lists.items():
+                data = arrays[kind].tobytes()
+                files[kind].write(data)
+                if self._n_listed % LISTS == 0:
+                    checksums.append(0)
+                checksums[-1] = google_crc32c.extend(checksums[-1], data)
+            self._n_listed += 1
         done = blocks[-1].stop if blocks else 0
         self._unlisted = lengths[done:], words[offsets[done] :]
 

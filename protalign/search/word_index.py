@@ -204,9 +204,9 @@ class WordIndex:
     ) -> list[tuple[Int64, Float32]]:
         """Find entries whose words fit each query best.
 
-        Among many entries hits in inverted lists, counted on diagonals, choose those that are
-        scored (``WordScan``): some of the best may be missing, rarely the first. Memory does not
-        grow with the number of queries. An entry's chains are one after another, and a segment may
+        Of many entries those are scored that have the most hits in inverted lists (``WordScan``):
+        some of the best may be missing, rarely the first. Memory does not grow with the number of
+        queries. An entry's chains are one after another, and a segment may
         go from one to the next.
 
         Parameters

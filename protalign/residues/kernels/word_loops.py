@@ -1,5 +1,8 @@
 """The innermost loops over words of residues, which numba compiles when they are first called.
 
+``most_hits`` counts hits in inverted lists, ``largest`` chooses by them, and ``best_segments``
+scores what was chosen, by bands.
+
 A band is one number: the best segment that ends at this residue of the target. 32 bands are one
 value of the processor. Sums of its numbers stop at the smallest and the largest number that there
 are: the smallest, -128 in a byte, stands for a score of 0, below which no segment falls, so that
@@ -30,7 +33,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from protalign.core.arrays import Int8, Int32, Int64, UInt32, Words
+from protalign.core.arrays import Int8, Int32, Int64, UInt16, UInt32, Words
 from protalign.residues.kernels.loops import compiled
 
 #: Bands of one value.
@@ -322,7 +325,7 @@ def best_segments(
 @_compiled
 def most_hits(
     starts: UInt32,
-    places: Words,
+    places: UInt16,
     begins: Int64,
     targets: Int64,
     columns: Int64,
@@ -333,7 +336,7 @@ def most_hits(
     queries: Int64,
     sizes: Int64,
     ends: Int64,
-    hits: Words,
+    hits: UInt16,
     most: Int32,
 ) -> None:
     """Count the hits on each diagonal of blocks of targets, for each of several queries.

@@ -18,7 +18,7 @@ from protalign.core.files import json_text
 from protalign.residues import word_lists
 from protalign.residues.word_scan import WordScan
 from protalign.residues.words import ResidueWords
-from protalign.search import WordIndex, word_index
+from protalign.search import WordIndex, word_files, word_index
 from protalign.search.word_files import PartWriter, new_index, new_segment, read_manifest
 from protalign.search.word_index import verify_index
 from tests.search.words import MADE_WITH
@@ -30,9 +30,10 @@ COLUMNS = 9000
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of few columns, and pieces of one or two blocks."""
+    """Blocks of few columns, pieces of one or two blocks, and checksums of two blocks."""
     monkeypatch.setattr(word_lists, "MOST_COLUMNS", COLUMNS)
     monkeypatch.setattr(word_index, "_WORDS_AT_ONCE", 40_000)
+    monkeypatch.setattr(word_files, "LISTS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +136,18 @@ def searched(path: Path, words: ResidueWords) -> None:
     WordIndex(path).nearest("structure", [query_of(words, np.arange(20, dtype=np.uint16))], 2)
 
 
-@pytest.mark.parametrize("count", [0, 3, 7, 600, 601])
-def test_another_number_of_blocks_is_refused(path: Path, words: ResidueWords, count: int) -> None:
-    """There is one checksum for each block."""
-    rewritten(path, lambda part: part.update(lists=(part["lists"] * 200)[:count]))
+@pytest.mark.parametrize("kind", ["starts", "places"])
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 600])
+def test_another_number_of_checksums_is_refused(
+    path: Path, words: ResidueWords, kind: str, count: int
+) -> None:
+    """There is one for each two blocks."""
+    known = read_manifest(path).segments["segment-0"]["structure"].starts
+    assert len(known) in (3, 4)
+    rewritten(path, lambda part: part.update({kind: (part[kind] * 200)[:count]}))
     (problem,) = verify_index(path)
     assert "damaged" in problem
+    rewritten(path, lambda part: part.update(starts=part[kind], places=part[kind]))
     with pytest.raises(InputError, match="damaged"):
         searched(path, words)
 
@@ -154,7 +161,7 @@ def test_a_changed_byte_of_a_later_block_is_found(
     data = bytearray(file.read_bytes())
     data[-4] ^= 1
     file.write_bytes(data)
-    problem = r"the lists of block \d of segment-0/structure are not as written"
+    problem = rf"block [23] of segment-0/structure\.{kind} is not as written"
     with pytest.raises(InputError, match=problem):
         searched(path, words)
     assert len(verify_index(path)) == 1
@@ -189,6 +196,36 @@ def test_starts_of_a_later_block_that_lead_elsewhere_are_refused(
             searched(path, words)
 
 
+def test_lists_of_other_words_in_a_later_block_are_found(path: Path) -> None:
+    """Nothing leads out of the block, but a search would choose wrongly."""
+
+    def forge(starts: npt.NDArray[Any], places: npt.NDArray[Any]) -> None:
+        places[-2:] = places[-2:][::-1].copy()
+
+    forged(path, forge)
+    (problem,) = verify_index(path)
+    assert "of segment-0/structure are not of its words" in problem
+
+
+def test_an_index_of_entries_that_are_too_long_for_lists(
+    tmp_path: Path, words: ResidueWords
+) -> None:
+    """There are no places, and all are scored."""
+    rng = np.random.default_rng(3)
+    every = rng.integers(0, K, (3, 8 * COLUMNS)).astype(np.uint16)
+    with (
+        new_index(tmp_path / "long", MADE_WITH, words) as (segment, parts),
+        PartWriter(segment, "structure", words) as writer,
+    ):
+        writer.add(np.arange(3), np.full(3, 8 * COLUMNS), every.reshape(-1))
+        parts["structure"] = writer.finish(["a", "b", "c"], [])
+    assert (tmp_path / "long/segment-0/structure.places").read_bytes() == b""
+    assert verify_index(tmp_path / "long") == []
+    query = query_of(words, every[1, 500:700])
+    [(rows, _)] = WordIndex(tmp_path / "long").nearest("structure", [query], 1)
+    assert rows.tolist() == [1]
+
+
 def forged(path: Path, change: Any) -> None:
     """Change the lists of the first segment, with their checksums."""
     part = path / "segment-0" / "structure"
@@ -200,9 +237,11 @@ def forged(path: Path, change: Any) -> None:
     part.with_suffix(".starts").write_bytes(starts.tobytes())
     part.with_suffix(".places").write_bytes(places.tobytes())
     sizes = [word_lists.n_groups(lengths[block]).sum() for block in word_lists.list_blocks(lengths)]
-    of_blocks = np.split(places, np.cumsum(sizes)[:-1])
-    checksums = [
-        google_crc32c.value(each.tobytes() + lists.tobytes())
-        for each, lists in zip(starts, of_blocks, strict=True)
+    ends = np.cumsum([0, *sizes])
+    pieces = range(0, len(starts), 2)
+    of_starts = [google_crc32c.value(starts[first : first + 2].tobytes()) for first in pieces]
+    of_places = [
+        google_crc32c.value(places[ends[first] : ends[min(first + 2, len(sizes))]].tobytes())
+        for first in pieces
     ]
-    rewritten(path, lambda value: value.update(lists=checksums))
+    rewritten(path, lambda value: value.update(starts=of_starts, places=of_places))
