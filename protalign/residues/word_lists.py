@@ -331,7 +331,7 @@ def most_hits(queries: QueryHits, targets: ListedWords) -> Int32:
     loops, places = compiled_loops(), contiguous(targets.places)
 
     def work(_: int) -> None:
-        hits = np.empty(MOST_COLUMNS + loops.WINDOW, dtype=np.uint16)
+        hits = np.empty(MOST_COLUMNS, dtype=np.uint16)
         for first in parts:  # threads share it: each takes the next as it has done one
             loops.most_hits(
                 targets.starts[first : first + at_once],

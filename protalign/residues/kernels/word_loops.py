@@ -42,8 +42,6 @@ LANES = 32
 VALUES = (1, 2, 3, 4, 6, 8)
 #: Words of a target's block.
 BLOCK = 4
-#: Diagonals of which the most hits are found together, and how.
-WINDOW, WINDOW_STEPS = 8, (1, 2, 4)
 #: Stands for a score of 0 in a byte, and the largest score that a byte holds.
 EMPTY, MOST = -(1 << 7), 255
 
@@ -364,7 +362,7 @@ def most_hits(
         The query of each part of one, and its groups.
     ends : (parts + 1,) int64
         Pairs before each part, and of all.
-    hits : (most columns of a block + WINDOW,) uint16
+    hits : (most columns of a block,) uint16
         Memory.
     most : (q, n) int32
         The most that a diagonal of each target has: 0 before, and a larger number stays.
@@ -376,22 +374,20 @@ def most_hits(
         end = columns[last_target] - begin
         for part in range(len(queries)):
             query, size = queries[part], sizes[part]
-            hits[: end + WINDOW] = 0
+            hits[:end] = 0
             for pair in range(ends[part], ends[part + 1]):
                 word, weight = words[pair], weights[pair]
                 shift = np.uint64(size - 1 - groups[pair])  # of diagonals: none is below 0
                 for number in range(lists[word], lists[word + np.uint16(1)]):
                     hits[np.uint64(of_block[number]) + shift] += weight
-            for step in WINDOW_STEPS:  # then each is the most of a window of diagonals
-                for diagonal in range(end):
-                    hits[diagonal] = max(hits[diagonal], hits[diagonal + step])
             for target in range(first_target, last_target):
                 if n_groups[target] > 0:
                     first = columns[target] - begin
-                    last = first + n_groups[target] + size - 1 - WINDOW
-                    found = max(hits[first], hits[max(first, last)])
-                    for diagonal in range(first + WINDOW, last, WINDOW):
-                        found = max(found, hits[diagonal])
+                    last = first + n_groups[target] + size - 1
+                    found = np.uint16(0)
+                    for diagonal in range(np.uint64(first), np.uint64(last)):
+                        count = hits[diagonal]
+                        found = count if count > found else found
                     most[query, target] = max(most[query, target], np.int32(found))
 
 
