@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -100,22 +101,14 @@ class WordLists:
 
 
 def _sizes(lengths: Int64) -> tuple[Int64, Int64]:
-    """Return the groups and the columns of targets by their residues: none if it is too long."""
+    """Return the groups and the columns of targets by their residues: none if it is too long.
+
+    A target may have 65,473 groups, 523,784 residues.
+    """
     groups = (lengths + GROUP - 1) >> _POWER  # numpy divides a tenth as fast
     columns = groups + MOST_OF_QUERY - 1
     has_lists = (groups > 0) & (columns <= MOST_COLUMNS)
     return np.where(has_lists, groups, 0), np.where(has_lists, columns, 0)
-
-
-def n_groups(lengths: Int64) -> Int64:
-    """Return the groups of targets by their residues: none if a target is too long for lists.
-
-    Examples
-    --------
-    >>> n_groups(np.array([0, 1, 8, 9, 523_784, 523_785])).tolist()
-    [0, 1, 1, 2, 65473, 0]
-    """
-    return _sizes(lengths)[0]
 
 
 def listable(lengths: Int64, words: Words) -> tuple[Int64, Words]:
@@ -134,7 +127,7 @@ def listable(lengths: Int64, words: Words) -> tuple[Int64, Words]:
     >>> lengths.tolist(), len(words)
     ([1, 0, 2], 3)
     """
-    too_long = (lengths > 0) & (n_groups(lengths) == 0)
+    too_long = (lengths > 0) & (_sizes(lengths)[0] == 0)
     if not too_long.any():
         return lengths, words
     ends = np.cumsum(lengths)
@@ -143,35 +136,39 @@ def listable(lengths: Int64, words: Words) -> tuple[Int64, Words]:
     return np.where(too_long, 0, lengths), np.concatenate(kept)
 
 
-def list_blocks(lengths: Int64) -> list[slice]:
-    """Return the targets of each block of lists: as many, in order, as fit into its columns.
+@dataclass(frozen=True, slots=True, eq=False)
+class ListBlocks:
+    """How targets are cut into blocks of lists: as many, in order, as fit into a block's columns.
 
-    Examples
-    --------
-    >>> [(part.start, part.stop) for part in list_blocks(np.array([400_000, 123_272, 1]))]
-    [(0, 2), (2, 3)]
-    """
-    return list(blocks(_sizes(lengths)[1], MOST_COLUMNS))
-
-
-def block_columns(lengths: Int64, targets: Int64) -> Int64:
-    """Return the columns that a place may have in each block of lists.
-
-    Parameters
+    Attributes
     ----------
-    lengths : (n,) int64
-        Residues of each target.
     targets : (b + 1,) int64
-        The first target of each block, and n.
+        The first target of each block, and the targets of all.
+    begins : (b + 1,) int64
+        Places before each block, and of all.
+    columns : (b,) int64
+        Columns that a place may have: those up to the last group.
 
     Examples
     --------
-    >>> block_columns(np.array([9, 1, 20]), np.array([0, 2, 3])).tolist()  # 2 + 63 + 1, and 3
-    [66, 3]
+    >>> cut = ListBlocks.of(np.array([400_000, 123_272, 9]))
+    >>> cut.targets.tolist(), cut.begins.tolist(), cut.columns.tolist()
+    ([0, 2, 3], [0, 65409, 65411], [65472, 2])
     """
-    ends = np.concatenate([[0], np.cumsum(_sizes(lengths)[1])])
-    columns: Int64 = np.maximum(np.diff(ends[targets]) - (MOST_OF_QUERY - 1), 0)
-    return columns
+
+    targets: Int64
+    begins: Int64
+    columns: Int64
+
+    @classmethod
+    def of(cls, lengths: Int64) -> Self:
+        """Cut targets by their residues (n,)."""
+        groups, widths = _sizes(lengths)
+        targets = np.array([0, *(part.stop for part in blocks(widths, MOST_COLUMNS))])
+        begins, ends = (
+            np.concatenate([[0], np.cumsum(each)])[targets] for each in (groups, widths)
+        )
+        return cls(targets, begins, np.maximum(np.diff(ends) - (MOST_OF_QUERY - 1), 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,7 +182,7 @@ class ListedWords:
     offsets : (n + 1,) int64
         Words before each target, and of all.
     targets : (b + 1,) int64
-        The first target of each of ``list_blocks``, and n.
+        The first target of each block (``ListBlocks``), and n.
     starts : (b, K + 1) uint32
         Those of the lists (``WordLists``) of each block.
     places : (G,) uint16
@@ -201,13 +198,13 @@ class ListedWords:
     @classmethod
     def of(cls, words: Words, offsets: Int64, telling: Float64) -> Self:
         """List the words of some targets; see ``WordLists.of``."""
-        lists = []
-        blocks_of_lists = list_blocks(np.diff(offsets))
-        for part in blocks_of_lists:
-            lists.append(WordLists.of(words, offsets[part.start : part.stop + 1], telling))
+        targets = ListBlocks.of(np.diff(offsets)).targets
+        lists = [
+            WordLists.of(words, offsets[first : last + 1], telling)
+            for first, last in pairwise(targets.tolist())
+        ]
         starts = [each.starts for each in lists] or [np.empty(0, dtype=np.uint32)]
         places = [np.empty(0, dtype=np.uint16), *(each.places for each in lists)]
-        targets = np.array([0, *(part.stop for part in blocks_of_lists)])
         return cls(words, offsets, targets, np.stack(starts)[: len(lists)], np.concatenate(places))
 
 

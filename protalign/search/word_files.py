@@ -14,7 +14,7 @@ import mmap
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
@@ -39,13 +39,7 @@ from protalign.core.untrusted import (
     read_json,
     whole_number,
 )
-from protalign.residues.word_lists import (
-    ListedWords,
-    block_columns,
-    list_blocks,
-    listable,
-    n_groups,
-)
+from protalign.residues.word_lists import ListBlocks, ListedWords, listable
 from protalign.residues.words import MOST_WORDS, ResidueWords
 
 FORMAT, FORMAT_VERSION = "protalign-index", "2.0"
@@ -279,7 +273,7 @@ class PartReader:
     @property
     def blocks(self) -> Int64:
         """(b + 1,) int64: the first entry of each block of lists, and the entries of all."""
-        return self._mapped_lists.targets
+        return self._mapped_lists.cut.targets
 
     def listed(self, first: int, last: int) -> ListedWords:
         """Return the words and the lists of the entries of some blocks of lists, checked."""
@@ -288,12 +282,13 @@ class PartReader:
             if not self._lists_checked[number]:
                 self._check_lists(number, mapped)
                 self._lists_checked[number] = True
-        begin = mapped.targets[first]
-        offsets = self.offsets[begin : mapped.targets[last] + 1]
-        places = mapped.places[mapped.begins[first] : mapped.begins[last]]
+        targets, begins = (
+            each[first : last + 1] for each in (mapped.cut.targets, mapped.cut.begins)
+        )
+        offsets = self.offsets[targets[0] : targets[-1] + 1]
+        places = mapped.places[begins[0] : begins[-1]]
         words = self.words(int(offsets[0]), int(offsets[-1]))
-        targets = mapped.targets[first : last + 1] - begin
-        return ListedWords(words, offsets, targets, mapped.starts[first:last], places)
+        return ListedWords(words, offsets, targets - targets[0], mapped.starts[first:last], places)
 
     def problems(self, words: ResidueWords, modality: Modality) -> list[str]:
         """Read everything; return what is wrong, one line each.
@@ -325,26 +320,21 @@ class PartReader:
     @property
     def _mapped_lists(self) -> _MappedLists:
         if self._lists is None:
-            lengths = np.diff(self.offsets)
-            targets = np.array([0, *(block.stop for block in list_blocks(lengths))])
-            begins = np.concatenate([[0], np.cumsum(n_groups(lengths))])[targets]
-            columns = block_columns(lengths, targets)
-            count = len(columns)
+            cut = ListBlocks.of(np.diff(self.offsets))
+            count = len(cut.columns)
             if -(-count // LISTS) != len(self.part.starts):
                 raise damaged(self._index, f"{self._name}.starts has not the blocks of its entries")
             self._lists = _MappedLists(
-                targets,
-                begins,
-                columns,
+                cut,
                 _mapped(self._index, f"{self._name}.starts", "<u4", count, self._n_words + 1),
-                _mapped(self._index, f"{self._name}.places", "<u2", int(begins[-1])),
+                _mapped(self._index, f"{self._name}.places", "<u2", int(cut.begins[-1])),
             )
         return self._lists
 
     def _check_lists(self, number: int, mapped: _MappedLists) -> None:
         """Check the blocks of lists with one checksum: nothing in them leads out of a block."""
         blocks = slice(number * LISTS, (number + 1) * LISTS)
-        begins, starts = mapped.begins[blocks.start : blocks.stop + 1], mapped.starts[blocks]
+        begins, starts = mapped.cut.begins[blocks.start : blocks.stop + 1], mapped.starts[blocks]
         places = mapped.places[begins[0] : begins[-1]]
         for kind, array in (("starts", starts), ("places", places)):
             checksum = google_crc32c.value(array.tobytes())
@@ -355,7 +345,7 @@ class PartReader:
         rise = (starts[:, 1:] >= starts[:, :-1]).all()
         if starts[:, 0].any() or (starts[:, -1] != ends).any() or not rise:
             raise damaged(self._index, f"{self._name}.starts does not ascend to its places")
-        if (places >= np.repeat(mapped.columns[blocks], ends)).any():
+        if (places >= np.repeat(mapped.cut.columns[blocks], ends)).any():
             raise damaged(self._index, f"{self._name}.places leads out of a block")
 
     def _numbers(self, kind: str, count: int, checksum: int) -> Int64:
@@ -365,14 +355,9 @@ class PartReader:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _MappedLists:
-    """The inverted lists of a part, memory-mapped.
+    """The inverted lists of a part, memory-mapped."""
 
-    Of each block the first entry, where its places begin, and columns that a place may have.
-    """
-
-    targets: Int64
-    begins: Int64
-    columns: Int64
+    cut: ListBlocks
     starts: npt.NDArray[Any]
     places: npt.NDArray[Any]
 
@@ -435,7 +420,7 @@ class PartWriter:
         self._words.write(data.tobytes())
         kept, more = self._unlisted, listable(lengths, data)
         self._unlisted = np.concatenate([kept[0], more[0]]), np.concatenate([kept[1], more[1]])
-        self._write_lists(list_blocks(self._unlisted[0])[:-1])  # more may come into the last
+        self._write_lists(finish=False)
         while len(data):
             part = data[: BLOCK - self._filled]
             self._open = google_crc32c.extend(self._open, part.tobytes())
@@ -452,7 +437,7 @@ class PartWriter:
         """
         if self._filled:
             self._close_block()
-        self._write_lists(list_blocks(self._unlisted[0]))
+        self._write_lists(finish=True)
         rows = np.concatenate(self._rows)
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(self._lengths))])
         checksum = {
@@ -470,14 +455,15 @@ class PartWriter:
             contents_sha256=contents_digest(contents),
         )
 
-    def _write_lists(self, blocks: Sequence[slice]) -> None:
-        """Write the inverted lists of blocks of the entries that have none yet."""
+    def _write_lists(self, *, finish: bool) -> None:
+        """Write the inverted lists of the entries that have none yet: of whole blocks, or all."""
         lengths, words = self._unlisted
+        targets = ListBlocks.of(lengths).targets
+        targets = targets if finish else targets[:-1]  # more may come into the last
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         files = {"starts": self._starts, "places": self._places}
-        for block in blocks:
-            ends = offsets[block.start : block.stop + 1]
-            lists = self._of_index.lists(self._modality, words, ends)
+        for first, last in pairwise(targets.tolist()):
+            lists = self._of_index.lists(self._modality, words, offsets[first : last + 1])
             arrays = {"starts": lists.starts.astype("<u4"), "places": lists.places.astype("<u2")}
             for kind, checksums in self._lists.items():
                 data = arrays[kind].tobytes()
@@ -486,7 +472,7 @@ class PartWriter:
                     checksums.append(0)
                 checksums[-1] = google_crc32c.extend(checksums[-1], data)
             self._n_listed += 1
-        done = blocks[-1].stop if blocks else 0
+        done = targets[-1] if len(targets) else 0
         self._unlisted = lengths[done:], words[offsets[done] :]
 
     def _close_block(self) -> None:

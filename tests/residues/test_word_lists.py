@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from protalign.core.arrays import Float32, Words
 from protalign.residues import word_lists
 from protalign.residues.word_lists import (
+    ListBlocks,
     ListedWords,
     QueryHits,
     WordLists,
     hit_pairs,
-    list_blocks,
     listable,
     most_hits,
-    n_groups,
 )
 from tests.helpers.words import random_words
 
@@ -167,8 +166,9 @@ def test_a_target_too_long_for_lists_is_never_left_out(monkeypatch: pytest.Monke
     scores = [np.full((512, WORDS), 12.0, dtype=np.float32)]
     words, offsets = random_words(rng, [100, 240, 241, 60], WORDS)
     lengths = np.diff(offsets)
-    assert n_groups(lengths).tolist() == [13, 30, 0, 8]
-    assert [(part.start, part.stop) for part in list_blocks(lengths)] == [(0, 1), (1, 3), (3, 4)]
+    cut = ListBlocks.of(lengths)
+    assert cut.targets.tolist() == [0, 1, 3, 4]
+    assert np.diff(cut.begins).tolist() == [13, 30, 8]
     [found] = most_hits(hits_of(scores), listed(words, offsets))
     assert found[2] > 10 * max(found[[0, 1, 3]])
     kept, others = listable(lengths, words)

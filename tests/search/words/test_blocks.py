@@ -236,12 +236,11 @@ def forged(path: Path, change: Any) -> None:
     change(starts, places)
     part.with_suffix(".starts").write_bytes(starts.tobytes())
     part.with_suffix(".places").write_bytes(places.tobytes())
-    sizes = [word_lists.n_groups(lengths[block]).sum() for block in word_lists.list_blocks(lengths)]
-    ends = np.cumsum([0, *sizes])
+    ends = word_lists.ListBlocks.of(lengths).begins
     pieces = range(0, len(starts), 2)
     of_starts = [google_crc32c.value(starts[first : first + 2].tobytes()) for first in pieces]
     of_places = [
-        google_crc32c.value(places[ends[first] : ends[min(first + 2, len(sizes))]].tobytes())
+        google_crc32c.value(places[ends[first] : ends[min(first + 2, len(starts))]].tobytes())
         for first in pieces
     ]
     rewritten(path, lambda value: value.update(starts=of_starts, places=of_places))
