@@ -22,9 +22,8 @@ from protalign.core.ragged import blocks
 from protalign.residues.kernels.packed import share
 from protalign.residues.kernels.word_scores import added_by_chance, compiled_loops, contiguous
 
-#: Residues of a group: 2 to the power of 3.
-_POWER = 3
-GROUP = 1 << _POWER
+#: Residues of a group.
+GROUP = 8
 #: Groups of a query that are counted together, at most. Those of a longer one are counted in parts.
 MOST_OF_QUERY = 64
 #: Columns of a block of lists, at most: a place is a uint16. A target has one for each of its
@@ -105,7 +104,7 @@ def _sizes(lengths: Int64) -> tuple[Int64, Int64]:
 
     A target may have 65,473 groups, 523,784 residues.
     """
-    groups = (lengths + GROUP - 1) >> _POWER  # numpy divides a tenth as fast
+    groups = -(-lengths // GROUP)
     columns = groups + MOST_OF_QUERY - 1
     has_lists = (groups > 0) & (columns <= MOST_COLUMNS)
     return np.where(has_lists, groups, 0), np.where(has_lists, columns, 0)

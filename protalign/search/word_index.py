@@ -206,8 +206,7 @@ class WordIndex:
 
         Of many entries those are scored that have the most hits in inverted lists (``WordScan``):
         some of the best may be missing, rarely the first. Memory does not grow with the number of
-        queries. An entry's chains are one after another, and a segment may
-        go from one to the next.
+        queries. An entry's chains are one after another, and a segment may go from one to the next.
 
         Parameters
         ----------
