@@ -56,7 +56,8 @@ from protalign.heads.pairs import Pairs
 from protalign.heads.shipped import shipped_model
 from protalign.residues import PairSums, ResidueStage
 from protalign.residues.words import SAMPLED, WORDS, ResidueWords
-from protalign.search.word_files import PartWriter, new_index
+from protalign.search.word_files import new_index
+from protalign.search.word_parts import PartWriter
 
 #: Residues of a piece that a made-up structure is put together from.
 PIECE = 40

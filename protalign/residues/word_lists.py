@@ -104,10 +104,13 @@ def _sizes(lengths: Int64) -> tuple[Int64, Int64]:
 
     A target may have 65,473 groups, 523,784 residues.
     """
-    groups = -(-lengths // GROUP)
-    columns = groups + MOST_OF_QUERY - 1
-    has_lists = (groups > 0) & (columns <= MOST_COLUMNS)
-    return np.where(has_lists, groups, 0), np.where(has_lists, columns, 0)
+    groups = lengths + (GROUP - 1)
+    groups //= GROUP
+    columns = groups + (MOST_OF_QUERY - 1)
+    if len(lengths) and (columns.max() > MOST_COLUMNS or groups.min() == 0):
+        has_no_lists = (groups == 0) | (columns > MOST_COLUMNS)
+        groups[has_no_lists] = columns[has_no_lists] = 0
+    return groups, columns
 
 
 def listable(lengths: Int64, words: Words) -> tuple[Int64, Words]:

@@ -26,7 +26,6 @@ from protalign.residues.words import LEAST_WORDS, MOST_WORDS, SAMPLED, WORDS, Re
 from protalign.search.residue_rows import check_finite_rows
 from protalign.search.word_files import (
     MANIFEST,
-    PartWriter,
     StoredPart,
     clear_unfinished,
     is_index,
@@ -34,6 +33,7 @@ from protalign.search.word_files import (
     new_segment,
 )
 from protalign.search.word_index import WordIndex, stage_sha256
+from protalign.search.word_parts import PartWriter
 from protalign.stores import EmbeddingStore, EncoderInfo, StoreView
 from protalign.stores.format.lock import StoreLock
 from protalign.stores.part import StorePart

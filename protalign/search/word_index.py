@@ -27,15 +27,14 @@ from protalign.residues.words import ResidueWords
 from protalign.search.provenance import store_paths
 from protalign.search.word_files import (
     AGAIN,
-    BLOCK,
     MANIFEST,
-    PartReader,
     contents_digest,
     damaged,
     ids_digest,
     read_centroids,
     read_manifest,
 )
+from protalign.search.word_parts import BLOCK, PartReader
 from protalign.stores import EmbeddingStore
 from protalign.stores.union.paths import is_here
 
@@ -70,7 +69,8 @@ class WordIndex:
     Examples
     --------
     >>> import tempfile
-    >>> from protalign.search.word_files import PartWriter, new_index
+    >>> from protalign.search.word_files import new_index
+    >>> from protalign.search.word_parts import PartWriter
     >>> words = ResidueWords({"structure": np.eye(3, 5, dtype=np.float32)})
     >>> folder = tempfile.mkdtemp() + "/index"
     >>> made_with = {"stage_sha256": "", "store": {}, "n_words": 3, "seed": 0}

@@ -16,15 +16,21 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
-import numba.core.config
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
 from protalign.core.arrays import Float32, Int32, Int64
+from protalign.core.collector import collector_off
 from protalign.residues.kernels.packed import LANES
+
+with collector_off():
+    import numba
+    import numba.core.config
+    from llvmlite import ir
+    from numba.core import types
+    from numba.core.registry import cpu_target
+    from numba.extending import intrinsic
+
+    cpu_target.target_context.refresh()  # else the first call reads what numba knows of numpy
 
 _INT = ir.IntType(64)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)

@@ -18,9 +18,10 @@ from protalign.core.files import json_text
 from protalign.residues import word_lists
 from protalign.residues.word_scan import WordScan
 from protalign.residues.words import ResidueWords
-from protalign.search import WordIndex, word_files, word_index
-from protalign.search.word_files import PartWriter, new_index, new_segment, read_manifest
+from protalign.search import WordIndex, word_index, word_parts
+from protalign.search.word_files import new_index, new_segment, read_manifest
 from protalign.search.word_index import verify_index
+from protalign.search.word_parts import PartWriter
 from tests.search.words import MADE_WITH
 
 K, COUNT = 60, 900
@@ -33,7 +34,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of few columns, pieces of one or two blocks, and checksums of two blocks."""
     monkeypatch.setattr(word_lists, "MOST_COLUMNS", COLUMNS)
     monkeypatch.setattr(word_index, "_WORDS_AT_ONCE", 40_000)
-    monkeypatch.setattr(word_files, "LISTS", 2)
+    monkeypatch.setattr(word_parts, "LISTS", 2)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from protalign.core.errors import InputError, StoreError
 from protalign.core.protein import MODALITIES, Modality, Protein
 from protalign.residues.context import REACH, ResidueContext
 from protalign.residues.words import ResidueWords
-from protalign.search import WordIndex, index_store, word_building, word_files, word_index
+from protalign.search import WordIndex, index_store, word_building, word_index, word_parts
 from protalign.search.word_index import recorded_store, verify_index
 from protalign.stores.format.lock import StoreLock
 from tests.helpers.commands import contents
@@ -156,7 +156,7 @@ def test_each_block_of_words_has_a_checksum(
     small: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks go on from one part of the entries to the next; damage names its block."""
-    monkeypatch.setattr(word_files, "BLOCK", 100)
+    monkeypatch.setattr(word_parts, "BLOCK", 100)
     monkeypatch.setattr(word_building, "_RESIDUES_AT_ONCE", 150)
     store = EmbeddingStore.open(small)
     index_store(model, store, tmp_path / "index", n_words=WORDS)

@@ -23,11 +23,11 @@ from protalign.core.protein import MODALITIES
 from protalign.search import WordIndex, index_store
 from protalign.search.word_files import (
     IndexManifest,
-    PartReader,
     ids_digest,
     read_manifest,
 )
 from protalign.search.word_index import verify_index
+from protalign.search.word_parts import PartReader
 from tests.search.words import MADE_WITH, everything
 
 

@@ -22,10 +22,8 @@ from protalign.estimator.export import export_vectors
 from protalign.residues import word_lists
 from protalign.residues.words import ResidueWords
 from protalign.search import WordIndex, index_store, word_index
-from protalign.search.word_files import (
-    PartWriter,
-    new_index,
-)
+from protalign.search.word_files import new_index
+from protalign.search.word_parts import PartWriter
 from tests.helpers.estimator_stores import build
 from tests.search.words import MADE_WITH, WORDS
 
