@@ -43,13 +43,14 @@ from protalign.heads.inputs import (
     read_inputs,
 )
 from protalign.heads.losses import ContrastiveLoss
-from protalign.heads.model import Model, TrainingRecord
+from protalign.heads.model import Model
 from protalign.heads.pairs import Pairs, split_validation
 from protalign.heads.poolings import pooling_head
 from protalign.heads.ranks import RetrievalSet, recall_at_k
 from protalign.heads.residue_fit import fit_residues
 from protalign.heads.seeded import seeded
 from protalign.heads.training import History, TrainingOptions, train
+from protalign.heads.training_record import TrainingRecord
 from protalign.stores import Entries
 
 

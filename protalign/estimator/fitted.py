@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from protalign.core.encoder_record import EncoderRecord
 from protalign.core.protein import Modality
-from protalign.heads.model import Model, TrainingRecord
+from protalign.heads.model import Model
+from protalign.heads.training_record import TrainingRecord
 
 
 class FittedAttributes:

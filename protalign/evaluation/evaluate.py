@@ -31,8 +31,9 @@ from protalign.evaluation.residues import MOST_PAIRS, RESIDUE_SCORERS
 from protalign.evaluation.tasks import paired
 from protalign.evaluation.test_set import chains_of, retrieval_items
 from protalign.heads.inputs import means_of
-from protalign.heads.model import Model, TrainingRecord, as_model
+from protalign.heads.model import Model, as_model
 from protalign.heads.pairs import Pairs
+from protalign.heads.training_record import TrainingRecord
 from protalign.residues import ResidueStage
 from protalign.splits.clusters import KMER_FALLBACK, method_in_words
 from protalign.stores import Entries

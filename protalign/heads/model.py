@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from protalign.core.arrays import Float32, Int64
-from protalign.core.checks import check_between, check_choice, check_whole
+from protalign.core.checks import check_choice, check_whole
 from protalign.core.devices import resolve_device
 from protalign.core.encoder_record import EncoderRecord, check_record, is_count, is_word
 from protalign.core.errors import InputError, ModelError
-from protalign.core.protein import MODALITIES, OTHER, Modality
-from protalign.core.ragged import Ragged, ascend
+from protalign.core.protein import MODALITIES, Modality
+from protalign.core.ragged import Ragged
 from protalign.core.version import __version__
 from protalign.core.words import AlignMode
 from protalign.heads import model_files
@@ -32,82 +32,16 @@ from protalign.heads.pairs import Pairs
 from protalign.heads.poolings import pooling_head
 from protalign.heads.ranks import RetrievalSet
 from protalign.heads.seeded import sizes_only
-from protalign.residues import Alignment, ResidueStage, align
-from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN, check_gap_costs, check_memory
-from protalign.residues.chains import align_rows
+from protalign.heads.training_record import TrainingRecord
+from protalign.residues import Alignment, ResidueStage
+from protalign.residues.alignment import GAP_EXTEND, GAP_OPEN
 from protalign.residues.context import ResidueContext
 from protalign.residues.head import ResidueHead
-from protalign.residues.proteins import one_chain
+from protalign.residues.pair import align_embeddings
 from protalign.stores import EncoderInfo
 
 #: What a config with wrong or missing entries raises, and parameters that do not fit it.
 _MISFITS = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """A model's training, as it is saved with the model.
-
-    Attributes
-    ----------
-    n_pairs, n_validation_pairs : int
-        Pairs trained on, and pairs validated on.
-    n_skipped : int
-        Entries left out because a modality is missing.
-    loss_curve, validation_curve : list of float
-        Mean training loss of each epoch, and mean reciprocal rank of the validation pairs (empty
-        without validation pairs).
-    best_epoch : int
-        The 1-based epoch whose parameters were kept.
-    source : str
-        Path of the store; "" for arrays.
-    validation : str
-        The validation pairs in words; "none" without any.
-    """
-
-    n_pairs: int
-    n_validation_pairs: int
-    n_skipped: int
-    loss_curve: list[float]
-    validation_curve: list[float]
-    best_epoch: int
-    source: str = ""
-    validation: str = "not recorded"  # as in models of format 1.0
-
-    @classmethod
-    def from_json(cls, value: Any) -> Self:
-        """Return the record in a config; raise ValueError unless its values are of their kinds."""
-        if not isinstance(value, dict):
-            raise ValueError("the training is not an object")
-        known = {field.name for field in fields(cls)}
-        record = cls(**{name: value[name] for name in known & set(value)})
-        counts = record.n_pairs, record.n_validation_pairs, record.n_skipped, record.best_epoch
-        texts = record.source, record.validation
-        curves = record.loss_curve, record.validation_curve
-        if not (
-            all(map(is_count, counts))
-            and all(isinstance(text, str) for text in texts)
-            and all(isinstance(curve, list) for curve in curves)
-            and all(type(loss) in (int, float) for curve in curves for loss in curve)
-        ):
-            raise ValueError("the training holds what no training does")
-        return record
-
-    @property
-    def n_epochs(self) -> int:
-        """The epochs run."""
-        return len(self.loss_curve)
-
-    @property
-    def in_a_line(self) -> str:
-        """What it was trained on, and how well it did on its validation pairs."""
-        line = f"trained on {self.n_pairs:,} pairs"
-        if not self.validation_curve:
-            return f"{line}; no validation pairs say how well it does"
-        return (
-            f"{line}; it finds a sequence's own structure among {self.n_validation_pairs:,} "
-            f"validation pairs with a mean reciprocal rank of {max(self.validation_curve):.2f}"
-        )
 
 
 class Model(nn.Module):
@@ -467,54 +401,20 @@ class Model(nn.Module):
         >>> int(alignment.target_rows[0]), len(alignment)
         (10, 20)
         """
-        stage = self.residue_scorer()
-        check_choice("mode", mode, get_args(AlignMode))
-        check_choice("query_by", query_by, MODALITIES)
-        check_gap_costs(gap_open, gap_extend)
-        if floor is not None:
-            check_between("floor", floor, -np.inf, 0, closed=True)
-        rows = []
-        for embeddings, modality, chains in (
-            (query, query_by, query_chains),
-            (target, OTHER[query_by], target_chains),
-        ):
-            with np.errstate(over="ignore"):  # such numbers are named below
-                values = np.asarray(embeddings, dtype=np.float32)
-            if values.ndim != 2 or values.shape[1] != self.dims[modality]:
-                raise ModelError(
-                    f"the {modality} embeddings: their shape is {values.shape}, not (residues, "
-                    f"{self.dims[modality]}); embed with the model's encoder"
-                )
-            ends = _chain_ends(modality, len(values), None if mode == "global" else chains)
-            with np.errstate(invalid="ignore", over="ignore"):
-                of_residues = stage.chain_rows(modality, Ragged(values, ends), mode)
-            if not np.isfinite(of_residues).all():
-                raise InputError(
-                    f"the {modality} embeddings: they hold NaN, infinity or huge values",
-                    "embed them again",
-                )
-            rows.append(of_residues)
-        if mode == "global":
-            one = one_chain("query", rows[0], query_positions)
-            other = one_chain("target", rows[1], target_positions)
-            placed = query_positions is not None or target_positions is not None
-            check_memory("query", "target", one.n_residues, other.n_residues, mode, placed=placed)
-            return align_rows(one, other, mode, floor=floor)
-        check_memory("query", "target", len(rows[0]), len(rows[1]), mode)
-        alignment = align(rows[0], rows[1], gap_open=gap_open, gap_extend=gap_extend)
-        usual = (gap_open, gap_extend) == (GAP_OPEN, GAP_EXTEND)
-        if stage.calibration is None or not usual or 0 in map(len, rows):
-            return alignment
-        by_chance = align(rows[0], rows[1][::-1]).score
-        lengths = len(rows[0]), len(rows[1])
-        excess = stage.calibration.excess(
-            alignment.score, by_chance, *lengths, stage.calibration.chance(rows[0])
-        )
-        return replace(
-            alignment,
-            evalue=float(stage.calibration.evalue(excess, n_targets)),
-            probability=float(stage.calibration.probability(excess)),
-            bits=float(stage.calibration.bits(excess)),
+        return align_embeddings(
+            self.residue_scorer(),
+            query,
+            target,
+            mode,
+            query_by=query_by,
+            gap_open=gap_open,
+            gap_extend=gap_extend,
+            floor=floor,
+            n_targets=n_targets,
+            query_positions=query_positions,
+            target_positions=target_positions,
+            query_chains=query_chains,
+            target_chains=target_chains,
         )
 
     def retrieval_set(self, X: Any) -> RetrievalSet:
@@ -700,19 +600,4 @@ def not_finite(inputs: Inputs, modality: Modality, positions: Int64) -> InputErr
     return InputError(
         f"{modality} embeddings of {inputs.names(positions)} hold NaN, infinity or huge values",
         "embed them again, or leave them out",
-    )
-
-
-def _chain_ends(modality: Modality, n_rows: int, chains: Int64 | None) -> Int64:
-    """Return where chains begin and end among rows; raise InputError if they have others."""
-    if chains is None:
-        return np.array([0, n_rows])
-    rows = np.asarray(chains)
-    if rows.ndim == 1 and rows.dtype.kind in "iu":
-        ends: Int64 = np.concatenate([[0], np.cumsum(rows)])
-        if ends[-1] == n_rows and ascend(ends):
-            return ends
-    raise InputError(
-        f"the {modality} embeddings: {n_rows} rows are not those of their chains",
-        "give the rows of each chain, all of them together",
     )

@@ -79,23 +79,32 @@ class WordLists:
         telling : (K,) float64
             How much each word tells. Of a group's words that with the largest number is listed; of
             equal ones the word with the larger number.
+
+        Raises
+        ------
+        IndexError
+            A word is not below K.
         """
         lengths, words = listable(np.diff(offsets), words[offsets[0] : offsets[-1]])
-        begins = np.cumsum(lengths) - lengths
         n_words = len(telling)
-        order = np.argsort(telling, kind="stable")
+        if len(words) and words.max() >= n_words:
+            raise IndexError(f"word {words.max()} of {n_words}")
+        order = np.argsort(telling, kind="stable").astype(np.uint16)
         ranks = np.empty(n_words, dtype=np.uint16)
         ranks[order] = np.arange(n_words)
         counts, widths = _sizes(lengths)
-        before = np.cumsum(counts) - counts
-        number = np.arange(counts.sum()) - np.repeat(before, counts)  # of a target's groups
-        first = np.repeat(begins, counts) + GROUP * number
-        most = np.maximum.reduceat(ranks[words], first) if len(first) else ranks[:0]
-        listed = order[most]
         starts = np.zeros(n_words + 1, dtype=np.uint32)
-        np.cumsum(np.bincount(listed, minlength=n_words), out=starts[1:])
-        columns = np.repeat(np.cumsum(widths) - widths, counts) + number
-        places = columns[np.argsort(listed.astype(np.uint16), kind="stable")].astype(np.uint16)
+        places = np.empty(counts.sum(), dtype=np.uint16)
+        compiled_loops().list_groups(
+            contiguous(words),
+            np.concatenate([[0], np.cumsum(lengths)]),
+            np.cumsum(widths) - widths,
+            ranks,
+            order,
+            GROUP,
+            starts,
+            places,
+        )
         return cls(starts, places)
 
 

@@ -253,14 +253,14 @@ class PartWriter:
         """Add some entries: their rows in the store's log, their residues, and their words."""
         self._rows.append(rows)
         self._lengths.append(lengths)
-        data = words.astype("<u2", copy=False)
-        self._words.write(data.tobytes())
+        data = np.ascontiguousarray(words, dtype="<u2")
+        self._words.write(data.data)
         kept, more = self._unlisted, listable(lengths, data)
         self._unlisted = np.concatenate([kept[0], more[0]]), np.concatenate([kept[1], more[1]])
         self._write_lists(finish=False)
         while len(data):
             part = data[: BLOCK - self._filled]
-            self._open = google_crc32c.extend(self._open, part.tobytes())
+            self._open = google_crc32c.extend(self._open, part.view(np.uint8))
             self._filled += len(part)
             if self._filled == BLOCK:
                 self._close_block()

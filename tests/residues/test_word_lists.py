@@ -186,6 +186,12 @@ def test_no_queries_and_no_targets() -> None:
     assert most_hits(hits_of([scores]), listed(words[:0], offsets[:1])).shape == (1, 0)
 
 
+def test_a_word_that_is_none_is_refused() -> None:
+    """The loops would write outside of their arrays."""
+    with pytest.raises(IndexError, match="word 9 of 9"):
+        listed(np.array([0, 9], dtype=np.uint16), np.array([0, 2]))
+
+
 def test_words_may_lie_apart_in_memory() -> None:
     """A column of a table of words is listed as its copy is."""
     rng = np.random.default_rng(3)

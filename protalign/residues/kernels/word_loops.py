@@ -1,7 +1,7 @@
 """The innermost loops over words of residues, which numba compiles when they are first called.
 
-``most_hits`` counts hits in inverted lists, ``largest`` chooses by them, and ``best_segments``
-scores what was chosen, by bands.
+``list_groups`` makes inverted lists, ``most_hits`` counts hits in them, ``largest`` chooses by
+those, and ``best_segments`` scores what was chosen, by bands.
 
 A band is one number: the best segment that ends at this residue of the target. 32 bands are one
 value of the processor. Sums of its numbers stop at the smallest and the largest number that there
@@ -318,6 +318,59 @@ def best_segments(
                 found = max(found, tile)
         in_a_byte = found < most
         best[place] = found
+
+
+@_compiled
+def list_groups(
+    words: Words,
+    offsets: Int64,
+    columns: Int64,
+    ranks: Words,
+    order: Words,
+    size: int,
+    starts: UInt32,
+    places: UInt16,
+) -> None:
+    """List where each word is the one of a group that tells most.
+
+    Parameters
+    ----------
+    words : (R,) uint16
+        Words of all targets, one after another, each below K.
+    offsets : (n + 1,) int64
+        Where each target begins, and the end of all.
+    columns : (n,) int64
+        The column of each target's first group.
+    ranks, order : (K,) uint16
+        Each word's rank by what it tells, and the word of each rank.
+    size : int
+        Residues of a group.
+    starts : (K + 1,) uint32
+        Zeros. The result: where each word's list begins, and the end of all.
+    places : (G,) uint16
+        The result: the columns of the groups that have each word, ascending.
+    """
+    listed = np.empty(len(places), dtype=np.uint16)
+    group = 0
+    for target in range(len(columns)):
+        for first in range(offsets[target], offsets[target + 1], size):
+            most = np.uint16(0)
+            for residue in range(first, min(first + size, offsets[target + 1])):
+                most = max(most, ranks[words[residue]])
+            listed[group] = order[most]
+            starts[listed[group] + 1] += np.uint32(1)
+            group += 1
+    for word in range(1, len(starts)):
+        starts[word] += starts[word - 1]
+    following = starts.copy()  # the place of each word's next column
+    group = 0
+    for target in range(len(columns)):
+        n_groups = (offsets[target + 1] - offsets[target] + size - 1) // size
+        for number in range(n_groups):
+            word = listed[group]
+            places[following[word]] = columns[target] + number
+            following[word] += np.uint32(1)
+            group += 1
 
 
 @_compiled
