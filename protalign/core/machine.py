@@ -15,8 +15,9 @@ from typing import Any
 _here = local()
 
 
+@cache
 def core_count() -> int:
-    """Return the number of cores that this process may use.
+    """Return the number of cores that this process may use; finding it reads files, so once.
 
     Heeds the CPU affinity and Linux's control groups, which containers and batch systems set.
     """

@@ -83,7 +83,8 @@ class PartReader:
         """(n,) int64: rows of the entries in the store's log of entries."""
         if self._rows is None:
             rows = self._numbers("rows", self.part.entries, self.part.rows)
-            if rows.min() < 0 or not ascend(np.sort(rows), strictly=True):
+            ascending = rows if ascend(rows, strictly=True) else np.sort(rows)
+            if rows.min() < 0 or not ascend(ascending, strictly=True):
                 raise damaged(self._index, f"{self._name}.rows names an entry twice")
             self._rows = rows
         return self._rows
