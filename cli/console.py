@@ -54,8 +54,8 @@ def on_ctrl_c(words: str) -> Iterator[None]:
 def quick_imports() -> Iterator[None]:
     """Import heavy libraries in this block with the garbage collector off.
 
-    Nor does it look through what they made when the program ends. Both together would take a fifth
-    of a short command's time.
+    What they make stays, and the collector does not look through it when the program ends either.
+    Both together would take a fifth of a short command's time.
     """
     with collector_off():
         try:

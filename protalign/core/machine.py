@@ -17,9 +17,10 @@ _here = local()
 
 @cache
 def core_count() -> int:
-    """Return the number of cores that this process may use; finding it reads files, so once.
+    """Return the number of cores that this process may use.
 
-    Heeds the CPU affinity and Linux's control groups, which containers and batch systems set.
+    Heeds the CPU affinity and Linux's control groups, which containers and batch systems set. They
+    are read once, because that takes time: what changes them later is not seen.
     """
     from joblib import cpu_count
 

@@ -1,4 +1,4 @@
-"""One sequence with one structure, of which both have residue embeddings."""
+"""The alignment of one sequence with one structure by their residue embeddings."""
 
 from __future__ import annotations
 
@@ -43,10 +43,55 @@ def align_embeddings(
     query_chains: Int64 | None = None,
     target_chains: Int64 | None = None,
 ) -> Alignment:
-    """Align the residues of a sequence with those of a structure by a stage.
+    """Align the residues of a sequence with those of a structure by a residue stage.
 
-    It is what ``protalign.heads.model.Model.align`` does with the model's stage, where the
-    parameters, the result and the errors are described.
+    Parameters
+    ----------
+    stage : ResidueStage
+        The stage, for embeddings of D and D' numbers.
+    query, target : (L, D) and (L', D') array
+        Residue embeddings: the query's of the modality ``query_by``, the target's of the other.
+    mode : "local" or "global"
+        The best part with affine gaps, or the best diagonal of the whole, taken for one chain.
+    query_by : "sequence" or "structure"
+        The query's modality.
+    gap_open, gap_extend : float
+        Costs in nats of a gap's first residue and of each further one; "local" only.
+    floor : float, optional
+        The least that a pair counts, in nats, 0 or below; "global" only.
+    n_targets : int
+        The size of the search that the E-value is for.
+    query_positions, target_positions : (L,) and (L',) int64, optional
+        The residues' positions in the whole chains, ascending from 0 on; "global" only. Default:
+        none is left out.
+    query_chains, target_chains : (c,) and (d,) int64, optional
+        Rows of each chain, all of them together; "local" only. Default: one chain.
+
+    Returns
+    -------
+    Alignment
+        With an E-value, bits and a probability if the mode is "local" with the usual gap costs,
+        and the stage is calibrated.
+
+    Raises
+    ------
+    ModelError
+        An embedding has another width.
+    InputError
+        The mode, a cost or the floor is none, a number is not finite, a side has no residue
+        ("global"), positions or chains are not those of the residues, or the pairs of residues
+        take more memory than is free.
+
+    Examples
+    --------
+    >>> from protalign.residues import PairSums
+    >>> sums, rng = PairSums(20, 12), np.random.default_rng(0)
+    >>> hidden = rng.normal(size=(900, 6))
+    >>> sequences, structures = hidden @ rng.normal(size=(6, 20)), hidden @ rng.normal(size=(6, 12))
+    >>> sums.add(sequences, structures)
+    >>> alignment = align_embeddings(sums.stage(), sequences[10:30], structures[:80])
+    >>> int(alignment.target_rows[0]), len(alignment)
+    (10, 20)
     """
     check_choice("mode", mode, get_args(AlignMode))
     check_choice("query_by", query_by, MODALITIES)

@@ -18,7 +18,7 @@ import numpy as np
 
 from protalign.core.arrays import Float32, Float64, Int32, Int64, UInt16, UInt32, Words
 from protalign.core.machine import threads_here
-from protalign.core.ragged import blocks
+from protalign.core.ragged import ascend, blocks
 from protalign.residues.kernels.packed import share
 from protalign.residues.kernels.word_scores import added_by_chance, compiled_loops, contiguous
 
@@ -83,9 +83,12 @@ class WordLists:
         Raises
         ------
         IndexError
-            A word is not below K.
+            A word is not below K, or the offsets do not ascend within the words.
         """
+        if not (offsets[0] >= 0 and ascend(offsets) and offsets[-1] <= len(words)):
+            raise IndexError(f"offsets that do not ascend from 0 to {len(words)}")
         lengths, words = listable(np.diff(offsets), words[offsets[0] : offsets[-1]])
+        words = np.array(words, dtype=np.uint16)  # its own: a file may change while it is read
         n_words = len(telling)
         if len(words) and words.max() >= n_words:
             raise IndexError(f"word {words.max()} of {n_words}")
@@ -96,7 +99,7 @@ class WordLists:
         starts = np.zeros(n_words + 1, dtype=np.uint32)
         places = np.empty(counts.sum(), dtype=np.uint16)
         compiled_loops().list_groups(
-            contiguous(words),
+            words,
             np.concatenate([[0], np.cumsum(lengths)]),
             np.cumsum(widths) - widths,
             ranks,
@@ -116,8 +119,8 @@ def _sizes(lengths: Int64) -> tuple[Int64, Int64]:
     groups = lengths + (GROUP - 1)
     groups //= GROUP
     columns = groups + (MOST_OF_QUERY - 1)
-    if len(lengths) and (columns.max() > MOST_COLUMNS or groups.min() == 0):
-        has_no_lists = (groups == 0) | (columns > MOST_COLUMNS)
+    if len(lengths) and (columns.max() > MOST_COLUMNS or groups.min() <= 0):
+        has_no_lists = (groups <= 0) | (columns > MOST_COLUMNS)
         groups[has_no_lists] = columns[has_no_lists] = 0
     return groups, columns
 

@@ -68,9 +68,9 @@ class StoredPart:
     rows, offsets : int
         CRC-32C of the entries' rows in the store's log, and of the words before each entry.
     words : tuple of int
-        CRC-32C of each ``BLOCK`` words.
+        CRC-32C of each ``word_parts.BLOCK`` words.
     starts, places : tuple of int
-        CRC-32C of the arrays of each ``LISTS`` blocks of inverted lists.
+        CRC-32C of the arrays of each ``word_parts.LISTS`` blocks of inverted lists.
     contents_sha256 : str
         Hex digest of what the store records of the entries' contents (``Log.each_content``), in
         order.

@@ -188,8 +188,17 @@ def test_no_queries_and_no_targets() -> None:
 
 def test_a_word_that_is_none_is_refused() -> None:
     """The loops would write outside of their arrays."""
-    with pytest.raises(IndexError, match="word 9 of 9"):
-        listed(np.array([0, 9], dtype=np.uint16), np.array([0, 2]))
+    for words in (np.array([0, 9], dtype=np.uint16), np.array([0, 9])):
+        with pytest.raises(IndexError, match="word 9 of 9"):
+            listed(words, np.array([0, 2]))
+    with pytest.raises(IndexError, match="word 65535 of 9"):
+        WordLists.of(np.array([0, -1]), np.array([0, 2]), np.arange(9.0))
+
+
+@pytest.mark.parametrize("offsets", [[0, 8000, 1000], [0, 8001], [-1, 8], [5, 4]])
+def test_offsets_that_lead_out_of_the_words_are_refused(offsets: list[int]) -> None:
+    with pytest.raises(IndexError, match="offsets that do not ascend from 0 to 8000"):
+        WordLists.of(np.zeros(8000, dtype=np.uint16), np.array(offsets), np.arange(9.0))
 
 
 def test_words_may_lie_apart_in_memory() -> None:

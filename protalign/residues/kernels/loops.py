@@ -30,8 +30,6 @@ with collector_off():
     from numba.core.registry import cpu_target
     from numba.extending import intrinsic
 
-    cpu_target.target_context.refresh()  # else the first call reads what numba knows of numpy
-
 _INT = ir.IntType(64)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTS = ir.VectorType(ir.IntType(32), LANES)
@@ -44,7 +42,8 @@ def _ignore_settings_of_current_folder() -> None:
     """Let numba take its settings from the environment alone.
 
     It would also read .numba_config.yaml of the current folder, which anybody may have made: that
-    could name a folder of compiled loops, and numba keeps those as pickles.
+    could name a folder of compiled loops, and numba keeps those as pickles, or instructions that
+    the processor does not have.
     """
     numba.core.config._config_fname = os.devnull  # no such file
     numba.core.config.reload_config()
@@ -53,6 +52,8 @@ def _ignore_settings_of_current_folder() -> None:
 
 
 _ignore_settings_of_current_folder()
+with collector_off():  # what numba knows of numpy; the first call would read it with the collector
+    cpu_target.target_context.refresh()
 
 
 def compiled(loop: Loop, *, no_nan: bool = True) -> Loop:

@@ -29,12 +29,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
 from protalign.core.arrays import Int8, Int32, Int64, UInt16, UInt32, Words
+from protalign.core.collector import collector_off
 from protalign.residues.kernels.loops import compiled
+
+with collector_off():
+    from llvmlite import ir
+    from numba.core import types
+    from numba.extending import intrinsic
 
 #: Bands of one value.
 LANES = 32

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -140,7 +143,7 @@ def test_a_target_alone_has_the_score_that_it_has_among_others() -> None:
 
 
 def test_queries_together_are_queries_one_by_one() -> None:
-    """(m, n) results: a row for each query, but for the last bits."""
+    """(m, n) results: a row for each query, but for the last bits, as above."""
     rng = np.random.default_rng(2)
     queries = ragged(real_rows(rng, [1, 40, 300, 7]), 50)
     targets = pack(ragged(real_rows(rng, rng.integers(1, 90, 30)), 50))
@@ -256,6 +259,48 @@ def test_settings_of_the_current_folder_are_not_taken(
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))  # as when numba was imported
     loops._ignore_settings_of_current_folder()
     assert numba.config.CACHE_DIR == ""
+
+
+def test_the_current_folder_chooses_no_instructions(tmp_path: Path) -> None:
+    """A .numba_config.yaml cannot name others than the processor's, also as loops are imported."""
+    script = (
+        "from protalign.residues.kernels import loops, word_loops\n"
+        "from numba.core.registry import cpu_target\n"
+        "print(cpu_target.target_context.codegen().magic_tuple())"
+    )
+    environment = {key: value for key, value in os.environ.items() if "NUMBA_CPU" not in key}
+    compilers = []
+    for name in ("without", "with"):
+        (tmp_path / name).mkdir()
+        if name == "with":
+            text = "cpu_name: generic\ncpu_features: +sse2\n"
+            (tmp_path / name / ".numba_config.yaml").write_text(text)
+        run = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path / name,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        compilers.append(run.stdout)
+    assert compilers[0] == compilers[1]
+
+
+def test_numba_is_imported_without_the_collector() -> None:
+    """It takes half of the time then; whichever file of loops comes first."""
+    for first in ("loops", "word_loops"):
+        script = (
+            "import gc, sys\n"
+            "class Watch:\n"
+            "    def find_spec(self, name, *_):\n"
+            "        if name.split('.')[0] in ('numba', 'llvmlite') and gc.isenabled():\n"
+            "            raise SystemExit(f'{name} with the collector')\n"
+            "sys.meta_path.insert(0, Watch())\n"
+            f"import protalign.residues.kernels.{first}\n"
+            "assert 'numba' in sys.modules and gc.isenabled()"
+        )
+        subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_loops_compile_without_a_folder_to_keep_them_in(monkeypatch: pytest.MonkeyPatch) -> None:
