@@ -118,7 +118,7 @@ WITHIN = 0.3
 
 
 def newest(name: str) -> dict[str, Any]:
-    """Return a benchmark's newest results."""
+    """Return a benchmark's newest results; of one day those whose file comes first by name."""
     reports = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
     measured = [report for report in reports if report.get("benchmark") == name]
     return max(measured, key=lambda report: str(report["date"]))

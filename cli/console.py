@@ -54,8 +54,8 @@ def on_ctrl_c(words: str) -> Iterator[None]:
 def quick_imports() -> Iterator[None]:
     """Import heavy libraries in this block with the garbage collector off.
 
-    What they make stays, and the collector does not look through it when the program ends either.
-    Both together would take a fifth of a short command's time.
+    They make hundreds of thousands of objects that stay. To look for garbage among those, during
+    the imports and when the program ends, would take a fifth of a short command's time.
     """
     with collector_off():
         try:

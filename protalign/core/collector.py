@@ -1,4 +1,4 @@
-"""Python's garbage collector, off while much is made that stays."""
+"""Python's garbage collector, turned off in a block."""
 
 from __future__ import annotations
 

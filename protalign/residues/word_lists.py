@@ -83,13 +83,18 @@ class WordLists:
         Raises
         ------
         IndexError
-            A word is not below K, or the offsets do not ascend within the words.
+            A word is not a whole number from 0 to below K, or the offsets do not ascend within
+            the words.
         """
         if not (offsets[0] >= 0 and ascend(offsets) and offsets[-1] <= len(words)):
-            raise IndexError(f"offsets that do not ascend from 0 to {len(words)}")
+            raise IndexError(f"the offsets do not ascend within {len(words)} words")
+        if words.dtype.kind not in "iu":
+            raise IndexError(f"words of {words.dtype}, not whole numbers")
         lengths, words = listable(np.diff(offsets), words[offsets[0] : offsets[-1]])
-        words = np.array(words, dtype=np.uint16)  # its own: a file may change while it is read
+        words = np.array(words)  # its own: a file may change between the check and the loop
         n_words = len(telling)
+        if len(words) and words.min() < 0:
+            raise IndexError(f"word {words.min()} of {n_words}")
         if len(words) and words.max() >= n_words:
             raise IndexError(f"word {words.max()} of {n_words}")
         order = np.argsort(telling, kind="stable").astype(np.uint16)
@@ -99,7 +104,7 @@ class WordLists:
         starts = np.zeros(n_words + 1, dtype=np.uint32)
         places = np.empty(counts.sum(), dtype=np.uint16)
         compiled_loops().list_groups(
-            words,
+            contiguous(words),
             np.concatenate([[0], np.cumsum(lengths)]),
             np.cumsum(widths) - widths,
             ranks,

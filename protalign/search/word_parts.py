@@ -59,7 +59,8 @@ class PartReader:
     Raises
     ------
     InputError
-        The manifest has fewer or more checksums than the part has blocks of words.
+        The manifest has fewer or more checksums than the part has blocks of words, or not as many
+        of its places as of its starts.
     """
 
     def __init__(
@@ -83,8 +84,8 @@ class PartReader:
         """(n,) int64: rows of the entries in the store's log of entries."""
         if self._rows is None:
             rows = self._numbers("rows", self.part.entries, self.part.rows)
-            ascending = rows if ascend(rows, strictly=True) else np.sort(rows)
-            if rows.min() < 0 or not ascend(ascending, strictly=True):
+            differ = ascend(rows, strictly=True) or ascend(np.sort(rows), strictly=True)
+            if rows.min() < 0 or not differ:
                 raise damaged(self._index, f"{self._name}.rows names an entry twice")
             self._rows = rows
         return self._rows

@@ -191,13 +191,16 @@ def test_a_word_that_is_none_is_refused() -> None:
     for words in (np.array([0, 9], dtype=np.uint16), np.array([0, 9])):
         with pytest.raises(IndexError, match="word 9 of 9"):
             listed(words, np.array([0, 2]))
-    with pytest.raises(IndexError, match="word 65535 of 9"):
-        WordLists.of(np.array([0, -1]), np.array([0, 2]), np.arange(9.0))
+    for number in (-1, -65_535, 65_537):  # two of which are below 9 in 16 bits
+        with pytest.raises(IndexError, match=f"word {number} of 9"):
+            WordLists.of(np.array([0, number]), np.array([0, 2]), np.arange(9.0))
+    with pytest.raises(IndexError, match="words of float64"):
+        WordLists.of(np.array([0.0, 1.9]), np.array([0, 2]), np.arange(9.0))
 
 
 @pytest.mark.parametrize("offsets", [[0, 8000, 1000], [0, 8001], [-1, 8], [5, 4]])
 def test_offsets_that_lead_out_of_the_words_are_refused(offsets: list[int]) -> None:
-    with pytest.raises(IndexError, match="offsets that do not ascend from 0 to 8000"):
+    with pytest.raises(IndexError, match="offsets do not ascend within 8000 words"):
         WordLists.of(np.zeros(8000, dtype=np.uint16), np.array(offsets), np.arange(9.0))
 
 

@@ -27,6 +27,7 @@ with collector_off():
     import numba.core.config
     from llvmlite import ir
     from numba.core import types
+    from numba.core.compiler_lock import global_compiler_lock
     from numba.core.registry import cpu_target
     from numba.extending import intrinsic
 
@@ -52,7 +53,8 @@ def _ignore_settings_of_current_folder() -> None:
 
 
 _ignore_settings_of_current_folder()
-with collector_off():  # what numba knows of numpy; the first call would read it with the collector
+# What numba knows of numpy, which the first call would read with the collector on.
+with collector_off(), global_compiler_lock:
     cpu_target.target_context.refresh()
 
 

@@ -20,7 +20,7 @@ from protalign.core.digests import sealed
 from protalign.core.errors import InputError
 from protalign.core.files import json_text
 from protalign.core.protein import MODALITIES
-from protalign.search import WordIndex, index_store
+from protalign.search import WordIndex, index_store, word_parts
 from protalign.search.word_files import (
     IndexManifest,
     ids_digest,
@@ -89,6 +89,17 @@ def test_a_forged_number_is_refused(changed: Path, key: str, number: object) -> 
 
     def change(value: dict[str, Any]) -> None:
         value["segments"]["segment-0"]["structure"][key] = number
+
+    assert "damaged" in forged(changed, change)
+
+
+@pytest.mark.parametrize("keys", [("words",), ("starts", "places"), ("places",)])
+def test_a_checksum_too_many_is_refused(changed: Path, keys: tuple[str, ...]) -> None:
+    """All others are right."""
+
+    def change(value: dict[str, Any]) -> None:
+        for key in keys:
+            value["segments"]["segment-0"]["structure"][key].append(0)
 
     assert "damaged" in forged(changed, change)
 
@@ -186,6 +197,9 @@ def test_a_forged_array_is_refused(changed: Path) -> None:
     for unknown in (65_535, len(WordIndex(changed).words.centroids["structure"])):
         words[7] = unknown
         assert "words that the index has not" in forge("words", "words", words.tobytes())
+        with pytest.MonkeyPatch.context() as patch:  # it is not in the last piece that is looked at
+            patch.setattr(word_parts, "_IN_CACHE", 8)
+            assert "words that the index has not" in forge("words", "words", words.tobytes())
     starts = np.frombuffer(part.with_suffix(".starts").read_bytes(), "<u4")
     places = np.frombuffer(part.with_suffix(".places").read_bytes(), "<u2")
     for place, number in ((0, 1), (5, 2**32 - 1), (len(starts) - 1, len(places) + 1)):
